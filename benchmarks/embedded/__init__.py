@@ -1,0 +1,1 @@
+"""How the embedded encoders' weights were made: rerun `python -m benchmarks.embedded.train --help`."""

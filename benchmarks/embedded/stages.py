@@ -1,0 +1,209 @@
+"""The three training stages of the embedded encoders, each a module with ``loss(scenes, indices, rng)``.
+
+1. `MaskedAutoencoder`: masked-image modelling with dropped mask units (Hiera, Ryali et al. 2023).
+2. `Attributes`: supervised fine-tuning on image-level attributes -> ``hiera_nano``.
+3. `Promptable`: class-agnostic masks from a point or a box, with the SAM 2 package's prompt encoder and mask
+   decoder -> ``sam2_nano``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sam2.modeling.sam.mask_decoder import MaskDecoder
+from sam2.modeling.sam.prompt_encoder import PromptEncoder
+from sam2.modeling.sam.transformer import TwoWayTransformer
+from torch import Tensor, nn
+
+from benchmarks.embedded.scenes_cache import SIZE_PX, Scenes
+from fcbench.encoders._nano import MEAN, STAGES, STD, UNIT_PX, build_trunk
+
+GRID = SIZE_PX // 16  # stage 3
+UNITS = SIZE_PX // UNIT_PX
+D = 128
+
+
+def images(scenes: Scenes, indices: np.ndarray) -> Tensor:
+    """[B, 3, H, W] normalized."""
+    x = torch.from_numpy(scenes.images[indices]).float() / 255
+    return (x - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+
+
+class Fuse(nn.Module):
+    """Stages 3 and 4 to one map [B, D, h, w] at stride 16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine, self.coarse = nn.Conv2d(128, D, 1), nn.Conv2d(256, D, 1)
+
+    def forward(self, stage3: Tensor, stage4: Tensor) -> Tensor:
+        return self.fine(stage3) + F.interpolate(self.coarse(stage4), scale_factor=2)
+
+
+class MaskedAutoencoder(nn.Module):
+    """Encodes the visible mask units alone, predicts the normalized pixels of the others."""
+
+    def __init__(self, visible: int = 6) -> None:
+        super().__init__()
+        self.visible = visible
+        self.trunk = build_trunk()
+        nn.init.trunc_normal_(self.trunk.pos_embed, std=0.02)
+        nn.init.trunc_normal_(self.trunk.pos_embed_window, std=0.02)
+        self.fuse = Fuse()
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, 1, D))
+        self.positions = nn.Parameter(torch.randn(1, GRID * GRID, D) * 0.02)
+        layer = nn.TransformerEncoderLayer(D, 4, 4 * D, 0.0, "gelu", batch_first=True, norm_first=True)
+        self.decoder = nn.TransformerEncoder(layer, 2, nn.LayerNorm(D), enable_nested_tensor=False)
+        self.predict = nn.Linear(D, 16 * 16 * 3)
+
+    def encode_units(self, x: Tensor, keep: Tensor) -> Tensor:
+        """[B, V, 4, D] fused tokens of the visible units keep [B, V] (their numbers in row order)."""
+        b, v = keep.shape
+        tokens = self.trunk.patch_embed(x)
+        tokens = tokens + self.trunk._get_pos_embed(tokens.shape[1:3])
+        side = tokens.shape[1] // UNITS
+        units = tokens.view(b, UNITS, side, UNITS, side, -1).transpose(2, 3).reshape(b, UNITS**2, side, side, -1)
+        t = units[torch.arange(b)[:, None], keep].flatten(0, 1)  # [B V, 8, 8, C]: each unit one window
+        stage3 = t
+        for i, block in enumerate(self.trunk.blocks):
+            if block.window_size == 0:  # the whole image: all units of a sample stacked along the height
+                c = t.shape[-1]
+                t = block(t.view(b, v * t.shape[1], t.shape[2], c)).view(b * v, t.shape[1], t.shape[2], c)
+            else:
+                t = block(t)
+            if i == sum(STAGES[:3]) - 1:
+                stage3 = t
+        return self.fuse(stage3.permute(0, 3, 1, 2), t.permute(0, 3, 1, 2)).flatten(2).mT.reshape(b, v, 4, D)
+
+    def loss(self, scenes: Scenes, indices: np.ndarray, rng: np.random.Generator) -> Tensor:
+        x = images(scenes, indices)
+        b = len(x)
+        order = torch.from_numpy(rng.random((b, UNITS**2)).argsort(1))
+        keep = order[:, : self.visible]
+        seen = self.encode_units(x, keep)
+        full = self.mask_token.expand(b, UNITS**2, 4, D).clone()
+        full[torch.arange(b)[:, None], keep] = seen
+        grid = full.view(b, UNITS, UNITS, 2, 2, D).transpose(2, 3).reshape(b, GRID * GRID, D)
+        out = self.predict(self.decoder(grid + self.positions))
+        target = F.unfold(x, 16, stride=16).mT
+        target = (target - target.mean(-1, keepdim=True)) / (target.var(-1, keepdim=True) + 1e-4).sqrt()
+        hidden = torch.ones(b, UNITS**2).scatter(1, keep, 0.0)
+        hidden = hidden.view(b, UNITS, 1, UNITS, 1).expand(-1, -1, 2, -1, 2).reshape(b, -1)
+        return ((out - target).square().mean(-1) * hidden).sum() / hidden.sum()
+
+
+class Attributes(nn.Module):
+    """One learned query an attribute, attending to the fused tokens."""
+
+    def __init__(self, sizes: tuple[int, ...]) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.trunk = build_trunk()
+        self.fuse = Fuse()
+        self.norm = nn.LayerNorm(D)
+        self.queries = nn.Parameter(torch.randn(1, len(sizes), D) * 0.5)
+        self.attend = nn.MultiheadAttention(D, 4, batch_first=True)
+        self.mlp = nn.Sequential(nn.LayerNorm(D), nn.Linear(D, 2 * D), nn.GELU(), nn.Linear(2 * D, D))
+        self.out_norm = nn.LayerNorm(D)
+        self.classify = nn.Parameter(torch.randn(len(sizes), D, max(sizes)) * 0.02)
+        valid = torch.arange(max(sizes))[None] < torch.tensor(sizes)[:, None]
+        self.register_buffer("bias", torch.where(valid, 0.0, -1e4))
+
+    def logits(self, x: Tensor) -> Tensor:
+        """[B, A, K] of images [B, 3, H, W]."""
+        maps = self.trunk(x)
+        tokens = self.norm(self.fuse(maps[2], maps[3]).flatten(2).mT)
+        q = self.queries.expand(len(x), -1, -1)
+        q = q + self.attend(q, tokens, tokens, need_weights=False)[0]
+        q = q + self.mlp(q)
+        return torch.einsum("bad,adk->bak", self.out_norm(q), self.classify) + self.bias
+
+    def loss(self, scenes: Scenes, indices: np.ndarray, rng: np.random.Generator) -> Tensor:
+        target = torch.from_numpy(scenes.attributes[indices].astype(np.int64))
+        return F.cross_entropy(self.logits(images(scenes, indices)).flatten(0, 1), target.flatten())
+
+
+class Promptable(nn.Module):
+    """SAM 2's prompt encoder and mask decoder on the trunk; prompts are points or boxes on objects and parts."""
+
+    def __init__(self, prompts: int = 4, dim: int = 64) -> None:
+        super().__init__()
+        self.prompts = prompts
+        self.trunk = build_trunk()
+        self.fuse = Fuse()
+        self.squeeze = nn.Conv2d(D, dim, 1)
+        self.fine = nn.ModuleList((nn.Conv2d(32, dim // 8, 1), nn.Conv2d(64, dim // 4, 1)))
+        self.prompt = PromptEncoder(dim, (GRID, GRID), (SIZE_PX, SIZE_PX), 16)
+        self.decoder = MaskDecoder(
+            transformer_dim=dim,
+            transformer=TwoWayTransformer(depth=2, embedding_dim=dim, num_heads=4, mlp_dim=256),
+            use_high_res_features=True,
+        )
+
+    def loss(self, scenes: Scenes, indices: np.ndarray, rng: np.random.Generator) -> Tensor:
+        points, boxes, use_box, target = self._prompts(scenes, indices, rng)
+        maps = self.trunk(images(scenes, indices))
+        p = self.prompts
+        embedding = self.squeeze(self.fuse(maps[2], maps[3])).repeat_interleave(p, 0)
+        fine = [conv(m).repeat_interleave(p, 0) for conv, m in zip(self.fine, maps)]
+        losses, weights = [], []
+        for chosen, kind in ((~use_box, "point"), (use_box, "box")):
+            rows = torch.from_numpy(np.nonzero(chosen)[0])
+            if not len(rows):
+                continue
+            labels = torch.ones(len(rows), 1, dtype=torch.int64)
+            sparse, dense = (
+                self.prompt((points[rows], labels), None, None)
+                if kind == "point"
+                else self.prompt(None, boxes[rows], None)
+            )
+            masks, iou, _, _ = self.decoder(
+                image_embeddings=embedding[rows],
+                image_pe=self.prompt.get_dense_pe(),
+                sparse_prompt_embeddings=sparse,
+                dense_prompt_embeddings=dense,
+                multimask_output=True,
+                repeat_image=False,
+                high_res_features=[f[rows] for f in fine],
+            )
+            losses.append(self._mask_loss(masks, iou, target[rows]) * len(rows))
+            weights.append(len(rows))
+        return torch.stack(losses).sum() / sum(weights)
+
+    @staticmethod
+    def _mask_loss(masks: Tensor, iou: Tensor, target: Tensor) -> Tensor:
+        """Focal-like plus dice loss of the best of three masks [P, 3, h, w], and of the predicted overlap [P, 3]."""
+        t = target[:, None].expand_as(masks)
+        bce = F.binary_cross_entropy_with_logits(masks, t, reduction="none")
+        p = masks.sigmoid()
+        focal = (bce * (p - t).square()).mean((2, 3)) * 20
+        both, total = (p * t).sum((2, 3)), (p + t).sum((2, 3))
+        each = focal + 1 - (2 * both + 1) / (total + 1)
+        hard = (masks > 0).float()
+        real = (hard * t).sum((2, 3)) / ((hard + t).clamp(max=1).sum((2, 3)) + 1e-6)
+        return (each.min(1).values + 0.1 * each.mean(1) + (iou - real).square().mean(1)).mean()
+
+    def _prompts(
+        self, scenes: Scenes, indices: np.ndarray, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor, np.ndarray, Tensor]:
+        """Points [B P, 1, 2], boxes [B P, 4] px, which are boxes [B P], targets [B P, h, w] at stride 4."""
+        points, boxes, targets = [], [], []
+        instances, parts = scenes.instances[indices], scenes.parts[indices]
+        for i in range(len(indices)):
+            for _ in range(self.prompts):
+                labels = (instances if rng.random() < 0.5 else parts)[i]
+                values = np.unique(labels)
+                mask = labels == values[rng.integers(1 if len(values) > 1 else 0, len(values))]
+                ys, xs = np.nonzero(mask)
+                k = rng.integers(len(ys))
+                points.append((xs[k] + 0.5, ys[k] + 0.5))
+                boxes.append((xs.min(), ys.min(), xs.max() + 1, ys.max() + 1))
+                targets.append(mask.reshape(SIZE_PX // 4, 4, SIZE_PX // 4, 4).mean((1, 3)))
+        use_box = rng.random(len(points)) < 0.25
+        return (
+            torch.tensor(np.array(points), dtype=torch.float32)[:, None],
+            torch.tensor(np.array(boxes), dtype=torch.float32),
+            use_box,
+            torch.tensor(np.stack(targets), dtype=torch.float32),
+        )
