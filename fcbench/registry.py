@@ -6,6 +6,7 @@ with an underscore are shared code, not plug-ins.
 
 from __future__ import annotations
 
+import ast
 import difflib
 import importlib
 from collections.abc import Iterable
@@ -38,6 +39,12 @@ def get(kind: str, name: str) -> Any:
     if name not in known:
         raise FcbenchError(unknown(kind, name, known))
     return importlib.import_module(f"fcbench.{KINDS[kind]}.{name}").PLUGIN
+
+
+def summary(kind: str, name: str) -> str:
+    """First line of a plug-in's docstring. Does not import it."""
+    source = (Path(__file__).parent / KINDS[kind] / f"{name}.py").read_text(encoding="utf-8")
+    return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:

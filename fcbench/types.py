@@ -230,7 +230,7 @@ class OperatingPoint:
     def label(self) -> str:
         """``hyperprior(lmbda=0.01)``."""
         inside = ", ".join(f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in self.params.items())
-        return f"{self.codec}({inside})"
+        return f"{self.codec}({inside})" if inside else self.codec
 
 
 class CodecModule(Protocol):

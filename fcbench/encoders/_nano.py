@@ -1,8 +1,22 @@
-"""The trunk of the embedded encoders: the SAM 2 package's own Hiera class, at a small width."""
+"""The embedded encoders: the SAM 2 package's own Hiera class at a small width, weights shipped with fcbench.
+
+They are ours, trained on procedural scenes by ``benchmarks/embedded``: never SAM 2 or Hiera results.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
 from sam2.modeling.backbones.hieradet import Hiera
+from torch import Tensor
+
+from fcbench import registry
+from fcbench.encoders import _weights
+from fcbench.types import FcbenchError, Features, FeatureSpec, WeightsInfo
 
 EMBED_DIM = 32
 STAGES = (1, 2, 6, 1)
@@ -10,6 +24,11 @@ UNIT_PX = 32
 """Side of a mask unit: one window of every windowed stage, one token of the last."""
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
+SPECS: dict[str, FeatureSpec] = {
+    f"stage{i + 1}": FeatureSpec(f"stage{i + 1}", EMBED_DIM << i, 4 << i)
+    for i in range(len(STAGES))
+}
+FOLDER = Path(__file__).resolve().parents[1] / "weights"
 
 
 def build_trunk() -> Hiera:
@@ -26,3 +45,56 @@ def build_trunk() -> Hiera:
         window_pos_embed_bkg_spatial_size=(8, 8),
         global_att_blocks=tuple(range(first_global, sum(STAGES[:3]))),
     )
+
+
+class NanoEncoder:
+    """A frozen embedded encoder (a `fcbench.types.Encoder`)."""
+
+    specs: Mapping[str, FeatureSpec] = SPECS
+    default_split = "stage3"
+
+    def __init__(self, name: str, module: Hiera, weights: WeightsInfo, device: torch.device) -> None:
+        self.name, self.weights, self.device = name, weights, device
+        self.module = _weights.freeze(module).to(device)
+        self._mean = torch.tensor(MEAN, device=device).view(3, 1, 1)
+        self._std = torch.tensor(STD, device=device).view(3, 1, 1)
+
+    def __call__(self, images: Tensor, splits: Sequence[str]) -> Features:
+        """Features of uint8 images [B, 3, H, W]; sizes that 32 does not divide are padded, the maps cropped."""
+        for split in splits:
+            if split not in SPECS:
+                raise FcbenchError(registry.unknown(f"split point of {self.name}", split, SPECS))
+        height, width = images.shape[-2:]
+        x = (images.to(self.device).float() / 255 - self._mean) / self._std
+        x = F.pad(x, (0, -width % UNIT_PX, 0, -height % UNIT_PX), mode="replicate")
+        with torch.inference_mode():
+            outputs = dict(zip(SPECS, self.module(x)))
+        maps = {}
+        for name in (n for n in SPECS if n in splits):
+            stride = SPECS[name].stride_px
+            maps[name] = outputs[name][..., : -(-height // stride), : -(-width // stride)].contiguous()
+        return Features(maps)
+
+
+@dataclass(frozen=True, slots=True)
+class NanoPlugin:
+    """See `fcbench.types.EncoderPlugin`."""
+
+    name: str
+    summary: str
+    variants: str = ""
+
+    def build(self, variant: str, weights: str | None, device: torch.device) -> NanoEncoder:
+        """Build with the embedded weights, those of a file, or random ones where that was asked for."""
+        if variant:
+            raise FcbenchError(f"encoder {self.name} has no variants (got {self.name}:{variant})")
+        with _weights.seeded():
+            module = build_trunk()
+        if weights == "random":
+            info = WeightsInfo(_weights.state_sha256(module), _weights.RANDOM_ORIGIN)
+            return NanoEncoder(self.name, module, info, device)
+        path = Path(weights) if weights else FOLDER / f"{self.name}.safetensors"
+        state = {k: v.float() for k, v in _weights.load_state(path).items()}
+        _weights.load_into(module, state, f"weights {path}", self.name)
+        origin = f"file:{path.name}" if weights else "embedded"
+        return NanoEncoder(self.name, module, WeightsInfo(_weights.file_sha256(path), origin), device)

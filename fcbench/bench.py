@@ -1,0 +1,231 @@
+"""What the points of one encoder and seed share: features, task models, codecs. Each is made once and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from fcbench import fit, registry
+from fcbench.codecs import _checkpoint
+from fcbench.features import FeatureStore, extract
+from fcbench.progress import Report
+from fcbench.suite import Suite
+from fcbench.types import (
+    DataOptions, Dataset, Encoder, FcbenchError, FeatureStats, OperatingPoint, Sample, Task,
+)  # fmt: skip
+
+VERSION = 1
+"""Of how task models and codecs are trained: raise it when that changes, and nothing old is taken from the cache."""
+PREPARE_SAMPLES = 256
+"""Training samples that codecs take their initial values from."""
+
+
+class Readable:
+    """The samples of a data set that could be read, numbered as in its feature store (a `Dataset`)."""
+
+    def __init__(self, dataset: Dataset, indices: Sequence[int]) -> None:
+        self._dataset, self._indices = dataset, indices
+        self.name, self.split, self.revision = dataset.name, dataset.split, dataset.revision
+        self.tasks, self.meta = dataset.tasks, dataset.meta
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._dataset[self._indices[index]]
+
+    def targets(self, index: int) -> Mapping[str, Any]:
+        """Targets of a sample."""
+        return self._dataset.targets(self._indices[index])
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """One split of the data with its features."""
+
+    dataset: Readable
+    store: FeatureStore
+
+
+def digest(what: Mapping[str, Any]) -> str:
+    """Key of what determines something: 20 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:20]
+
+
+class Bench:
+    """One encoder on one data set, with one seed."""
+
+    def __init__(
+        self,
+        suite: Suite,
+        data: Mapping[str, Dataset],
+        encoder: Encoder,
+        seed: int,
+        cache_dir: Path,
+        device: torch.device,
+        report: Report,
+    ) -> None:
+        self.suite, self.encoder, self.seed, self.device, self.report = suite, encoder, seed, device, report
+        self.split_point = suite.split or encoder.default_split
+        if self.split_point not in encoder.specs:
+            raise FcbenchError(registry.unknown(f"split point of {encoder.name}", self.split_point, encoder.specs))
+        self._data, self._cache_dir, self._models = data, cache_dir, cache_dir / "models"
+        try:
+            self._models.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FcbenchError(f"cannot use cache folder {cache_dir}: {error.strerror}; give another --cache-dir") from error
+        self._tasks: dict[str, tuple[Task, fit.TaskModel]] = {}
+        self._targets: dict[tuple[str, str], fit.Targets] = {}
+
+    # --------------------------------------------------------------------------------------- features
+    def _split(self, which: Literal["train", "test"]) -> Split:
+        with self.report.stage(f"{self.encoder.name}: features of {which}") as advance:
+            store = extract(
+                self._data[which],
+                self.encoder,
+                [self.split_point],
+                self._cache_dir,
+                on_bad_image=self.suite.on_bad_image,
+                progress=advance,
+            )
+        for skipped in store.skipped:
+            self.report.say(f"left out: {skipped.reason}")
+        if store.skipped:
+            self.report.say(f"{len(store.skipped)} of {len(self._data[which])} {which} samples left out")
+        return Split(Readable(self._data[which], store.indices), store)
+
+    @property
+    def revision(self) -> str:
+        """Revision of both splits of the data."""
+        return "/".join(dict.fromkeys(d.revision for d in self._data.values()))
+
+    @cached_property
+    def train(self) -> Split:
+        """Training split: fits codecs, necks and heads."""
+        return self._split("train")
+
+    @cached_property
+    def test(self) -> Split:
+        """Test split: everything that is reported."""
+        return self._split("test")
+
+    @cached_property
+    def stats(self) -> dict[str, FeatureStats]:
+        """Statistics of the training features, the same for every codec."""
+        return self.train.store.stats()
+
+    def targets(self, which: Literal["train", "test"], task: str) -> fit.Targets:
+        """Targets of a split."""
+        key = which, task
+        if key not in self._targets:
+            split = self.train if which == "train" else self.test
+            self._targets[key] = fit.Targets(split.dataset, task)
+        return self._targets[key]
+
+    # ------------------------------------------------------------------------------------- task models
+    def task_model(self, name: str) -> tuple[Task, fit.TaskModel]:
+        """A task with its neck and head, trained on uncoded features, frozen."""
+        if name not in self._tasks:
+            self._tasks[name] = self._make_task_model(name)
+        return self._tasks[name]
+
+    def _task_key(self, name: str) -> dict[str, Any]:
+        b = self.suite.budget
+        return {
+            "version": VERSION, "features": self.train.store.folder.name, "task": name, "neck": self.suite.neck,
+            "head": self.suite.head, "seed": self.seed,
+            "budget": (b.task_steps, b.task_batch, b.task_rate, b.width),
+        }  # fmt: skip
+
+    def _make_task_model(self, name: str) -> tuple[Task, fit.TaskModel]:
+        suite, store = self.suite, self.train.store
+        task: Task = registry.get("task", name).build(self.train.dataset, self.test.dataset)
+        torch.manual_seed(self.seed)
+        neck = registry.get("neck", suite.neck).build(list(store.specs.values()), store.shapes, suite.budget.width)
+        head = task.head(suite.budget.width, next(iter(store.shapes.values())), store.image_px)
+        model = fit.TaskModel(self.stats, neck, head).to(self.device)
+        path = self._models / f"task-{digest(self._task_key(name))}.safetensors"
+        with self.report.stage(f"{self.encoder.name}: {suite.neck} and head of {name}") as advance:
+            if path.exists():
+                _load_into(model, path)
+            else:
+                fit.fit_task_model(
+                    model, task, store, self.targets("train", name), suite.budget,
+                    seed=self.seed, resume=path.with_suffix(".resume"), progress=advance,
+                )  # fmt: skip
+                state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+                _checkpoint.write_atomically(path, save(state))
+        return task, model.eval().requires_grad_(False)
+
+    # ------------------------------------------------------------------------------------------ codecs
+    def codec(self, point: OperatingPoint, task: str | None) -> Path:
+        """Checkpoint of a codec at an operating point; with the task objective, of the one fitted to that task."""
+        plugin, b = registry.get("codec", point.codec), self.suite.budget
+        key: dict[str, Any] = {
+            "version": VERSION, "features": self.train.store.folder.name, "codec": point.codec,
+            "params": dict(point.params),
+        }  # fmt: skip
+        if plugin.trained:
+            key |= {"seed": self.seed, "budget": (b.codec_steps, b.codec_batch, b.codec_rate)}
+            key |= {"task": self._task_key(task)} if task else {}
+        path = self._models / f"codec-{digest(key)}.safetensors"
+        name = f"{self.encoder.name}: {point.label}" + (f" for {task}" if task else "")
+        with self.report.part(f"{name}, {'training' if plugin.trained else 'tables'}") as advance:
+            if not path.exists():
+                self._make_codec(plugin, point, task, path, advance)
+        return path
+
+    def _make_codec(self, plugin: Any, point: OperatingPoint, task: str | None, path: Path, advance: Any) -> None:
+        store, specs = self.train.store, list(self.train.store.specs.values())
+        torch.manual_seed(self.seed)
+        codec = plugin.build(specs, self.stats, point.params)
+        first = fit.draw(np.random.default_rng(self.seed), len(store), min(PREPARE_SAMPLES, len(store)))
+        prepared = store.batch(first)
+        codec.prepare([prepared[s.name] for s in specs])
+        if plugin.trained:
+            fit.fit_codec(
+                codec, float(point.params["lmbda"]), store, self.stats, self.suite.budget,
+                objective="task" if task else "mse", task_loss=self._task_loss(task) if task else None,
+                device=self.device, seed=self.seed, resume=path.with_suffix(".resume"), progress=advance,
+            )  # fmt: skip
+        codec.freeze()
+        _checkpoint.save(path, codec, point, tuple(specs))
+
+    def _task_loss(self, name: str) -> Any:
+        task, model = self.task_model(name)
+        targets = self.targets("train", name)
+
+        def loss(maps: Mapping[str, Tensor], places: Sequence[int]) -> Tensor:
+            return task.loss(model.head, model(maps), task.collate(targets(places)))
+
+        return loss
+
+
+def _load_into(model: fit.TaskModel, path: Path) -> None:
+    try:
+        model.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise FcbenchError(f"task model {path} is damaged ({str(error).splitlines()[0]}): delete it and run again") from error
+
+
+def open_data(suite: Suite, cache_dir: Path) -> dict[str, Dataset]:
+    """Both splits of the suite's data set."""
+    plugin = registry.get("dataset", suite.dataset)
+    if plugin.needs_root and suite.data_root is None:
+        raise FcbenchError(f"data set {suite.dataset!r} is read from disk: give --data-root DIR ({plugin.summary})")
+    limits: dict[Literal["train", "test"], int | None] = {"train": suite.n_train, "test": suite.n_test}
+    return {
+        split: plugin.open(split, DataOptions(suite.data_root, cache_dir, suite.image_size_px, limit))
+        for split, limit in limits.items()
+    }

@@ -1,0 +1,331 @@
+"""Table-driven entropy coding of integers, safe on damaged input.
+
+The range coder is `constriction`'s (Rust, bounds-checked); this file turns integer frequency tables into its
+models and groups symbols by table; `_strings` makes byte strings of what comes out.
+
+Tables are laid out as CompressAI makes them: row ``t`` holds ``length[t]`` cumulative counts from 0 to 65536, its
+first symbol is the integer ``offset[t]``, and, where ``escape`` is set, its last symbol means "outside the table":
+the distance to the table follows at the end of the stage as an Elias-gamma-like code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import constriction
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fcbench.types import FcbenchError
+
+PRECISION_BITS = 16
+"""Frequencies of a table sum to 2**16."""
+
+MAX_SYMBOL = 1 << 24
+"""Coded integers are smaller than this in magnitude."""
+
+_TOTAL = 1 << PRECISION_BITS
+_CODER_BITS = 24  # fixed-point precision of constriction's models
+_MAX_CLASS = (
+    26  # escapes are below 2**26: |symbol| + |offset| < 2**25, and one bit of sign
+)
+_LOW_BITS = (
+    12  # an escape's mantissa is coded in two halves: Uniform takes sizes up to 2**24
+)
+
+
+def exact_model(frequencies: np.ndarray) -> Any:
+    """constriction model whose probabilities are exactly ``frequencies / 65536``.
+
+    ``Categorical(perfect=False)`` gives each of n symbols one count of 2**24 and shares out the other 2**24 - n in
+    proportion, rounding down. Asked for ``256 f - 1``, whose sum is 2**24 - n, its factor is exactly 1 and every
+    product an exact integer: no rounding, so the model is the same on every machine.
+
+    Args:
+        frequencies: [n] positive integers with sum 65536, n at least 2.
+    """
+    weights = frequencies.astype(np.float64) * (1 << (_CODER_BITS - PRECISION_BITS)) - 1
+    return constriction.stream.model.Categorical(weights, perfect=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """Which table codes which symbol.
+
+    Attributes:
+        counts: [T] symbols coded by each table.
+        order: [n] positions of the symbols sorted by table, stable; None where they already are.
+    """
+
+    counts: np.ndarray
+    order: np.ndarray | None
+
+    @classmethod
+    def equal(cls, n_tables: int, n_each: int) -> Groups:
+        """``n_each`` symbols a table, in the order of the tables (channel-major latents)."""
+        return cls(np.full(n_tables, n_each, dtype=np.int64), None)
+
+    @classmethod
+    def by_index(cls, indexes: np.ndarray, n_tables: int) -> Groups:
+        """Symbols [n] coded by the tables ``indexes`` [n]. Small unsigned integers sort fastest."""
+        order = np.argsort(indexes, kind="stable")
+        return cls(np.bincount(indexes, minlength=n_tables), order)
+
+    @property
+    def n_symbols(self) -> int:
+        """Symbols in all."""
+        return int(self.counts.sum())
+
+
+class EntropyTables(nn.Module):
+    """Integer tables in buffers, with their coder models cached. Loads tables of any size.
+
+    Attributes:
+        cdf: [T, L] int32 cumulative counts, 0 to 65536, zero-padded.
+        length: [T] int32 entries of each row of ``cdf``.
+        offset: [T] int32 integer of each row's first symbol.
+        escape: [] bool, the last symbol of each row means "outside".
+    """
+
+    cdf: Tensor
+    length: Tensor
+    offset: Tensor
+    escape: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("cdf", torch.zeros(0, 0, dtype=torch.int32))
+        self.register_buffer("length", torch.zeros(0, dtype=torch.int32))
+        self.register_buffer("offset", torch.zeros(0, dtype=torch.int32))
+        self.register_buffer("escape", torch.tensor(False))
+
+    @property
+    def filled(self) -> bool:
+        """Tables have been made or loaded."""
+        return self.length.numel() > 0
+
+    def fill(self, cdf: Tensor, length: Tensor, offset: Tensor, escape: bool) -> None:
+        """Set the tables, once. Raises `FcbenchError` where they are no valid CDFs."""
+        self.cdf = cdf.detach().to("cpu", torch.int32).clone()
+        self.length = length.detach().to("cpu", torch.int32).clone()
+        self.offset = offset.detach().to("cpu", torch.int32).clone()
+        self.escape = torch.tensor(escape)
+        self.__dict__.pop("coder", None)
+        _check_tables(self.cdf.numpy(), self.length.numpy(), self.offset.numpy())
+
+    @cached_property
+    def coder(self) -> TableCoder:
+        """The tables as coder models. Raises `FcbenchError` before `fill`."""
+        self._require()
+        return TableCoder(
+            self.cdf.cpu().numpy(),
+            self.length.cpu().numpy(),
+            self.offset.cpu().numpy(),
+            bool(self.escape),
+        )
+
+    def _require(self) -> None:
+        if not self.filled:
+            raise FcbenchError(
+                "this codec has no entropy tables yet: call prepare() and freeze()"
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            k: v for k, v in self.__dict__.items() if k != "coder"
+        }  # coder models cannot be copied
+
+    def bits(self, table: int) -> Tensor:
+        """[n] bits of each symbol of a table, from the integer frequencies."""
+        self._require()
+        cdf = self.cdf[table, : int(self.length[table])]
+        return -torch.log2(torch.diff(cdf).double() / _TOTAL)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any
+    ) -> None:
+        for name in ("cdf", "length", "offset"):
+            loaded = state_dict.get(prefix + name)
+            if loaded is not None:  # sizes are known only now
+                setattr(self, name, torch.zeros(loaded.shape, dtype=torch.int32))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self.__dict__.pop("coder", None)
+        if self.filled:
+            _check_tables(
+                self.cdf.cpu().numpy(),
+                self.length.cpu().numpy(),
+                self.offset.cpu().numpy(),
+            )
+
+
+def _check_tables(cdf: np.ndarray, length: np.ndarray, offset: np.ndarray) -> None:
+    """Raise `FcbenchError` unless every row rises strictly from 0 to 65536 over two symbols or more."""
+    if (
+        cdf.ndim != 2
+        or length.shape != (len(cdf),)
+        or offset.shape != (len(cdf),)
+        or len(cdf) == 0
+    ):
+        raise FcbenchError(
+            f"entropy tables do not fit together: shapes {cdf.shape}, {length.shape}, {offset.shape}"
+        )
+    if (
+        length.min() < 3
+        or length.max() > cdf.shape[1]
+        or np.abs(offset.astype(np.int64)).max() >= MAX_SYMBOL
+    ):
+        raise FcbenchError(
+            "entropy tables have lengths or offsets out of range: make the codec's checkpoint anew"
+        )
+    for row, n in zip(cdf, length, strict=True):
+        if row[0] != 0 or row[n - 1] != _TOTAL or (np.diff(row[:n]) <= 0).any():
+            raise FcbenchError(
+                "an entropy table does not rise from 0 to 65536: make the codec's checkpoint anew"
+            )
+
+
+class TableCoder:
+    """Coder models of a set of tables."""
+
+    def __init__(
+        self, cdf: np.ndarray, length: np.ndarray, offset: np.ndarray, escape: bool
+    ) -> None:
+        self.n_tables = len(length)
+        self._models = [
+            exact_model(np.diff(row[:n])) for row, n in zip(cdf, length, strict=True)
+        ]
+        self._offset = offset.astype(np.int32)
+        self._last = (length - 2).astype(
+            np.uint32
+        )  # the last symbol of each row: the escape, where there is one
+        self._escape = escape
+
+    def encode(self, encoder: Any, symbols: np.ndarray, groups: Groups) -> None:
+        """Append symbols [n] int32 to a constriction RangeEncoder.
+
+        Raises:
+            FcbenchError: a symbol is 2**24 or more, or outside a table without escape.
+        """
+        _check_range(symbols)
+        ordered = symbols if groups.order is None else symbols[groups.order]
+        values = ordered - np.repeat(self._offset, groups.counts)
+        last = np.repeat(self._last, groups.counts)
+        outside = (
+            values.view(np.uint32) >= last
+            if self._escape
+            else values.view(np.uint32) > last
+        )
+        distances = None
+        if outside.any():
+            if not self._escape:
+                raise FcbenchError(
+                    "a symbol lies outside its table, which has no escape"
+                )
+            distances = _distance(values[outside], last[outside].astype(np.int64))
+            values[outside] = last[outside]
+        start = 0
+        for model, count in zip(self._models, groups.counts.tolist(), strict=True):
+            if count:
+                encoder.encode(values[start : start + count], model)
+                start += count
+        if distances is not None:
+            _encode_distances(encoder, distances)
+
+    def decode(self, decoder: Any, groups: Groups) -> np.ndarray:
+        """Take symbols [n] int32 from a constriction RangeDecoder.
+
+        Raises:
+            FcbenchError: the string is damaged (where that can be seen).
+        """
+        try:
+            found = [
+                decoder.decode(m, n)
+                for m, n in zip(self._models, groups.counts.tolist(), strict=True)
+                if n
+            ]
+        except AssertionError as error:
+            raise FcbenchError(f"entropy-coded string is damaged: {error}") from None
+        values: np.ndarray = np.concatenate(found)
+        if self._escape:
+            outside = values.view(np.uint32) == np.repeat(self._last, groups.counts)
+            if outside.any():
+                last = values[outside].astype(np.int64)
+                values[outside] = _decode_distances(decoder, last)
+        values += np.repeat(self._offset, groups.counts)
+        _check_range(values)
+        if groups.order is None:
+            return values
+        symbols = np.empty_like(values)
+        symbols[groups.order] = values
+        return symbols
+
+
+def _check_range(symbols: np.ndarray) -> None:
+    if symbols.size == 0:
+        raise FcbenchError(
+            "no symbols to code: a sample needs at least one feature point"
+        )
+    if symbols.max() >= MAX_SYMBOL or symbols.min() <= -MAX_SYMBOL:
+        raise FcbenchError(
+            "a quantized value is 2**24 or more in magnitude: features are out of the trained range"
+        )
+
+
+# ------------------------------------------------------------------------------------------ escapes
+def _escape_class_model() -> Any:
+    """Model of the number of mantissa bits of an escape: halving probabilities, at least one count each."""
+    counts = np.maximum(_TOTAL >> np.arange(1, _MAX_CLASS + 2), 1)
+    counts[0] += _TOTAL - counts.sum()
+    return exact_model(counts)
+
+
+_ESCAPE_CLASS = _escape_class_model()
+_UNIFORM = constriction.stream.model.Uniform()
+
+
+def _distance(values: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """Zigzag of table-relative values outside [0, last): 1, 2, ... alternating above and below; int64."""
+    values = values.astype(np.int64)
+    return np.where(values < 0, -2 * values, 2 * (values - last) + 1)
+
+
+def _undistance(distances: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """Inverse of `_distance`."""
+    above = distances % 2 == 1
+    return np.where(above, (distances - 1) // 2 + last, -(distances // 2))
+
+
+def _encode_distances(encoder: Any, distances: np.ndarray) -> None:
+    """Append positive integers [n]: number of mantissa bits, then the mantissa in two halves."""
+    bits = np.frexp(distances.astype(np.float64))[1].astype(np.int32) - 1
+    mantissa = distances - (np.int64(1) << bits.astype(np.int64))
+    encoder.encode(bits, _ESCAPE_CLASS)
+    for shift, size in _halves(bits):
+        some = size > 1
+        if some.any():
+            half = (mantissa[some] >> shift) % size[some]
+            encoder.encode(half.astype(np.int32), _UNIFORM, size[some])
+
+
+def _decode_distances(decoder: Any, last: np.ndarray) -> np.ndarray:
+    """Inverse of `_encode_distances` and `_distance`: table-relative values [n]."""
+    try:
+        bits = decoder.decode(_ESCAPE_CLASS, len(last))
+        distances = np.int64(1) << bits.astype(np.int64)
+        for shift, size in _halves(bits):
+            some = size > 1
+            if some.any():
+                half: np.ndarray = decoder.decode(_UNIFORM, size[some])
+                distances[some] += half.astype(np.int64) << shift
+    except AssertionError as error:
+        raise FcbenchError(f"entropy-coded string is damaged: {error}") from None
+    return _undistance(distances, last)
+
+
+def _halves(bits: np.ndarray) -> list[tuple[int, np.ndarray]]:
+    """(shift, alphabet size [n]) of the low and the high half of mantissas of so many bits."""
+    low = np.minimum(bits, _LOW_BITS)
+    return [(0, np.int32(1) << low), (_LOW_BITS, np.int32(1) << (bits - low))]

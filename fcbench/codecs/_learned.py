@@ -1,0 +1,213 @@
+"""The frame of the learned codecs: one coder a map, all maps of a sample in one string.
+
+Latents come in stages (``y``, or ``z`` then ``y``). A stage of all maps is coded before the next, so that the string
+reads z of map 1, z of map 2, ..., y of map 1, ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fcbench.codecs._base import CodecBase, fixed_numerics
+from fcbench.codecs._entropy import MAX_SYMBOL, EntropyTables, Groups
+from fcbench.codecs._strings import StringDecoder, StringEncoder, checksum
+from fcbench.types import (
+    Bitstream,
+    Decoded,
+    FcbenchError,
+    Features,
+    FeatureSpec,
+    FeatureStats,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a stage of one map is coded.
+
+    Attributes:
+        groups: which table codes which symbol.
+        shape: [1, C, h, w] of the stage's latents.
+        means: what decoded symbols are added to, of that shape; None for zero.
+    """
+
+    groups: Groups
+    shape: tuple[int, int, int, int]
+    means: Tensor | None = None
+
+    def latents(self, symbols: np.ndarray) -> Tensor:
+        """Decoded latents of symbols [n]."""
+        values = torch.from_numpy(symbols).reshape(self.shape).float()
+        return values if self.means is None else values + self.means
+
+
+class MapCoder(nn.Module):
+    """Codes one map of normalized features. Subclasses say what the stages are."""
+
+    stages: tuple[str, ...]
+
+    def prepare(self, x: Tensor) -> None:
+        """Initial values from normalized training features [B, C, h, w]."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, C, h, w] normalized to what would be decoded, and the estimated bits [B]."""
+        raise NotImplementedError
+
+    def freeze(self) -> None:
+        """Make the integer tables."""
+        raise NotImplementedError
+
+    def aux_loss(self) -> Tensor:
+        """Loss of the bottleneck's quantiles, 0-dim."""
+        raise NotImplementedError
+
+    def tables(self, stage: int) -> EntropyTables:
+        """Tables of a stage."""
+        raise NotImplementedError
+
+    def plan(
+        self, stage: int, grid: tuple[int, int], earlier: Sequence[Tensor]
+    ) -> Plan:
+        """How a stage is coded, from the grid (h, w) and the latents of the stages before it."""
+        raise NotImplementedError
+
+    def analyze(self, x: Tensor) -> list[Tensor]:
+        """Unquantized latents of each stage."""
+        raise NotImplementedError
+
+    def synthesize(self, latents: Sequence[Tensor]) -> Tensor:
+        """Normalized features from the decoded latents of all stages."""
+        raise NotImplementedError
+
+
+class LearnedCodec(CodecBase):
+    """A codec of `MapCoder` parts, to be trained on ``bits_per_point + lmbda * distortion + aux_loss()``."""
+
+    trained = True
+
+    def __init__(
+        self,
+        specs: Sequence[FeatureSpec],
+        stats: Mapping[str, FeatureStats],
+        make: Callable[[int], MapCoder],
+    ) -> None:
+        super().__init__(specs, stats)
+        self.coders = nn.ModuleList(make(s.channels) for s in specs)
+
+    @property
+    def map_coders(self) -> list[MapCoder]:
+        """Coder of each map, in coding order."""
+        return [cast(MapCoder, m) for m in self.coders]
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Names of the latents, in coding order."""
+        return self.map_coders[0].stages
+
+    @torch.no_grad()
+    def prepare(self, batches: Sequence[Tensor]) -> None:
+        """Closed-form start from training features ([B, C, h, w] a map)."""
+        for coder, stats, x in zip(
+            self.map_coders, self.map_stats, batches, strict=True
+        ):
+            coder.prepare(stats.normalize(x.float()))
+
+    def forward(self, maps: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
+        """Decoded maps (rounded latents, gradient straight through), and the estimated bits [B].
+
+        In train mode bits are those of latents with uniform noise, in eval mode those of the rounded latents.
+        """
+        out, bits = [], []
+        for name, coder, stats in zip(
+            self.names, self.map_coders, self.map_stats, strict=True
+        ):
+            x_hat, b = coder(stats.normalize(maps[name]))
+            out.append(stats.restore(x_hat))
+            bits.append(b)
+        return self.named(out), torch.stack(bits).sum(dim=0)
+
+    def aux_loss(self) -> Tensor:
+        """Sum of the bottlenecks' quantile losses, 0-dim."""
+        return torch.stack([coder.aux_loss() for coder in self.map_coders]).sum()
+
+    def freeze(self) -> None:
+        """Make the integer tables, on the CPU, and switch to eval mode."""
+        self.cpu().eval()
+        for coder in self.map_coders:
+            coder.freeze()
+
+    @fixed_numerics
+    def encode(self, features: Features) -> Bitstream:
+        """Code one sample on the CPU."""
+        maps = self.sample(features)
+        grid = self.grid(features.shapes)
+        wanted = [
+            c.analyze(s.normalize(x))
+            for c, s, x in zip(self.map_coders, self.map_stats, maps, strict=True)
+        ]
+        decoded: list[list[Tensor]] = [[] for _ in maps]
+        string, ends = StringEncoder(), []
+        for stage in range(len(self.stages)):
+            for coder, hw, latents, done in zip(
+                self.map_coders, grid, wanted, decoded, strict=True
+            ):
+                plan = coder.plan(stage, hw, done)
+                symbols = _symbols(latents[stage], plan.means)
+                string.put(coder.tables(stage), symbols, plan.groups)
+                if stage + 1 < len(self.stages):
+                    done.append(plan.latents(symbols))
+            ends.append(string.n_bits)
+        symbols = string.symbols
+        return Bitstream(
+            _split(string.finish(), self.stages, ends), len(symbols), checksum(symbols)
+        )
+
+    @fixed_numerics
+    def decode(self, payload: bytes, shapes: Mapping[str, tuple[int, int]]) -> Decoded:
+        """Decode one sample on the CPU. Raises `FcbenchError` on damage that can be seen."""
+        grid = self.grid(shapes)
+        decoded: list[list[Tensor]] = [[] for _ in grid]
+        string = StringDecoder(payload)
+        for stage in range(len(self.stages)):
+            for coder, hw, done in zip(self.map_coders, grid, decoded, strict=True):
+                plan = coder.plan(stage, hw, done)
+                done.append(plan.latents(string.take(coder.tables(stage), plan.groups)))
+        maps = [
+            s.restore(c.synthesize(done))
+            for c, s, done in zip(self.map_coders, self.map_stats, decoded, strict=True)
+        ]
+        symbols = string.symbols
+        return Decoded(Features(self.named(maps)), len(symbols), checksum(symbols))
+
+
+def _symbols(latents: Tensor, means: Tensor | None) -> np.ndarray:
+    """round(latents - means) [n] int32. Raises `FcbenchError` where that is not a number below 2**24."""
+    rounded = torch.round(latents if means is None else latents - means)
+    if not bool(rounded.abs().max() < MAX_SYMBOL):  # false for NaN, too
+        raise FcbenchError(
+            "a latent is NaN or 2**24 or more: features are far out of the range that trained the codec"
+        )
+    symbols: Any = rounded.flatten().to(torch.int32).numpy()
+    return symbols
+
+
+def _split(
+    payload: bytes, stages: tuple[str, ...], ends: list[float]
+) -> dict[str, bytes]:
+    """Parts of the string by stage: it is one code word, cut at the byte where a stage's information ends."""
+    cuts = [
+        0,
+        *(min(len(payload), round(bits / 8)) for bits in ends[:-1]),
+        len(payload),
+    ]
+    return {
+        name: payload[a:b]
+        for name, a, b in zip(stages, cuts[:-1], cuts[1:], strict=True)
+    }

@@ -1,0 +1,32 @@
+"""The least neck: the embedding and positions of the Transformer necks, and no layer (affine in the features)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import nn
+
+from fcbench.necks._transformer import Embedding
+from fcbench.types import FeatureSpec
+
+
+class LinearPlugin:
+    """Plug-in of the linear neck."""
+
+    summary = "linear embedding and learnable positions"
+
+    def build(
+        self,
+        specs: Sequence[FeatureSpec],
+        shapes: Mapping[str, tuple[int, int]],
+        width: int,
+    ) -> nn.Module:
+        """A neck from maps (dict of [B, C, h, w]) to [B, D, h, w].
+
+        Raises:
+            FcbenchError: no split point, a missing shape, a width below 1.
+        """
+        return Embedding(specs, shapes, width)
+
+
+PLUGIN = LinearPlugin()

@@ -1,0 +1,9 @@
+"""The neck of the paper with 2 Transformer layers."""
+
+from __future__ import annotations
+
+from fcbench.necks._transformer import TransformerPlugin
+
+PLUGIN = TransformerPlugin(
+    summary="linear embedding, learnable positions, 2 Transformer layers", n_layers=2
+)

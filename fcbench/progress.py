@@ -1,0 +1,72 @@
+"""Progress of long work: a bar with an estimate of what remains on a terminal, one line a finished stage elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+Advance = Callable[[int, int], None]
+
+
+class Report:
+    """Stages of a run, under one overall bar. Writes to standard error."""
+
+    def __init__(self, n_stages: int, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True, highlight=False)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._n_stages, self._n_done, self._began = n_stages, 0, time.monotonic()
+        self._overall = self._progress.add_task("all stages", total=n_stages)
+
+    def __enter__(self) -> Report:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._progress.stop()
+
+    def say(self, line: str) -> None:
+        """A line of its own."""
+        self._console.print(line, markup=False, soft_wrap=True)
+
+    def skip(self, n: int) -> None:
+        """Count stages that were found done."""
+        self._n_done += n
+        self._progress.advance(self._overall, n)
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[Advance]:
+        """A part of a stage: a bar while it lasts. Call what it yields with (done, total)."""
+        bar = self._progress.add_task(f"  {name}", total=None)
+        try:
+            yield lambda done, total: self._progress.update(bar, completed=done, total=total)
+        finally:
+            self._progress.remove_task(bar)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Advance]:
+        """One stage: a part that leaves a line behind."""
+        began = time.monotonic()
+        with self.part(name) as advance:
+            yield advance
+        self.finish(name, time.monotonic() - began)
+
+    def finish(self, line: str, took_s: float) -> None:
+        """Count a stage and leave its line."""
+        self.skip(1)
+        so_far = time.monotonic() - self._began
+        left = so_far / self._n_done * max(0, self._n_stages - self._n_done)
+        self.say(f"[{self._n_done}/{self._n_stages}] {line} ({took_s:.1f} s; about {left:.0f} s left)")

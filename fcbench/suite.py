@@ -1,0 +1,101 @@
+"""What a run measures: a suite, as plain data. Suites of your own are Python files that set ``SUITE``."""
+
+from __future__ import annotations
+
+import runpy
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from fcbench import registry
+from fcbench.types import FcbenchError
+
+TASKS = ("segmentation", "depth", "pose", "captioning")
+"""The paper's four."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How long to train. The defaults suit features of the embedded encoders on two CPU cores."""
+
+    task_steps: int = 500
+    task_batch: int = 64
+    task_rate: float = 1e-3
+    codec_steps: int = 300
+    codec_batch: int = 64
+    codec_rate: float = 5e-4
+    width: int = 128  # D of neck and head
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """Everything that determines the points of a run.
+
+    Attributes:
+        encoders: names, each ``NAME`` or ``NAME:VARIANT``.
+        params: operating points by codec; a codec not named here runs its default sweep.
+        n_train, n_test: at most so many samples of each split; None for all.
+        weights: of every encoder: None for its own, ``random``, or a file.
+    """
+
+    name: str = "default"
+    encoders: tuple[str, ...] = ("hiera_nano", "sam2_nano")
+    codecs: tuple[str, ...] = ("uniform", "hyperprior")
+    tasks: tuple[str, ...] = TASKS
+    dataset: str = "scenes"
+    data_root: Path | None = None
+    image_size_px: tuple[int, int] | None = None
+    split: str | None = None
+    weights: str | None = None
+    neck: str = "neck_2L"
+    head: Literal["trained"] = "trained"
+    objective: Literal["mse", "task"] = "mse"
+    params: Mapping[str, tuple[Mapping[str, float | int | str], ...]] = field(default_factory=dict)
+    seeds: tuple[int, ...] = (0,)
+    n_train: int | None = None
+    n_test: int | None = None
+    on_bad_image: Literal["stop", "skip"] = "stop"
+    budget: Budget = Budget()
+
+    def check(self) -> None:
+        """Raises `FcbenchError` for a name that no plug-in has, before any work is done."""
+        for kind, given in (
+            ("dataset", (self.dataset,)),
+            ("encoder", tuple(e.partition(":")[0] for e in self.encoders)),
+            ("codec", self.codecs),
+            ("neck", (self.neck,)),
+            ("task", self.tasks),
+        ):
+            if not given:
+                raise FcbenchError(f"a run needs at least one {kind}: `fcbench list {kind}s` names them")
+            for name in given:
+                if name not in registry.names(kind):
+                    raise FcbenchError(registry.unknown(kind, name, registry.names(kind)))
+        for kind, values in (("encoder", self.encoders), ("codec", self.codecs), ("task", self.tasks)):
+            if len(set(values)) < len(values):
+                raise FcbenchError(f"{kind}s {', '.join(values)}: one is named twice")
+        carried = registry.get("dataset", self.dataset).tasks
+        for task in self.tasks:
+            if task not in carried:
+                raise FcbenchError(f"data set {self.dataset!r} carries no {task}; it has {', '.join(carried)}")
+
+    def described(self) -> dict[str, Any]:
+        """Plain JSON data. The data root is left out: it is a path of one machine."""
+        out = asdict(self)
+        out.pop("data_root")
+        return out
+
+
+QUICK = Budget(task_steps=100, codec_steps=60, task_batch=48, codec_batch=48)
+"""``--quick``: to see that all works, not to be quoted."""
+
+
+def load(path: Path) -> Suite:
+    """The ``SUITE`` of a Python file. Raises `FcbenchError` where there is none."""
+    if not path.is_file():
+        raise FcbenchError(f"suite {path} not found: give a Python file that sets SUITE = Suite(...)")
+    found = runpy.run_path(str(path)).get("SUITE")
+    if not isinstance(found, Suite):
+        raise FcbenchError(f"{path} sets no SUITE: it must hold SUITE = fcbench.suite.Suite(...)")
+    return found

@@ -1,0 +1,108 @@
+"""Image classification: top-1, top-5 where there are more than five classes, cross-entropy in bits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fcbench.tasks._common import ratio, require, require_same
+from fcbench.types import Dataset, FcbenchError, MetricSpec, Task
+
+
+class PoolHead(nn.Module):
+    """Mean over the grid, then a linear layer: [B, D, h, w] to logits [B, K]."""
+
+    def __init__(self, width: int, n_classes: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, n_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits [B, K]."""
+        out: Tensor = self.linear(x.mean(dim=(2, 3)))
+        return out
+
+
+class ClassificationTask:
+    """Classification into K classes.
+
+    Args:
+        n_classes: K, at least 2.
+    """
+
+    name = "classification"
+
+    def __init__(self, n_classes: int) -> None:
+        if n_classes < 2:
+            raise FcbenchError(
+                f"{n_classes} classes came; classification needs at least 2"
+            )
+        self.n_classes = n_classes
+        self.ranks = (1, 5) if n_classes > 5 else (1,)
+        self.metrics = (
+            *(MetricSpec(f"top{k}", True) for k in self.ranks),
+            MetricSpec("nll", False, "bit"),
+        )
+        self.n_statistics = len(self.ranks) + 2
+
+    def head(
+        self, width: int, grid: tuple[int, int], image_px: tuple[int, int]
+    ) -> nn.Module:
+        """A new head: [B, D, h, w] to logits [B, K]."""
+        return PoolHead(width, self.n_classes)
+
+    def collate(self, targets: Sequence[Mapping[str, Any]]) -> Tensor:
+        """Class indices, int64 [B].
+
+        Raises:
+            FcbenchError: an index is not in 0..K-1.
+        """
+        labels = [int(t[self.name]) for t in targets]
+        wrong = [v for v in labels if not 0 <= v < self.n_classes]
+        if wrong:
+            raise FcbenchError(
+                f"class index {wrong[0]} came; allowed are 0 to {self.n_classes - 1}. Check the label list"
+            )
+        return torch.tensor(labels, dtype=torch.int64)
+
+    def loss(self, head: nn.Module, x: Tensor, batch: Tensor) -> Tensor:
+        """Mean cross-entropy in nats."""
+        return F.cross_entropy(head(x), batch.to(x.device))
+
+    def statistics(self, head: nn.Module, x: Tensor, batch: Tensor) -> np.ndarray:
+        """Right among the first k (for each k), cross-entropy in bits, 1: float64 [B, S]."""
+        with torch.no_grad():
+            logits = head(x).cpu().double()
+        nll_bits = F.cross_entropy(logits, batch, reduction="none") / math.log(2)
+        order = logits.topk(max(self.ranks), dim=1).indices == batch[:, None]
+        hits = [order[:, :k].any(dim=1).double() for k in self.ranks]
+        return torch.stack([*hits, nll_bits, torch.ones_like(nll_bits)], 1).numpy()
+
+    def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
+        """``top1``, ``top5`` where it is one of the metrics, ``nll`` (bit), [...], of sums [..., S]."""
+        n = sums[..., -1]
+        return {m.name: ratio(sums[..., i], n) for i, m in enumerate(self.metrics)}
+
+
+class ClassificationPlugin:
+    """Plug-in of the task."""
+
+    summary = "image classification: top-1, top-5, cross-entropy"
+
+    def build(self, train: Dataset, test: Dataset) -> Task:
+        """Bind to a data set.
+
+        Raises:
+            FcbenchError: it has no labels or no label names, or the splits' labels differ.
+        """
+        require("classification", train, test)
+        names = require_same("labels", train.meta.label_names, test.meta.label_names)
+        return ClassificationTask(len(names))
+
+
+PLUGIN = ClassificationPlugin()

@@ -1,0 +1,144 @@
+"""Semantic segmentation: mean intersection over union, pixel accuracy.
+
+The head predicts at stride 4 and is trained there, on the target pixel under each cell's centre. It is evaluated at
+the full resolution of the target: logits are resized (bilinear), then the largest class is taken. Void pixels count
+nowhere. Classes that occur neither in the targets nor in the predictions of the set do not enter the mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fcbench.tasks._common import (
+    ratio,
+    require,
+    require_same,
+    require_size,
+    stack_maps,
+)
+from fcbench.tasks._dense import DenseHead
+from fcbench.types import VOID, Dataset, FcbenchError, MetricSpec, Task
+
+
+def class_counts(pred: np.ndarray, target: np.ndarray, n_classes: int) -> np.ndarray:
+    """True positives, predicted pixels and target pixels of each class: [B, 3 K] float64.
+
+    Args:
+        pred: [B, H, W] class index.
+        target: [B, H, W] class index or `VOID`.
+        n_classes: K.
+    """
+    rows = []
+    for p, t in zip(pred, target):
+        pairs = (p.astype(np.int32) * (VOID + 1) + t).ravel()
+        counts = np.bincount(pairs, minlength=n_classes * (VOID + 1))
+        table = counts.reshape(n_classes, VOID + 1)[:, :n_classes]  # predicted, target
+        rows.append([table.diagonal(), table.sum(1), table.sum(0)])
+    return np.asarray(rows, np.float64).reshape(len(pred), 3 * n_classes)
+
+
+class SegmentationTask:
+    """Segmentation into K classes.
+
+    Args:
+        n_classes: K, at most 255.
+    """
+
+    name = "segmentation"
+    metrics: tuple[MetricSpec, ...] = (
+        MetricSpec("miou", True),
+        MetricSpec("pixel_accuracy", True),
+    )
+
+    def __init__(self, n_classes: int) -> None:
+        if not 1 <= n_classes <= VOID:
+            raise FcbenchError(
+                f"{n_classes} segmentation classes came; 1 to {VOID} can be indexed"
+            )
+        self.n_classes = n_classes
+        self.n_statistics = 3 * n_classes
+
+    def head(
+        self, width: int, grid: tuple[int, int], image_px: tuple[int, int]
+    ) -> nn.Module:
+        """A new head: [B, D, h, w] to logits [B, K, h', w']."""
+        return DenseHead(width, grid, image_px, self.n_classes)
+
+    def collate(self, targets: Sequence[Mapping[str, Any]]) -> Tensor:
+        """Masks, uint8 [B, H, W].
+
+        Raises:
+            FcbenchError: sizes differ, or a class index is neither below K nor `VOID`.
+        """
+        masks = stack_maps(targets, self.name, np.int32)
+        wrong = masks[((masks >= self.n_classes) & (masks != VOID)) | (masks < 0)]
+        if wrong.size:
+            raise FcbenchError(
+                f"a segmentation mask holds class index {int(wrong[0])}; "
+                f"allowed are 0 to {self.n_classes - 1} and {VOID} (void). Check the class list"
+            )
+        return torch.from_numpy(masks.astype(np.uint8))
+
+    def loss(self, head: nn.Module, x: Tensor, batch: Tensor) -> Tensor:
+        """Mean cross-entropy in nats over the cells that are not void, at the head's resolution.
+
+        Raises:
+            FcbenchError: the masks do not have the images' size.
+        """
+        dense = cast(DenseHead, head)
+        require_size(self.name, batch.shape, dense.image_px)
+        logits = dense(x)
+        size = (logits.shape[-2], logits.shape[-1])
+        target = dense.at_centres(batch.to(x.device).long(), size, VOID)
+        total = F.cross_entropy(logits, target, ignore_index=VOID, reduction="sum")
+        return total / (target != VOID).sum().clamp(min=1)
+
+    def statistics(self, head: nn.Module, x: Tensor, batch: Tensor) -> np.ndarray:
+        """True positives, predicted and target pixels by class, float64 [B, 3 K].
+
+        Raises:
+            FcbenchError: the masks do not have the images' size.
+        """
+        dense = cast(DenseHead, head)
+        require_size(self.name, batch.shape, dense.image_px)
+        with torch.no_grad():
+            pred = dense.full(dense(x)).max(dim=1).indices  # argmax: ten times slower
+        return class_counts(pred.cpu().numpy(), batch.cpu().numpy(), self.n_classes)
+
+    def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
+        """``miou`` and ``pixel_accuracy``, [...], of sums [..., 3 K]."""
+        k = self.n_classes
+        tp, pred, target = sums[..., :k], sums[..., k : 2 * k], sums[..., 2 * k :]
+        iou = ratio(tp, pred + target - tp)
+        miou = ratio(np.nansum(iou, -1), np.isfinite(iou).sum(-1))
+        return {
+            "miou": miou,
+            "pixel_accuracy": ratio(tp.sum(-1), target.sum(-1)),
+        }
+
+
+class SegmentationPlugin:
+    """Plug-in of the task."""
+
+    summary = "semantic segmentation: mIoU, pixel accuracy"
+
+    def build(self, train: Dataset, test: Dataset) -> Task:
+        """Bind to a data set.
+
+        Raises:
+            FcbenchError: it has no masks or no class names, or the splits' classes differ.
+        """
+        require("segmentation", train, test)
+        names = require_same(
+            "segmentation classes", train.meta.class_names, test.meta.class_names
+        )
+        return SegmentationTask(len(names))
+
+
+PLUGIN = SegmentationPlugin()

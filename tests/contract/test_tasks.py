@@ -1,0 +1,307 @@
+"""Contract of every task, on a tiny data set: statistics add up, gradients flow, perfect is perfect."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from fake_dataset import FakeDataset
+
+from fcbench import registry
+from fcbench.types import DatasetMeta, FcbenchError, Pose
+
+TASKS = registry.names("task")
+WIDTH = 32
+GEOMETRIES = [((4, 4), (64, 64)), ((5, 7), (72, 104)), ((3, 3), (42, 42))]
+GEOMETRIES += [((1, 1), (32, 32)), ((16, 16), (64, 64)), ((20, 24), (40, 48))]
+
+
+def bind(name: str, n: int = 6, size_px: tuple[int, int] = (64, 64)):
+    """A task, its data and a head for a grid of stride 16."""
+    data = FakeDataset(n, size_px)
+    task = registry.get("task", name).build(data, data)
+    torch.manual_seed(0)
+    head = task.head(WIDTH, (size_px[0] // 16, size_px[1] // 16), size_px)
+    return task, [data.targets(i) for i in range(n)], head
+
+
+def neck_output(n: int, grid: tuple[int, int] = (4, 4)) -> torch.Tensor:
+    return torch.randn(n, WIDTH, *grid, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_declares_itself(name):
+    task, _, _ = bind(name)
+    assert task.name == name
+    assert registry.get("task", name).summary
+    assert len({m.name for m in task.metrics}) == len(task.metrics) >= 1
+    values = task.values(np.ones(task.n_statistics))
+    assert list(values) == [m.name for m in task.metrics]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_statistics_do_not_depend_on_batching(name):
+    task, targets, head = bind(name)
+    x = neck_output(6)
+    whole = task.statistics(head, x, task.collate(targets))
+    assert whole.shape == (6, task.n_statistics)
+    assert whole.dtype == np.float64
+    assert np.isfinite(whole).all()
+    parts = [
+        task.statistics(head, x[i:j], task.collate(targets[i:j]))
+        for i, j in ((0, 1), (1, 2), (2, 6))
+    ]
+    np.testing.assert_allclose(np.concatenate(parts), whole, rtol=1e-4, atol=1e-6)
+    sums = whole.sum(0)
+    for i, metric in enumerate(task.metrics):
+        assert np.isfinite(task.values(sums)[metric.name]), metric
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_values_work_on_stacks_of_sums(name):
+    task, targets, head = bind(name)
+    table = task.statistics(head, neck_output(6), task.collate(targets))
+    draws = np.random.default_rng(0).integers(0, 6, (2, 5, 6))
+    sums = table[draws].sum(-2)  # [2, 5, S]
+    stacked = task.values(sums)
+    for key, value in stacked.items():
+        assert value.shape == (2, 5)
+        single = [[task.values(sums[i, j])[key] for j in range(5)] for i in range(2)]
+        np.testing.assert_allclose(value, single, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_nothing_counted_is_nan(name):
+    task, _, _ = bind(name)
+    for value in task.values(np.zeros((3, task.n_statistics))).values():
+        assert value.shape == (3,) and np.isnan(value).all()
+
+
+@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("grid, size_px", GEOMETRIES)
+def test_any_geometry(name, grid, size_px):
+    data = FakeDataset(3, size_px)
+    task = registry.get("task", name).build(data, data)
+    torch.manual_seed(0)
+    head = task.head(WIDTH, grid, size_px)
+    x = neck_output(3, grid).requires_grad_()
+    batch = task.collate([data.targets(i) for i in range(3)])
+    loss = task.loss(head, x, batch)
+    assert loss.shape == () and torch.isfinite(loss)
+    loss.backward()
+    assert x.grad is not None and torch.isfinite(x.grad).all()
+    assert x.grad.abs().sum() > 0
+    for key, p in head.named_parameters():
+        assert p.grad is not None and torch.isfinite(p.grad).all(), key
+    assert np.isfinite(task.statistics(head, x, batch)).all()
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_statistics_leave_head_and_graph_alone(name):
+    task, targets, head = bind(name)
+    before = {k: v.clone() for k, v in head.state_dict().items()}
+    x = neck_output(6).requires_grad_()
+    table = task.statistics(head, x, task.collate(targets))
+    again = task.statistics(head, x, task.collate(targets))
+    np.testing.assert_array_equal(table, again)
+    assert x.grad is None and head.training
+    assert all(torch.equal(v, before[k]) for k, v in head.state_dict().items())
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_learns_four_samples(name):
+    """The head and a free neck output for each sample fit them: the primary metric becomes good."""
+    task, targets, head = bind(name, 4)
+    x = torch.nn.Parameter(neck_output(4))
+    batch = task.collate(targets)
+    optimizer = torch.optim.Adam([*head.parameters(), x], lr=0.01)
+    start = task.statistics(head, x, batch).sum(0)
+    first = None
+    for _ in range(120):
+        optimizer.zero_grad()
+        loss = task.loss(head, x, batch)
+        first = loss.item() if first is None else first
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.5 * first
+    primary = task.metrics[0]
+    end = float(task.values(task.statistics(head, x, batch).sum(0))[primary.name])
+    begin = float(task.values(start)[primary.name])
+    good = {"miou": 0.8, "rmse": 1.0, "pck": 0.8, "cider": 4.0, "top1": 0.99}
+    if primary.higher_is_better:
+        assert end > begin and end > good[primary.name]
+    else:
+        assert end < begin and end < good[primary.name]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_refuses_data_without_the_task(name):
+    class Bare(FakeDataset):
+        tasks = ("nothing",)
+
+    with pytest.raises(FcbenchError, match=f"no targets for task '{name}'.*nothing"):
+        registry.get("task", name).build(Bare(), Bare())
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_head_state_reloads(name):
+    task, targets, head = bind(name)
+    torch.manual_seed(7)
+    other = task.head(WIDTH, (4, 4), (64, 64))
+    x, batch = neck_output(6), task.collate(targets)
+    assert task.loss(other, x, batch) != task.loss(head.eval(), x, batch)
+    other.load_state_dict(head.state_dict())
+    torch.testing.assert_close(
+        task.loss(other.eval(), x, batch), task.loss(head, x, batch)
+    )
+
+
+class Fixed(torch.nn.Module):
+    """A head that says what it was given."""
+
+    def __init__(self, head: torch.nn.Module, out: torch.Tensor) -> None:
+        super().__init__()
+        self.head, self.out = head, out
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out
+
+    def __getattr__(self, key: str):
+        try:
+            return super().__getattr__(key)
+        except AttributeError:
+            return getattr(super().__getattr__("head"), key)
+
+
+def test_perfect_segmentation():
+    task, targets, head = bind("segmentation", 4)
+    batch = task.collate(targets)
+    logits = torch.nn.functional.one_hot(batch.long().clamp(max=2), 3)
+    fixed = Fixed(head, logits.permute(0, 3, 1, 2).float())
+    values = task.values(task.statistics(fixed, neck_output(4), batch).sum(0))
+    assert values == {"miou": 1.0, "pixel_accuracy": 1.0}
+
+
+def test_perfect_depth():
+    task, targets, head = bind("depth", 4)
+    batch = task.collate(targets)
+    logs = torch.where(batch > 0, batch, 1.0).log()[:, None]
+    fixed = Fixed(head, logs)
+    values = task.values(task.statistics(fixed, neck_output(4), batch).sum(0))
+    assert values["rmse"] < 1e-5 and values["abs_rel"] < 1e-6
+    assert values["delta1"] == 1.0
+
+
+def test_perfect_classification():
+    task, targets, head = bind("classification", 4)
+    batch = task.collate(targets)
+    fixed = Fixed(head, torch.nn.functional.one_hot(batch, 7) * 100.0)
+    values = task.values(task.statistics(fixed, neck_output(4), batch).sum(0))
+    assert values["top1"] == values["top5"] == 1.0
+    assert values["nll"] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_perfect_pose():
+    """Logits that are the log of each keypoint's bilinear weights decode to the keypoint itself."""
+    from fcbench.tasks.pose import bilinear_targets
+
+    task, targets, head = bind("pose", 3)
+    persons = [Pose(*(a[:1] for a in fields(t["pose"]))) for t in targets]
+    batch = task.collate([{"pose": p} for p in persons])  # at most one an image
+    inside = torch.ones(len(batch.boxes), 16, 16, dtype=torch.bool)
+    cells, weight = bilinear_targets(batch.keypoints[..., :2], inside, (4.0, 4.0))
+    rows = torch.full((len(batch.boxes), 17, 256), -60.0)
+    rows.scatter_reduce_(2, cells, weight.clamp(min=1e-26).log(), "amax")
+    logits = torch.zeros(3, 17, 16, 16)
+    logits[batch.image] = rows.view(-1, 17, 16, 16)
+    fixed = Fixed(head, logits)
+    values = task.values(task.statistics(fixed, neck_output(3), batch).sum(0))
+    assert values["pck"] == 1.0 and values["oks"] > 0.9999
+
+
+def fields(pose: Pose) -> tuple[np.ndarray, ...]:
+    return pose.keypoints, pose.boxes, pose.areas
+
+
+def test_perfect_captions():
+    task, targets, head = bind("captioning", 4)
+    batch = task.collate(targets)
+    said = [r[0] for r in batch.references]
+    rows = [torch.tensor([*task.vocabulary.encode(w), 1]) for w in said]
+    tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=1)
+    values = task.values(
+        task.statistics(Fixed(head, tokens), neck_output(4), batch).sum(0)
+    )
+    assert values["bleu4"] == pytest.approx(1.0, abs=1e-6)
+    assert values["cider"] > 7
+
+
+def test_mask_refusals():
+    task, targets, head = bind("segmentation", 2)
+    with pytest.raises(
+        FcbenchError, match=r"class index 3; allowed are 0 to 2 and 255"
+    ):
+        task.collate([{"segmentation": np.full((4, 4), 3, np.uint8)}])
+    with pytest.raises(FcbenchError, match="class index -1"):
+        task.collate([{"segmentation": np.full((4, 4), -1, np.int16)}])
+    with pytest.raises(FcbenchError, match=r"shapes \[\(4, 4\), \(4, 5\)\]"):
+        task.collate(
+            [{"segmentation": np.zeros(s, np.uint8)} for s in ((4, 4), (4, 5))]
+        )
+    wrong = task.collate([{"segmentation": np.zeros((32, 64), np.uint8)}])
+    for use in (task.loss, task.statistics):
+        with pytest.raises(FcbenchError, match="32x64 px .*64x64 px"):
+            use(head, neck_output(1), wrong)
+
+
+def test_depth_refusals():
+    task, _, head = bind("depth", 2)
+    for bad in (-1.0, np.nan, np.inf):
+        with pytest.raises(FcbenchError, match="negative, infinite or NaN"):
+            task.collate([{"depth": np.full((4, 4), bad, np.float32)}])
+    wrong = task.collate([{"depth": np.ones((32, 64), np.float32)}])
+    for use in (task.loss, task.statistics):
+        with pytest.raises(FcbenchError, match="32x64 px .*64x64 px"):
+            use(head, neck_output(1), wrong)
+
+
+def test_data_set_refusals():
+    empty, other = FakeDataset(), FakeDataset()
+    empty.meta = DatasetMeta()
+    other.meta = DatasetMeta(("a", "b"), ("a", "b"), 1.0)
+    plugin = {t: registry.get("task", t) for t in TASKS}
+    with pytest.raises(FcbenchError, match="names no segmentation classes"):
+        plugin["segmentation"].build(empty, empty)
+    with pytest.raises(FcbenchError, match="differ in their segmentation classes"):
+        plugin["segmentation"].build(FakeDataset(), other)
+    with pytest.raises(FcbenchError, match="names no labels"):
+        plugin["classification"].build(empty, empty)
+    with pytest.raises(FcbenchError, match="max_depth_m = None"):
+        plugin["depth"].build(empty, empty)
+
+
+def test_class_index_refusal():
+    task, _, _ = bind("classification")
+    with pytest.raises(FcbenchError, match="class index 7 came; allowed are 0 to 6"):
+        task.collate([{"classification": 7}])
+
+
+def test_pose_shape_refusal_and_images_without_persons():
+    task, _, head = bind("pose")
+    none = Pose(*(np.zeros(s, np.float32) for s in ((0, 17, 3), (0, 4), (0,))))
+    batch = task.collate([{"pose": none}] * 2)
+    x = neck_output(2).requires_grad_()
+    loss = task.loss(head, x, batch)
+    loss.backward()
+    assert loss == 0 and x.grad is not None
+    np.testing.assert_array_equal(task.statistics(head, x, batch), np.zeros((2, 4)))
+    wrong = Pose(none.keypoints, np.zeros((1, 4), np.float32), none.areas)
+    with pytest.raises(FcbenchError, match=r"\(0, 17, 3\), \(1, 4\)"):
+        task.collate([{"pose": wrong}])
+
+
+def test_captioning_refuses_missing_captions():
+    task, _, _ = bind("captioning")
+    for bad in ((), "a string"):
+        with pytest.raises(FcbenchError, match="non-empty tuple of captions"):
+            task.collate([{"captioning": bad}])

@@ -1,0 +1,81 @@
+"""Rate points for tests: valid rows of which a test states only what it is about."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from fcbench.types import RatePoint
+
+_DEFAULTS: dict[str, Any] = {
+    "schema": 1,
+    "point": "p0",
+    "status": "ok",
+    "suite": "test",
+    "kind": "coded",
+    "dataset": "scenes",
+    "dataset_revision": "r1",
+    "image_size": "128x128",
+    "encoder": "hiera_nano",
+    "weights_sha256": "00",
+    "weights_origin": "embedded",
+    "split": "stage3",
+    "codec": "hyperprior",
+    "params": '{"lmbda": 0.1}',
+    "objective": "mse",
+    "neck": "neck_2L",
+    "head": "trained",
+    "task": "segmentation",
+    "seed": 0,
+    "n_samples": 4,
+    "n_px": 65536,
+    "n_points": 1000,
+    "n_bytes": 800,
+    "bpp": 0.1,
+    "bpfp": 6.4,
+    "bytes_per_sample": 200.0,
+    "bpp_estimated": 0.09,
+    "rate_alarm": False,
+    "metric": "miou",
+    "value": 0.4,
+    "ci_low": 0.3,
+    "ci_high": 0.5,
+    "higher_is_better": True,
+    "primary": True,
+    "feature_mse": 0.2,
+    "encode_ms": 1.5,
+    "decode_ms": 2.5,
+    "checkpoint_sha256": "11",
+    "versions": "{}",
+    "device": "cpu",
+    "commit": "abc",
+    "utc": "2025-01-31T12:00:00Z",
+}
+
+
+def rate_point(**changes: Any) -> RatePoint:
+    """A measured point with the fields given changed."""
+    return RatePoint(**{**_DEFAULTS, **changes})
+
+
+def sweep(n: int = 5, key: str = "", **changes: Any) -> list[RatePoint]:
+    """A curve of n points, rate doubling, value rising."""
+    return [
+        rate_point(
+            point=f"{key}{i}",
+            params=json.dumps({"q": i}),
+            bpp=0.05 * 2**i,
+            bpfp=0.2 * 2**i,
+            bytes_per_sample=100.0 * 2**i,
+            **{"value": 0.2 + 0.05 * i, "ci_low": 0.15, "ci_high": 0.5, **changes},
+        )
+        for i in range(n)
+    ]
+
+
+def end(kind: str, value: float, **changes: Any) -> RatePoint:
+    """A ceiling or a floor: no codec, no rate."""
+    none = dict.fromkeys(("n_bytes", "bpp", "bpfp", "bytes_per_sample"), None)
+    return rate_point(
+        **{"kind": kind, "codec": "", "value": value, "point": kind, **none, **changes}
+    )

@@ -1,0 +1,201 @@
+"""The .fcb file: what is written is read, and nothing damaged is."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fcbench.bitstream import MAGIC, Header, Reader, Record, Writer
+from fcbench.types import Bitstream, Decoded, FcbenchError, Features, FeatureSpec
+
+SPECS = (FeatureSpec("stage2", 8, 8), FeatureSpec("stage3", 16, 16, "BNC"))
+HEADER = Header("hyperprior", "ab" * 32, SPECS)
+
+SIZES = st.tuples(st.integers(1, 2000), st.integers(1, 2000))
+SHAPES = st.fixed_dictionaries({"stage2": SIZES, "stage3": SIZES}) | st.just(
+    {"stage2": (4, 4), "stage3": (2, 2)}
+)
+RECORDS = st.lists(
+    st.builds(
+        Record,
+        payload=st.binary(max_size=100),
+        shapes=SHAPES,
+        n_symbols=st.integers(1, 1 << 28) | st.just(192),
+        check=st.integers(0, 0xFFFF),
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+def write(path: Path, records: list[Record], header: Header = HEADER) -> bytes:
+    with Writer(path, header) as writer:
+        for record in records:
+            writer.append(
+                Bitstream({"y": record.payload}, record.n_symbols, record.check),
+                record.shapes,
+            )
+    return path.read_bytes()
+
+
+def simple(n: int = 3) -> list[Record]:
+    """Records of common shapes, the last one with its own."""
+    shapes = {"stage2": (23, 30), "stage3": (12, 15)}
+    own = {"stage2": (5, 7), "stage3": (3, 4)}
+    return [
+        Record(bytes(range(40 + i)), own if i == 2 else shapes, 100 + i // 2, 7 * i)
+        for i in range(n)
+    ]
+
+
+@settings(deadline=None, max_examples=60)
+@given(RECORDS)
+def test_any_records_survive(records: list[Record]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.fcb"
+        size = len(write(path, records))
+        reader = Reader(path)
+        assert list(reader) == records
+        assert [reader[i] for i in reversed(range(len(reader)))] == records[::-1]
+        assert reader.header == Header("hyperprior", "ab" * 16, SPECS)
+        assert reader.n_bytes == size == os.path.getsize(path)
+
+
+def test_every_flipped_byte_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.fcb"
+    data = write(path, simple())
+    for at in range(len(data)):
+        for flip in (0x01, 0x80, 0xFF):
+            path.write_bytes(data[:at] + bytes([data[at] ^ flip]) + data[at + 1 :])
+            with pytest.raises(FcbenchError, match="a.fcb"):
+                list(Reader(path))
+
+
+def test_every_truncation_and_extension_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.fcb"
+    data = write(path, simple())
+    for n in range(len(data)):
+        path.write_bytes(data[:n])
+        with pytest.raises(FcbenchError, match="a.fcb"):
+            list(Reader(path))
+    path.write_bytes(data + b"\0")
+    with pytest.raises(FcbenchError, match="after the last of 3 records"):
+        Reader(path)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.binary(max_size=200) | st.binary(max_size=200).map(lambda b: MAGIC + b"\x01" + b)
+)
+def test_arbitrary_bytes_are_refused(data: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.fcb"
+        path.write_bytes(data)
+        with pytest.raises(FcbenchError):
+            list(Reader(path))
+
+
+def test_records_cannot_change_places(tmp_path: Path) -> None:
+    path = tmp_path / "a.fcb"
+    a, b = Record(b"first", simple()[0].shapes, 9, 1), Record(
+        b"other", simple()[0].shapes, 9, 2
+    )
+    data = write(path, [a, b])
+    size = 7 + 5
+    path.write_bytes(data[: -2 * size] + data[-size:] + data[-2 * size : -size])
+    with pytest.raises(FcbenchError, match="record 0: CRC"):
+        list(Reader(path))
+
+
+@pytest.mark.parametrize(
+    ("n_payload", "overhead_bytes"), [(0, 7), (63, 7), (64, 8), (8191, 8), (8192, 9)]
+)
+def test_record_overhead(tmp_path: Path, n_payload: int, overhead_bytes: int) -> None:
+    record = Record(bytes(n_payload), {"stage2": (2, 2), "stage3": (1, 1)}, 48, 0)
+    one = len(write(tmp_path / "1.fcb", [record]))
+    two = len(write(tmp_path / "2.fcb", [record, record]))
+    assert two - one == n_payload + overhead_bytes
+
+
+def edit_version(data: bytes) -> bytes:
+    return data[:4] + b"\x02" + data[5:]
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda d: b"PK\3\4" + d[4:], "not an .fcb file"),
+        (edit_version, "version 2"),
+        (lambda d: d[:20] + b"x" + d[21:], "CRC mismatch in the header"),
+        (lambda d: d[:-3], "record 2: truncated"),
+        (lambda d: d[:-3] + b"xyz", "record 2: CRC mismatch"),
+        (lambda d: b"", "truncated"),
+    ],
+)
+def test_refusals_have_names(
+    tmp_path: Path, edit: Callable[[bytes], bytes], message: str
+) -> None:
+    path = tmp_path / "a.fcb"
+    path.write_bytes(edit(write(path, simple())))
+    with pytest.raises(FcbenchError, match=message):
+        list(Reader(path))
+
+
+def test_writer_leaves_nothing_behind_on_failure(tmp_path: Path) -> None:
+    path = tmp_path / "a.fcb"
+    with pytest.raises(RuntimeError), Writer(path, HEADER) as writer:
+        writer.append(Bitstream({"y": b"1"}, 1, 1), simple()[0].shapes)
+        raise RuntimeError
+    with pytest.raises(FcbenchError, match="no samples"), Writer(path, HEADER):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_writer_keeps_the_old_file_until_complete(tmp_path: Path) -> None:
+    path = tmp_path / "a.fcb"
+    old = write(path, simple(1))
+    with Writer(path, HEADER) as writer:
+        writer.append(Bitstream({"y": b"1"}, 1, 1), simple()[0].shapes)
+        assert path.read_bytes() == old
+    assert path.read_bytes() != old
+
+
+def test_writer_refuses(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FcbenchError, match="cannot write"):
+        Writer(tmp_path / "file" / "a.fcb", HEADER)
+    with pytest.raises(FcbenchError, match="hexadecimal"):
+        Writer(tmp_path / "a.fcb", Header("raw", "xyz", SPECS))
+    with pytest.raises(FcbenchError, match="different names"):
+        Writer(tmp_path / "a.fcb", Header("raw", "ab" * 32, (SPECS[0], SPECS[0])))
+    with pytest.raises(FcbenchError, match="stage2"), Writer(
+        tmp_path / "a.fcb", HEADER
+    ) as writer:
+        writer.append(Bitstream({"y": b"1"}, 1, 1), {"stage3": (1, 1)})
+    with pytest.raises(FcbenchError, match="cannot read"):
+        Reader(tmp_path / "absent.fcb")
+    with pytest.raises(IndexError):
+        write(tmp_path / "a.fcb", simple())
+        Reader(tmp_path / "a.fcb")[3]
+
+
+def test_checkpoint_and_check_are_verified(tmp_path: Path) -> None:
+    path = tmp_path / "a.fcb"
+    write(path, simple())
+    Reader(path).verify_checkpoint("ab" * 32)
+    with pytest.raises(FcbenchError, match="not with cdcd"):
+        Reader(path).verify_checkpoint("cd" * 32)
+    record = Reader(path)[1]
+    record.verify(Decoded(Features({}), record.n_symbols, record.check))
+    for n, check in (
+        (record.n_symbols + 1, record.check),
+        (record.n_symbols, record.check ^ 1),
+    ):
+        with pytest.raises(FcbenchError, match="out of step"):
+            record.verify(Decoded(Features({}), n, check))

@@ -1,0 +1,481 @@
+"""The feature store: extracted once, whole or not at all, honest about what it could not read or write."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fcbench import _feature_store as disk
+from fcbench import features
+from fcbench.features import FeatureStore, extract
+from fcbench.types import (
+    DatasetMeta,
+    FcbenchError,
+    Features,
+    FeatureSpec,
+    Sample,
+    UnreadableSample,
+    WeightsInfo,
+)
+
+
+@dataclass
+class Data:
+    """Random images; some unreadable, some of another size, some that kill their reader."""
+
+    n: int = 7
+    revision: str = "r1"
+    bad: tuple[int, ...] = ()
+    odd: tuple[int, ...] = ()
+    deadly: tuple[int, ...] = ()
+    fatal: tuple[int, ...] = ()
+    size: tuple[int, int] = (10, 13)
+    name: str = "data"
+    split: str = "train"
+    tasks: tuple[str, ...] = ()
+    meta: DatasetMeta = DatasetMeta()
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, index: int) -> Sample:
+        if index in self.bad:
+            raise UnreadableSample(f"cannot read image img{index}.jpg: truncated")
+        if index in self.fatal:
+            raise FcbenchError("the disk is gone: plug it in")
+        if index in self.deadly and torch.utils.data.get_worker_info() is not None:
+            os._exit(3)
+        size = (11, 13) if index in self.odd else self.size
+        generator = torch.Generator().manual_seed(index)
+        image = torch.randint(0, 256, (3, *size), generator=generator).to(torch.uint8)
+        return Sample(f"id{index}", image, {}, (size[0] * 2, size[1] * 2))
+
+    def targets(self, index: int) -> Mapping[str, Any]:
+        return {}
+
+
+@dataclass
+class Enc:
+    """Two maps: the image at stride 1, averages at stride 4. Counts the images that it saw."""
+
+    name: str = "enc"
+    sha256: str = "a" * 64
+    n_seen: int = 0
+    spoil: bool = False
+    default_split: str = "coarse"
+    module: nn.Module = field(default_factory=nn.Identity)
+    specs: Mapping[str, FeatureSpec] = field(
+        default_factory=lambda: {
+            "fine": FeatureSpec("fine", 3, 1),
+            "coarse": FeatureSpec("coarse", 3, 4),
+        }
+    )
+
+    @property
+    def weights(self) -> WeightsInfo:
+        return WeightsInfo(self.sha256, "random(seed=0)")
+
+    def __call__(self, images: Tensor, splits: Sequence[str]) -> Features:
+        self.n_seen += len(images)
+        x = images.float()
+        if self.spoil:
+            x[0, 0, 0, 0] = float("nan")
+        coarse = nn.functional.avg_pool2d(x, 4, ceil_mode=True)
+        return Features(
+            {k: v for k, v in (("fine", x), ("coarse", coarse)) if k in splits}
+        )
+
+
+BOTH = ("fine", "coarse")
+
+
+def run(
+    cache: Path, data: Data | None = None, enc: Enc | None = None, **kw: Any
+) -> FeatureStore:
+    given = {"batch_size": 3, "n_workers": 0, **kw}
+    splits = given.pop("splits", BOTH)
+    return extract(
+        Data() if data is None else data, enc or Enc(), splits, cache, **given
+    )
+
+
+def folders(cache: Path) -> list[Path]:
+    return sorted(p for p in (cache / "features").iterdir() if p.is_dir())
+
+
+# -------------------------------------------------------------------------------------- what is kept
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_the_store_holds_the_encoders_maps(tmp_path: Path, n_workers: int) -> None:
+    data = Data()
+    store = run(tmp_path, data, n_workers=n_workers)
+    assert len(store) == 7
+    assert store.ids == tuple(f"id{i}" for i in range(7))
+    assert store.indices == tuple(range(7))
+    assert store.sizes_px == ((20, 26),) * 7
+    assert store.n_px == 7 * 20 * 26
+    assert store.image_px == (10, 13)
+    assert store.shapes == {"fine": (10, 13), "coarse": (3, 4)}
+    assert store.n_points == 7 * 3 * (10 * 13 + 3 * 4)
+    assert list(store.specs) == ["fine", "coarse"]
+    for i in range(7):
+        expected = Enc()(data[i].image[None], BOTH).maps
+        found = store.maps(i)
+        assert found.n_points * 7 == store.n_points
+        assert all(torch.equal(found.maps[k], expected[k]) for k in BOTH)
+
+
+def test_a_batch_is_in_the_order_asked_for_and_a_copy(tmp_path: Path) -> None:
+    store = run(tmp_path)
+    batch = store.batch([4, 0, 4])
+    assert torch.equal(batch["fine"][1:2], store.maps(0).maps["fine"])
+    assert torch.equal(batch["fine"][0], batch["fine"][2])
+    batch["fine"].zero_()
+    assert store.maps(0).maps["fine"].any()
+    with pytest.raises(IndexError):
+        store.batch([7])
+    with pytest.raises(IndexError):
+        store.batch([-1])
+
+
+def test_large_stores_stay_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = run(tmp_path)
+    expected = small.batch(range(7))
+    monkeypatch.setattr(disk, "RAM_LIMIT_BYTES", 10)
+    large = run(tmp_path)
+    batch = large.batch(range(7))
+    assert all(torch.equal(batch[k], expected[k]) for k in BOTH)
+    batch["fine"].zero_()
+    assert torch.equal(run(tmp_path).batch(range(7))["fine"], expected["fine"])
+
+
+def test_the_second_time_the_encoder_is_not_touched(tmp_path: Path) -> None:
+    enc = Enc()
+    run(tmp_path, enc=enc)
+    assert enc.n_seen == 7
+    again = run(tmp_path, enc=enc)
+    assert enc.n_seen == 7 and len(again) == 7
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"data": Data(revision="r2")},
+        {"data": Data(split="test")},
+        {"data": Data(name="other")},
+        {"data": Data(n=6)},
+        {"data": Data(size=(12, 13))},
+        {"enc": Enc(name="enc2")},
+        {"enc": Enc(sha256="b" * 64)},
+        {"splits": ("coarse",)},
+    ],
+    ids=[
+        "revision",
+        "split",
+        "dataset",
+        "limit",
+        "size",
+        "encoder",
+        "weights",
+        "splits",
+    ],
+)
+def test_whatever_determines_features_is_in_the_key(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    run(tmp_path)
+    enc = change.pop("enc", Enc())
+    run(tmp_path, enc=enc, **change)
+    assert enc.n_seen > 0
+    assert len(folders(tmp_path)) == 2
+
+
+def test_the_files_are_plain_numpy_and_json(tmp_path: Path) -> None:
+    store = run(tmp_path)
+    array = np.load(store.folder / "coarse.npy")
+    assert array.dtype == np.float32 and array.shape == (7, 3, 3, 4)
+    index = json.loads((store.folder / "index.json").read_text())
+    assert index["key"]["weights_sha256"] == "a" * 64
+    assert [s["id"] for s in index["samples"]] == list(store.ids)
+    assert {p.name for p in store.folder.iterdir()} == {
+        "fine.npy",
+        "coarse.npy",
+        "index.json",
+    }
+
+
+def test_progress_counts_to_the_end(tmp_path: Path) -> None:
+    calls: list[tuple[int, int]] = []
+    run(tmp_path, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(3, 7), (6, 7), (7, 7)]
+
+
+def test_a_subset_is_the_first_ones(tmp_path: Path) -> None:
+    store = run(tmp_path)
+    few = store.subset(3)
+    assert few.ids == store.ids[:3] and len(few) == 3
+    assert few.n_px * 7 == store.n_px * 3
+    with pytest.raises(IndexError):
+        few.batch([3])
+    for n in (0, 8):
+        with pytest.raises(FcbenchError, match="give 1 to 7"):
+            store.subset(n)
+
+
+# --------------------------------------------------------------------------------------- statistics
+def test_statistics_are_those_of_numpy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        disk, "CHUNK_BYTES", 3 * 130 * 8 * 2
+    )  # several chunks, the last one short
+    store = run(tmp_path)
+    x = np.load(store.folder / "fine.npy").astype(np.float64)
+    found = store.stats()["fine"]
+    np.testing.assert_allclose(found.mean, x.mean((0, 2, 3)), rtol=1e-6)
+    np.testing.assert_allclose(found.std, x.std((0, 2, 3)), rtol=1e-6)
+    assert found.low.tolist() == x.min((0, 2, 3)).tolist()
+    assert found.high.tolist() == x.max((0, 2, 3)).tolist()
+    assert found.mean.dtype == torch.float32
+
+
+def test_statistics_survive_a_large_mean_and_channels_that_do_not_vary() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(40, 3, 5, 5, generator=generator)
+    x[:, 0] += 3e4
+    x[:, 1] = 0.1
+    found = disk.statistics(iter(x.split(7)))
+    expected = x.double().transpose(0, 1).flatten(1).std(1, correction=0)
+    assert found.std[0] == pytest.approx(float(expected[0]), rel=1e-6)
+    assert found.std[1] == 1.0
+
+
+def test_statistics_are_kept_and_damage_to_them_is_repaired(tmp_path: Path) -> None:
+    first = run(tmp_path).stats()["fine"]
+    path = folders(tmp_path)[0] / "stats.safetensors"
+    kept = run(tmp_path).stats()["fine"]
+    assert torch.equal(kept.std, first.std)
+    path.write_bytes(b"damaged")
+    again = run(tmp_path).stats()["fine"]
+    assert torch.equal(again.std, first.std)
+    assert len(path.read_bytes()) > 100
+
+
+def test_statistics_of_a_subset_are_its_own(tmp_path: Path) -> None:
+    store = run(tmp_path)
+    few = store.subset(2)
+    x = np.load(store.folder / "fine.npy")[:2].astype(np.float64)
+    np.testing.assert_allclose(few.stats()["fine"].mean, x.mean((0, 2, 3)), rtol=1e-6)
+    assert not (store.folder / "stats.safetensors").exists()
+    assert not torch.equal(store.stats()["fine"].mean, few.stats()["fine"].mean)
+
+
+# --------------------------------------------------------------------------------------- bad images
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_stop_names_the_file_and_leaves_nothing(tmp_path: Path, n_workers: int) -> None:
+    with pytest.raises(UnreadableSample, match="img4.jpg") as caught:
+        run(tmp_path, Data(bad=(4,)), n_workers=n_workers)
+    assert "\n" not in str(caught.value)
+    assert folders(tmp_path) == []
+
+
+@pytest.mark.parametrize("bad", [(4,), (0, 1, 2), (6,), (0, 6)], ids=str)
+def test_skip_lists_them_and_goes_on(tmp_path: Path, bad: tuple[int, ...]) -> None:
+    data = Data(bad=bad)
+    store = run(tmp_path, data, on_bad_image="skip")
+    good = [i for i in range(7) if i not in bad]
+    assert store.indices == tuple(good) and len(store) == len(good)
+    assert [s.index for s in store.skipped] == list(bad)
+    assert all(f"img{s.index}.jpg" in s.reason for s in store.skipped)
+    assert store.n_px == len(good) * 20 * 26
+    last = data[good[-1]].image[None].float()
+    assert torch.equal(store.maps(len(good) - 1).maps["fine"], last)
+    assert np.load(store.folder / "fine.npy").shape[0] == len(good)
+    enc = Enc()
+    assert run(tmp_path, data, enc, on_bad_image="skip").skipped == store.skipped
+    assert enc.n_seen == 0
+
+
+def test_a_store_with_gaps_does_not_serve_stop(tmp_path: Path) -> None:
+    run(tmp_path, Data(bad=(4,)), on_bad_image="skip")
+    with pytest.raises(UnreadableSample, match="img4.jpg"):
+        run(tmp_path, Data(bad=(4,)))
+    repaired = run(tmp_path, Data())
+    assert len(repaired) == 7 and not repaired.skipped
+
+
+def test_nothing_readable(tmp_path: Path) -> None:
+    with pytest.raises(FcbenchError, match="no readable sample.*img0.jpg"):
+        run(tmp_path, Data(bad=tuple(range(7))), on_bad_image="skip")
+    with pytest.raises(FcbenchError, match="no readable sample"):
+        run(tmp_path, Data(n=0))
+
+
+def test_images_of_several_sizes(tmp_path: Path) -> None:
+    with pytest.raises(
+        FcbenchError, match="id5 is 11x13, the first is 10x13: give --image-size"
+    ):
+        run(tmp_path, Data(odd=(5,)))
+    assert folders(tmp_path) == []
+
+
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_other_failures_of_the_data_are_not_skipped(
+    tmp_path: Path, n_workers: int
+) -> None:
+    with pytest.raises(FcbenchError, match="^the disk is gone: plug it in$"):
+        run(tmp_path, Data(fatal=(5,)), on_bad_image="skip", n_workers=n_workers)
+
+
+def test_a_reader_that_dies_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FcbenchError, match="a process that reads data died"):
+        run(tmp_path, Data(deadly=(5,)), n_workers=1)
+    assert len(run(tmp_path, Data(deadly=(5,)), n_workers=0)) == 7
+
+
+def test_features_must_be_finite(tmp_path: Path) -> None:
+    with pytest.raises(FcbenchError, match="enc gives values at fine.*sample id0"):
+        run(tmp_path, enc=Enc(spoil=True))
+
+
+def test_an_unknown_split_point_is_never_served_from_the_cache(tmp_path: Path) -> None:
+    run(tmp_path, splits=("coarse",))
+    with pytest.raises(FcbenchError, match="Did you mean 'coarse'"):
+        run(tmp_path, splits=("coarse", "coarser"))
+
+
+# --------------------------------------------------------------------------------- bad disks, bad luck
+def test_half_a_folder_is_never_read(tmp_path: Path) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(done: int, total: int) -> None:
+        if done == 6:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(tmp_path, progress=kill)
+    assert folders(tmp_path) == []
+    assert len(run(tmp_path)) == 7
+
+
+def test_what_a_killed_process_left_is_cleared(tmp_path: Path) -> None:
+    store = run(tmp_path)
+    part = store.folder.with_name(store.folder.name + ".part")
+    store.folder.rename(part)
+    enc = Enc()
+    assert len(run(tmp_path, enc=enc)) == 7
+    assert enc.n_seen == 7 and not part.exists()
+
+
+def _cut_array(folder: Path) -> None:
+    path = folder / "fine.npy"
+    path.write_bytes(path.read_bytes()[:-4])
+
+
+def _cut_index(folder: Path) -> None:
+    path = folder / "index.json"
+    path.write_text(path.read_text()[:-20])
+
+
+def _other_schema(folder: Path) -> None:
+    index = json.loads((folder / "index.json").read_text())
+    (folder / "index.json").write_text(json.dumps(index | {"schema": 99}))
+
+
+def _no_map(folder: Path) -> None:
+    (folder / "coarse.npy").unlink()
+
+
+@pytest.mark.parametrize("damage", [_cut_array, _cut_index, _other_schema, _no_map])
+def test_a_damaged_folder_is_made_again(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    damage(run(tmp_path).folder)
+    enc = Enc()
+    store = run(tmp_path, enc=enc)
+    assert enc.n_seen == 7
+    assert torch.equal(store.maps(6).maps["fine"], Data()[6].image[None].float())
+
+
+def test_a_file_where_the_cache_should_be(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("I am a file")
+    with pytest.raises(
+        FcbenchError, match="cannot write to cache folder .*cache.*--cache-dir"
+    ):
+        run(tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("number", "hint"),
+    [(errno.ENOSPC, "make room"), (errno.EACCES, "check its permissions")],
+)
+def test_a_disk_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, hint: str
+) -> None:
+    def fail(self: disk.Writer, maps: Mapping[str, Tensor]) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(disk.Writer, "append", fail)
+    with pytest.raises(
+        FcbenchError, match=f"cannot write to cache folder {tmp_path}.*{hint}"
+    ):
+        run(tmp_path)
+    assert folders(tmp_path) == []
+
+
+@pytest.mark.skipif(
+    not Path("/dev/full").exists(), reason="needs /dev/full, a disk always full"
+)
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Path.open
+
+    def full(self: Path, mode: str = "r", *args: Any, **kw: Any) -> Any:
+        target = Path("/dev/full") if self.name == "fine.npy" and "w" in mode else self
+        return opened(target, mode, *args, **kw)
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(
+        FcbenchError, match=f"cache folder {tmp_path}.*No space left.*make room"
+    ):
+        run(tmp_path, Data(size=(200, 200)))
+    assert folders(tmp_path) == []
+
+
+def test_two_at_once_extract_once(tmp_path: Path) -> None:
+    encs = [Enc(), Enc()]
+    stores: list[FeatureStore] = []
+    start = threading.Barrier(2)
+
+    def work(enc: Enc) -> None:
+        start.wait()
+        stores.append(run(tmp_path, Data(n=60), enc))
+
+    threads = [threading.Thread(target=work, args=(e,)) for e in encs]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert sorted(e.n_seen for e in encs) == [0, 60]
+    assert [len(s) for s in stores] == [60, 60]
+
+
+def test_the_schema_is_part_of_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(tmp_path).folder
+    monkeypatch.setattr(features, "SCHEMA", 2)
+    monkeypatch.setattr(disk, "SCHEMA", 2)
+    assert run(tmp_path).folder != first

@@ -1,0 +1,246 @@
+"""Figures: what is drawn, what is left out, what is refused, and that nothing is cut off or overlaps."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from points import end, rate_point, sweep
+
+from fcbench import plot
+from fcbench.results import to_frame
+from fcbench.types import FcbenchError, RatePoint
+
+TASKS = {
+    "segmentation": ("miou", True),
+    "depth": ("rmse", False),
+    "pose": ("pck", True),
+    "captioning": ("cider", True),
+}
+
+
+def suite(n_tasks: int, encoders: int = 2, codecs: int = 2) -> list[RatePoint]:
+    """Coded points and both ends of every task, encoder, codec."""
+    rows = []
+    for (task, (metric, higher)), e in itertools.product(
+        list(TASKS.items())[:n_tasks], range(encoders)
+    ):
+        what = {"task": task, "metric": metric, "higher_is_better": higher}
+        what["encoder"] = f"encoder_{e}"
+        key = f"{task}{e}"
+        for c in range(codecs):
+            rows += sweep(5, f"{key}{c}-", codec=f"codec_{c}", **what)
+        rows += [end("ceiling", 0.45 + 0.02 * e, **what), end("floor", 0.1, **what)]
+    return rows
+
+
+def draw(rows: list[RatePoint], **options: object) -> Figure:
+    return plot.figure(to_frame(rows), **options)  # type: ignore[arg-type]
+
+
+def curves_of(ax: Axes) -> list[np.ndarray]:
+    """[P, 2] of each curve (what has a marker and more than two points)."""
+    drawn = [line for line in ax.lines if line.get_marker() not in ("None", "")]
+    return [np.asarray(line.get_xydata()) for line in drawn]
+
+
+def level_lines(ax: Axes) -> list[float]:
+    return [
+        float(np.asarray(line.get_ydata())[0])
+        for line in ax.lines
+        if line.get_marker() in ("None", "")
+    ]
+
+
+def texts(fig: Figure) -> list[Text]:
+    """Every text that is shown."""
+    return [
+        t
+        for t in fig.findobj(Text)
+        if isinstance(t, Text) and t.get_visible() and t.get_text().strip()
+    ]
+
+
+# ------------------------------------------------------------------------------------- what is drawn
+@pytest.mark.parametrize("x", list(plot.X_LABELS))
+def test_a_curve_is_the_rows_in_order_of_rate(x: str) -> None:
+    rows = sweep(5)
+    (ax,) = draw(rows[::-1], x=x).axes
+    (drawn,) = curves_of(ax)
+    assert drawn.tolist() == [[getattr(r, x), r.value] for r in rows]
+    assert ax.get_xscale() == "log"
+
+
+def test_band_is_the_interval() -> None:
+    (ax,) = draw(sweep(5)).axes
+    (band,) = ax.collections
+    y = band.get_paths()[0].vertices[:, 1]  # type: ignore[index]
+    assert (y.min(), y.max()) == (0.15, 0.5)
+
+
+def test_ceiling_and_floor_are_lines_of_every_encoder() -> None:
+    for ax in draw(suite(2)).axes:
+        assert sorted(level_lines(ax)) == pytest.approx([0.1, 0.1, 0.45, 0.47])
+        assert len(curves_of(ax)) == 4
+
+
+def test_failed_points_are_counted_and_not_drawn() -> None:
+    failed = rate_point(point="bad", status="out of memory", value=None, bpp=None)
+    fig = draw([*sweep(4), failed])
+    (drawn,) = curves_of(fig.axes[0])
+    assert len(drawn) == 4
+    assert any("not drawn: 1" in t.get_text() for t in texts(fig))
+    assert not any("not drawn" in t.get_text() for t in texts(draw(sweep(4))))
+
+
+def test_seeds_are_a_mean_line_and_their_points() -> None:
+    rows = sweep(4, "a", seed=0, value=0.3) + sweep(4, "b", seed=1, value=0.5)
+    (ax,) = draw(rows).axes
+    points, line = curves_of(ax)
+    assert len(points) == 8
+    assert line[:, 1].tolist() == [0.4] * 4
+
+
+def test_metric_may_be_chosen_and_primary_is_drawn_otherwise() -> None:
+    other = sweep(4, metric="pixel_accuracy", primary=False, value=0.9)
+    rows = sweep(4) + other
+    assert draw(rows).axes[0].get_ylabel() == "mIoU"
+    (ax,) = draw(rows, metric="pixel_accuracy").axes
+    assert ax.get_ylabel() == "Pixel accuracy"
+    assert set(curves_of(ax)[0][:, 1]) == {0.9}
+
+
+def test_lower_is_better_is_said_and_labels_may_be_given() -> None:
+    rows = sweep(4, metric="rmse", higher_is_better=False)
+    assert draw(rows).axes[0].get_ylabel() == "RMSE (m), lower is better"
+    (ax,) = draw(sweep(4, metric="new"), labels={"new": "New (px)"}).axes
+    assert ax.get_ylabel() == "New (px)"
+
+
+def test_codecs_and_encoders_differ_without_colour() -> None:
+    (ax,) = draw(suite(1)).axes
+    styles = {
+        (line.get_marker(), line.get_markerfacecolor() == "white")
+        for line in ax.lines
+        if line.get_marker() not in ("None", "")
+    }
+    assert len(styles) == 4
+
+
+def test_what_varies_is_told_apart() -> None:
+    rows = sweep(4, "a", objective="mse") + sweep(4, "b", objective="task")
+    rows += sweep(4, "c", neck="neck_4L") + sweep(4, "d", dataset="camvid")
+    fig = draw(rows)
+    assert [ax.get_title() for ax in fig.axes] == [
+        "segmentation, scenes",
+        "segmentation, camvid",
+    ]
+    legend = {t.get_text() for t in fig.legends[0].get_texts()} - {" "}
+    assert {"hyperprior, mse", "hyperprior, task"} < legend
+    assert {"hiera_nano, neck_2L", "hiera_nano, neck_4L"} < legend
+
+
+# ------------------------------------------------------------------------------------------- layout
+@pytest.mark.parametrize("n_tasks", [1, 2, 4])
+def test_nothing_is_cut_off_small_or_overlapping(n_tasks: int) -> None:
+    fig = draw(suite(n_tasks))
+    width, height = fig.get_size_inches()
+    assert width == (plot.COLUMN_IN if n_tasks == 1 else plot.PAGE_IN)
+    canvas = FigureCanvasAgg(fig)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    frame = fig.bbox.padded(1)
+    boxes = [(t.get_text(), t.get_window_extent(renderer)) for t in _inside(fig)]
+    for text, box in boxes:
+        assert frame.x0 <= box.x0 and box.x1 <= frame.x1, text
+        assert frame.y0 <= box.y0 and box.y1 <= frame.y1, text
+    for (a, box_a), (b, box_b) in itertools.combinations(boxes, 2):
+        assert not box_a.padded(-1).overlaps(box_b.padded(-1)), (a, b)
+    assert min(t.get_fontsize() for t in texts(fig)) >= 7
+    legend = fig.legends[0].get_window_extent(renderer)
+    assert frame.x0 <= legend.x0 and legend.x1 <= frame.x1
+    for ax in fig.axes:
+        assert not legend.overlaps(ax.get_window_extent(renderer))
+
+
+def _inside(fig: Figure) -> list[Text]:
+    """Texts that are shown, less the tick labels beyond an axis' limits, which matplotlib keeps but hides."""
+    hidden = set()
+    for ax in fig.axes:
+        for axis, (low, high) in (
+            (ax.xaxis, ax.get_xlim()),
+            (ax.yaxis, ax.get_ylim()),
+        ):
+            for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()]:
+                if not low <= tick.get_loc() <= high:
+                    hidden |= {id(tick.label1), id(tick.label2)}
+    return [t for t in texts(fig) if id(t) not in hidden]
+
+
+@pytest.mark.parametrize("span", [1.0, 1.5, 4.0, 30.0, 1e4])
+def test_rate_axis_has_a_few_plain_numbers(span: float) -> None:
+    rows = [rate_point(point=str(i), bpp=0.07 * span**i, seed=i) for i in (0, 1)]
+    (ax,) = draw(rows).axes
+    low, high = ax.get_xlim()
+    shown = [t.get_text() for t in ax.get_xticklabels()]
+    assert 1 <= len(shown) <= 5 and all(low <= float(t) <= high for t in shown)
+
+
+# --------------------------------------------------------------------------------------------- files
+@pytest.mark.parametrize(
+    ("name", "magic"), [("a.png", b"\x89PNG"), ("a.svg", b"<?xml"), ("a.PDF", b"%PDF")]
+)
+def test_saved_as_the_suffix_says_and_the_same_twice(
+    tmp_path: Path, name: str, magic: bytes
+) -> None:
+    first = plot.save(draw(sweep(4)), tmp_path / name).read_bytes()
+    assert first.startswith(magic)
+    assert plot.save(draw(sweep(4)), tmp_path / name).read_bytes() == first
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_png_is_of_300_dpi(tmp_path: Path) -> None:
+    from PIL import Image
+
+    fig = draw(sweep(4))
+    path = plot.save(fig, tmp_path / "a.png")
+    assert Image.open(path).size == tuple((fig.get_size_inches() * 300).astype(int))
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a", "a.svg.gz"])
+def test_other_suffixes_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(FcbenchError, match=r"one of \.png, \.svg, \.pdf"):
+        plot.save(draw(sweep(4)), tmp_path / name)
+
+
+def test_unwritable_file_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(FcbenchError, match="No such file or directory"):
+        plot.save(draw(sweep(4)), tmp_path / "absent" / "a.svg")
+
+
+# ------------------------------------------------------------------------------------------- refused
+@pytest.mark.parametrize(
+    ("rows", "options", "what"),
+    [
+        ([], {}, "no rows to draw"),
+        ([rate_point(status="boom")], {}, "all 1 failed"),
+        (sweep(4), {"x": "bp"}, "unknown rate axis 'bp'. Did you mean 'bpp'"),
+        (sweep(4), {"metric": "mio"}, "unknown metric 'mio'. Did you mean 'miou'"),
+        ([end("ceiling", 0.5)], {}, "no coded points"),
+        (sweep(4, value=None), {}, "4 measured rows have no finite value"),
+        ([*sweep(4), rate_point(bpp=None)], {}, "1 measured rows have no positive bpp"),
+        ([rate_point(bpp=0.0)], {}, "no positive bpp"),
+        (sweep(4) + sweep(4, "again", suite="b"), {}, "4 rows that differ .* again0"),
+        (suite(1, codecs=8), {}, "8 codecs .* at most 7"),
+        (suite(1, encoders=5), {}, "5 encoders .* at most 4"),
+    ],
+)
+def test_refusals(rows: list[RatePoint], options: dict, what: str) -> None:
+    with pytest.raises(FcbenchError, match=what):
+        draw(rows, **options)

@@ -1,0 +1,317 @@
+"""Rows to disk and back; what a killed run, a full disk or another schema does to a folder."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from points import rate_point
+
+from fcbench import results
+from fcbench.results import ResultsFolder, SampleTable
+from fcbench.types import FcbenchError, RatePoint
+
+SAMPLES = SampleTable(["a", "b"], [10, None], np.array([[1.0, 2.0], [3.0, 4.5]]))
+
+
+def write(path: Path, *points: RatePoint) -> None:
+    with ResultsFolder(path) as folder:
+        for p in points:
+            folder.append([p], SAMPLES if p.status == "ok" else None)
+
+
+_TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+_VALUES = {
+    "int": st.integers(-(2**63), 2**63 - 1),
+    "int | None": st.none() | st.integers(0, 2**62),
+    "float | None": st.none() | st.floats(allow_nan=False),
+    "bool": st.booleans(),
+    "bool | None": st.none() | st.booleans(),
+    "str": _TEXT | st.sampled_from(["NA", "nan", "None", "", '{"a": "b,c"}', "x\r\ny"]),
+}
+_POINTS = st.builds(
+    RatePoint,
+    **{
+        f.name: (
+            {"schema": st.just(1), "point": st.just("p"), "status": st.just("ok")}
+        ).get(f.name, _VALUES[str(f.type)])
+        for f in fields(RatePoint)
+    },
+)
+
+
+@settings(
+    max_examples=30,
+    deadline=None,
+    suppress_health_check=[
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+    ],
+)
+@given(st.lists(_POINTS, min_size=1, max_size=3))
+def test_points_come_back_as_they_were(tmp_path: Path, points: list[RatePoint]) -> None:
+    with ResultsFolder(tmp_path) as folder:
+        folder.append(points, SAMPLES)
+    assert results.load_points(tmp_path) == points
+
+
+def test_columns_are_the_fields(tmp_path: Path) -> None:
+    write(tmp_path, rate_point())
+    header = next(csv.reader(open(tmp_path / "rates.csv")))
+    assert header == [f.name for f in fields(RatePoint)]
+
+
+def test_frame_has_the_right_dtypes_and_missing_stays_missing(tmp_path: Path) -> None:
+    empty = rate_point(
+        point="p1", n_bytes=None, bpp=None, rate_alarm=None, commit="NA", codec=""
+    )
+    write(tmp_path, rate_point(), empty)
+    df = results.load(tmp_path)
+    kinds = {"n_bytes": "Int64", "bpp": "float64", "rate_alarm": "boolean"}
+    kinds |= {"seed": "int64", "primary": "bool", "commit": "object"}
+    assert {c: str(df[c].dtype) for c in kinds} == kinds
+    assert df.loc[1, ["n_bytes", "bpp", "rate_alarm"]].isna().all()
+    assert (df.loc[1, "commit"], df.loc[1, "codec"]) == ("NA", "")
+    assert df.loc[0, "n_bytes"] == 800
+
+
+def test_nan_is_a_missing_value(tmp_path: Path) -> None:
+    write(tmp_path, rate_point(value=float("nan"), ci_high=math.inf))
+    (p,) = results.load_points(tmp_path)
+    assert p.value is None and p.ci_high == math.inf
+
+
+def test_samples_come_back_and_are_one_parquet_data_set(tmp_path: Path) -> None:
+    wide = SampleTable(["a", "b"], [1, 2], np.arange(10.0).reshape(2, 5))
+    with ResultsFolder(tmp_path) as folder:
+        folder.append([rate_point(point="p1")], SAMPLES)
+        folder.append([rate_point(point="p2")], wide)
+    found = results.load_samples(tmp_path, "p1")
+    assert (found.ids, found.n_bytes) == (["a", "b"], [10, None])
+    assert found.stats.dtype == np.float64 and (found.stats == SAMPLES.stats).all()
+    assert (results.load_samples(tmp_path, "p2").stats == wide.stats).all()
+    df = pd.read_parquet(tmp_path / "samples.parquet")
+    assert sorted(df.columns) == ["n_bytes", "point", "sample", "stats"]
+    assert df["point"].tolist() == ["p1", "p1", "p2", "p2"]
+
+
+def test_done_and_resume(tmp_path: Path) -> None:
+    both = [rate_point(), rate_point(metric="pixel_accuracy", primary=False)]
+    with ResultsFolder(tmp_path) as folder:
+        assert not folder.done("p0")
+        folder.append(both, SAMPLES)
+        assert folder.done("p0")
+    with ResultsFolder(tmp_path) as folder:
+        assert folder.done("p0") and not folder.done("p1")
+        assert folder.points == both
+
+
+def test_a_failed_point_is_a_row_and_is_tried_again(tmp_path: Path) -> None:
+    failed = rate_point(point="p1", status="out of memory", value=None)
+    write(tmp_path, rate_point(), failed, rate_point(point="p2"))
+    with ResultsFolder(tmp_path) as folder:
+        assert not folder.done("p1")
+        folder.append([replace(failed, status="ok", value=0.5)], SAMPLES)
+        assert folder.done("p1")
+    df = results.load(tmp_path)
+    assert sorted(df["point"]) == ["p0", "p1", "p2"] and set(df["status"]) == {"ok"}
+
+
+def test_killed_between_samples_and_rows_lacks_the_point_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, rate_point())
+    before = (tmp_path / "rates.csv").read_bytes()
+    real = os.replace
+
+    def killed(src: Any, dst: Any) -> None:
+        if Path(dst).name == "rates.csv":
+            raise KeyboardInterrupt
+        real(src, dst)
+
+    with ResultsFolder(tmp_path) as folder:
+        monkeypatch.setattr(os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            folder.append([rate_point(point="p1")], SAMPLES)
+        monkeypatch.undo()
+    assert (tmp_path / "samples.parquet/p1.parquet").exists()
+    assert (tmp_path / "rates.csv").read_bytes() == before
+    with ResultsFolder(tmp_path) as folder:
+        assert folder.done("p0") and not folder.done("p1")
+        folder.append([rate_point(point="p1")], SAMPLES)
+    assert not list(tmp_path.rglob(".*.tmp"))
+    assert len(pd.read_parquet(tmp_path / "samples.parquet")) == 4
+
+
+def test_full_disk_is_one_line_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, rate_point())
+
+    def full(fd: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with ResultsFolder(tmp_path) as folder:
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(FcbenchError, match="No space left.*free some space"):
+            folder.append([rate_point(point="p1")], SAMPLES)
+        assert not folder.done("p1")
+    assert [p.point for p in results.load_points(tmp_path)] == ["p0"]
+    assert not list(tmp_path.rglob(".*.tmp"))
+
+
+def test_unwritable_folder_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FcbenchError, match="Not a directory; choose a folder"):
+        ResultsFolder(tmp_path / "file" / "out")
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere"
+)
+def test_forbidden_folder_is_one_line(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(FcbenchError, match="Permission denied"):
+        ResultsFolder(tmp_path / "out")
+
+
+def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
+    code = (
+        "import sys; from fcbench.results import ResultsFolder\n"
+        "from fcbench.types import FcbenchError\n"
+        "try: ResultsFolder(sys.argv[1])\n"
+        "except FcbenchError as e: sys.exit(str(e))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with ResultsFolder(tmp_path):
+        second = subprocess.run(command, capture_output=True, text=True)
+        assert second.returncode == 1 and "in use by another process" in second.stderr
+    assert subprocess.run(command).returncode == 0
+
+
+# ---------------------------------------------------------------------------------- damaged folders
+def damage(path: Path, old: str, new: str) -> None:
+    file = path / "rates.csv"
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+
+
+def test_another_schema_is_refused_and_kept(tmp_path: Path) -> None:
+    write(tmp_path, rate_point())
+    damage(tmp_path, "\n1,", "\n2,")
+    before = (tmp_path / "rates.csv").read_bytes()
+    with pytest.raises(FcbenchError, match="schema '2', this version reads 1"):
+        ResultsFolder(tmp_path)
+    assert (tmp_path / "rates.csv").read_bytes() == before
+
+
+def test_other_columns_are_named(tmp_path: Path) -> None:
+    write(tmp_path, rate_point())
+    damage(tmp_path, '"bpfp"', '"bits"')
+    with pytest.raises(FcbenchError, match="missing: bpfp; unknown: bits"):
+        ResultsFolder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "what"),
+    [
+        ("65536", "many", "line 2: n_px is 'many', not int"),
+        ("True", "yes", "higher_is_better is 'yes'"),
+        (',"abc","2025-01-31T12:00:00Z"\n', "\n", "line 2: 40 cells, not 42"),
+        ('12:00:00Z"\n', '12:00:00Z"', "cut off"),
+        ('00Z"', "00Z", "line 2: unexpected end of data"),
+    ],
+)
+def test_damaged_rows_name_their_line(
+    tmp_path: Path, old: str, new: str, what: str
+) -> None:
+    write(tmp_path, rate_point())
+    damage(tmp_path, old, new)
+    with pytest.raises(FcbenchError, match=what) as caught:
+        results.load(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_bytes_that_are_no_text_are_damage(tmp_path: Path) -> None:
+    write(tmp_path, rate_point())
+    file = tmp_path / "rates.csv"
+    file.write_bytes(file.read_bytes().replace(b"hiera", b"\xff\xfe"))
+    with pytest.raises(FcbenchError, match="is damaged at line"):
+        results.load(tmp_path)
+
+
+def test_a_refused_folder_is_not_left_locked(tmp_path: Path) -> None:
+    write(tmp_path, rate_point())
+    damage(tmp_path, "\n1,", "\n2,")
+    with pytest.raises(FcbenchError):
+        ResultsFolder(tmp_path)
+    damage(tmp_path, "\n2,", "\n1,")
+    with ResultsFolder(tmp_path) as folder:
+        assert folder.done("p0")
+
+
+def test_damaged_or_absent_samples_and_tables(tmp_path: Path) -> None:
+    write(tmp_path, rate_point())
+    part = tmp_path / "samples.parquet/p0.parquet"
+    part.write_bytes(part.read_bytes()[:-9])
+    with pytest.raises(FcbenchError, match="p0.parquet is damaged"):
+        results.load_samples(tmp_path, "p0")
+    with pytest.raises(FcbenchError, match="no samples of point 'p9'"):
+        results.load_samples(tmp_path, "p9")
+    with pytest.raises(FcbenchError, match="no rates.csv"):
+        results.load(tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("rows", "samples", "what"),
+    [
+        ([], SAMPLES, "0 points"),
+        ([rate_point(), rate_point(point="p1")], SAMPLES, r"2 points \(p0, p1\)"),
+        ([rate_point(point="../p")], SAMPLES, "point key"),
+        ([rate_point(schema=7)], SAMPLES, "schema 7"),
+        ([rate_point()], None, "without samples"),
+        ([rate_point()], SampleTable([], [], np.ones((0, 2))), "0 sample ids"),
+        ([rate_point()], SampleTable(["a"], [1], np.ones((2, 2))), "1 sample ids"),
+        ([rate_point()], SampleTable(["a"], [1], np.ones(1)), r"statistics \[1\]"),
+    ],
+)
+def test_append_refuses_what_is_not_one_point(
+    tmp_path: Path, rows: list[RatePoint], samples: SampleTable | None, what: str
+) -> None:
+    with ResultsFolder(tmp_path) as folder:
+        with pytest.raises(FcbenchError, match=what):
+            folder.append(rows, samples)
+    assert not (tmp_path / "rates.csv").exists()
+
+
+# --------------------------------------------------------------------------------------- provenance
+def test_provenance_keeps_every_run(tmp_path: Path) -> None:
+    with ResultsFolder(tmp_path) as folder:
+        folder.add_provenance({"name": "first"})
+        folder.add_provenance({"name": "second"})
+    runs = results.load_provenance(tmp_path)
+    assert [r["suite"]["name"] for r in runs] == ["first", "second"]
+    assert runs[0]["versions"]["numpy"] == np.__version__
+    assert runs[0]["command"] == sys.argv and runs[0]["utc"].endswith("Z")
+    assert json.loads((tmp_path / "provenance.json").read_text())["schema"] == 1
+
+
+def test_damaged_provenance_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "provenance.json").write_text("{")
+    with ResultsFolder(tmp_path) as folder:
+        with pytest.raises(FcbenchError, match="provenance.json"):
+            folder.add_provenance({})
