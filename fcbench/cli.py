@@ -130,7 +130,7 @@ def run(
         torch.set_num_threads(threads)
     summary = pipeline.measure(suite, out, cache_dir, _device(device), keep_streams=keep_streams)
     click.echo(f"{summary.n_measured} points measured, {summary.n_found} found done, in {out}")
-    if summary.n_measured + summary.n_found:
+    if summary.n_coded:
         _draw(out, out / "curves.png", "bpp", None)
     if summary.failures:
         raise FcbenchError(f"{len(summary.failures)} jobs failed, first: {summary.failures[0]}")

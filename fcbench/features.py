@@ -136,7 +136,8 @@ def extract(
         cache_dir: the cache; sets go to ``features`` in it.
         on_bad_image: ``stop`` at an unreadable sample, or ``skip`` and list it in the store.
         batch_size: images a batch.
-        n_workers: processes that read images; None for at most 4, a core each; 0 to read in this one.
+        n_workers: processes that read images, 0 for none but this one; None for a core each but one,
+            at most 4.
         progress: called with (samples done, samples in all).
 
     Raises:
@@ -156,7 +157,7 @@ def extract(
     with _locked(home, name):  # another process may have made it by now
         if (found := _usable(home / name, on_bad_image)) is not None:
             return found
-        n_workers = min(4, os.cpu_count() or 1) if n_workers is None else n_workers
+        n_workers = _default_workers() if n_workers is None else n_workers
         reads = _batches(dataset, batch_size, n_workers)
         with _new_folder(home, name) as folder:
             _fill(folder, key, dataset, encoder, splits, reads, on_bad_image, progress)
@@ -166,6 +167,14 @@ def extract(
             f"cache folder {home / name} changed while it was written: run again"
         )
     return made
+
+
+def _default_workers() -> int:
+    """A core each, one left to the encoder: on a single core, reading workers only get in its way."""
+    cores = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    return min(4, cores - 1)
 
 
 @contextmanager

@@ -61,10 +61,11 @@ class Coding:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a run came to: rows measured or found, points that failed."""
+    """What a run came to: points measured now or found done, coded ones in the folder, what failed."""
 
     n_measured: int
     n_found: int
+    n_coded: int
     failures: tuple[str, ...]
 
 
@@ -95,7 +96,8 @@ def measure(
                     failed = _measure_job(bench, job, pending, folder, keep_streams)
                     failures += failed
                     n_measured += 0 if failed else len(pending)
-    return Summary(n_measured, n_found, tuple(failures))
+        coded = {row.point for row in folder.points if row.kind == CODED and row.status == results.OK}
+    return Summary(n_measured, n_found, len(coded), tuple(failures))
 
 
 def build_encoder(name: str, weights: str | None, device: torch.device) -> Encoder:
@@ -341,8 +343,3 @@ def commit() -> str:
         return head + ("-dirty" if head and git("status", "--porcelain", "--untracked-files=no") else "")
     except OSError:  # no git on this machine
         return ""
-
-
-def summary_dict(summary: Summary) -> dict[str, Any]:
-    """A summary as JSON data."""
-    return {"measured": summary.n_measured, "found": summary.n_found, "failures": list(summary.failures)}

@@ -10,6 +10,7 @@ the distance to the table follows at the end of the stage as an Elias-gamma-like
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -57,7 +58,8 @@ class Groups:
 
     Attributes:
         counts: [T] symbols coded by each table.
-        order: [n] positions of the symbols sorted by table, stable; None where they already are.
+        order: [n] positions of the symbols sorted by table, stable; None where they already are,
+            and all counts are the same.
     """
 
     counts: np.ndarray
@@ -74,10 +76,23 @@ class Groups:
         order = np.argsort(indexes, kind="stable")
         return cls(np.bincount(indexes, minlength=n_tables), order)
 
-    @property
-    def n_symbols(self) -> int:
-        """Symbols in all."""
-        return int(self.counts.sum())
+    def runs(self, values: np.ndarray) -> Iterable[tuple[int, np.ndarray]]:
+        """(table, its run) of values [n] that are sorted by table; tables without symbols are left out."""
+        if self.order is None:
+            return enumerate(
+                values.reshape(len(self.counts), -1)
+            )  # rows are cheaper than slices
+        used = np.flatnonzero(self.counts).tolist()
+        ends = self.counts.cumsum()[used].tolist()
+        return [
+            (t, values[a:b])
+            for t, a, b in zip(used, [0, *ends[:-1]], ends, strict=True)
+        ]
+
+    def sizes(self) -> list[tuple[int, int]]:
+        """(table, number of its symbols), tables without symbols left out."""
+        used = np.flatnonzero(self.counts)
+        return list(zip(used.tolist(), self.counts[used].tolist(), strict=True))
 
 
 class EntropyTables(nn.Module):
@@ -198,9 +213,8 @@ class TableCoder:
             exact_model(np.diff(row[:n])) for row, n in zip(cdf, length, strict=True)
         ]
         self._offset = offset.astype(np.int32)
-        self._last = (length - 2).astype(
-            np.uint32
-        )  # the last symbol of each row: the escape, where there is one
+        # the last symbol of each row: the escape, where there is one
+        self._last = (length - 2).astype(np.uint32)
         self._escape = escape
 
     def encode(self, encoder: Any, symbols: np.ndarray, groups: Groups) -> None:
@@ -209,7 +223,10 @@ class TableCoder:
         Raises:
             FcbenchError: a symbol is 2**24 or more, or outside a table without escape.
         """
-        _check_range(symbols)
+        if symbols.size == 0:
+            raise FcbenchError(
+                "no symbols to code: a sample needs at least one feature point"
+            )
         ordered = symbols if groups.order is None else symbols[groups.order]
         values = ordered - np.repeat(self._offset, groups.counts)
         last = np.repeat(self._last, groups.counts)
@@ -224,13 +241,12 @@ class TableCoder:
                 raise FcbenchError(
                     "a symbol lies outside its table, which has no escape"
                 )
+            _check_range(ordered[outside])  # what lies inside a table is in range
             distances = _distance(values[outside], last[outside].astype(np.int64))
             values[outside] = last[outside]
-        start = 0
-        for model, count in zip(self._models, groups.counts.tolist(), strict=True):
-            if count:
-                encoder.encode(values[start : start + count], model)
-                start += count
+        encode, models = encoder.encode, self._models
+        for table, run in groups.runs(values):
+            encode(run, models[table])
         if distances is not None:
             _encode_distances(encoder, distances)
 
@@ -241,11 +257,8 @@ class TableCoder:
             FcbenchError: the string is damaged (where that can be seen).
         """
         try:
-            found = [
-                decoder.decode(m, n)
-                for m, n in zip(self._models, groups.counts.tolist(), strict=True)
-                if n
-            ]
+            decode, models = decoder.decode, self._models
+            found = [decode(models[table], n) for table, n in groups.sizes()]
         except AssertionError as error:
             raise FcbenchError(f"entropy-coded string is damaged: {error}") from None
         values: np.ndarray = np.concatenate(found)
@@ -253,9 +266,10 @@ class TableCoder:
             outside = values.view(np.uint32) == np.repeat(self._last, groups.counts)
             if outside.any():
                 last = values[outside].astype(np.int64)
-                values[outside] = _decode_distances(decoder, last)
+                beyond = _decode_distances(decoder, last)
+                _check_range(beyond + np.repeat(self._offset, groups.counts)[outside])
+                values[outside] = beyond
         values += np.repeat(self._offset, groups.counts)
-        _check_range(values)
         if groups.order is None:
             return values
         symbols = np.empty_like(values)
@@ -264,10 +278,6 @@ class TableCoder:
 
 
 def _check_range(symbols: np.ndarray) -> None:
-    if symbols.size == 0:
-        raise FcbenchError(
-            "no symbols to code: a sample needs at least one feature point"
-        )
     if symbols.max() >= MAX_SYMBOL or symbols.min() <= -MAX_SYMBOL:
         raise FcbenchError(
             "a quantized value is 2**24 or more in magnitude: features are out of the trained range"

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fcbench.codecs._base import CodecBase, fixed_numerics
 from fcbench.codecs._entropy import MAX_SYMBOL, EntropyTables, Groups
-from fcbench.codecs._strings import StringDecoder, StringEncoder, checksum
+from fcbench.codecs._strings import StringDecoder, StringEncoder
 from fcbench.types import (
     Bitstream,
     Decoded,
@@ -164,9 +164,8 @@ class LearnedCodec(CodecBase):
                 if stage + 1 < len(self.stages):
                     done.append(plan.latents(symbols))
             ends.append(string.n_bits)
-        symbols = string.symbols
         return Bitstream(
-            _split(string.finish(), self.stages, ends), len(symbols), checksum(symbols)
+            _split(string.finish(), self.stages, ends), string.n_symbols, string.check
         )
 
     @fixed_numerics
@@ -183,8 +182,7 @@ class LearnedCodec(CodecBase):
             s.restore(c.synthesize(done))
             for c, s, done in zip(self.map_coders, self.map_stats, decoded, strict=True)
         ]
-        symbols = string.symbols
-        return Decoded(Features(self.named(maps)), len(symbols), checksum(symbols))
+        return Decoded(Features(self.named(maps)), string.n_symbols, string.check)
 
 
 def _symbols(latents: Tensor, means: Tensor | None) -> np.ndarray:

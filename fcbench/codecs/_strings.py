@@ -9,6 +9,7 @@ ANS pays up to three for filling its initial state. Both code a symbol equally f
 
 from __future__ import annotations
 
+import math
 import zlib
 
 import constriction
@@ -19,33 +20,51 @@ from fcbench.codecs._entropy import EntropyTables, Groups
 _STATE_BITS = 64  # constriction's RangeEncoder: 64-bit state, 32-bit words
 
 
-def checksum(symbols: np.ndarray) -> int:
-    """16-bit checksum of decoded integers: the low half of the CRC-32 of their int32 little-endian bytes."""
-    return zlib.crc32(symbols.astype("<i4", copy=False).tobytes()) & 0xFFFF
+def checksum(*parts: np.ndarray) -> int:
+    """16-bit checksum of decoded integers, in coding order.
+
+    The low half of the CRC-32 of their int32 little-endian bytes.
+    """
+    crc = 0
+    for symbols in parts:
+        crc = zlib.crc32(np.ascontiguousarray(symbols, dtype="<i4").data, crc)
+    return crc & 0xFFFF
 
 
-class StringEncoder:
+class _String:
+    """Counts and checks the symbols that pass."""
+
+    def __init__(self) -> None:
+        self._passed: list[np.ndarray] = []
+
+    @property
+    def n_symbols(self) -> int:
+        """Integers so far."""
+        return sum(s.size for s in self._passed)
+
+    @property
+    def check(self) -> int:
+        """Checksum of all integers so far, in coding order."""
+        return checksum(*self._passed)
+
+
+class StringEncoder(_String):
     """One byte string of several stages of symbols, first in first out."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._encoder = constriction.stream.queue.RangeEncoder()
-        self._symbols: list[np.ndarray] = []
 
     def put(self, tables: EntropyTables, symbols: np.ndarray, groups: Groups) -> None:
         """Append symbols [n] int32."""
         tables.coder.encode(self._encoder, symbols, groups)
-        self._symbols.append(symbols)
+        self._passed.append(symbols)
 
     @property
     def n_bits(self) -> float:
         """Information so far [bit], to within the coder's rounding."""
         n_words, (_, width) = self._encoder.pos()
-        return 32.0 * n_words + _STATE_BITS - float(np.log2(float(width)))
-
-    @property
-    def symbols(self) -> np.ndarray:
-        """All integers so far, in coding order."""
-        return np.concatenate(self._symbols)
+        return 32.0 * n_words + _STATE_BITS - math.log2(width)
 
     def finish(self) -> bytes:
         """The shortest string that decodes to the symbols."""
@@ -53,25 +72,20 @@ class StringEncoder:
         return _shortest(self._encoder.get_compressed(), n_words, lower, width)
 
 
-class StringDecoder:
+class StringDecoder(_String):
     """Reads what `StringEncoder` wrote. Missing bytes at the end read as zero."""
 
     def __init__(self, payload: bytes) -> None:
+        super().__init__()
         padded = payload + bytes(8 + -len(payload) % 4)
         words = np.frombuffer(padded, dtype=">u4").astype(np.uint32)
         self._decoder = constriction.stream.queue.RangeDecoder(words)
-        self._symbols: list[np.ndarray] = []
 
     def take(self, tables: EntropyTables, groups: Groups) -> np.ndarray:
         """Next symbols [n] int32. Raises `FcbenchError` on damage that can be seen."""
         symbols = tables.coder.decode(self._decoder, groups)
-        self._symbols.append(symbols)
+        self._passed.append(symbols)
         return symbols
-
-    @property
-    def symbols(self) -> np.ndarray:
-        """All integers so far, in coding order."""
-        return np.concatenate(self._symbols)
 
 
 def _shortest(words: np.ndarray, n_words: int, lower: int, width: int) -> bytes:

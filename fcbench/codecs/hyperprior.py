@@ -237,7 +237,8 @@ class HyperpriorMap(MapCoder):
         frozen = self.y_tables.filled and not self.training
         if not frozen or not self._exact:
             self._exact[:] = [copy.deepcopy(self.h_s).cpu().double()]
-        means, log_scales = self._exact[0](z.detach().cpu().double(), grid)
+        with torch.no_grad():
+            means, log_scales = self._exact[0](z.detach().cpu().double(), grid)
         snapped = (torch.round(means * MEAN_GRID) / MEAN_GRID).float()
         return snapped.to(z.device), scale_indexes(log_scales).to(z.device)
 

@@ -31,7 +31,7 @@ from fcbench.codecs._base import (
     only,
 )
 from fcbench.codecs._entropy import PRECISION_BITS, EntropyTables, Groups
-from fcbench.codecs._strings import StringDecoder, StringEncoder, checksum
+from fcbench.codecs._strings import StringDecoder, StringEncoder
 from fcbench.types import (
     Bitstream,
     Decoded,
@@ -184,8 +184,7 @@ class Uniform(CodecBase):
                 symbols,
                 Groups.equal(x.shape[1], x.shape[2] * x.shape[3]),
             )
-        symbols = string.symbols
-        return Bitstream({"y": string.finish()}, len(symbols), checksum(symbols))
+        return Bitstream({"y": string.finish()}, string.n_symbols, string.check)
 
     @fixed_numerics
     def decode(self, payload: bytes, shapes: Mapping[str, tuple[int, int]]) -> Decoded:
@@ -200,8 +199,7 @@ class Uniform(CodecBase):
                     torch.from_numpy(symbols).reshape(1, spec.channels, h, w)
                 )
             )
-        symbols = string.symbols
-        return Decoded(Features(self.named(maps)), len(symbols), checksum(symbols))
+        return Decoded(Features(self.named(maps)), string.n_symbols, string.check)
 
 
 class _Plugin:

@@ -233,6 +233,20 @@ def test_same_bytes_at_any_thread_count_and_mode(codec: Any) -> None:
     assert streams[0] == streams[1] == streams[2]
 
 
+def test_frozen_codec_passes_gradients_after_coding_in_inference_mode(
+    codec_two: Any,
+) -> None:
+    x = features(TWO, (5, 7))
+    with torch.inference_mode():
+        codec_two.encode(x)
+    maps = {key: value.clone().requires_grad_() for key, value in x.maps.items()}
+    decoded, bits = codec_two(maps)
+    sum(value.sum() for value in decoded.values()).backward()
+    assert bits.shape == (1,)
+    for key, value in maps.items():
+        assert value.grad is not None and bool(value.grad.abs().sum() > 0), key
+
+
 # ------------------------------------------------------------------------------------------ refusals
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_not_a_number_is_refused(codec: Any, bad: float) -> None:

@@ -1,0 +1,68 @@
+"""A tiny run, small enough for seconds: one cache and one results folder shared by the tests that only read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from fcbench.cli import main
+
+TINY = (
+    "run --n-train 24 --n-test 8 --task-steps 4 --codec-steps 4 --batch 8 --threads 1 --device cpu "
+    "--encoder sam2_nano --weights random"
+).split()  # fmt: skip
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def fcbench() -> Run:
+    """The command line in this process."""
+
+    def call(*args: object) -> Result:
+        return CliRunner().invoke(main, [str(a) for a in args])
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def tiny(fcbench: Run, cache: Path) -> Callable[..., Result]:
+    """A tiny run into a folder, with further options."""
+
+    def call(out: Path, *args: object) -> Result:
+        return fcbench(*TINY, "--cache-dir", cache, "--out", out, *args)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def finished(
+    tiny: Callable[..., Result], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A results folder: hyperprior and uniform, segmentation and captioning."""
+    out = tmp_path_factory.mktemp("results") / "run"
+    result = tiny(
+        out, "--task", "segmentation", "--task", "captioning", "--keep-streams"
+    )
+    assert result.exit_code == 0, result.output
+    return out
+
+
+def refused(result: Result) -> str:
+    """The one line of a refusal: non-zero exit, no traceback."""
+    assert result.exit_code != 0
+    assert isinstance(
+        result.exception, SystemExit
+    ), result.exception  # nothing else escaped
+    assert "Traceback" not in result.output
+    lines = [line for line in result.output.splitlines() if line.startswith("Error: ")]
+    assert len(lines) == 1, result.output
+    return lines[0]

@@ -1,0 +1,193 @@
+"""`fcbench run` from images to the picture, on tiny data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from click.testing import Result
+
+from fcbench import bitstream, pipeline, results
+from fcbench.encoders import _weights
+from fcbench.encoders._nano import NanoEncoder
+from fcbench.results import ResultsFolder
+
+Tiny = Callable[..., Result]
+TASKS = {"segmentation", "captioning"}
+
+
+def test_rows_are_complete(finished: Path) -> None:
+    df = results.load(finished)
+    assert set(df.task) == TASKS
+    assert set(df.kind) == {"coded", "ceiling", "floor"}
+    assert (df.status == "ok").all()
+    assert (df.weights_origin == "random(seed=0)").all()
+    primary = df[df.primary]
+    for (_, codec), curve in primary[primary.kind == "coded"].groupby(
+        ["task", "codec"]
+    ):
+        assert len(curve) >= 5, codec
+        assert curve.bpp.is_monotonic_increasing
+        assert (curve.ci_low <= curve.value).all() and (
+            curve.value <= curve.ci_high
+        ).all()
+    assert not df.rate_alarm.fillna(False).any()
+
+
+def test_rate_is_the_size_of_the_file(finished: Path) -> None:
+    df = results.load(finished)
+    sizes = {p.stat().st_size for p in (finished / "streams").glob("*.fcb")}
+    coded = df[df.kind == "coded"]
+    assert set(coded.n_bytes) == sizes
+    row = coded.iloc[0]
+    assert row.bpp == pytest.approx(8 * row.n_bytes / (8 * 128 * 128))
+    assert row.bpfp == pytest.approx(8 * row.n_bytes / (8 * 8 * 8 * 128))
+    assert row.bytes_per_sample == pytest.approx(row.n_bytes / 8)
+
+
+def test_ends_of_the_curves(finished: Path) -> None:
+    df = results.load(finished)
+    assert (df[df.kind == "ceiling"].bpfp == 32).all()
+    assert (df[df.kind == "floor"].n_bytes == 0).all()
+
+
+def test_samples_give_the_values(finished: Path) -> None:
+    """A row's value can be had again from the kept statistics of its samples."""
+    df = results.load(finished)
+    for point, rows in df[df.task == "segmentation"].groupby("point"):
+        table = results.load_samples(finished, str(point))
+        tp, seen, real = table.stats.sum(0).reshape(3, -1)
+        union = seen + real - tp
+        miou = (tp[union > 0] / union[union > 0]).mean()
+        assert rows[rows.metric == "miou"].value.item() == pytest.approx(miou)
+
+
+def test_picture_and_provenance(finished: Path) -> None:
+    assert (finished / "curves.png").read_bytes().startswith(b"\x89PNG")
+    run = results.load_provenance(finished)[0]
+    assert run["suite"]["encoders"] == ["sam2_nano"] and "torch" in run["versions"]
+
+
+def test_second_run_repeats_nothing(
+    tiny: Tiny, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "_measure_job", _never)
+    result = tiny(finished, "--task", "segmentation", "--task", "captioning")
+    assert result.exit_code == 0, result.output
+    assert "0 points measured, 30 found done" in result.output
+
+
+def test_second_codec_does_not_touch_the_encoder(
+    tiny: Tiny, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(NanoEncoder, "__call__", _never)
+    result = tiny(tmp_path / "out", "--task", "segmentation", "--codec", "raw")
+    assert result.exit_code == 0, result.output
+    df = results.load(tmp_path / "out")
+    coded = df[(df.kind == "coded") & df.primary]
+    assert [json.loads(p)["dtype"] for p in coded.params] == ["fp16", "fp32"]
+    ceiling = df[(df.kind == "ceiling") & df.primary].value.item()
+    assert coded.value.iloc[1] == ceiling  # fp32 loses nothing
+
+
+def _never(*_: object, **__: object) -> None:
+    raise AssertionError("called")
+
+
+def test_killed_run_resumes_to_the_same_rows(
+    tiny: Tiny, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append, calls = ResultsFolder.append, []
+
+    def dies(self: ResultsFolder, *args: object) -> None:
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        calls.append(1)
+        append(self, *args)  # type: ignore[arg-type]
+
+    options = ("--task", "segmentation", "--codec", "uniform")
+    with monkeypatch.context() as patch:
+        patch.setattr(ResultsFolder, "append", dies)
+        assert tiny(tmp_path / "out", *options).exit_code != 0
+    assert results.load(tmp_path / "out").point.nunique() == 5
+    result = tiny(tmp_path / "out", *options)
+    assert result.exit_code == 0 and "4 points measured, 5 found" in result.output
+    got, whole = results.load(tmp_path / "out"), results.load(finished)
+    both = got.merge(whole, on=["point", "metric"])
+    assert len(both) == len(got)
+    pd.testing.assert_series_equal(both.value_x, both.value_y, check_names=False)
+    pd.testing.assert_series_equal(both.n_bytes_x, both.n_bytes_y, check_names=False)
+
+
+def test_encoder_stays_frozen(tiny: Tiny, tmp_path: Path, cache: Path) -> None:
+    before = pipeline.build_encoder("sam2_nano", "random", torch.device("cpu"))
+    sha256 = _weights.state_sha256(before.module)
+    kept: list[torch.nn.Module] = []
+    original = NanoEncoder.__init__
+
+    def remember(self: NanoEncoder, *args: object) -> None:
+        original(self, *args)  # type: ignore[arg-type]
+        kept.append(self.module)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(NanoEncoder, "__init__", remember)
+        result = tiny(
+            tmp_path / "o",
+            "--task",
+            "segmentation",
+            "--lambdas",
+            "1",
+            "--codec",
+            "hyperprior",
+        )
+    assert result.exit_code == 0, result.output
+    assert [_weights.state_sha256(m) for m in kept] == [sha256]
+
+
+def test_task_objective_fits_a_codec_a_task(tiny: Tiny, tmp_path: Path) -> None:
+    result = tiny(
+        tmp_path / "out", "--objective", "task", "--codec", "hyperprior", "--lambdas", "3",
+        "--task", "segmentation", "--task", "depth", "--keep-streams",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    coded = results.load(tmp_path / "out").query("kind == 'coded' and primary")
+    assert set(coded.objective) == {"task"}
+    assert coded.checkpoint_sha256.nunique() == 2
+    assert len(list((tmp_path / "out" / "streams").iterdir())) == 2
+
+
+def test_failed_point_is_a_row_and_the_sweep_goes_on(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("--task", "segmentation", "--codec", "uniform")
+    with monkeypatch.context() as patch:
+        encode = pipeline.encode
+
+        def sometimes(bench: object, checkpoint: Path, path: Path, advance: object):  # type: ignore[no-untyped-def]
+            if "4" in str(codec_bits(checkpoint)):
+                raise RuntimeError("out of luck\nsecond line")
+            return encode(bench, checkpoint, path, advance)  # type: ignore[arg-type]
+
+        patch.setattr(pipeline, "encode", sometimes)
+        result = tiny(tmp_path / "out", *options)
+    assert result.exit_code == 1 and "1 jobs failed" in result.output
+    failed = results.load(tmp_path / "out").query("status != 'ok'")
+    assert list(failed.status) == ["out of luck"] and failed.value.isna().all()
+    result = tiny(tmp_path / "out", *options)
+    assert result.exit_code == 0 and "1 points measured, 8 found" in result.output
+    assert (results.load(tmp_path / "out").status == "ok").all()
+
+
+def codec_bits(checkpoint: Path) -> object:
+    from fcbench.codecs import _checkpoint
+
+    return _checkpoint.load(checkpoint).point.params.get("bits")
+
+
+def test_streams_hold_every_sample(finished: Path) -> None:
+    for path in (finished / "streams").glob("*.fcb"):
+        assert len(bitstream.Reader(path)) == 8
