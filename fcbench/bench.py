@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -21,9 +21,16 @@ from fcbench.codecs import _checkpoint
 from fcbench.features import FeatureStore, extract
 from fcbench.progress import Report
 from fcbench.suite import Suite
-from fcbench.types import (
-    DataOptions, Dataset, Encoder, FcbenchError, FeatureStats, OperatingPoint, Sample, Task,
-)  # fmt: skip
+from fcbench.types import (  # fmt: skip
+    DataOptions,
+    Dataset,
+    Encoder,
+    FcbenchError,
+    FeatureStats,
+    OperatingPoint,
+    Sample,
+    Task,
+)
 
 VERSION = 1
 """Of how task models and codecs are trained: raise it when that changes, and nothing old is taken from the cache."""
@@ -36,8 +43,16 @@ class Readable:
 
     def __init__(self, dataset: Dataset, indices: Sequence[int]) -> None:
         self._dataset, self._indices = dataset, indices
-        self.name, self.split, self.revision = dataset.name, dataset.split, dataset.revision
-        self.tasks, self.meta = dataset.tasks, dataset.meta
+        self.name, self.split, self.revision = (
+            dataset.name,
+            dataset.split,
+            dataset.revision,
+        )
+        self.tasks, self.meta, self.image_size_px = (
+            dataset.tasks,
+            dataset.meta,
+            dataset.image_size_px,
+        )
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -60,7 +75,9 @@ class Split:
 
 def digest(what: Mapping[str, Any]) -> str:
     """Key of what determines something: 20 hexadecimal digits."""
-    return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:20]
+    return hashlib.sha256(
+        json.dumps(what, sort_keys=True, default=str).encode()
+    ).hexdigest()[:20]
 
 
 class Bench:
@@ -76,15 +93,31 @@ class Bench:
         device: torch.device,
         report: Report,
     ) -> None:
-        self.suite, self.encoder, self.seed, self.device, self.report = suite, encoder, seed, device, report
+        self.suite, self.encoder, self.seed, self.device, self.report = (
+            suite,
+            encoder,
+            seed,
+            device,
+            report,
+        )
         self.split_point = suite.split or encoder.default_split
         if self.split_point not in encoder.specs:
-            raise FcbenchError(registry.unknown(f"split point of {encoder.name}", self.split_point, encoder.specs))
-        self._data, self._cache_dir, self._models = data, cache_dir, cache_dir / "models"
+            raise FcbenchError(
+                registry.unknown(
+                    f"split point of {encoder.name}", self.split_point, encoder.specs
+                )
+            )
+        self._data, self._cache_dir, self._models = (
+            data,
+            cache_dir,
+            cache_dir / "models",
+        )
         try:
             self._models.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise FcbenchError(f"cannot use cache folder {cache_dir}: {error.strerror}; give another --cache-dir") from error
+            raise FcbenchError(
+                f"cannot use cache folder {cache_dir}: {error.strerror}; give another --cache-dir"
+            ) from error
         self._tasks: dict[str, tuple[Task, fit.TaskModel]] = {}
         self._targets: dict[tuple[str, str], fit.Targets] = {}
 
@@ -102,7 +135,9 @@ class Bench:
         for skipped in store.skipped:
             self.report.say(f"left out: {skipped.reason}")
         if store.skipped:
-            self.report.say(f"{len(store.skipped)} of {len(self._data[which])} {which} samples left out")
+            self.report.say(
+                f"{len(store.skipped)} of {len(self._data[which])} {which} samples left out"
+            )
         return Split(Readable(self._data[which], store.indices), store)
 
     @property
@@ -150,13 +185,21 @@ class Bench:
 
     def _make_task_model(self, name: str) -> tuple[Task, fit.TaskModel]:
         suite, store = self.suite, self.train.store
-        task: Task = registry.get("task", name).build(self.train.dataset, self.test.dataset)
+        task: Task = registry.get("task", name).build(
+            self.train.dataset, self.test.dataset
+        )
         torch.manual_seed(self.seed)
-        neck = registry.get("neck", suite.neck).build(list(store.specs.values()), store.shapes, suite.budget.width)
-        head = task.head(suite.budget.width, next(iter(store.shapes.values())), store.image_px)
+        neck = registry.get("neck", suite.neck).build(
+            list(store.specs.values()), store.shapes, suite.budget.width
+        )
+        head = task.head(
+            suite.budget.width, next(iter(store.shapes.values())), store.image_px
+        )
         model = fit.TaskModel(self.stats, neck, head).to(self.device)
         path = self._models / f"task-{digest(self._task_key(name))}.safetensors"
-        with self.report.stage(f"{self.encoder.name}: {suite.neck} and head of {name}") as advance:
+        with self.report.stage(
+            f"{self.encoder.name}: {suite.neck} and head of {name}"
+        ) as advance:
             if path.exists():
                 _load_into(model, path)
             else:
@@ -164,7 +207,10 @@ class Bench:
                     model, task, store, self.targets("train", name), suite.budget,
                     seed=self.seed, resume=path.with_suffix(".resume"), progress=advance,
                 )  # fmt: skip
-                state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+                state = {
+                    k: v.detach().cpu().contiguous()
+                    for k, v in model.state_dict().items()
+                }
                 _checkpoint.write_atomically(path, save(state))
         return task, model.eval().requires_grad_(False)
 
@@ -177,20 +223,36 @@ class Bench:
             "params": dict(point.params),
         }  # fmt: skip
         if plugin.trained:
-            key |= {"seed": self.seed, "budget": (b.codec_steps, b.codec_batch, b.codec_rate)}
+            key |= {
+                "seed": self.seed,
+                "budget": (b.codec_steps, b.codec_batch, b.codec_rate),
+            }
             key |= {"task": self._task_key(task)} if task else {}
         path = self._models / f"codec-{digest(key)}.safetensors"
         name = f"{self.encoder.name}: {point.label}" + (f" for {task}" if task else "")
-        with self.report.part(f"{name}, {'training' if plugin.trained else 'tables'}") as advance:
+        with self.report.part(
+            f"{name}, {'training' if plugin.trained else 'tables'}"
+        ) as advance:
             if not path.exists():
                 self._make_codec(plugin, point, task, path, advance)
         return path
 
-    def _make_codec(self, plugin: Any, point: OperatingPoint, task: str | None, path: Path, advance: Any) -> None:
+    def _make_codec(
+        self,
+        plugin: Any,
+        point: OperatingPoint,
+        task: str | None,
+        path: Path,
+        advance: Any,
+    ) -> None:
         store, specs = self.train.store, list(self.train.store.specs.values())
         torch.manual_seed(self.seed)
         codec = plugin.build(specs, self.stats, point.params)
-        first = fit.draw(np.random.default_rng(self.seed), len(store), min(PREPARE_SAMPLES, len(store)))
+        first = fit.draw(
+            np.random.default_rng(self.seed),
+            len(store),
+            min(PREPARE_SAMPLES, len(store)),
+        )
         prepared = store.batch(first)
         codec.prepare([prepared[s.name] for s in specs])
         if plugin.trained:
@@ -216,16 +278,25 @@ def _load_into(model: fit.TaskModel, path: Path) -> None:
     try:
         model.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError, OSError) as error:
-        raise FcbenchError(f"task model {path} is damaged ({str(error).splitlines()[0]}): delete it and run again") from error
+        raise FcbenchError(
+            f"task model {path} is damaged ({str(error).splitlines()[0]}): delete it and run again"
+        ) from error
 
 
 def open_data(suite: Suite, cache_dir: Path) -> dict[str, Dataset]:
     """Both splits of the suite's data set."""
     plugin = registry.get("dataset", suite.dataset)
     if plugin.needs_root and suite.data_root is None:
-        raise FcbenchError(f"data set {suite.dataset!r} is read from disk: give --data-root DIR ({plugin.summary})")
-    limits: dict[Literal["train", "test"], int | None] = {"train": suite.n_train, "test": suite.n_test}
+        raise FcbenchError(
+            f"data set {suite.dataset!r} is read from disk: give --data-root DIR ({plugin.summary})"
+        )
+    limits: dict[Literal["train", "test"], int | None] = {
+        "train": suite.n_train,
+        "test": suite.n_test,
+    }
     return {
-        split: plugin.open(split, DataOptions(suite.data_root, cache_dir, suite.image_size_px, limit))
+        split: plugin.open(
+            split, DataOptions(suite.data_root, cache_dir, suite.image_size_px, limit)
+        )
         for split, limit in limits.items()
     }

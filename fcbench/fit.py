@@ -62,7 +62,9 @@ def optimize(
         loss = loss_of(np.random.default_rng((seed, step)))
         value = float(loss.detach())
         if not np.isfinite(value):
-            raise FcbenchError(f"training diverged at step {step} of {steps} (loss {value}): lower the learning rate")
+            raise FcbenchError(
+                f"training diverged at step {step} of {steps} (loss {value}): lower the learning rate"
+            )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(params, 1.0)
@@ -87,20 +89,38 @@ def schedule(step: int, steps: int, peak: float) -> float:
     warm = max(1, steps // 20)
     if step < warm:
         return peak * (step + 1) / warm
-    return peak * (0.01 + 0.99 * 0.5 * (1 + float(np.cos(np.pi * (step - warm) / max(1, steps - warm)))))
+    return peak * (
+        0.01
+        + 0.99 * 0.5 * (1 + float(np.cos(np.pi * (step - warm) / max(1, steps - warm))))
+    )
 
 
-def _save(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, step: int, losses: list[float]) -> None:
+def _save(
+    path: Path,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    losses: list[float],
+) -> None:
     part = path.with_name(path.name + ".part")
-    state = {"module": module.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "losses": losses}
+    state = {
+        "module": module.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "step": step,
+        "losses": losses,
+    }
     try:
         torch.save(state, part)
         os.replace(part, path)
     except (OSError, RuntimeError) as error:
-        raise FcbenchError(f"cannot keep a checkpoint in {path.parent} ({error}): choose another --cache-dir") from error
+        raise FcbenchError(
+            f"cannot keep a checkpoint in {path.parent} ({error}): choose another --cache-dir"
+        ) from error
 
 
-def _resume(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list[float]]:
+def _resume(
+    path: Path, module: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[int, list[float]]:
     if not path.exists():
         return 0, []
     try:
@@ -109,7 +129,9 @@ def _resume(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> 
         optimizer.load_state_dict(state["optimizer"])
         return int(state["step"]), list(state["losses"])
     except Exception as error:
-        raise FcbenchError(f"checkpoint {path} is damaged ({error}): delete it and run again") from error
+        raise FcbenchError(
+            f"checkpoint {path} is damaged ({error}): delete it and run again"
+        ) from error
 
 
 # ------------------------------------------------------------------------------------------- the data
@@ -119,7 +141,9 @@ class Targets:
     def __init__(self, dataset: Dataset, task: str) -> None:
         self._dataset, self._task = dataset, task
         self._kept: dict[int, Any] = {}
-        self._keep = _size_bytes(dataset.targets(0)[task]) * len(dataset) < TARGETS_LIMIT_BYTES
+        self._keep = (
+            _size_bytes(dataset.targets(0)[task]) * len(dataset) < TARGETS_LIMIT_BYTES
+        )
 
     def __call__(self, indices: Sequence[int]) -> list[Mapping[str, Any]]:
         """The targets of some samples."""
@@ -147,7 +171,9 @@ def draw(rng: np.random.Generator, n: int, batch: int) -> list[int]:
 class TaskModel(nn.Module):
     """Neck and head over standardized features: what reads the bottleneck's output."""
 
-    def __init__(self, stats: Mapping[str, FeatureStats], neck: nn.Module, head: nn.Module) -> None:
+    def __init__(
+        self, stats: Mapping[str, FeatureStats], neck: nn.Module, head: nn.Module
+    ) -> None:
         super().__init__()
         self.names = tuple(stats)
         for i, name in enumerate(self.names):
@@ -159,7 +185,8 @@ class TaskModel(nn.Module):
         """Neck outputs [B, D, h, w] of features as the encoder gives them, maps of [B, C, h, w]."""
         device = next(self.parameters()).device
         scaled = {
-            name: (maps[name].to(device) - getattr(self, f"mean{i}")) / getattr(self, f"std{i}")
+            name: (maps[name].to(device) - getattr(self, f"mean{i}"))
+            / getattr(self, f"std{i}")
             for i, name in enumerate(self.names)
         }
         out: Tensor = self.neck(scaled)
@@ -181,10 +208,18 @@ def fit_task_model(
 
     def loss_of(rng: np.random.Generator) -> Tensor:
         places = draw(rng, len(store), budget.task_batch)
-        return task.loss(model.head, model(store.batch(places)), task.collate(targets(places)))
+        return task.loss(
+            model.head, model(store.batch(places)), task.collate(targets(places))
+        )
 
     return optimize(
-        model, loss_of, steps=budget.task_steps, rate=budget.task_rate, seed=seed, resume=resume, progress=progress
+        model,
+        loss_of,
+        steps=budget.task_steps,
+        rate=budget.task_rate,
+        seed=seed,
+        resume=resume,
+        progress=progress,
     )
 
 
@@ -224,13 +259,21 @@ def fit_codec(
         return loss
 
     final = optimize(
-        codec, loss_of, steps=budget.codec_steps, rate=budget.codec_rate, seed=seed, resume=resume, progress=progress
+        codec,
+        loss_of,
+        steps=budget.codec_steps,
+        rate=budget.codec_rate,
+        seed=seed,
+        resume=resume,
+        progress=progress,
     )
     codec.to("cpu")
     return final
 
 
-def normalized_mse(a: Mapping[str, Tensor], b: Mapping[str, Tensor], stats: Mapping[str, FeatureStats]) -> Tensor:
+def normalized_mse(
+    a: Mapping[str, Tensor], b: Mapping[str, Tensor], stats: Mapping[str, FeatureStats]
+) -> Tensor:
     """Mean squared error of features divided by their training standard deviation, over all scalars of all maps."""
     total = torch.zeros((), device=next(iter(a.values())).device)
     for name, x in a.items():

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +25,15 @@ from fcbench.codecs import _checkpoint
 from fcbench.progress import Report
 from fcbench.results import ResultsFolder, SampleTable
 from fcbench.suite import Suite
-from fcbench.types import Encoder, FcbenchError, Features, MetricSpec, OperatingPoint, RatePoint, Task
+from fcbench.types import (
+    Encoder,
+    FcbenchError,
+    Features,
+    MetricSpec,
+    OperatingPoint,
+    RatePoint,
+    Task,
+)
 
 VERSION = 1
 """Of how a point is measured: raise it when that changes, and a resumed run measures anew."""
@@ -70,7 +77,12 @@ class Summary:
 
 
 def measure(
-    suite: Suite, out: Path, cache_dir: Path, device: torch.device, *, keep_streams: bool = False
+    suite: Suite,
+    out: Path,
+    cache_dir: Path,
+    device: torch.device,
+    *,
+    keep_streams: bool = False,
 ) -> Summary:
     """Measure every point of a suite that its results folder lacks.
 
@@ -88,7 +100,9 @@ def measure(
             for seed in suite.seeds:
                 bench = Bench(suite, data, encoder, seed, cache_dir, device, report)
                 for job in jobs(suite):
-                    pending = [t for t in job.tasks if not folder.done(key(bench, job, t))]
+                    pending = [
+                        t for t in job.tasks if not folder.done(key(bench, job, t))
+                    ]
                     n_found += len(job.tasks) - len(pending)
                     if not pending:
                         report.skip(1)
@@ -96,7 +110,11 @@ def measure(
                     failed = _measure_job(bench, job, pending, folder, keep_streams)
                     failures += failed
                     n_measured += 0 if failed else len(pending)
-        coded = {row.point for row in folder.points if row.kind == CODED and row.status == results.OK}
+        coded = {
+            row.point
+            for row in folder.points
+            if row.kind == CODED and row.status == results.OK
+        }
     return Summary(n_measured, n_found, len(coded), tuple(failures))
 
 
@@ -115,7 +133,9 @@ def jobs(suite: Suite) -> list[Job]:
         for params in suite.params.get(codec) or plugin.sweep(suite.objective):
             point = OperatingPoint(codec, dict(params))
             if suite.objective == "task" and plugin.trained:
-                out += [Job(CODED, point, (task,), fitted_to=task) for task in suite.tasks]
+                out += [
+                    Job(CODED, point, (task,), fitted_to=task) for task in suite.tasks
+                ]
             else:
                 out.append(Job(CODED, point, suite.tasks))
     return out
@@ -123,14 +143,25 @@ def jobs(suite: Suite) -> list[Job]:
 
 def _n_stages(suite: Suite) -> int:
     """Stages that a run from nothing reports: features, task models, codecs, points."""
-    return len(suite.encoders) * len(suite.seeds) * (2 + len(suite.tasks) + len(jobs(suite)))
+    return (
+        len(suite.encoders)
+        * len(suite.seeds)
+        * (2 + len(suite.tasks) + len(jobs(suite)))
+    )
 
 
 def key(bench: Bench, job: Job, task: str) -> str:
     """Key of resumption: a hash of all that determines a point."""
     suite = bench.suite
     described = suite.described()
-    for name in ("name", "encoders", "codecs", "tasks", "params", "seeds"):  # what else the run measured
+    for name in (
+        "name",
+        "encoders",
+        "codecs",
+        "tasks",
+        "params",
+        "seeds",
+    ):  # what else the run measured
         described.pop(name)
     described |= {
         "version": VERSION, "encoder": bench.encoder.name, "sha256": bench.encoder.weights.sha256,
@@ -141,17 +172,23 @@ def key(bench: Bench, job: Job, task: str) -> str:
 
 
 # ------------------------------------------------------------------------------------------ one point
-def _measure_job(bench: Bench, job: Job, tasks: Sequence[str], folder: ResultsFolder, keep: bool) -> list[str]:
+def _measure_job(
+    bench: Bench, job: Job, tasks: Sequence[str], folder: ResultsFolder, keep: bool
+) -> list[str]:
     """Measure a job for some tasks and append the rows. Returns what failed."""
     where = f"{bench.encoder.name}: {job.point.label}"
     try:
         models = {t: bench.task_model(t) for t in tasks}
         began = time.monotonic()
-        with tempfile.TemporaryDirectory(prefix=".streams-", dir=folder.path) as temporary:
-            stream = Path(temporary) / f"{digest({'job': key(bench, job, tasks[0])})}.fcb"
+        with tempfile.TemporaryDirectory(
+            prefix=".streams-", dir=folder.path
+        ) as temporary:
+            stream = (
+                Path(temporary) / f"{digest({'job': key(bench, job, tasks[0])})}.fcb"
+            )
             coding = _code(bench, job, stream)
             with bench.report.part(f"{where}, measuring"):
-                stats, mse = _evaluate(bench, models, coding.decoded)
+                stats, mse = evaluate(bench, models, coding.decoded)
             if keep and job.kind == CODED:
                 (folder.path / "streams").mkdir(exist_ok=True)
                 stream.replace(folder.path / "streams" / stream.name)
@@ -165,31 +202,52 @@ def _measure_job(bench: Bench, job: Job, tasks: Sequence[str], folder: ResultsFo
     said = []
     for task in tasks:
         rows = _rows(bench, job, task, coding, stats[task], mse, results.OK)
-        folder.append(rows, SampleTable(bench.test.store.ids, coding.sample_bytes, stats[task]))
+        folder.append(
+            rows, SampleTable(bench.test.store.ids, coding.sample_bytes, stats[task])
+        )
         said.append(f"{rows[0].metric} {rows[0].value:.3f}")
-    bench.report.finish(f"{where}: {rows[0].bpp:.4g} bpp, {', '.join(said)}", time.monotonic() - began)
+    bench.report.finish(
+        f"{where}: {rows[0].bpp:.4g} bpp, {', '.join(said)}", time.monotonic() - began
+    )
     return []
 
 
 def _code(bench: Bench, job: Job, path: Path) -> Coding:
     """Code the test set into a file; the batches decoded from it are made as they are asked for."""
     store = bench.test.store
-    batches = [range(i, min(i + EVAL_BATCH, len(store))) for i in range(0, len(store), EVAL_BATCH)]
+    batches = [
+        range(i, min(i + EVAL_BATCH, len(store)))
+        for i in range(0, len(store), EVAL_BATCH)
+    ]
     if job.kind == CEILING:
         n_bytes = rate.uncoded_bytes(store.n_points, 32)
         each = n_bytes // len(store)
-        return Coding(n_bytes, [each] * len(store), None, "", None, (store.batch(b) for b in batches))
+        return Coding(
+            n_bytes,
+            [each] * len(store),
+            None,
+            "",
+            None,
+            (store.batch(b) for b in batches),
+        )
     if job.kind == FLOOR:
         mean = {n: s.mean.view(1, -1, 1, 1) for n, s in bench.stats.items()}
         shapes = store.shapes
-        flat = ({n: m.expand(len(b), -1, *shapes[n]) for n, m in mean.items()} for b in batches)
+        flat = (
+            {n: m.expand(len(b), -1, *shapes[n]) for n, m in mean.items()}
+            for b in batches
+        )
         return Coding(0, [0] * len(store), None, "", None, flat)
     checkpoint = bench.codec(job.point, job.fitted_to)
-    with bench.report.part(f"{bench.encoder.name}: {job.point.label}, coding") as advance:
+    with bench.report.part(
+        f"{bench.encoder.name}: {job.point.label}, coding"
+    ) as advance:
         sizes, bits, encode_ms, sha256 = encode(bench, checkpoint, path, advance)
     decode_ms: list[float] = []
     decoded = decode(checkpoint, path, decode_ms)
-    return Coding(path.stat().st_size, sizes, bits, sha256, encode_ms, decoded, decode_ms)
+    return Coding(
+        path.stat().st_size, sizes, bits, sha256, encode_ms, decoded, decode_ms
+    )
 
 
 def encode(
@@ -212,7 +270,9 @@ def encode(
     return sizes, bits, float(np.median(times[1:] or times)), loaded.sha256
 
 
-def decode(checkpoint: Path, path: Path, times_ms: list[float]) -> Iterator[dict[str, Tensor]]:
+def decode(
+    checkpoint: Path, path: Path, times_ms: list[float]
+) -> Iterator[dict[str, Tensor]]:
     """Batches of features from a file and a checkpoint alone, by a codec of their own."""
     loaded, waiting = _checkpoint.load(checkpoint), list[Features]()
     reader = bitstream.Reader(path)
@@ -224,42 +284,88 @@ def decode(checkpoint: Path, path: Path, times_ms: list[float]) -> Iterator[dict
         record.verify(decoded)
         waiting.append(decoded.features)
         if len(waiting) == EVAL_BATCH or number == len(reader):
-            yield {name: torch.cat([f.maps[name] for f in waiting]) for name in waiting[0].maps}
+            yield {
+                name: torch.cat([f.maps[name] for f in waiting])
+                for name in waiting[0].maps
+            }
             waiting.clear()
 
 
-def _evaluate(
-    bench: Bench, models: Mapping[str, tuple[Task, fit.TaskModel]], batches: Iterator[dict[str, Tensor]]
+def evaluate(
+    bench: Bench,
+    models: Mapping[str, tuple[Task, fit.TaskModel]],
+    batches: Iterator[dict[str, Tensor]],
 ) -> tuple[dict[str, np.ndarray], float]:
     """Statistics [N, S] of each task on decoded features, and their mean squared error."""
-    store, found, error, at = bench.test.store, {t: list[np.ndarray]() for t in models}, 0.0, 0
+    store, found, error, at = (
+        bench.test.store,
+        {t: list[np.ndarray]() for t in models},
+        0.0,
+        0,
+    )
     with torch.inference_mode():
         for maps in batches:
             places = range(at, at + len(next(iter(maps.values()))))
             at = places.stop
-            error += float(fit.normalized_mse(store.batch(places), maps, bench.stats)) * len(places)
+            error += float(
+                fit.normalized_mse(store.batch(places), maps, bench.stats)
+            ) * len(places)
             for name, (task, model) in models.items():
                 batch = task.collate(bench.targets("test", name)(places))
                 found[name].append(task.statistics(model.head, model(maps), batch))
     if at != len(store):
-        raise FcbenchError(f"decoded {at} samples of {len(store)}: the stream is not of this data set")
+        raise FcbenchError(
+            f"decoded {at} samples of {len(store)}: the stream is not of this data set"
+        )
     return {name: np.concatenate(rows) for name, rows in found.items()}, error / at
 
 
 # ---------------------------------------------------------------------------------------------- rows
 def _rows(
-    bench: Bench, job: Job, name: str, coding: Coding | None, stats: np.ndarray | None, mse: float | None, status: str
+    bench: Bench,
+    job: Job,
+    name: str,
+    coding: Coding | None,
+    stats: np.ndarray | None,
+    mse: float | None,
+    status: str,
 ) -> list[RatePoint]:
     """Rows of a point, one a metric; of a failed one, one row with the reason."""
     if coding is None or stats is None:
-        return [_row(bench, job, name, MetricSpec("", True), None, (None, None), None, None, status, primary=True)]
+        return [
+            _row(
+                bench,
+                job,
+                name,
+                MetricSpec("", True),
+                None,
+                (None, None),
+                None,
+                None,
+                status,
+                primary=True,
+            )
+        ]
     task = bench.task_model(name)[0]
     values = task.values(stats.sum(0))
     out = []
     for i, metric in enumerate(task.metrics):
         resampled = curves.bootstrap(stats, lambda sums, m=metric.name: task.values(sums)[m])  # type: ignore[misc]
         value = float(values[metric.name])
-        out.append(_row(bench, job, name, metric, value, resampled, coding, mse, status, primary=i == 0))
+        out.append(
+            _row(
+                bench,
+                job,
+                name,
+                metric,
+                value,
+                resampled,
+                coding,
+                mse,
+                status,
+                primary=i == 0,
+            )
+        )
     return out
 
 
@@ -283,7 +389,13 @@ def _row(
     if n_bytes is not None and bits is not None:
         alarm = rate.rate_alarm(n_bytes, bits, len(store))
         if alarm and primary:
-            log.warning("%s %s: coded %d B, estimated %.0f B", encoder.name, job.point.label, n_bytes, bits / 8)
+            log.warning(
+                "%s %s: coded %d B, estimated %.0f B",
+                encoder.name,
+                job.point.label,
+                n_bytes,
+                bits / 8,
+            )
     return RatePoint(
         schema=results.SCHEMA,
         point=key(bench, job, task),
@@ -310,7 +422,9 @@ def _row(
         n_bytes=n_bytes,
         bpp=None if n_bytes is None else rate.bpp(n_bytes, store.n_px),
         bpfp=None if n_bytes is None else rate.bpfp(n_bytes, store.n_points),
-        bytes_per_sample=None if n_bytes is None else rate.bytes_per_sample(n_bytes, len(store)),
+        bytes_per_sample=(
+            None if n_bytes is None else rate.bytes_per_sample(n_bytes, len(store))
+        ),
         bpp_estimated=None if bits is None else rate.bpp_estimated(bits, store.n_px),
         rate_alarm=alarm,
         metric=metric.name,
@@ -321,7 +435,9 @@ def _row(
         primary=primary,
         feature_mse=mse,
         encode_ms=coding.encode_ms if coding else None,
-        decode_ms=float(np.median(coding.decode_ms)) if coding and coding.decode_ms else None,
+        decode_ms=(
+            float(np.median(coding.decode_ms)) if coding and coding.decode_ms else None
+        ),
         checkpoint_sha256=coding.checkpoint_sha256 if coding else "",
         versions=json.dumps(results.versions()),
         device=str(bench.device),
@@ -335,11 +451,19 @@ def commit() -> str:
     """Git commit of the package's checkout, with ``-dirty`` where files differ; empty outside a checkout."""
 
     def git(*args: str) -> str:
-        done = subprocess.run(["git", "-C", str(Path(__file__).parent), *args], capture_output=True, text=True)
+        done = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), *args],
+            capture_output=True,
+            text=True,
+        )
         return done.stdout.strip() if done.returncode == 0 else ""
 
     try:
         head = git("rev-parse", "--short=12", "HEAD")
-        return head + ("-dirty" if head and git("status", "--porcelain", "--untracked-files=no") else "")
+        return head + (
+            "-dirty"
+            if head and git("status", "--porcelain", "--untracked-files=no")
+            else ""
+        )
     except OSError:  # no git on this machine
         return ""

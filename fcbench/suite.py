@@ -51,7 +51,9 @@ class Suite:
     neck: str = "neck_2L"
     head: Literal["trained"] = "trained"
     objective: Literal["mse", "task"] = "mse"
-    params: Mapping[str, tuple[Mapping[str, float | int | str], ...]] = field(default_factory=dict)
+    params: Mapping[str, tuple[Mapping[str, float | int | str], ...]] = field(
+        default_factory=dict
+    )
     seeds: tuple[int, ...] = (0,)
     n_train: int | None = None
     n_test: int | None = None
@@ -68,17 +70,27 @@ class Suite:
             ("task", self.tasks),
         ):
             if not given:
-                raise FcbenchError(f"a run needs at least one {kind}: `fcbench list {kind}s` names them")
+                raise FcbenchError(
+                    f"a run needs at least one {kind}: `fcbench list {kind}s` names them"
+                )
             for name in given:
                 if name not in registry.names(kind):
-                    raise FcbenchError(registry.unknown(kind, name, registry.names(kind)))
-        for kind, values in (("encoder", self.encoders), ("codec", self.codecs), ("task", self.tasks)):
+                    raise FcbenchError(
+                        registry.unknown(kind, name, registry.names(kind))
+                    )
+        for kind, values in (
+            ("encoder", self.encoders),
+            ("codec", self.codecs),
+            ("task", self.tasks),
+        ):
             if len(set(values)) < len(values):
                 raise FcbenchError(f"{kind}s {', '.join(values)}: one is named twice")
         carried = registry.get("dataset", self.dataset).tasks
         for task in self.tasks:
             if task not in carried:
-                raise FcbenchError(f"data set {self.dataset!r} carries no {task}; it has {', '.join(carried)}")
+                raise FcbenchError(
+                    f"data set {self.dataset!r} carries no {task}; it has {', '.join(carried)}"
+                )
 
     def described(self) -> dict[str, Any]:
         """Plain JSON data. The data root is left out: it is a path of one machine."""
@@ -94,8 +106,12 @@ QUICK = Budget(task_steps=100, codec_steps=60, task_batch=48, codec_batch=48)
 def load(path: Path) -> Suite:
     """The ``SUITE`` of a Python file. Raises `FcbenchError` where there is none."""
     if not path.is_file():
-        raise FcbenchError(f"suite {path} not found: give a Python file that sets SUITE = Suite(...)")
+        raise FcbenchError(
+            f"suite {path} not found: give a Python file that sets SUITE = Suite(...)"
+        )
     found = runpy.run_path(str(path)).get("SUITE")
     if not isinstance(found, Suite):
-        raise FcbenchError(f"{path} sets no SUITE: it must hold SUITE = fcbench.suite.Suite(...)")
+        raise FcbenchError(
+            f"{path} sets no SUITE: it must hold SUITE = fcbench.suite.Suite(...)"
+        )
     return found

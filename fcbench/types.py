@@ -48,8 +48,8 @@ class Pose:
 class Sample:
     """One image and what is known of it.
 
-    ``targets`` by task: ``segmentation`` uint8 [H, W] class index or `VOID`; ``depth`` float32 [H, W] metres,
-    0 where invalid; ``pose`` `Pose`; ``captioning`` tuple of reference captions; ``classification`` int.
+    ``targets`` by task, maps as arrays or tensors: ``segmentation`` uint8 [H, W] class index or `VOID`; ``depth``
+    float32 [H, W] metres, 0 where invalid; ``pose`` `Pose`; ``captioning`` tuple of reference captions; ``classification`` int.
     """
 
     id: str
@@ -92,6 +92,9 @@ class Dataset(Protocol):
     revision: str  # hash of what determines the samples (generator version, file list)
     tasks: tuple[str, ...]
     meta: DatasetMeta
+    image_size_px: (
+        tuple[int, int] | None
+    )  # every image is resized to it; None keeps each image's own
 
     def __len__(self) -> int: ...
 
@@ -156,7 +159,9 @@ class Encoder(Protocol):
     specs: Mapping[str, FeatureSpec]  # fine to coarse
     default_split: str
     weights: WeightsInfo
-    module: nn.Module  # all its parameters, for the proof that it is frozen and for counting
+    module: (
+        nn.Module
+    )  # all its parameters, for the proof that it is frozen and for counting
 
     def __call__(self, images: Tensor, splits: Sequence[str]) -> Features:
         """Features of uint8 images [B, 3, H, W] at the split points asked for (normalization is its own affair)."""
@@ -229,7 +234,10 @@ class OperatingPoint:
     @property
     def label(self) -> str:
         """``hyperprior(lmbda=0.01)``."""
-        inside = ", ".join(f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in self.params.items())
+        inside = ", ".join(
+            f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}"
+            for k, v in self.params.items()
+        )
         return f"{self.codec}({inside})" if inside else self.codec
 
 
@@ -260,7 +268,9 @@ class CodecPlugin(Protocol):
     summary: str
     trained: bool
 
-    def sweep(self, objective: Literal["mse", "task"]) -> list[dict[str, float | int | str]]:
+    def sweep(
+        self, objective: Literal["mse", "task"]
+    ) -> list[dict[str, float | int | str]]:
         """Default operating points, low rate to high."""
 
     def build(
@@ -278,7 +288,12 @@ class NeckPlugin(Protocol):
 
     summary: str
 
-    def build(self, specs: Sequence[FeatureSpec], shapes: Mapping[str, tuple[int, int]], width: int) -> nn.Module:
+    def build(
+        self,
+        specs: Sequence[FeatureSpec],
+        shapes: Mapping[str, tuple[int, int]],
+        width: int,
+    ) -> nn.Module:
         """A module from maps (dict of [B, C, h, w], coarser maps resized to the finest) to [B, D, h, w]."""
 
 
@@ -302,7 +317,9 @@ class Task(Protocol):
     metrics: tuple[MetricSpec, ...]  # the primary one first
     n_statistics: int  # S
 
-    def head(self, width: int, grid: tuple[int, int], image_px: tuple[int, int]) -> nn.Module:
+    def head(
+        self, width: int, grid: tuple[int, int], image_px: tuple[int, int]
+    ) -> nn.Module:
         """A new head: [B, D, h, w] to outputs that `loss` and `statistics` understand."""
 
     def collate(self, targets: Sequence[Mapping[str, Any]]) -> Any:
@@ -359,14 +376,18 @@ class RatePoint:
     bpfp: float | None
     bytes_per_sample: float | None
     bpp_estimated: float | None
-    rate_alarm: bool | None  # coded and estimated differ by more than 3 percent + 16 B a sample
+    rate_alarm: (
+        bool | None
+    )  # coded and estimated differ by more than 3 percent + 16 B a sample
     metric: str
     value: float | None
     ci_low: float | None
     ci_high: float | None
     higher_is_better: bool
     primary: bool
-    feature_mse: float | None  # of features divided by their training standard deviation
+    feature_mse: (
+        float | None
+    )  # of features divided by their training standard deviation
     encode_ms: float | None  # median a sample
     decode_ms: float | None
     checkpoint_sha256: str
@@ -374,5 +395,3 @@ class RatePoint:
     device: str
     commit: str
     utc: str
-
-

@@ -29,7 +29,10 @@ class Scenes:
 
 
 def _render_chunk(start: int) -> tuple[int, dict[str, np.ndarray]]:
-    scenes = [_scene.render(_scene.sample_scene("embedded", i), SIZE_PX, SIZE_PX) for i in range(start, start + CHUNK)]
+    scenes = [
+        _scene.render(_scene.sample_scene("embedded", i), SIZE_PX, SIZE_PX)
+        for i in range(start, start + CHUNK)
+    ]
     table = [[value for value, _ in _scene.attributes(s).values()] for s in scenes]
     return start, {
         "images": np.stack([s.image for s in scenes]),
@@ -47,18 +50,30 @@ def load(folder: Path, n: int) -> Scenes:
         "attributes": (len(kinds),),
     }  # fmt: skip
     done = folder / "done.json"
-    if not done.exists() or json.loads(done.read_text()) != {"n": n, "version": _scene.VERSION}:
+    if not done.exists() or json.loads(done.read_text()) != {
+        "n": n,
+        "version": _scene.VERSION,
+    }:
         folder.mkdir(parents=True, exist_ok=True)
         out = {
             k: np.lib.format.open_memmap(
-                folder / f"{k}.npy", "w+", np.int8 if k == "attributes" else np.uint8, (n, *shape)
+                folder / f"{k}.npy",
+                "w+",
+                np.int8 if k == "attributes" else np.uint8,
+                (n, *shape),
             )
             for k, shape in shapes.items()
         }
         with ProcessPoolExecutor() as pool:
-            for start, arrays in track(pool.map(_render_chunk, range(0, n, CHUNK)), "rendering", total=n // CHUNK):
+            for start, arrays in track(
+                pool.map(_render_chunk, range(0, n, CHUNK)),
+                "rendering",
+                total=n // CHUNK,
+            ):
                 for k, a in arrays.items():
                     out[k][start : start + CHUNK] = a
         done.write_text(json.dumps({"n": n, "version": _scene.VERSION}))
     maps = {k: np.load(folder / f"{k}.npy", mmap_mode="r") for k in shapes}
-    return Scenes(**maps, names=tuple(kinds), sizes=tuple(size for _, size in kinds.values()))
+    return Scenes(
+        **maps, names=tuple(kinds), sizes=tuple(size for _, size in kinds.values())
+    )

@@ -53,8 +53,12 @@ class MaskedAutoencoder(nn.Module):
         self.fuse = Fuse()
         self.mask_token = nn.Parameter(torch.zeros(1, 1, 1, D))
         self.positions = nn.Parameter(torch.randn(1, GRID * GRID, D) * 0.02)
-        layer = nn.TransformerEncoderLayer(D, 4, 4 * D, 0.0, "gelu", batch_first=True, norm_first=True)
-        self.decoder = nn.TransformerEncoder(layer, 2, nn.LayerNorm(D), enable_nested_tensor=False)
+        layer = nn.TransformerEncoderLayer(
+            D, 4, 4 * D, 0.0, "gelu", batch_first=True, norm_first=True
+        )
+        self.decoder = nn.TransformerEncoder(
+            layer, 2, nn.LayerNorm(D), enable_nested_tensor=False
+        )
         self.predict = nn.Linear(D, 16 * 16 * 3)
 
     def encode_units(self, x: Tensor, keep: Tensor) -> Tensor:
@@ -63,20 +67,36 @@ class MaskedAutoencoder(nn.Module):
         tokens = self.trunk.patch_embed(x)
         tokens = tokens + self.trunk._get_pos_embed(tokens.shape[1:3])
         side = tokens.shape[1] // UNITS
-        units = tokens.view(b, UNITS, side, UNITS, side, -1).transpose(2, 3).reshape(b, UNITS**2, side, side, -1)
-        t = units[torch.arange(b)[:, None], keep].flatten(0, 1)  # [B V, 8, 8, C]: each unit one window
+        units = (
+            tokens.view(b, UNITS, side, UNITS, side, -1)
+            .transpose(2, 3)
+            .reshape(b, UNITS**2, side, side, -1)
+        )
+        t = units[torch.arange(b)[:, None], keep].flatten(
+            0, 1
+        )  # [B V, 8, 8, C]: each unit one window
         stage3 = t
         for i, block in enumerate(self.trunk.blocks):
-            if block.window_size == 0:  # the whole image: all units of a sample stacked along the height
+            if (
+                block.window_size == 0
+            ):  # the whole image: all units of a sample stacked along the height
                 c = t.shape[-1]
-                t = block(t.view(b, v * t.shape[1], t.shape[2], c)).view(b * v, t.shape[1], t.shape[2], c)
+                t = block(t.view(b, v * t.shape[1], t.shape[2], c)).view(
+                    b * v, t.shape[1], t.shape[2], c
+                )
             else:
                 t = block(t)
             if i == sum(STAGES[:3]) - 1:
                 stage3 = t
-        return self.fuse(stage3.permute(0, 3, 1, 2), t.permute(0, 3, 1, 2)).flatten(2).mT.reshape(b, v, 4, D)
+        return (
+            self.fuse(stage3.permute(0, 3, 1, 2), t.permute(0, 3, 1, 2))
+            .flatten(2)
+            .mT.reshape(b, v, 4, D)
+        )
 
-    def loss(self, scenes: Scenes, indices: np.ndarray, rng: np.random.Generator) -> Tensor:
+    def loss(
+        self, scenes: Scenes, indices: np.ndarray, rng: np.random.Generator
+    ) -> Tensor:
         x = images(scenes, indices)
         b = len(x)
         order = torch.from_numpy(rng.random((b, UNITS**2)).argsort(1))
@@ -84,44 +104,51 @@ class MaskedAutoencoder(nn.Module):
         seen = self.encode_units(x, keep)
         full = self.mask_token.expand(b, UNITS**2, 4, D).clone()
         full[torch.arange(b)[:, None], keep] = seen
-        grid = full.view(b, UNITS, UNITS, 2, 2, D).transpose(2, 3).reshape(b, GRID * GRID, D)
+        grid = (
+            full.view(b, UNITS, UNITS, 2, 2, D)
+            .transpose(2, 3)
+            .reshape(b, GRID * GRID, D)
+        )
         out = self.predict(self.decoder(grid + self.positions))
         target = F.unfold(x, 16, stride=16).mT
-        target = (target - target.mean(-1, keepdim=True)) / (target.var(-1, keepdim=True) + 1e-4).sqrt()
+        target = (target - target.mean(-1, keepdim=True)) / (
+            target.var(-1, keepdim=True) + 1e-4
+        ).sqrt()
         hidden = torch.ones(b, UNITS**2).scatter(1, keep, 0.0)
-        hidden = hidden.view(b, UNITS, 1, UNITS, 1).expand(-1, -1, 2, -1, 2).reshape(b, -1)
+        hidden = (
+            hidden.view(b, UNITS, 1, UNITS, 1).expand(-1, -1, 2, -1, 2).reshape(b, -1)
+        )
         return ((out - target).square().mean(-1) * hidden).sum() / hidden.sum()
 
 
 class Attributes(nn.Module):
-    """One learned query an attribute, attending to the fused tokens."""
+    """Every token votes for every value of every attribute; votes are pooled by log-sum-exp over the image."""
 
     def __init__(self, sizes: tuple[int, ...]) -> None:
         super().__init__()
-        self.sizes = sizes
         self.trunk = build_trunk()
         self.fuse = Fuse()
-        self.norm = nn.LayerNorm(D)
-        self.queries = nn.Parameter(torch.randn(1, len(sizes), D) * 0.5)
-        self.attend = nn.MultiheadAttention(D, 4, batch_first=True)
-        self.mlp = nn.Sequential(nn.LayerNorm(D), nn.Linear(D, 2 * D), nn.GELU(), nn.Linear(2 * D, D))
-        self.out_norm = nn.LayerNorm(D)
-        self.classify = nn.Parameter(torch.randn(len(sizes), D, max(sizes)) * 0.02)
+        self.vote = nn.Sequential(
+            nn.LayerNorm(D),
+            nn.Linear(D, 2 * D),
+            nn.GELU(),
+            nn.Linear(2 * D, len(sizes) * max(sizes)),
+        )
         valid = torch.arange(max(sizes))[None] < torch.tensor(sizes)[:, None]
-        self.register_buffer("bias", torch.where(valid, 0.0, -1e4))
+        self.register_buffer("valid", torch.where(valid, 0.0, -1e4))
 
     def logits(self, x: Tensor) -> Tensor:
         """[B, A, K] of images [B, 3, H, W]."""
         maps = self.trunk(x)
-        tokens = self.norm(self.fuse(maps[2], maps[3]).flatten(2).mT)
-        q = self.queries.expand(len(x), -1, -1)
-        q = q + self.attend(q, tokens, tokens, need_weights=False)[0]
-        q = q + self.mlp(q)
-        return torch.einsum("bad,adk->bak", self.out_norm(q), self.classify) + self.bias
+        votes = self.vote(self.fuse(maps[2], maps[3]).flatten(2).mT)
+        return votes.logsumexp(1).view(len(x), *self.valid.shape) + self.valid
 
-    def loss(self, scenes: Scenes, indices: np.ndarray, rng: np.random.Generator) -> Tensor:
+    def loss(
+        self, scenes: Scenes, indices: np.ndarray, rng: np.random.Generator
+    ) -> Tensor:
         target = torch.from_numpy(scenes.attributes[indices].astype(np.int64))
-        return F.cross_entropy(self.logits(images(scenes, indices)).flatten(0, 1), target.flatten())
+        logits = self.logits(images(scenes, indices))
+        return F.cross_entropy(logits.flatten(0, 1), target.flatten())
 
 
 class Promptable(nn.Module):
@@ -133,15 +160,21 @@ class Promptable(nn.Module):
         self.trunk = build_trunk()
         self.fuse = Fuse()
         self.squeeze = nn.Conv2d(D, dim, 1)
-        self.fine = nn.ModuleList((nn.Conv2d(32, dim // 8, 1), nn.Conv2d(64, dim // 4, 1)))
+        self.fine = nn.ModuleList(
+            (nn.Conv2d(32, dim // 8, 1), nn.Conv2d(64, dim // 4, 1))
+        )
         self.prompt = PromptEncoder(dim, (GRID, GRID), (SIZE_PX, SIZE_PX), 16)
         self.decoder = MaskDecoder(
             transformer_dim=dim,
-            transformer=TwoWayTransformer(depth=2, embedding_dim=dim, num_heads=4, mlp_dim=256),
+            transformer=TwoWayTransformer(
+                depth=2, embedding_dim=dim, num_heads=4, mlp_dim=256
+            ),
             use_high_res_features=True,
         )
 
-    def loss(self, scenes: Scenes, indices: np.ndarray, rng: np.random.Generator) -> Tensor:
+    def loss(
+        self, scenes: Scenes, indices: np.ndarray, rng: np.random.Generator
+    ) -> Tensor:
         points, boxes, use_box, target = self._prompts(scenes, indices, rng)
         maps = self.trunk(images(scenes, indices))
         p = self.prompts
@@ -182,7 +215,9 @@ class Promptable(nn.Module):
         each = focal + 1 - (2 * both + 1) / (total + 1)
         hard = (masks > 0).float()
         real = (hard * t).sum((2, 3)) / ((hard + t).clamp(max=1).sum((2, 3)) + 1e-6)
-        return (each.min(1).values + 0.1 * each.mean(1) + (iou - real).square().mean(1)).mean()
+        return (
+            each.min(1).values + 0.1 * each.mean(1) + (iou - real).square().mean(1)
+        ).mean()
 
     def _prompts(
         self, scenes: Scenes, indices: np.ndarray, rng: np.random.Generator
@@ -194,12 +229,17 @@ class Promptable(nn.Module):
             for _ in range(self.prompts):
                 labels = (instances if rng.random() < 0.5 else parts)[i]
                 values = np.unique(labels)
-                mask = labels == values[rng.integers(1 if len(values) > 1 else 0, len(values))]
+                mask = (
+                    labels
+                    == values[rng.integers(1 if len(values) > 1 else 0, len(values))]
+                )
                 ys, xs = np.nonzero(mask)
                 k = rng.integers(len(ys))
                 points.append((xs[k] + 0.5, ys[k] + 0.5))
                 boxes.append((xs.min(), ys.min(), xs.max() + 1, ys.max() + 1))
-                targets.append(mask.reshape(SIZE_PX // 4, 4, SIZE_PX // 4, 4).mean((1, 3)))
+                targets.append(
+                    mask.reshape(SIZE_PX // 4, 4, SIZE_PX // 4, 4).mean((1, 3))
+                )
         use_box = rng.random(len(points)) < 0.25
         return (
             torch.tensor(np.array(points), dtype=torch.float32)[:, None],

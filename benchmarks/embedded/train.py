@@ -1,8 +1,8 @@
 """Train an embedded encoder, stage by stage; resumable at every checkpoint.
 
-    python -m benchmarks.embedded.train mae --work DIR
-    python -m benchmarks.embedded.train attributes --work DIR     # needs mae; writes hiera_nano.safetensors
-    python -m benchmarks.embedded.train promptable --work DIR     # needs mae; writes sam2_nano.safetensors
+python -m benchmarks.embedded.train mae --work DIR
+python -m benchmarks.embedded.train attributes --work DIR     # needs mae; writes hiera_nano.safetensors
+python -m benchmarks.embedded.train promptable --work DIR     # needs mae; writes sam2_nano.safetensors
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ NAMES = {"attributes": "hiera_nano", "promptable": "sam2_nano"}
 def schedule(step: int, steps: int, peak: float) -> float:
     """Linear warm-up over 3 percent of the steps, cosine to zero."""
     warm = max(1, steps * 3 // 100)
-    return peak * min(step / warm, 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps))))
+    return peak * min(
+        step / warm, 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
+    )
 
 
 def save_atomic(state: dict, path: Path) -> None:
@@ -50,7 +52,12 @@ def export(model: nn.Module, stage: str, facts: dict[str, object]) -> Path:
 
 @click.command(help=__doc__)
 @click.argument("stage", type=click.Choice(["mae", "attributes", "promptable"]))
-@click.option("--work", type=click.Path(path_type=Path), required=True, help="Folder of the scenes and checkpoints.")
+@click.option(
+    "--work",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder of the scenes and checkpoints.",
+)
 @click.option("--scenes", "n_scenes", default=24000, show_default=True)
 @click.option("--steps", default=2000, show_default=True)
 @click.option("--batch", default=64, show_default=True)
@@ -58,7 +65,14 @@ def export(model: nn.Module, stage: str, facts: dict[str, object]) -> Path:
 @click.option("--seed", default=0, show_default=True)
 @click.option("--threads", default=0, help="CPU threads; 0 for all.")
 def main(
-    stage: str, work: Path, n_scenes: int, steps: int, batch: int, rate: float, seed: int, threads: int
+    stage: str,
+    work: Path,
+    n_scenes: int,
+    steps: int,
+    batch: int,
+    rate: float,
+    seed: int,
+    threads: int,
 ) -> None:
     if threads:
         torch.set_num_threads(threads)
@@ -68,12 +82,22 @@ def main(
     if stage == "mae":
         model = stages.MaskedAutoencoder()
     else:
-        model = stages.Attributes(scenes.sizes) if stage == "attributes" else stages.Promptable()
+        model = (
+            stages.Attributes(scenes.sizes)
+            if stage == "attributes"
+            else stages.Promptable()
+        )
         start = torch.load(work / "mae.pt", weights_only=True)["model"]
         for part in ("trunk", "fuse"):
-            kept = {k[len(part) + 1 :]: v for k, v in start.items() if k.startswith(part + ".")}
+            kept = {
+                k[len(part) + 1 :]: v
+                for k, v in start.items()
+                if k.startswith(part + ".")
+            }
             getattr(model, part).load_state_dict(kept)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.05, betas=(0.9, 0.95))
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=rate, weight_decay=0.05, betas=(0.9, 0.95)
+    )
     path, step, seconds = work / f"{stage}.pt", 0, 0.0
     if path.exists():
         state = torch.load(path, weights_only=True)
@@ -95,9 +119,18 @@ def main(
         step += 1
         if step % 100 == 0 or step == steps:
             took = seconds + time.monotonic() - began
-            print(f"{stage} {step}/{steps} loss {np.mean(losses[-100:]):.4f} {took:.0f} s", flush=True)
+            print(
+                f"{stage} {step}/{steps} loss {np.mean(losses[-100:]):.4f} {took:.0f} s",
+                flush=True,
+            )
             save_atomic(
-                {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "seconds": took}, path
+                {
+                    "model": model.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "step": step,
+                    "seconds": took,
+                },
+                path,
             )
     if stage in NAMES:
         took = torch.load(path, weights_only=True)["seconds"]

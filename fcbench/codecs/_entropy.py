@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import constriction
@@ -54,45 +54,83 @@ def exact_model(frequencies: np.ndarray) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """Which table codes which symbol.
+    """Which table codes which symbol: K tables that code any, in ascending order.
 
     Attributes:
-        counts: [T] symbols coded by each table.
-        order: [n] positions of the symbols sorted by table, stable; None where they already are,
-            and all counts are the same.
+        used: [K] tables; ``tables`` the same as a list.
+        counts: [K] symbols that each of them codes; ``sizes`` the same as a list.
+        starts: [K] places of each table's first symbol, in coding order.
+        order: positions sorted by table, stable: of symbols [n], or of pairs of neighbours [n / 2]; None where
+            symbols stand in coding order already, and all counts are the same.
     """
 
+    used: np.ndarray
+    tables: list[int]
     counts: np.ndarray
-    order: np.ndarray | None
+    sizes: list[int]
+    starts: np.ndarray
+    order: np.ndarray | None = None
+    pairs: bool = False
 
     @classmethod
+    @lru_cache(maxsize=64)
     def equal(cls, n_tables: int, n_each: int) -> Groups:
         """``n_each`` symbols a table, in the order of the tables (channel-major latents)."""
-        return cls(np.full(n_tables, n_each, dtype=np.int64), None)
+        used, counts = np.arange(n_tables), np.full(n_tables, n_each)
+        return cls(used, used.tolist(), counts, counts.tolist(), used * n_each)
 
     @classmethod
-    def by_index(cls, indexes: np.ndarray, n_tables: int) -> Groups:
-        """Symbols [n] coded by the tables ``indexes`` [n]. Small unsigned integers sort fastest."""
-        order = np.argsort(indexes, kind="stable")
-        return cls(np.bincount(indexes, minlength=n_tables), order)
+    def by_index(
+        cls, indexes: np.ndarray, n_tables: int, *, pairs: bool = False
+    ) -> Groups:
+        """Symbols coded by the tables ``indexes``: one a symbol [n] or, with ``pairs``, one every two [n / 2].
 
-    def runs(self, values: np.ndarray) -> Iterable[tuple[int, np.ndarray]]:
-        """(table, its run) of values [n] that are sorted by table; tables without symbols are left out."""
+        Small unsigned integers sort fastest, and pairs take half the time.
+        """
+        order = indexes.argsort(kind="stable")
+        firsts = np.arange(n_tables + 1, dtype=indexes.dtype)
+        bounds = indexes.take(order).searchsorted(firsts) << pairs
+        starts = bounds[:-1]
+        counts = bounds[1:] - starts
+        used = counts.nonzero()[0]
+        counts = counts[used]
+        return cls(
+            used, used.tolist(), counts, counts.tolist(), starts[used], order, pairs
+        )
+
+    def sorted(self, symbols: np.ndarray) -> np.ndarray:
+        """Symbols [n] int32 in coding order: [K, n / K] where counts are equal, else [n]."""
         if self.order is None:
-            return enumerate(
-                values.reshape(len(self.counts), -1)
-            )  # rows are cheaper than slices
-        used = np.flatnonzero(self.counts).tolist()
-        ends = self.counts.cumsum()[used].tolist()
-        return [
-            (t, values[a:b])
-            for t, a, b in zip(used, [0, *ends[:-1]], ends, strict=True)
-        ]
+            return symbols.reshape(len(self.counts), -1)
+        if self.pairs:
+            return symbols.view(np.int64).take(self.order).view(np.int32)
+        return symbols.take(self.order)
 
-    def sizes(self) -> list[tuple[int, int]]:
-        """(table, number of its symbols), tables without symbols left out."""
-        used = np.flatnonzero(self.counts)
-        return list(zip(used.tolist(), self.counts[used].tolist(), strict=True))
+    def unsorted(self, values: np.ndarray) -> np.ndarray:
+        """Inverse of `sorted`, [n]."""
+        if self.order is None:
+            return values.reshape(-1)
+        moved = values.view(np.int64) if self.pairs else values
+        out = np.empty_like(moved)
+        out[self.order] = moved
+        return out.view(np.int32)
+
+    def spread(self, of_table: np.ndarray) -> np.ndarray:
+        """A number of each table [T] in the shape of `sorted` symbols, or one that broadcasts to it."""
+        mine = of_table[self.used]
+        return mine[:, None] if self.order is None else mine.repeat(self.counts)
+
+    def below(self, values: np.ndarray, limit: np.ndarray) -> bool:
+        """Whether all values, in the shape of `sorted`, are below the limits [T] of their tables."""
+        largest = np.maximum.reduceat(values.reshape(-1), self.starts)
+        return bool((largest < limit[self.used]).all())
+
+    def runs(self, values: np.ndarray) -> Iterable[np.ndarray]:
+        """Each table's run of values in the shape of `sorted`."""
+        if self.order is None:
+            return values  # rows are cheaper than slices
+        starts = self.starts.tolist()
+        return [values[a:b] for a, b in zip(starts, [*starts[1:], len(values)])]
 
 
 class EntropyTables(nn.Module):
@@ -214,8 +252,10 @@ class TableCoder:
         ]
         self._offset = offset.astype(np.int32)
         # the last symbol of each row: the escape, where there is one
-        self._last = (length - 2).astype(np.uint32)
+        self._last = (length - 2).astype(np.int32)
         self._escape = escape
+        # what lies inside a table is below its limit; never negative, so that it compares as unsigned, too
+        self._limit = (self._last + (not escape)).astype(np.uint32)
 
     def encode(self, encoder: Any, symbols: np.ndarray, groups: Groups) -> None:
         """Append symbols [n] int32 to a constriction RangeEncoder.
@@ -227,28 +267,28 @@ class TableCoder:
             raise FcbenchError(
                 "no symbols to code: a sample needs at least one feature point"
             )
-        ordered = symbols if groups.order is None else symbols[groups.order]
-        values = ordered - np.repeat(self._offset, groups.counts)
-        last = np.repeat(self._last, groups.counts)
-        outside = (
-            values.view(np.uint32) >= last
-            if self._escape
-            else values.view(np.uint32) > last
-        )
-        distances = None
-        if outside.any():
-            if not self._escape:
-                raise FcbenchError(
-                    "a symbol lies outside its table, which has no escape"
-                )
-            _check_range(ordered[outside])  # what lies inside a table is in range
-            distances = _distance(values[outside], last[outside].astype(np.int64))
-            values[outside] = last[outside]
+        values = groups.sorted(symbols) - groups.spread(self._offset)
+        distances = self._take_outside(values, groups)
         encode, models = encoder.encode, self._models
-        for table, run in groups.runs(values):
+        for table, run in zip(groups.tables, groups.runs(values)):
             encode(run, models[table])
         if distances is not None:
             _encode_distances(encoder, distances)
+
+    def _take_outside(self, values: np.ndarray, groups: Groups) -> np.ndarray | None:
+        """Put the escape where table-relative values lie outside; returns their distances, None where none does."""
+        unsigned = values.view(np.uint32)  # what lies below a table is huge
+        if groups.below(unsigned, self._limit):
+            return None
+        if not self._escape:
+            raise FcbenchError("a symbol lies outside its table, which has no escape")
+        last = np.broadcast_to(groups.spread(self._last), values.shape)
+        outside = unsigned >= last
+        offset = np.broadcast_to(groups.spread(self._offset), values.shape)
+        _check_range(values[outside] + offset[outside])  # what lies inside is in range
+        distances = _distance(values[outside], last[outside].astype(np.int64))
+        values[outside] = last[outside]
+        return distances
 
     def decode(self, decoder: Any, groups: Groups) -> np.ndarray:
         """Take symbols [n] int32 from a constriction RangeDecoder.
@@ -256,25 +296,28 @@ class TableCoder:
         Raises:
             FcbenchError: the string is damaged (where that can be seen).
         """
+        decode, models = decoder.decode, self._models
+        plan = zip(groups.tables, groups.sizes)
         try:
-            decode, models = decoder.decode, self._models
-            found = [decode(models[table], n) for table, n in groups.sizes()]
+            values = np.concatenate([decode(models[table], n) for table, n in plan])
         except AssertionError as error:
             raise FcbenchError(f"entropy-coded string is damaged: {error}") from None
-        values: np.ndarray = np.concatenate(found)
-        if self._escape:
-            outside = values.view(np.uint32) == np.repeat(self._last, groups.counts)
-            if outside.any():
-                last = values[outside].astype(np.int64)
-                beyond = _decode_distances(decoder, last)
-                _check_range(beyond + np.repeat(self._offset, groups.counts)[outside])
-                values[outside] = beyond
-        values += np.repeat(self._offset, groups.counts)
         if groups.order is None:
-            return values
-        symbols = np.empty_like(values)
-        symbols[groups.order] = values
-        return symbols
+            values = values.reshape(len(groups.counts), -1)
+        if self._escape:
+            self._put_outside(decoder, values, groups)
+        values += groups.spread(self._offset)
+        return groups.unsorted(values)
+
+    def _put_outside(self, decoder: Any, values: np.ndarray, groups: Groups) -> None:
+        """Replace escapes among decoded table-relative values by what their distances say."""
+        if groups.below(values.view(np.uint32), self._limit):
+            return
+        outside = values == groups.spread(self._last)
+        offset = np.broadcast_to(groups.spread(self._offset), values.shape)
+        beyond = _decode_distances(decoder, values[outside].astype(np.int64))
+        _check_range(beyond + offset[outside])
+        values[outside] = beyond
 
 
 def _check_range(symbols: np.ndarray) -> None:

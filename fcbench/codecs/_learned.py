@@ -163,7 +163,8 @@ class LearnedCodec(CodecBase):
                 string.put(coder.tables(stage), symbols, plan.groups)
                 if stage + 1 < len(self.stages):
                     done.append(plan.latents(symbols))
-            ends.append(string.n_bits)
+            if stage + 1 < len(self.stages):
+                ends.append(string.n_bits)
         return Bitstream(
             _split(string.finish(), self.stages, ends), string.n_symbols, string.check
         )
@@ -199,12 +200,8 @@ def _symbols(latents: Tensor, means: Tensor | None) -> np.ndarray:
 def _split(
     payload: bytes, stages: tuple[str, ...], ends: list[float]
 ) -> dict[str, bytes]:
-    """Parts of the string by stage: it is one code word, cut at the byte where a stage's information ends."""
-    cuts = [
-        0,
-        *(min(len(payload), round(bits / 8)) for bits in ends[:-1]),
-        len(payload),
-    ]
+    """Parts of the string by stage: it is one code word, cut at the byte where each stage but the last ends [bit]."""
+    cuts = [0, *(min(len(payload), round(bits / 8)) for bits in ends), len(payload)]
     return {
         name: payload[a:b]
         for name, a, b in zip(stages, cuts[:-1], cuts[1:], strict=True)

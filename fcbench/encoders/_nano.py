@@ -36,7 +36,9 @@ def build_trunk() -> Hiera:
 
     Stage 3 attends to the whole image, the others within a mask unit; blocks that pool lag by a stage (Hiera).
     """
-    first_global = STAGES[0] + STAGES[1] + 1  # the block that pools into stage 3 sees stage 2's windows
+    first_global = (
+        STAGES[0] + STAGES[1] + 1
+    )  # the block that pools into stage 3 sees stage 2's windows
     return Hiera(
         embed_dim=EMBED_DIM,
         num_heads=1,
@@ -53,7 +55,9 @@ class NanoEncoder:
     specs: Mapping[str, FeatureSpec] = SPECS
     default_split = "stage3"
 
-    def __init__(self, name: str, module: Hiera, weights: WeightsInfo, device: torch.device) -> None:
+    def __init__(
+        self, name: str, module: Hiera, weights: WeightsInfo, device: torch.device
+    ) -> None:
         self.name, self.weights, self.device = name, weights, device
         self.module = _weights.freeze(module).to(device)
         self._mean = torch.tensor(MEAN, device=device).view(3, 1, 1)
@@ -63,7 +67,9 @@ class NanoEncoder:
         """Features of uint8 images [B, 3, H, W]; sizes that 32 does not divide are padded, the maps cropped."""
         for split in splits:
             if split not in SPECS:
-                raise FcbenchError(registry.unknown(f"split point of {self.name}", split, SPECS))
+                raise FcbenchError(
+                    registry.unknown(f"split point of {self.name}", split, SPECS)
+                )
         height, width = images.shape[-2:]
         x = (images.to(self.device).float() / 255 - self._mean) / self._std
         x = F.pad(x, (0, -width % UNIT_PX, 0, -height % UNIT_PX), mode="replicate")
@@ -72,7 +78,9 @@ class NanoEncoder:
         maps = {}
         for name in (n for n in SPECS if n in splits):
             stride = SPECS[name].stride_px
-            maps[name] = outputs[name][..., : -(-height // stride), : -(-width // stride)].contiguous()
+            maps[name] = outputs[name][
+                ..., : -(-height // stride), : -(-width // stride)
+            ].contiguous()
         return Features(maps)
 
 
@@ -84,10 +92,14 @@ class NanoPlugin:
     summary: str
     variants: str = ""
 
-    def build(self, variant: str, weights: str | None, device: torch.device) -> NanoEncoder:
+    def build(
+        self, variant: str, weights: str | None, device: torch.device
+    ) -> NanoEncoder:
         """Build with the embedded weights, those of a file, or random ones where that was asked for."""
         if variant:
-            raise FcbenchError(f"encoder {self.name} has no variants (got {self.name}:{variant})")
+            raise FcbenchError(
+                f"encoder {self.name} has no variants (got {self.name}:{variant})"
+            )
         with _weights.seeded():
             module = build_trunk()
         if weights == "random":
@@ -97,4 +109,6 @@ class NanoPlugin:
         state = {k: v.float() for k, v in _weights.load_state(path).items()}
         _weights.load_into(module, state, f"weights {path}", self.name)
         origin = f"file:{path.name}" if weights else "embedded"
-        return NanoEncoder(self.name, module, WeightsInfo(_weights.file_sha256(path), origin), device)
+        return NanoEncoder(
+            self.name, module, WeightsInfo(_weights.file_sha256(path), origin), device
+        )

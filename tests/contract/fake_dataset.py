@@ -47,6 +47,7 @@ class FakeDataset:
         self.n = n
         self.size_px = size_px
         self.split = split
+        self.image_size_px = None
         self.meta = DatasetMeta(("sky", "wall", "thing"), tuple("abcdefg"), 10.0)
 
     def __len__(self) -> int:

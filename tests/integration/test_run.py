@@ -12,6 +12,7 @@ import torch
 from click.testing import Result
 
 from fcbench import bitstream, pipeline, results
+from fcbench.codecs import _checkpoint
 from fcbench.encoders import _weights
 from fcbench.encoders._nano import NanoEncoder
 from fcbench.results import ResultsFolder
@@ -191,3 +192,29 @@ def codec_bits(checkpoint: Path) -> object:
 def test_streams_hold_every_sample(finished: Path) -> None:
     for path in (finished / "streams").glob("*.fcb"):
         assert len(bitstream.Reader(path)) == 8
+
+
+def test_tasks_see_the_decoded_features_and_nothing_else(
+    tiny: Tiny, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Decoded features replaced by the training mean: every sample's statistics fall to the floor's."""
+    decode = pipeline.decode
+
+    def flat(checkpoint: Path, path: Path, times_ms: list[float]):  # type: ignore[no-untyped-def]
+        stats = _checkpoint.load(checkpoint).codec.map_stats[0]  # type: ignore[attr-defined]
+        for maps in decode(checkpoint, path, times_ms):
+            yield {name: stats.mean.expand_as(x) for name, x in maps.items()}
+
+    monkeypatch.setattr(pipeline, "decode", flat)
+    out = tmp_path / "out"
+    assert (
+        tiny(out, "--task", "segmentation", "--codec", "uniform").exit_code == 0
+    ), "run"
+    df, whole = results.load(out), results.load(finished)
+    floor = df[df.kind == "floor"].point.iloc[0]
+    expected = results.load_samples(out, floor).stats
+    for point in df[df.kind == "coded"].point.unique():
+        assert (results.load_samples(out, point).stats == expected).all()
+        intact = results.load_samples(finished, point).stats
+        assert (intact != expected).any()
+    assert whole.point.isin(df.point).any()

@@ -199,10 +199,41 @@ def test_stages_share_a_string() -> None:
 
 
 def test_checksum_is_of_little_endian_int32() -> None:
-    expected = zlib.crc32(struct.pack("<2i", 1, -1)) & 0xFFFF
-    assert checksum(np.array([1, -1], ">i8")) == expected
-    assert checksum(np.array([1, -1], np.int32)) == expected
-    assert checksum(np.array([1, 1], np.int32)) != expected
+    short = zlib.crc32(struct.pack("<256i2i", *[0] * 256, 1, -1)) & 0xFFFF
+    assert checksum(np.array([1, -1], ">i8")) == short
+    assert checksum(np.array([1, -1], np.int32)) == short
+    symbols = np.arange(-300, 400, dtype=np.int32)
+    sums = [int(symbols[k] + symbols[k + 256]) for k in range(256)]
+    rest = symbols[512:].tolist()
+    long = zlib.crc32(struct.pack(f"<{256 + len(rest)}i", *sums, *rest)) & 0xFFFF
+    assert checksum(symbols) == long
+
+
+def test_checksum_sees_changes_and_wraps() -> None:
+    rng = np.random.default_rng(0)
+    symbols = rng.integers(-9, 9, 1000).astype(np.int32)
+    before, seen = checksum(symbols), 0
+    for place in range(len(symbols)):
+        changed = symbols.copy()
+        changed[place] += 1 + place % 3
+        seen += checksum(changed) != before
+    assert seen >= len(symbols) - 2  # 16 bits: one change in 65536 is missed
+    assert checksum(symbols[:500], symbols[500:]) != before
+    assert checksum(symbols[::-1].copy()) != before
+    checksum(np.full(1 << 10, 2**31 - 1, np.int32))  # no overflow error
+
+
+def test_pairs_are_two_symbols_with_one_index() -> None:
+    rows = [scaled([1, 9, 1]), scaled([4, 5]), scaled([1, 2, 9, 2, 1])]
+    tables = make_tables(rows, [-1, 0, -2], escape=True)
+    rng = np.random.default_rng(0)
+    index = rng.integers(0, 3, 200).astype(np.uint8)
+    symbols = rng.integers(-3, 4, 400).astype(np.int32)
+    twice = Groups.by_index(index.repeat(2), 3)
+    pairs = Groups.by_index(index, 3, pairs=True)
+    payload = encode(tables, symbols, pairs)
+    assert payload == encode(tables, symbols, twice)
+    assert np.array_equal(StringDecoder(payload).take(tables, pairs), symbols)
 
 
 def test_size_matches_compressai() -> None:

@@ -1,0 +1,108 @@
+"""Is an embedded encoder better than its own trunk with random weights? Uncoded, the same neck and head, every task.
+
+    python -m benchmarks.embedded.bar --cache-dir DIR > results/embedded/bar.csv
+
+Prints, a row a task and encoder: the primary metric with embedded and with random weights, and the 95 % interval of
+their difference, paired over test samples, signed so that above zero means that the embedded weights are better.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+
+from fcbench import curves, pipeline
+from fcbench.bench import Bench, open_data
+from fcbench.progress import Report
+from fcbench.suite import Budget, Suite
+
+TASKS = ("segmentation", "depth", "pose", "captioning", "classification")
+FIELDS = "encoder task metric embedded random gain ci_low ci_high n_test".split()
+
+
+def ceiling(bench: Bench, task: str) -> np.ndarray:
+    """Statistics [N, S] of a task on uncoded test features."""
+    store = bench.test.store
+    batches = (
+        store.batch(range(i, min(i + 32, len(store)))) for i in range(0, len(store), 32)
+    )
+    stats, _ = pipeline.evaluate(bench, {task: bench.task_model(task)}, batches)
+    return stats[task]
+
+
+@click.command(help=__doc__)
+@click.option("--cache-dir", type=click.Path(path_type=Path), required=True)
+@click.option(
+    "--encoder",
+    "encoders",
+    multiple=True,
+    default=("hiera_nano", "sam2_nano"),
+    show_default=True,
+)
+@click.option(
+    "--steps",
+    default=Budget().task_steps,
+    show_default=True,
+    help="Training steps of neck and head.",
+)
+@click.option("--seed", default=0, show_default=True)
+def main(cache_dir: Path, encoders: tuple[str, ...], steps: int, seed: int) -> None:
+    suite = Suite(tasks=TASKS, encoders=encoders)
+    suite = replace(suite, budget=replace(suite.budget, task_steps=steps))
+    device = torch.device("cpu")
+    out = csv.DictWriter(sys.stdout, FIELDS, lineterminator="\n")
+    out.writeheader()
+    with Report(2 * len(encoders) * (len(TASKS) + 2)) as report:
+        data = open_data(suite, cache_dir)
+        for name in encoders:
+            benches = [
+                Bench(
+                    suite,
+                    data,
+                    pipeline.build_encoder(name, weights, device),
+                    seed,
+                    cache_dir,
+                    device,
+                    report,
+                )
+                for weights in (None, "random")
+            ]
+            for task in TASKS:
+                tables = [ceiling(bench, task) for bench in benches]
+                bound = benches[0].task_model(task)[0]
+                metric = bound.metrics[0]
+                sign = 1 if metric.higher_is_better else -1
+                values = [float(bound.values(t.sum(0))[metric.name]) for t in tables]
+                a, b = curves.paired_bootstrap(
+                    tables, lambda s: bound.values(s)[metric.name]
+                )
+                low, high = curves.interval(sign * (a - b))
+                row = (
+                    name,
+                    task,
+                    metric.name,
+                    *values,
+                    sign * (values[0] - values[1]),
+                    low,
+                    high,
+                    len(tables[0]),
+                )
+                out.writerow(
+                    dict(
+                        zip(
+                            FIELDS,
+                            (f"{v:.4f}" if isinstance(v, float) else v for v in row),
+                        )
+                    )
+                )
+                sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

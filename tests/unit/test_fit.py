@@ -1,0 +1,97 @@
+"""The training loop: resumes to the same weights, refuses to diverge, keeps what it must freeze."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fcbench import fit
+from fcbench.types import FcbenchError, FeatureStats
+
+
+def regression(module: nn.Module):  # type: ignore[no-untyped-def]
+    def loss_of(rng: np.random.Generator) -> Tensor:
+        x = torch.from_numpy(rng.normal(size=(16, 3)).astype(np.float32))
+        loss: Tensor = (
+            (module(x) - x.sum(1, keepdim=True) + torch.randn(())).square().mean()
+        )
+        return loss
+
+    return loss_of
+
+
+def train(path: Path, steps: int = 12, **options: object) -> nn.Module:
+    torch.manual_seed(0)
+    module = nn.Linear(3, 1)
+    fit.optimize(module, regression(module), steps=steps, rate=0.1, seed=3, resume=path, **options)  # type: ignore[arg-type]
+    return module
+
+
+def test_interrupted_training_gives_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(tmp_path / "a")
+    monkeypatch.setattr(fit, "CHECKPOINT_S", 0.0)
+
+    def stop(done: int, total: int) -> None:
+        if done == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "b", progress=stop)
+    assert (tmp_path / "b").exists()
+    resumed = train(tmp_path / "b")
+    assert torch.equal(whole.weight, resumed.weight)  # type: ignore[arg-type]
+    assert not (tmp_path / "b").exists()
+
+
+def test_training_learns(tmp_path: Path) -> None:
+    weight = train(tmp_path / "a", steps=300).weight
+    assert torch.allclose(weight, torch.ones(1, 3), atol=0.2)  # type: ignore[arg-type]
+
+
+def test_divergence_is_an_error(tmp_path: Path) -> None:
+    module = nn.Linear(3, 1)
+    with pytest.raises(FcbenchError, match="diverged at step 0"):
+        fit.optimize(
+            module,
+            lambda rng: module.weight.sum() * float("nan"),
+            steps=3,
+            rate=0.1,
+            seed=0,
+            resume=tmp_path / "a",
+        )
+
+
+def test_damaged_checkpoint_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"not a checkpoint")
+    with pytest.raises(FcbenchError, match="damaged"):
+        train(tmp_path / "a")
+
+
+def test_schedule_rises_and_falls() -> None:
+    rates = [fit.schedule(i, 100, 1.0) for i in range(100)]
+    assert max(rates) == pytest.approx(1.0) and rates.index(max(rates)) <= 5
+    assert all(a >= b for a, b in zip(rates[5:], rates[6:]))
+    assert 0 < rates[-1] < 0.02
+
+
+def test_draw_repeats_only_where_it_must() -> None:
+    rng = np.random.default_rng(0)
+    assert len(set(fit.draw(rng, 10, 10))) == 10
+    assert len(fit.draw(rng, 3, 10)) == 10
+
+
+def test_normalized_mse_is_one_at_the_mean() -> None:
+    """Replacing features by their mean costs their variance: 1 in units of the standard deviation."""
+    x = torch.randn(200, 5, 4, 4) * torch.arange(1, 6).view(-1, 1, 1)
+    mean, std = x.mean((0, 2, 3)), x.std((0, 2, 3), unbiased=False)
+    stats = {"s": FeatureStats(mean, std, x.amin((0, 2, 3)), x.amax((0, 2, 3)))}
+    flat = mean.view(-1, 1, 1).expand_as(x)
+    assert float(fit.normalized_mse({"s": x}, {"s": flat}, stats)) == pytest.approx(
+        1.0, abs=1e-5
+    )
