@@ -49,7 +49,8 @@ class Sample:
     """One image and what is known of it.
 
     ``targets`` by task, maps as arrays or tensors: ``segmentation`` uint8 [H, W] class index or `VOID`; ``depth``
-    float32 [H, W] metres, 0 where invalid; ``pose`` `Pose`; ``captioning`` tuple of reference captions; ``classification`` int.
+    float32 [H, W] metres, 0 where invalid; ``pose`` `Pose`; ``captioning`` tuple of reference captions;
+    ``classification`` int.
     """
 
     id: str

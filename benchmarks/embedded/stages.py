@@ -17,6 +17,9 @@ from sam2.modeling.sam.transformer import TwoWayTransformer
 from torch import Tensor, nn
 
 from benchmarks.embedded.scenes_cache import SIZE_PX, Scenes
+from fcbench.data import _scene
+from fcbench.data._figure import ARMS, LEGS
+from fcbench.data._objects import COLOURS, KINDS, TEXTURES
 from fcbench.encoders._nano import MEAN, STAGES, STD, UNIT_PX, build_trunk
 
 GRID = SIZE_PX // 16  # stage 3
@@ -26,8 +29,12 @@ D = 128
 
 def images(scenes: Scenes, indices: np.ndarray) -> Tensor:
     """[B, 3, H, W] normalized."""
-    x = torch.from_numpy(scenes.images[indices]).float() / 255
-    return (x - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    return normalize(torch.from_numpy(scenes.images[indices]).float())
+
+
+def normalize(x: Tensor) -> Tensor:
+    """[B, 3, H, W] of values 0 to 255, normalized."""
+    return (x / 255 - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 
 
 class Fuse(nn.Module):
@@ -122,33 +129,114 @@ class MaskedAutoencoder(nn.Module):
 
 
 class Attributes(nn.Module):
-    """Every token votes for every value of every attribute; votes are pooled by log-sum-exp over the image."""
+    """Image-level attributes of two kinds of image, half of the work each.
 
-    def __init__(self, sizes: tuple[int, ...]) -> None:
+    Object-centred crops of 64 x 64 pixels (as ImageNet's images are object-centred) are classified from the mean
+    token: kind, colours, texture, pose of the one thing in the middle. Whole scenes are classified by the tokens'
+    votes, pooled by log-sum-exp.
+    """
+
+    CROP_PX = 64
+
+    def __init__(self, sizes: tuple[int, ...], crops: int = 32) -> None:
         super().__init__()
+        self.crops = crops
         self.trunk = build_trunk()
         self.fuse = Fuse()
-        self.vote = nn.Sequential(
-            nn.LayerNorm(D),
-            nn.Linear(D, 2 * D),
-            nn.GELU(),
-            nn.Linear(2 * D, len(sizes) * max(sizes)),
-        )
-        valid = torch.arange(max(sizes))[None] < torch.tensor(sizes)[:, None]
-        self.register_buffer("valid", torch.where(valid, 0.0, -1e4))
+        self.vote = self._head(len(sizes) * max(sizes))
+        self.describe = self._head(len(THING_SIZES) * max(THING_SIZES))
+        self.register_buffer("valid", _valid(sizes))
+        self.register_buffer("valid_thing", _valid(THING_SIZES))
 
-    def logits(self, x: Tensor) -> Tensor:
-        """[B, A, K] of images [B, 3, H, W]."""
+    @staticmethod
+    def _head(n: int) -> nn.Sequential:
+        return nn.Sequential(
+            nn.LayerNorm(D), nn.Linear(D, 2 * D), nn.GELU(), nn.Linear(2 * D, n)
+        )
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """[B, N, D] of images [B, 3, H, W]."""
         maps = self.trunk(x)
-        votes = self.vote(self.fuse(maps[2], maps[3]).flatten(2).mT)
-        return votes.logsumexp(1).view(len(x), *self.valid.shape) + self.valid
+        return self.fuse(maps[2], maps[3]).flatten(2).mT
 
     def loss(
         self, scenes: Scenes, indices: np.ndarray, rng: np.random.Generator
     ) -> Tensor:
         target = torch.from_numpy(scenes.attributes[indices].astype(np.int64))
-        logits = self.logits(images(scenes, indices))
-        return F.cross_entropy(logits.flatten(0, 1), target.flatten())
+        votes = self.vote(self.tokens(images(scenes, indices))).logsumexp(1)
+        whole = _cross_entropy(votes, self.valid, target)
+        crops, labels = self._crops(scenes, rng)
+        pooled = self.describe(self.tokens(crops)).mean(1)
+        return whole + _cross_entropy(pooled, self.valid_thing, labels)
+
+    def _crops(
+        self, scenes: Scenes, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Crops [B, 3, 64, 64] around a thing each, and what is true of it [B, A]."""
+        crops, labels = [], []
+        while len(crops) < self.crops:
+            index = int(rng.integers(len(scenes.images)))
+            instances = scenes.instances[index]
+            numbers, counts = np.unique(instances, return_counts=True)
+            large = [n for n, c in zip(numbers, counts) if n > 0 and c > 60]
+            if not large:
+                continue
+            number = large[rng.integers(len(large))]
+            ys, xs = np.nonzero(instances == number)
+            side = max(np.ptp(xs) * 1.15, np.ptp(ys) * 1.15, self.CROP_PX)
+            side = int(min(side * rng.uniform(0.9, 1.2), SIZE_PX))
+            at = [
+                int(
+                    np.clip(
+                        (v.min() + v.max() - side) / 2 + rng.normal(0, 5),
+                        0,
+                        SIZE_PX - side,
+                    )
+                )
+                for v in (ys, xs)
+            ]
+            crop = torch.from_numpy(
+                scenes.images[
+                    index, :, at[0] : at[0] + side, at[1] : at[1] + side
+                ].copy()
+            )
+            size = (self.CROP_PX, self.CROP_PX)
+            crops.append(F.interpolate(crop[None].float(), size, mode="area"))
+            labels.append(thing_labels(_scene.sample_scene("embedded", index), number))
+        return normalize(torch.cat(crops)), torch.tensor(labels)
+
+
+THING_SIZES = (8, 8, 8, 4, 5, 5, 4, 3, 4, 2, 4)
+"""Numbers of values of `thing_labels`."""
+
+
+def thing_labels(scene: _scene.Scene, number: int) -> list[int]:
+    """Kind, both colours, texture, pose of an instance, where it stands."""
+    thing = scene.things[number - 1]
+    figure, colours = thing.figure, list(COLOURS)
+    return [
+        KINDS.index(thing.kind),
+        colours.index(thing.colour),
+        colours.index(thing.colour2),
+        TEXTURES.index(thing.texture),
+        1 + ARMS.index(figure.arms[0]) if figure else 0,
+        1 + ARMS.index(figure.arms[1]) if figure else 0,
+        1 + LEGS.index(figure.legs) if figure else 0,
+        1 + int(figure.facing_front) if figure else 0,
+        int(np.digitize(thing.z_m, (3, 4, 5.5))),
+        int(scene.indoor),
+        _scene.GROUNDS.index(scene.ground),
+    ]
+
+
+def _valid(sizes: tuple[int, ...]) -> Tensor:
+    inside = torch.arange(max(sizes))[None] < torch.tensor(sizes)[:, None]
+    return torch.where(inside, 0.0, -1e4)
+
+
+def _cross_entropy(flat: Tensor, valid: Tensor, target: Tensor) -> Tensor:
+    logits = flat.view(len(flat), *valid.shape) + valid
+    return F.cross_entropy(logits.flatten(0, 1), target.flatten())
 
 
 class Promptable(nn.Module):

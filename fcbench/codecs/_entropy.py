@@ -241,13 +241,18 @@ def _check_tables(cdf: np.ndarray, length: np.ndarray, offset: np.ndarray) -> No
 
 
 class TableCoder:
-    """Coder models of a set of tables."""
+    """Coder models of a set of tables.
+
+    Attributes:
+        n_tables: T.
+        models: [T] constriction models.
+    """
 
     def __init__(
         self, cdf: np.ndarray, length: np.ndarray, offset: np.ndarray, escape: bool
     ) -> None:
         self.n_tables = len(length)
-        self._models = [
+        self.models = [
             exact_model(np.diff(row[:n])) for row, n in zip(cdf, length, strict=True)
         ]
         self._offset = offset.astype(np.int32)
@@ -257,8 +262,14 @@ class TableCoder:
         # what lies inside a table is below its limit; never negative, so that it compares as unsigned, too
         self._limit = (self._last + (not escape)).astype(np.uint32)
 
-    def encode(self, encoder: Any, symbols: np.ndarray, groups: Groups) -> None:
-        """Append symbols [n] int32 to a constriction RangeEncoder.
+    def relative(
+        self, symbols: np.ndarray, groups: Groups
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """What is coded of symbols [n] int32.
+
+        Returns:
+            Table-relative values in the shape of `Groups.sorted`, escapes where they lie outside; positive
+            distances of those, None where none does.
 
         Raises:
             FcbenchError: a symbol is 2**24 or more, or outside a table without escape.
@@ -268,8 +279,12 @@ class TableCoder:
                 "no symbols to code: a sample needs at least one feature point"
             )
         values = groups.sorted(symbols) - groups.spread(self._offset)
-        distances = self._take_outside(values, groups)
-        encode, models = encoder.encode, self._models
+        return values, self._take_outside(values, groups)
+
+    def encode(self, encoder: Any, symbols: np.ndarray, groups: Groups) -> None:
+        """Append symbols [n] int32 to a constriction RangeEncoder. Raises as `relative` does."""
+        values, distances = self.relative(symbols, groups)
+        encode, models = encoder.encode, self.models
         for table, run in zip(groups.tables, groups.runs(values)):
             encode(run, models[table])
         if distances is not None:
@@ -296,7 +311,7 @@ class TableCoder:
         Raises:
             FcbenchError: the string is damaged (where that can be seen).
         """
-        decode, models = decoder.decode, self._models
+        decode, models = decoder.decode, self.models
         plan = zip(groups.tables, groups.sizes)
         try:
             values = np.concatenate([decode(models[table], n) for table, n in plan])

@@ -20,7 +20,12 @@ SPLITS = {"train": 0, "test": 1, "embedded": 2}
 """Seeds of the splits; ``embedded`` is what the embedded encoders were trained on, disjoint from the others."""
 GROUNDS = ("grass", "sand", "asphalt", "tiles")
 MAX_DEPTH_M = 15.0
-_GROUND_RGB = {"grass": (0.3, 0.48, 0.2), "sand": (0.76, 0.68, 0.48), "asphalt": (0.38, 0.38, 0.4), "tiles": (0.62, 0.55, 0.5)}  # fmt: skip
+_GROUND_RGB = {
+    "grass": (0.3, 0.48, 0.2),
+    "sand": (0.76, 0.68, 0.48),
+    "asphalt": (0.38, 0.38, 0.4),
+    "tiles": (0.62, 0.55, 0.5),
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,8 @@ def regression(module: nn.Module):  # type: ignore[no-untyped-def]
 def train(path: Path, steps: int = 12, **options: object) -> nn.Module:
     torch.manual_seed(0)
     module = nn.Linear(3, 1)
-    fit.optimize(module, regression(module), steps=steps, rate=0.1, seed=3, resume=path, **options)  # type: ignore[arg-type]
+    loss_of = regression(module)
+    fit.optimize(module, loss_of, steps=steps, rate=0.1, seed=3, resume=path, **options)  # type: ignore[arg-type]
     return module
 
 
