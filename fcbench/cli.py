@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -55,6 +56,9 @@ def main(verbose: bool) -> None:
     A frozen encoder's features cross a learned, entropy-coded bottleneck at several rates, then a neck and a task
     head; out come (bits, accuracy) curves. With no options, `fcbench run` is a complete benchmark on embedded data.
     """
+    warnings.filterwarnings(
+        "ignore", "`torch.jit.script` is deprecated"
+    )  # timm's affair
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING,
         format="%(levelname)s: %(message)s",

@@ -5,65 +5,38 @@ data -> encoder -> features on disk -> codec -> .fcb file -> decoder -> neck and
 
 from __future__ import annotations
 
-import json
 import logging
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fcbench import bitstream, curves, fit, rate, registry, results
+from fcbench import bitstream, fit, rate, registry, results
 from fcbench.bench import Bench, digest, open_data
 from fcbench.codecs import _checkpoint
 from fcbench.progress import Report
 from fcbench.results import ResultsFolder, SampleTable
-from fcbench.suite import Suite
-from fcbench.types import (
-    Encoder,
-    FcbenchError,
-    Features,
-    MetricSpec,
-    OperatingPoint,
-    RatePoint,
-    Task,
+from fcbench.rows import (
+    CEILING,
+    CODED,
+    FLOOR,
+    Coding,
+    Job,
+    failed_row,
+    jobs,
+    key,
+    measured_rows,
 )
+from fcbench.suite import Suite
+from fcbench.types import Encoder, FcbenchError, Features, Task
 
-VERSION = 1
-"""Of how a point is measured: raise it when that changes, and a resumed run measures anew."""
 EVAL_BATCH = 32
-CEILING, FLOOR, CODED = "ceiling", "floor", "coded"
-ENDS = {CEILING: OperatingPoint("uncoded"), FLOOR: OperatingPoint("mean")}
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One operating point and the tasks that read it."""
-
-    kind: str
-    point: OperatingPoint
-    tasks: tuple[str, ...]
-    fitted_to: str | None = None  # the task whose loss trained the codec
-
-
-@dataclass(frozen=True, slots=True)
-class Coding:
-    """What coding the test set came to, and the decoded features' way to the tasks."""
-
-    n_bytes: int | None
-    sample_bytes: Sequence[int | None]
-    estimated_bits: float | None
-    checkpoint_sha256: str
-    encode_ms: float | None
-    decoded: Iterator[dict[str, Tensor]]  # batches of EVAL_BATCH
-    decode_ms: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,22 +98,6 @@ def build_encoder(name: str, weights: str | None, device: torch.device) -> Encod
     return encoder
 
 
-def jobs(suite: Suite) -> list[Job]:
-    """Operating points of a suite for one encoder and seed, the ends of the curves first."""
-    out = [Job(kind, point, suite.tasks) for kind, point in ENDS.items()]
-    for codec in suite.codecs:
-        plugin = registry.get("codec", codec)
-        for params in suite.params.get(codec) or plugin.sweep(suite.objective):
-            point = OperatingPoint(codec, dict(params))
-            if suite.objective == "task" and plugin.trained:
-                out += [
-                    Job(CODED, point, (task,), fitted_to=task) for task in suite.tasks
-                ]
-            else:
-                out.append(Job(CODED, point, suite.tasks))
-    return out
-
-
 def _n_stages(suite: Suite) -> int:
     """Stages that a run from nothing reports: features, task models, codecs, points."""
     return (
@@ -148,27 +105,6 @@ def _n_stages(suite: Suite) -> int:
         * len(suite.seeds)
         * (2 + len(suite.tasks) + len(jobs(suite)))
     )
-
-
-def key(bench: Bench, job: Job, task: str) -> str:
-    """Key of resumption: a hash of all that determines a point."""
-    suite = bench.suite
-    described = suite.described()
-    for name in (
-        "name",
-        "encoders",
-        "codecs",
-        "tasks",
-        "params",
-        "seeds",
-    ):  # what else the run measured
-        described.pop(name)
-    described |= {
-        "version": VERSION, "encoder": bench.encoder.name, "sha256": bench.encoder.weights.sha256,
-        "kind": job.kind, "point": job.point.label, "task": task, "fitted_to": job.fitted_to, "seed": bench.seed,
-        "revision": bench.revision,
-    }  # fmt: skip
-    return digest(described)
 
 
 # ------------------------------------------------------------------------------------------ one point
@@ -197,11 +133,11 @@ def _measure_job(
         bench.report.say(f"FAILED {where}: {reason}")
         log.debug("failed point", exc_info=error)
         for task in tasks:
-            folder.append(_rows(bench, job, task, None, None, None, reason), None)
+            folder.append([failed_row(bench, job, task, reason)], None)
         return [f"{where}: {reason}"]
     said = []
     for task in tasks:
-        rows = _rows(bench, job, task, coding, stats[task], mse, results.OK)
+        rows = measured_rows(bench, job, task, coding, stats[task], mse)
         folder.append(
             rows, SampleTable(bench.test.store.ids, coding.sample_bytes, stats[task])
         )
@@ -318,152 +254,3 @@ def evaluate(
             f"decoded {at} samples of {len(store)}: the stream is not of this data set"
         )
     return {name: np.concatenate(rows) for name, rows in found.items()}, error / at
-
-
-# ---------------------------------------------------------------------------------------------- rows
-def _rows(
-    bench: Bench,
-    job: Job,
-    name: str,
-    coding: Coding | None,
-    stats: np.ndarray | None,
-    mse: float | None,
-    status: str,
-) -> list[RatePoint]:
-    """Rows of a point, one a metric; of a failed one, one row with the reason."""
-    if coding is None or stats is None:
-        return [
-            _row(
-                bench,
-                job,
-                name,
-                MetricSpec("", True),
-                None,
-                (None, None),
-                None,
-                None,
-                status,
-                primary=True,
-            )
-        ]
-    task = bench.task_model(name)[0]
-    values = task.values(stats.sum(0))
-    out = []
-    for i, metric in enumerate(task.metrics):
-        resampled = curves.bootstrap(stats, lambda sums, m=metric.name: task.values(sums)[m])  # type: ignore[misc]
-        value = float(values[metric.name])
-        out.append(
-            _row(
-                bench,
-                job,
-                name,
-                metric,
-                value,
-                resampled,
-                coding,
-                mse,
-                status,
-                primary=i == 0,
-            )
-        )
-    return out
-
-
-def _row(
-    bench: Bench,
-    job: Job,
-    task: str,
-    metric: MetricSpec,
-    value: float | None,
-    interval: tuple[float | None, float | None],
-    coding: Coding | None,
-    mse: float | None,
-    status: str,
-    *,
-    primary: bool,
-) -> RatePoint:
-    suite, encoder, store = bench.suite, bench.encoder, bench.test.store
-    n_bytes = coding.n_bytes if coding else None
-    bits = coding.estimated_bits if coding else None
-    alarm = None
-    if n_bytes is not None and bits is not None:
-        alarm = rate.rate_alarm(n_bytes, bits, len(store))
-        if alarm and primary:
-            log.warning(
-                "%s %s: coded %d B, estimated %.0f B",
-                encoder.name,
-                job.point.label,
-                n_bytes,
-                bits / 8,
-            )
-    return RatePoint(
-        schema=results.SCHEMA,
-        point=key(bench, job, task),
-        status=status,
-        suite=suite.name,
-        kind=job.kind,
-        dataset=suite.dataset,
-        dataset_revision=bench.revision,
-        image_size="x".join(map(str, store.image_px)),
-        encoder=encoder.name,
-        weights_sha256=encoder.weights.sha256,
-        weights_origin=encoder.weights.origin,
-        split=bench.split_point,
-        codec=job.point.codec,
-        params=json.dumps(dict(job.point.params)),
-        objective=("task" if job.fitted_to else "mse") if job.kind == CODED else "",
-        neck=suite.neck,
-        head=suite.head,
-        task=task,
-        seed=bench.seed,
-        n_samples=len(store),
-        n_px=store.n_px,
-        n_points=store.n_points,
-        n_bytes=n_bytes,
-        bpp=None if n_bytes is None else rate.bpp(n_bytes, store.n_px),
-        bpfp=None if n_bytes is None else rate.bpfp(n_bytes, store.n_points),
-        bytes_per_sample=(
-            None if n_bytes is None else rate.bytes_per_sample(n_bytes, len(store))
-        ),
-        bpp_estimated=None if bits is None else rate.bpp_estimated(bits, store.n_px),
-        rate_alarm=alarm,
-        metric=metric.name,
-        value=value,
-        ci_low=interval[0],
-        ci_high=interval[1],
-        higher_is_better=metric.higher_is_better,
-        primary=primary,
-        feature_mse=mse,
-        encode_ms=coding.encode_ms if coding else None,
-        decode_ms=(
-            float(np.median(coding.decode_ms)) if coding and coding.decode_ms else None
-        ),
-        checkpoint_sha256=coding.checkpoint_sha256 if coding else "",
-        versions=json.dumps(results.versions()),
-        device=str(bench.device),
-        commit=commit(),
-        utc=results.utc_now(),
-    )
-
-
-@cache
-def commit() -> str:
-    """Git commit of the package's checkout, with ``-dirty`` where files differ; empty outside a checkout."""
-
-    def git(*args: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), *args],
-            capture_output=True,
-            text=True,
-        )
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    try:
-        head = git("rev-parse", "--short=12", "HEAD")
-        return head + (
-            "-dirty"
-            if head and git("status", "--porcelain", "--untracked-files=no")
-            else ""
-        )
-    except OSError:  # no git on this machine
-        return ""

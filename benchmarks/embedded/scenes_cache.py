@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from rich.progress import track
 
-from fcbench.data import _scene
+from fcbench.data import _scene, _words
 
 SIZE_PX = 128
 CHUNK = 200
@@ -33,7 +33,7 @@ def _render_chunk(start: int) -> tuple[int, dict[str, np.ndarray]]:
         _scene.render(_scene.sample_scene("embedded", i), SIZE_PX, SIZE_PX)
         for i in range(start, start + CHUNK)
     ]
-    table = [[value for value, _ in _scene.attributes(s).values()] for s in scenes]
+    table = [[value for value, _ in _words.attributes(s).values()] for s in scenes]
     return start, {
         "images": np.stack([s.image for s in scenes]),
         "instances": np.stack([s.instances for s in scenes]),
@@ -44,7 +44,7 @@ def _render_chunk(start: int) -> tuple[int, dict[str, np.ndarray]]:
 
 def load(folder: Path, n: int) -> Scenes:
     """Render the first n scenes into a folder, once, and map them."""
-    kinds = _scene.attributes(_scene.render(_scene.sample_scene("embedded", 0), 32, 32))
+    kinds = _words.attributes(_scene.render(_scene.sample_scene("embedded", 0), 32, 32))
     shapes: dict[str, tuple[int, ...]] = {
         "images": (3, SIZE_PX, SIZE_PX), "instances": (SIZE_PX, SIZE_PX), "parts": (SIZE_PX, SIZE_PX),
         "attributes": (len(kinds),),

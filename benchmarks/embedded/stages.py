@@ -34,7 +34,9 @@ def images(scenes: Scenes, indices: np.ndarray) -> Tensor:
 
 def normalize(x: Tensor) -> Tensor:
     """[B, 3, H, W] of values 0 to 255, normalized."""
-    return (x / 255 - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    return (x / 255 - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(
+        3, 1, 1
+    )
 
 
 class Fuse(nn.Module):
@@ -142,7 +144,9 @@ class Attributes(nn.Module):
         super().__init__()
         self.crops = crops
         self.trunk = build_trunk()
-        self.fuse = Fuse()
+        self.standardize = nn.ModuleList(
+            nn.BatchNorm2d(c, affine=False) for c in (128, 256)
+        )
         self.vote = self._head(len(sizes) * max(sizes))
         self.describe = self._head(len(THING_SIZES) * max(THING_SIZES))
         self.register_buffer("valid", _valid(sizes))
@@ -151,27 +155,27 @@ class Attributes(nn.Module):
     @staticmethod
     def _head(n: int) -> nn.Sequential:
         return nn.Sequential(
-            nn.LayerNorm(D), nn.Linear(D, 2 * D), nn.GELU(), nn.Linear(2 * D, n)
+            nn.Linear(128 + 256, 2 * D), nn.GELU(), nn.Linear(2 * D, n)
         )
 
     def tokens(self, x: Tensor) -> Tensor:
-        """[B, N, D] of images [B, 3, H, W]."""
-        maps = self.trunk(x)
-        return self.fuse(maps[2], maps[3]).flatten(2).mT
+        """[B, N, 384] of images [B, 3, H, W]: stages 3 and 4, each channel standardized."""
+        fine, coarse = (f(m) for f, m in zip(self.standardize, self.trunk(x)[2:]))
+        both = torch.cat((fine, F.interpolate(coarse, scale_factor=2)), 1)
+        return both.flatten(2).mT
 
     def loss(
         self, scenes: Scenes, indices: np.ndarray, rng: np.random.Generator
     ) -> Tensor:
         target = torch.from_numpy(scenes.attributes[indices].astype(np.int64))
-        votes = self.vote(self.tokens(images(scenes, indices))).logsumexp(1)
-        whole = _cross_entropy(votes, self.valid, target)
+        tokens = self.tokens(images(scenes, indices))
+        whole = _cross_entropy(self.vote(tokens).logsumexp(1), self.valid, target)
         crops, labels = self._crops(scenes, rng)
         pooled = self.describe(self.tokens(crops)).mean(1)
-        return whole + _cross_entropy(pooled, self.valid_thing, labels)
+        thing = _cross_entropy(pooled, self.valid_thing, labels)
+        return whole + thing + redundancy(tokens[..., :128])
 
-    def _crops(
-        self, scenes: Scenes, rng: np.random.Generator
-    ) -> tuple[Tensor, Tensor]:
+    def _crops(self, scenes: Scenes, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Crops [B, 3, 64, 64] around a thing each, and what is true of it [B, A]."""
         crops, labels = [], []
         while len(crops) < self.crops:
@@ -204,6 +208,17 @@ class Attributes(nn.Module):
             crops.append(F.interpolate(crop[None].float(), size, mode="area"))
             labels.append(thing_labels(_scene.sample_scene("embedded", index), number))
         return normalize(torch.cat(crops)), torch.tensor(labels)
+
+
+def redundancy(tokens: Tensor) -> Tensor:
+    """Mean squared correlation between two channels of tokens [B, N, C], each standardized.
+
+    Without it the trunk's residual stream ends in half a dozen directions that drown all others.
+    """
+    flat = tokens.flatten(0, 1)
+    correlation = flat.T @ flat / len(flat)
+    off = correlation - torch.diag(torch.diagonal(correlation))
+    return off.square().sum() / (len(off) * (len(off) - 1))
 
 
 THING_SIZES = (8, 8, 8, 4, 5, 5, 4, 3, 4, 2, 4)

@@ -89,6 +89,8 @@ def main(
         )
         start = torch.load(work / "mae.pt", weights_only=True)["model"]
         for part in ("trunk", "fuse"):
+            if not hasattr(model, part):
+                continue
             kept = {
                 k[len(part) + 1 :]: v
                 for k, v in start.items()

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fcbench.codecs._base import CodecBase, fixed_numerics
+from fcbench.codecs._base import CodecBase, Params, fixed_numerics, number, only
 from fcbench.codecs._entropy import MAX_SYMBOL, EntropyTables, Groups
 from fcbench.codecs._strings import StringDecoder, StringEncoder
 from fcbench.types import (
@@ -206,3 +206,39 @@ def _split(
         name: payload[a:b]
         for name, a, b in zip(stages, cuts[:-1], cuts[1:], strict=True)
     }
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedPlugin:
+    """A learned codec with the one parameter ``lmbda`` (see `fcbench.types.CodecPlugin`).
+
+    Attributes:
+        make: a map's coder, untrained, from its channels and lmbda.
+    """
+
+    name: str
+    summary: str
+    make: Callable[[int, float], MapCoder]
+    trained: bool = True
+
+    def sweep(
+        self, objective: Literal["mse", "task"]
+    ) -> list[dict[str, float | int | str]]:
+        """``lmbda``, low rate to high."""
+        lmbdas = (
+            (0.12, 0.3, 0.8, 2.0, 6.0, 20.0)
+            if objective == "mse"
+            else (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+        )
+        return [{"lmbda": lmbda} for lmbda in lmbdas]
+
+    def build(
+        self,
+        specs: Sequence[FeatureSpec],
+        stats: Mapping[str, FeatureStats],
+        params: Params,
+    ) -> LearnedCodec:
+        """``lmbda``: weight of the distortion against bits a feature point."""
+        only(params, self.name, "lmbda")
+        lmbda = number(params, "lmbda", 1e-6, 1e6)
+        return LearnedCodec(specs, stats, lambda channels: self.make(channels, lmbda))

@@ -7,15 +7,13 @@ References: Balle, Minnen, Singh, Hwang, Johnston, Variational image compression
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from fcbench.codecs._base import Params, number, only
 from fcbench.codecs._entropy import EntropyTables, Groups
-from fcbench.codecs._learned import LearnedCodec, MapCoder, Plan
+from fcbench.codecs._learned import LearnedPlugin, MapCoder, Plan
 from fcbench.codecs._transforms import (
     Analysis,
     IntegerBottleneck,
@@ -25,7 +23,6 @@ from fcbench.codecs._transforms import (
     round_through,
     total_bits,
 )
-from fcbench.types import FeatureSpec, FeatureStats
 
 
 class FactorizedMap(MapCoder):
@@ -82,33 +79,8 @@ class FactorizedMap(MapCoder):
         return self.g_s(latents[0], self.log_gain)
 
 
-class _Plugin:
-    summary = "learned transform, one learned density a channel"
-    trained = True
-
-    def sweep(
-        self, objective: Literal["mse", "task"]
-    ) -> list[dict[str, float | int | str]]:
-        """``lmbda``, low rate to high."""
-        lmbdas = (
-            (0.12, 0.3, 0.8, 2.0, 6.0, 20.0)
-            if objective == "mse"
-            else (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-        )
-        return [{"lmbda": lmbda} for lmbda in lmbdas]
-
-    def build(
-        self,
-        specs: Sequence[FeatureSpec],
-        stats: Mapping[str, FeatureStats],
-        params: Params,
-    ) -> LearnedCodec:
-        """``lmbda``: weight of the distortion against bits a feature point."""
-        only(params, "factorized", "lmbda")
-        lmbda = number(params, "lmbda", 1e-6, 1e6)
-        return LearnedCodec(
-            specs, stats, lambda channels: FactorizedMap(channels, lmbda)
-        )
-
-
-PLUGIN = _Plugin()
+PLUGIN = LearnedPlugin(
+    "factorized",
+    "learned transform, one learned density a channel",
+    FactorizedMap,
+)

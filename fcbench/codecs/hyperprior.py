@@ -18,17 +18,16 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from compressai.entropy_models import GaussianConditional
 from torch import Tensor, nn
 
-from fcbench.codecs._base import Params, number, only
 from fcbench.codecs._entropy import EntropyTables, Groups
-from fcbench.codecs._learned import LearnedCodec, MapCoder, Plan
+from fcbench.codecs._learned import LearnedPlugin, MapCoder, Plan
 from fcbench.codecs._transforms import (
     TAIL_MASS,
     Analysis,
@@ -40,7 +39,6 @@ from fcbench.codecs._transforms import (
     round_through,
     total_bits,
 )
-from fcbench.types import FeatureSpec, FeatureStats
 
 N_SCALES = 64
 MIN_SCALE = 0.05
@@ -291,35 +289,8 @@ def _pyramid_gain(y: Tensor, blocks: Tensor) -> Tensor:
     return 2 * torch.log2(total / rest) - 0.5 * torch.log2(2 * math.pi * math.e * block)
 
 
-class _Plugin:
-    summary = (
-        "learned transform, Gaussian latents with means and scales from a hyper-latent"
-    )
-    trained = True
-
-    def sweep(
-        self, objective: Literal["mse", "task"]
-    ) -> list[dict[str, float | int | str]]:
-        """``lmbda``, low rate to high."""
-        lmbdas = (
-            (0.12, 0.3, 0.8, 2.0, 6.0, 20.0)
-            if objective == "mse"
-            else (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-        )
-        return [{"lmbda": lmbda} for lmbda in lmbdas]
-
-    def build(
-        self,
-        specs: Sequence[FeatureSpec],
-        stats: Mapping[str, FeatureStats],
-        params: Params,
-    ) -> LearnedCodec:
-        """``lmbda``: weight of the distortion against bits a feature point."""
-        only(params, "hyperprior", "lmbda")
-        lmbda = number(params, "lmbda", 1e-6, 1e6)
-        return LearnedCodec(
-            specs, stats, lambda channels: HyperpriorMap(channels, lmbda)
-        )
-
-
-PLUGIN = _Plugin()
+PLUGIN = LearnedPlugin(
+    "hyperprior",
+    "learned transform, Gaussian latents with means and scales from a hyper-latent",
+    HyperpriorMap,
+)

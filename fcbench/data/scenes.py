@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from fcbench.data import _scene
+from fcbench.data import _scene, _words
 from fcbench.data._objects import CLASSES, KINDS
 from fcbench.types import DataOptions, DatasetMeta, FcbenchError, Pose, Sample
 
@@ -135,7 +135,7 @@ def render_chunk(
         np.save(temporary / "image.npy", np.stack([s.image for s in scenes]))
         np.save(temporary / "segmentation.npy", np.stack([s.classes for s in scenes]))
         np.save(temporary / "depth.npy", np.stack([s.depth for s in scenes]))
-        words = [_words(s) for s in scenes]
+        words = [_described(s) for s in scenes]
         (temporary / "words.json").write_text(json.dumps(words), encoding="utf-8")
         try:
             temporary.rename(folder / f"{number:05d}")
@@ -148,11 +148,11 @@ def render_chunk(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _words(scene: _scene.Rendered) -> dict[str, Any]:
+def _described(scene: _scene.Rendered) -> dict[str, Any]:
     pose = scene.pose
     return {
-        "captions": _scene.captions(scene),
-        "label": _scene.label(scene),
+        "captions": _words.captions(scene),
+        "label": _words.label(scene),
         "pose": {k: getattr(pose, k).tolist() for k in ("keypoints", "boxes", "areas")},
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fcbench.data import _figure, _scene
+from fcbench.data import _figure, _scene, _words
 from fcbench.data._objects import CLASSES, COLOURS, KINDS
 
 N = 40
@@ -43,7 +43,7 @@ def test_deterministic_by_split_and_index() -> None:
     )
     assert np.array_equal(first.image, again.image)
     assert np.array_equal(first.depth, again.depth)
-    assert _scene.captions(first) == _scene.captions(again)
+    assert _words.captions(first) == _words.captions(again)
     assert not np.array_equal(first.image, other.image)
 
 
@@ -57,14 +57,14 @@ def test_version_one_is_what_it_was(rendered: list[_scene.Rendered]) -> None:
     assert mean == pytest.approx(PINNED_MEAN, abs=0.05)
     shares = np.bincount(np.stack([s.classes for s in rendered]).ravel(), minlength=10)
     assert shares / shares.sum() == pytest.approx(PINNED_SHARES, abs=2e-4)
-    assert _scene.captions(rendered[0]) == PINNED_CAPTIONS
+    assert _words.captions(rendered[0]) == PINNED_CAPTIONS
 
 
 def test_every_class_occurs_and_none_rules(rendered: list[_scene.Rendered]) -> None:
     shares = np.bincount(np.stack([s.classes for s in rendered]).ravel(), minlength=10)
     assert len(CLASSES) == 10 and (shares > 0).all()
     assert shares.max() < 0.6 * shares.sum()
-    assert len({_scene.label(s) for s in rendered}) >= 5
+    assert len({_words.label(s) for s in rendered}) >= 5
 
 
 def test_depth_is_that_of_the_thing_seen(rendered: list[_scene.Rendered]) -> None:
@@ -123,7 +123,7 @@ def test_left_and_right_are_the_persons_own() -> None:
 def test_five_captions_of_a_closed_vocabulary(rendered: list[_scene.Rendered]) -> None:
     words = set()
     for scene in rendered:
-        captions = _scene.captions(scene)
+        captions = _words.captions(scene)
         assert len(captions) == 5 and len(set(captions)) >= 2
         words |= {w for c in captions for w in c.replace(",", "").split()}
     assert set(COLOURS) & words and {"left", "right"} <= words
@@ -132,9 +132,9 @@ def test_five_captions_of_a_closed_vocabulary(rendered: list[_scene.Rendered]) -
 
 def test_attributes_stay_within_their_ranges(rendered: list[_scene.Rendered]) -> None:
     for scene in rendered:
-        for name, (value, size) in _scene.attributes(scene).items():
+        for name, (value, size) in _words.attributes(scene).items():
             assert 0 <= value < size, name
-    assert _scene.attributes(rendered[0])["label"][1] == len(KINDS)
+    assert _words.attributes(rendered[0])["label"][1] == len(KINDS)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (96, 160), (33, 47)])

@@ -1,0 +1,211 @@
+"""Points and their rows: which points a suite has, what identifies one, what is written of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from fcbench import curves, rate, registry, results
+from fcbench.bench import Bench, digest
+from fcbench.suite import Suite
+from fcbench.types import OperatingPoint, RatePoint
+
+VERSION = 1
+"""Of how a point is measured: raise it when that changes, and a resumed run measures anew."""
+CEILING, FLOOR, CODED = "ceiling", "floor", "coded"
+ENDS = {CEILING: OperatingPoint("uncoded"), FLOOR: OperatingPoint("mean")}
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One operating point and the tasks that read it."""
+
+    kind: str
+    point: OperatingPoint
+    tasks: tuple[str, ...]
+    fitted_to: str | None = None  # the task whose loss trained the codec
+
+
+@dataclass(frozen=True, slots=True)
+class Coding:
+    """What coding the test set came to, and the decoded features' way to the tasks."""
+
+    n_bytes: int
+    sample_bytes: Sequence[int]
+    estimated_bits: float | None
+    checkpoint_sha256: str
+    encode_ms: float | None
+    decoded: Iterator[dict[str, Tensor]]  # batches of EVAL_BATCH
+    decode_ms: list[float] = field(default_factory=list)
+
+
+def jobs(suite: Suite) -> list[Job]:
+    """Operating points of a suite for one encoder and seed, the ends of the curves first."""
+    out = [Job(kind, point, suite.tasks) for kind, point in ENDS.items()]
+    for codec in suite.codecs:
+        plugin = registry.get("codec", codec)
+        for params in suite.params.get(codec) or plugin.sweep(suite.objective):
+            point = OperatingPoint(codec, dict(params))
+            if suite.objective == "task" and plugin.trained:
+                out += [
+                    Job(CODED, point, (task,), fitted_to=task) for task in suite.tasks
+                ]
+            else:
+                out.append(Job(CODED, point, suite.tasks))
+    return out
+
+
+def key(bench: Bench, job: Job, task: str) -> str:
+    """Key of resumption: a hash of all that determines a point."""
+    suite = bench.suite
+    described = suite.described()
+    for name in (
+        "name",
+        "encoders",
+        "codecs",
+        "tasks",
+        "params",
+        "seeds",
+    ):  # what else the run measured
+        described.pop(name)
+    described |= {
+        "version": VERSION, "encoder": bench.encoder.name, "sha256": bench.encoder.weights.sha256,
+        "kind": job.kind, "point": job.point.label, "task": task, "fitted_to": job.fitted_to, "seed": bench.seed,
+        "revision": bench.revision,
+    }  # fmt: skip
+    return digest(described)
+
+
+def failed_row(bench: Bench, job: Job, task: str, reason: str) -> RatePoint:
+    """The row of a point that failed."""
+    return replace(_unmeasured(bench, job, task), status=reason)
+
+
+def measured_rows(
+    bench: Bench, job: Job, name: str, coding: Coding, stats: np.ndarray, mse: float
+) -> list[RatePoint]:
+    """Rows of a point, one a metric, of its task's statistics [N, S]."""
+    task = bench.task_model(name)[0]
+    coded = _coded(bench, job, _unmeasured(bench, job, name), coding)
+    values = task.values(stats.sum(0))
+    out = []
+    for i, metric in enumerate(task.metrics):
+        low, high = curves.bootstrap(stats, lambda sums, m=metric.name: task.values(sums)[m])  # type: ignore[misc]
+        out.append(
+            replace(
+                coded,
+                metric=metric.name,
+                value=float(values[metric.name]),
+                ci_low=low,
+                ci_high=high,
+                higher_is_better=metric.higher_is_better,
+                primary=i == 0,
+                feature_mse=mse,
+            )
+        )
+    return out
+
+
+def _coded(bench: Bench, job: Job, row: RatePoint, coding: Coding) -> RatePoint:
+    """A row with its rate: every division is `fcbench.rate`'s."""
+    n_bytes, bits, n = coding.n_bytes, coding.estimated_bits, row.n_samples
+    alarm = None if bits is None else rate.rate_alarm(n_bytes, bits, n)
+    if alarm:
+        log.warning(
+            "%s %s: coded %d B, estimated %.0f B",
+            row.encoder,
+            job.point.label,
+            n_bytes,
+            (bits or 0) / 8,
+        )
+    return replace(
+        row,
+        n_bytes=n_bytes,
+        bpp=rate.bpp(n_bytes, row.n_px),
+        bpfp=rate.bpfp(n_bytes, row.n_points),
+        bytes_per_sample=rate.bytes_per_sample(n_bytes, n),
+        bpp_estimated=None if bits is None else rate.bpp_estimated(bits, row.n_px),
+        rate_alarm=alarm,
+        encode_ms=coding.encode_ms,
+        decode_ms=float(np.median(coding.decode_ms)) if coding.decode_ms else None,
+        checkpoint_sha256=coding.checkpoint_sha256,
+    )
+
+
+def _unmeasured(bench: Bench, job: Job, task: str) -> RatePoint:
+    """All of a row that is known before anything is measured."""
+    suite, encoder, store = bench.suite, bench.encoder, bench.test.store
+    return RatePoint(
+        schema=results.SCHEMA,
+        point=key(bench, job, task),
+        status=results.OK,
+        suite=suite.name,
+        kind=job.kind,
+        dataset=suite.dataset,
+        dataset_revision=bench.revision,
+        image_size="x".join(map(str, store.image_px)),
+        encoder=encoder.name,
+        weights_sha256=encoder.weights.sha256,
+        weights_origin=encoder.weights.origin,
+        split=bench.split_point,
+        codec=job.point.codec,
+        params=json.dumps(dict(job.point.params)),
+        objective=("task" if job.fitted_to else "mse") if job.kind == CODED else "",
+        neck=suite.neck,
+        head=suite.head,
+        task=task,
+        seed=bench.seed,
+        n_samples=len(store),
+        n_px=store.n_px,
+        n_points=store.n_points,
+        n_bytes=None,
+        bpp=None,
+        bpfp=None,
+        bytes_per_sample=None,
+        bpp_estimated=None,
+        rate_alarm=None,
+        metric="",
+        value=None,
+        ci_low=None,
+        ci_high=None,
+        higher_is_better=True,
+        primary=True,
+        feature_mse=None,
+        encode_ms=None,
+        decode_ms=None,
+        checkpoint_sha256="",
+        versions=json.dumps(results.versions()),
+        device=str(bench.device),
+        commit=commit(),
+        utc=results.utc_now(),
+    )
+
+
+@cache
+def commit() -> str:
+    """Git commit of the package's checkout, with ``-dirty`` where files differ; empty outside a checkout."""
+    folder = Path(__file__).parent
+
+    def git(*args: str) -> str:
+        command = ["git", "-C", str(folder), *args]
+        done = subprocess.run(command, capture_output=True, text=True)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    try:
+        if not git(
+            "ls-files", Path(__file__).name
+        ):  # installed, perhaps inside another project's checkout
+            return ""
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if changed else "")
+    except OSError:  # no git on this machine
+        return ""
