@@ -262,6 +262,7 @@ class Promptable(nn.Module):
         self.prompts = prompts
         self.trunk = build_trunk()
         self.fuse = Fuse()
+        self.standardize = nn.BatchNorm2d(128, affine=False)
         self.squeeze = nn.Conv2d(D, dim, 1)
         self.fine = nn.ModuleList(
             (nn.Conv2d(32, dim // 8, 1), nn.Conv2d(64, dim // 4, 1))
@@ -305,7 +306,8 @@ class Promptable(nn.Module):
             )
             losses.append(self._mask_loss(masks, iou, target[rows]) * len(rows))
             weights.append(len(rows))
-        return torch.stack(losses).sum() / sum(weights)
+        tokens = self.standardize(maps[2]).flatten(2).mT
+        return torch.stack(losses).sum() / sum(weights) + redundancy(tokens)
 
     @staticmethod
     def _mask_loss(masks: Tensor, iou: Tensor, target: Tensor) -> Tensor:

@@ -101,12 +101,14 @@ def main(
         model.parameters(), lr=rate, weight_decay=0.05, betas=(0.9, 0.95)
     )
     path, step, seconds = work / f"{stage}.pt", 0, 0.0
+    history: list[dict[str, float]] = []
     if path.exists():
         state = torch.load(path, weights_only=True)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        step, seconds = state["step"], state["seconds"]
+        step, seconds, history = state["step"], state["seconds"], state["history"]
         print(f"resumed at step {step}")
+    history.append({"from": step, "to": steps, "batch": batch, "rate": rate})
     began, losses = time.monotonic(), []
     while step < steps:
         rng = np.random.default_rng((seed, step))
@@ -131,15 +133,17 @@ def main(
                     "optimizer": optimizer.state_dict(),
                     "step": step,
                     "seconds": took,
+                    "history": history,
                 },
                 path,
             )
     if stage in NAMES:
         took = torch.load(path, weights_only=True)["seconds"]
+        start = torch.load(work / "mae.pt", weights_only=True)
+        mae = {k: start[k] for k in ("step", "seconds", "history")}
         facts = {
             "stage": stage, "from": "mae", "data": f"scenes v{_scene.VERSION}, split embedded, {n_scenes} at 128x128",
-            "steps": steps, "batch": batch, "rate": rate, "seed": seed, "seconds": round(took),
-            "mae": {k: torch.load(work / "mae.pt", weights_only=True)[k] for k in ("step", "seconds")},
+            "history": history, "seed": seed, "seconds": round(took), "mae": mae,
             "final_loss": float(np.mean(losses[-100:])) if losses else None, "torch": torch.__version__,
             "utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }  # fmt: skip
