@@ -12,7 +12,7 @@ from fcbench.cli import main
 
 TINY = (
     "run --n-train 24 --n-test 8 --task-steps 4 --codec-steps 4 --batch 8 --threads 1 --device cpu "
-    "--encoder sam2_nano --weights random"
+    "--weights random"
 ).split()  # fmt: skip
 
 Run = Callable[..., Result]
@@ -38,7 +38,8 @@ def tiny(fcbench: Run, cache: Path) -> Callable[..., Result]:
     """A tiny run into a folder, with further options."""
 
     def call(out: Path, *args: object) -> Result:
-        return fcbench(*TINY, "--cache-dir", cache, "--out", out, *args)
+        encoder = () if "--encoder" in args else ("--encoder", "sam2_nano")
+        return fcbench(*TINY, *encoder, "--cache-dir", cache, "--out", out, *args)
 
     return call
 
