@@ -256,11 +256,20 @@ def utc_now() -> str:
     return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def portable(argument: str) -> str:
+    """A command-line argument without the folders of one machine: of an absolute path, the name.
+
+    >>> portable("/some/where/camvid"), portable("results/camvid"), portable("--quick")
+    ('camvid', 'results/camvid', '--quick')
+    """
+    return Path(argument).name if os.path.isabs(argument) else argument
+
+
 def provenance(suite: Mapping[str, Any]) -> dict[str, Any]:
     """Record of this run: versions, command line, machine, time, suite."""
     return {
         "utc": utc_now(),
-        "command": list(sys.argv),
+        "command": [portable(arg) for arg in sys.argv],
         "versions": versions(),
         "machine": {"system": platform.platform(), "n_cores": os.cpu_count()},
         "suite": dict(suite),
