@@ -9,7 +9,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from fcbench import results
+from fcbench import provenance
 from fcbench.types import FcbenchError
 
 WANTED_BYTES = 2 << 30
@@ -32,8 +32,8 @@ def examine(cache_dir: Path) -> list[Check]:
 
 
 def _versions() -> Check:
-    found = results.versions()
-    missing = [p for p in results.PACKAGES if p not in found]
+    found = provenance.versions()
+    missing = [p for p in provenance.PACKAGES if p not in found]
     text = f"{platform.platform()}, {os.cpu_count()} cores; " + ", ".join(
         f"{k} {v}" for k, v in found.items()
     )

@@ -12,18 +12,14 @@ from __future__ import annotations
 
 import csv
 import errno
-import importlib.metadata
 import io
 import json
 import math
 import os
-import platform
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +29,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fcbench import provenance
 from fcbench.types import FcbenchError, RatePoint
 
 SCHEMA = 1
@@ -42,12 +39,6 @@ OK = "ok"
 """`RatePoint.status` of a point that was measured."""
 
 RATES, SAMPLES, PROVENANCE = "rates.csv", "samples.parquet", "provenance.json"
-
-PACKAGES = (
-    "fcbench numpy torch torchvision timm compressai sam2 constriction pandas pyarrow scipy bjontegaard "
-    "pycocotools pycocoevalcap"
-).split()
-"""Distributions whose versions are recorded."""
 
 _TYPES: dict[str, str] = {f.name: str(f.type) for f in fields(RatePoint)}
 _DTYPES = {"int": "int64", "bool": "bool", "str": "object", "float | None": "float64"}
@@ -152,7 +143,7 @@ class ResultsFolder:
         """
         path = self.path / PROVENANCE
         runs = load_provenance(self.path) if path.exists() else []
-        record = {"schema": SCHEMA, "runs": [*runs, provenance(suite)]}
+        record = {"schema": SCHEMA, "runs": [*runs, provenance.record(suite)]}
         _replace(path, (json.dumps(record, indent=1) + "\n").encode())
 
 
@@ -239,41 +230,6 @@ def load_provenance(path: Path | str) -> list[dict[str, Any]]:
         raise FcbenchError(
             f"cannot read {file} ({error}); delete it to start a new one."
         ) from None
-
-
-# --------------------------------------------------------------------------------------- provenance
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that matter, as installed; imports none of them."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        with suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
-
-
-def utc_now() -> str:
-    """``2025-01-31T12:00:00Z``."""
-    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def portable(argument: str) -> str:
-    """A command-line argument without the folders of one machine: of an absolute path, the name.
-
-    >>> portable("/some/where/camvid"), portable("results/camvid"), portable("--quick")
-    ('camvid', 'results/camvid', '--quick')
-    """
-    return Path(argument).name if os.path.isabs(argument) else argument
-
-
-def provenance(suite: Mapping[str, Any]) -> dict[str, Any]:
-    """Record of this run: versions, command line, machine, time, suite."""
-    return {
-        "utc": utc_now(),
-        "command": [portable(arg) for arg in sys.argv],
-        "versions": versions(),
-        "machine": {"system": platform.platform(), "n_cores": os.cpu_count()},
-        "suite": dict(suite),
-    }
 
 
 # ------------------------------------------------------------------------------------------ writing

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
-from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
-from fcbench import curves, rate, registry, results
+from fcbench import curves, provenance, rate, registry, results
 from fcbench.bench import Bench, digest
 from fcbench.suite import Suite
 from fcbench.types import OperatingPoint, RatePoint
@@ -183,29 +180,8 @@ def _unmeasured(bench: Bench, job: Job, task: str) -> RatePoint:
         encode_ms=None,
         decode_ms=None,
         checkpoint_sha256="",
-        versions=json.dumps(results.versions()),
+        versions=json.dumps(provenance.versions()),
         device=str(bench.device),
-        commit=commit(),
-        utc=results.utc_now(),
+        commit=provenance.commit(),
+        utc=provenance.utc_now(),
     )
-
-
-@cache
-def commit() -> str:
-    """Git commit of the package's checkout, with ``-dirty`` where files differ; empty outside a checkout."""
-    folder = Path(__file__).parent
-
-    def git(*args: str) -> str:
-        command = ["git", "-C", str(folder), *args]
-        done = subprocess.run(command, capture_output=True, text=True)
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    try:
-        if not git(
-            "ls-files", Path(__file__).name
-        ):  # installed, perhaps inside another project's checkout
-            return ""
-        changed = git("status", "--porcelain", "--untracked-files=no")
-        return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if changed else "")
-    except OSError:  # no git on this machine
-        return ""
