@@ -11,6 +11,7 @@ SUITE = Suite(
     codecs=("raw", "uniform", "factorized", "hyperprior"),
     tasks=("segmentation",),
     dataset="camvid",
+    params={"uniform": tuple({"bits": bits} for bits in range(2, 9))},
     budget=Budget(
         task_steps=700,
         task_batch=8,

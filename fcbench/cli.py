@@ -254,8 +254,8 @@ def _suite(suite_file: Path | None, options: dict[str, Any]) -> Suite:
             suite,
             name=f"{suite.name}-quick",
             budget=QUICK,
-            n_train=suite.n_train or 400,
-            n_test=suite.n_test or 100,
+            n_train=suite.n_train or 300,
+            n_test=suite.n_test or 40,
         )
     if "batch" in given:
         batch = given.pop("batch")

@@ -209,8 +209,8 @@ class _Plugin:
     def sweep(
         self, objective: Literal["mse", "task"]
     ) -> list[dict[str, float | int | str]]:
-        """2 to 8 bits, whatever the objective."""
-        return [{"bits": bits} for bits in range(2, 9)]
+        """2 to 6 bits, whatever the objective."""
+        return [{"bits": bits} for bits in range(2, 7)]
 
     def build(
         self,

@@ -306,7 +306,9 @@ def test_provenance_keeps_every_run(tmp_path: Path) -> None:
     runs = results.load_provenance(tmp_path)
     assert [r["suite"]["name"] for r in runs] == ["first", "second"]
     assert runs[0]["versions"]["numpy"] == np.__version__
-    assert runs[0]["command"] == [provenance.portable(a) for a in sys.argv] and runs[0]["utc"].endswith("Z")
+    assert runs[0]["command"] == [provenance.portable(a) for a in sys.argv] and runs[0][
+        "utc"
+    ].endswith("Z")
     assert json.loads((tmp_path / "provenance.json").read_text())["schema"] == 1
 
 
