@@ -19,10 +19,10 @@ TASKS = ("segmentation", "depth", "pose", "captioning")
 class Budget:
     """How long to train. The defaults suit features of the embedded encoders on two CPU cores."""
 
-    task_steps: int = 500
+    task_steps: int = 400
     task_batch: int = 16
     task_rate: float = 1e-3
-    codec_steps: int = 200
+    codec_steps: int = 150
     codec_batch: int = 16
     codec_rate: float = 5e-4
     width: int = 128  # D of neck and head

@@ -45,6 +45,7 @@ class Data:
     split: str = "train"
     tasks: tuple[str, ...] = ()
     meta: DatasetMeta = DatasetMeta()
+    image_size_px: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return self.n
