@@ -16,10 +16,10 @@ sides alternate, and the figure is the median of the ratios of neighbours. Nothi
 - *Second codec*: wall time of ``fcbench run`` when ``factorized`` is added to a finished run of ``hyperprior``
   (one encoder, default tasks and budgets), over that of the first run from an empty cache.
 
-Known misses, seen on 2 cores of an AMD EPYC that had other work to do: entropy coding of ``hyperprior`` reached 0.42
-to 0.56 at 8x8 and 0.52 to 0.66 at 23x30, where ``factorized`` reached 0.61 to 0.76 and 0.76 to 0.88. The bare side
-sorts nothing. At 8x8 it takes about 0.17 ms a sample both ways, so that the bound leaves 36 us each way; sorting
-8192 indexes and moving the symbols takes 25 us to 35 us of it, some thirty calls of NumPy the rest and more.
+Known misses, on 2 otherwise idle cores of an AMD EPYC. Default size: extraction of hiera_nano 0.745 (512 scenes). With
+``--skip-runs --quick``: extraction 0.62 (128 scenes) and, EfficientNet-Lite0, 0.60 (16 frames); entropy coding of
+``hyperprior`` 0.43 at 8x8 and 0.62 at 23x30, of ``factorized`` 0.62 at 8x8 (0.84 at 23x30 passes). The bare coder calls
+get sorted arrays; sorting 8192 indexes and moving the symbols alone takes most of what the bound leaves at 8x8.
 """
 
 from __future__ import annotations
