@@ -21,6 +21,7 @@ KINDS = {
     "codec": "codecs",
     "neck": "necks",
     "task": "tasks",
+    "taskmodel": "taskmodels",
 }
 """Kind of plug-in -> its folder."""
 

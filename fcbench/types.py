@@ -158,7 +158,8 @@ class Encoder(Protocol):
 
     name: str  # as typed: "timm:resnet18"
     specs: Mapping[str, FeatureSpec]  # fine to coarse
-    default_split: str
+    groups: Mapping[str, tuple[str, ...]]  # names for several split points coded as one sample: {"fpn": (...)}
+    default_split: str  # of specs or groups
     weights: WeightsInfo
     module: (
         nn.Module
@@ -343,6 +344,60 @@ class TaskPlugin(Protocol):
 
     def build(self, train: Dataset, test: Dataset) -> Task:
         """Bind to a data set (vocabulary and classes from train, reference statistics from test)."""
+
+
+# ------------------------------------------------------------------------------------ frozen decoders
+class Head(Protocol):
+    """A task's head, an ``nn.Module``: trained with the neck, or the frozen decoder of a task model.
+
+    Its input x is what the neck (or the adapter to a frozen decoder) made: a tensor [B, D, h, w] for a trained head,
+    maps by name for a frozen decoder. The batch is the task's own (`Task.collate`); a head may take from it what the
+    official protocol gives a model at test time (boxes of persons, prompts), nothing else.
+    """
+
+    def loss(self, x: Any, batch: Any) -> Tensor:
+        """Scalar training loss; gradients flow to x, also through frozen parameters."""
+
+    def predict(self, x: Any, batch: Any) -> Any:
+        """What the task's metric reads: see each task's module."""
+
+
+class TaskModel(Protocol):
+    """A task-specific model of others: its own encoder, and the decoder that a neck learns to speak to.
+
+    Attributes:
+        encoder: its own encoder; the features it gives at `inputs` are what the decoder was trained on, and the
+            target of distillation.
+        inputs: the decoder's input maps, names in ``encoder.specs``.
+    """
+
+    name: str  # as typed: "dpt:small"
+    weights: WeightsInfo
+    encoder: Encoder
+    inputs: tuple[str, ...]
+
+    def head(self) -> nn.Module:
+        """The decoder as a frozen `Head`; its x is a dict of maps [B, C, h, w] by the names of `inputs`."""
+
+
+class TaskModelPlugin(Protocol):
+    """``PLUGIN`` of a file in ``fcbench/taskmodels``."""
+
+    task: str  # the task it was trained for
+
+    def build(
+        self,
+        variant: str,
+        weights: str | None,
+        task: Task,
+        image_px: tuple[int, int],
+        device: torch.device,
+    ) -> TaskModel:
+        """Build with its weights (None: official or embedded; ``random``; a file), for images of a size.
+
+        Raises:
+            FcbenchError: unknown variant, weights missing or of another architecture, a task on which it cannot be used.
+        """
 
 
 # ------------------------------------------------------------------------------------------ results

@@ -1,0 +1,51 @@
+"""What several verbs share: option types and options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from platformdirs import user_cache_path
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Size(click.ParamType):
+    """``N`` for N x N pixels, or ``HxW``."""
+
+    name = "N|HxW"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Any:
+        if isinstance(value, tuple):
+            return value
+        parts = str(value).lower().split("x")
+        if len(parts) > 2 or not all(p.isdigit() and int(p) > 0 for p in parts):
+            self.fail(
+                f"{value!r} is no image size: give N for N x N pixels, or HxW",
+                param,
+                ctx,
+            )
+        return int(parts[0]), int(parts[-1])
+
+
+def numbers(text: str, kind: type, option: str) -> tuple[Any, ...]:
+    try:
+        return tuple(kind(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is no list of numbers such as 0.5,2,8", param_hint=option
+        ) from None
+
+
+def cache_option(function: F) -> F:
+    return click.option(
+        "--cache-dir",
+        type=click.Path(path_type=Path),
+        envvar="FCBENCH_CACHE",
+        default=lambda: user_cache_path("fcbench"),
+        help="Rendered scenes, features, trained necks, heads and codecs.  [default: the user's cache; FCBENCH_CACHE]",
+    )(function)

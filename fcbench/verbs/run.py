@@ -1,0 +1,219 @@
+"""Measure rate-accuracy points."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fcbench import registry
+from fcbench.suite import QUICK, TASKS, Suite, load
+from fcbench.types import FcbenchError
+from fcbench.verbs._options import Size, cache_option, numbers
+
+EPILOG_RUN = """\b
+Examples:
+  fcbench run                                    both embedded encoders, four tasks
+  fcbench run --quick --out runs/look            a minute, to see that all works
+  fcbench run --codec hyperprior --codec factorized --task depth
+  fcbench run --encoder timm:tf_efficientnet_lite0 --dataset camvid --data-root camvid --task segmentation
+"""
+
+
+@click.command("run", epilog=EPILOG_RUN)
+@click.argument(
+    "suite_file", metavar="[SUITE.py]", required=False, type=click.Path(path_type=Path)
+)
+@click.option(
+    "--encoder",
+    "encoders",
+    multiple=True,
+    metavar="NAME[:VARIANT]",
+    help="Repeatable. [hiera_nano, sam2_nano]",
+)
+@click.option(
+    "--codec",
+    "codecs",
+    multiple=True,
+    metavar="NAME",
+    help="Repeatable. [uniform, hyperprior]",
+)
+@click.option(
+    "--task",
+    "tasks",
+    multiple=True,
+    metavar="NAME",
+    help=f"Repeatable. [{', '.join(TASKS)}]",
+)
+@click.option("--dataset", metavar="NAME", help="[scenes]")
+@click.option(
+    "--data-root",
+    type=click.Path(path_type=Path),
+    help="Folder of a data set that is read from disk.",
+)
+@click.option(
+    "--split", metavar="NAME", help="Split point, e.g. stage3. [the encoder's default]"
+)
+@click.option("--neck", metavar="NAME", help="[neck_2L]")
+@click.option(
+    "--head",
+    type=click.Choice(["trained"]),
+    help="How heads come about: trained with the neck. [trained]",
+)
+@click.option(
+    "--objective",
+    type=click.Choice(["mse", "task"]),
+    help="What learned codecs preserve. [mse]",
+)
+@click.option(
+    "--lambdas",
+    metavar="L1,L2,...",
+    help="lmbda of every learned codec. [each codec's default sweep]",
+)
+@click.option(
+    "--image-size",
+    type=Size(),
+    help="Resize images and targets to this. [the data set's own]",
+)
+@click.option(
+    "--weights",
+    metavar="random|FILE",
+    help="Of the encoder. [its own: official or embedded]",
+)
+@click.option("--seeds", metavar="S1,S2,...", help="[0]")
+@click.option(
+    "--n-train",
+    type=click.IntRange(min=1),
+    help="Use at most so many training samples.",
+)
+@click.option(
+    "--n-test", type=click.IntRange(min=1), help="Use at most so many test samples."
+)
+@click.option(
+    "--task-steps", type=click.IntRange(min=1), help="Training steps of neck and head."
+)
+@click.option(
+    "--codec-steps", type=click.IntRange(min=1), help="Training steps of a codec."
+)
+@click.option("--batch", type=click.IntRange(min=1), help="Samples a training step.")
+@click.option(
+    "--on-bad-image",
+    type=click.Choice(["stop", "skip"]),
+    help="Stop at an unreadable image, or go on. [stop]",
+)
+@click.option(
+    "--quick",
+    is_flag=True,
+    help="A minute's run to see that all works; not to be quoted.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("runs/default"),
+    show_default=True,
+    help="Results folder; a run resumes in it.",
+)
+@click.option(
+    "--keep-streams", is_flag=True, help="Keep the .fcb files under OUT/streams."
+)
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="cpu, cuda, cuda:1, mps; auto takes a GPU if there is one.",
+)
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [all cores]")
+@cache_option
+def run(
+    suite_file: Path | None, out: Path, cache_dir: Path, device: str, threads: int | None, keep_streams: bool,
+    **options: Any,
+) -> None:  # fmt: skip
+    """Measure rate-accuracy points: code features, read them, write OUT/rates.csv and OUT/curves.png.
+
+    Every point is written when it is done; the same command resumes at the first missing one.
+    """
+    suite = _suite(suite_file, options)
+    suite.check()
+    import torch
+
+    from fcbench import pipeline
+
+    if threads:
+        torch.set_num_threads(threads)
+    summary = pipeline.measure(
+        suite, out, cache_dir, _device(device), keep_streams=keep_streams
+    )
+    click.echo(
+        f"{summary.n_measured} points measured, {summary.n_found} found done, in {out}"
+    )
+    if summary.n_coded:
+        from fcbench.verbs.plot import draw
+
+        draw(out, out / "curves.png")
+    if summary.failures:
+        raise FcbenchError(
+            f"{len(summary.failures)} jobs failed, first: {summary.failures[0]}"
+        )
+
+
+def _suite(suite_file: Path | None, options: dict[str, Any]) -> Suite:
+    """The suite of a file or the default, changed by the options that were given."""
+    suite = load(suite_file) if suite_file else Suite()
+    given = {
+        k: v for k, v in options.items() if v is not None and v != () and v is not False
+    }
+    steps = {
+        f"{k}_steps": given.pop(f"{k}_steps")
+        for k in ("task", "codec")
+        if f"{k}_steps" in given
+    }
+    if given.pop("quick", False):
+        suite = replace(
+            suite,
+            name=f"{suite.name}-quick",
+            budget=QUICK,
+            n_train=suite.n_train or 300,
+            n_test=suite.n_test or 40,
+        )
+    if "batch" in given:
+        batch = given.pop("batch")
+        steps |= {"task_batch": batch, "codec_batch": batch}
+    if "lambdas" in given:
+        values = numbers(given.pop("lambdas"), float, "--lambdas")
+        codecs = given.get("codecs", suite.codecs)
+        learned = [
+            c
+            for c in codecs
+            if c in registry.names("codec") and registry.get("codec", c).trained
+        ]
+        suite = replace(
+            suite,
+            params={
+                **suite.params,
+                **{c: tuple({"lmbda": v} for v in values) for c in learned},
+            },
+        )
+    if "seeds" in given:
+        given["seeds"] = numbers(given["seeds"], int, "--seeds")
+    if "image_size" in given:
+        given["image_size_px"] = given.pop("image_size")
+    return replace(suite, **given, budget=replace(suite.budget, **steps))
+
+
+def _device(name: str) -> Any:
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+        return torch.device(name)
+    except (RuntimeError, AssertionError) as error:
+        raise FcbenchError(
+            f"device {name!r} cannot be used ({str(error).splitlines()[0]}): try --device cpu"
+        ) from error
+
+
+COMMAND = run
