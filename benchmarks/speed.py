@@ -10,8 +10,9 @@ sides alternate, and the figure is the median of the ratios of neighbours. Nothi
 - *Extraction*: `fcbench.features.extract` into a fresh cache (reads, encodes, checks, writes, syncs) against a bare
   loop that calls the same encoder on the same images, held in memory as batches of the same size.
 - *Entropy coding*: everything between a sample's integers and table indexes and its payload and checksum (sorting
-  by table, offsets, escapes, coder calls, end of the string), both ways, against the bare calls of constriction on
-  arrays that were sorted, shifted and cut before, one call a table. One thread.
+  by table, offsets, range checks, escapes, coder calls, end of the string, checksum), both ways, against bare calls on
+  the same integers, indexes and tables: constriction's (the coder in use), one call a table, with the sorting and
+  shifting that they need; and CompressAI's ``encode_with_indexes`` and ``decode_stream``. One thread.
 - *Coded against estimated*: size of the .fcb file of test scenes, less 16 B a sample, over the estimated bytes.
 - *Second codec*: wall time of ``fcbench run`` when ``factorized`` is added to a finished run of ``hyperprior``
   (one encoder, default tasks and budgets), over that of the first run from an empty cache.
@@ -43,6 +44,7 @@ import click
 import constriction
 import numpy as np
 import torch
+from compressai import ans
 
 from fcbench import bitstream, fit, registry
 from fcbench.codecs._entropy import EntropyTables, Groups
@@ -195,30 +197,82 @@ def recorded(codec: Any, store: FeatureStore, place: int) -> list[Stage]:
 def bare_coder(
     stages: Sequence[Stage],
 ) -> tuple[Callable[[], object], Callable[[], object]]:
-    """Bare coding and decoding: escape mantissas, if any, are left out in its favour."""
+    """The bare calls of constriction, one a table in use, and what they need: symbols sorted by table and shifted to
+    its first one, and back. No range checks, escapes, checksum or trimming."""
     queue = constriction.stream.queue
-    calls = []
-    for stage in stages:
-        coder, groups = stage.tables.coder, stage.groups
-        values, _ = coder.relative(stage.symbols, groups)
-        runs = [np.ascontiguousarray(run) for run in groups.runs(values)]
-        models = [coder.models[table] for table in groups.tables]
-        calls += list(zip(runs, models, groups.sizes, strict=True))
+    plans = [_bare_plan(stage) for stage in stages]
 
     def encode() -> np.ndarray:
         encoder = queue.RangeEncoder()
-        for run, model, _ in calls:
-            encoder.encode(run, model)
+        for indexes, values, models, offset in plans:
+            order, bounds = _sorted_by(indexes, len(models))
+            run = values.take(order) - offset.repeat(np.diff(bounds))
+            for i, (start, end) in enumerate(zip(bounds[:-1], bounds[1:])):
+                if end > start:
+                    encoder.encode(run[start:end], models[i])
         words: np.ndarray = encoder.get_compressed()
         return words
 
     words = encode()
 
-    def decode() -> None:
-        decoder = queue.RangeDecoder(words)
-        for _, model, n in calls:
-            decoder.decode(model, n)
+    def decode() -> list[np.ndarray]:
+        decoder, out = queue.RangeDecoder(words), []
+        for indexes, _, models, offset in plans:
+            order, bounds = _sorted_by(indexes, len(models))
+            counts = np.diff(bounds)
+            parts = [decoder.decode(m, n) for m, n in zip(models, counts.tolist()) if n]
+            values = np.empty(len(order), np.int32)
+            values[order] = np.concatenate(parts) + offset.repeat(counts)
+            out.append(values)
+        return out
 
+    for found, (_, values, _, _) in zip(decode(), plans, strict=True):
+        assert (found == values).all()
+    return encode, decode
+
+
+def _bare_plan(stage: Stage) -> tuple[np.ndarray, np.ndarray, list[Any], np.ndarray]:
+    """Index of each symbol's table [n], symbols [n] within it, models [T], first symbols [T] of a stage."""
+    tables, groups = stage.tables, stage.groups
+    offset = tables.offset.numpy()
+    indexes = groups.unsorted(groups.used.repeat(groups.counts).astype(np.int32))
+    last = tables.length.numpy()[indexes] - 3  # the one after it escapes
+    first = offset[indexes]
+    values = stage.symbols.clip(first, first + last)
+    return indexes.astype(np.uint8), values, tables.coder.models, offset
+
+
+def _sorted_by(indexes: np.ndarray, n_tables: int) -> tuple[np.ndarray, np.ndarray]:
+    order = indexes.argsort(kind="stable")
+    return order, indexes.take(order).searchsorted(np.arange(n_tables + 1))
+
+
+def compressai_coder(
+    stages: Sequence[Stage],
+) -> tuple[Callable[[], object], Callable[[], object]]:
+    """CompressAI's bare calls, one a stage, on the same symbols, indexes and tables, its lists made before."""
+    plans = []
+    for stage in stages:
+        indexes, values, _, offset = _bare_plan(stage)
+        cdf, length = stage.tables.cdf.tolist(), stage.tables.length.tolist()
+        plans.append((values.tolist(), indexes.tolist(), cdf, length, offset.tolist()))
+
+    def encode() -> bytes:
+        encoder = ans.BufferedRansEncoder()
+        for plan in plans:
+            encoder.encode_with_indexes(*plan)
+        out: bytes = encoder.flush()
+        return out
+
+    string = encode()
+
+    def decode() -> list[list[int]]:
+        decoder = ans.RansDecoder()
+        decoder.set_stream(string)
+        return [decoder.decode_stream(*plan[1:]) for plan in plans]
+
+    for found, plan in zip(decode(), plans, strict=True):
+        assert found == plan[0]
     return encode, decode
 
 
@@ -250,25 +304,33 @@ def our_coder(
 
 def entropy_coding(
     name: str, codec: Any, store: FeatureStore, n_samples: int, repeats: int
-) -> Figure:
+) -> list[Figure]:
     """Speed of entropy coding and decoding together, relative to the bare calls, over some samples."""
-    ratios, sums = [], np.zeros(4)
+    bare = (("constriction", bare_coder), ("CompressAI", compressai_coder))
+    ratios: list[list[np.ndarray]] = [[] for _ in bare]
+    sums = np.zeros(6)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     for place in range(n_samples):
         stages = recorded(codec, store, place)
-        sides = [*bare_coder(stages), *our_coder(stages)]
+        sides = [*our_coder(stages), *(f for _, make in bare for f in make(stages))]
         times = alternate(sides, repeats)
-        ratios.append((times[0] + times[1]) / (times[2] + times[3]))
+        for i, found in enumerate(ratios, 1):
+            found.append((times[2 * i] + times[2 * i + 1]) / (times[0] + times[1]))
         sums += np.median(times, axis=1) / n_samples
     torch.set_num_threads(before)
     us = sums * 1e6
-    shape = "x".join(map(str, store.maps(0).maps.popitem()[1].shape[:0:-1][::-1]))
-    detail = (
-        f"encode {us[2]:.0f} of {us[0]:.0f} us, decode {us[3]:.0f} of {us[1]:.0f} us"
-    )
-    value = float(np.median(np.concatenate(ratios)))
-    return Figure(f"entropy coding, {name} {shape}", value, 0.7, True, detail)
+    shape = "x".join(map(str, store.maps(0).maps.popitem()[1].shape[1:]))
+    out = []
+    for i, (coder, _) in enumerate(bare, 1):
+        value = float(np.median(np.concatenate(ratios[i - 1])))
+        detail = (
+            f"encode {us[0]:.0f} of {us[2 * i]:.0f} us, "
+            f"decode {us[1]:.0f} of {us[2 * i + 1]:.0f} us"
+        )
+        what = f"{name} {shape}, of {coder}'s calls"
+        out.append(Figure(what, value, 0.7, True, detail))
+    return out
 
 
 # --------------------------------------------------------------------------------------------- sizes
@@ -376,11 +438,13 @@ def measure(work: Path, quick: bool, say: Callable[[Figure], None]) -> list[Figu
             codec = trained(point, train, steps, 32, work)
             keep(coded_size(point, codec, test, work))
             if name in LEARNED:
-                keep(entropy_coding(point.label, codec, test, 4, 20 * repeats))
+                for figure in entropy_coding(point.label, codec, test, 4, 20 * repeats):
+                    keep(figure)
     for name in LEARNED:
         (point,) = points(name, (0.5,))
         codec = trained(point, large, max(2, steps // 10), 8, work)
-        keep(entropy_coding(point.label, codec, large, 2, 10 * repeats))
+        for figure in entropy_coding(point.label, codec, large, 2, 10 * repeats):
+            keep(figure)
     return out
 
 

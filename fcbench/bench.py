@@ -1,4 +1,4 @@
-"""What the points of one encoder and seed share: features, task models, codecs. Each is made once and kept."""
+"""What the points of one encoder and seed share: features, readouts, codecs. Each is made once and kept."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor
 
 from fcbench import fit, registry
 from fcbench.codecs import _checkpoint
 from fcbench.features import FeatureStore, extract
 from fcbench.progress import Report
+from fcbench.readout import Adapter, Readout, TaskLoss, fit_readout, frozen_loss
 from fcbench.suite import Suite
 from fcbench.types import (  # fmt: skip
     DataOptions,
@@ -30,12 +30,13 @@ from fcbench.types import (  # fmt: skip
     OperatingPoint,
     Sample,
     Task,
+    TaskModel,
 )
 
 VERSION = 1
-"""Of how task models and codecs are trained: raise it when that changes, and nothing old is taken from the cache."""
+"""Of how readouts and codecs are trained: raise it when that changes, and nothing old is taken from the cache."""
 PREPARE_SAMPLES = 256
-"""Training samples that codecs take their initial values from."""
+"""Training samples that codecs and adapters take their initial values from."""
 
 
 class Readable:
@@ -101,12 +102,7 @@ class Bench:
             report,
         )
         self.split_point = suite.split or encoder.default_split
-        if self.split_point not in encoder.specs:
-            raise FcbenchError(
-                registry.unknown(
-                    f"split point of {encoder.name}", self.split_point, encoder.specs
-                )
-            )
+        self.splits = splits_of(encoder, self.split_point)
         self._data, self._cache_dir, self._models = (
             data,
             cache_dir,
@@ -118,20 +114,13 @@ class Bench:
             raise FcbenchError(
                 f"cannot use cache folder {cache_dir}: {error.strerror}; give another --cache-dir"
             ) from error
-        self._tasks: dict[str, tuple[Task, fit.TaskModel]] = {}
+        self._readouts: dict[str, tuple[Task, Readout]] = {}
+        self._task_models: dict[str, TaskModel] = {}
         self._targets: dict[tuple[str, str], fit.Targets] = {}
 
     # --------------------------------------------------------------------------------------- features
     def _split(self, which: Literal["train", "test"]) -> Split:
-        with self.report.stage(f"{self.encoder.name}: features of {which}") as advance:
-            store = extract(
-                self._data[which],
-                self.encoder,
-                [self.split_point],
-                self._cache_dir,
-                on_bad_image=self.suite.on_bad_image,
-                progress=advance,
-            )
+        store = self._extract(self._data[which], self.encoder, self.splits, which)
         for skipped in store.skipped:
             self.report.say(f"left out: {skipped.reason}")
         if store.skipped:
@@ -139,6 +128,19 @@ class Bench:
                 f"{len(store.skipped)} of {len(self._data[which])} {which} samples left out"
             )
         return Split(Readable(self._data[which], store.indices), store)
+
+    def _extract(
+        self, data: Dataset, encoder: Encoder, splits: Sequence[str], what: str
+    ) -> FeatureStore:
+        with self.report.stage(f"{encoder.name}: features of {what}") as advance:
+            return extract(
+                data,
+                encoder,
+                splits,
+                self._cache_dir,
+                on_bad_image=self.suite.on_bad_image,
+                progress=advance,
+            )
 
     @property
     def revision(self) -> str:
@@ -168,43 +170,77 @@ class Bench:
             self._targets[key] = fit.Targets(split.dataset, task)
         return self._targets[key]
 
-    # ------------------------------------------------------------------------------------- task models
-    def task_model(self, name: str) -> tuple[Task, fit.TaskModel]:
+    # ---------------------------------------------------------------------------------------- readouts
+    def readout(self, name: str) -> tuple[Task, Readout]:
         """A task with its neck and head, trained on uncoded features, frozen."""
-        if name not in self._tasks:
-            self._tasks[name] = self._make_task_model(name)
-        return self._tasks[name]
+        if name not in self._readouts:
+            self._readouts[name] = self._make_readout(name)
+        return self._readouts[name]
 
-    def _task_key(self, name: str) -> dict[str, Any]:
-        b = self.suite.budget
-        return {
+    def task_model(self, name: str) -> TaskModel | None:
+        """The task model whose decoder reads for a task; None where the head is trained."""
+        if self.suite.head == "trained":
+            return None
+        if name not in self._task_models:
+            family, variant, weights = self.suite.task_model(
+                name, self.train.dataset.meta
+            )
+            self._task_models[name] = registry.get("taskmodel", family).build(
+                variant,
+                weights,
+                self._task(name),
+                self.train.store.image_px,
+                self.device,
+            )
+        return self._task_models[name]
+
+    def _task(self, name: str) -> Task:
+        task: Task = registry.get("task", name).build(
+            self.train.dataset, self.test.dataset
+        )
+        return task
+
+    def _readout_key(self, name: str) -> dict[str, Any]:
+        b, decoder = self.suite.budget, self.task_model(name)
+        key = {
             "version": VERSION, "features": self.train.store.folder.name, "task": name, "neck": self.suite.neck,
             "head": self.suite.head, "seed": self.seed,
             "budget": (b.task_steps, b.task_batch, b.task_rate, b.width),
         }  # fmt: skip
+        if decoder is not None:
+            key |= {
+                "head": decoder.name,
+                "sha256": decoder.weights.sha256,
+                "neck_loss": self.suite.neck_loss,
+            }
+        return key
 
-    def _make_task_model(self, name: str) -> tuple[Task, fit.TaskModel]:
+    def _make_readout(self, name: str) -> tuple[Task, Readout]:
         suite, store = self.suite, self.train.store
-        task: Task = registry.get("task", name).build(
-            self.train.dataset, self.test.dataset
-        )
+        task, grid = self._task(name), next(iter(store.shapes.values()))
         torch.manual_seed(self.seed)
         neck = registry.get("neck", suite.neck).build(
             list(store.specs.values()), store.shapes, suite.budget.width
         )
-        head = task.head(
-            suite.budget.width, next(iter(store.shapes.values())), store.image_px
-        )
-        model = fit.TaskModel(self.stats, neck, head).to(self.device)
-        path = self._models / f"task-{digest(self._task_key(name))}.safetensors"
+        decoder, own = self.task_model(name), None
+        if decoder is None:
+            head = task.head(suite.budget.width, grid, store.image_px)
+            model = Readout(self.stats, neck, head)
+        else:
+            own = self._own_features(decoder)
+            adapter = Adapter(suite.budget.width, grid, own.stats(), own.shapes)
+            model = Readout(self.stats, neck, decoder.head(), adapter)
+        model.to(self.device)
+        path = self._models / f"task-{digest(self._readout_key(name))}.safetensors"
+        what = "head" if decoder is None else f"adapter to {decoder.name}"
         with self.report.stage(
-            f"{self.encoder.name}: {suite.neck} and head of {name}"
+            f"{self.encoder.name}: {suite.neck} and {what}, {name}"
         ) as advance:
             if path.exists():
                 _load_into(model, path)
             else:
-                fit.fit_task_model(
-                    model, task, store, self.targets("train", name), suite.budget,
+                fit_readout(
+                    model, task, store, self.targets("train", name), own, suite.neck_loss, suite.budget,
                     seed=self.seed, resume=path.with_suffix(".resume"), progress=advance,
                 )  # fmt: skip
                 state = {
@@ -213,6 +249,14 @@ class Bench:
                 }
                 _checkpoint.write_atomically(path, save(state))
         return task, model.eval().requires_grad_(False)
+
+    def _own_features(self, decoder: TaskModel) -> FeatureStore:
+        """What a task model's own encoder gives for the training samples; for statistics alone, some of them do."""
+        n = len(self.train.store)
+        if self.suite.neck_loss == "task":
+            n = min(n, PREPARE_SAMPLES)
+        some = Readable(self.train.dataset, range(n))
+        return self._extract(some, decoder.encoder, decoder.inputs, f"{n} samples")
 
     # ------------------------------------------------------------------------------------------ codecs
     def codec(self, point: OperatingPoint, task: str | None) -> Path:
@@ -227,7 +271,7 @@ class Bench:
                 "seed": self.seed,
                 "budget": (b.codec_steps, b.codec_batch, b.codec_rate),
             }
-            key |= {"task": self._task_key(task)} if task else {}
+            key |= {"task": self._readout_key(task)} if task else {}
         path = self._models / f"codec-{digest(key)}.safetensors"
         name = f"{self.encoder.name}: {point.label}" + (f" for {task}" if task else "")
         with self.report.part(
@@ -264,22 +308,34 @@ class Bench:
         codec.freeze()
         _checkpoint.save(path, codec, point, tuple(specs))
 
-    def _task_loss(self, name: str) -> Any:
-        task, model = self.task_model(name)
-        targets = self.targets("train", name)
-
-        def loss(maps: Mapping[str, Tensor], places: Sequence[int]) -> Tensor:
-            return task.loss(model.head, model(maps), task.collate(targets(places)))
-
-        return loss
+    def _task_loss(self, name: str) -> TaskLoss:
+        task, model = self.readout(name)
+        return frozen_loss(model, task, self.targets("train", name))
 
 
-def _load_into(model: fit.TaskModel, path: Path) -> None:
+def splits_of(encoder: Encoder, name: str) -> tuple[str, ...]:
+    """Split points of a name: one, a group of the encoder's, or several with plus signs, fine to coarse.
+
+    Raises:
+        FcbenchError: the encoder has no such split point.
+    """
+    found: list[str] = []
+    for part in name.split("+"):
+        if part not in encoder.specs and part not in encoder.groups:
+            known = [*encoder.specs, *encoder.groups]
+            raise FcbenchError(
+                registry.unknown(f"split point of {encoder.name}", part, known)
+            )
+        found += encoder.groups.get(part, (part,))
+    return tuple(n for n in encoder.specs if n in found)
+
+
+def _load_into(model: Readout, path: Path) -> None:
     try:
         model.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError, OSError) as error:
         raise FcbenchError(
-            f"task model {path} is damaged ({str(error).splitlines()[0]}): delete it and run again"
+            f"readout {path} is damaged ({str(error).splitlines()[0]}): delete it and run again"
         ) from error
 
 

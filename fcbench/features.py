@@ -136,8 +136,7 @@ def extract(
         cache_dir: the cache; sets go to ``features`` in it.
         on_bad_image: ``stop`` at an unreadable sample, or ``skip`` and list it in the store.
         batch_size: images a batch.
-        n_workers: processes that read images, 0 for none but this one; None for a core each but one,
-            at most 4.
+        n_workers: processes that read images, 0 for none but this one; None for one of every four cores.
         progress: called with (samples done, samples in all).
 
     Raises:
@@ -170,11 +169,11 @@ def extract(
 
 
 def _default_workers() -> int:
-    """A core each, one left to the encoder: on a single core, reading workers only get in its way."""
+    """One for every four cores, at most 8. On fewer, a reading process only takes the encoder's core from it."""
     cores = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
-    return min(4, cores - 1)
+    return min(8, cores // 4)
 
 
 @contextmanager

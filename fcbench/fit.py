@@ -1,4 +1,4 @@
-"""The training loop: task models (neck and head) and codecs. Checkpointed, resumable, the same for all of them."""
+"""The training loop: readouts (neck and head) and codecs. Checkpointed, resumable, the same for all of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fcbench.features import FeatureStore
 from fcbench.suite import Budget
-from fcbench.types import Dataset, FcbenchError, Features, FeatureStats, Task
+from fcbench.types import Dataset, FcbenchError, Features, FeatureStats
 
 CHECKPOINT_S = 60.0
 """Seconds between checkpoints of a training under way."""
@@ -165,62 +165,6 @@ def _size_bytes(target: Any) -> int:
 def draw(rng: np.random.Generator, n: int, batch: int) -> list[int]:
     """Places of a training batch, without repetition where the set allows it."""
     return sorted(rng.choice(n, batch, replace=batch > n).tolist())
-
-
-# ------------------------------------------------------------------------------------------ task model
-class TaskModel(nn.Module):
-    """Neck and head over standardized features: what reads the bottleneck's output."""
-
-    def __init__(
-        self, stats: Mapping[str, FeatureStats], neck: nn.Module, head: nn.Module
-    ) -> None:
-        super().__init__()
-        self.names = tuple(stats)
-        for i, name in enumerate(self.names):
-            self.register_buffer(f"mean{i}", stats[name].mean.view(-1, 1, 1).clone())
-            self.register_buffer(f"std{i}", stats[name].std.view(-1, 1, 1).clone())
-        self.neck, self.head = neck, head
-
-    def forward(self, maps: Mapping[str, Tensor]) -> Tensor:
-        """Neck outputs [B, D, h, w] of features as the encoder gives them, maps of [B, C, h, w]."""
-        device = next(self.parameters()).device
-        scaled = {
-            name: (maps[name].to(device) - getattr(self, f"mean{i}"))
-            / getattr(self, f"std{i}")
-            for i, name in enumerate(self.names)
-        }
-        out: Tensor = self.neck(scaled)
-        return out
-
-
-def fit_task_model(
-    model: TaskModel,
-    task: Task,
-    store: FeatureStore,
-    targets: Targets,
-    budget: Budget,
-    *,
-    seed: int,
-    resume: Path,
-    progress: Progress | None = None,
-) -> float:
-    """Train neck and head together on uncoded training features. Returns the final training loss."""
-
-    def loss_of(rng: np.random.Generator) -> Tensor:
-        places = draw(rng, len(store), budget.task_batch)
-        return task.loss(
-            model.head, model(store.batch(places)), task.collate(targets(places))
-        )
-
-    return optimize(
-        model,
-        loss_of,
-        steps=budget.task_steps,
-        rate=budget.task_rate,
-        seed=seed,
-        resume=resume,
-        progress=progress,
-    )
 
 
 # ----------------------------------------------------------------------------------------------- codec

@@ -20,6 +20,7 @@ from fcbench import bitstream, fit, rate, registry, results
 from fcbench.bench import Bench, digest, open_data
 from fcbench.codecs import _checkpoint
 from fcbench.progress import Report
+from fcbench.readout import Readout
 from fcbench.results import ResultsFolder, SampleTable
 from fcbench.rows import (
     CEILING,
@@ -114,7 +115,7 @@ def _measure_job(
     """Measure a job for some tasks and append the rows. Returns what failed."""
     where = f"{bench.encoder.name}: {job.point.label}"
     try:
-        models = {t: bench.task_model(t) for t in tasks}
+        models = {t: bench.readout(t) for t in tasks}
         began = time.monotonic()
         with tempfile.TemporaryDirectory(
             prefix=".streams-", dir=folder.path
@@ -229,7 +230,7 @@ def decode(
 
 def evaluate(
     bench: Bench,
-    models: Mapping[str, tuple[Task, fit.TaskModel]],
+    models: Mapping[str, tuple[Task, Readout]],
     batches: Iterator[dict[str, Tensor]],
 ) -> tuple[dict[str, np.ndarray], float]:
     """Statistics [N, S] of each task on decoded features, and their mean squared error."""

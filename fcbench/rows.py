@@ -91,7 +91,7 @@ def measured_rows(
     bench: Bench, job: Job, name: str, coding: Coding, stats: np.ndarray, mse: float
 ) -> list[RatePoint]:
     """Rows of a point, one a metric, of its task's statistics [N, S]."""
-    task = bench.task_model(name)[0]
+    task = bench.readout(name)[0]
     coded = _coded(bench, job, _unmeasured(bench, job, name), coding)
     values = task.values(stats.sum(0))
     out = []
@@ -158,7 +158,7 @@ def _unmeasured(bench: Bench, job: Job, task: str) -> RatePoint:
         params=json.dumps(dict(job.point.params)),
         objective=("task" if job.fitted_to else "mse") if job.kind == CODED else "",
         neck=suite.neck,
-        head=suite.head,
+        head=suite.head_label(task, bench.train.dataset.meta),
         task=task,
         seed=bench.seed,
         n_samples=len(store),

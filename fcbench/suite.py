@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fcbench import registry
-from fcbench.types import FcbenchError
+from fcbench.types import DatasetMeta, FcbenchError
 
 TASKS = ("segmentation", "depth", "pose", "captioning")
 """The paper's four."""
@@ -36,7 +36,12 @@ class Suite:
         encoders: names, each ``NAME`` or ``NAME:VARIANT``.
         params: operating points by codec; a codec not named here runs its default sweep.
         n_train, n_test: at most so many samples of each split; None for all.
+        split: split point, group of split points, or several with plus signs; None for the encoder's default.
         weights: of every encoder: None for its own, ``random``, or a file.
+        head: ``trained`` with the neck, or the ``frozen`` decoder of a task model.
+        neck_loss: what trains the neck before a frozen decoder: the task's loss, the task model's own features, both.
+        task_models: ``NAME[:VARIANT]`` by task, where not the data set's default.
+        task_weights: of a task's model: ``random`` or a file; its own where not named.
     """
 
     name: str = "default"
@@ -49,7 +54,10 @@ class Suite:
     split: str | None = None
     weights: str | None = None
     neck: str = "neck_2L"
-    head: Literal["trained"] = "trained"
+    head: Literal["trained", "frozen"] = "trained"
+    neck_loss: Literal["task", "distill", "both"] = "task"
+    task_models: Mapping[str, str] = field(default_factory=dict)
+    task_weights: Mapping[str, str] = field(default_factory=dict)
     objective: Literal["mse", "task"] = "mse"
     params: Mapping[str, tuple[Mapping[str, float | int | str], ...]] = field(
         default_factory=dict
@@ -85,12 +93,49 @@ class Suite:
         ):
             if len(set(values)) < len(values):
                 raise FcbenchError(f"{kind}s {', '.join(values)}: one is named twice")
+        self._check_heads()
         carried = registry.get("dataset", self.dataset).tasks
         for task in self.tasks:
             if task not in carried:
                 raise FcbenchError(
                     f"data set {self.dataset!r} carries no {task}; it has {', '.join(carried)}"
                 )
+
+    def _check_heads(self) -> None:
+        if self.head == "trained" and (
+            self.neck_loss != "task" or self.task_models or self.task_weights
+        ):
+            raise FcbenchError(
+                "--neck-loss, --task-model and --task-weights are for frozen decoders: add --head frozen"
+            )
+        for task, typed in self.task_models.items():
+            if task not in self.tasks:
+                raise FcbenchError(
+                    registry.unknown("task of the run", task, self.tasks)
+                )
+            registry.get("taskmodel", typed.partition(":")[0])
+
+    def task_model(self, task: str, meta: DatasetMeta) -> tuple[str, str, str | None]:
+        """Name, variant and weights of a task's frozen model.
+
+        Raises:
+            FcbenchError: none was named, and the data set has no default.
+        """
+        typed = self.task_models.get(task) or meta.task_models.get(task)
+        if typed is None:
+            raise FcbenchError(
+                f"data set {self.dataset!r} names no task model for {task}: give --task-model {task}=NAME[:VARIANT]; "
+                "`fcbench list taskmodels` names them"
+            )
+        name, _, variant = typed.partition(":")
+        return name, variant, self.task_weights.get(task)
+
+    def head_label(self, task: str, meta: DatasetMeta) -> str:
+        """``trained``, or ``frozen:NAME[:VARIANT]``."""
+        if self.head == "trained":
+            return self.head
+        name, variant, _ = self.task_model(task, meta)
+        return f"frozen:{name}" + (f":{variant}" if variant else "")
 
     def described(self) -> dict[str, Any]:
         """Plain JSON data. The data root is left out: it is a path of one machine."""

@@ -66,6 +66,11 @@ class DatasetMeta:
     class_names: tuple[str, ...] = ()  # segmentation
     label_names: tuple[str, ...] = ()  # classification
     max_depth_m: float | None = None
+    task_models: Mapping[str, str] = field(default_factory=dict)
+    """``NAME[:VARIANT]`` of the task model that fits the data set, by task: the default of ``--head frozen``."""
+    eval_crop: tuple[float, float, float, float] | None = (
+        None  # of published depth metrics: top, bottom, left, right as shares of the image
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +163,9 @@ class Encoder(Protocol):
 
     name: str  # as typed: "timm:resnet18"
     specs: Mapping[str, FeatureSpec]  # fine to coarse
-    groups: Mapping[str, tuple[str, ...]]  # names for several split points coded as one sample: {"fpn": (...)}
+    groups: Mapping[
+        str, tuple[str, ...]
+    ]  # names for several split points coded as one sample: {"fpn": (...)}
     default_split: str  # of specs or groups
     weights: WeightsInfo
     module: (
@@ -396,7 +403,7 @@ class TaskModelPlugin(Protocol):
         """Build with its weights (None: official or embedded; ``random``; a file), for images of a size.
 
         Raises:
-            FcbenchError: unknown variant, weights missing or of another architecture, a task on which it cannot be used.
+            FcbenchError: unknown variant, weights missing or of another architecture, a task it cannot be used for.
         """
 
 

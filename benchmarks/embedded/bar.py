@@ -32,7 +32,7 @@ def ceiling(bench: Bench, task: str) -> np.ndarray:
     batches = (
         store.batch(range(i, min(i + 32, len(store)))) for i in range(0, len(store), 32)
     )
-    stats, _ = pipeline.evaluate(bench, {task: bench.task_model(task)}, batches)
+    stats, _ = pipeline.evaluate(bench, {task: bench.readout(task)}, batches)
     return stats[task]
 
 
@@ -75,7 +75,7 @@ def main(cache_dir: Path, encoders: tuple[str, ...], steps: int, seed: int) -> N
             ]
             for task in TASKS:
                 tables = [ceiling(bench, task) for bench in benches]
-                bound = benches[0].task_model(task)[0]
+                bound = benches[0].readout(task)[0]
                 metric = bound.metrics[0]
                 sign = 1 if metric.higher_is_better else -1
                 values = [float(bound.values(t.sum(0))[metric.name]) for t in tables]

@@ -10,6 +10,7 @@ the distance to the table follows at the end of the stage as an Elias-gamma-like
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -284,11 +285,16 @@ class TableCoder:
     def encode(self, encoder: Any, symbols: np.ndarray, groups: Groups) -> None:
         """Append symbols [n] int32 to a constriction RangeEncoder. Raises as `relative` does."""
         values, distances = self.relative(symbols, groups)
-        encode, models = encoder.encode, self.models
-        for table, run in zip(groups.tables, groups.runs(values)):
-            encode(run, models[table])
+        calls = map(encoder.encode, groups.runs(values), self._models_of(groups))
+        deque(calls, maxlen=0)  # runs them, faster than a loop
         if distances is not None:
             _encode_distances(encoder, distances)
+
+    def _models_of(self, groups: Groups) -> list[Any]:
+        """Model of each of the tables in use."""
+        if len(groups.tables) == self.n_tables:
+            return self.models
+        return [self.models[table] for table in groups.tables]
 
     def _take_outside(self, values: np.ndarray, groups: Groups) -> np.ndarray | None:
         """Put the escape where table-relative values lie outside; returns their distances, None where none does."""
@@ -311,10 +317,9 @@ class TableCoder:
         Raises:
             FcbenchError: the string is damaged (where that can be seen).
         """
-        decode, models = decoder.decode, self.models
-        plan = zip(groups.tables, groups.sizes)
+        models = self._models_of(groups)
         try:
-            values = np.concatenate([decode(models[table], n) for table, n in plan])
+            values = np.concatenate(list(map(decoder.decode, models, groups.sizes)))
         except AssertionError as error:
             raise FcbenchError(f"entropy-coded string is damaged: {error}") from None
         if groups.order is None:

@@ -41,6 +41,15 @@ def numbers(text: str, kind: type, option: str) -> tuple[Any, ...]:
         ) from None
 
 
+def by_task(given: tuple[str, ...], option: str) -> dict[str, str]:
+    """``TASK=VALUE`` pairs as a dict. Raises `click.BadParameter` for anything else."""
+    pairs = [text.partition("=") for text in given]
+    for text, (task, _, value) in zip(given, pairs):
+        if not task or not value:
+            raise click.BadParameter(f"{text!r} is no TASK=VALUE", param_hint=option)
+    return {task: value for task, _, value in pairs}
+
+
 def cache_option(function: F) -> F:
     return click.option(
         "--cache-dir",

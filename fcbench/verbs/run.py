@@ -11,7 +11,7 @@ import click
 from fcbench import registry
 from fcbench.suite import QUICK, TASKS, Suite, load
 from fcbench.types import FcbenchError
-from fcbench.verbs._options import Size, cache_option, numbers
+from fcbench.verbs._options import Size, by_task, cache_option, numbers
 
 EPILOG_RUN = """\b
 Examples:
@@ -54,13 +54,33 @@ Examples:
     help="Folder of a data set that is read from disk.",
 )
 @click.option(
-    "--split", metavar="NAME", help="Split point, e.g. stage3. [the encoder's default]"
+    "--split",
+    metavar="NAME",
+    help="Split point or group, or several: stage3, fpn, stage2+stage3. [the encoder's default]",
 )
 @click.option("--neck", metavar="NAME", help="[neck_2L]")
 @click.option(
     "--head",
-    type=click.Choice(["trained"]),
-    help="How heads come about: trained with the neck. [trained]",
+    type=click.Choice(["trained", "frozen"]),
+    help="Trained with the neck, or the frozen decoder of a task model. [trained]",
+)
+@click.option(
+    "--neck-loss",
+    type=click.Choice(["task", "distill", "both"]),
+    help="What trains the neck before a frozen decoder: the task, the task model's own features, both. [task]",
+)
+@click.option(
+    "--task-model",
+    "task_models",
+    multiple=True,
+    metavar="TASK=NAME[:VARIANT]",
+    help="Whose decoder is used, repeatable; `fcbench list taskmodels`. [the data set's default]",
+)
+@click.option(
+    "--task-weights",
+    multiple=True,
+    metavar="TASK=random|FILE",
+    help="Of a task model, repeatable. [its own: official or embedded]",
 )
 @click.option(
     "--objective",
@@ -195,6 +215,12 @@ def _suite(suite_file: Path | None, options: dict[str, Any]) -> Suite:
                 **{c: tuple({"lmbda": v} for v in values) for c in learned},
             },
         )
+    for name, option in (
+        ("task_models", "--task-model"),
+        ("task_weights", "--task-weights"),
+    ):
+        if name in given:
+            given[name] = by_task(given[name], option)
     if "seeds" in given:
         given["seeds"] = numbers(given["seeds"], int, "--seeds")
     if "image_size" in given:
