@@ -346,7 +346,7 @@ def trained(
     if codec.trained:
         fit.fit_codec(
             codec,
-            float(point.params["lmbda"]),
+            (float(point.params["lmbda"]),) * 2,
             store,
             stats,
             Budget(codec_steps=steps, codec_batch=batch),

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from torch import Tensor, nn
 
 from fcbench import fit, registry
 from fcbench.codecs import _checkpoint
@@ -243,11 +244,7 @@ class Bench:
                     model, task, store, self.targets("train", name), own, suite.neck_loss, suite.budget,
                     seed=self.seed, resume=path.with_suffix(".resume"), progress=advance,
                 )  # fmt: skip
-                state = {
-                    k: v.detach().cpu().contiguous()
-                    for k, v in model.state_dict().items()
-                }
-                _checkpoint.write_atomically(path, save(state))
+                _checkpoint.write_atomically(path, save(_state(model)))
         return task, model.eval().requires_grad_(False)
 
     def _own_features(self, decoder: TaskModel) -> FeatureStore:
@@ -261,17 +258,8 @@ class Bench:
     # ------------------------------------------------------------------------------------------ codecs
     def codec(self, point: OperatingPoint, task: str | None) -> Path:
         """Checkpoint of a codec at an operating point; with the task objective, of the one fitted to that task."""
-        plugin, b = registry.get("codec", point.codec), self.suite.budget
-        key: dict[str, Any] = {
-            "version": VERSION, "features": self.train.store.folder.name, "codec": point.codec,
-            "params": dict(point.params),
-        }  # fmt: skip
-        if plugin.trained:
-            key |= {
-                "seed": self.seed,
-                "budget": (b.codec_steps, b.codec_batch, b.codec_rate),
-            }
-            key |= {"task": self._readout_key(task)} if task else {}
+        plugin = registry.get("codec", point.codec)
+        key = self._codec_key(plugin, point, task)
         path = self._models / f"codec-{digest(key)}.safetensors"
         name = f"{self.encoder.name}: {point.label}" + (f" for {task}" if task else "")
         with self.report.part(
@@ -281,6 +269,23 @@ class Bench:
                 self._make_codec(plugin, point, task, path, advance)
         return path
 
+    def _codec_key(
+        self, plugin: Any, point: OperatingPoint, task: str | None
+    ) -> dict[str, Any]:
+        b = self.suite.budget
+        key: dict[str, Any] = {
+            "version": VERSION, "features": self.train.store.folder.name, "codec": point.codec,
+            "params": dict(point.params),
+        }  # fmt: skip
+        if plugin.trained:
+            key |= {
+                "seed": self.seed,
+                "budget": (b.codec_steps, b.codec_batch, b.codec_rate),
+            }
+        if task:
+            key |= {"task": self._readout_key(task), "objective": self.suite.objective}
+        return key
+
     def _make_codec(
         self,
         plugin: Any,
@@ -289,24 +294,53 @@ class Bench:
         path: Path,
         advance: Any,
     ) -> None:
-        store, specs = self.train.store, list(self.train.store.specs.values())
+        specs = list(self.train.store.specs.values())
         torch.manual_seed(self.seed)
         codec = plugin.build(specs, self.stats, point.params)
-        first = fit.draw(
-            np.random.default_rng(self.seed),
-            len(store),
-            min(PREPARE_SAMPLES, len(store)),
-        )
-        prepared = store.batch(first)
-        codec.prepare([prepared[s.name] for s in specs])
-        if plugin.trained:
-            fit.fit_codec(
-                codec, float(point.params["lmbda"]), store, self.stats, self.suite.budget,
-                objective="task" if task else "mse", task_loss=self._task_loss(task) if task else None,
-                device=self.device, seed=self.seed, resume=path.with_suffix(".resume"), progress=advance,
-            )  # fmt: skip
+        if _variable(plugin):
+            lmbdas = [float(p["lmbda"]) for p in plugin.sweep(self.suite.objective)]
+            lmbdas += [
+                float(p["lmbda"]) for p in self.suite.params.get(point.codec, ())
+            ]
+            key = self._codec_key(plugin, OperatingPoint(point.codec), task)
+            shared = self._models / f"sweep-{digest({**key, 'lmbdas': sorted(lmbdas)})}"
+            shared = shared.with_suffix(".safetensors")
+            if shared.exists():
+                _load_into(codec, shared)
+            else:
+                ends = min(lmbdas), max(lmbdas)
+                self._train(codec, ends, task, shared, advance)
+                _checkpoint.write_atomically(shared, save(_state(codec)))
+            codec.at(float(point.params["lmbda"]))
+        elif plugin.trained:
+            lmbda = float(point.params["lmbda"])
+            self._train(codec, (lmbda, lmbda), task, path, advance)
+        else:
+            self._prepare(codec)
         codec.freeze()
         _checkpoint.save(path, codec, point, tuple(specs))
+
+    def _prepare(self, codec: Any) -> None:
+        """Initial values from training features."""
+        store = self.train.store
+        n = min(PREPARE_SAMPLES, len(store))
+        maps = store.batch(fit.draw(np.random.default_rng(self.seed), len(store), n))
+        codec.prepare([maps[name] for name in store.specs])
+
+    def _train(
+        self,
+        codec: Any,
+        lmbdas: tuple[float, float],
+        task: str | None,
+        path: Path,
+        advance: Any,
+    ) -> None:
+        self._prepare(codec)
+        fit.fit_codec(
+            codec, lmbdas, self.train.store, self.stats, self.suite.budget,
+            objective=self.suite.objective, task_loss=self._task_loss(task) if task else None,
+            device=self.device, seed=self.seed, resume=path.with_suffix(".resume"), progress=advance,
+        )  # fmt: skip
 
     def _task_loss(self, name: str) -> TaskLoss:
         task, model = self.readout(name)
@@ -330,12 +364,20 @@ def splits_of(encoder: Encoder, name: str) -> tuple[str, ...]:
     return tuple(n for n in encoder.specs if n in found)
 
 
-def _load_into(model: Readout, path: Path) -> None:
+def _variable(plugin: Any) -> bool:
+    return bool(getattr(plugin, "variable", False))
+
+
+def _state(module: nn.Module) -> dict[str, Tensor]:
+    return {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
+
+
+def _load_into(model: nn.Module, path: Path) -> None:
     try:
         model.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError, OSError) as error:
         raise FcbenchError(
-            f"readout {path} is damaged ({str(error).splitlines()[0]}): delete it and run again"
+            f"cached model {path} is damaged ({str(error).splitlines()[0]}): delete it and run again"
         ) from error
 
 

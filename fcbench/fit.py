@@ -6,20 +6,22 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fcbench.features import FeatureStore
-from fcbench.suite import Budget
+from fcbench.suite import Budget, Objective
 from fcbench.types import Dataset, FcbenchError, Features, FeatureStats
 
 CHECKPOINT_S = 60.0
 """Seconds between checkpoints of a training under way."""
 TARGETS_LIMIT_BYTES = 1 << 30
 """A task's targets are kept in memory after their first use where all fit into this."""
+VARIABLE_STEPS = 3
+"""A codec of variable rate trains once for all its points, for so many times the steps of one."""
 Progress = Callable[[int, int], None]
 
 
@@ -170,12 +172,12 @@ def draw(rng: np.random.Generator, n: int, batch: int) -> list[int]:
 # ----------------------------------------------------------------------------------------------- codec
 def fit_codec(
     codec: Any,
-    lmbda: float,
+    lmbdas: tuple[float, float],
     store: FeatureStore,
     stats: Mapping[str, FeatureStats],
     budget: Budget,
     *,
-    objective: Literal["mse", "task"],
+    objective: Objective,
     task_loss: Callable[[Mapping[str, Tensor], Sequence[int]], Tensor] | None,
     device: torch.device,
     seed: int,
@@ -184,28 +186,36 @@ def fit_codec(
 ) -> float:
     """Train a codec: bits a feature point + lmbda x distortion + the bottleneck's own loss.
 
-    The distortion is the squared error of features divided by their training standard deviation, or, with the
-    task objective, the loss of a frozen neck and head (in nats) on the decoded features.
+    The distortion is the squared error of features divided by their training standard deviation (``mse``), the loss
+    of a frozen neck and head (in nats) on the decoded features (``task``), or their sum (``both``).
+
+    Args:
+        lmbdas: lowest and highest. Where they differ the codec is of variable rate: every step draws one, uniform in
+            its logarithm, and training takes `VARIABLE_STEPS` times the steps of one point.
     """
     codec.to(device)
+    low, high = np.log(lmbdas)
 
     def loss_of(rng: np.random.Generator) -> Tensor:
         places = draw(rng, len(store), budget.codec_batch)
+        lmbda = lmbdas[0]
+        if low < high:
+            lmbda = float(np.exp(rng.uniform(low, high)))
+            codec.at(lmbda)
         maps = {k: v.to(device) for k, v in store.batch(places).items()}
         decoded, bits = codec(maps)
-        rate = bits.sum() / Features(maps).n_points
-        if objective == "task":
+        loss: Tensor = bits.sum() / Features(maps).n_points + codec.aux_loss()
+        if objective != "task":
+            loss = loss + lmbda * normalized_mse(maps, decoded, stats)
+        if objective != "mse":
             assert task_loss is not None
-            distortion = task_loss(decoded, places)
-        else:
-            distortion = normalized_mse(maps, decoded, stats)
-        loss: Tensor = rate + lmbda * distortion + codec.aux_loss()
+            loss = loss + lmbda * task_loss(decoded, places)
         return loss
 
     final = optimize(
         codec,
         loss_of,
-        steps=budget.codec_steps,
+        steps=budget.codec_steps * (VARIABLE_STEPS if low < high else 1),
         rate=budget.codec_rate,
         seed=seed,
         resume=resume,

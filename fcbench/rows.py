@@ -52,7 +52,7 @@ def jobs(suite: Suite) -> list[Job]:
         plugin = registry.get("codec", codec)
         for params in suite.params.get(codec) or plugin.sweep(suite.objective):
             point = OperatingPoint(codec, dict(params))
-            if suite.objective == "task" and plugin.trained:
+            if suite.objective != "mse" and plugin.trained:
                 out += [
                     Job(CODED, point, (task,), fitted_to=task) for task in suite.tasks
                 ]
@@ -156,7 +156,9 @@ def _unmeasured(bench: Bench, job: Job, task: str) -> RatePoint:
         split=bench.split_point,
         codec=job.point.codec,
         params=json.dumps(dict(job.point.params)),
-        objective=("task" if job.fitted_to else "mse") if job.kind == CODED else "",
+        objective=(
+            (suite.objective if job.fitted_to else "mse") if job.kind == CODED else ""
+        ),
         neck=suite.neck,
         head=suite.head_label(task, bench.train.dataset.meta),
         task=task,

@@ -15,6 +15,10 @@ TASKS = ("segmentation", "depth", "pose", "captioning")
 """The paper's four."""
 
 
+Objective = Literal["mse", "task", "both"]
+"""What a learned codec preserves: features, a task's loss, their sum."""
+
+
 @dataclass(frozen=True, slots=True)
 class Budget:
     """How long to train. The defaults suit features of the embedded encoders on two CPU cores."""
@@ -58,7 +62,7 @@ class Suite:
     neck_loss: Literal["task", "distill", "both"] = "task"
     task_models: Mapping[str, str] = field(default_factory=dict)
     task_weights: Mapping[str, str] = field(default_factory=dict)
-    objective: Literal["mse", "task"] = "mse"
+    objective: Objective = "mse"
     params: Mapping[str, tuple[Mapping[str, float | int | str], ...]] = field(
         default_factory=dict
     )

@@ -272,13 +272,17 @@ class CodecModule(Protocol):
 
 
 class CodecPlugin(Protocol):
-    """``PLUGIN`` of a file in ``fcbench/codecs``."""
+    """``PLUGIN`` of a file in ``fcbench/codecs``.
+
+    Optional attributes: ``variable = True`` where one training serves all operating points (the module then has
+    ``at(lmbda)``, which sets the point); ``versions() -> dict[str, str]`` of the external coders in use.
+    """
 
     summary: str
     trained: bool
 
     def sweep(
-        self, objective: Literal["mse", "task"]
+        self, objective: Literal["mse", "task", "both"]
     ) -> list[dict[str, float | int | str]]:
         """Default operating points, low rate to high."""
 

@@ -84,8 +84,8 @@ Examples:
 )
 @click.option(
     "--objective",
-    type=click.Choice(["mse", "task"]),
-    help="What learned codecs preserve. [mse]",
+    type=click.Choice(["mse", "task", "both"]),
+    help="What learned codecs preserve: features, the task's loss, both. [mse]",
 )
 @click.option(
     "--lambdas",
