@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,27 +16,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fcbench import bitstream, fit, rate, registry, results
+from fcbench import fit, registry, results
 from fcbench.bench import Bench, digest, open_data
-from fcbench.codecs import _checkpoint
+from fcbench.coding import code
+from fcbench.jobs import CODED, Job, jobs
 from fcbench.progress import Report
 from fcbench.readout import Readout
 from fcbench.results import ResultsFolder, SampleTable
-from fcbench.rows import (
-    CEILING,
-    CODED,
-    FLOOR,
-    Coding,
-    Job,
-    failed_row,
-    jobs,
-    key,
-    measured_rows,
-)
+from fcbench.rows import failed_row, key, measured_rows
 from fcbench.suite import Suite
-from fcbench.types import Encoder, FcbenchError, Features, Task
+from fcbench.types import Encoder, FcbenchError, Task
 
-EVAL_BATCH = 32
 log = logging.getLogger(__name__)
 
 
@@ -123,10 +113,10 @@ def _measure_job(
             stream = (
                 Path(temporary) / f"{digest({'job': key(bench, job, tasks[0])})}.fcb"
             )
-            coding = _code(bench, job, stream)
+            coding = code(bench, job, stream)
             with bench.report.part(f"{where}, measuring"):
                 stats, mse = evaluate(bench, models, coding.decoded)
-            if keep and job.kind == CODED:
+            if keep and stream.exists():
                 (folder.path / "streams").mkdir(exist_ok=True)
                 stream.replace(folder.path / "streams" / stream.name)
     except (FcbenchError, RuntimeError, ArithmeticError, MemoryError) as error:
@@ -147,85 +137,6 @@ def _measure_job(
         f"{where}: {rows[0].bpp:.4g} bpp, {', '.join(said)}", time.monotonic() - began
     )
     return []
-
-
-def _code(bench: Bench, job: Job, path: Path) -> Coding:
-    """Code the test set into a file; the batches decoded from it are made as they are asked for."""
-    store = bench.test.store
-    batches = [
-        range(i, min(i + EVAL_BATCH, len(store)))
-        for i in range(0, len(store), EVAL_BATCH)
-    ]
-    if job.kind == CEILING:
-        n_bytes = rate.uncoded_bytes(store.n_points, 32)
-        each = n_bytes // len(store)
-        return Coding(
-            n_bytes,
-            [each] * len(store),
-            None,
-            "",
-            None,
-            (store.batch(b) for b in batches),
-        )
-    if job.kind == FLOOR:
-        mean = {n: s.mean.view(1, -1, 1, 1) for n, s in bench.stats.items()}
-        shapes = store.shapes
-        flat = (
-            {n: m.expand(len(b), -1, *shapes[n]) for n, m in mean.items()}
-            for b in batches
-        )
-        return Coding(0, [0] * len(store), None, "", None, flat)
-    checkpoint = bench.codec(job.point, job.fitted_to)
-    with bench.report.part(
-        f"{bench.encoder.name}: {job.point.label}, coding"
-    ) as advance:
-        sizes, bits, encode_ms, sha256 = encode(bench, checkpoint, path, advance)
-    decode_ms: list[float] = []
-    decoded = decode(checkpoint, path, decode_ms)
-    return Coding(
-        path.stat().st_size, sizes, bits, sha256, encode_ms, decoded, decode_ms
-    )
-
-
-def encode(
-    bench: Bench, checkpoint: Path, path: Path, advance: Callable[[int, int], None]
-) -> tuple[list[int], float, float, str]:
-    """Code the test set. Returns record sizes [bytes], estimated bits, median time [ms], checkpoint's sha256."""
-    loaded, store = _checkpoint.load(checkpoint), bench.test.store
-    sizes, times, bits = [], [], 0.0
-    header = bitstream.Header(loaded.point.codec, loaded.sha256, loaded.specs)
-    with bitstream.Writer(path, header) as writer, torch.inference_mode():
-        for i in range(len(store)):
-            features = store.maps(i)
-            began = time.perf_counter()
-            stream = loaded.codec.encode(features)
-            times.append((time.perf_counter() - began) * 1e3)
-            writer.append(stream, features.shapes)
-            sizes.append(len(stream.payload))
-            bits += float(loaded.codec.forward(features.maps)[1].sum())
-            advance(i + 1, len(store))
-    return sizes, bits, float(np.median(times[1:] or times)), loaded.sha256
-
-
-def decode(
-    checkpoint: Path, path: Path, times_ms: list[float]
-) -> Iterator[dict[str, Tensor]]:
-    """Batches of features from a file and a checkpoint alone, by a codec of their own."""
-    loaded, waiting = _checkpoint.load(checkpoint), list[Features]()
-    reader = bitstream.Reader(path)
-    reader.verify_checkpoint(loaded.sha256)
-    for number, record in enumerate(reader, 1):
-        began = time.perf_counter()
-        decoded = loaded.codec.decode(record.payload, record.shapes)
-        times_ms.append((time.perf_counter() - began) * 1e3)
-        record.verify(decoded)
-        waiting.append(decoded.features)
-        if len(waiting) == EVAL_BATCH or number == len(reader):
-            yield {
-                name: torch.cat([f.maps[name] for f in waiting])
-                for name in waiting[0].maps
-            }
-            waiting.clear()
 
 
 def evaluate(

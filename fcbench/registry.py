@@ -22,6 +22,8 @@ KINDS = {
     "neck": "necks",
     "task": "tasks",
     "taskmodel": "taskmodels",
+    "image": "images",
+    "label": "labels",
 }
 """Kind of plug-in -> its folder."""
 

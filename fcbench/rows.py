@@ -1,64 +1,22 @@
-"""Points and their rows: which points a suite has, what identifies one, what is written of it."""
+"""Rows: what identifies a point, and what is written of it."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
-from torch import Tensor
 
-from fcbench import curves, provenance, rate, registry, results
+from fcbench import curves, provenance, rate, results
 from fcbench.bench import Bench, digest
-from fcbench.suite import Suite
-from fcbench.types import OperatingPoint, RatePoint
+from fcbench.coding import Coding
+from fcbench.jobs import CODED, Job
+from fcbench.types import RatePoint
 
 VERSION = 1
 """Of how a point is measured: raise it when that changes, and a resumed run measures anew."""
-CEILING, FLOOR, CODED = "ceiling", "floor", "coded"
-ENDS = {CEILING: OperatingPoint("uncoded"), FLOOR: OperatingPoint("mean")}
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One operating point and the tasks that read it."""
-
-    kind: str
-    point: OperatingPoint
-    tasks: tuple[str, ...]
-    fitted_to: str | None = None  # the task whose loss trained the codec
-
-
-@dataclass(frozen=True, slots=True)
-class Coding:
-    """What coding the test set came to, and the decoded features' way to the tasks."""
-
-    n_bytes: int
-    sample_bytes: Sequence[int]
-    estimated_bits: float | None
-    checkpoint_sha256: str
-    encode_ms: float | None
-    decoded: Iterator[dict[str, Tensor]]  # batches of EVAL_BATCH
-    decode_ms: list[float] = field(default_factory=list)
-
-
-def jobs(suite: Suite) -> list[Job]:
-    """Operating points of a suite for one encoder and seed, the ends of the curves first."""
-    out = [Job(kind, point, suite.tasks) for kind, point in ENDS.items()]
-    for codec in suite.codecs:
-        plugin = registry.get("codec", codec)
-        for params in suite.params.get(codec) or plugin.sweep(suite.objective):
-            point = OperatingPoint(codec, dict(params))
-            if suite.objective != "mse" and plugin.trained:
-                out += [
-                    Job(CODED, point, (task,), fitted_to=task) for task in suite.tasks
-                ]
-            else:
-                out.append(Job(CODED, point, suite.tasks))
-    return out
 
 
 def key(bench: Bench, job: Job, task: str) -> str:

@@ -19,6 +19,22 @@ Objective = Literal["mse", "task", "both"]
 """What a learned codec preserves: features, a task's loss, their sum."""
 
 
+LABEL = "label"
+"""Among codecs: the task's own output, coded without loss."""
+_IMAGE = "image:"
+
+
+def codec_kind(name: str) -> tuple[str, str]:
+    """Kind of plug-in and name of what stands among codecs.
+
+    >>> codec_kind("hyperprior"), codec_kind("image:jpeg")
+    (('codec', 'hyperprior'), ('image', 'jpeg'))
+    """
+    if name.startswith(_IMAGE):
+        return "image", name.removeprefix(_IMAGE)
+    return "codec", name
+
+
 @dataclass(frozen=True, slots=True)
 class Budget:
     """How long to train. The defaults suit features of the embedded encoders on two CPU cores."""
@@ -37,6 +53,8 @@ class Suite:
     """Everything that determines the points of a run.
 
     Attributes:
+        codecs: names of codecs, ``image:NAME`` (the image coded, encoded at the far end), ``label`` (the task's output
+            coded without loss).
         encoders: names, each ``NAME`` or ``NAME:VARIANT``.
         params: operating points by codec; a codec not named here runs its default sweep.
         n_train, n_test: at most so many samples of each split; None for all.
@@ -77,7 +95,6 @@ class Suite:
         for kind, given in (
             ("dataset", (self.dataset,)),
             ("encoder", tuple(e.partition(":")[0] for e in self.encoders)),
-            ("codec", self.codecs),
             ("neck", (self.neck,)),
             ("task", self.tasks),
         ):
@@ -90,6 +107,7 @@ class Suite:
                     raise FcbenchError(
                         registry.unknown(kind, name, registry.names(kind))
                     )
+        self._check_codecs()
         for kind, values in (
             ("encoder", self.encoders),
             ("codec", self.codecs),
@@ -103,6 +121,21 @@ class Suite:
             if task not in carried:
                 raise FcbenchError(
                     f"data set {self.dataset!r} carries no {task}; it has {', '.join(carried)}"
+                )
+
+    def _check_codecs(self) -> None:
+        if not self.codecs:
+            raise FcbenchError(
+                "a run needs at least one codec: `fcbench list codecs` names them"
+            )
+        for typed in self.codecs:
+            kind, name = codec_kind(typed)
+            known = registry.names(kind)
+            if kind == "codec":
+                known = [*known, LABEL, *(_IMAGE + n for n in registry.names("image"))]
+            if name not in known:
+                raise FcbenchError(
+                    registry.unknown(kind + " codec" * (kind == "image"), name, known)
                 )
 
     def _check_heads(self) -> None:

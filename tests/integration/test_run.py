@@ -11,7 +11,7 @@ import pytest
 import torch
 from click.testing import Result
 
-from fcbench import bitstream, pipeline, results
+from fcbench import bitstream, coding, pipeline, results
 from fcbench.codecs import _checkpoint
 from fcbench.encoders import _weights
 from fcbench.encoders._nano import NanoEncoder
@@ -90,9 +90,10 @@ def test_second_codec_does_not_touch_the_encoder(
     assert result.exit_code == 0, result.output
     df = results.load(tmp_path / "out")
     coded = df[(df.kind == "coded") & df.primary]
-    assert [json.loads(p)["dtype"] for p in coded.params] == ["fp16", "fp32"]
+    dtypes = [json.loads(p)["dtype"] for p in coded.params]
     ceiling = df[(df.kind == "ceiling") & df.primary].value.item()
-    assert coded.value.iloc[1] == ceiling  # fp32 loses nothing
+    lossless = [d.startswith("fp32") for d in dtypes]
+    assert any(lossless) and (coded.value[lossless] == ceiling).all()
 
 
 def _never(*_: object, **__: object) -> None:
@@ -166,14 +167,14 @@ def test_failed_point_is_a_row_and_the_sweep_goes_on(
 ) -> None:
     options = ("--task", "segmentation", "--codec", "uniform")
     with monkeypatch.context() as patch:
-        encode = pipeline.encode
+        encode = coding.encode
 
         def sometimes(bench: object, checkpoint: Path, path: Path, advance: object):  # type: ignore[no-untyped-def]
             if "4" in str(codec_bits(checkpoint)):
                 raise RuntimeError("out of luck\nsecond line")
             return encode(bench, checkpoint, path, advance)  # type: ignore[arg-type]
 
-        patch.setattr(pipeline, "encode", sometimes)
+        patch.setattr(coding, "encode", sometimes)
         result = tiny(tmp_path / "out", *options)
     assert result.exit_code == 1 and "1 jobs failed" in result.output
     failed = results.load(tmp_path / "out").query("status != 'ok'")
@@ -198,14 +199,14 @@ def test_tasks_see_the_decoded_features_and_nothing_else(
     tiny: Tiny, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Decoded features replaced by the training mean: every sample's statistics fall to the floor's."""
-    decode = pipeline.decode
+    decode = coding.decode
 
     def flat(checkpoint: Path, path: Path, times_ms: list[float]):  # type: ignore[no-untyped-def]
         stats = _checkpoint.load(checkpoint).codec.map_stats[0]  # type: ignore[attr-defined]
         for maps in decode(checkpoint, path, times_ms):
             yield {name: stats.mean.expand_as(x) for name, x in maps.items()}
 
-    monkeypatch.setattr(pipeline, "decode", flat)
+    monkeypatch.setattr(coding, "decode", flat)
     out = tmp_path / "out"
     assert (
         tiny(out, "--task", "segmentation", "--codec", "uniform").exit_code == 0

@@ -1,0 +1,227 @@
+"""The test set through a file: written, read back, made features again. One function a kind of point.
+
+Everything that is coded, be it features, images or labels, goes through the same ``.fcb`` container: the rate is the
+size of that file.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fcbench import bitstream, rate, registry
+from fcbench.bench import Bench
+from fcbench.codecs import _checkpoint
+from fcbench.codecs._strings import checksum
+from fcbench.jobs import CEILING, FLOOR, LABELS, REMOTE, Job
+from fcbench.suite import codec_kind
+from fcbench.types import Bitstream, Decoded, FcbenchError, Features, FeatureSpec, Head
+
+EVAL_BATCH = 32
+IMAGE_BATCH = 8
+_NO_CHECKPOINT = "0" * 64
+_IMAGE = FeatureSpec("image", 3, 1)
+Advance = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Coding:
+    """What coding the test set came to, and the decoded features' way to the tasks."""
+
+    n_bytes: int
+    sample_bytes: Sequence[int]
+    decoded: Iterator[dict[str, Tensor]]  # batches, in the order of the store
+    estimated_bits: float | None = None
+    checkpoint: Path | None = None
+    checkpoint_sha256: str = ""
+    encode_ms: float | None = None
+    decode_ms: list[float] = field(default_factory=list)
+
+
+def code(bench: Bench, job: Job, path: Path) -> Coding:
+    """Code the test set; what is decoded is made as it is asked for."""
+    if job.kind == CEILING:
+        return _uncoded(bench)
+    if job.kind == FLOOR:
+        return _mean(bench)
+    what = f"{bench.encoder.name}: {job.point.label}, coding"
+    if job.kind == REMOTE:
+        with bench.report.part(what) as advance:
+            return _images(bench, job, path, advance)
+    if job.kind == LABELS:
+        with bench.report.part(what) as advance:
+            return _labels(bench, job.tasks[0], path, advance)
+    checkpoint = bench.codec(job.point, job.fitted_to)
+    with bench.report.part(what) as advance:
+        sizes, bits, encode_ms, sha256 = encode(bench, checkpoint, path, advance)
+    decode_ms: list[float] = []
+    decoded = decode(checkpoint, path, decode_ms)
+    return Coding(
+        path.stat().st_size,
+        sizes,
+        decoded,
+        bits,
+        checkpoint,
+        sha256,
+        encode_ms,
+        decode_ms,
+    )
+
+
+# ------------------------------------------------------------------------------------- ends of a curve
+def _batches(n: int, size: int = EVAL_BATCH) -> list[range]:
+    return [range(i, min(i + size, n)) for i in range(0, n, size)]
+
+
+def _uncoded(bench: Bench) -> Coding:
+    store = bench.test.store
+    n_bytes = rate.uncoded_bytes(store.n_points, 32)
+    each = [n_bytes // len(store)] * len(store)
+    return Coding(n_bytes, each, (store.batch(b) for b in _batches(len(store))))
+
+
+def _mean(bench: Bench) -> Coding:
+    store = bench.test.store
+    mean = {n: s.mean.view(1, -1, 1, 1) for n, s in bench.stats.items()}
+    shapes = store.shapes
+    flat = (
+        {n: m.expand(len(b), -1, *shapes[n]) for n, m in mean.items()}
+        for b in _batches(len(store))
+    )
+    return Coding(0, [0] * len(store), flat)
+
+
+# -------------------------------------------------------------------------------------------- features
+def encode(
+    bench: Bench, checkpoint: Path, path: Path, advance: Advance
+) -> tuple[list[int], float, float, str]:
+    """Code the test set. Returns record sizes [bytes], estimated bits, median time [ms], checkpoint's sha256."""
+    loaded, store = _checkpoint.load(checkpoint), bench.test.store
+    sizes, times, bits = [], [], 0.0
+    header = bitstream.Header(loaded.point.codec, loaded.sha256, loaded.specs)
+    with bitstream.Writer(path, header) as writer, torch.inference_mode():
+        for i in range(len(store)):
+            features = store.maps(i)
+            began = time.perf_counter()
+            stream = loaded.codec.encode(features)
+            times.append((time.perf_counter() - began) * 1e3)
+            writer.append(stream, features.shapes)
+            sizes.append(len(stream.payload))
+            bits += float(loaded.codec.forward(features.maps)[1].sum())
+            advance(i + 1, len(store))
+    return sizes, bits, float(np.median(times[1:] or times)), loaded.sha256
+
+
+def decode(
+    checkpoint: Path, path: Path, times_ms: list[float]
+) -> Iterator[dict[str, Tensor]]:
+    """Batches of features from a file and a checkpoint alone, by a codec of their own."""
+    loaded, waiting = _checkpoint.load(checkpoint), list[Features]()
+    reader = bitstream.Reader(path)
+    reader.verify_checkpoint(loaded.sha256)
+    for number, record in enumerate(reader, 1):
+        began = time.perf_counter()
+        decoded = loaded.codec.decode(record.payload, record.shapes)
+        times_ms.append((time.perf_counter() - began) * 1e3)
+        record.verify(decoded)
+        waiting.append(decoded.features)
+        if len(waiting) == EVAL_BATCH or number == len(reader):
+            yield {
+                name: torch.cat([f.maps[name] for f in waiting])
+                for name in waiting[0].maps
+            }
+            waiting.clear()
+
+
+# ---------------------------------------------------------------------------------------------- images
+def _images(bench: Bench, job: Job, path: Path, advance: Advance) -> Coding:
+    """Remote inference: images coded and decoded, then the same encoder."""
+    plugin = registry.get("image", codec_kind(job.point.codec)[1])
+    data = bench.test.dataset
+    header = bitstream.Header(job.point.codec, _NO_CHECKPOINT, (_IMAGE,))
+    sizes, times = [], []
+    with bitstream.Writer(path, header) as writer:
+        for i in range(len(data)):
+            image = data[i].image.numpy()
+            began = time.perf_counter()
+            payload = plugin.encode(image, job.point.params)
+            times.append((time.perf_counter() - began) * 1e3)
+            seen = plugin.decode(payload)
+            stream = Bitstream({"image": payload}, seen.size, _check(seen))
+            writer.append(stream, {_IMAGE.name: seen.shape[1:]})
+            sizes.append(len(payload))
+            advance(i + 1, len(data))
+    decode_ms: list[float] = []
+    decoded = _encoded_again(bench, plugin, path, decode_ms)
+    return Coding(
+        path.stat().st_size,
+        sizes,
+        decoded,
+        encode_ms=float(np.median(times[1:] or times)),
+        decode_ms=decode_ms,
+    )
+
+
+def _encoded_again(
+    bench: Bench, plugin: Any, path: Path, times_ms: list[float]
+) -> Iterator[dict[str, Tensor]]:
+    """Features of the images in a file."""
+    waiting: list[Tensor] = []
+    reader = bitstream.Reader(path)
+    for number, record in enumerate(reader, 1):
+        began = time.perf_counter()
+        image = plugin.decode(record.payload)
+        times_ms.append((time.perf_counter() - began) * 1e3)
+        tensor = torch.from_numpy(image)
+        features = Features({_IMAGE.name: tensor[None]})
+        record.verify(Decoded(features, image.size, _check(image)))
+        waiting.append(tensor)
+        if len(waiting) == IMAGE_BATCH or number == len(reader):
+            maps = bench.encoder(torch.stack(waiting), bench.splits).maps
+            yield {name: m.cpu() for name, m in maps.items()}
+            waiting.clear()
+
+
+def _check(image: np.ndarray) -> int:
+    return checksum(image.reshape(-1).astype(np.int32))
+
+
+# ---------------------------------------------------------------------------------------------- labels
+def _labels(bench: Bench, task_name: str, path: Path, advance: Advance) -> Coding:
+    """What the head makes of uncoded features, coded without loss: the task's own output instead of features."""
+    plugin, store = registry.get("label", task_name), bench.test.store
+    task, model = bench.readout(task_name)
+    head = cast(Head, model.head)
+    targets = bench.targets("test", task_name)
+    header = bitstream.Header("label", _NO_CHECKPOINT, ())
+    sizes, times = [], []
+    with bitstream.Writer(path, header) as writer, torch.inference_mode():
+        for i in range(len(store)):
+            batch = task.collate(targets([i]))
+            x = model(store.batch([i]))
+            output = plugin.of_prediction(head.predict(x, batch))
+            began = time.perf_counter()
+            payload = plugin.encode(output)
+            times.append((time.perf_counter() - began) * 1e3)
+            if not plugin.same(plugin.decode(payload), output):
+                raise FcbenchError(
+                    f"label coding of {task_name} is not lossless for sample {store.ids[i]}"
+                )
+            check = zlib.crc32(payload) & 0xFFFF
+            writer.append(Bitstream({"label": payload}, 1, check), {})
+            sizes.append(len(payload))
+            advance(i + 1, len(store))
+    return Coding(
+        path.stat().st_size,
+        sizes,
+        (store.batch(b) for b in _batches(len(store))),
+        encode_ms=float(np.median(times[1:] or times)),
+    )
