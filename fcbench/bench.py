@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -19,17 +18,16 @@ from torch import Tensor, nn
 from fcbench import fit, registry
 from fcbench.codecs import _checkpoint
 from fcbench.features import FeatureStore, extract
+from fcbench.opened import Readable, Split, splits_of
 from fcbench.progress import Report
 from fcbench.readout import Adapter, Readout, TaskLoss, fit_readout, frozen_loss
 from fcbench.suite import Suite
 from fcbench.types import (  # fmt: skip
-    DataOptions,
     Dataset,
     Encoder,
     FcbenchError,
     FeatureStats,
     OperatingPoint,
-    Sample,
     Task,
     TaskModel,
 )
@@ -38,41 +36,6 @@ VERSION = 1
 """Of how readouts and codecs are trained: raise it when that changes, and nothing old is taken from the cache."""
 PREPARE_SAMPLES = 256
 """Training samples that codecs and adapters take their initial values from."""
-
-
-class Readable:
-    """The samples of a data set that could be read, numbered as in its feature store (a `Dataset`)."""
-
-    def __init__(self, dataset: Dataset, indices: Sequence[int]) -> None:
-        self._dataset, self._indices = dataset, indices
-        self.name, self.split, self.revision = (
-            dataset.name,
-            dataset.split,
-            dataset.revision,
-        )
-        self.tasks, self.meta, self.image_size_px = (
-            dataset.tasks,
-            dataset.meta,
-            dataset.image_size_px,
-        )
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self._dataset[self._indices[index]]
-
-    def targets(self, index: int) -> Mapping[str, Any]:
-        """Targets of a sample."""
-        return self._dataset.targets(self._indices[index])
-
-
-@dataclass(frozen=True, slots=True)
-class Split:
-    """One split of the data with its features."""
-
-    dataset: Readable
-    store: FeatureStore
 
 
 def digest(what: Mapping[str, Any]) -> str:
@@ -104,19 +67,20 @@ class Bench:
         )
         self.split_point = suite.split or encoder.default_split
         self.splits = splits_of(encoder, self.split_point)
-        self._data, self._cache_dir, self._models = (
+        self._data, self._cache_dir, self.models = (
             data,
             cache_dir,
             cache_dir / "models",
         )
         try:
-            self._models.mkdir(parents=True, exist_ok=True)
+            self.models.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise FcbenchError(
                 f"cannot use cache folder {cache_dir}: {error.strerror}; give another --cache-dir"
             ) from error
         self._readouts: dict[str, tuple[Task, Readout]] = {}
         self._task_models: dict[str, TaskModel] = {}
+        self.costs: dict[str, Any] = {}  # `complexity` keeps here what it counted
         self._targets: dict[tuple[str, str], fit.Targets] = {}
 
     # --------------------------------------------------------------------------------------- features
@@ -232,7 +196,7 @@ class Bench:
             adapter = Adapter(suite.budget.width, grid, own.stats(), own.shapes)
             model = Readout(self.stats, neck, decoder.head(), adapter)
         model.to(self.device)
-        path = self._models / f"task-{digest(self._readout_key(name))}.safetensors"
+        path = self.models / f"task-{digest(self._readout_key(name))}.safetensors"
         what = "head" if decoder is None else f"adapter to {decoder.name}"
         with self.report.stage(
             f"{self.encoder.name}: {suite.neck} and {what}, {name}"
@@ -260,7 +224,7 @@ class Bench:
         """Checkpoint of a codec at an operating point; with the task objective, of the one fitted to that task."""
         plugin = registry.get("codec", point.codec)
         key = self._codec_key(plugin, point, task)
-        path = self._models / f"codec-{digest(key)}.safetensors"
+        path = self.models / f"codec-{digest(key)}.safetensors"
         name = f"{self.encoder.name}: {point.label}" + (f" for {task}" if task else "")
         with self.report.part(
             f"{name}, {'training' if plugin.trained else 'tables'}"
@@ -303,7 +267,7 @@ class Bench:
                 float(p["lmbda"]) for p in self.suite.params.get(point.codec, ())
             ]
             key = self._codec_key(plugin, OperatingPoint(point.codec), task)
-            shared = self._models / f"sweep-{digest({**key, 'lmbdas': sorted(lmbdas)})}"
+            shared = self.models / f"sweep-{digest({**key, 'lmbdas': sorted(lmbdas)})}"
             shared = shared.with_suffix(".safetensors")
             if shared.exists():
                 _load_into(codec, shared)
@@ -347,23 +311,6 @@ class Bench:
         return frozen_loss(model, task, self.targets("train", name))
 
 
-def splits_of(encoder: Encoder, name: str) -> tuple[str, ...]:
-    """Split points of a name: one, a group of the encoder's, or several with plus signs, fine to coarse.
-
-    Raises:
-        FcbenchError: the encoder has no such split point.
-    """
-    found: list[str] = []
-    for part in name.split("+"):
-        if part not in encoder.specs and part not in encoder.groups:
-            known = [*encoder.specs, *encoder.groups]
-            raise FcbenchError(
-                registry.unknown(f"split point of {encoder.name}", part, known)
-            )
-        found += encoder.groups.get(part, (part,))
-    return tuple(n for n in encoder.specs if n in found)
-
-
 def _variable(plugin: Any) -> bool:
     return bool(getattr(plugin, "variable", False))
 
@@ -379,22 +326,3 @@ def _load_into(model: nn.Module, path: Path) -> None:
         raise FcbenchError(
             f"cached model {path} is damaged ({str(error).splitlines()[0]}): delete it and run again"
         ) from error
-
-
-def open_data(suite: Suite, cache_dir: Path) -> dict[str, Dataset]:
-    """Both splits of the suite's data set."""
-    plugin = registry.get("dataset", suite.dataset)
-    if plugin.needs_root and suite.data_root is None:
-        raise FcbenchError(
-            f"data set {suite.dataset!r} is read from disk: give --data-root DIR ({plugin.summary})"
-        )
-    limits: dict[Literal["train", "test"], int | None] = {
-        "train": suite.n_train,
-        "test": suite.n_test,
-    }
-    return {
-        split: plugin.open(
-            split, DataOptions(suite.data_root, cache_dir, suite.image_size_px, limit)
-        )
-        for split, limit in limits.items()
-    }

@@ -6,12 +6,18 @@ multiply-accumulate); element-wise work and entropy coding are not.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+from fcbench.bench import Bench
+from fcbench.codecs import _checkpoint
+from fcbench.types import Head
 
 
 def _attention(
@@ -47,3 +53,59 @@ def n_params(module: nn.Module) -> int:
     20
     """
     return sum(p.numel() for p in module.parameters())
+
+
+def of_encoder(bench: Bench) -> tuple[int, int]:
+    """Multiply-accumulates of one image as far as the split points are computed, and parameters of the encoder.
+
+    Counted once and kept beside the features: a further codec does not run the encoder.
+    """
+    path = bench.models / f"encoder-{bench.test.store.folder.name}.json"
+    if not path.exists():
+        image, encoder = bench.test.dataset[0].image[None], bench.encoder
+        spent = macs(lambda: encoder(image, bench.splits))
+        counts = json.dumps([spent, n_params(encoder.module)])
+        _checkpoint.write_atomically(path, counts.encode())
+    spent, params = json.loads(path.read_text(encoding="utf-8"))
+    return spent, params
+
+
+def of_codec(bench: Bench, checkpoint: Path) -> tuple[int, int, int]:
+    """Multiply-accumulates of coding and of decoding a sample, and parameters."""
+    codec = _checkpoint.load(checkpoint).codec
+    features = bench.test.store.maps(0)
+    stream = codec.encode(features)
+    coding = macs(lambda: codec.encode(features))
+    decoding = macs(lambda: codec.decode(stream.payload, features.shapes))
+    return coding, decoding, n_params(cast(nn.Module, codec))
+
+
+def of_readout(bench: Bench, name: str) -> dict[str, tuple[int, int]]:
+    """Multiply-accumulates of a sample, and parameters, of neck (with its adapter) and head."""
+    task, model = bench.readout(name)
+    head, maps = cast(Head, model.head), bench.test.store.batch([0])
+    batch, x = task.collate(bench.targets("test", name)([0])), model(maps)
+    adapter = 0 if model.adapter is None else n_params(model.adapter)
+    return {
+        "neck": (macs(lambda: model(maps)), n_params(model.neck) + adapter),
+        "head": (macs(lambda: head.predict(x, batch)), n_params(model.head)),
+    }
+
+
+def of_point(bench: Bench, task: str, checkpoint: Path | None) -> tuple[str, str]:
+    """Multiply-accumulates [thousands a pixel of the original image] and parameters of each stage, as JSON."""
+    found = bench.costs
+    if "encoder" not in found:
+        found["encoder"] = of_encoder(bench)
+    if task not in found:
+        found[task] = of_readout(bench, task)
+    counts = {"encoder": found["encoder"], **found[task]}
+    spent = {stage: n for stage, (n, _) in counts.items()}
+    params = {stage: n for stage, (_, n) in counts.items()}
+    if checkpoint is not None:
+        if str(checkpoint) not in found:
+            found[str(checkpoint)] = of_codec(bench, checkpoint)
+        spent["encode"], spent["decode"], params["codec"] = found[str(checkpoint)]
+    height, width = bench.test.store.sizes_px[0]
+    kmac = {k: float(f"{n / 1e3 / (height * width):.6g}") for k, n in spent.items()}
+    return json.dumps(kmac), json.dumps(params)

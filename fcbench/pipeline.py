@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from fcbench import fit, registry, results
-from fcbench.bench import Bench, digest, open_data
+from fcbench.bench import Bench, digest
 from fcbench.coding import code
 from fcbench.jobs import CODED, Job, jobs
+from fcbench.opened import open_data
 from fcbench.progress import Report
 from fcbench.readout import Readout
 from fcbench.results import ResultsFolder, SampleTable
@@ -90,12 +91,10 @@ def build_encoder(name: str, weights: str | None, device: torch.device) -> Encod
 
 
 def _n_stages(suite: Suite) -> int:
-    """Stages that a run from nothing reports: features, task models, codecs, points."""
-    return (
-        len(suite.encoders)
-        * len(suite.seeds)
-        * (2 + len(suite.tasks) + len(jobs(suite)))
-    )
+    """Stages that a run from nothing reports: features, readouts, codecs, points."""
+    readouts = len(suite.tasks) * (1 if suite.head == "trained" else 2)
+    each = 2 + readouts + len(jobs(suite))
+    return len(suite.encoders) * len(suite.seeds) * each
 
 
 # ------------------------------------------------------------------------------------------ one point

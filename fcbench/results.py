@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 from fcbench import provenance
 from fcbench.types import FcbenchError, RatePoint
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the columns of `rates.csv`: goes into `RatePoint.schema`."""
 
 OK = "ok"

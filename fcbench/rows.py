@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from fcbench import curves, provenance, rate, results
+from fcbench import complexity, curves, provenance, rate, registry, results
 from fcbench.bench import Bench, digest
 from fcbench.coding import Coding
-from fcbench.jobs import CODED, Job
+from fcbench.jobs import CODED, REMOTE, Job
+from fcbench.suite import codec_kind
 from fcbench.types import RatePoint
 
 VERSION = 1
@@ -62,6 +63,7 @@ def measured_rows(
                 value=float(values[metric.name]),
                 ci_low=low,
                 ci_high=high,
+                unit=metric.unit,
                 higher_is_better=metric.higher_is_better,
                 primary=i == 0,
                 feature_mse=mse,
@@ -82,6 +84,8 @@ def _coded(bench: Bench, job: Job, row: RatePoint, coding: Coding) -> RatePoint:
             n_bytes,
             (bits or 0) / 8,
         )
+    kmac, params = complexity.of_point(bench, row.task, coding.checkpoint)
+    size = coding.checkpoint.stat().st_size if coding.checkpoint else None
     return replace(
         row,
         n_bytes=n_bytes,
@@ -92,13 +96,17 @@ def _coded(bench: Bench, job: Job, row: RatePoint, coding: Coding) -> RatePoint:
         rate_alarm=alarm,
         encode_ms=coding.encode_ms,
         decode_ms=float(np.median(coding.decode_ms)) if coding.decode_ms else None,
+        kmac_per_px=kmac,
+        n_params=params,
         checkpoint_sha256=coding.checkpoint_sha256,
+        checkpoint_bytes=size,
     )
 
 
 def _unmeasured(bench: Bench, job: Job, task: str) -> RatePoint:
     """All of a row that is known before anything is measured."""
     suite, encoder, store = bench.suite, bench.encoder, bench.test.store
+    decoder = bench.task_model(task)
     return RatePoint(
         schema=results.SCHEMA,
         point=key(bench, job, task),
@@ -119,6 +127,8 @@ def _unmeasured(bench: Bench, job: Job, task: str) -> RatePoint:
         ),
         neck=suite.neck,
         head=suite.head_label(task, bench.train.dataset.meta),
+        head_sha256=decoder.weights.sha256 if decoder else "",
+        neck_loss=suite.neck_loss if decoder else "",
         task=task,
         seed=bench.seed,
         n_samples=len(store),
@@ -134,14 +144,27 @@ def _unmeasured(bench: Bench, job: Job, task: str) -> RatePoint:
         value=None,
         ci_low=None,
         ci_high=None,
+        unit="",
         higher_is_better=True,
         primary=True,
         feature_mse=None,
         encode_ms=None,
         decode_ms=None,
+        kmac_per_px="",
+        n_params="",
         checkpoint_sha256="",
-        versions=json.dumps(provenance.versions()),
+        checkpoint_bytes=None,
+        versions=json.dumps(provenance.versions() | _coder_versions(job)),
         device=str(bench.device),
         commit=provenance.commit(),
         utc=provenance.utc_now(),
     )
+
+
+def _coder_versions(job: Job) -> dict[str, str]:
+    """Versions of the external coders of a codec or image codec."""
+    if job.kind not in (CODED, REMOTE):
+        return {}
+    found = getattr(registry.get(*codec_kind(job.point.codec)), "versions", dict)
+    versions: dict[str, str] = found()
+    return versions

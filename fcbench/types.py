@@ -432,7 +432,9 @@ class RatePoint:
     params: str  # JSON
     objective: str
     neck: str
-    head: str
+    head: str  # "trained" or "frozen:NAME"
+    head_sha256: str  # of a frozen decoder's weights
+    neck_loss: str  # before a frozen decoder: "task", "distill" or "both"
     task: str
     seed: int
     n_samples: int
@@ -450,6 +452,7 @@ class RatePoint:
     value: float | None
     ci_low: float | None
     ci_high: float | None
+    unit: str  # of the metric, or how it was counted; empty for fractions
     higher_is_better: bool
     primary: bool
     feature_mse: (
@@ -457,8 +460,11 @@ class RatePoint:
     )  # of features divided by their training standard deviation
     encode_ms: float | None  # median a sample
     decode_ms: float | None
+    kmac_per_px: str  # JSON: encoder, encode, decode, neck, head; by pixels of the original image
+    n_params: str  # JSON: encoder, codec, neck, head
     checkpoint_sha256: str
-    versions: str  # JSON
+    checkpoint_bytes: int | None
+    versions: str  # JSON; with those of the external coders in use
     device: str
     commit: str
     utc: str

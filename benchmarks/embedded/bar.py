@@ -18,7 +18,8 @@ import numpy as np
 import torch
 
 from fcbench import curves, pipeline
-from fcbench.bench import Bench, open_data
+from fcbench.bench import Bench
+from fcbench.opened import open_data
 from fcbench.progress import Report
 from fcbench.suite import Budget, Suite
 

@@ -39,7 +39,10 @@ class Scenes:
     name = "scenes"
     tasks = TASKS
     meta = DatasetMeta(
-        class_names=CLASSES, label_names=KINDS, max_depth_m=_scene.MAX_DEPTH_M
+        class_names=CLASSES,
+        label_names=KINDS,
+        max_depth_m=_scene.MAX_DEPTH_M,
+        task_models={task: f"nano_{task}" for task in TASKS[:4]},
     )
 
     def __init__(

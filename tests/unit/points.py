@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from fcbench.results import SCHEMA
 from fcbench.types import RatePoint
 
 _DEFAULTS: dict[str, Any] = {
-    "schema": 1,
+    "schema": SCHEMA,
     "point": "p0",
     "status": "ok",
     "suite": "test",
@@ -25,6 +26,8 @@ _DEFAULTS: dict[str, Any] = {
     "objective": "mse",
     "neck": "neck_2L",
     "head": "trained",
+    "head_sha256": "",
+    "neck_loss": "",
     "task": "segmentation",
     "seed": 0,
     "n_samples": 4,
@@ -40,12 +43,16 @@ _DEFAULTS: dict[str, Any] = {
     "value": 0.4,
     "ci_low": 0.3,
     "ci_high": 0.5,
+    "unit": "",
     "higher_is_better": True,
     "primary": True,
     "feature_mse": 0.2,
     "encode_ms": 1.5,
     "decode_ms": 2.5,
+    "kmac_per_px": '{"encoder": 9.0, "encode": 0.5, "decode": 0.4, "neck": 1.0, "head": 2.0}',
+    "n_params": '{"encoder": 2000000, "codec": 50000, "neck": 400000, "head": 90000}',
     "checkpoint_sha256": "11",
+    "checkpoint_bytes": 200000,
     "versions": "{}",
     "device": "cpu",
     "commit": "abc",

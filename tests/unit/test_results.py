@@ -46,7 +46,11 @@ _POINTS = st.builds(
     RatePoint,
     **{
         f.name: (
-            {"schema": st.just(1), "point": st.just("p"), "status": st.just("ok")}
+            {
+                "schema": st.just(results.SCHEMA),
+                "point": st.just("p"),
+                "status": st.just("ok"),
+            }
         ).get(f.name, _VALUES[str(f.type)])
         for f in fields(RatePoint)
     },
@@ -212,9 +216,9 @@ def damage(path: Path, old: str, new: str) -> None:
 
 def test_another_schema_is_refused_and_kept(tmp_path: Path) -> None:
     write(tmp_path, rate_point())
-    damage(tmp_path, "\n1,", "\n2,")
+    damage(tmp_path, f"\n{results.SCHEMA},", "\n99,")
     before = (tmp_path / "rates.csv").read_bytes()
-    with pytest.raises(FcbenchError, match="schema '2', this version reads 1"):
+    with pytest.raises(FcbenchError, match="schema '99', this version reads"):
         ResultsFolder(tmp_path)
     assert (tmp_path / "rates.csv").read_bytes() == before
 
@@ -231,7 +235,11 @@ def test_other_columns_are_named(tmp_path: Path) -> None:
     [
         ("65536", "many", "line 2: n_px is 'many', not int"),
         ("True", "yes", "higher_is_better is 'yes'"),
-        (',"abc","2025-01-31T12:00:00Z"\n', "\n", "line 2: 40 cells, not 42"),
+        (
+            ',"abc","2025-01-31T12:00:00Z"\n',
+            "\n",
+            f"line 2: {len(fields(RatePoint)) - 2} cells, not {len(fields(RatePoint))}",
+        ),
         ('12:00:00Z"\n', '12:00:00Z"', "cut off"),
         ('00Z"', "00Z", "line 2: unexpected end of data"),
     ],
@@ -256,10 +264,10 @@ def test_bytes_that_are_no_text_are_damage(tmp_path: Path) -> None:
 
 def test_a_refused_folder_is_not_left_locked(tmp_path: Path) -> None:
     write(tmp_path, rate_point())
-    damage(tmp_path, "\n1,", "\n2,")
+    damage(tmp_path, f"\n{results.SCHEMA},", "\n99,")
     with pytest.raises(FcbenchError):
         ResultsFolder(tmp_path)
-    damage(tmp_path, "\n2,", "\n1,")
+    damage(tmp_path, "\n99,", f"\n{results.SCHEMA},")
     with ResultsFolder(tmp_path) as folder:
         assert folder.done("p0")
 
@@ -309,7 +317,10 @@ def test_provenance_keeps_every_run(tmp_path: Path) -> None:
     assert runs[0]["command"] == [provenance.portable(a) for a in sys.argv] and runs[0][
         "utc"
     ].endswith("Z")
-    assert json.loads((tmp_path / "provenance.json").read_text())["schema"] == 1
+    assert (
+        json.loads((tmp_path / "provenance.json").read_text())["schema"]
+        == results.SCHEMA
+    )
 
 
 def test_damaged_provenance_is_one_line(tmp_path: Path) -> None:
