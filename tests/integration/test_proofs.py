@@ -1,0 +1,97 @@
+"""Proofs over every encoder: it stays frozen, the codec decides the accuracy, nothing passes around the file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import Result
+from torch import Tensor
+
+from fcbench import coding, pipeline, registry, results
+from fcbench.codecs import _checkpoint
+from fcbench.encoders._weights import state_sha256
+from fcbench.opened import Readable
+
+Tiny = Callable[..., Result]
+SMALLEST = {"timm": "timm:test_efficientnet"}
+"""Of encoders whose default is not their smallest."""
+ENCODERS = [SMALLEST.get(name, name) for name in registry.names("encoder")]
+OPTIONS = ("--task", "segmentation", "--codec", "uniform", "--image-size", "64")
+N = ("--n-train", "8", "--n-test", "4")
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_proofs(
+    encoder: str, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = _recorded(monkeypatch, pipeline, "build_encoder")
+    _no_images_while_decoding(monkeypatch)
+    out = tmp_path / "out"
+    result = tiny(out, *OPTIONS, *N, "--encoder", encoder)
+    assert result.exit_code == 0, result.output
+    ((before, module),) = built
+    assert state_sha256(module) == before, "the encoder changed during the run"
+    assert not any(p.requires_grad or p.grad is not None for p in module.parameters())
+
+    monkeypatch.setattr(coding, "decode", _means(coding.decode))
+    flat = tmp_path / "flat"
+    result = tiny(flat, *OPTIONS, *N, "--encoder", encoder)
+    assert result.exit_code == 0, result.output
+    rows = results.load(flat)
+    floor = _statistics(flat, rows[rows.kind == "floor"].point.iloc[0])
+    for point in rows[rows.kind == "coded"].point.unique():
+        assert (_statistics(flat, point) == floor).all(), "something else was read"
+
+
+def _recorded(
+    monkeypatch: pytest.MonkeyPatch, where: Any, name: str
+) -> list[tuple[str, Any]]:
+    """Encoders that a run builds, each with the hash of its parameters at that time."""
+    made, build = list[tuple[str, Any]](), getattr(where, name)
+
+    def recording(*args: Any) -> Any:
+        encoder = build(*args)
+        made.append((state_sha256(encoder.module), encoder.module))
+        return encoder
+
+    monkeypatch.setattr(where, name, recording)
+    return made
+
+
+def _no_images_while_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the end of coding to the end of measuring, no image can be read."""
+    decode, read, closed = coding.decode, Readable.__getitem__, [False]
+
+    def blind(*args: Any) -> Iterator[dict[str, Tensor]]:
+        closed[0] = True
+        yield from decode(*args)
+        closed[0] = False
+
+    def guarded(self: Readable, index: int) -> Any:
+        assert not closed[0], "an image was read while coded features were measured"
+        return read(self, index)
+
+    monkeypatch.setattr(coding, "decode", blind)
+    monkeypatch.setattr(Readable, "__getitem__", guarded)
+
+
+def _means(decode: Any) -> Any:
+    """Decoding that gives the training mean, whatever the file says."""
+
+    def flat(
+        checkpoint: Path, path: Path, times_ms: list[float]
+    ) -> Iterator[Mapping[str, Tensor]]:
+        codec: Any = _checkpoint.load(checkpoint).codec
+        means = [s.mean.view(1, -1, 1, 1) for s in codec.map_stats]
+        for maps in decode(checkpoint, path, times_ms):
+            yield {k: m.expand_as(x) for m, (k, x) in zip(means, maps.items())}
+
+    return flat
+
+
+def _statistics(out: Path, point: str) -> np.ndarray:
+    return np.stack(results.load_samples(out, point).stats)
