@@ -161,7 +161,8 @@ class Targets:
 
 
 def _size_bytes(target: Any) -> int:
-    return int(target.nbytes) if isinstance(target, np.ndarray) else 1024
+    """Of a map; what is no map counts as a kilobyte."""
+    return int(target.nbytes) if isinstance(target, (np.ndarray, Tensor)) else 1024
 
 
 def draw(rng: np.random.Generator, n: int, batch: int) -> list[int]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fcbench import registry
+from fcbench.data._common import require_tasks
 from fcbench.features import FeatureStore
 from fcbench.suite import Suite
 from fcbench.types import DataOptions, Dataset, Encoder, FcbenchError, Sample
@@ -70,15 +71,19 @@ def open_data(suite: Suite, cache_dir: Path) -> dict[str, Dataset]:
     plugin = registry.get("dataset", suite.dataset)
     if plugin.needs_root and suite.data_root is None:
         raise FcbenchError(
-            f"data set {suite.dataset!r} is read from disk: give --data-root DIR ({plugin.summary})"
+            f"data set {suite.dataset!r} is read from disk: give --data-root DIR "
+            f"({registry.summary('dataset', suite.dataset)})"
         )
     limits: dict[Literal["train", "test"], int | None] = {
         "train": suite.n_train,
         "test": suite.n_test,
     }
-    return {
+    opened = {
         split: plugin.open(
             split, DataOptions(suite.data_root, cache_dir, suite.image_size_px, limit)
         )
         for split, limit in limits.items()
     }
+    for data in opened.values():
+        require_tasks(data, suite.tasks)
+    return opened

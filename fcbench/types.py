@@ -317,6 +317,7 @@ class MetricSpec:
     name: str
     higher_is_better: bool
     unit: str = ""
+    protocol: str = ""  # what must be known to compare a value with published ones
 
 
 class Task(Protocol):
@@ -452,7 +453,8 @@ class RatePoint:
     value: float | None
     ci_low: float | None
     ci_high: float | None
-    unit: str  # of the metric, or how it was counted; empty for fractions
+    unit: str  # of the metric; empty for fractions
+    protocol: str  # how the metric was counted, where that is not the only way
     higher_is_better: bool
     primary: bool
     feature_mse: (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,25 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from fcbench.types import VOID, DataOptions, FcbenchError, Pose, UnreadableSample
+from fcbench.types import (
+    VOID,
+    DataOptions,
+    Dataset,
+    FcbenchError,
+    Pose,
+    UnreadableSample,
+)
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-_DECODING_FAILS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+DECODING_FAILS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+
+PHOTOGRAPHS = {
+    "segmentation": "sam2_masks",
+    "depth": "depth_anything",
+    "pose": "vitpose",
+    "captioning": "blip",
+}
+"""Task models for photographs: the default of ``--head frozen`` there."""
 
 
 # ------------------------------------------------------------------------------------------- layout
@@ -96,7 +111,7 @@ def read_image(path: Path) -> Tensor:
     try:
         with Image.open(path) as file:
             pixels = np.array(file.convert("RGB"))
-    except _DECODING_FAILS as exc:
+    except DECODING_FAILS as exc:
         raise UnreadableSample(f"cannot read image {path}: {exc}") from exc
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
@@ -110,20 +125,25 @@ def image_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as file:
             return file.height, file.width
-    except _DECODING_FAILS as exc:
+    except DECODING_FAILS as exc:
         raise UnreadableSample(f"cannot read image {path}: {exc}") from exc
 
 
 def read_class_mask(
-    path: Path, n_classes: int, size_px: tuple[int, int], void: int | None = None
+    path: Path,
+    n_classes: int,
+    size_px: tuple[int, int],
+    void: int | None = None,
+    first: int = 0,
 ) -> Tensor:
-    """Decode an 8-bit mask of class indices. Returns uint8 [H, W], void as `VOID`.
+    """Decode an 8-bit mask of class indices. Returns uint8 [H, W], classes from 0, void as `VOID`.
 
     Args:
         path: the mask file, grey or palette.
-        n_classes: K; indices 0 to K - 1 are allowed.
+        n_classes: K; indices ``first`` to ``first + K - 1`` are allowed.
         size_px: (H, W) that the mask must have: its image's.
         void: index in the file of pixels without a class; None where there are none.
+        first: index in the file of the first class.
 
     Raises:
         UnreadableSample: damaged, not 8-bit, of another size, or with an index out of range.
@@ -131,31 +151,42 @@ def read_class_mask(
     try:
         with Image.open(path) as file:
             mode, pixels = file.mode, np.array(file)
-    except _DECODING_FAILS as exc:
+    except DECODING_FAILS as exc:
         raise UnreadableSample(f"cannot read mask {path}: {exc}") from exc
     if mode not in ("L", "P"):
         raise UnreadableSample(
             f"mask {path} has pixel mode {mode!r}: expected 8-bit class indices (L or P)"
         )
-    if pixels.shape != size_px:
-        raise UnreadableSample(
-            f"mask {path} is {_hxw(pixels.shape)}, its image is {_hxw(size_px)}: they must be equal"
-        )
+    require_image_size("mask", path, pixels.shape, size_px)
+    meaning = np.full(256, VOID, dtype=np.uint8)
+    meaning[first : first + n_classes] = np.arange(n_classes)
     allowed = np.zeros(256, dtype=bool)
-    allowed[:n_classes] = True
+    allowed[first : first + n_classes] = True
     if void is not None:
         allowed[void] = True
     wrong = np.unique(pixels[~allowed[pixels]])
     if wrong.size:
-        known = f"0 to {n_classes - 1}" + (
+        known = f"{first} to {first + n_classes - 1}" + (
             f" and void {void}" if void is not None else ""
         )
         raise UnreadableSample(
             f"mask {path} holds class index {some([str(v) for v in wrong])}: allowed are {known}"
         )
-    if void is not None:
-        pixels[pixels == void] = VOID
-    return torch.from_numpy(pixels)
+    return torch.from_numpy(meaning[pixels])
+
+
+def require_image_size(
+    what: str, path: Path, came: Sequence[int], size_px: tuple[int, int]
+) -> None:
+    """Refuse a map of another size than its image's (H, W).
+
+    Raises:
+        UnreadableSample: the sizes differ, or the map is no plane.
+    """
+    if tuple(came) != size_px:
+        raise UnreadableSample(
+            f"{what} {path} is {_hxw(came)}, its image is {_hxw(size_px)}: they must be equal"
+        )
 
 
 def _hxw(size: Sequence[int]) -> str:
@@ -211,3 +242,43 @@ def resize_targets(
         )
 
     return {task: one(target) for task, target in targets.items()}
+
+
+# ------------------------------------------------------------------------------------------- targets
+class LazyTargets(Mapping[str, Any]):
+    """Targets by task, each made when it is asked for: who wants a pose decodes no mask.
+
+    Args:
+        tasks: those that are carried.
+        make: makes the target of a task.
+    """
+
+    def __init__(self, tasks: Sequence[str], make: Callable[[str], Any]) -> None:
+        self._tasks, self._make = tuple(tasks), make
+
+    def __getitem__(self, task: str) -> Any:
+        if task not in self._tasks:
+            raise KeyError(task)
+        return self._make(task)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tasks)
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+
+def require_tasks(data: Dataset, tasks: Sequence[str]) -> None:
+    """Refuse a split that lacks the targets of a task, before anything is computed.
+
+    Raises:
+        FcbenchError: it lacks one; the line says what was expected where, if the data set knows (``absent``).
+    """
+    for task in tasks:
+        if task not in data.tasks:
+            has = ", ".join(data.tasks) or "none"
+            why: Mapping[str, str] = getattr(data, "absent", {})
+            raise FcbenchError(
+                why.get(task)
+                or f"data set {data.name!r} ({data.split}) has no targets for task {task!r}; it has: {has}"
+            )

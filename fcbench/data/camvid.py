@@ -37,7 +37,9 @@ class CamVid:
     image_size_px: tuple[int, int] | None
     name: str = NAME
     tasks: tuple[str, ...] = ("segmentation",)
-    meta: DatasetMeta = DatasetMeta(class_names=tuple(CLASSES))
+    meta: DatasetMeta = DatasetMeta(
+        class_names=tuple(CLASSES), task_models=_common.PHOTOGRAPHS
+    )
 
     def __len__(self) -> int:
         return len(self.files)

@@ -19,6 +19,9 @@ from torch import Tensor, nn
 from fcbench.types import FcbenchError
 
 BOS, EOS, UNK = 0, 1, 2
+PAD = -100
+"""Token of no word; no loss."""
+
 N_SPECIAL = 3
 N_LAYERS = 2
 HEAD_WIDTH = 32
@@ -88,6 +91,19 @@ class Vocabulary:
         return tuple(self.words[t - N_SPECIAL] for t in tokens[:end] if t >= N_SPECIAL)
 
 
+@dataclass(frozen=True, slots=True)
+class CaptionBatch:
+    """The references of a batch of images.
+
+    Attributes:
+        captions: of each image, its captions as they are.
+        references: the same as words.
+    """
+
+    captions: tuple[tuple[str, ...], ...]
+    references: tuple[tuple[tuple[str, ...], ...], ...]
+
+
 class DecoderLayer(nn.Module):
     """Pre-norm decoder layer that can go on from cached keys and values.
 
@@ -141,32 +157,33 @@ class DecoderLayer(nn.Module):
 
 
 class CaptionHead(nn.Module):
-    """Captions from neck outputs: [B, D, h, w] to word indices, greedy.
+    """Captions from neck outputs: [B, D, h, w] to word indices, greedy (a `fcbench.types.Head`).
 
     Args:
         width: D, a multiple of `HEAD_WIDTH`.
-        n_words: V, the vocabulary with its special tokens.
+        vocabulary: the words that it can say; V with the special tokens.
         max_words: longest caption.
 
     Raises:
         FcbenchError: the width is not a multiple of `HEAD_WIDTH`.
     """
 
-    def __init__(self, width: int, n_words: int, max_words: int) -> None:
+    def __init__(self, width: int, vocabulary: Vocabulary, max_words: int) -> None:
         super().__init__()
         if width < 1 or width % HEAD_WIDTH:
             raise FcbenchError(
                 f"neck width {width} came; the caption decoder needs a multiple of {HEAD_WIDTH}"
             )
+        self.vocabulary = vocabulary
         self.max_words = max_words
-        self.embed = nn.Embedding(n_words, width)
+        self.embed = nn.Embedding(len(vocabulary), width)
         self.position = nn.Parameter(torch.empty(max_words + 1, width))
         nn.init.normal_(self.embed.weight, std=0.02)
         nn.init.normal_(self.position, std=0.02)
         self.norm_cells = nn.LayerNorm(width)
         self.layers = nn.ModuleList(DecoderLayer(width) for _ in range(N_LAYERS))
         self.norm = nn.LayerNorm(width)
-        self.out = nn.Linear(width, n_words)
+        self.out = nn.Linear(width, len(vocabulary))
 
     def look(self, x: Tensor) -> list[Cache]:
         """Keys and values of the cells of x [B, D, h, w], one pair a layer."""
@@ -200,3 +217,51 @@ class CaptionHead(nn.Module):
             if bool(ended.all()):
                 break
         return torch.cat(captions, dim=1)
+
+    def loss(self, x: Tensor, batch: CaptionBatch) -> Tensor:
+        """Mean cross-entropy of a word in nats, teacher-forced.
+
+        In training mode over one reference an image, drawn by torch's generator; otherwise over all.
+        """
+        tokens, image = self._tokens(batch)
+        chosen = torch.arange(len(image))
+        if self.training:
+            counts = torch.bincount(image, minlength=len(x))
+            drawn = (torch.rand(len(counts)) * counts).long()
+            chosen = counts.cumsum(0) - counts + drawn
+        logits, tokens = self._teach(x, tokens[chosen], image[chosen])
+        return F.cross_entropy(logits.flatten(0, 1), tokens.flatten(), ignore_index=PAD)
+
+    def predict(self, x: Tensor, batch: CaptionBatch) -> list[tuple[str, ...]]:
+        """Greedy captions as words, one an image."""
+        return [self.vocabulary.decode(t) for t in self(x).cpu().tolist()]
+
+    def log_likelihood(self, x: Tensor, batch: CaptionBatch) -> Tensor:
+        """Log-probability in nats of a whole reference with its <eos>, mean over each image's references: [B]."""
+        tokens, image = self._tokens(batch)
+        logits, tokens = self._teach(x, tokens, image)
+        image = image.to(x.device)
+        nll = F.cross_entropy(
+            logits.mT, tokens, ignore_index=PAD, reduction="none"
+        )  # [R, T]
+        total = nll.new_zeros(len(x)).index_add(0, image, -nll.sum(1))
+        return total / torch.bincount(image, minlength=len(x))
+
+    def _tokens(self, batch: CaptionBatch) -> tuple[Tensor, Tensor]:
+        """All references [R, T] int64 with <eos>, then `PAD`, and the image of each [R]."""
+        encode, most = self.vocabulary.encode, self.max_words
+        rows = [
+            torch.tensor([*encode(words[:most]), EOS])
+            for captions in batch.references
+            for words in captions
+        ]
+        tokens = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD)
+        counts = torch.tensor([len(c) for c in batch.references])
+        return tokens, torch.arange(len(counts)).repeat_interleave(counts)
+
+    def _teach(self, x: Tensor, tokens: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [R, T, V] of tokens [R, T] given their images' cells and the words before; and the tokens."""
+        tokens, image = tokens.to(x.device), image.to(x.device)
+        before = F.pad(tokens[:, :-1].clamp(min=0), (1, 0), value=BOS)
+        seen = [(k[image], v[image]) for k, v in self.look(x)]
+        return self.logits(seen, before), tokens

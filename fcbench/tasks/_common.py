@@ -1,13 +1,14 @@
-"""What the tasks share: checks of data sets and targets, and ratios of sums."""
+"""What the tasks share: checks of data sets, targets and predictions, and ratios of sums."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+from torch import Tensor, nn
 
-from fcbench.types import Dataset, FcbenchError
+from fcbench.types import Dataset, FcbenchError, Head
 
 
 def require(task: str, *datasets: Dataset) -> None:
@@ -60,6 +61,14 @@ def stack_maps(
     return np.stack(maps)
 
 
+class HeadLoss:
+    """What every task does with a head: its loss is the head's own."""
+
+    def loss(self, head: nn.Module, x: Any, batch: Any) -> Tensor:
+        """Scalar training loss of the head on its input x."""
+        return cast(Head, head).loss(x, batch)
+
+
 def require_size(key: str, came: Sequence[int], image_px: tuple[int, int]) -> None:
     """Refuse target maps of another size than the image's.
 
@@ -70,6 +79,20 @@ def require_size(key: str, came: Sequence[int], image_px: tuple[int, int]) -> No
         raise FcbenchError(
             f"{key} targets are {came[-2]}x{came[-1]} px (H x W), the images "
             f"{image_px[0]}x{image_px[1]} px; a target must have its image's size"
+        )
+
+
+def require_maps(key: str, came: Tensor, batch: Tensor) -> None:
+    """Refuse predicted maps that do not lie pixel by pixel on the targets.
+
+    Raises:
+        FcbenchError: the shapes differ.
+    """
+    require_size(key, batch.shape, (came.shape[-2], came.shape[-1]))
+    if came.shape != batch.shape:
+        raise FcbenchError(
+            f"a head predicted {key} of the shape {tuple(came.shape)}; "
+            f"the targets have {tuple(batch.shape)} (B x H x W)"
         )
 
 

@@ -1,4 +1,9 @@
-"""Keypoint metrics against ground truth: PCK and OKS. Keypoints are in COCO order."""
+"""Keypoint metrics against ground truth: PCK, OKS and COCO's AP. Keypoints are in COCO order.
+
+AP needs all predictions of a set sorted by their scores; here it is a function of sums over images, for resampling. So
+scores are put into `N_BINS` bins, and predictions in one bin count at once. With scores rounded to the bins it equals
+pycocotools' COCOeval, but for the order in which that takes equal scores.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +12,13 @@ from pycocotools.cocoeval import Params
 
 N_KEYPOINTS = 17
 PCK_FRACTION = 0.1
+_COCO = Params(iouType="keypoints")
+OKS_THRESHOLDS: np.ndarray = _COCO.iouThrs  # [10], 0.5 to 0.95
+RECALLS: np.ndarray = _COCO.recThrs  # [101]
+MAX_PERSONS = int(max(_COCO.maxDets))
+"""At most so many predictions of an image count, those of the highest scores."""
+N_BINS = 64
+N_AP_STATISTICS = N_BINS * (1 + len(OKS_THRESHOLDS))
 
 
 def pck_counts(pred: np.ndarray, truth: np.ndarray, boxes: np.ndarray) -> np.ndarray:
@@ -30,20 +42,94 @@ def pck_counts(pred: np.ndarray, truth: np.ndarray, boxes: np.ndarray) -> np.nda
 
 
 def oks(pred: np.ndarray, truth: np.ndarray, areas: np.ndarray) -> np.ndarray:
-    """Object keypoint similarity of each person, float64 [P]; NaN where no keypoint is labelled.
+    """Object keypoint similarity of predictions and persons, float64 [...]; NaN where no keypoint is labelled.
 
     Args:
-        pred: [P, 17, 2] (x_px, y_px).
-        truth: [P, 17, 3] (x_px, y_px, v); counted where v > 0.
-        areas: [P] square pixels.
+        pred: [..., 17, 2] (x_px, y_px).
+        truth: [..., 17, 3] (x_px, y_px, v); counted where v > 0.
+        areas: [...] square pixels.
 
     References:
         COCO keypoint evaluation, pycocotools.cocoeval.COCOeval.computeOks (whose constants are used).
     """
-    variances = (Params(iouType="keypoints").kpt_oks_sigmas * 2) ** 2  # [17]
+    variances = (_COCO.kpt_oks_sigmas * 2) ** 2  # [17]
     labelled = truth[..., 2] > 0
-    square = ((pred - truth[..., :2]).astype(np.float64) ** 2).sum(-1)  # [P, 17]
-    scale = 2 * variances * (areas.astype(np.float64)[:, None] + np.spacing(1))
-    similar = np.exp(-square / scale) * labelled
-    n = labelled.sum(1)
-    return np.divide(similar.sum(1), n, out=np.full(len(n), np.nan), where=n > 0)
+    square = ((pred - truth[..., :2]).astype(np.float64) ** 2).sum(-1)  # [..., 17]
+    scale = 2 * variances * (areas.astype(np.float64)[..., None] + np.spacing(1))
+    similar = (np.exp(-square / scale) * labelled).sum(-1)
+    n = np.broadcast_to(labelled.sum(-1), similar.shape)
+    return np.divide(similar, n, out=np.full(n.shape, np.nan), where=n > 0)
+
+
+def score_bins(scores: np.ndarray) -> np.ndarray:
+    """Bin of each score in [0, 1], int64 [P]; finer towards 0, where mean probabilities lie."""
+    roots = np.sqrt(np.clip(scores.astype(np.float64), 0, 1))
+    return np.minimum((roots * N_BINS).astype(np.int64), N_BINS - 1)
+
+
+def matches(similarity: np.ndarray) -> np.ndarray:
+    """Which predictions find a person of their own, bool [10, D], at each of the `OKS_THRESHOLDS`.
+
+    The first prediction takes the person it resembles most, the next one of those left, as COCOeval does.
+
+    Args:
+        similarity: [D, G] OKS of predictions, in the order of falling scores, and persons.
+    """
+    limits = np.minimum(OKS_THRESHOLDS, 1 - 1e-10)
+    every = np.arange(len(limits))
+    free = np.ones((len(limits), similarity.shape[1]), dtype=bool)
+    found = np.zeros((len(limits), len(similarity)), dtype=bool)
+    for d, row in enumerate(similarity):
+        left = np.where(free, row, -1.0)  # [10, G]
+        best = left.shape[1] - 1 - left[:, ::-1].argmax(1)  # the last of equal ones
+        found[:, d] = left[every, best] >= limits
+        free[every[found[:, d]], best[found[:, d]]] = False
+    return found
+
+
+def ap_statistics(
+    pred: np.ndarray, scores: np.ndarray, truth: np.ndarray, areas: np.ndarray
+) -> np.ndarray:
+    """Counts of one image that `average_precision` needs, float64 [64 + 10 * 64].
+
+    They are the predictions in each score bin, and those right at each OKS threshold. Persons without a labelled
+    keypoint are no ground truth, and what is predicted for them does not count.
+
+    Args:
+        pred: [P, 17, 2] (x_px, y_px), one for the box of each person.
+        scores: [P] in [0, 1].
+        truth: [P, 17, 3] (x_px, y_px, v).
+        areas: [P] square pixels.
+    """
+    seen = np.flatnonzero((truth[..., 2] > 0).any(1))
+    order = seen[np.argsort(-scores[seen], kind="stable")][:MAX_PERSONS]
+    if not order.size:
+        return np.zeros(N_AP_STATISTICS)
+    bins = score_bins(scores[order])
+    similarity = oks(pred[order][:, None], truth[seen][None], areas[seen][None])
+    rows = [np.ones(len(order)), *matches(similarity)]
+    return np.concatenate([np.bincount(bins, r, minlength=N_BINS) for r in rows])
+
+
+def average_precision(sums: np.ndarray, n_persons: np.ndarray) -> np.ndarray:
+    """COCO's keypoint AP, [...]: mean over 10 OKS thresholds of the precision at 101 recalls; NaN without persons.
+
+    Args:
+        sums: [..., 64 + 10 * 64] summed `ap_statistics`.
+        n_persons: [...] persons with a labelled keypoint.
+
+    References:
+        pycocotools.cocoeval.COCOeval.accumulate.
+    """
+    shape = (*sums.shape[:-1], 1 + len(OKS_THRESHOLDS), N_BINS)
+    counts = sums.reshape(shape)[..., ::-1].cumsum(-1)  # from the highest score on
+    n_right, n_said = counts[..., 1:, :], counts[..., :1, :]
+    precision = n_right / (n_said + np.spacing(1))  # [..., 10, 64]
+    best = np.maximum.accumulate(precision[..., ::-1], axis=-1)[..., ::-1]
+    best = np.concatenate([best, np.zeros_like(best[..., :1])], axis=-1)
+    recall = n_right / np.maximum(n_persons, 1)[..., None, None]
+    total = np.zeros(best.shape[:-1])
+    for wanted in RECALLS:
+        first = (recall < wanted).sum(-1, keepdims=True)
+        total += np.take_along_axis(best, first, axis=-1)[..., 0]
+    return np.where(n_persons > 0, total.mean(-1) / len(RECALLS), np.nan)

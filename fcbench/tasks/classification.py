@@ -1,22 +1,25 @@
-"""Image classification: top-1, top-5 where there are more than five classes, cross-entropy in bits."""
+"""Image classification: top-1, top-5 where there are more than five classes, cross-entropy in bits.
+
+A head's ``predict`` returns the classes' log-probabilities (natural), float [B, K]: their order gives the labels.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fcbench.tasks._common import ratio, require, require_same
-from fcbench.types import Dataset, FcbenchError, MetricSpec, Task
+from fcbench.tasks._common import HeadLoss, ratio, require, require_same
+from fcbench.types import Dataset, FcbenchError, Head, MetricSpec, Task
 
 
 class PoolHead(nn.Module):
-    """Mean over the grid, then a linear layer: [B, D, h, w] to logits [B, K]."""
+    """Mean over the grid, then a linear layer: [B, D, h, w] to logits [B, K] (a `fcbench.types.Head`)."""
 
     def __init__(self, width: int, n_classes: int) -> None:
         super().__init__()
@@ -27,8 +30,20 @@ class PoolHead(nn.Module):
         out: Tensor = self.linear(x.mean(dim=(2, 3)))
         return out
 
+    def loss(self, x: Tensor, batch: Tensor) -> Tensor:
+        """Mean cross-entropy in nats."""
+        return F.cross_entropy(self(x), batch.to(x.device))
 
-class ClassificationTask:
+    def predict(self, x: Tensor, batch: Tensor) -> Tensor:
+        """Log-probabilities of the classes, float64 [B, K]."""
+        return cast(Tensor, self(x)).double().log_softmax(-1)
+
+    def log_likelihood(self, x: Tensor, batch: Tensor) -> Tensor:
+        """Log-probability of each sample's class in nats: [B]."""
+        return -F.cross_entropy(self(x), batch.to(x.device), reduction="none")
+
+
+class ClassificationTask(HeadLoss):
     """Classification into K classes.
 
     Args:
@@ -70,16 +85,12 @@ class ClassificationTask:
             )
         return torch.tensor(labels, dtype=torch.int64)
 
-    def loss(self, head: nn.Module, x: Tensor, batch: Tensor) -> Tensor:
-        """Mean cross-entropy in nats."""
-        return F.cross_entropy(head(x), batch.to(x.device))
-
-    def statistics(self, head: nn.Module, x: Tensor, batch: Tensor) -> np.ndarray:
+    def statistics(self, head: nn.Module, x: Any, batch: Tensor) -> np.ndarray:
         """Right among the first k (for each k), cross-entropy in bits, 1: float64 [B, S]."""
         with torch.no_grad():
-            logits = head(x).cpu().double()
-        nll_bits = F.cross_entropy(logits, batch, reduction="none") / math.log(2)
-        order = logits.topk(max(self.ranks), dim=1).indices == batch[:, None]
+            log_probs = cast(Head, head).predict(x, batch).cpu().double()
+        nll_bits = F.nll_loss(log_probs, batch, reduction="none") / math.log(2)
+        order = log_probs.topk(max(self.ranks), dim=1).indices == batch[:, None]
         hits = [order[:, :k].any(dim=1).double() for k in self.ranks]
         return torch.stack([*hits, nll_bits, torch.ones_like(nll_bits)], 1).numpy()
 

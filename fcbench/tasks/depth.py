@@ -4,6 +4,12 @@ The head predicts the logarithm of depth at stride 4, in units of its training m
 (Huber loss, on the target pixel under each cell's centre). It is evaluated at full resolution: the logarithm is resized
 (bilinear), and depth clamped to [`MIN_DEPTH_M`, max_depth_m]. Valid pixels are those with depth > 0; errors are pooled
 over all valid pixels of the set, not averaged by image.
+
+Where the data set states the crop of a published evaluation (``DatasetMeta.eval_crop``; NYU's is that of Eigen et al.),
+``rmse_eigen``, ``abs_rel_eigen`` and ``delta1_eigen`` are given too, as published tables have them: inside the crop, by
+image, then the mean over images.
+
+A head's ``predict`` returns metres, float32 [B, H, W], at the targets' size.
 """
 
 from __future__ import annotations
@@ -17,12 +23,35 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fcbench.tasks._common import ratio, require, require_size, stack_maps
+from fcbench.tasks._common import (
+    HeadLoss,
+    ratio,
+    require,
+    require_maps,
+    require_size,
+    stack_maps,
+)
 from fcbench.tasks._dense import DenseHead
-from fcbench.types import Dataset, FcbenchError, MetricSpec, Task
+from fcbench.types import Dataset, FcbenchError, Head, MetricSpec, Task
 
 MIN_DEPTH_M = 1e-3
 """Smallest predicted depth (the lower bound of the usual NYU and KITTI evaluations)."""
+
+POOLED = "pooled over valid pixels"
+EIGEN = "mean of images, Eigen crop"
+METRICS = (
+    MetricSpec("rmse", False, "m", POOLED),
+    MetricSpec("abs_rel", False, "", POOLED),
+    MetricSpec("delta1", True, "", POOLED),
+)
+EIGEN_METRICS = (
+    MetricSpec("rmse_eigen", False, "m", EIGEN),
+    MetricSpec("abs_rel_eigen", False, "", EIGEN),
+    MetricSpec("delta1_eigen", True, "", EIGEN),
+)
+
+LIKELIHOOD_SCALE = 0.2
+"""Scale of the Laplace density of standardized log depth behind `DepthHead.log_likelihood`."""
 
 SAMPLES_FOR_SCALE = 64
 """Training samples from which the mean and deviation of log depth are taken."""
@@ -52,6 +81,31 @@ def depth_sums(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.asarray(rows, np.float64).reshape(len(pred), 4)
 
 
+def crop_slices(
+    crop: tuple[float, float, float, float], size_px: tuple[int, int]
+) -> tuple[slice, slice]:
+    """Rows and columns of a crop (top, bottom, left, right as shares) in a map of (H, W).
+
+    >>> crop_slices((45 / 480, 471 / 480, 41 / 640, 601 / 640), (480, 640))
+    (slice(45, 471, None), slice(41, 601, None))
+    """
+    top, bottom, left, right = crop
+    rows = slice(round(top * size_px[0]), round(bottom * size_px[0]))
+    return rows, slice(round(left * size_px[1]), round(right * size_px[1]))
+
+
+def image_means(sums: np.ndarray) -> np.ndarray:
+    """RMSE (m), absolute relative error, share within 25 % and 1 of each image, [B, 4]; zeros without a valid pixel.
+
+    Args:
+        sums: [B, 4] of `depth_sums`.
+    """
+    n = sums[:, 3:]
+    means = np.divide(sums, n, out=np.zeros_like(sums), where=n > 0)
+    means[:, 0] = np.sqrt(means[:, 0])
+    return means
+
+
 def log_depth_scale(data: Dataset) -> tuple[float, float]:
     """Mean and standard deviation of log depth (m) over the first valid training pixels.
 
@@ -72,20 +126,24 @@ def log_depth_scale(data: Dataset) -> tuple[float, float]:
 
 
 class DepthHead(nn.Module):
-    """Log depth: [B, D, h, w] to [B, 1, h', w'], log of metres.
+    """Log depth: [B, D, h, w] to [B, 1, h', w'], log of metres (a `fcbench.types.Head`).
 
     Args:
         dense: maps to standardized log depth.
         mean: mean of log depth.
         std: deviation of log depth.
+        max_depth_m: largest depth that it predicts.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, dense: DenseHead, mean: float, std: float) -> None:
+    def __init__(
+        self, dense: DenseHead, mean: float, std: float, max_depth_m: float
+    ) -> None:
         super().__init__()
         self.dense = dense
+        self.max_depth_m = max_depth_m
         self.register_buffer("mean", torch.tensor(mean))
         self.register_buffer("std", torch.tensor(std))
 
@@ -94,35 +152,80 @@ class DepthHead(nn.Module):
         out: Tensor = self.dense(x) * self.std + self.mean
         return out
 
+    def loss(self, x: Tensor, batch: Tensor) -> Tensor:
+        """Mean Huber loss of standardized log depth over the valid cells, at the head's resolution.
 
-class DepthTask:
+        Raises:
+            FcbenchError: the maps do not have the images' size.
+        """
+        pred, wanted, valid = self._with_targets(x, batch)
+        each = F.huber_loss(pred, wanted, reduction="none")
+        return (each * valid).sum() / valid.sum().clamp(min=1)
+
+    def predict(self, x: Tensor, batch: Tensor) -> Tensor:
+        """Metres in [`MIN_DEPTH_M`, max_depth_m] at the images' size, float32 [B, H, W]."""
+        logs = self.dense.full(self(x))[:, 0]
+        return logs.clamp(math.log(MIN_DEPTH_M), math.log(self.max_depth_m)).exp()
+
+    def log_likelihood(
+        self, x: Tensor, batch: Tensor, scale: float = LIKELIHOOD_SCALE
+    ) -> Tensor:
+        """Log-density of each sample's depth in nats, summed over the valid cells: [B].
+
+        The density is Laplace's, of standardized log depth: log p = -|z - prediction| / scale - log(2 scale).
+
+        Raises:
+            FcbenchError: the maps do not have the images' size.
+        """
+        pred, wanted, valid = self._with_targets(x, batch)
+        each = -(pred - wanted).abs() / scale - math.log(2 * scale)
+        return (each * valid).flatten(1).sum(1)
+
+    def _with_targets(self, x: Tensor, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Standardized log depth, predicted and wanted, and where it is valid: each [B, h', w']."""
+        require_size("depth", batch.shape, self.dense.image_px)
+        logs = self(x)[:, 0]
+        size = (logs.shape[-2], logs.shape[-1])
+        target = self.dense.at_centres(batch.to(x.device), size, 0)
+        valid = target > 0
+        wanted = torch.where(valid, target, torch.ones_like(target)).log()
+        return logs / self.std, wanted / self.std, valid
+
+
+class DepthTask(HeadLoss):
     """Depth in metres.
 
     Args:
         max_depth_m: predictions are clamped to it.
         log_mean: mean of the training split's log depth.
         log_std: its standard deviation.
+        eval_crop: of a published evaluation: top, bottom, left, right as shares of the image.
     """
 
     name = "depth"
-    metrics: tuple[MetricSpec, ...] = (
-        MetricSpec("rmse", False, "m"),
-        MetricSpec("abs_rel", False),
-        MetricSpec("delta1", True),
-    )
-    n_statistics = 4
 
-    def __init__(self, max_depth_m: float, log_mean: float, log_std: float) -> None:
+    def __init__(
+        self,
+        max_depth_m: float,
+        log_mean: float,
+        log_std: float,
+        eval_crop: tuple[float, float, float, float] | None = None,
+    ) -> None:
         self.max_depth_m = max_depth_m
         self.log_mean = log_mean
         self.log_std = log_std
+        self.eval_crop = eval_crop
+        self.metrics: tuple[MetricSpec, ...] = (
+            METRICS if eval_crop is None else (*METRICS, *EIGEN_METRICS)
+        )
+        self.n_statistics = 4 if eval_crop is None else 8
 
     def head(
         self, width: int, grid: tuple[int, int], image_px: tuple[int, int]
     ) -> nn.Module:
         """A new head: [B, D, h, w] to log depth [B, 1, h', w']."""
         dense = DenseHead(width, grid, image_px, 1)
-        return DepthHead(dense, self.log_mean, self.log_std)
+        return DepthHead(dense, self.log_mean, self.log_std, self.max_depth_m)
 
     def collate(self, targets: Sequence[Mapping[str, Any]]) -> Tensor:
         """Depth maps, float32 [B, H, W] metres.
@@ -137,44 +240,39 @@ class DepthTask:
             )
         return torch.from_numpy(maps)
 
-    def loss(self, head: nn.Module, x: Tensor, batch: Tensor) -> Tensor:
-        """Mean Huber loss of standardized log depth over the valid cells, at the head's resolution.
+    def statistics(self, head: nn.Module, x: Any, batch: Tensor) -> np.ndarray:
+        """Sums of `depth_sums` of predictions clamped to [`MIN_DEPTH_M`, max_depth_m]: float64 [B, 4].
+
+        With a crop, `image_means` inside it follow: [B, 8].
 
         Raises:
-            FcbenchError: the maps do not have the images' size.
+            FcbenchError: targets and predictions differ in size.
         """
-        own = cast(DepthHead, head)
-        require_size(self.name, batch.shape, own.dense.image_px)
-        logs = own(x)[:, 0]
-        size = (logs.shape[-2], logs.shape[-1])
-        target = own.dense.at_centres(batch.to(x.device), size, 0)
-        valid = target > 0
-        wanted = torch.where(valid, target, torch.ones_like(target)).log()
-        each = F.huber_loss(logs / own.std, wanted / own.std, reduction="none")
-        return (each * valid).sum() / valid.sum().clamp(min=1)
-
-    def statistics(self, head: nn.Module, x: Tensor, batch: Tensor) -> np.ndarray:
-        """Sums of `depth_sums`, float64 [B, 4].
-
-        Raises:
-            FcbenchError: the maps do not have the images' size.
-        """
-        own = cast(DepthHead, head)
-        require_size(self.name, batch.shape, own.dense.image_px)
         with torch.no_grad():
-            logs = own.dense.full(own(x))[:, 0]
-        low, high = math.log(MIN_DEPTH_M), math.log(self.max_depth_m)
-        metres = logs.clamp(low, high).exp()
-        return depth_sums(metres.cpu().numpy(), batch.cpu().numpy())
+            metres: Tensor = cast(Head, head).predict(x, batch)
+        require_maps(self.name, metres, batch)
+        pred = metres.clamp(MIN_DEPTH_M, self.max_depth_m).cpu().numpy()
+        target = batch.cpu().numpy()
+        sums = depth_sums(pred, target)
+        if self.eval_crop is None:
+            return sums
+        rows, columns = crop_slices(self.eval_crop, (target.shape[1], target.shape[2]))
+        cropped = depth_sums(pred[:, rows, columns], target[:, rows, columns])
+        return np.concatenate([sums, image_means(cropped)], axis=1)
 
     def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
-        """``rmse`` (m), ``abs_rel`` and ``delta1``, [...], of sums [..., 4]."""
+        """``rmse`` (m), ``abs_rel`` and ``delta1``, [...], of sums [..., S]; with a crop the same inside it."""
         n = sums[..., 3]
-        return {
+        pooled = {
             "rmse": np.sqrt(ratio(sums[..., 0], n)),
             "abs_rel": ratio(sums[..., 1], n),
             "delta1": ratio(sums[..., 2], n),
         }
+        cropped = {
+            m.name: ratio(sums[..., 4 + i], sums[..., 7])
+            for i, m in enumerate(self.metrics[len(METRICS) :])
+        }
+        return pooled | cropped
 
 
 class DepthPlugin:
@@ -195,7 +293,8 @@ class DepthPlugin:
                 f"data set {train.name!r} states max_depth_m = {max_depth_m}; "
                 f"depth needs a number above {MIN_DEPTH_M}"
             )
-        return DepthTask(max_depth_m, *log_depth_scale(train))
+        crop = test.meta.eval_crop
+        return DepthTask(max_depth_m, *log_depth_scale(train), crop)
 
 
 PLUGIN = DepthPlugin()

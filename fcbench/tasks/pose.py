@@ -1,4 +1,4 @@
-"""Human pose with the boxes given (the ground-truth-box protocol): PCK@0.1, OKS.
+"""Human pose with the boxes given (the ground-truth-box protocol): PCK@0.1, OKS, COCO's AP.
 
 The head predicts one map of logits a keypoint, [B, 17, h', w'] at stride 4. For a person only the cells count that
 its box touches (widened by 20 %, clipped to the image): their softmax is the probability of the keypoint's cell.
@@ -8,6 +8,10 @@ its box touches (widened by 20 %, clipped to the image): their softmax is the pr
 Training: cross-entropy against the keypoint's bilinear weights on its four nearest cells. Decoding: the largest cell,
 refined by the mean position under the softmax in the 3x3 cells about it. Keypoints count where v > 0, persons where at
 least one keypoint is labelled.
+
+A head's ``predict`` takes the batch's boxes and returns, for its P persons in their order, keypoints (x_px, y_px)
+[P, 17, 2] in pixels of the image and scores [P] in [0, 1] (higher is surer). ``ap`` ranks persons by these scores; it
+is COCO's keypoint AP with ground-truth boxes, in pixels of the resized image.
 """
 
 from __future__ import annotations
@@ -20,13 +24,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fcbench.tasks._common import ratio, require
+from fcbench.tasks._common import HeadLoss, ratio, require
 from fcbench.tasks._dense import DenseHead
-from fcbench.tasks._pose_metrics import N_KEYPOINTS, oks, pck_counts
-from fcbench.types import Dataset, FcbenchError, MetricSpec, Pose, Task
+from fcbench.tasks._pose_metrics import (
+    N_AP_STATISTICS,
+    N_KEYPOINTS,
+    ap_statistics,
+    average_precision,
+    oks,
+    pck_counts,
+)
+from fcbench.types import Dataset, FcbenchError, Head, MetricSpec, Pose, Task
 
 BOX_MARGIN = 0.1
 """Share of its width and height by which a box grows on each side (20 % in all)."""
+
+
+BOXES = "ground-truth boxes"
+"""Whose persons are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,18 +144,68 @@ def peaks(log_probs: Tensor, cell_px: tuple[float, float]) -> Tensor:
     return torch.stack([x_px, y_px], -1)
 
 
-class PoseTask:
+class PoseHead(DenseHead):
+    """Logits of keypoints at stride 4: [B, D, h, w] to [B, 17, h', w'] (a `fcbench.types.Head`)."""
+
+    def loss(self, x: Tensor, batch: PoseBatch) -> Tensor:
+        """Mean cross-entropy in nats over the labelled keypoints inside their (widened) boxes."""
+        nll, weight = self._cross_entropy(x, batch)
+        return nll.sum() / weight.sum().clamp(min=1)
+
+    def predict(self, x: Tensor, batch: PoseBatch) -> tuple[Tensor, Tensor]:
+        """Keypoints (x_px, y_px) [P, 17, 2], and the mean probability of their cells [P]."""
+        log_probs, _, cell_px = self._persons(x, batch)
+        score = log_probs.flatten(2).amax(-1).exp().mean(-1)
+        return peaks(log_probs, cell_px), score
+
+    def log_likelihood(self, x: Tensor, batch: PoseBatch) -> Tensor:
+        """Log-probability of the labelled keypoints of each image's persons in nats, summed: [B].
+
+        A keypoint's is the mean over its four nearest cells by their bilinear weights.
+        """
+        nll, _ = self._cross_entropy(x, batch)
+        sums = nll.new_zeros(batch.n_images)
+        return sums.index_add(0, batch.image.to(x.device), -nll.flatten(1).sum(1))
+
+    def _cross_entropy(self, x: Tensor, batch: PoseBatch) -> tuple[Tensor, Tensor]:
+        """Cross-entropy in nats by keypoint and cell, and the cells' weights: each [P, 17, 4]."""
+        log_probs, inside, cell_px = self._persons(x, batch)
+        keypoints = batch.keypoints.to(x.device)
+        cells, weight = bilinear_targets(keypoints[..., :2], inside, cell_px)
+        weight = weight * (keypoints[..., 2:] > 0)
+        chosen = log_probs.flatten(2).gather(-1, cells)
+        return -torch.where(weight > 0, chosen, 0.0) * weight, weight
+
+    def _persons(
+        self, x: Tensor, batch: PoseBatch
+    ) -> tuple[Tensor, Tensor, tuple[float, float]]:
+        """Log-probabilities [P, 17, h', w'], cells of the boxes [P, h', w'], (height, width) of a cell in px."""
+        logits = self(x)
+        h, w = logits.shape[-2:]
+        cell_px = (self.cover_px[0] / h, self.cover_px[1] / w)
+        boxes = batch.boxes.to(x.device)
+        inside = cells_in_boxes(boxes, (h, w), cell_px, self.image_px)
+        rows = logits[batch.image.to(x.device)]
+        masked = rows.masked_fill(~inside[:, None], -torch.inf).flatten(2)
+        return masked.log_softmax(-1).view(rows.shape), inside, cell_px
+
+
+class PoseTask(HeadLoss):
     """Keypoints of the persons whose boxes are given."""
 
     name = "pose"
-    metrics: tuple[MetricSpec, ...] = (MetricSpec("pck", True), MetricSpec("oks", True))
-    n_statistics = 4
+    metrics: tuple[MetricSpec, ...] = (
+        MetricSpec("pck", True, "", BOXES),
+        MetricSpec("oks", True, "", BOXES),
+        MetricSpec("ap", True, "", BOXES + ", 64 score bins"),
+    )
+    n_statistics = 4 + N_AP_STATISTICS
 
     def head(
         self, width: int, grid: tuple[int, int], image_px: tuple[int, int]
     ) -> nn.Module:
         """A new head: [B, D, h, w] to logits [B, 17, h', w']."""
-        return DenseHead(width, grid, image_px, N_KEYPOINTS)
+        return PoseHead(width, grid, image_px, N_KEYPOINTS)
 
     def collate(self, targets: Sequence[Mapping[str, Any]]) -> PoseBatch:
         """The persons of all images.
@@ -168,23 +233,23 @@ class PoseTask:
         )
         return PoseBatch(len(poses), torch.from_numpy(image), keypoints, boxes, areas)
 
-    def loss(self, head: nn.Module, x: Tensor, batch: PoseBatch) -> Tensor:
-        """Mean cross-entropy in nats over the labelled keypoints inside their (widened) boxes."""
-        log_probs, inside, cell_px = self._persons(head, x, batch)
-        keypoints = batch.keypoints.to(x.device)
-        cells, weight = bilinear_targets(keypoints[..., :2], inside, cell_px)
-        weight = weight * (keypoints[..., 2:] > 0)
-        chosen = log_probs.flatten(2).gather(-1, cells)
-        nll = -torch.where(weight > 0, chosen, 0.0) * weight
-        return nll.sum() / weight.sum().clamp(min=1)
+    def statistics(self, head: nn.Module, x: Any, batch: PoseBatch) -> np.ndarray:
+        """Right keypoints, labelled keypoints, sum of OKS, persons, `ap_statistics`: float64 [B, S].
 
-    def statistics(self, head: nn.Module, x: Tensor, batch: PoseBatch) -> np.ndarray:
-        """Right keypoints, labelled keypoints, sum of OKS, persons: float64 [B, 4]."""
+        Raises:
+            FcbenchError: keypoints of another number of persons came.
+        """
         with torch.no_grad():
-            log_probs, _, cell_px = self._persons(head, x, batch)
-            pred = peaks(log_probs, cell_px).cpu().numpy()
+            keypoints, score = cast(Head, head).predict(x, batch)
+        pred, scores = keypoints.cpu().numpy(), score.cpu().numpy()
+        if pred.shape != (len(batch.boxes), N_KEYPOINTS, 2):
+            raise FcbenchError(
+                f"a head predicted keypoints of the shape {pred.shape}; "
+                f"{len(batch.boxes)} persons need ({len(batch.boxes)}, {N_KEYPOINTS}, 2)"
+            )
         truth, boxes = batch.keypoints.cpu().numpy(), batch.boxes.cpu().numpy()
-        similarity = oks(pred, truth, batch.areas.cpu().numpy())
+        areas, image = batch.areas.cpu().numpy(), batch.image.cpu().numpy()
+        similarity = oks(pred, truth, areas)
         counted = np.isfinite(similarity)
         each = np.concatenate(
             [
@@ -195,35 +260,25 @@ class PoseTask:
             axis=1,
         )
         sums = np.zeros((batch.n_images, self.n_statistics))
-        np.add.at(sums, batch.image.cpu().numpy(), each)
+        np.add.at(sums[:, :4], image, each)
+        for i in np.unique(image):
+            own = image == i
+            sums[i, 4:] = ap_statistics(pred[own], scores[own], truth[own], areas[own])
         return sums
 
     def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
-        """``pck`` over labelled keypoints and ``oks`` over persons, [...], of sums [..., 4]."""
+        """``pck`` over labelled keypoints, ``oks`` over persons and ``ap``, [...], of sums [..., S]."""
         return {
             "pck": ratio(sums[..., 0], sums[..., 1]),
             "oks": ratio(sums[..., 2], sums[..., 3]),
+            "ap": average_precision(sums[..., 4:], sums[..., 3]),
         }
-
-    def _persons(
-        self, head: nn.Module, x: Tensor, batch: PoseBatch
-    ) -> tuple[Tensor, Tensor, tuple[float, float]]:
-        """Log-probabilities [P, 17, h', w'], cells of the boxes [P, h', w'], (height, width) of a cell in px."""
-        dense = cast(DenseHead, head)
-        logits = dense(x)
-        h, w = logits.shape[-2:]
-        cell_px = (dense.cover_px[0] / h, dense.cover_px[1] / w)
-        boxes = batch.boxes.to(x.device)
-        inside = cells_in_boxes(boxes, (h, w), cell_px, dense.image_px)
-        rows = logits[batch.image.to(x.device)]
-        masked = rows.masked_fill(~inside[:, None], -torch.inf).flatten(2)
-        return masked.log_softmax(-1).view(rows.shape), inside, cell_px
 
 
 class PosePlugin:
     """Plug-in of the task."""
 
-    summary = "human pose in given boxes: PCK@0.1, OKS"
+    summary = "human pose in given boxes: PCK@0.1, OKS, AP"
 
     def build(self, train: Dataset, test: Dataset) -> Task:
         """Bind to a data set.

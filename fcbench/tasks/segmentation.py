@@ -3,6 +3,8 @@
 The head predicts at stride 4 and is trained there, on the target pixel under each cell's centre. It is evaluated at
 the full resolution of the target: logits are resized (bilinear), then the largest class is taken. Void pixels count
 nowhere. Classes that occur neither in the targets nor in the predictions of the set do not enter the mean.
+
+A head's ``predict`` returns class indices, int64 or uint8 [B, H, W], at the targets' size.
 """
 
 from __future__ import annotations
@@ -16,14 +18,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fcbench.tasks._common import (
+    HeadLoss,
     ratio,
     require,
+    require_maps,
     require_same,
     require_size,
     stack_maps,
 )
 from fcbench.tasks._dense import DenseHead
-from fcbench.types import VOID, Dataset, FcbenchError, MetricSpec, Task
+from fcbench.types import VOID, Dataset, FcbenchError, Head, MetricSpec, Task
 
 
 def class_counts(pred: np.ndarray, target: np.ndarray, n_classes: int) -> np.ndarray:
@@ -43,11 +47,47 @@ def class_counts(pred: np.ndarray, target: np.ndarray, n_classes: int) -> np.nda
     return np.asarray(rows, np.float64).reshape(len(pred), 3 * n_classes)
 
 
-class SegmentationTask:
+class SegmentationHead(DenseHead):
+    """Logits at stride 4: [B, D, h, w] to [B, K, h', w'] (a `fcbench.types.Head`)."""
+
+    def loss(self, x: Tensor, batch: Tensor) -> Tensor:
+        """Mean cross-entropy in nats over the cells that are not void, at the head's resolution.
+
+        Raises:
+            FcbenchError: the masks do not have the images' size.
+        """
+        logits, target = self._with_targets(x, batch)
+        total = F.cross_entropy(logits, target, ignore_index=VOID, reduction="sum")
+        return total / (target != VOID).sum().clamp(min=1)
+
+    def predict(self, x: Tensor, batch: Tensor) -> Tensor:
+        """Class indices at the images' size, int64 [B, H, W]."""
+        return self.full(self(x)).max(dim=1).indices  # argmax: ten times slower
+
+    def log_likelihood(self, x: Tensor, batch: Tensor) -> Tensor:
+        """Log-probability of each sample's mask in nats, summed over the cells that are not void: [B].
+
+        Raises:
+            FcbenchError: the masks do not have the images' size.
+        """
+        logits, target = self._with_targets(x, batch)
+        nll = F.cross_entropy(logits, target, ignore_index=VOID, reduction="none")
+        return -nll.flatten(1).sum(1)
+
+    def _with_targets(self, x: Tensor, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [B, K, h', w'] and classes [B, h', w']."""
+        require_size("segmentation", batch.shape, self.image_px)
+        logits = self(x)
+        size = (logits.shape[-2], logits.shape[-1])
+        return logits, self.at_centres(batch.to(x.device).long(), size, VOID)
+
+
+class SegmentationTask(HeadLoss):
     """Segmentation into K classes.
 
     Args:
         n_classes: K, at most 255.
+        class_names: their names, by which a frozen decoder knows them; empty where nobody asks.
     """
 
     name = "segmentation"
@@ -56,11 +96,12 @@ class SegmentationTask:
         MetricSpec("pixel_accuracy", True),
     )
 
-    def __init__(self, n_classes: int) -> None:
+    def __init__(self, n_classes: int, class_names: Sequence[str] = ()) -> None:
         if not 1 <= n_classes <= VOID:
             raise FcbenchError(
                 f"{n_classes} segmentation classes came; 1 to {VOID} can be indexed"
             )
+        self.class_names = tuple(class_names)
         self.n_classes = n_classes
         self.n_statistics = 3 * n_classes
 
@@ -68,7 +109,7 @@ class SegmentationTask:
         self, width: int, grid: tuple[int, int], image_px: tuple[int, int]
     ) -> nn.Module:
         """A new head: [B, D, h, w] to logits [B, K, h', w']."""
-        return DenseHead(width, grid, image_px, self.n_classes)
+        return SegmentationHead(width, grid, image_px, self.n_classes)
 
     def collate(self, targets: Sequence[Mapping[str, Any]]) -> Tensor:
         """Masks, uint8 [B, H, W].
@@ -85,30 +126,15 @@ class SegmentationTask:
             )
         return torch.from_numpy(masks.astype(np.uint8))
 
-    def loss(self, head: nn.Module, x: Tensor, batch: Tensor) -> Tensor:
-        """Mean cross-entropy in nats over the cells that are not void, at the head's resolution.
-
-        Raises:
-            FcbenchError: the masks do not have the images' size.
-        """
-        dense = cast(DenseHead, head)
-        require_size(self.name, batch.shape, dense.image_px)
-        logits = dense(x)
-        size = (logits.shape[-2], logits.shape[-1])
-        target = dense.at_centres(batch.to(x.device).long(), size, VOID)
-        total = F.cross_entropy(logits, target, ignore_index=VOID, reduction="sum")
-        return total / (target != VOID).sum().clamp(min=1)
-
-    def statistics(self, head: nn.Module, x: Tensor, batch: Tensor) -> np.ndarray:
+    def statistics(self, head: nn.Module, x: Any, batch: Tensor) -> np.ndarray:
         """True positives, predicted and target pixels by class, float64 [B, 3 K].
 
         Raises:
-            FcbenchError: the masks do not have the images' size.
+            FcbenchError: masks and predictions differ in size.
         """
-        dense = cast(DenseHead, head)
-        require_size(self.name, batch.shape, dense.image_px)
         with torch.no_grad():
-            pred = dense.full(dense(x)).max(dim=1).indices  # argmax: ten times slower
+            pred: Tensor = cast(Head, head).predict(x, batch)
+        require_maps(self.name, pred, batch)
         return class_counts(pred.cpu().numpy(), batch.cpu().numpy(), self.n_classes)
 
     def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
@@ -138,7 +164,7 @@ class SegmentationPlugin:
         names = require_same(
             "segmentation classes", train.meta.class_names, test.meta.class_names
         )
-        return SegmentationTask(len(names))
+        return SegmentationTask(len(names), names)
 
 
 PLUGIN = SegmentationPlugin()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from fcbench import registry
 from fcbench.types import VOID, DataOptions, Dataset, FcbenchError, Pose
@@ -18,20 +19,12 @@ LIMIT = 8
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 
-def _camvid(root: Path) -> None:
-    rng = np.random.default_rng(1)
-    for folder in ("train", "val", "test"):
-        for kind in ("images", "masks"):
-            (root / folder / kind).mkdir(parents=True)
-        for i in range(3):
-            pixels = rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(root / folder / "images" / f"{folder}{i}.jpg")
-            mask = rng.integers(0, 12, (20, 30), dtype=np.uint8)
-            Image.fromarray(mask).save(root / folder / "masks" / f"{folder}{i}.png")
-
-
-MAKERS: dict[str, Callable[[Path], None]] = {"camvid": _camvid}
+MAKERS: dict[str, Callable[[Path], None]] = runpy.run_path(
+    str(Path(__file__).parents[1] / "unit" / "tiny_sets.py")
+)["MAKERS"]
 """Data set on disk -> writes a tiny one in the official layout."""
+REAL = {"coco": "coco_tiny", "rgbd": "rgbd_room"}
+"""Data set -> its folder under ../shared/data, where that has another name."""
 
 
 @pytest.fixture(scope="module", params=registry.names("dataset"))
@@ -51,7 +44,9 @@ def options(
             root = folder / "data"
             MAKERS[name](root)
         elif not root.is_dir():
-            pytest.skip(f"data set {name}: no maker of a tiny set in MAKERS, no {root}")
+            pytest.skip(
+                f"data set {name}: no maker of a tiny set in tests/unit/tiny_sets.py, no {root}"
+            )
 
     def make(**changes: Any) -> DataOptions:
         return DataOptions(root, folder / "cache", **{"limit": LIMIT, **changes})
@@ -109,7 +104,7 @@ def _check_target(task: str, target: Any, data: Dataset, hw: tuple[int, int]) ->
 
 def test_the_plugin_describes_itself(name: str) -> None:
     plugin = registry.get("dataset", name)
-    assert plugin.summary and plugin.tasks
+    assert registry.summary("dataset", name) and plugin.tasks
     assert isinstance(plugin.needs_root, bool)
 
 
@@ -192,11 +187,39 @@ def test_no_root_is_one_line(name: str, tmp_path: Path) -> None:
 def test_the_real_data(name: str) -> None:
     if not registry.get("dataset", name).needs_root:
         pytest.skip("embedded data")
-    if not (SHARED / name).is_dir():
-        pytest.skip(f"needs ../shared/data/{name} beside the repository")
-    options = DataOptions(SHARED / name, SHARED, limit=3)
+    root = SHARED / REAL.get(name, name)
+    if not root.is_dir():
+        pytest.skip(f"needs ../shared/data/{root.name} beside the repository")
+    options = DataOptions(root, SHARED, limit=3)
     data = registry.get("dataset", name).open("test", options)
+    assert len(data) == 3
     for i in range(len(data)):
         sample = data[i]
         for task, target in sample.targets.items():
             _check_target(task, target, data, tuple(sample.image.shape[1:]))
+
+
+def test_a_missing_part_is_one_line_with_the_layout(name: str, tmp_path: Path) -> None:
+    """Each first-level folder or file of a whole set, taken away, is missed: no split opens without its parts."""
+    if name not in MAKERS:
+        pytest.skip("embedded data")
+    plugin, root = registry.get("dataset", name), tmp_path / "data"
+    MAKERS[name](root)
+    gone = tmp_path / "gone"
+    missed = 0
+    for part in sorted(root.iterdir()):
+        part.rename(gone)
+        for split in ("train", "test"):
+            try:
+                plugin.open(split, DataOptions(root, tmp_path))
+            except FcbenchError as error:
+                assert "Expected: ROOT/" in str(error) and "\n" not in str(error)
+                missed += 1
+        gone.rename(part)
+    assert missed
+
+
+def test_any_data_loader_can_have_it(both: tuple[Dataset, Dataset]) -> None:
+    for data in both:
+        again = pickle.loads(pickle.dumps(data))
+        assert torch.equal(again[0].image, data[0].image)

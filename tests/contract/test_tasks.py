@@ -135,6 +135,91 @@ def test_learns_four_samples(name):
 
 
 @pytest.mark.parametrize("name", TASKS)
+def test_log_likelihood_is_of_each_sample(name):
+    task, targets, head = bind(name)
+    head.eval()
+    x = neck_output(6)
+    whole = head.log_likelihood(x, task.collate(targets))
+    assert whole.shape == (6,) and torch.isfinite(whole).all()
+    parts = [
+        head.log_likelihood(x[i:j], task.collate(targets[i:j]))
+        for i, j in ((0, 1), (1, 2), (2, 6))
+    ]
+    torch.testing.assert_close(torch.cat(parts), whole, rtol=1e-4, atol=1e-3)
+
+
+def test_log_likelihoods_are_the_losses_terms():
+    """Where the loss is a mean cross-entropy, the likelihoods sum to its negative times the number of terms."""
+    counts = {
+        "segmentation": lambda h, x, b: (h.at_centres(b, h(x).shape[-2:], 255) != 255),
+        "classification": lambda h, x, b: torch.ones(len(x)),
+        "pose": lambda h, x, b: h._cross_entropy(x, b)[1],
+    }
+    for name, count in counts.items():
+        task, targets, head = bind(name)
+        x, batch = neck_output(6), task.collate(targets)
+        total = head.log_likelihood(x, batch).sum()
+        terms = count(head, x, batch).sum()
+        torch.testing.assert_close(-total / terms, task.loss(head, x, batch))
+
+
+def test_captions_likelihood_is_the_mean_over_references():
+    task, targets, head = bind("captioning", 1)
+    x, references = neck_output(1), targets[0]["captioning"]
+    each = [
+        head.log_likelihood(x, task.collate([{"captioning": (r,)}])) for r in references
+    ]
+    both = head.log_likelihood(x, task.collate(targets))
+    torch.testing.assert_close(both, torch.stack(each).mean(0))
+    n_tokens = [len(r.split()) + 1 for r in references]
+    loss = head.eval().loss(x, task.collate(targets))
+    torch.testing.assert_close(-torch.stack(each).sum() / sum(n_tokens), loss)
+
+
+def test_depth_density_integrates_to_one():
+    task, _, head = bind("depth", 2)
+    x = neck_output(1)
+    z = torch.linspace(-12, 12, 4001)
+    at = head(x)[0, 0, 0, 0] / head.std
+    total = 0.0
+    for part in z.split(500):
+        metres = ((at + part) * head.std).exp()
+        batch = torch.zeros(len(part), 64, 64)
+        batch[:, 2, 2] = metres.detach()  # under the centre of the first cell
+        densities = head.log_likelihood(x.expand(len(part), -1, -1, -1), batch).exp()
+        total += densities.sum().item()
+    assert total * float(z[1] - z[0]) == pytest.approx(1, abs=1e-2)
+
+
+def test_predictions_that_do_not_fit_are_refused():
+    """Any head with `predict` works behind a task; one that predicts too little is an error, not a value."""
+
+    class Says(torch.nn.Module):
+        def __init__(self, out):
+            super().__init__()
+            self.out = out
+
+        def predict(self, x, batch):
+            return self.out
+
+    wrong = {
+        "segmentation": (torch.zeros(1, 64, 64, dtype=torch.uint8), "shape .1, 64, 64"),
+        "depth": (torch.ones(2, 1, 64, 64), "shape .2, 1, 64, 64"),
+        "pose": ((torch.zeros(0, 17, 2), torch.zeros(0)), "need .1, 17, 2"),
+        "captioning": (["a cube"], "1 captions for 2 images"),
+    }
+    for name, (out, message) in wrong.items():
+        task, targets, _ = bind(name, 2)
+        with pytest.raises(FcbenchError, match=message):
+            task.statistics(Says(out), None, task.collate(targets))
+    task, targets, _ = bind("captioning", 2)
+    batch = task.collate(targets)
+    strings = Says([c[0] for c in batch.captions])
+    words = Says([r[0] for r in batch.references])
+    np.testing.assert_array_equal(*(task.statistics(s, None, batch) for s in (strings, words)))  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TASKS)
 def test_refuses_data_without_the_task(name):
     class Bare(FakeDataset):
         tasks = ("nothing",)
@@ -156,29 +241,18 @@ def test_head_state_reloads(name):
     )
 
 
-class Fixed(torch.nn.Module):
-    """A head that says what it was given."""
-
-    def __init__(self, head: torch.nn.Module, out: torch.Tensor) -> None:
-        super().__init__()
-        self.head, self.out = head, out
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.out
-
-    def __getattr__(self, key: str):
-        try:
-            return super().__getattr__(key)
-        except AttributeError:
-            return getattr(super().__getattr__("head"), key)
+def fixed(head: torch.nn.Module, out: torch.Tensor) -> torch.nn.Module:
+    """The head, saying what it was given."""
+    head.forward = lambda x: out
+    return head
 
 
 def test_perfect_segmentation():
     task, targets, head = bind("segmentation", 4)
     batch = task.collate(targets)
     logits = torch.nn.functional.one_hot(batch.long().clamp(max=2), 3)
-    fixed = Fixed(head, logits.permute(0, 3, 1, 2).float())
-    values = task.values(task.statistics(fixed, neck_output(4), batch).sum(0))
+    head = fixed(head, logits.permute(0, 3, 1, 2).float())
+    values = task.values(task.statistics(head, neck_output(4), batch).sum(0))
     assert values == {"miou": 1.0, "pixel_accuracy": 1.0}
 
 
@@ -186,8 +260,8 @@ def test_perfect_depth():
     task, targets, head = bind("depth", 4)
     batch = task.collate(targets)
     logs = torch.where(batch > 0, batch, 1.0).log()[:, None]
-    fixed = Fixed(head, logs)
-    values = task.values(task.statistics(fixed, neck_output(4), batch).sum(0))
+    head = fixed(head, logs)
+    values = task.values(task.statistics(head, neck_output(4), batch).sum(0))
     assert values["rmse"] < 1e-5 and values["abs_rel"] < 1e-6
     assert values["delta1"] == 1.0
 
@@ -195,8 +269,8 @@ def test_perfect_depth():
 def test_perfect_classification():
     task, targets, head = bind("classification", 4)
     batch = task.collate(targets)
-    fixed = Fixed(head, torch.nn.functional.one_hot(batch, 7) * 100.0)
-    values = task.values(task.statistics(fixed, neck_output(4), batch).sum(0))
+    head = fixed(head, torch.nn.functional.one_hot(batch, 7) * 100.0)
+    values = task.values(task.statistics(head, neck_output(4), batch).sum(0))
     assert values["top1"] == values["top5"] == 1.0
     assert values["nll"] == pytest.approx(0.0, abs=1e-9)
 
@@ -214,8 +288,8 @@ def test_perfect_pose():
     rows.scatter_reduce_(2, cells, weight.clamp(min=1e-26).log(), "amax")
     logits = torch.zeros(3, 17, 16, 16)
     logits[batch.image] = rows.view(-1, 17, 16, 16)
-    fixed = Fixed(head, logits)
-    values = task.values(task.statistics(fixed, neck_output(3), batch).sum(0))
+    head = fixed(head, logits)
+    values = task.values(task.statistics(head, neck_output(3), batch).sum(0))
     assert values["pck"] == 1.0 and values["oks"] > 0.9999
 
 
@@ -230,7 +304,7 @@ def test_perfect_captions():
     rows = [torch.tensor([*task.vocabulary.encode(w), 1]) for w in said]
     tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=1)
     values = task.values(
-        task.statistics(Fixed(head, tokens), neck_output(4), batch).sum(0)
+        task.statistics(fixed(head, tokens), neck_output(4), batch).sum(0)
     )
     assert values["bleu4"] == pytest.approx(1.0, abs=1e-6)
     assert values["cider"] > 7
@@ -294,7 +368,9 @@ def test_pose_shape_refusal_and_images_without_persons():
     loss = task.loss(head, x, batch)
     loss.backward()
     assert loss == 0 and x.grad is not None
-    np.testing.assert_array_equal(task.statistics(head, x, batch), np.zeros((2, 4)))
+    np.testing.assert_array_equal(
+        task.statistics(head, x, batch), np.zeros((2, task.n_statistics))
+    )
     wrong = Pose(none.keypoints, np.zeros((1, 4), np.float32), none.areas)
     with pytest.raises(FcbenchError, match=r"\(0, 17, 3\), \(1, 4\)"):
         task.collate([{"pose": wrong}])

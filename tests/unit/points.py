@@ -44,6 +44,7 @@ _DEFAULTS: dict[str, Any] = {
     "ci_low": 0.3,
     "ci_high": 0.5,
     "unit": "",
+    "protocol": "",
     "higher_is_better": True,
     "primary": True,
     "feature_mse": 0.2,

@@ -20,6 +20,8 @@ from fcbench.tasks.depth import MIN_DEPTH_M, DepthTask, log_depth_scale
 from fcbench.tasks.pose import bilinear_targets, cells_in_boxes, peaks
 from fcbench.types import FcbenchError
 
+WORDS = Vocabulary(tuple("abcdefghijklmnopq"))
+
 
 # ------------------------------------------------------------------------------------------- dense
 @pytest.mark.parametrize(
@@ -176,7 +178,7 @@ def test_rare_words_are_left_out_of_large_sets():
 
 def test_cached_greedy_decoding_follows_the_teacher_forced_logits():
     torch.manual_seed(0)
-    head = CaptionHead(32, 20, 7)
+    head = CaptionHead(32, WORDS, 7)
     with torch.no_grad():
         head.embed.weight.mul_(50)  # captions that differ between images
         x = torch.randn(5, 32, 3, 4) * 3
@@ -192,11 +194,11 @@ def test_cached_greedy_decoding_follows_the_teacher_forced_logits():
 
 def test_caption_head_is_causal_and_refuses_odd_widths():
     torch.manual_seed(0)
-    head = CaptionHead(32, 20, 7)
+    head = CaptionHead(32, WORDS, 7)
     seen = head.look(torch.randn(1, 32, 2, 2))
     a, b = torch.tensor([[0, 5, 6, 7]]), torch.tensor([[0, 5, 6, 9]])
     first, second = head.logits(seen, a), head.logits(seen, b)
     torch.testing.assert_close(first[:, :3], second[:, :3])
     assert not torch.allclose(first[:, 3], second[:, 3])
     with pytest.raises(FcbenchError, match="multiple of 32"):
-        CaptionHead(40, 20, 7)
+        CaptionHead(40, WORDS, 7)

@@ -1,0 +1,316 @@
+"""``blip:VARIANT``: BLIP's text decoder, which attends to the tokens of an image and says a caption.
+
+Variants: ``base`` (default), ``large``: the captioning checkpoints.
+
+    image -> 384x384 (bicubic, aspect not kept) -> ViT -> tokens [B, C, 24, 24] and class token [B, C, 1, 1]
+    both -> [B, 1 + 576, C] -> | frozen: text decoder with cross-attention | -> word pieces
+
+The training loss is the decoder's own: mean cross-entropy in nats of a word piece of the reference captions (lower
+case, no punctuation, as in BLIP's training), teacher-forced. Captions are generated greedily, up to `MAX_TOKENS`
+pieces.
+
+The tokenizer belongs to the weights: it is read from the folder that holds them, or fetched with them from the hub, and
+a lone weights file without one beside it is refused. Random weights have none: they get one token a word of the bound
+data set's vocabulary. That is for tests of the path alone, as is everything with random weights.
+
+References:
+    Li et al., "BLIP: Bootstrapping Language-Image Pre-training", ICML 2022.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from fcbench.taskmodels import _official, _transformers
+from fcbench.tasks._caption_head import CaptionBatch
+from fcbench.tasks.captioning import CaptioningTask
+from fcbench.types import FcbenchError, FeatureSpec, Task, TaskModel, WeightsInfo
+
+REPOS = {size: f"Salesforce/blip-image-captioning-{size}" for size in ("base", "large")}
+VISION = {"base": (768, 12, 12), "large": (1024, 24, 16)}
+"""Width, layers, heads of the image encoder."""
+NORMALIZATION = (0.48145466, 0.4578275, 0.40821073), (
+    0.26862954,
+    0.26130258,
+    0.27577711,
+)
+"""CLIP's mean and deviation."""
+TOKENIZER = (("tokenizer.json", "vocab.txt"), ("tokenizer_config.json",))
+"""Files of a tokenizer, each with its other names."""
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[DEC]")
+MAX_TOKENS = 20
+"""Longest caption said, as in the official evaluation."""
+MAX_LEARNT = 40
+"""Longer references are cut to this, as in the official training."""
+IGNORED = -100
+"""Label of a token without loss."""
+
+
+# --------------------------------------------------------------------------------------- tokenizer
+def word_tokenizer(words: Sequence[str]) -> Any:
+    """A tokenizer of whole words, in place of BLIP's where weights are random."""
+    transformers = _transformers.library()
+    import tokenizers
+
+    table = {w: i for i, w in enumerate(dict.fromkeys([*SPECIAL, *words]))}
+    core = tokenizers.Tokenizer(tokenizers.models.WordLevel(table, unk_token="[UNK]"))
+    core.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    core.post_processor = tokenizers.processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        special_tokens=[(t, table[t]) for t in ("[CLS]", "[SEP]")],
+    )
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        **{
+            f"{role}_token": token
+            for role, token in zip(("pad", "unk", "cls", "sep", "bos"), SPECIAL)
+        },
+    )
+
+
+def with_words(config: Any, tokenizer: Any) -> Any:
+    """A copy of a configuration whose text decoder speaks a `word_tokenizer`'s tokens."""
+    changed = type(config).from_dict(config.to_dict())
+    text = changed.text_config
+    text.vocab_size = len(tokenizer)
+    text.bos_token_id = tokenizer.bos_token_id
+    text.pad_token_id = tokenizer.pad_token_id
+    text.sep_token_id = text.eos_token_id = tokenizer.sep_token_id
+    return changed
+
+
+def tokenizer_of(name: str, folder: Path) -> Any:
+    """The tokenizer in a folder of weights.
+
+    Raises:
+        FcbenchError: there is none, or it cannot be read.
+    """
+    names = TOKENIZER[0]
+    if not any((folder / n).is_file() for n in names):
+        raise FcbenchError(
+            f"{name}: no tokenizer ({' or '.join(names)}) beside the weights in {folder}: "
+            "give the model's whole folder, as published or as save_pretrained writes model and tokenizer"
+        )
+    try:
+        with _transformers.quiet():
+            return _transformers.library().AutoTokenizer.from_pretrained(
+                str(folder), local_files_only=True
+            )
+    except Exception as exc:  # its readers fail in as many ways as there are formats
+        reason = (str(exc).splitlines() or [type(exc).__name__])[0]
+        raise FcbenchError(
+            f"{name}: the tokenizer in {folder} cannot be read ({reason})"
+        ) from exc
+
+
+# -------------------------------------------------------------------------------------------- head
+class CaptionDecoder(_official.FrozenDecoder):
+    """The text decoder, frozen: image tokens to captions.
+
+    Args:
+        name: the task model's, as typed.
+        specs: its inputs.
+        grids: (h, w) of each.
+        model: BlipForConditionalGeneration, of which the text decoder is taken.
+        tokenizer: the weights' own.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        specs: Sequence[FeatureSpec],
+        grids: _official.Grids,
+        model: Any,
+        tokenizer: Any,
+    ) -> None:
+        super().__init__(name, specs, grids)
+        self.decoder: nn.Module = model.text_decoder
+        self.tokenizer = tokenizer
+        text = model.config.text_config
+        self.bos, self.end, self.pad = (
+            text.bos_token_id,
+            text.sep_token_id,
+            text.pad_token_id,
+        )
+
+    def image_tokens(self, x: Mapping[str, Tensor]) -> Tensor:
+        """Class token, then patch tokens: [B, 1 + h w, C]."""
+        tokens, first = self.inputs(x)
+        return torch.cat([first.flatten(2), tokens.flatten(2)], 2).transpose(1, 2)
+
+    def tokenize(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Tokens [R, T] int64, the first one `bos`, and where they are no padding [R, T]."""
+        rows = self.tokenizer(
+            list(captions),
+            padding=True,
+            truncation=True,
+            max_length=MAX_LEARNT,
+            return_tensors="pt",
+        )
+        tokens: Tensor = rows["input_ids"].clone()
+        tokens[:, 0] = self.bos
+        return tokens, rows["attention_mask"]
+
+    def loss(self, x: Mapping[str, Tensor], batch: CaptionBatch) -> Tensor:
+        """Mean cross-entropy of a word piece in nats.
+
+        With the flag ``training`` over one reference an image, drawn by torch's generator; otherwise over all.
+        """
+        image, captions = self._references(batch)
+        seen = self.image_tokens(x)
+        tokens, mask = (t.to(seen.device) for t in self.tokenize(captions))
+        loss: Tensor = self.decoder(
+            input_ids=tokens,
+            attention_mask=mask,
+            encoder_hidden_states=seen[image.to(seen.device)],
+            labels=tokens.masked_fill(mask == 0, IGNORED),
+        ).loss
+        return loss
+
+    def predict(self, x: Mapping[str, Tensor], batch: CaptionBatch) -> list[str]:
+        """Greedy captions, one an image."""
+        seen = self.image_tokens(x)
+        first = torch.full((len(seen), 1), self.bos, device=seen.device)
+        decoder = cast(Any, self.decoder)
+        with torch.no_grad():
+            tokens = decoder.generate(
+                input_ids=first,
+                attention_mask=torch.ones_like(first),
+                encoder_hidden_states=seen,
+                encoder_attention_mask=torch.ones_like(seen[..., 0], dtype=torch.long),
+                eos_token_id=self.end,
+                pad_token_id=self.pad,
+                do_sample=False,
+                num_beams=1,
+                max_new_tokens=MAX_TOKENS,
+            )
+        texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return [t.strip() for t in texts]
+
+    def _references(self, batch: CaptionBatch) -> tuple[Tensor, list[str]]:
+        """Image [R] of each reference, and the references."""
+        counts = torch.tensor([len(r) for r in batch.references])
+        image = torch.arange(len(counts)).repeat_interleave(counts)
+        captions = [" ".join(words) for r in batch.references for words in r]
+        if not self.training:
+            return image, captions
+        drawn = (torch.rand(len(counts)) * counts).long()
+        chosen = counts.cumsum(0) - counts + drawn
+        return image[chosen], [captions[i] for i in chosen.tolist()]
+
+
+# ------------------------------------------------------------------------------------------- build
+def default_config(variant: str) -> Any:
+    """The official configuration of a variant, as published."""
+    transformers = _transformers.library()
+    width, layers, heads = VISION[variant]
+    vision = transformers.BlipVisionConfig(
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        image_size=384,
+        patch_size=16,
+        initializer_range=0.02,  # the class's own 1e-10 gives features without an image in them
+    )
+    text = transformers.BlipTextConfig(num_attention_heads=12)
+    return transformers.BlipConfig(
+        vision_config=vision.to_dict(), text_config=text.to_dict()
+    )
+
+
+def build_from_config(
+    name: str,
+    config: Any,
+    weights: str | None,
+    task: Task,
+    image_px: tuple[int, int],
+    device: torch.device,
+    repo: str = "",
+) -> TaskModel:
+    """The task model of any configuration of the official class; see `Plugin.build`."""
+    model_class = _transformers.library().BlipForConditionalGeneration
+    if weights == "random":
+        tokenizer = word_tokenizer(cast(CaptioningTask, task).vocabulary.words)
+        config = with_words(config, tokenizer)
+        found = _transformers.random_model(model_class, config)
+    else:
+        files = _transformers.find(name, weights, repo, TOKENIZER)
+        tokenizer = tokenizer_of(name, files[0].parent)
+        found = _transformers.load(name, model_class, *files)
+    return _task_model(name, *found, tokenizer, image_px, device)
+
+
+def _task_model(
+    name: str,
+    model: Any,
+    info: WeightsInfo,
+    tokenizer: Any,
+    image_px: tuple[int, int],
+    device: torch.device,
+) -> TaskModel:
+    vision, encoder_module = model.config.vision_config, model.vision_model
+    side = vision.image_size
+    grid = (side // vision.patch_size, side // vision.patch_size)
+    grids = {"tokens": grid, "class": (1, 1)}
+    specs = [
+        _official.spec_of(n, vision.hidden_size, g, image_px) for n, g in grids.items()
+    ]
+
+    def run(images: Tensor) -> list[Tensor]:
+        x = _official.pixels(images, (side, side), NORMALIZATION)
+        tokens = encoder_module(x).last_hidden_state
+        return [
+            _official.to_map(tokens[:, 1:], grid),
+            _official.to_map(tokens[:, :1], (1, 1)),
+        ]
+
+    encoder = _official.OwnEncoder(
+        name, specs, grids, encoder_module, run, info, image_px, device
+    )
+    decoder = CaptionDecoder(name, specs, grids, model, tokenizer)
+    return _official.OfficialModel(encoder, decoder, device)
+
+
+class Plugin:
+    """See `fcbench.types.TaskModelPlugin`."""
+
+    task = "captioning"
+
+    def build(
+        self,
+        variant: str,
+        weights: str | None,
+        task: Task,
+        image_px: tuple[int, int],
+        device: torch.device,
+    ) -> TaskModel:
+        """Build ``blip:VARIANT`` for images of (H, W).
+
+        Args:
+            variant: see the module; empty for the first.
+            weights: None for the hub or its cache; ``random``; a folder that `save_pretrained` wrote, of model and
+                tokenizer, or the weights file in it.
+            task: captioning.
+            image_px: (H, W).
+            device: where it runs.
+
+        Raises:
+            FcbenchError: another task, unknown variant, no transformers, weights or tokenizer missing or of another
+                model.
+        """
+        chosen = _transformers.variant_of("blip", variant, REPOS)
+        name = f"blip:{chosen}"
+        _official.require_task(name, task, self.task)
+        config = default_config(chosen)
+        return build_from_config(
+            name, config, weights, task, image_px, device, REPOS[chosen]
+        )
+
+
+PLUGIN = Plugin()

@@ -1,0 +1,251 @@
+"""The COCO reader: masks, persons, captions, splits, and what it says of half a data set."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_sets
+import torch
+
+from fcbench import registry
+from fcbench.data import _common
+from fcbench.data._coco_files import Instance, semantic_mask
+from fcbench.types import VOID, DataOptions, Dataset, FcbenchError, UnreadableSample
+
+REAL = Path(__file__).parents[3] / "shared" / "data" / "coco_tiny"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    home = tmp_path / "coco"
+    tiny_sets.coco(home)
+    return home
+
+
+def _open(root: Path, split: str = "train", **options: Any) -> Dataset:
+    return registry.get("dataset", "coco").open(
+        split, DataOptions(root, root.parent, **options)
+    )
+
+
+def _edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+# ------------------------------------------------------------------------------------------- targets
+def test_instances_become_a_mask(root: Path) -> None:
+    data = _open(root)
+    assert data.meta.class_names == ("background", "person", "dog")
+    expected = torch.zeros(tiny_sets.SIZE, dtype=torch.uint8)
+    expected[2:10, 8:18] = 1
+    expected[6:14, 14:22] = 2
+    expected[6:10, 14:18] = VOID  # person and dog: nobody says who is in front
+    expected[18:] = 1  # a crowd of persons, as a run-length code
+    assert torch.equal(data[0].targets["segmentation"], expected)
+
+
+def test_three_classes_over_each_other_stay_void() -> None:
+    regions = [Instance(k, [np.array([0.0, 0, 4, 0, 4, 4, 0, 4])]) for k in (1, 2, 1)]
+    assert bool((semantic_mask(regions, (4, 4)) == VOID).all())
+    assert bool((semantic_mask(regions[:1] * 3, (4, 4)) == 1).all())
+
+
+def test_an_image_without_annotations_is_background(root: Path) -> None:
+    path = root / "annotations" / "instances_train2017.json"
+    _edit(path, lambda c: c.update(annotations=[]))
+    assert not bool(_open(root)[3].targets["segmentation"].any())
+
+
+def test_persons_are_those_with_keypoints_that_are_no_crowd(root: Path) -> None:
+    data = _open(root)
+    even, odd = data[0].targets["pose"], data[1].targets["pose"]
+    assert even.boxes.tolist() == [[8, 2, 18, 10]] and even.areas.tolist() == [80]
+    assert even.keypoints[0, :3].tolist() == [[10, 5, 2], [12, 6, 1], [0, 0, 0]]
+    assert odd.keypoints.shape == (0, 17, 3) and odd.boxes.shape == (0, 4)
+
+
+def test_a_person_leaves_the_box_clipped_to_the_image(root: Path) -> None:
+    path = root / "annotations" / "person_keypoints_train2017.json"
+
+    def change(content: dict[str, Any]) -> None:
+        for row in content["annotations"]:
+            row["bbox"] = [-3, 15, 40, 10]
+
+    _edit(path, change)
+    assert _open(root)[0].targets["pose"].boxes.tolist() == [[0, 15, 30, 20]]
+
+
+def test_captions(root: Path) -> None:
+    assert _open(root, "test")[2].targets["captioning"] == (
+        "Dog 0 of 102.",
+        "Dog 1 of 102.",
+    )
+
+
+def test_all_targets_go_along_with_the_size(root: Path) -> None:
+    sample = _open(root, image_size_px=(40, 90))[0]
+    assert sample.image.shape == (3, 40, 90) and sample.size_px == (20, 30)
+    assert sample.targets["segmentation"].shape == (40, 90)
+    assert sample.targets["pose"].boxes.tolist() == [[24, 4, 54, 20]]
+    assert sample.targets["pose"].areas.tolist() == [480]
+
+
+def test_who_wants_a_caption_decodes_no_mask(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: Any) -> None:
+        raise AssertionError("a mask was decoded")
+
+    monkeypatch.setattr("fcbench.data._coco_files.semantic_mask", never)
+    targets = _open(root).targets(0)
+    assert len(targets["captioning"]) == 2 and len(targets["pose"].areas) == 1
+    with pytest.raises(AssertionError):
+        targets["segmentation"]
+    with pytest.raises(KeyError):
+        targets["depth"]
+
+
+# -------------------------------------------------------------------------------------------- splits
+@pytest.mark.parametrize("gone", ["train2017", "annotations"])
+def test_one_official_split_is_split_by_hash(root: Path, gone: str) -> None:
+    """Whether the images or the annotations of the other one are missing."""
+    if gone == "annotations":
+        for path in (root / gone).glob("*_train2017.json"):
+            path.unlink()
+    else:
+        shutil.rmtree(root / gone)
+    train, test = _open(root, "train"), _open(root, "test")
+    ids = [{d[i].id for i in range(len(d))} for d in (train, test)]
+    assert (len(train), len(test)) == (4, 1) and not ids[0] & ids[1]
+    assert all(i.startswith("val2017/") for i in ids[0] | ids[1])
+    assert train.revision.startswith("hash-split-") and train.revision == test.revision
+    assert not _open_whole_revision(root.parent).startswith("hash-split")
+
+
+def _open_whole_revision(folder: Path) -> str:
+    tiny_sets.coco(folder / "whole")
+    return _open(folder / "whole").revision
+
+
+@pytest.mark.parametrize("layout", ["images", "images/{}"])
+def test_images_may_lie_in_a_folder_of_their_own(root: Path, layout: str) -> None:
+    before = _open(root)[0]
+    (root / "images").mkdir()
+    for tag in ("train2017", "val2017"):
+        for path in (root / tag).iterdir():
+            target = root / layout.format(tag) / path.name
+            target.parent.mkdir(exist_ok=True)
+            path.rename(target)
+        (root / tag).rmdir()
+    after, test = _open(root), _open(root, "test")
+    assert torch.equal(after[0].image, before.image) and len(test) == 5
+    assert not test.revision.startswith("hash-split")
+
+
+def test_the_limit_and_the_revision(root: Path) -> None:
+    few = _open(root, limit=2)
+    assert len(few) == 2 and few.revision == _open(root).revision
+    _edit(root / "annotations" / "captions_train2017.json", lambda c: c.update(info=1))
+    assert few.revision != _open(root).revision
+
+
+# ------------------------------------------------------------------------------------- half data sets
+def test_a_task_without_annotations_says_what_was_expected(root: Path) -> None:
+    (root / "annotations" / "person_keypoints_val2017.json").unlink()
+    train, test = _open(root), _open(root, "test")
+    assert train.tasks == ("segmentation", "pose", "captioning")
+    assert test.tasks == ("segmentation", "captioning") == tuple(test.targets(0))
+    _common.require_tasks(train, ["pose"])
+    _common.require_tasks(test, ["captioning"])
+    with pytest.raises(
+        FcbenchError,
+        match="person_keypoints_val2017.json is missing. Expected.*https://cocodataset.org",
+    ):
+        _common.require_tasks(test, ["captioning", "pose"])
+    with pytest.raises(FcbenchError, match="no targets for task 'depth'; it has: seg"):
+        _common.require_tasks(test, ["depth"])
+
+
+def test_missing_images(root: Path) -> None:
+    (root / "train2017" / "000000000003.jpg").unlink()
+    with pytest.raises(FcbenchError, match="lacks 1 of 5.*000000000003.jpg"):
+        _open(root)
+    assert len(_open(root, "test")) == 5
+
+
+def test_two_years(root: Path) -> None:
+    tiny_sets.coco(root, ("train2014",))
+    with pytest.raises(FcbenchError, match="train2014 and train2017: keep one"):
+        _open(root)
+
+
+@pytest.mark.parametrize("content", ["", '{"images": [', "[]", '{"images": []}'])
+def test_a_damaged_annotation_file(root: Path, content: str) -> None:
+    (root / "annotations" / "captions_train2017.json").write_text(content)
+    with pytest.raises(FcbenchError, match="captions_train2017.json") as caught:
+        _open(root)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "lost"),
+    [("captions", "caption"), ("person_keypoints", "keypoints"), ("instances", "segmentation")],
+)  # fmt: skip
+def test_annotations_of_another_format(root: Path, kind: str, lost: str) -> None:
+    def change(content: dict[str, Any]) -> None:
+        for row in content["annotations"]:
+            row.pop(lost)
+
+    _edit(root / "annotations" / f"{kind}_train2017.json", change)
+    with pytest.raises(FcbenchError, match=f"no COCO {kind} file.*{lost}"):
+        _open(root)
+
+
+def test_files_of_different_releases(root: Path) -> None:
+    path = root / "annotations" / "captions_train2017.json"
+    _edit(path, lambda c: c["images"].pop(1))
+    with pytest.raises(FcbenchError, match="knows nothing of 000000000001.jpg"):
+        _open(root)
+
+
+def test_an_image_without_a_caption(root: Path) -> None:
+    path = root / "annotations" / "captions_train2017.json"
+    _edit(path, lambda c: c.update(annotations=c["annotations"][2:]))
+    with pytest.raises(FcbenchError, match="knows nothing of 000000000000.jpg"):
+        _open(root)
+
+
+def test_resized_images_do_not_fit_their_annotations(root: Path) -> None:
+    tiny_sets.picture(root / "train2017" / "000000000001.jpg", 0, (10, 15))
+    data = _open(root)
+    assert data[0].size_px == (20, 30)
+    with pytest.raises(UnreadableSample, match="000000000001.jpg is 10x15.*20x30"):
+        data[1]
+
+
+# --------------------------------------------------------------------------------------- the real one
+@pytest.mark.skipif(
+    not REAL.is_dir(), reason="needs ../shared/data/coco_tiny beside the repository"
+)
+def test_the_real_coco() -> None:
+    train, test = _open(REAL), _open(REAL, "test")
+    assert (len(train), len(test)) == (50, 50)
+    assert len(train.meta.class_names) == 81 and train.meta == test.meta
+    persons = [
+        [len(d.targets(i)["pose"].areas) for i in range(len(d))] for d in (train, test)
+    ]
+    assert [sum(p) for p in persons] == [57, 46]
+    assert sum(len(test.targets(i)["captioning"]) for i in range(50)) == 250
+    sample = test[0]
+    person = test.meta.class_names.index("person")
+    for box in sample.targets["pose"].boxes.astype(int):
+        inside = sample.targets["segmentation"][box[1] : box[3], box[0] : box[2]]
+        assert (inside == person).float().mean() > 0.2, "mask and pose agree"

@@ -1,0 +1,187 @@
+"""Tiny data sets in the official layouts, written for tests of their readers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import scipy.io
+from PIL import Image
+
+SIZE = (20, 30)  # H, W
+SYNSETS = ("n01440764", "n02084071", "n03000684")
+
+
+def picture(path: Path, seed: int, size: tuple[int, int] = SIZE) -> None:
+    """An image of noise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def write_map(path: Path, pixels: np.ndarray) -> None:
+    """A PNG of one plane."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def camvid(root: Path) -> None:
+    rng = np.random.default_rng(1)
+    for k, folder in enumerate(("train", "val", "test")):
+        for i in range(3):
+            picture(root / folder / "images" / f"{folder}{i}.jpg", 10 * k + i)
+            mask = rng.integers(0, 12, SIZE, dtype=np.uint8)
+            write_map(root / folder / "masks" / f"{folder}{i}.png", mask)
+
+
+def ade20k(root: Path, n: int = 4) -> None:
+    """Masks run through 0 (void) to 150."""
+    for k, folder in enumerate(("training", "validation")):
+        for i in range(n):
+            stem = f"ADE_{folder[:5]}_{i:08d}"
+            picture(root / "images" / folder / f"{stem}.jpg", 10 * k + i)
+            mask = (np.arange(SIZE[0] * SIZE[1]) % 151).astype(np.uint8).reshape(SIZE)
+            write_map(root / "annotations" / folder / f"{stem}.png", mask)
+    rows = [f"{i}\t0.1\t10\t2\t1\tclass{i}, other" for i in range(1, 151)]
+    info = ["Idx\tRatio\tTrain\tVal\tStuff\tName", *rows]
+    (root / "objectInfo150.txt").write_text("\n".join(info) + "\n", encoding="utf-8")
+
+
+def rgbd(root: Path, n: int = 4) -> None:
+    """Depth 500, 501, ... mm; the first row 0, 65535, 10001 mm."""
+    for k, split in enumerate(("train", "test")):
+        for i in range(n):
+            picture(root / split / "rgb" / f"{i:04d}.jpg", 10 * k + i)
+            depth = (500 + np.arange(SIZE[0] * SIZE[1])).astype(np.uint16).reshape(SIZE)
+            depth[0, :3] = (0, 65535, 10001)
+            write_map(root / split / "depth" / f"{i:04d}.png", depth)
+
+
+def folder(root: Path, splits: tuple[str, ...] = ("train", "test"), n: int = 3) -> None:
+    for k, split in enumerate(splits or ("",)):
+        for c, name in enumerate(("cat", "dog", "owl")):
+            for i in range(n):
+                picture(root / split / name / f"{i}.jpg", 100 * k + 10 * c + i)
+
+
+def imagenet(root: Path, flat: bool = False) -> None:
+    """Three synsets, two validation images each; `flat` with the development kit instead of synset folders."""
+    for c, synset in enumerate(SYNSETS):
+        for i in range(3):
+            picture(root / "train" / synset / f"{synset}_{i}.JPEG", 10 * c + i)
+    for i in range(6):
+        name = f"ILSVRC2012_val_{i + 1:08d}.JPEG"
+        home = root / "val" if flat else root / "val" / SYNSETS[i % 3]
+        picture(home / name, 100 + i)
+    if flat:
+        devkit(root / "ILSVRC2012_devkit_t12" / "data")
+
+
+def devkit(home: Path) -> None:
+    """Its numbers of the classes are not in the order of the synsets; a fourth one is an inner node."""
+    home.mkdir(parents=True)
+    kinds = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("num_children", "O")]
+    synsets = np.zeros((4, 1), dtype=kinds)
+    for row, values in enumerate(
+        [(1, SYNSETS[2], 0), (2, SYNSETS[0], 0), (3, SYNSETS[1], 0)]
+    ):
+        synsets[row, 0] = values
+    synsets[3, 0] = (1001, "n00001740", 3)
+    scipy.io.savemat(home / "meta.mat", {"synsets": synsets})
+    truth = home / "ILSVRC2012_validation_ground_truth.txt"
+    truth.write_text("2\n3\n1\n2\n3\n1\n", encoding="ascii")
+
+
+def nyuv2(root: Path, n: int = 7) -> None:
+    """HDF5 with MATLAB's reversed axes; the last three frames test; raw depth is frame + row / 100 + column / 1000."""
+    root.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(2)
+    rows, columns = np.indices(SIZE)
+    depth = 1 + np.arange(n)[:, None, None] + rows / 100 + columns / 1000  # [N, H, W]
+    depth[:, 0, :2] = (0, 10)
+    with h5py.File(root / "nyu_depth_v2_labeled.mat", "w") as file:
+        images = rng.integers(0, 256, (n, 3, *SIZE), dtype=np.uint8)
+        file["images"] = images.transpose(0, 1, 3, 2)
+        file["rawDepths"] = depth.astype(np.float32).transpose(0, 2, 1)
+        file["depths"] = np.full((n, SIZE[1], SIZE[0]), 5, np.float32)
+    first, last = np.arange(1, n - 2)[:, None], np.arange(n - 2, n + 1)[:, None]
+    scipy.io.savemat(root / "splits.mat", {"trainNdxs": first, "testNdxs": last})
+
+
+# ---------------------------------------------------------------------------------------------- coco
+CATEGORIES = [{"id": 1, "name": "person"}, {"id": 18, "name": "dog"}]
+KEYPOINTS = [10, 5, 2] + [12, 6, 1] + [0, 0, 0] * 15
+
+
+def box_polygon(x: float, y: float, w: float, h: float) -> list[list[float]]:
+    return [[x, y, x + w, y, x + w, y + h, x, y + h]]
+
+
+def coco_annotations(images: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Of every image: a dog over a person's corner, a crowd; two captions. Even images have a person to be counted."""
+    rows: dict[str, list[dict[str, Any]]] = {
+        k: [] for k in ("instances", "person_keypoints", "captions")
+    }
+    for image in images:
+        key = image["id"]
+        base = {"image_id": key, "iscrowd": 0, "area": 80.0}
+        person = {
+            **base, "id": 10 * key, "category_id": 1, "bbox": [8, 2, 10, 8],
+            "segmentation": box_polygon(8, 2, 10, 8),
+        }  # fmt: skip
+        dog = {
+            **base, "id": 10 * key + 1, "category_id": 18, "bbox": [14, 6, 8, 8],
+            "segmentation": box_polygon(14, 6, 8, 8),
+        }  # fmt: skip
+        crowd = {
+            **base, "id": 10 * key + 2, "category_id": 1, "bbox": [0, 18, 30, 2], "iscrowd": 1,
+            "segmentation": {"size": list(SIZE), "counts": _bottom_rows(2)},
+        }  # fmt: skip
+        unseen = {**person, "id": 10 * key + 3, "keypoints": [0] * 51}
+        counted = {**person, "keypoints": KEYPOINTS, "num_keypoints": 2}
+        rows["instances"] += [person, dog, crowd]
+        rows["person_keypoints"] += [unseen, {**crowd, "keypoints": [0] * 51}]
+        rows["person_keypoints"] += [counted] if key % 2 == 0 else []
+        rows["captions"] += [
+            {"image_id": key, "id": 10 * key + i, "caption": f" Dog {i} of {key}.\n"}
+            for i in range(2)
+        ]
+    return rows
+
+
+def _bottom_rows(n: int) -> list[int]:
+    """Uncompressed run lengths, column by column, of a mask of the lowest n rows."""
+    high = SIZE[0] - n
+    return [high, n] * SIZE[1]
+
+
+def coco(root: Path, splits: tuple[str, ...] = ("train2017", "val2017")) -> None:
+    """Five images a split."""
+    for k, tag in enumerate(splits):
+        images = [
+            {"id": 100 * k + i, "file_name": f"{100 * k + i:012d}.jpg", "height": SIZE[0], "width": SIZE[1]}
+            for i in range(5)
+        ]  # fmt: skip
+        for image in images:
+            picture(root / tag / image["file_name"], image["id"])
+        (root / "annotations").mkdir(exist_ok=True)
+        for kind, rows in coco_annotations(images).items():
+            content = {"images": images, "annotations": rows, "categories": CATEGORIES}
+            path = root / "annotations" / f"{kind}_{tag}.json"
+            path.write_text(json.dumps(content), encoding="utf-8")
+
+
+MAKERS: dict[str, Callable[[Path], None]] = {
+    "ade20k": ade20k,
+    "camvid": camvid,
+    "coco": coco,
+    "folder": folder,
+    "imagenet": imagenet,
+    "nyuv2": nyuv2,
+    "rgbd": rgbd,
+}
+"""Data set on disk -> writes a tiny one in the official layout."""
