@@ -53,6 +53,7 @@ class NanoEncoder:
     """A frozen embedded encoder (a `fcbench.types.Encoder`)."""
 
     specs: Mapping[str, FeatureSpec] = SPECS
+    groups: Mapping[str, tuple[str, ...]] = {"trunk": tuple(SPECS)}
     default_split = "stage3"
 
     def __init__(
@@ -80,7 +81,7 @@ class NanoEncoder:
             stride = SPECS[name].stride_px
             maps[name] = outputs[name][
                 ..., : -(-height // stride), : -(-width // stride)
-            ].contiguous()
+            ].clone(memory_format=torch.contiguous_format)
         return Features(maps)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +20,7 @@ SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 RANDOM_SEED = 0
 RANDOM_ORIGIN = f"random(seed={RANDOM_SEED})"
 _WRAPPERS = ("state_dict", "model", "model_state", "model_state_dict")
+_SHA256 = re.compile("[0-9a-f]{64}")
 _PROBE_TIMEOUT_S = 10.0
 
 
@@ -184,8 +187,11 @@ def hub_file(model: str, repo: str, names: Sequence[str], hint: str = "") -> Pat
         names: files that would do, the preferred one first.
         hint: a further way out, for messages.
 
+    A file that is not what the hub says it is (its SHA-256) is removed from the cache and refused.
+
     Raises:
-        FcbenchError: not in the cache and no hub to be reached; the download broke; no such file.
+        FcbenchError: not in the cache and no hub to be reached; the download broke or is damaged; no such file or
+            repository.
     """
     import huggingface_hub as hub
 
@@ -193,7 +199,7 @@ def hub_file(model: str, repo: str, names: Sequence[str], hint: str = "") -> Pat
     for name in names:
         cached = hub.try_to_load_from_cache(repo_id, name, revision=revision or None)
         if isinstance(cached, str):
-            return Path(cached)
+            return _intact(model, Path(cached))
     wanted = f"{hub.constants.ENDPOINT}/{repo_id} ({names[0]})"
     try:  # one try in seconds: the client's own retries take most of a minute
         hub.get_session().head(hub.constants.ENDPOINT, timeout=_PROBE_TIMEOUT_S)
@@ -201,14 +207,43 @@ def hub_file(model: str, repo: str, names: Sequence[str], hint: str = "") -> Pat
         raise FcbenchError(no_weights(model, f"download {wanted}", hint)) from exc
     for name in names:
         try:
-            return Path(hub.hf_hub_download(repo_id, name, revision=revision or None))
+            path = hub.hf_hub_download(repo_id, name, revision=revision or None)
         except hub.errors.LocalEntryNotFoundError as exc:
             raise FcbenchError(_broken(model, wanted, exc)) from exc
         except hub.errors.EntryNotFoundError:
             continue
+        except (
+            hub.errors.RepositoryNotFoundError,
+            hub.errors.RevisionNotFoundError,
+        ) as exc:
+            raise FcbenchError(
+                f"{model}: {hub.constants.ENDPOINT} gives no {repo}: it is not there, or asks for a login "
+                "(HF_TOKEN); check HF_ENDPOINT, or give --weights FILE"
+            ) from exc
         except Exception as exc:  # the client's own errors, and any of its transport's
             raise FcbenchError(_broken(model, wanted, exc)) from exc
+        return _intact(model, Path(path))
     raise FcbenchError(f"{model}: {repo} holds none of {', '.join(names)}")
+
+
+def _intact(model: str, path: Path) -> Path:
+    """A file of the hub's cache, if its bytes are those that the hub promised.
+
+    The cache keeps a large file under its SHA-256 and links to it; where it does not (small files, systems without
+    links), nothing is known and nothing checked.
+
+    Raises:
+        FcbenchError: they are not; the file is removed, so that the next run fetches it again.
+    """
+    promised = Path(os.readlink(path)).name if path.is_symlink() else ""
+    if not _SHA256.fullmatch(promised) or (got := file_sha256(path)) == promised:
+        return path
+    for damaged in (path.resolve(), path.parent / os.readlink(path), path):
+        damaged.unlink(missing_ok=True)
+    raise FcbenchError(
+        f"{model}: the downloaded {path.name} is damaged (SHA-256 {got[:12]}..., the hub says {promised[:12]}...) and "
+        "was removed: run the command again; or give --weights FILE"
+    )
 
 
 def no_weights(model: str, missing: str, hint: str = "") -> str:

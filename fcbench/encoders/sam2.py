@@ -1,0 +1,142 @@
+"""``sam2:SIZE``: SAM 2's image encoder, from the official package.
+
+Sizes are ``tiny`` (the default), ``small``, ``base_plus`` and ``large``; the weights are SAM 2.1's, those of SAM 2.0
+with ``-2.0`` behind the size: ``sam2``, ``sam2:large``, ``sam2:tiny-2.0``. Only the image encoder is built, neither
+memory nor mask decoder.
+
+Split points, by stride:
+
+* ``stage1`` to ``stage4``: what the Hiera trunk's stages put out, strides 4 to 32 (together: ``trunk``);
+* ``fpn1``, ``fpn2``, ``fpn3``: the pyramid of 256 channels that the official model calls ``backbone_fpn``, strides 4, 8
+  and 16 (together: ``fpn``);
+* ``vision_features``: what the official model calls so, which is ``fpn3``.
+
+The official predictor resizes every image to 1024x1024 (``--image-size 1024``); here the encoder sees the image at the
+size given, position embeddings interpolated as the trunk itself does. Sides that 32 does not divide are padded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from hydra import compose
+from hydra.utils import instantiate
+from sam2.build_sam import HF_MODEL_ID_TO_FILENAMES
+from sam2.modeling.backbones.image_encoder import ImageEncoder
+from torch import Tensor
+
+from fcbench import registry
+from fcbench.encoders import _weights
+from fcbench.encoders._official import PaddedEncoder
+from fcbench.types import FcbenchError, FeatureSpec, WeightsInfo
+
+SIZES = ("tiny", "small", "base_plus", "large")
+REPOS = {"2.1": "facebook/sam2.1-hiera-", "2.0": "facebook/sam2-hiera-"}
+VARIANTS = {
+    f"{size}{suffix}": REPOS[version] + size.replace("_", "-")
+    for suffix, version in (("", "2.1"), ("-2.1", "2.1"), ("-2.0", "2.0"))
+    for size in SIZES
+}
+"""What may follow the colon -> the official model on the hub."""
+PREFIX = "image_encoder."
+ONLY_IN_2_1 = "no_obj_embed_spatial"
+"""A tensor of every SAM 2.1 checkpoint and of no 2.0 one; the image encoders of both have the same shapes."""
+TRUNK = ("stage1", "stage2", "stage3", "stage4")
+FPN = ("fpn1", "fpn2", "fpn3")
+
+
+def build_image_encoder(config: str) -> ImageEncoder:
+    """The untrained image encoder of one of the official package's configurations."""
+    encoder: ImageEncoder = instantiate(compose(config_name=config).model.image_encoder)
+    return encoder
+
+
+def specs_of(module: ImageEncoder) -> dict[str, FeatureSpec]:
+    """Split points of an image encoder, fine to coarse."""
+    trunk = zip(TRUNK, reversed(module.trunk.channel_list), (4, 8, 16, 32))
+    width = module.neck.d_model
+    pyramid = ((*FPN, "vision_features"), (width,) * 4, (4, 8, 16, 16))
+    found = [FeatureSpec(*s) for s in (*trunk, *zip(*pyramid))]
+    return {s.name: s for s in sorted(found, key=lambda s: s.stride_px)}
+
+
+class Sam2Encoder(PaddedEncoder):
+    """A frozen SAM 2 image encoder."""
+
+    module: ImageEncoder
+    groups = {"fpn": FPN, "trunk": TRUNK}
+    multiple_px = 32  # the trunk tiles position embeddings by 8 tokens of 4 pixels
+    mean = (0.485, 0.456, 0.406)  # sam2.utils.transforms.SAM2Transforms
+    std = (0.229, 0.224, 0.225)
+
+    def maps(self, x: Tensor, splits: Sequence[str]) -> Mapping[str, Tensor]:
+        """Stages [B, C, h, w] of normalized images [B, 3, H, W], and the pyramid where it is asked for."""
+        stages = self.module.trunk(x)
+        maps = dict(zip(TRUNK, stages))
+        if set(splits) <= set(TRUNK):
+            return maps
+        levels, _ = self.module.neck(stages)
+        pyramid = dict(zip(FPN, levels[: len(levels) - self.module.scalp]))
+        return maps | pyramid | {"vision_features": pyramid[FPN[-1]]}
+
+
+def _image_encoder_state(path: Path, name: str, variant: str) -> dict[str, Tensor]:
+    """The image encoder's part of an official checkpoint.
+
+    Raises:
+        FcbenchError: the file cannot be read, or is of the other version.
+    """
+    state = _weights.load_state(path)
+    inside = {
+        k.removeprefix(PREFIX): v for k, v in state.items() if k.startswith(PREFIX)
+    }
+    if not inside:
+        return state
+    is_whole = len(inside) < len(state)
+    found = "2.1" if ONLY_IN_2_1 in state else "2.0"
+    if is_whole and not VARIANTS[variant].startswith(REPOS[found]):
+        size = variant.partition("-")[0]
+        other = size if found == "2.1" else f"{size}-{found}"
+        raise FcbenchError(
+            f"weights {path} are SAM {found}'s, {name} is another version: use --encoder sam2:{other}"
+        )
+    return inside
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """See `fcbench.types.EncoderPlugin`."""
+
+    variants: str = (
+        "tiny (default), small, base_plus, large: SAM 2.1; with -2.0 behind it SAM 2.0: tiny-2.0"
+    )
+
+    def build(
+        self, variant: str, weights: str | None, device: torch.device
+    ) -> Sam2Encoder:
+        """Build ``sam2:VARIANT`` with its weights: the hub's, a file's, or random where that was asked for."""
+        name = f"sam2:{variant}" if variant else "sam2"
+        variant = variant or SIZES[0]
+        if variant not in VARIANTS:
+            raise FcbenchError(registry.unknown("variant of sam2", variant, VARIANTS))
+        repo = VARIANTS[variant]
+        config, file = HF_MODEL_ID_TO_FILENAMES[repo]
+        if weights == "random":
+            with _weights.seeded():
+                module = build_image_encoder(config)
+            info = WeightsInfo(_weights.state_sha256(module), _weights.RANDOM_ORIGIN)
+        else:
+            path = Path(weights) if weights else _weights.hub_file(name, repo, [file])
+            state = _image_encoder_state(path, name, variant)
+            with _weights.seeded():  # the generator outside goes on untouched
+                module = build_image_encoder(config)
+            _weights.load_into(module, state, f"weights {path}", name)
+            origin = f"file:{path.name}" if weights else f"hub:{repo}"
+            info = WeightsInfo(_weights.file_sha256(path), origin)
+        return Sam2Encoder(name, module, specs_of(module), info, device)
+
+
+PLUGIN = Plugin()
