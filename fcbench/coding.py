@@ -28,7 +28,7 @@ from fcbench.types import Bitstream, Decoded, FcbenchError, Features, FeatureSpe
 EVAL_BATCH = 32
 IMAGE_BATCH = 8
 _NO_CHECKPOINT = "0" * 64
-_IMAGE = FeatureSpec("image", 3, 1)
+_IMAGE, _LABEL = FeatureSpec("image", 3, 1), FeatureSpec("label", 1, 1)
 Advance = Callable[[int, int], None]
 
 
@@ -102,9 +102,15 @@ def _mean(bench: Bench) -> Coding:
 # -------------------------------------------------------------------------------------------- features
 def encode(
     bench: Bench, checkpoint: Path, path: Path, advance: Advance
-) -> tuple[list[int], float, float, str]:
-    """Code the test set. Returns record sizes [bytes], estimated bits, median time [ms], checkpoint's sha256."""
+) -> tuple[list[int], float | None, float, str]:
+    """Code the test set.
+
+    Returns:
+        Record sizes [bytes]; estimated bits, None where the codec has no model to estimate with; median time [ms];
+        the checkpoint's sha256.
+    """
     loaded, store = _checkpoint.load(checkpoint), bench.test.store
+    estimates = getattr(registry.get("codec", loaded.point.codec), "estimates", True)
     sizes, times, bits = [], [], 0.0
     header = bitstream.Header(loaded.point.codec, loaded.sha256, loaded.specs)
     with bitstream.Writer(path, header) as writer, torch.inference_mode():
@@ -115,9 +121,11 @@ def encode(
             times.append((time.perf_counter() - began) * 1e3)
             writer.append(stream, features.shapes)
             sizes.append(len(stream.payload))
-            bits += float(loaded.codec.forward(features.maps)[1].sum())
+            if estimates:
+                bits += float(loaded.codec.forward(features.maps)[1].sum())
             advance(i + 1, len(store))
-    return sizes, bits, float(np.median(times[1:] or times)), loaded.sha256
+    typical = float(np.median(times[1:] or times))
+    return sizes, bits if estimates else None, typical, loaded.sha256
 
 
 def decode(
@@ -201,13 +209,13 @@ def _labels(bench: Bench, task_name: str, path: Path, advance: Advance) -> Codin
     task, model = bench.readout(task_name)
     head = cast(Head, model.head)
     targets = bench.targets("test", task_name)
-    header = bitstream.Header("label", _NO_CHECKPOINT, ())
+    header = bitstream.Header("label", _NO_CHECKPOINT, (_LABEL,))
     sizes, times = [], []
     with bitstream.Writer(path, header) as writer, torch.inference_mode():
         for i in range(len(store)):
             batch = task.collate(targets([i]))
             x = model(store.batch([i]))
-            output = plugin.of_prediction(head.predict(x, batch))
+            output = plugin.output(head.predict(x, batch))
             began = time.perf_counter()
             payload = plugin.encode(output)
             times.append((time.perf_counter() - began) * 1e3)
@@ -216,7 +224,9 @@ def _labels(bench: Bench, task_name: str, path: Path, advance: Advance) -> Codin
                     f"label coding of {task_name} is not lossless for sample {store.ids[i]}"
                 )
             check = zlib.crc32(payload) & 0xFFFF
-            writer.append(Bitstream({"label": payload}, 1, check), {})
+            writer.append(
+                Bitstream({"label": payload}, 1, check), {_LABEL.name: (1, 1)}
+            )
             sizes.append(len(payload))
             advance(i + 1, len(store))
     return Coding(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import shutil
@@ -28,7 +29,16 @@ class Check:
 
 def examine(cache_dir: Path) -> list[Check]:
     """Look at versions, devices, weights and folders."""
-    return [_versions(), _device(), *_weights(), *_lite(), _hub(), _cache(cache_dir)]
+    return [
+        _versions(),
+        _device(),
+        *_weights(),
+        *_lite(),
+        _heads(),
+        _vvc(),
+        _hub(),
+        _cache(cache_dir),
+    ]
 
 
 def _versions() -> Check:
@@ -103,6 +113,22 @@ def _lite() -> list[Check]:
                 )
             )
     return out
+
+
+def _heads() -> Check:
+    found = importlib.util.find_spec("transformers") is not None
+    text = "transformers is installed" if found else "pip install fcbench[heads]"
+    return Check("official task models", found, text, needed=False)
+
+
+def _vvc() -> Check:
+    from fcbench.codecs import _vvc as vvc
+
+    try:
+        text, found = ", ".join(map(str, vvc.vvc_binaries())), True
+    except FcbenchError as error:
+        text, found = str(error), False
+    return Check("VVC coder", found, text, needed=False)
 
 
 def _hub() -> Check:

@@ -78,7 +78,7 @@ def open_data(suite: Suite, cache_dir: Path) -> dict[str, Dataset]:
         "train": suite.n_train,
         "test": suite.n_test,
     }
-    opened = {
+    opened: dict[str, Dataset] = {
         split: plugin.open(
             split, DataOptions(suite.data_root, cache_dir, suite.image_size_px, limit)
         )

@@ -11,7 +11,7 @@ import numpy as np
 from fcbench import complexity, curves, provenance, rate, registry, results
 from fcbench.bench import Bench, digest
 from fcbench.coding import Coding
-from fcbench.jobs import CODED, REMOTE, Job
+from fcbench.jobs import CODED, ENDS, LABELS, Job
 from fcbench.suite import codec_kind
 from fcbench.types import RatePoint
 
@@ -164,9 +164,11 @@ def _unmeasured(bench: Bench, job: Job, task: str) -> RatePoint:
 
 
 def _coder_versions(job: Job) -> dict[str, str]:
-    """Versions of the external coders of a codec or image codec."""
-    if job.kind not in (CODED, REMOTE):
+    """Versions of the external coders of a codec, image codec or label coder."""
+    if job.kind in ENDS:
         return {}
-    found = getattr(registry.get(*codec_kind(job.point.codec)), "versions", dict)
-    versions: dict[str, str] = found()
-    return versions
+    kind, name = codec_kind(job.point.codec)
+    if job.kind == LABELS:
+        kind, name = "label", job.tasks[0]
+    found: dict[str, str] = getattr(registry.get(kind, name), "versions", dict)()
+    return found

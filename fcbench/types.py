@@ -275,7 +275,8 @@ class CodecPlugin(Protocol):
     """``PLUGIN`` of a file in ``fcbench/codecs``.
 
     Optional attributes: ``variable = True`` where one training serves all operating points (the module then has
-    ``at(lmbda)``, which sets the point); ``versions() -> dict[str, str]`` of the external coders in use.
+    ``at(lmbda)``, which sets the point); ``estimates = False`` where
+    its `forward` can only code to know the bits; ``versions() -> dict[str, str]`` of the external coders in use.
     """
 
     summary: str

@@ -1,7 +1,8 @@
-"""Uncoded features: the codec ``raw``, little-endian floats one after another.
+"""Uncoded features: the codec ``raw``, little-endian floats one after another, or zstd on top of them.
 
 fp32 is lossless. fp16 rounds to nearest; values beyond its range (65504) are refused, never clipped or turned into
-inf: a figure for "half precision" must not hide a saturated outlier.
+inf: a figure for "half precision" must not hide a saturated outlier. ``fp16_zstd`` and ``fp32_zstd`` are the same
+floats, byte plane by byte plane, through zstd at level 19: what a general compressor saves that knows no features.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fcbench.codecs import _zstd
 from fcbench.codecs._base import CodecBase, Params, fixed_numerics, only
 from fcbench.codecs._strings import checksum
 from fcbench.types import (
@@ -30,6 +32,9 @@ _FORMATS = {
 }
 """Name -> (numpy format, integers of the same width, torch type)."""
 
+_ZSTD = "_zstd"
+_DTYPES = ("fp16" + _ZSTD, "fp16", "fp32" + _ZSTD, "fp32")
+
 
 class Raw(CodecBase):
     """``{raw: floats of all maps}``; a "symbol" is one float's bit pattern."""
@@ -42,7 +47,8 @@ class Raw(CodecBase):
     ) -> None:
         super().__init__(specs, stats)
         self.dtype = dtype
-        self._floats, self._integers, self._torch = _FORMATS[dtype]
+        self._floats, self._integers, self._torch = _FORMATS[dtype.removesuffix(_ZSTD)]
+        self._squeezed = dtype.endswith(_ZSTD)
         self._n_bytes = np.dtype(self._floats).itemsize
 
     def _round(self, x: Tensor) -> Tensor:
@@ -55,30 +61,39 @@ class Raw(CodecBase):
         return stored
 
     def forward(self, maps: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
-        """Maps as stored, and the bits [B], which are the same for any content."""
-        stored = {
-            name: self._round(maps[name]).to(maps[name].dtype) for name in self.names
-        }
-        bits = sum(x[0].numel() for x in stored.values()) * self._n_bytes * 8
+        """Maps as stored, and the bits [B] of the payload: without zstd the same for any content."""
+        stored = {name: self._round(maps[name]) for name in self.names}
         first = next(iter(stored.values()))
-        return stored, torch.full((first.shape[0],), float(bits), device=first.device)
+        samples = [
+            [x[b : b + 1] for x in stored.values()] for b in range(first.shape[0])
+        ]
+        sizes = [len(self._pack(self._bytes(sample))) for sample in samples]
+        bits = 8 * torch.tensor(sizes, dtype=torch.float32, device=first.device)
+        return {name: x.to(maps[name].dtype) for name, x in stored.items()}, bits
+
+    def _bytes(self, stored: Sequence[Tensor]) -> bytes:
+        """Stored maps [1, C, h, w] one after another."""
+        arrays = [x.detach().cpu().numpy().astype(self._floats).ravel() for x in stored]
+        return np.concatenate(arrays).tobytes()
+
+    def _pack(self, data: bytes) -> bytes:
+        """The payload of stored floats."""
+        return _zstd.squeeze(data, self._n_bytes) if self._squeezed else data
 
     @fixed_numerics
     def encode(self, features: Features) -> Bitstream:
         """Code one sample."""
-        stored = [
-            self._round(x).numpy().astype(self._floats).ravel()
-            for x in self.sample(features)
-        ]
-        payload = np.concatenate(stored).tobytes()
-        integers = np.frombuffer(payload, self._integers)
-        return Bitstream({"raw": payload}, len(integers), checksum(integers))
+        data = self._bytes([self._round(x) for x in self.sample(features)])
+        integers = np.frombuffer(data, self._integers)
+        return Bitstream({"raw": self._pack(data)}, len(integers), checksum(integers))
 
     @fixed_numerics
     def decode(self, payload: bytes, shapes: Mapping[str, tuple[int, int]]) -> Decoded:
-        """Decode one sample. Raises `FcbenchError` on a payload of another length."""
+        """Decode one sample. Raises `FcbenchError` on a payload of another length, or damage that zstd sees."""
         grid = self.grid(shapes)
         sizes = [s.channels * h * w for s, (h, w) in zip(self.specs, grid, strict=True)]
+        if self._squeezed:
+            payload = _zstd.expand(payload, self._n_bytes, sum(sizes) * self._n_bytes)
         if len(payload) != sum(sizes) * self._n_bytes:
             raise FcbenchError(
                 f"raw payload has {len(payload)} bytes, its shapes ask for {sum(sizes) * self._n_bytes}"
@@ -102,8 +117,8 @@ class _Plugin:
     def sweep(
         self, objective: Literal["mse", "task"]
     ) -> list[dict[str, float | int | str]]:
-        """Both formats, whatever the objective."""
-        return [{"dtype": "fp16"}, {"dtype": "fp32"}]
+        """Both formats with zstd and without, whatever the objective."""
+        return [{"dtype": dtype} for dtype in _DTYPES]
 
     def build(
         self,
@@ -111,11 +126,17 @@ class _Plugin:
         stats: Mapping[str, FeatureStats],
         params: Params,
     ) -> Raw:
-        """``dtype``: fp32 or fp16."""
+        """``dtype``: fp32, fp16, fp32_zstd or fp16_zstd."""
         only(params, "raw", "dtype")
-        if params["dtype"] not in _FORMATS:
-            raise FcbenchError(f"raw codes dtype fp32 or fp16, not {params['dtype']!r}")
+        if params["dtype"] not in _DTYPES:
+            raise FcbenchError(
+                f"raw codes dtype {', '.join(_DTYPES)}, not {params['dtype']!r}"
+            )
         return Raw(specs, stats, str(params["dtype"]))
+
+    def versions(self) -> dict[str, str]:
+        """Of zstd."""
+        return _zstd.versions()
 
 
 PLUGIN = _Plugin()

@@ -1,1 +1,1 @@
-"""Plug-ins: one file each, found by its name (see fcbench.registry)."""
+"""Image codecs for remote inference: one file per codec, its ``PLUGIN`` an `ImageCodec`."""

@@ -1,1 +1,1 @@
-"""Plug-ins: one file each, found by its name (see fcbench.registry)."""
+"""Label coding: one file per task, ``encode`` and ``decode`` of its own target."""

@@ -1,0 +1,51 @@
+"""HEVC intra (libx265 by PyAV, constant QP), 8 bits, 4:4:4, full-range BT.601.
+
+Preset `slow`, no adaptive quantization, no psychovisual tuning. Sides are padded with their edge to multiples of 8 (and
+to 16 pixels at least): the true height and width stand before the Annex B stream, two bytes each.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+
+from fcbench.codecs._video import hevc_decode, hevc_encode, hevc_versions
+from fcbench.images._common import ImageCodec, rgb, ycbcr
+from fcbench.types import FcbenchError
+
+_FORMAT = "yuv444p"  # full range by agreement of both sides, not by a flag
+_SIZE = struct.Struct("<HH")
+
+
+def _encode(image: np.ndarray, qp: float) -> bytes:
+    height, width = image.shape[:2]
+    if max(height, width) > 0xFFFF:
+        raise FcbenchError(f"hevc: an image of {height}x{width} is too large: 65535")
+    pads = [(0, max(16, -(-n // 8) * 8) - n) for n in (height, width)]
+    planes = [np.pad(p, pads, mode="edge") for p in ycbcr(image)]
+    return _SIZE.pack(height, width) + hevc_encode(planes, _FORMAT, round(qp))
+
+
+def _decode(data: bytes) -> np.ndarray:
+    if len(data) <= _SIZE.size:
+        raise FcbenchError(f"hevc: {len(data)} bytes hold no image: the file is cut")
+    height, width = _SIZE.unpack_from(data)
+    image = rgb(hevc_decode(data[_SIZE.size :], _FORMAT))
+    if not (0 < height <= image.shape[0] and 0 < width <= image.shape[1]):
+        raise FcbenchError(
+            f"hevc: a picture of {image.shape[0]}x{image.shape[1]} holds no image of {height}x{width}"
+        )
+    return image[:height, :width]
+
+
+PLUGIN = ImageCodec(
+    "hevc",
+    "qp",
+    0,
+    51,
+    (49, 45, 41, 37, 33, 28, 22),
+    _encode,
+    _decode,
+    hevc_versions,
+)

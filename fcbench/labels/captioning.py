@@ -1,0 +1,54 @@
+"""A caption, losslessly: the best of general compressors, deflate with a dictionary of what captions are made of.
+
+A target has several references of the same image; a caption is one text, so that the first one is coded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fcbench.labels._common import LabelCoder
+from fcbench.labels._squeeze import expand, squeeze
+from fcbench.types import FcbenchError
+
+_DICTIONARY = (
+    "the picture of several three four five people children women men boy girl child woman person holding wearing "
+    "looking playing eating riding walking flying driving parked filled covered surrounded next to near behind under "
+    "above between along over around through inside outside across background foreground table plate food pizza cake "
+    "kitchen bathroom bedroom living room window mirror chair couch bed laptop computer phone book train bus truck car "
+    "motorcycle bike street road city building sign light clock tower sky beach ocean water wave river lake grass "
+    "field park tree mountain snow ski slope horse cow sheep elephant giraffe zebra bear bird cat dog small large big "
+    "young old black white red green blue yellow brown gray orange wooden baseball tennis soccer skateboard surfboard "
+    "frisbee kite umbrella ball bat game player with his her their it are has is that and for from by at as of a two "
+    "A group of people standing in a man is sitting on top of a woman with a in front of a on the side of the "
+).encode()
+
+
+def encode(target: Sequence[str] | str) -> bytes:
+    """Code one caption: the text, or the first of several. Raises `FcbenchError` where there is none."""
+    captions = (target,) if isinstance(target, str) else tuple(target)
+    if not captions:
+        raise FcbenchError("a captioning target holds no caption")
+    return squeeze(captions[0].encode(), _DICTIONARY)
+
+
+def decode(data: bytes) -> tuple[str, ...]:
+    """The caption, alone in a tuple. Raises `FcbenchError` on damage that can be seen."""
+    try:
+        return (expand(data, _DICTIONARY).decode(),)
+    except UnicodeDecodeError:
+        raise FcbenchError("a caption is damaged: it is not UTF-8") from None
+
+
+def versions() -> dict[str, str]:
+    """Only Python's own compressors are used."""
+    return {}
+
+
+def _output(prediction: Any) -> tuple[str, ...]:
+    caption = prediction[0]
+    return (caption if isinstance(caption, str) else " ".join(caption),)
+
+
+PLUGIN = LabelCoder(_output, encode, decode, tuple.__eq__, versions)

@@ -1,0 +1,47 @@
+"""Anchors through the whole run: the image coded instead of features, the task's own output coded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from conftest import refused
+
+from fcbench import results
+
+Tiny = Callable[..., Result]
+
+
+def test_remote_inference_and_label_coding(tiny: Tiny, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    codecs = ("--codec", "image:jpeg", "--codec", "label", "--codec", "jpegxl")
+    tasks = [t for n in ("segmentation", "depth", "pose") for t in ("--task", n)]
+    result = tiny(out, *codecs, *tasks, "--task", "captioning", "--keep-streams")
+    assert result.exit_code == 0, result.output
+    df = results.load(out)
+    df = df[df.primary]
+    assert set(df.kind) == {"ceiling", "floor", "coded", "remote", "label"}
+    ceiling = df[df.kind == "ceiling"].set_index("task").value
+    labels = df[df.kind == "label"].set_index("task")
+    assert (labels.value == ceiling[labels.index]).all()  # what the head made of them
+    assert (labels.n_bytes > 0).all()
+    remote = df[(df.kind == "remote") & (df.task == "depth")]
+    assert len(remote) >= 5 and remote.n_bytes.is_monotonic_increasing
+    assert remote.feature_mse.iloc[0] > remote.feature_mse.iloc[-1] > 0
+    sizes = {p.stat().st_size for p in (out / "streams").glob("*.fcb")}
+    coded = df[df.kind.isin(["coded", "remote", "label"])]
+    assert set(coded.n_bytes) == sizes
+    assert all("imagecodecs" in json.loads(v) for v in remote.versions)
+    assert coded.bpp_estimated.isna().all()  # none of them has a model
+
+
+@pytest.mark.parametrize(
+    ("codec", "near"), [("image:jpg", "jpeg"), ("jpegxx", "jpegxl"), ("lable", "label")]
+)
+def test_unknown_anchors_name_the_nearest(
+    tiny: Tiny, tmp_path: Path, codec: str, near: str
+) -> None:
+    assert f"'{near}'" in refused(tiny(tmp_path / "out", "--codec", codec))

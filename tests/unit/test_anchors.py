@@ -1,0 +1,210 @@
+"""What anchors promise beyond the codecs' contract: bounds, bits, versions, missing programs."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fcbench import registry
+from fcbench.codecs import _video, _vvc, _zstd
+from fcbench.codecs.pq import k_means, nearest
+from fcbench.types import FcbenchError, Features, FeatureSpec, FeatureStats
+
+SPEC = (FeatureSpec("s", 6, 8),)
+PICTURES = ("hevc", "av1", "jpeg2000", "jpegxl", "jpeg", "webp")
+FLOATS = ("zfp", "sz3", "sperr")
+
+
+def smooth(n: int, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, 6, 24, 24, generator=generator)
+    scale = torch.tensor([0.1, 0.3, 1.0, 3.0, 10.0, 30.0])[:, None, None]
+    return scale * (3 * torch.nn.functional.avg_pool2d(x, 3, 1, 1) + 5)
+
+
+def make(name: str, params: dict[str, Any]) -> Any:
+    x = smooth(4, 1)
+    flat = x.transpose(0, 1).flatten(1)
+    given = FeatureStats(flat.mean(1), flat.std(1), flat.amin(1), flat.amax(1))
+    codec = registry.get("codec", name).build(SPEC, {"s": given}, params)
+    codec.prepare([x])
+    codec.freeze()
+    return codec
+
+
+def normalized_error(codec: Any, x: torch.Tensor) -> torch.Tensor:
+    features = Features({"s": x})
+    decoded = codec.decode(codec.encode(features).payload, features.shapes)
+    stats = codec.map_stats[0]
+    low = torch.maximum(stats.low, stats.mean - 6 * stats.std)
+    high = torch.minimum(stats.high, stats.mean + 6 * stats.std)
+    clipped = torch.minimum(torch.maximum(x, low), high)
+    return (decoded.features.maps["s"] - clipped) / stats.std
+
+
+@pytest.mark.parametrize("name", FLOATS)
+@pytest.mark.parametrize("tolerance", [0.02, 0.5])
+def test_float_coders_keep_their_bound(name: str, tolerance: float) -> None:
+    error = normalized_error(make(name, {"tolerance_std": tolerance}), smooth(1, 2))
+    assert float(error.abs().max()) <= tolerance * 1.001
+    assert float(error.abs().max()) > 0
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_every_depth_codes(name: str) -> None:
+    plugin = registry.get("codec", name)
+    finest = plugin.sweep("mse")[-1]
+    for bits in plugin.bits:
+        error = normalized_error(make(name, {**finest, "bits": bits}), smooth(1, 2))
+        assert float(error.square().mean()) < 0.05, bits
+    with pytest.raises(FcbenchError, match="bits"):
+        make(name, {**finest, "bits": 9})
+
+
+@pytest.mark.parametrize("name", ("hevc", "av1", "jpeg", "pq"))
+def test_knobs_that_count_are_whole(name: str) -> None:
+    params = registry.get("codec", name).sweep("mse")[0]
+    knob = next(iter(params))
+    with pytest.raises(FcbenchError, match="whole"):
+        make(name, {**params, knob: 3.5})
+
+
+@pytest.mark.parametrize("name", (*PICTURES, *FLOATS, "raw"))
+def test_versions_are_told(name: str) -> None:
+    versions = registry.get("codec", name).versions()
+    assert len(versions) >= 2
+    assert all(isinstance(v, str) and v for v in versions.values())
+    assert any(character.isdigit() for character in "".join(versions.values()))
+
+
+def test_x265_tells_its_own_version() -> None:
+    assert "build" in _video.hevc_versions()["libx265"]
+
+
+def test_a_string_of_no_frame_is_refused() -> None:
+    for data in (b"\0\0\1\x40\1", b"no stream at all", bytes(1000)):
+        with pytest.raises(FcbenchError):
+            _video.hevc_decode(data, "gray10le")
+        with pytest.raises(FcbenchError):
+            _video.av1_decode(data, "yuv420p10le")
+    stream = _video.hevc_encode([np.zeros((16, 16), np.uint8)], "gray", 30)
+    with pytest.raises(FcbenchError, match="gray10le"):
+        _video.hevc_decode(stream, "gray10le")
+
+
+def test_coders_write_nothing_to_the_terminal(capfd: pytest.CaptureFixture) -> None:
+    x = smooth(1, 2)
+    for name in ("hevc", "av1"):
+        normalized_error(make(name, registry.get("codec", name).sweep("mse")[2]), x)
+    with pytest.raises(FcbenchError):
+        _video.hevc_decode(b"\0\0\1\x26\1 damaged", "gray10le")
+    assert capfd.readouterr() == ("", "")
+
+
+# ------------------------------------------------------------------------- vectors and zstd
+def test_k_means_finds_clusters() -> None:
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0], [10.0, 10.0]])
+    x = centres.repeat(50, 1) + 0.01 * torch.randn(200, 2, generator=generator)
+    codebook = k_means(x, 16, generator)
+    assert float((codebook[nearest(x, codebook)] - x).norm(dim=1).max()) < 0.1
+
+
+def test_pq_gains_over_scalars_where_channels_agree() -> None:
+    """Equal channels: vectors of six cost what one scalar costs."""
+    x = smooth(4, 1)[:, 2:3].repeat(1, 6, 1, 1)
+    flat = x.transpose(0, 1).flatten(1)
+    given = FeatureStats(flat.mean(1), flat.std(1), flat.amin(1), flat.amax(1))
+    sizes, errors = [], []
+    for dims in (1, 6):
+        params = {"dims": dims, "bits": 4}
+        codec = registry.get("codec", "pq").build(SPEC, {"s": given}, params)
+        codec.prepare([x])
+        codec.freeze()
+        features = Features({"s": x[:1]})
+        stream = codec.encode(features)
+        decoded = codec.decode(stream.payload, features.shapes).features.maps["s"]
+        sizes.append(len(stream.payload))
+        errors.append(float((decoded - x[:1]).square().mean()))
+    assert sizes[1] < sizes[0] / 5
+    assert errors[1] < 1.3 * errors[0]
+
+
+def test_pq_before_prepare_is_refused() -> None:
+    stats = {"s": FeatureStats(*(torch.full((6,), v) for v in (0.0, 1.0, -1.0, 1.0)))}
+    codec = registry.get("codec", "pq").build(SPEC, stats, {"dims": 2, "bits": 2})
+    with pytest.raises(FcbenchError, match="prepare"):
+        codec.freeze()
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "fp32"])
+def test_zstd_on_top_of_raw_changes_bytes_only(dtype: str) -> None:
+    x = Features({"s": smooth(1, 2)})
+    plain, packed = make("raw", {"dtype": dtype}), make(
+        "raw", {"dtype": f"{dtype}_zstd"}
+    )
+    a, b = plain.encode(x), packed.encode(x)
+    assert (a.n_symbols, a.check) == (b.n_symbols, b.check)
+    assert len(b.payload) < len(a.payload)
+    assert torch.equal(
+        plain.decode(a.payload, x.shapes).features.maps["s"],
+        packed.decode(b.payload, x.shapes).features.maps["s"],
+    )
+
+
+def test_zstd_never_gives_more_than_was_asked_for() -> None:
+    bomb = _zstd.squeeze(bytes(1 << 20), 4)
+    with pytest.raises(FcbenchError):
+        _zstd.expand(bomb, 4, 1000)
+    assert _zstd.expand(bomb, 4, 1 << 20) == bytes(1 << 20)
+
+
+# ----------------------------------------------------------------------------------------- VVC
+_FAKE = """#!{python}
+import sys
+from pathlib import Path
+args = sys.argv[1:]
+if "--version" in args:
+    print("fake version 9.8.7"); sys.exit()
+assert "--qp" not in args or args[args.index("--qp") + 1] != "13", "thirteen"
+pairs = dict(zip(args, args[1:]))
+source = pairs.get("--input") or pairs["-b"]
+target = pairs.get("--output") or pairs["-o"]
+Path(target).write_bytes(Path(source).read_bytes())
+"""
+
+
+@pytest.fixture
+def fake_vvc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs of the same names that copy."""
+    for name in ("vvencapp", "vvdecapp"):
+        path = tmp_path / name
+        path.write_text(_FAKE.format(python=sys.executable))
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", str(tmp_path) + os.pathsep + os.environ["PATH"])
+    _vvc._version.cache_clear()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the fake programs are scripts")
+def test_vvc_by_programs_on_the_path(fake_vvc: None) -> None:
+    codec = make("vvc", {"qp": 20, "bits": 10})
+    assert float(normalized_error(codec, smooth(1, 2)).abs().max()) < 12 / 1023
+    versions = registry.get("codec", "vvc").versions()
+    assert versions["vvencapp"] == versions["vvdecapp"] == "9.8.7"
+    with pytest.raises(FcbenchError, match="exit code 1.*thirteen"):
+        make("vvc", {"qp": 13, "bits": 10})
+
+
+def test_vvc_without_programs_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(FcbenchError, match="vvencapp and vvdecapp not found"):
+        make("vvc", {"qp": 20, "bits": 10})
+    with pytest.raises(FcbenchError, match="vvenc"):
+        _vvc.vvc_binaries()

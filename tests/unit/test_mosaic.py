@@ -1,0 +1,176 @@
+"""Feature mosaics: geometry, levels, headers, seals."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fcbench.codecs import _foreign, _mosaic
+from fcbench.codecs._base import MapStats
+from fcbench.types import FcbenchError, Features, FeatureSpec, FeatureStats
+
+SIZES = st.integers(1, 9)
+
+
+def stats(low: list[float], high: list[float], std: list[float]) -> FeatureStats:
+    mean = torch.zeros(len(low))
+    return FeatureStats(mean, torch.tensor(std), torch.tensor(low), torch.tensor(high))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 40), SIZES, SIZES, st.integers(1, 20), st.sampled_from([1, 2, 8]))
+def test_tiles_survive_at_any_size(
+    channels: int, h: int, w: int, least: int, multiple: int
+) -> None:
+    maps = np.arange(channels * h * w, dtype=np.uint16).reshape(channels, h, w)
+    picture = _mosaic.tile(maps, 9999, least, multiple)
+    shape = (channels, h, w)
+    assert picture.shape == _mosaic.picture_size(shape, least, multiple)
+    assert min(picture.shape) >= least
+    assert all(side % multiple == 0 for side in picture.shape)
+    assert np.array_equal(_mosaic.untile(picture, shape), maps)
+
+
+def test_the_layout_of_a_mosaic() -> None:
+    maps = np.arange(5, dtype=np.uint8)[:, None, None].repeat(1, 1).repeat(2, 2)
+    picture = _mosaic.tile(maps, 77, 1, 1)
+    expected = [[0, 0], [1, 1], [2, 2], [3, 3], [4, 4]]
+    assert _mosaic.columns(5, 1, 2) == 1 and picture.tolist() == expected
+    assert _mosaic.tile(maps[:, :, :1], 77, 1, 1).tolist() == [[0, 1], [2, 3], [4, 77]]
+    assert _mosaic.tile(maps[:1], 0, 3, 2).shape == (4, 4)
+
+
+@pytest.mark.parametrize("channels", [1, 7, 112, 113, 256])
+def test_mosaics_are_nearly_square(channels: int) -> None:
+    height, width = _mosaic.picture_size((channels, 22, 30), 1, 1)
+    assert height + width <= 2 * math.sqrt(channels * 22 * 30) + 2 * (22 + 30)
+
+
+def test_levels_clip_at_six_deviations_and_share_the_mean() -> None:
+    given_stats = stats([-100.0, -1.0, 0.0], [100.0, 2.0, 0.0], [1.0, 1.0, 1.0])
+    levels = _mosaic._Levels(MapStats(given_stats, FeatureSpec("s", 3, 1)), 10)
+    x = np.array([-50, -6, 0, 1.5, 6, 50], np.float32) * np.ones((3, 1, 1), np.float32)
+    coded = levels.forward(x)
+    assert coded.dtype == np.uint16 and (coded.min(), coded.max()) == (0, 1023)
+    assert coded[0, 0].tolist() == [0, 0, 512, 639, 1023, 1023]
+    assert (coded[2] == levels.mean).all() and len(set(coded[:, 0, 2])) == 1
+    back = levels.backward(coded)
+    limits = np.array([[[-6, 6]], [[-1, 2]], [[0, 0]]])
+    clipped = np.clip(x, limits[..., :1], limits[..., 1:])
+    assert np.abs(back - clipped).max() <= 12 / 1023 / 2 + 1e-5
+    assert (back[2] == 0).all()
+
+
+def test_a_map_in_which_nothing_varies() -> None:
+    flat = MapStats(stats([0.0], [0.0], [1.0]), FeatureSpec("s", 1, 1))
+    for bits in (8, 10, None):
+        levels = _mosaic._Levels(flat, bits)
+        assert levels.backward(levels.forward(np.full((1, 2, 2), 3.0))).tolist() == [
+            [[0, 0], [0, 0]]
+        ]
+
+
+def test_floats_pass_as_they_are() -> None:
+    given_stats = MapStats(stats([-9.0], [9.0], [2.0]), FeatureSpec("s", 1, 1))
+    x = np.array([[[-4.4, 0.125, 4.6]]], np.float32)
+    levels = _mosaic._Levels(given_stats, None)
+    assert np.allclose(levels.forward(x), np.clip(x, -4.5, 4.5))
+
+
+# -------------------------------------------------------------------------------- payloads
+@given(st.lists(st.tuples(st.binary(max_size=20), st.binary(max_size=20)), min_size=1))
+def test_strings_survive_packing(pairs: list[tuple[bytes, bytes]]) -> None:
+    strings, heads = [s for s, _ in pairs], [h for _, h in pairs]
+    data = b"".join(_foreign.pack(strings, heads))
+    assert _foreign.unpack(data, heads) == strings
+
+
+def test_what_strings_share_with_the_head_is_not_sent() -> None:
+    head = bytes(range(100))
+    data = b"".join(_foreign.pack([head[:80] + b"xyz"], [head]))
+    assert data == bytes([80]) + b"xyz"
+    with pytest.raises(FcbenchError, match="another checkpoint"):
+        _foreign.unpack(data, [head[:10]])
+
+
+def test_seals_find_flips_and_cuts() -> None:
+    data = bytes(range(50))
+    sealed = _foreign.seal(data) + data
+    assert _foreign.unseal(sealed) == data
+    for bit in range(8 * len(sealed)):
+        flipped = bytearray(sealed)
+        flipped[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(FcbenchError, match="seal"):
+            _foreign.unseal(bytes(flipped))
+    for n in range(3):
+        with pytest.raises(FcbenchError, match="seal"):
+            _foreign.unseal(sealed[:n])
+
+
+def test_foreign_errors_become_one_line() -> None:
+    def fail() -> None:
+        raise KeyError("first\nsecond")
+
+    with pytest.raises(FcbenchError, match="coder failed: ") as caught:
+        _foreign.guarded("coder", fail)
+    assert "\n" not in str(caught.value)
+
+
+# ------------------------------------------------------------------------------- the codec
+class _Counting:
+    """A coder that stores pictures, and counts."""
+
+    def __init__(self) -> None:
+        self.n_encoded = 0
+
+    def encode(self, picture: np.ndarray) -> bytes:
+        self.n_encoded += 1
+        return b"HEADER" + picture.astype("<u2").tobytes()
+
+    def decode(self, data: bytes, size: tuple[int, int]) -> np.ndarray:
+        assert data.startswith(b"HEADER")
+        return np.frombuffer(data[6:], "<u2").reshape(size)
+
+
+def build() -> tuple[_mosaic.MosaicCodec, _Counting]:
+    counting = _Counting()
+    coder = _mosaic.PictureCoder(counting.encode, counting.decode, 10)
+    given_stats = {"s": stats([-2.0] * 3, [2.0] * 3, [1.0] * 3)}
+    codec = _mosaic.MosaicCodec((FeatureSpec("s", 3, 1),), given_stats, coder)
+    codec.prepare([torch.full((1, 3, 2, 2), -2.0)])
+    return codec, counting
+
+
+def test_the_first_training_string_saves_headers() -> None:
+    codec, _ = build()
+    x = Features({"s": torch.full((1, 3, 2, 2), 1.0)})
+    stream = codec.encode(x)
+    assert len(stream.payload) == 2 + 1 + 2 * 12  # seal, shared bytes, samples
+    assert stream.n_symbols == 12
+    decoded = codec.decode(stream.payload, x.shapes).features.maps["s"]
+    assert torch.allclose(decoded, x.maps["s"], atol=2 / 1023)
+
+
+def test_the_estimate_of_the_last_sample_codes_nothing_again() -> None:
+    codec, counting = build()
+    x = torch.rand(2, 3, 2, 2)
+    codec.encode(Features({"s": x[:1]}))
+    before = counting.n_encoded
+    first, bits = codec({"s": x[:1]})
+    assert counting.n_encoded == before
+    both, bits_both = codec({"s": x})
+    assert counting.n_encoded == before + 1
+    assert torch.equal(both["s"][:1], first["s"]) and bits_both[0] == bits[0]
+
+
+def test_pictures_of_another_size_are_refused() -> None:
+    codec, _ = build()
+    x = Features({"s": torch.zeros(1, 3, 2, 2)})
+    payload = codec.encode(x).payload
+    with pytest.raises((FcbenchError, ValueError)):
+        codec.decode(payload, {"s": (3, 3)})
