@@ -114,7 +114,6 @@ class Dataset(Protocol):
 class DatasetPlugin(Protocol):
     """``PLUGIN`` of a file in ``fcbench/data``."""
 
-    summary: str
     tasks: tuple[str, ...]
     needs_root: bool
 
@@ -178,9 +177,6 @@ class Encoder(Protocol):
 
 class EncoderPlugin(Protocol):
     """``PLUGIN`` of a file in ``fcbench/encoders``."""
-
-    summary: str
-    variants: str  # "" or what may follow the colon, in words
 
     def build(self, variant: str, weights: str | None, device: torch.device) -> Encoder:
         """Build with its weights. ``weights``: None official or embedded, ``random``, or a file's path.
@@ -279,7 +275,6 @@ class CodecPlugin(Protocol):
     its `forward` can only code to know the bits; ``versions() -> dict[str, str]`` of the external coders in use.
     """
 
-    summary: str
     trained: bool
 
     def sweep(
@@ -299,8 +294,6 @@ class CodecPlugin(Protocol):
 # ---------------------------------------------------------------------------------- necks and tasks
 class NeckPlugin(Protocol):
     """``PLUGIN`` of a file in ``fcbench/necks``."""
-
-    summary: str
 
     def build(
         self,
@@ -352,8 +345,6 @@ class Task(Protocol):
 
 class TaskPlugin(Protocol):
     """``PLUGIN`` of a file in ``fcbench/tasks``."""
-
-    summary: str
 
     def build(self, train: Dataset, test: Dataset) -> Task:
         """Bind to a data set (vocabulary and classes from train, reference statistics from test)."""

@@ -111,7 +111,6 @@ class Raw(CodecBase):
 
 
 class _Plugin:
-    summary = "uncoded features, fp32 or fp16"
     trained = False
 
     def sweep(

@@ -203,7 +203,6 @@ class Uniform(CodecBase):
 
 
 class _Plugin:
-    summary = "per-channel uniform quantizer over the training range, static histograms"
     trained = False
 
     def sweep(

@@ -83,9 +83,6 @@ def _pairs(root: Path, folder: str) -> list[tuple[str, Path, Path]]:
 class Plugin:
     """CamVid from ``--data-root``."""
 
-    summary: str = (
-        "CamVid street frames, 11 classes (on disk: --data-root; train = train + val)"
-    )
     tasks: tuple[str, ...] = ("segmentation",)
     needs_root: bool = True
 

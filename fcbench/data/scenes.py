@@ -164,9 +164,6 @@ def _described(scene: _scene.Rendered) -> dict[str, Any]:
 class Plugin:
     """See `fcbench.types.DatasetPlugin`."""
 
-    summary: str = (
-        "procedural scenes, embedded: 128x128 by default, any size; every task; no download"
-    )
     tasks: tuple[str, ...] = TASKS
     needs_root: bool = False
 

@@ -90,8 +90,6 @@ class NanoPlugin:
     """See `fcbench.types.EncoderPlugin`."""
 
     name: str
-    summary: str
-    variants: str = ""
 
     def build(
         self, variant: str, weights: str | None, device: torch.device

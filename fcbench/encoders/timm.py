@@ -338,11 +338,6 @@ def load(model: str, name: str, module: nn.Module, weights: str | None) -> Weigh
 class Plugin:
     """Any timm backbone."""
 
-    summary: str = "any timm backbone (convnets, Hiera, ViTs), frozen"
-    variants: str = (
-        "a timm model name, with or without a tag: resnet18, hiera_tiny_224.mae"
-    )
-
     def build(self, variant: str, weights: str | None, device: torch.device) -> Encoder:
         """Build ``timm:VARIANT`` with its weights.
 

@@ -170,7 +170,6 @@ class TransformerNeck(nn.Module):
 class TransformerPlugin:
     """Plug-in of a Transformer neck with a fixed number of layers."""
 
-    summary: str
     n_layers: int
 
     def build(

@@ -13,8 +13,6 @@ from fcbench.types import FeatureSpec
 class LinearPlugin:
     """Plug-in of the linear neck."""
 
-    summary = "linear embedding and learnable positions"
-
     def build(
         self,
         specs: Sequence[FeatureSpec],

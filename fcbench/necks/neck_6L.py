@@ -4,6 +4,4 @@ from __future__ import annotations
 
 from fcbench.necks._transformer import TransformerPlugin
 
-PLUGIN = TransformerPlugin(
-    summary="linear embedding, learnable positions, 6 Transformer layers", n_layers=6
-)
+PLUGIN = TransformerPlugin(n_layers=6)

@@ -132,8 +132,6 @@ class CaptioningTask(HeadLoss):
 class CaptioningPlugin:
     """Plug-in of the task."""
 
-    summary = "captioning: CIDEr-D, BLEU-4 (words, not PTB tokens)"
-
     def build(self, train: Dataset, test: Dataset) -> Task:
         """Bind to a data set.
 

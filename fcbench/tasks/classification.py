@@ -103,8 +103,6 @@ class ClassificationTask(HeadLoss):
 class ClassificationPlugin:
     """Plug-in of the task."""
 
-    summary = "image classification: top-1, top-5, cross-entropy"
-
     def build(self, train: Dataset, test: Dataset) -> Task:
         """Bind to a data set.
 

@@ -278,8 +278,6 @@ class DepthTask(HeadLoss):
 class DepthPlugin:
     """Plug-in of the task."""
 
-    summary = "metric depth: RMSE, AbsRel, delta < 1.25"
-
     def build(self, train: Dataset, test: Dataset) -> Task:
         """Bind to a data set.
 

@@ -278,8 +278,6 @@ class PoseTask(HeadLoss):
 class PosePlugin:
     """Plug-in of the task."""
 
-    summary = "human pose in given boxes: PCK@0.1, OKS, AP"
-
     def build(self, train: Dataset, test: Dataset) -> Task:
         """Bind to a data set.
 

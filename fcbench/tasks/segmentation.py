@@ -152,8 +152,6 @@ class SegmentationTask(HeadLoss):
 class SegmentationPlugin:
     """Plug-in of the task."""
 
-    summary = "semantic segmentation: mIoU, pixel accuracy"
-
     def build(self, train: Dataset, test: Dataset) -> Task:
         """Bind to a data set.
 

@@ -124,4 +124,4 @@ def test_linear_is_affine():
 
 def test_every_neck_says_what_it_is():
     for name in NECKS:
-        assert registry.get("neck", name).summary
+        assert registry.summary("neck", name)

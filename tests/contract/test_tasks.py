@@ -33,7 +33,7 @@ def neck_output(n: int, grid: tuple[int, int] = (4, 4)) -> torch.Tensor:
 def test_declares_itself(name):
     task, _, _ = bind(name)
     assert task.name == name
-    assert registry.get("task", name).summary
+    assert registry.summary("task", name)
     assert len({m.name for m in task.metrics}) == len(task.metrics) >= 1
     values = task.values(np.ones(task.n_statistics))
     assert list(values) == [m.name for m in task.metrics]
