@@ -1,114 +1,55 @@
 """Rate-accuracy figures from a table of rate points. Runs nothing, imports no torch.
 
-One panel a task. Colour and marker tell the codec; line style, filling and shade of grey tell the encoder: so each
-stays apart in print without colour. The uncoded ceiling is dashed, the floor of no bits at all is dotted, both in
-the encoder's shade. Bands are the rows' 95 % intervals.
-
-References:
-    M. Okabe and K. Ito, "Color universal design", 2008 (the palette, without its yellow, which fades on white).
+One panel a task, the encoders together, or a grid of panels, task by encoder. Curves join the raw points in order of
+rate; bands are the rows' 95 % intervals. The uncoded ceiling is dashed, the floor of no bits at all is dotted, label
+coding (the task's own output, coded) is a star on a line: no codec for that one task can sensibly need more.
 """
 
 from __future__ import annotations
 
 import io
-import itertools
+import json
 import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.legend_handler import HandlerTuple
-from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
+from fcbench import _plot_style as style
+from fcbench import series
+from fcbench._plot_style import COLUMN_IN, METRIC_LABELS, PAGE_IN, STYLE, X_LABELS
 from fcbench.registry import unknown
 from fcbench.types import FcbenchError
 
-X_LABELS = {
-    "bpp": "Rate (bits per pixel)",
-    "bpfp": "Rate (bits per feature point)",
-    "bytes_per_sample": "Rate (bytes per image)",
-}
-"""Column of the rate -> label of its axis."""
-
-METRIC_LABELS = {
-    "miou": "mIoU",
-    "pixel_accuracy": "Pixel accuracy",
-    "rmse": "RMSE (m)",
-    "abs_rel": "AbsRel",
-    "delta1": "δ < 1.25",
-    "pck": "PCK",
-    "oks": "OKS",
-    "bleu4": "BLEU-4",
-    "cider": "CIDEr",
-    "top1": "Top-1 accuracy",
-    "top5": "Top-5 accuracy",
-    "nll": "NLL (bits)",
-}
-"""Metric -> how it is written on an axis; others stand as they are named."""
-
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-LINES: tuple[Any, ...] = (
-    "-",
-    (0, (5, 1, 1, 1)),
-    (0, (1, 0.8)),
-    (0, (3, 1, 1, 1, 1, 1)),
-)
-FILLINGS = ("full", "none", "left", "top")
-SHADES = ("#111111", "#888888", "#555555", "#bbbbbb")
-ENDS: dict[str, tuple[str, Any]] = {
-    "ceiling": ("uncoded", (0, (5, 2))),
-    "floor": ("no bits", (0, (1, 1.5))),
-}
-"""Kind of an end of a curve -> its name in the legend and the dashes of its line."""
-
-COLUMN_IN, PAGE_IN = 3.5, 7.16
-"""Widths of one column and of a page of two [inch]."""
-
 SUFFIXES = (".png", ".svg", ".pdf")
+OVERLAY_CURVES = 6
+"""Curves that may share a panel before several encoders get panels of their own."""
 
-_TICKS = {"width": 0.6, "size": 2.5}
-_STYLE: Any = {
-    "font.size": 7.5,
-    "axes.titlesize": 8,
-    "axes.labelsize": 7.5,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "legend.fontsize": 7,
-    "axes.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    **{f"{axis}tick.major.{what}": v for axis in "xy" for what, v in _TICKS.items()},
-    "xtick.minor.width": 0.4,
-    "xtick.minor.size": 1.5,
-    "axes.grid": True,
-    "grid.linewidth": 0.4,
-    "grid.color": "#e4e4e4",
-    "axes.axisbelow": True,
-    "svg.hashsalt": "fcbench",
-    "pdf.fonttype": 42,
+COMPLEXITY = {
+    "encode_ms": "Encoding (ms per image)",
+    "decode_ms": "Decoding (ms per image)",
+    "encode": "Encoding (kMAC per pixel)",
+    "decode": "Decoding (kMAC per pixel)",
 }
+"""Cost of coding -> label of its axis: a column, or a stage in the column ``kmac_per_px``."""
+
 _PANELS_A_ROW = 4
 
 
 @dataclass(frozen=True, slots=True)
 class _Keys:
-    """What tells panels, codecs and encoders apart: the columns, and their values in order."""
+    """What is told apart: panels (task, data), codecs, encoders, in order of appearance."""
 
-    panel_by: list[str]
-    codec_by: list[str]
-    encoder_by: list[str]
-    panels: list[tuple]
-    codecs: list[tuple]
-    encoders: list[tuple]
+    panels: list[str]
+    encoders: list[str]
+    codecs: style.Codecs
+    labels: list[str]
 
 
 def figure(
@@ -116,40 +57,100 @@ def figure(
     x: str = "bpp",
     metric: str | None = None,
     labels: Mapping[str, str] | None = None,
+    anchors: Sequence[str] = (),
+    grid: bool | None = None,
 ) -> Figure:
-    """Rate-accuracy curves, one panel a task (and a data set, a size, where there are several).
+    """Rate-accuracy curves.
 
-    Curves join the raw points in order of rate. With several seeds the line and the band are means over seeds, and
-    each seed's points are drawn small. Rows that failed are counted in a footnote.
+    With several seeds the line and the band are means over seeds, and each seed's points are drawn small. Points that
+    failed are counted in a footnote, by codec.
 
     Args:
-        df: columns of `fcbench.types.RatePoint`, as `fcbench.results.load` gives them.
+        df: columns of `fcbench.types.RatePoint`, as `fcbench.results.load` or `fcbench.series.load` gives them.
         x: rate on the logarithmic axis, one of `X_LABELS`.
         metric: drawn in every panel that has it; None for each task's primary one.
         labels: how metrics are written, over `METRIC_LABELS`.
+        anchors: codecs to draw in grey; ``remote`` for all that code images.
+        grid: a panel for each task and encoder; None: where more than `OVERLAY_CURVES` curves would share a panel.
 
     Raises:
-        FcbenchError: unknown x or metric, no coded points, NaN or no positive rate in a measured row, more codecs
-            or encoders than can be told apart.
+        FcbenchError: unknown x, metric or anchor, no coded points, NaN or no positive rate in a measured row, more
+            codecs or (without a grid) encoders than can be told apart.
     """
-    if x not in X_LABELS:
-        raise FcbenchError(unknown("rate axis", x, X_LABELS))
     ok = _drawable(df, x, metric)
-    keys = _keys(ok)
+    ok, keys = _keys(ok, anchors, grid)
     names = {**METRIC_LABELS, **(labels or {})}
-    with matplotlib.rc_context(_STYLE):
-        fig, axes = _grid(len(keys.panels))
-        for ax, panel in zip(axes, keys.panels):
-            rows = _select(ok, keys.panel_by, panel)
-            _panel(ax, rows, x, keys)
-            ax.set_title(_text(panel), pad=4)
+    with matplotlib.rc_context(STYLE):
+        fig, cells = _panels(keys)
+        for (panel, encoder), ax in list(cells.items()):
+            rows = ok[ok["panel"] == panel]
             ax.set_ylabel(_metric_label(rows, names), labelpad=2)
-        coded = ok.loc[ok["kind"] == "coded", x]
-        _rate_axis(axes, float(coded.min()), float(coded.max()))
-        n_failed = df.loc[df["status"] != "ok", "point"].nunique()
-        note = f"\n(failed points, not drawn: {n_failed})" if n_failed else ""
-        fig.supxlabel(X_LABELS[x] + note, fontsize=7.5)
+            own = rows if encoder is None else rows[rows["encoder_label"] == encoder]
+            if own["kind"].isin(series.CURVES).any():
+                _panel(ax, own, x, keys)
+            else:
+                cells.pop((panel, encoder)).set_visible(False)
+        drawn = ok.loc[ok["kind"].isin([*series.CURVES, series.LABEL]), x]
+        low, high = float(drawn.min()), float(drawn.max())
+        style.log_axis(list(cells.values()), "x", low, high)
+        fig.supxlabel(X_LABELS[x] + _of_encoder(keys) + _failures(df), fontsize=7.5)
         _legend(fig, ok, keys)
+        fig.canvas.draw()
+    return fig
+
+
+def complexity(
+    df: pd.DataFrame,
+    x: str = "bpp",
+    metric: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    anchors: Sequence[str] = (),
+) -> Figure:
+    """What coding costs (a column of panels a cost) against the rate (first row) and the accuracy (a row a task).
+
+    A cost that is 0, as the operations of a codec without a network, has no place on a logarithmic axis.
+
+    Args: as of `figure`.
+
+    Raises:
+        FcbenchError: what `figure` raises, or rows in which no cost was measured.
+    """
+    ok = _drawable(df, x, metric)
+    ok, keys = _keys(ok, anchors, False)
+    lines = ok[ok["kind"].isin(series.CURVES)]
+    stages = [json.loads(cell or "{}") for cell in lines["kmac_per_px"]]
+    for stage in ("encode", "decode"):
+        lines = lines.assign(**{stage: [float(s.get(stage, 0)) for s in stages]})
+    costs = {c: text for c, text in COMPLEXITY.items() if (lines[c] > 0).any()}
+    if not costs:
+        raise FcbenchError(
+            "no row has a time or a count of operations to draw; run the suite again with this version."
+        )
+    names = {**METRIC_LABELS, **(labels or {})}
+    with matplotlib.rc_context(STYLE):
+        n_rows, n_cols = 1 + len(keys.panels), len(costs)
+        width = COLUMN_IN if n_cols == 1 else PAGE_IN
+        fig = Figure(figsize=(width, 1.5 * n_rows + 0.5))
+        fig.set_layout_engine("constrained", w_pad=0.06)
+        axes = fig.subplots(n_rows, n_cols, sharex="col", sharey="row", squeeze=False)
+        for column, cost in zip(axes.T, costs):
+            paid = lines[lines[cost] > 0]
+            once = ["codec_label", "encoder_label", "params", "seed"]
+            _against(column[0], paid.drop_duplicates(once), cost, x, keys)
+            for ax, panel in zip(column[1:], keys.panels):
+                _against(ax, paid[paid["panel"] == panel], cost, "value", keys)
+            low, high = float(paid[cost].min()), float(paid[cost].max())
+            style.log_axis(list(column), "x", low, high)
+            column[-1].set_xlabel(costs[cost])
+        style.log_axis(list(axes[0]), "y", float(lines[x].min()), float(lines[x].max()))
+        axes[0, 0].set_ylabel(X_LABELS[x])
+        for ax, panel in zip(axes[1:, 0], keys.panels):
+            rows = ok[ok["panel"] == panel]
+            ax.set_ylabel(f"{panel}\n{_metric_label(rows, names)}")
+        note = _of_encoder(keys).removeprefix("; ") + _failures(df)
+        if note:
+            fig.supxlabel(note.strip(), fontsize=7.5)
+        style.legend(fig, keys.codecs, _together(keys), (), ())
         fig.canvas.draw()
     return fig
 
@@ -168,7 +169,7 @@ def save(fig: Figure, path: Path | str) -> Path:
     kind = path.suffix.lower()[1:]
     date = {"svg": "Date", "pdf": "CreationDate"}.get(kind)
     buffer = io.BytesIO()
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         no_date = {date: None} if date else None
         fig.savefig(buffer, format=kind, dpi=300, metadata=no_date)
     temporary = path.with_name(f".{path.name}.tmp")
@@ -185,6 +186,8 @@ def save(fig: Figure, path: Path | str) -> Path:
 # --------------------------------------------------------------------------------------------- rows
 def _drawable(df: pd.DataFrame, x: str, metric: str | None) -> pd.DataFrame:
     """Measured rows of the metric asked for. Raises `FcbenchError` as `figure` says."""
+    if x not in X_LABELS:
+        raise FcbenchError(unknown("rate axis", x, X_LABELS))
     if df.empty:
         raise FcbenchError("no rows to draw; run `fcbench run` first.")
     ok = df[df["status"] == "ok"]
@@ -196,7 +199,7 @@ def _drawable(df: pd.DataFrame, x: str, metric: str | None) -> pd.DataFrame:
     if metric is not None and metric not in known:
         raise FcbenchError(unknown("metric", metric, known))
     ok = ok[ok["primary"]] if metric is None else ok[ok["metric"] == metric]
-    coded = ok["kind"] == "coded"
+    coded = ok["kind"].isin(series.CURVES)
     if not coded.any():
         raise FcbenchError(
             "no coded points to draw, only ceilings or floors; run a codec first."
@@ -212,53 +215,58 @@ def _drawable(df: pd.DataFrame, x: str, metric: str | None) -> pd.DataFrame:
     return ok
 
 
-def _keys(ok: pd.DataFrame) -> _Keys:
-    """Split the rows by what varies among them, in order of appearance."""
-    coded = ok[ok["kind"] == "coded"]
-
-    def by(first: str, others: Sequence[str]) -> list[str]:
-        return [first, *(c for c in others if coded[c].nunique() > 1)]
-
-    def values(rows: pd.DataFrame, columns: list[str]) -> list[tuple]:
-        return list(rows[columns].drop_duplicates().itertuples(index=False, name=None))
-
-    panel_by = by("task", ("dataset", "image_size"))
-    codec_by = by("codec", ("objective",))
-    encoder_by = by("encoder", ("weights_origin", "split", "neck", "head"))
-    keys = _Keys(
-        panel_by,
-        codec_by,
-        encoder_by,
-        values(ok, panel_by),
-        values(coded, codec_by),
-        values(coded, encoder_by),
+def _keys(
+    ok: pd.DataFrame, anchors: Sequence[str], grid: bool | None
+) -> tuple[pd.DataFrame, _Keys]:
+    """Rows with columns that name their panel, codec and encoder; and the names, in order of appearance."""
+    several_data = ok["dataset"].nunique() > 1 or ok["image_size"].nunique() > 1
+    data = series.data_labels(ok)
+    ok = ok.assign(
+        codec_label=series.codec_labels(ok),
+        encoder_label=series.encoder_labels(ok),
+        panel=ok["task"] + ", " + data if several_data else ok["task"],
     )
-    _check_few(keys.codecs, "codecs", len(COLOURS))
-    _check_few(keys.encoders, "encoders", len(LINES))
-    shown = [*panel_by, *codec_by, *encoder_by, "params", "seed"]
-    twice = coded[coded.duplicated(shown)]
+    lines = ok[ok["kind"].isin(series.CURVES)]
+    names, encoders = (
+        list(dict.fromkeys(lines[c])) for c in ("codec_label", "encoder_label")
+    )
+    grey = _anchors(lines, anchors, names)
+    if grid is None:
+        grid = len(encoders) > 1 and len(names) * len(encoders) > OVERLAY_CURVES
+    _check_few(names, "codecs", len(style.MARKERS))
+    _check_few([] if grid else encoders, "encoders", len(style.LINES))
+    shown = ["panel", "codec_label", "encoder_label", "params", "seed"]
+    twice = lines[lines.duplicated(shown)]
     if len(twice):
         raise FcbenchError(
             f"got {len(twice)} rows that differ from others in nothing the figure shows (first: point "
             f"{twice['point'].iloc[0]}); draw one suite and one revision of the data at a time."
         )
-    return keys
+    coloured = [n for n in names if n not in grey]
+    overlay = not grid and len(encoders) > 1
+    codecs = style.Codecs((*coloured, *grey), len(coloured), overlay)
+    labels = list(dict.fromkeys(ok.loc[ok["kind"] == series.LABEL, "codec_label"]))
+    return ok, _Keys(list(dict.fromkeys(lines["panel"])), encoders, codecs, labels)
 
 
-def _check_few(found: Sequence[tuple], what: str, allowed: int) -> None:
+def _anchors(
+    lines: pd.DataFrame, anchors: Sequence[str], names: Sequence[str]
+) -> list[str]:
+    """Labels of the anchors' curves, in the order of the names."""
+    kinds = sorted(set(lines["kind"]) - {"coded"})
+    for anchor in anchors:
+        if anchor not in (*names, *kinds, *lines["codec"]):
+            raise FcbenchError(unknown("anchor", anchor, [*names, *kinds]))
+    meant = lines[["codec_label", "codec", "kind"]].isin(list(anchors)).any(axis=1)
+    return [n for n in names if n in set(lines.loc[meant, "codec_label"])]
+
+
+def _check_few(found: Sequence[str], what: str, allowed: int) -> None:
     if len(found) > allowed:
         raise FcbenchError(
-            f"got {len(found)} {what} ({', '.join(map(_text, found))}); at most {allowed} can be told apart: "
+            f"got {len(found)} {what} ({'; '.join(found)}); at most {allowed} can be told apart: "
             "draw fewer at a time."
         )
-
-
-def _select(rows: pd.DataFrame, columns: list[str], values: tuple) -> pd.DataFrame:
-    return rows[(rows[columns] == list(values)).all(axis=1)]
-
-
-def _text(key: Sequence[Any]) -> str:
-    return ", ".join(str(part) for part in key if str(part))
 
 
 def _metric_label(rows: pd.DataFrame, names: Mapping[str, str]) -> str:
@@ -267,132 +275,124 @@ def _metric_label(rows: pd.DataFrame, names: Mapping[str, str]) -> str:
     return label if rows["higher_is_better"].iloc[0] else f"{label}, lower is better"
 
 
+def _failures(df: pd.DataFrame) -> str:
+    """A footnote that counts points that failed, by codec; nothing where none did."""
+    failed = df[df["status"] != "ok"].drop_duplicates("point")
+    if failed.empty:
+        return ""
+    counts = failed.groupby("codec", sort=False)["point"].nunique()
+    each = ", ".join(f"{codec} {n}" for codec, n in counts.items())
+    return f"\n(failed points, not drawn: {len(failed)}; {each})"
+
+
+def _of_encoder(keys: _Keys) -> str:
+    """The encoder's name where there is one; several are in the legend or beside their panels."""
+    return f"; {keys.encoders[0]}" if len(keys.encoders) == 1 else ""
+
+
 # ------------------------------------------------------------------------------------------ drawing
-def _grid(n_panels: int) -> tuple[Figure, list[Axes]]:
-    """A figure as wide as a column for one panel, else as a page; rows of at most four panels."""
-    n_rows = math.ceil(n_panels / _PANELS_A_ROW)
-    n_cols = math.ceil(n_panels / n_rows)
-    width = COLUMN_IN if n_panels == 1 else PAGE_IN
-    height = 2.5 if n_panels == 1 else 1.75 * n_rows + 0.55
-    fig = Figure(figsize=(width, height))
+def _panels(keys: _Keys) -> tuple[Figure, dict[tuple[str, str | None], Axes]]:
+    """A figure as wide as a column for one panel, else as a page; its panels by task and encoder (None: all)."""
+    if keys.codecs.overlay or len(keys.encoders) == 1:
+        cells: list[tuple[str, str | None]] = [(p, None) for p in keys.panels]
+        n_rows = math.ceil(len(cells) / _PANELS_A_ROW)
+        n_cols = math.ceil(len(cells) / n_rows)
+        share: bool | str = False
+    else:
+        cells = [(p, e) for e in keys.encoders for p in keys.panels]
+        n_rows, n_cols, share = len(keys.encoders), len(keys.panels), "col"
+        if n_cols == 1 and n_rows <= _PANELS_A_ROW:
+            n_rows, n_cols, share = 1, n_rows, "row"
+    one = len(cells) == 1
+    fig = Figure(
+        figsize=(COLUMN_IN if one else PAGE_IN, 2.5 if one else 1.75 * n_rows + 0.55)
+    )
     fig.set_layout_engine("constrained", w_pad=0.06)
-    axes = list(fig.subplots(n_rows, n_cols, sharex=True, squeeze=False).flat)
-    for ax in axes[n_panels:]:
+    axes = list(fig.subplots(n_rows, n_cols, sharex=True, sharey=share, squeeze=False).flat)  # type: ignore[arg-type]
+    for ax in axes[len(cells) :]:
         ax.remove()
-    return fig, axes[:n_panels]
+    for i, ((panel, encoder), ax) in enumerate(zip(cells, axes)):
+        if encoder is None or i < n_cols:
+            both = encoder is not None and share == "row"
+            ax.set_title(f"{panel}, {encoder}" if both else panel, pad=4)
+        if encoder is not None and share == "col" and i % n_cols == n_cols - 1:
+            ax.annotate(
+                encoder, (1.04, 0.5), xycoords="axes fraction", rotation=270, va="center", fontsize=8,
+            )  # fmt: skip
+    return fig, dict(zip(cells, axes))
 
 
 def _panel(ax: Axes, rows: pd.DataFrame, x: str, keys: _Keys) -> None:
-    for (e, encoder), (c, codec) in itertools.product(
-        enumerate(keys.encoders), enumerate(keys.codecs)
-    ):
-        one = _select(rows, keys.encoder_by, encoder)
-        for kind, dashes in (("ceiling", (0, (5, 2))), ("floor", (0, (1, 1.5)))):
+    """Ends, label coding and curves of one panel."""
+    for e, encoder in enumerate(keys.encoders):
+        one = rows[rows["encoder_label"] == encoder]
+        shade = e if keys.codecs.overlay else 0
+        for kind, (_, dashes) in style.ENDS.items():
             ends = one.loc[one["kind"] == kind, "value"]
-            if c == 0 and len(ends):
-                ax.axhline(ends.mean(), color=SHADES[e], ls=dashes, lw=0.9, zorder=1.5)
-        points = _select(one[one["kind"] == "coded"], keys.codec_by, codec)
-        if len(points):
-            _curve(ax, points, x, e, c)
+            if len(ends):
+                ax.axhline(ends.mean(), zorder=1.5, **style.end(shade, dashes))
+        for name in keys.labels:
+            own = one[(one["kind"] == series.LABEL) & (one["codec_label"] == name)]
+            if len(own):
+                _label_coding(ax, own, x, style.SHADES[shade])
+        for name in reversed(keys.codecs.names):
+            points = one[one["kind"].isin(series.CURVES) & (one["codec_label"] == name)]
+            if len(points):
+                _curve(ax, points, x, name, shade, keys.codecs)
 
 
-def _curve(ax: Axes, points: pd.DataFrame, x: str, e: int, c: int) -> None:
+def _curve(
+    ax: Axes, points: pd.DataFrame, x: str, name: str, e: int, codecs: style.Codecs
+) -> None:
     """One codec on one encoder: means over seeds, bands, and the seeds themselves."""
-    colour = COLOURS[c]
+    colour = codecs.colour(name)
     columns = [x, "value", "ci_low", "ci_high"]
     mean = points.groupby("params", sort=False)[columns].mean().sort_values(x)
     band = mean.dropna(subset=["ci_low", "ci_high"])
-    ax.fill_between(
-        band[x], band["ci_low"], band["ci_high"], color=colour, alpha=0.15, lw=0
-    )
+    if not codecs.is_anchor(name):
+        ax.fill_between(
+            band[x], band["ci_low"], band["ci_high"], color=colour, alpha=0.13, lw=0
+        )
     if points["seed"].nunique() > 1:
-        ax.plot(points[x], points["value"], MARKERS[c], ms=1.5, color=colour, alpha=0.6)
-    ax.plot(mean[x], mean["value"], **_line(e, c))
+        marker = codecs.marker(name)
+        ax.plot(points[x], points["value"], marker, ms=1.5, color=colour, alpha=0.6)
+    ax.plot(mean[x], mean["value"], **codecs.line(name, e))
 
 
-def _line(e: int, c: int) -> dict[str, Any]:
-    return {
-        "color": COLOURS[c],
-        "ls": LINES[e],
-        "lw": 1.1,
-        "marker": MARKERS[c],
-        "ms": 3.8,
-        "mew": 0.8,
-        "mec": COLOURS[c],
-        "mfc": "white" if FILLINGS[e] == "none" else COLOURS[c],
-        "mfcalt": "white",
-        "fillstyle": "full" if FILLINGS[e] == "none" else FILLINGS[e],
-    }
+def _label_coding(ax: Axes, points: pd.DataFrame, x: str, colour: str) -> None:
+    """A curve through several points; of one point, a line down from it to the axis."""
+    mean = points.groupby("params", sort=False)[[x, "value"]].mean().sort_values(x)
+    ax.plot(mean[x], mean["value"], color=colour, **style.LABEL_LINE)
+    if len(mean) == 1:
+        ax.axvline(
+            float(mean[x].iloc[0]),
+            color=colour,
+            lw=style.LABEL_LINE["lw"],
+            ls=style.LABEL_LINE["ls"],
+            zorder=1.5,
+        )
 
 
-def _end(e: int, dashes: Any) -> dict[str, Any]:
-    return {"color": SHADES[e], "ls": dashes, "lw": 0.9}
+def _against(ax: Axes, rows: pd.DataFrame, cost: str, y: str, keys: _Keys) -> None:
+    """Rate or accuracy over a cost, points joined in order of rate (or of accuracy)."""
+    for e, encoder in enumerate(keys.encoders):
+        shade = e if keys.codecs.overlay else 0
+        for name in reversed(keys.codecs.names):
+            own = rows[
+                (rows["encoder_label"] == encoder) & (rows["codec_label"] == name)
+            ]
+            if len(own):
+                mean = own.groupby("params", sort=False)[[cost, y]].mean()
+                mean = mean.sort_values(y)
+                line = {**keys.codecs.line(name, shade), "lw": 0.6}
+                ax.plot(mean[cost], mean[y], **line)
 
 
-def _rate_axis(axes: Sequence[Axes], low: float, high: float) -> None:
-    """Logarithmic, with at most five plain numbers as labels."""
-    room = (high / low) ** 0.05 if high > low else 1.5
-    low, high = low / room, high * room
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-
-    def ticks(steps: Sequence[float]) -> list[float]:
-        every = [step * 10.0**d for d in decades for step in steps]
-        return [t for t in every if low <= t <= high]
-
-    choices = [ticks(s) for s in ((1, 2, 5), (1, 3), (1,))] + [ticks((1,))[::2]]
-    major = next((t for t in choices if len(t) <= 5), choices[-1])
-    for ax in axes:
-        ax.set_xscale("log")
-        ax.set_xlim(low, high)
-        ax.xaxis.set_major_locator(FixedLocator(major))
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-        ax.xaxis.set_minor_locator(FixedLocator(ticks(range(1, 10))))
-        ax.xaxis.set_minor_formatter(NullFormatter())
-        ax.tick_params(labelbottom=True)
+def _together(keys: _Keys) -> list[str]:
+    """Encoders that the legend must tell apart."""
+    return keys.encoders if keys.codecs.overlay else []
 
 
 def _legend(fig: Figure, ok: pd.DataFrame, keys: _Keys) -> None:
-    """Codecs by colour and marker, encoders by line and shade, the two ends: above the panels, a group a column."""
-    groups: list[list[tuple[str, Any]]] = [[], [], []]
-    codecs, encoders, ends = groups
-    for c, codec in enumerate(keys.codecs):
-        style = {**_line(0, c), "ls": "none", "ms": 4.5}
-        codecs.append((_text(codec), Line2D([], [], **style)))
-    for e, encoder in enumerate(keys.encoders):
-        style = {**_line(e, 0), "color": SHADES[e], "mec": SHADES[e], "marker": "h"}
-        style["mfc"] = "white" if FILLINGS[e] == "none" else SHADES[e]
-        encoders.append((_text(encoder), Line2D([], [], **style)))
-    for kind, (label, dashes) in ENDS.items():
-        shades = range(len(keys.encoders)) if (ok["kind"] == kind).any() else ()
-        lines = tuple(Line2D([], [], **_end(e, dashes)) for e in shades)
-        ends += [(label, lines)] if lines else []
-    n_rows = _legend_rows([[len(t) for t, _ in g] for g in groups], fig.get_figwidth())
-    entries: list[tuple[str, Any]] = []
-    for group in groups:
-        entries += group
-        entries += [(" ", Line2D([], [], ls="none"))] * (-len(group) % n_rows)
-    fig.set_figheight(fig.get_figheight() + 0.15 * n_rows)
-    fig.legend(
-        [handle for _, handle in entries],
-        [label for label, _ in entries],
-        handler_map={tuple: HandlerTuple(ndivide=None, pad=0.4)},
-        loc="outside upper center",
-        ncols=len(entries) // n_rows,
-        frameon=False,
-        handlelength=3.2,
-        handletextpad=0.6,
-        columnspacing=1.4,
-    )
-
-
-def _legend_rows(groups: Sequence[Sequence[int]], width_in: float) -> int:
-    """Fewest rows at which groups of labels, each with so many characters, fit a width, no two in one column.
-
-    A character of 7 points is about 0.056 inch wide, the handle and the gaps beside it 0.52 inch.
-    """
-    longest = max(len(g) for g in groups)
-    for n_rows in range(1, longest):
-        columns = [g[i : i + n_rows] for g in groups for i in range(0, len(g), n_rows)]
-        if sum(0.056 * max(column) + 0.52 for column in columns) < width_in:
-            return n_rows
-    return longest
+    kinds = [k for k in style.ENDS if (ok["kind"] == k).any()]
+    style.legend(fig, keys.codecs, _together(keys), kinds, keys.labels)

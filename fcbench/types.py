@@ -349,6 +349,9 @@ class TaskPlugin(Protocol):
     def build(self, train: Dataset, test: Dataset) -> Task:
         """Bind to a data set (vocabulary and classes from train, reference statistics from test)."""
 
+    def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
+        """As `Task.values`, of sums kept on disk: no data set needed."""
+
 
 # ------------------------------------------------------------------------------------ frozen decoders
 class Head(Protocol):

@@ -51,6 +51,15 @@ WORDS = "lower-case words, no punctuation"
 """The tokenizer, in place of the PTB one of published values."""
 
 
+def caption_values(sums: np.ndarray) -> dict[str, np.ndarray]:
+    """``cider`` (0..10) and ``bleu4``, [...], of sums [..., 12]."""
+    n = sums[..., 1]
+    return {
+        "cider": ratio(sums[..., 0], n),
+        "bleu4": np.where(n > 0, bleu4(sums[..., 2:]), np.nan),
+    }
+
+
 class CaptioningTask(HeadLoss):
     """Captions in a data set's vocabulary.
 
@@ -122,11 +131,7 @@ class CaptioningTask(HeadLoss):
 
     def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
         """``cider`` (0..10) and ``bleu4``, [...], of sums [..., 12]."""
-        n = sums[..., 1]
-        return {
-            "cider": ratio(sums[..., 0], n),
-            "bleu4": np.where(n > 0, bleu4(sums[..., 2:]), np.nan),
-        }
+        return caption_values(sums)
 
 
 class CaptioningPlugin:
@@ -148,6 +153,10 @@ class CaptioningPlugin:
         longest = max(len(words) for words in captions)
         cider = Cider(references_of(test.targets(i)) for i in range(len(test)))
         return CaptioningTask(vocabulary, min(longest, MAX_WORDS), cider)
+
+    def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
+        """``cider`` (0..10) and ``bleu4``, [...], of sums [..., 12]."""
+        return caption_values(sums)
 
 
 PLUGIN = CaptioningPlugin()

@@ -43,6 +43,13 @@ class PoolHead(nn.Module):
         return -F.cross_entropy(self(x), batch.to(x.device), reduction="none")
 
 
+def classification_values(sums: np.ndarray) -> dict[str, np.ndarray]:
+    """``top1``, ``top5`` where it is one of the metrics, ``nll`` (bit), [...], of sums [..., S]."""
+    names = ("top1", "top5", "nll") if sums.shape[-1] == 4 else ("top1", "nll")
+    n = sums[..., -1]
+    return {name: ratio(sums[..., i], n) for i, name in enumerate(names)}
+
+
 class ClassificationTask(HeadLoss):
     """Classification into K classes.
 
@@ -96,8 +103,7 @@ class ClassificationTask(HeadLoss):
 
     def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
         """``top1``, ``top5`` where it is one of the metrics, ``nll`` (bit), [...], of sums [..., S]."""
-        n = sums[..., -1]
-        return {m.name: ratio(sums[..., i], n) for i, m in enumerate(self.metrics)}
+        return classification_values(sums)
 
 
 class ClassificationPlugin:
@@ -112,6 +118,10 @@ class ClassificationPlugin:
         require("classification", train, test)
         names = require_same("labels", train.meta.label_names, test.meta.label_names)
         return ClassificationTask(len(names))
+
+    def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
+        """``top1``, ``top5`` where it is one of the metrics, ``nll`` (bit), [...], of sums [..., S]."""
+        return classification_values(sums)
 
 
 PLUGIN = ClassificationPlugin()

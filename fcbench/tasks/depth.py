@@ -192,6 +192,21 @@ class DepthHead(nn.Module):
         return logs / self.std, wanted / self.std, valid
 
 
+def depth_values(sums: np.ndarray) -> dict[str, np.ndarray]:
+    """``rmse`` (m), ``abs_rel`` and ``delta1``, [...], of sums [..., S]; with a crop the same inside it."""
+    n = sums[..., 3]
+    pooled = {
+        "rmse": np.sqrt(ratio(sums[..., 0], n)),
+        "abs_rel": ratio(sums[..., 1], n),
+        "delta1": ratio(sums[..., 2], n),
+    }
+    cropped = {
+        m.name: ratio(sums[..., 4 + i], sums[..., 7])
+        for i, m in enumerate(EIGEN_METRICS if sums.shape[-1] == 8 else ())
+    }
+    return pooled | cropped
+
+
 class DepthTask(HeadLoss):
     """Depth in metres.
 
@@ -262,17 +277,7 @@ class DepthTask(HeadLoss):
 
     def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
         """``rmse`` (m), ``abs_rel`` and ``delta1``, [...], of sums [..., S]; with a crop the same inside it."""
-        n = sums[..., 3]
-        pooled = {
-            "rmse": np.sqrt(ratio(sums[..., 0], n)),
-            "abs_rel": ratio(sums[..., 1], n),
-            "delta1": ratio(sums[..., 2], n),
-        }
-        cropped = {
-            m.name: ratio(sums[..., 4 + i], sums[..., 7])
-            for i, m in enumerate(self.metrics[len(METRICS) :])
-        }
-        return pooled | cropped
+        return depth_values(sums)
 
 
 class DepthPlugin:
@@ -293,6 +298,10 @@ class DepthPlugin:
             )
         crop = test.meta.eval_crop
         return DepthTask(max_depth_m, *log_depth_scale(train), crop)
+
+    def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
+        """``rmse`` (m), ``abs_rel`` and ``delta1``, [...], of sums [..., S]; with a crop the same inside it."""
+        return depth_values(sums)
 
 
 PLUGIN = DepthPlugin()

@@ -190,6 +190,15 @@ class PoseHead(DenseHead):
         return masked.log_softmax(-1).view(rows.shape), inside, cell_px
 
 
+def pose_values(sums: np.ndarray) -> dict[str, np.ndarray]:
+    """``pck`` over labelled keypoints, ``oks`` over persons and ``ap``, [...], of sums [..., S]."""
+    return {
+        "pck": ratio(sums[..., 0], sums[..., 1]),
+        "oks": ratio(sums[..., 2], sums[..., 3]),
+        "ap": average_precision(sums[..., 4:], sums[..., 3]),
+    }
+
+
 class PoseTask(HeadLoss):
     """Keypoints of the persons whose boxes are given."""
 
@@ -268,11 +277,7 @@ class PoseTask(HeadLoss):
 
     def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
         """``pck`` over labelled keypoints, ``oks`` over persons and ``ap``, [...], of sums [..., S]."""
-        return {
-            "pck": ratio(sums[..., 0], sums[..., 1]),
-            "oks": ratio(sums[..., 2], sums[..., 3]),
-            "ap": average_precision(sums[..., 4:], sums[..., 3]),
-        }
+        return pose_values(sums)
 
 
 class PosePlugin:
@@ -286,6 +291,10 @@ class PosePlugin:
         """
         require("pose", train, test)
         return PoseTask()
+
+    def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
+        """``pck`` over labelled keypoints, ``oks`` over persons and ``ap``, [...], of sums [..., S]."""
+        return pose_values(sums)
 
 
 PLUGIN = PosePlugin()

@@ -82,6 +82,18 @@ class SegmentationHead(DenseHead):
         return logits, self.at_centres(batch.to(x.device).long(), size, VOID)
 
 
+def segmentation_values(sums: np.ndarray) -> dict[str, np.ndarray]:
+    """``miou`` and ``pixel_accuracy``, [...], of sums [..., 3 K]."""
+    k = sums.shape[-1] // 3
+    tp, pred, target = sums[..., :k], sums[..., k : 2 * k], sums[..., 2 * k :]
+    iou = ratio(tp, pred + target - tp)
+    miou = ratio(np.nansum(iou, -1), np.isfinite(iou).sum(-1))
+    return {
+        "miou": miou,
+        "pixel_accuracy": ratio(tp.sum(-1), target.sum(-1)),
+    }
+
+
 class SegmentationTask(HeadLoss):
     """Segmentation into K classes.
 
@@ -139,14 +151,7 @@ class SegmentationTask(HeadLoss):
 
     def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
         """``miou`` and ``pixel_accuracy``, [...], of sums [..., 3 K]."""
-        k = self.n_classes
-        tp, pred, target = sums[..., :k], sums[..., k : 2 * k], sums[..., 2 * k :]
-        iou = ratio(tp, pred + target - tp)
-        miou = ratio(np.nansum(iou, -1), np.isfinite(iou).sum(-1))
-        return {
-            "miou": miou,
-            "pixel_accuracy": ratio(tp.sum(-1), target.sum(-1)),
-        }
+        return segmentation_values(sums)
 
 
 class SegmentationPlugin:
@@ -163,6 +168,10 @@ class SegmentationPlugin:
             "segmentation classes", train.meta.class_names, test.meta.class_names
         )
         return SegmentationTask(len(names), names)
+
+    def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
+        """``miou`` and ``pixel_accuracy``, [...], of sums [..., 3 K]."""
+        return segmentation_values(sums)
 
 
 PLUGIN = SegmentationPlugin()

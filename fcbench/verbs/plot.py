@@ -6,9 +6,17 @@ from pathlib import Path
 
 import click
 
+from fcbench.types import FcbenchError
+
 
 @click.command("plot")
-@click.argument("results", type=click.Path(path_type=Path))
+@click.argument(
+    "results",
+    metavar="RESULTS...",
+    nargs=-1,
+    required=True,
+    type=click.Path(path_type=Path),
+)
 @click.option(
     "-o",
     "--output",
@@ -24,25 +32,64 @@ import click
     show_default=True,
 )
 @click.option("--metric", help="Another metric than each task's primary one, e.g. oks.")
-def plot(results: Path, output: Path, x: str, metric: str | None) -> None:
-    """Draw rate-accuracy curves of a results folder. Runs nothing.
+@click.option(
+    "--anchor",
+    "anchors",
+    multiple=True,
+    metavar="NAME",
+    help="Draw in grey: a codec, or `remote`. Repeatable.",
+)
+@click.option(
+    "--grid/--overlay",
+    "grid",
+    default=None,
+    help="A panel for each task and encoder, or encoders together. [by the number of curves]",
+)
+@click.option(
+    "--complexity",
+    is_flag=True,
+    help="Times and operations against rate and accuracy, instead of rate against accuracy.",
+)
+@click.option(
+    "--task", "tasks", multiple=True, metavar="NAME", help="Repeatable. [all]"
+)
+@click.option(
+    "--encoder", "encoders", multiple=True, metavar="NAME", help="Repeatable. [all]"
+)
+def plot(
+    results: tuple[Path, ...], output: Path, x: str, metric: str | None, anchors: tuple[str, ...],
+    grid: bool | None, complexity: bool, tasks: tuple[str, ...], encoders: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Draw rate-accuracy curves of results folders. Runs nothing.
 
     \b
-    Example:
+    Examples:
       fcbench plot runs/default -o curves.pdf --x bpfp
+      fcbench plot results/codecs_scenes -o curves.png --anchor remote --anchor uniform --grid
+      fcbench plot results/codecs_scenes -o cost.png --complexity --encoder hiera_nano
     """
-    draw(results, output, x, metric)
+    from fcbench import plot as drawing
+    from fcbench import series
+
+    if complexity and grid is not None:
+        raise FcbenchError(
+            "got --complexity with --grid or --overlay; give one of them."
+        )
+    rows = series.choose(series.load(results), "task", tasks)
+    rows = series.choose(rows, "encoder", encoders)
+    if complexity:
+        figure = drawing.complexity(rows, x, metric, anchors=anchors)
+    else:
+        figure = drawing.figure(rows, x, metric, anchors=anchors, grid=grid)
+    click.echo(drawing.save(figure, output))
 
 
-def draw(
-    results: Path, output: Path, x: str = "bpp", metric: str | None = None
-) -> None:
+def draw(results: Path, output: Path) -> None:
+    """The picture of a run: every task's primary metric over bpp."""
     from fcbench import plot as drawing
     from fcbench import results as rows
 
-    click.echo(
-        drawing.save(drawing.figure(rows.load(results), x=x, metric=metric), output)
-    )
+    click.echo(drawing.save(drawing.figure(rows.load(results)), output))
 
 
 COMMAND = plot

@@ -275,35 +275,6 @@ def test_bootstrap_refuses(tables: list[np.ndarray], what: str) -> None:
         curves.paired_bootstrap(tables, mean, 10)
 
 
-def test_delta_interval_holds_the_delta() -> None:
-    rng = np.random.default_rng(0)
-    values = VALUES[:, None] + 0.002 * rng.normal(size=(5, 60))
-    shifted = values + 0.02
-    low, high = curves.delta_interval(
-        curves.bd_accuracy, (RATES, values), (RATES, shifted), True
-    )
-    assert low == pytest.approx(0.02, abs=1e-3) and high == pytest.approx(
-        0.02, abs=1e-3
-    )
-    resampled_rates = np.tile(RATES[:, None], 60)
-    low, high = curves.delta_interval(
-        curves.bd_rate, (RATES, values), (2 * resampled_rates, values), True
-    )
-    assert low == pytest.approx(100) and high == pytest.approx(100)
-
-
-def test_delta_interval_without_deltas_is_undefined_and_unpaired_is_refused() -> None:
-    values = np.tile(VALUES[:, None], 4)
-    low, high = curves.delta_interval(
-        curves.bd_rate, (RATES, values), (RATES, values + 1), True
-    )
-    assert np.isnan(low) and np.isnan(high)
-    with pytest.raises(FcbenchError, match="4 and 3 resamples"):
-        curves.delta_interval(
-            curves.bd_rate, (RATES, values), (RATES, values[:, :3]), True
-        )
-
-
 def test_quality_turns_the_sign() -> None:
     c = Curve(RATES, VALUES, False)
     assert (c.quality == -VALUES).all()

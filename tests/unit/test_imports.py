@@ -19,14 +19,34 @@ ROOMS = ("data", "encoders", "codecs", "necks", "tasks")
 
 LAYERS = (
     ("types", "registry", "__init__"),
-    ("rate", "curves", "bitstream", "results", "plot", "information", *ROOMS),
+    (
+        "rate",
+        "curves",
+        "bitstream",
+        "results",
+        "plot",
+        "series",
+        "resampled",
+        "information",
+        *ROOMS,
+    ),
     ("fit", "features", "pipeline"),
     ("cli", "__main__"),
 )
 """A module imports from its own layer and those before it. Other modules at the top of the package are free, but for
 what the layers below `cli` may not import: `cli` itself."""
 
-NO_TORCH = ("types", "registry", "rate", "curves", "results", "plot")
+NO_TORCH = (
+    "types",
+    "registry",
+    "rate",
+    "curves",
+    "results",
+    "plot",
+    "series",
+    "resampled",
+    "compare",
+)
 
 
 def files() -> list[Path]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from points import end, rate_point, sweep
@@ -146,12 +149,144 @@ def test_what_varies_is_told_apart() -> None:
     assert {"hiera_nano, neck_2L", "hiera_nano, neck_4L"} < legend
 
 
+def test_fifteen_codecs_differ_without_colour() -> None:
+    (ax,) = draw(suite(1, encoders=1, codecs=15)).axes
+    drawn = [line for line in ax.lines if line.get_marker() not in ("None", "")]
+    assert len({line.get_marker() for line in drawn}) == 15
+    looks = [
+        (line.get_color(), line.get_fillstyle(), line.get_markerfacecolor())
+        for line in drawn
+    ]
+    assert len(set(looks)) == 15
+
+
+def is_grey(colour: object) -> bool:
+    red, green, blue = to_rgb(colour)  # type: ignore[arg-type]
+    return red == green == blue != 0
+
+
+def test_anchors_are_grey_and_come_last_in_the_legend() -> None:
+    fig = draw(suite(2, codecs=3), anchors=["codec_0"])
+    names = [t.get_text() for t in fig.legends[0].get_texts()]
+    assert [n for n in names if n.startswith("codec")] == [
+        "codec_1",
+        "codec_2",
+        "codec_0",
+    ]
+    for ax in fig.axes:
+        drawn = [line for line in ax.lines if line.get_marker() not in ("None", "")]
+        assert sum(is_grey(line.get_color()) for line in drawn) == 2  # of two encoders
+        assert len(ax.collections) == 4  # bands of the others only
+
+
+def test_remote_names_all_that_code_images() -> None:
+    rows = sweep(4) + [
+        p
+        for c in ("image:jpeg", "image:webp")
+        for p in sweep(4, c, codec=c, kind="remote", objective="")
+    ]
+    (ax,) = draw(rows, anchors=["remote"]).axes
+    assert [is_grey(line.get_color()) for line in ax.lines].count(True) == 2
+    assert len(curves_of(ax)) == 3
+
+
+def test_label_coding_is_a_star_on_a_line_or_a_curve() -> None:
+    one = rate_point(kind="label", codec="label:png", params="{}", point="l", bpp=0.02)
+    fig = draw([*sweep(4), one])
+    (ax,) = fig.axes
+    (star,) = [line for line in ax.lines if line.get_marker() == "*"]
+    assert np.asarray(star.get_xydata()).tolist() == [[0.02, 0.4]]
+    assert ax.get_xlim()[0] < 0.02
+    (down,) = [line for line in ax.lines if line.get_marker() in ("None", "")]
+    assert list(np.asarray(down.get_xdata())) == [0.02, 0.02]
+    assert "label:png" in {t.get_text() for t in fig.legends[0].get_texts()}
+    several = sweep(3, "l", kind="label", codec="label:jxl")
+    (ax,) = draw([*sweep(4), *several]).axes
+    assert sorted(len(c) for c in curves_of(ax)) == [3, 4]
+    assert level_lines(ax) == []
+
+
+# --------------------------------------------------------------------------------------------- grid
+def test_many_curves_get_a_panel_for_each_task_and_encoder() -> None:
+    fig = draw(suite(3, encoders=2, codecs=4))
+    assert len(fig.axes) == 6
+    assert all(len(curves_of(ax)) == 4 for ax in fig.axes)
+    assert {"encoder_0", "encoder_1"} <= {t.get_text() for t in texts(fig)}
+    above, below = fig.axes[0], fig.axes[3]
+    assert above.get_ylim() == below.get_ylim()
+    assert level_lines(above) == pytest.approx([0.45, 0.1])
+    assert level_lines(below) == pytest.approx([0.47, 0.1])
+
+
+def test_few_curves_share_a_panel_unless_a_grid_is_asked_for() -> None:
+    assert len(draw(suite(3)).axes) == 3
+    assert len(draw(suite(3), grid=True).axes) == 6
+    assert len(draw(suite(3, codecs=4), grid=False).axes) == 3
+
+
+def test_grid_of_one_task_is_a_row_of_encoders() -> None:
+    fig = draw(suite(1, encoders=3, codecs=3))
+    titles = [ax.get_title() for ax in fig.axes]
+    assert titles == [f"segmentation, encoder_{i}" for i in range(3)]
+
+
+def test_panel_without_points_is_left_out() -> None:
+    rows = [
+        r
+        for r in suite(2, codecs=4)
+        if not (r.encoder == "encoder_1" and r.task == "depth" and r.kind == "coded")
+    ]
+    shown = [ax for ax in draw(rows).axes if ax.get_visible()]
+    assert len(shown) == 3
+
+
+# ------------------------------------------------------------------------------------------- costs
+def test_complexity_is_a_column_a_cost_and_a_row_a_task() -> None:
+    rows = [
+        replace(p, task=task, encode_ms=1.0 + i, decode_ms=3.0, kmac_per_px="", point=f"{task}{i}")
+        for i, p in enumerate(sweep(4))
+        for task in ("segmentation", "pose")
+    ]  # fmt: skip
+    fig = plot.complexity(to_frame(rows))
+    assert len(fig.axes) == 2 * 3
+    (rate,) = curves_of(fig.axes[0])  # once, not once a task
+    assert rate.tolist() == [[1.0 + i, r.bpp] for i, r in enumerate(rows[::2])]
+    (accuracy,) = curves_of(fig.axes[2])
+    assert accuracy.tolist() == [[1.0 + i, r.value] for i, r in enumerate(rows[::2])]
+
+
+def test_operations_are_drawn_where_they_were_counted() -> None:
+    kmac = json.dumps({"encoder": 9.0, "encode": 1.5, "decode": 2.5})
+    fig = plot.complexity(to_frame(sweep(4, kmac_per_px=kmac)))
+    assert len(fig.axes) == 4 * 2
+    assert set(curves_of(fig.axes[2])[0][:, 0]) == {1.5}
+    none = json.dumps({"encoder": 9.0, "encode": 0.0})
+    assert len(plot.complexity(to_frame(sweep(4, kmac_per_px=none))).axes) == 2 * 2
+    nothing = sweep(4, encode_ms=None, decode_ms=None, kmac_per_px="")
+    with pytest.raises(FcbenchError, match="no row has a time"):
+        plot.complexity(to_frame(nothing))
+
+
 # ------------------------------------------------------------------------------------------- layout
-@pytest.mark.parametrize("n_tasks", [1, 2, 4])
-def test_nothing_is_cut_off_small_or_overlapping(n_tasks: int) -> None:
-    fig = draw(suite(n_tasks))
+LAYOUTS = {
+    "one panel": (suite(1), {}),
+    "two panels": (suite(2), {}),
+    "four panels": (suite(4), {}),
+    "grid": (suite(4, codecs=15), {"anchors": ["codec_3"]}),
+    "column of many": (suite(1, encoders=1, codecs=15), {}),
+    "long names": (
+        [replace(r, encoder="timm:tf_efficientnet_lite0") for r in suite(1, 1, 4)],
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_nothing_is_cut_off_small_or_overlapping(layout: str) -> None:
+    rows, options = LAYOUTS[layout]
+    fig = draw(rows, **options)
     width, height = fig.get_size_inches()
-    assert width == (plot.COLUMN_IN if n_tasks == 1 else plot.PAGE_IN)
+    assert width == (plot.COLUMN_IN if len(fig.axes) == 1 else plot.PAGE_IN)
     canvas = FigureCanvasAgg(fig)
     canvas.draw()
     renderer = canvas.get_renderer()
@@ -237,8 +372,9 @@ def test_unwritable_file_is_one_line(tmp_path: Path) -> None:
         ([*sweep(4), rate_point(bpp=None)], {}, "1 measured rows have no positive bpp"),
         ([rate_point(bpp=0.0)], {}, "no positive bpp"),
         (sweep(4) + sweep(4, "again", suite="b"), {}, "4 rows that differ .* again0"),
-        (suite(1, codecs=8), {}, "8 codecs .* at most 7"),
-        (suite(1, encoders=5), {}, "5 encoders .* at most 4"),
+        (suite(1, codecs=16), {}, "16 codecs .* at most 15"),
+        (suite(1, encoders=5), {"grid": False}, "5 encoders .* at most 4"),
+        (suite(1), {"anchors": ["codec_l"]}, "unknown anchor 'codec_l'. Did you mean"),
     ],
 )
 def test_refusals(rows: list[RatePoint], options: dict, what: str) -> None:

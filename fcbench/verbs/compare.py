@@ -1,0 +1,120 @@
+"""Set codecs against an anchor: BD-rate, BD-accuracy, rate at the ceiling less 1 %."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fcbench import registry
+from fcbench.types import FcbenchError
+
+FORMATS = ("table", "csv", "markdown", "latex")
+
+
+@click.command("compare")
+@click.argument(
+    "results",
+    metavar="RESULTS...",
+    nargs=-1,
+    required=True,
+    type=click.Path(path_type=Path),
+)
+@click.option(
+    "--anchor",
+    required=True,
+    metavar="NAME",
+    help="A codec; or `remote`: remote inference, the best of its codecs.",
+)
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    metavar="NAME",
+    help="Repeatable; `all` for every one. [each task's primary one]",
+)
+@click.option(
+    "--x",
+    "x",
+    type=click.Choice(["bpp", "bpfp", "bytes_per_sample"]),
+    default="bpp",
+    show_default=True,
+    help="Unit of the rate.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(FORMATS),
+    help="[by the suffix of -o; table on the terminal]",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="FILE.csv, .md, .tex, .txt or .json, instead of the terminal.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+def compare(
+    results: tuple[Path, ...], anchor: str, metrics: tuple[str, ...], x: str, form: str | None, output: Path | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Set every curve of results folders against the anchor's. Runs nothing.
+
+    BD-rate and BD-accuracy with 95 % intervals (paired bootstrap over the test samples), what the curves have in
+    common, and the rate at which the uncoded ceiling less 1 % is reached. A figure that would mean nothing is refused
+    with its reason; points that failed are counted.
+
+    \b
+    Examples:
+      fcbench compare runs/default --anchor uniform
+      fcbench compare results/codecs_camvid --anchor hyperprior --metric all -o camvid.tex
+    """
+    from fcbench import _tables
+    from fcbench import compare as comparing
+    from fcbench import series
+
+    writer = _tables.FORMATS[_format(form, output, as_json, _tables.SUFFIXES)]
+    rows = series.load(results)
+    found, notes = comparing.compare(rows, anchor, metrics, x, _values_of)
+    text = writer(found, notes)
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise FcbenchError(
+            f"cannot write {output}: {error.strerror}; choose another -o."
+        ) from error
+    click.echo(output)
+    for note in notes:
+        click.echo(note, err=True)
+
+
+def _format(
+    form: str | None, output: Path | None, as_json: bool, suffixes: dict[str, str]
+) -> str:
+    """What the options ask for. Raises `FcbenchError` for a suffix that names no format."""
+    if as_json and form:
+        raise FcbenchError("got both --json and --format; give one of them.")
+    if as_json or form:
+        return "json" if as_json else str(form)
+    if output is None:
+        return "table"
+    if output.suffix.lower() not in suffixes:
+        raise FcbenchError(
+            f"cannot tell the format of {output.name!r}; its suffix must be one of {', '.join(suffixes)}, "
+            "or give --format."
+        )
+    return suffixes[output.suffix.lower()]
+
+
+def _values_of(task: str) -> Any:
+    """Metric values of a task's summed statistics: the plug-in's `values`, None where there is none."""
+    if task not in registry.names("task"):
+        return None
+    return getattr(registry.get("task", task), "values", None)
+
+
+COMMAND = compare
