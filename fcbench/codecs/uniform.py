@@ -30,7 +30,8 @@ from fcbench.codecs._base import (
     number,
     only,
 )
-from fcbench.codecs._entropy import PRECISION_BITS, EntropyTables, Groups
+from fcbench.codecs._entropy import EntropyTables, Groups
+from fcbench.codecs._escapes import PRECISION_BITS
 from fcbench.codecs._strings import StringDecoder, StringEncoder
 from fcbench.types import (
     Bitstream,

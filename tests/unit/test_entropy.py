@@ -14,7 +14,8 @@ from compressai.entropy_models import EntropyBottleneck
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fcbench.codecs._entropy import MAX_SYMBOL, EntropyTables, Groups, exact_model
+from fcbench.codecs._entropy import MAX_SYMBOL, EntropyTables, Groups
+from fcbench.codecs._escapes import exact_model
 from fcbench.codecs._strings import StringDecoder, StringEncoder, checksum
 from fcbench.types import FcbenchError
 
