@@ -333,11 +333,11 @@ class Task(Protocol):
     def collate(self, targets: Sequence[Mapping[str, Any]]) -> Any:
         """A batch of the data set's targets."""
 
-    def loss(self, head: nn.Module, x: Tensor, batch: Any) -> Tensor:
-        """Scalar training loss of the head on neck outputs x [B, D, h, w]."""
+    def loss(self, head: nn.Module, x: Any, batch: Any) -> Tensor:
+        """Scalar training loss of a `Head` on what it reads."""
 
-    def statistics(self, head: nn.Module, x: Tensor, batch: Any) -> np.ndarray:
-        """Additive statistics of each sample, float64 [B, S]."""
+    def statistics(self, head: nn.Module, x: Any, batch: Any) -> np.ndarray:
+        """Additive statistics of each sample's prediction, float64 [B, S]."""
 
     def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
         """Metric values by name, [...], of summed statistics [..., S]; NaN where nothing was counted."""

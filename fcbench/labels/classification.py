@@ -5,6 +5,8 @@ from __future__ import annotations
 import operator
 from typing import Any
 
+import numpy as np
+
 from fcbench.labels._common import LabelCoder
 from fcbench.types import FcbenchError
 
@@ -34,7 +36,7 @@ def versions() -> dict[str, str]:
 
 
 def _output(prediction: Any) -> int:
-    return int(prediction[0])
+    return int(np.argmax(prediction[0]))
 
 
 def _encode(target: int) -> bytes:

@@ -13,13 +13,14 @@ from conftest import refused
 from fcbench import results
 
 Tiny = Callable[..., Result]
+TASKS = ("segmentation", "depth", "pose", "captioning", "classification")
 
 
 def test_remote_inference_and_label_coding(tiny: Tiny, tmp_path: Path) -> None:
     out = tmp_path / "out"
     codecs = ("--codec", "image:jpeg", "--codec", "label", "--codec", "jpegxl")
-    tasks = [t for n in ("segmentation", "depth", "pose") for t in ("--task", n)]
-    result = tiny(out, *codecs, *tasks, "--task", "captioning", "--keep-streams")
+    tasks = [t for n in TASKS for t in ("--task", n)]
+    result = tiny(out, *codecs, *tasks, "--keep-streams")
     assert result.exit_code == 0, result.output
     df = results.load(out)
     df = df[df.primary]

@@ -1,0 +1,46 @@
+"""Embedded captioning of scenes: small convolutional encoder, two-layer Transformer decoder, 0.6 M parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from fcbench.taskmodels._nano import WIDTH, NanoPlugin
+from fcbench.tasks._caption_head import CaptionHead, Vocabulary
+from fcbench.tasks.captioning import CaptioningTask
+
+DECODER_WIDTH = 64
+
+
+class Plugin(NanoPlugin):
+    """See `fcbench.types.TaskModelPlugin`."""
+
+    def facts(self, task: CaptioningTask) -> dict[str, Any]:
+        """The words and the longest caption."""
+        return {"words": list(task.vocabulary.words), "max_words": task.max_words}
+
+    def make_blocks(self) -> nn.Module:
+        """Fewer channels, no more: the decoder's work is done by its attention."""
+        return nn.Conv2d(WIDTH, DECODER_WIDTH, 1)
+
+    def make_head(
+        self, facts: Mapping[str, Any], grid: tuple[int, int], image_px: tuple[int, int]
+    ) -> nn.Module:
+        """A head with its own vocabulary."""
+        vocabulary = Vocabulary(tuple(facts["words"]))
+        return CaptionHead(DECODER_WIDTH, vocabulary, facts["max_words"])
+
+    def misfit(self, facts: Mapping[str, Any], task: CaptioningTask) -> str:
+        """It must be able to say every word of the task."""
+        unknown = sorted(set(task.vocabulary.words) - set(facts["words"]))
+        if not unknown:
+            return ""
+        return (
+            f"its decoder cannot say {len(unknown)} of the task's {len(task.vocabulary.words)} words: "
+            f"{', '.join(unknown[:8])}"
+        )
+
+
+PLUGIN = Plugin("nano_captioning", "captioning")

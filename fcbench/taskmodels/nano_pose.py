@@ -1,0 +1,32 @@
+"""Embedded pose of persons in scenes: small convolutional encoder and decoder, 0.6 M parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from fcbench.taskmodels._nano import WIDTH, NanoPlugin
+from fcbench.tasks.pose import PoseTask
+
+
+class Plugin(NanoPlugin):
+    """See `fcbench.types.TaskModelPlugin`."""
+
+    def facts(self, task: PoseTask) -> dict[str, Any]:
+        """Nothing: the 17 keypoints are the same in every data set."""
+        return {}
+
+    def make_head(
+        self, facts: Mapping[str, Any], grid: tuple[int, int], image_px: tuple[int, int]
+    ) -> nn.Module:
+        """A head for the 17 keypoints."""
+        return PoseTask().head(WIDTH, grid, image_px)
+
+    def misfit(self, facts: Mapping[str, Any], task: PoseTask) -> str:
+        """It can be used on every data set."""
+        return ""
+
+
+PLUGIN = Plugin("nano_pose", "pose")
