@@ -33,13 +33,15 @@ class Plan:
 
     Attributes:
         groups: which table codes which symbol.
-        shape: [1, C, h, w] of the stage's latents.
+        shape: [1, ...] of the stage's latents.
         means: what decoded symbols are added to, of that shape; None for zero.
+        scales: log-scales, of that shape, where the encoder weighs bits; None where it rounds.
     """
 
     groups: Groups
-    shape: tuple[int, int, int, int]
+    shape: tuple[int, ...]
     means: Tensor | None = None
+    scales: Tensor | None = None
 
     def latents(self, symbols: np.ndarray) -> Tensor:
         """Decoded latents of symbols [n]."""
@@ -64,8 +66,8 @@ class MapCoder(nn.Module):
         """Make the integer tables."""
         raise NotImplementedError
 
-    def aux_loss(self) -> Tensor:
-        """Loss of the bottleneck's quantiles, 0-dim."""
+    def at(self, lmbda: float) -> None:
+        """Set the operating point, where the coder is of a codec with several."""
         raise NotImplementedError
 
     def tables(self, stage: int) -> EntropyTables:
@@ -74,21 +76,25 @@ class MapCoder(nn.Module):
 
     def plan(
         self, stage: int, grid: tuple[int, int], earlier: Sequence[Tensor]
-    ) -> Plan:
-        """How a stage is coded, from the grid (h, w) and the latents of the stages before it."""
+    ) -> Plan | None:
+        """How a stage is coded, from the grid (h, w) and the latents of the stages before; None where it is empty."""
         raise NotImplementedError
 
     def analyze(self, x: Tensor) -> list[Tensor]:
         """Unquantized latents of each stage."""
         raise NotImplementedError
 
-    def synthesize(self, latents: Sequence[Tensor]) -> Tensor:
-        """Normalized features from the decoded latents of all stages."""
+    def symbols(self, latents: Tensor, plan: Plan) -> Tensor:
+        """Integers, as floats, that code a stage's unquantized latents, of the plan's shape."""
+        return torch.round(latents if plan.means is None else latents - plan.means)
+
+    def synthesize(self, latents: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
+        """Normalized features of the grid (h, w) from the decoded latents of all stages."""
         raise NotImplementedError
 
 
 class LearnedCodec(CodecBase):
-    """A codec of `MapCoder` parts, to be trained on ``bits_per_point + lmbda * distortion + aux_loss()``."""
+    """A codec of `MapCoder` parts, to be trained on ``bits_per_point + lmbda * distortion``."""
 
     trained = True
 
@@ -134,8 +140,8 @@ class LearnedCodec(CodecBase):
         return self.named(out), torch.stack(bits).sum(dim=0)
 
     def aux_loss(self) -> Tensor:
-        """Sum of the bottlenecks' quantile losses, 0-dim."""
-        return torch.stack([coder.aux_loss() for coder in self.map_coders]).sum()
+        """0: the quantiles of CompressAI's bottleneck are solved for when tables are made, not trained."""
+        return torch.zeros(())
 
     def freeze(self) -> None:
         """Make the integer tables, on the CPU, and switch to eval mode."""
@@ -159,7 +165,10 @@ class LearnedCodec(CodecBase):
                 self.map_coders, grid, wanted, decoded, strict=True
             ):
                 plan = coder.plan(stage, hw, done)
-                symbols = _symbols(latents[stage], plan.means)
+                if plan is None:
+                    done.append(torch.zeros(1, 0))
+                    continue
+                symbols = _checked(coder.symbols(latents[stage], plan))
                 string.put(coder.tables(stage), symbols, plan.groups)
                 if stage + 1 < len(self.stages):
                     done.append(plan.latents(symbols))
@@ -178,17 +187,30 @@ class LearnedCodec(CodecBase):
         for stage in range(len(self.stages)):
             for coder, hw, done in zip(self.map_coders, grid, decoded, strict=True):
                 plan = coder.plan(stage, hw, done)
+                if plan is None:
+                    done.append(torch.zeros(1, 0))
+                    continue
                 done.append(plan.latents(string.take(coder.tables(stage), plan.groups)))
         maps = [
-            s.restore(c.synthesize(done))
-            for c, s, done in zip(self.map_coders, self.map_stats, decoded, strict=True)
+            s.restore(c.synthesize(done, hw))
+            for c, s, done, hw in zip(
+                self.map_coders, self.map_stats, decoded, grid, strict=True
+            )
         ]
         return Decoded(Features(self.named(maps)), string.n_symbols, string.check)
 
 
-def _symbols(latents: Tensor, means: Tensor | None) -> np.ndarray:
-    """round(latents - means) [n] int32. Raises `FcbenchError` where that is not a number below 2**24."""
-    rounded = torch.round(latents if means is None else latents - means)
+class VariableCodec(LearnedCodec):
+    """A learned codec whose operating point can be moved: in training at every step, afterwards before `freeze`."""
+
+    def at(self, lmbda: float) -> None:
+        """Set the operating point: weight of the distortion against bits a feature point."""
+        for coder in self.map_coders:
+            coder.at(lmbda)
+
+
+def _checked(rounded: Tensor) -> np.ndarray:
+    """Integers [n] int32. Raises `FcbenchError` where they are no numbers below 2**24."""
     if not bool(rounded.abs().max() < MAX_SYMBOL):  # false for NaN, too
         raise FcbenchError(
             "a latent is NaN or 2**24 or more: features are far out of the range that trained the codec"
@@ -214,12 +236,13 @@ class LearnedPlugin:
 
     Attributes:
         make: a map's coder, untrained, from its channels and lmbda.
+        variable: one training serves all operating points, chosen by ``at(lmbda)`` of the codec.
     """
 
     name: str
-    summary: str
     make: Callable[[int, float], MapCoder]
     trained: bool = True
+    variable: bool = False
 
     def sweep(
         self, objective: Literal["mse", "task"]
@@ -241,4 +264,5 @@ class LearnedPlugin:
         """``lmbda``: weight of the distortion against bits a feature point."""
         only(params, self.name, "lmbda")
         lmbda = number(params, "lmbda", 1e-6, 1e6)
-        return LearnedCodec(specs, stats, lambda channels: self.make(channels, lmbda))
+        kind = VariableCodec if self.variable else LearnedCodec
+        return kind(specs, stats, lambda channels: self.make(channels, lmbda))

@@ -44,19 +44,19 @@ class Residual(nn.Module):
 
 
 class Analysis(nn.Module):
-    """g_a: normalized features to latents at full resolution::
+    """g_a: normalized features to latents at half resolution, 2x2 blocks of all channels transformed together::
 
-    x [B, C, h, w] --residual--> --KLT, 1x1--> --gain--> y [B, C, h, w]
+    x [B, C, h, w] --residual--> --2x2 to depth--> --KLT, 1x1--> --gain--> y [B, 4 C, ceil(h/2), ceil(w/2)]
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.residual = Residual(channels)
-        self.klt = nn.Conv2d(channels, channels, 1)
+        self.klt = nn.Conv2d(4 * channels, 4 * channels, 1)
 
     def forward(self, x: Tensor, log_gain: Tensor) -> Tensor:
-        """[B, C, h, w] to [B, C, h, w]."""
-        return self.klt(self.residual(x)) * log_gain.exp()
+        """[B, C, h, w] to [B, 4 C, ceil(h/2), ceil(w/2)]."""
+        return self.klt(to_depth(self.residual(x))) * log_gain.exp()
 
 
 class Synthesis(nn.Module):
@@ -64,12 +64,28 @@ class Synthesis(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.klt = nn.Conv2d(channels, channels, 1)
+        self.klt = nn.Conv2d(4 * channels, 4 * channels, 1)
         self.residuals = nn.Sequential(Residual(channels), Residual(channels))
 
-    def forward(self, y: Tensor, log_gain: Tensor) -> Tensor:
-        """[B, C, h, w] to [B, C, h, w]."""
-        return self.residuals(self.klt(y * (-log_gain).exp()))
+    def forward(self, y: Tensor, log_gain: Tensor, grid: tuple[int, int]) -> Tensor:
+        """[B, 4 C, ceil(h/2), ceil(w/2)] to [B, C, h, w] of the grid (h, w)."""
+        whole = F.pixel_shuffle(self.klt(y * (-log_gain).exp()), 2)
+        return self.residuals(whole[..., : grid[0], : grid[1]])
+
+
+def to_depth(x: Tensor) -> Tensor:
+    """2x2 blocks to channels, [B, C, h, w] to [B, 4 C, ceil(h/2), ceil(w/2)]; odd edges are repeated."""
+    x = F.pad(x, (0, x.shape[-1] % 2, 0, x.shape[-2] % 2), mode="replicate")
+    return F.pixel_unshuffle(x, 2)
+
+
+def half(grid: tuple[int, int]) -> tuple[int, int]:
+    """Size of the latents of a map (h, w).
+
+    >>> half((23, 30))
+    (12, 15)
+    """
+    return (grid[0] + 1) // 2, (grid[1] + 1) // 2
 
 
 def klt(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -99,8 +115,8 @@ def high_rate_log_gain(lmbda: float) -> float:
 
 
 def init_klt(analysis: Analysis, synthesis: Synthesis, x: Tensor) -> None:
-    """Make g_a the KLT of normalized training features x [B, C, h, w], and g_s its inverse."""
-    rows, mean = klt(x)
+    """Make g_a the KLT of 2x2 blocks of normalized training features x [B, C, h, w], and g_s its inverse."""
+    rows, mean = klt(to_depth(x))
     with torch.no_grad():
         analysis.klt.weight.copy_(rows[:, :, None, None])
         synthesis.klt.weight.copy_(rows.T[:, :, None, None])
@@ -133,15 +149,12 @@ class IntegerBottleneck(EntropyBottleneck):
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, tail_mass=TAIL_MASS)
+        quantiles = self.quantiles.detach()
+        del self.quantiles  # solved for when tables are made: nothing to train
+        self.register_buffer("quantiles", quantiles)
 
     def _get_medians(self) -> Tensor:
         return torch.zeros_like(self.quantiles[:, :, 1:2])
-
-    def loss(self) -> Tensor:
-        """Auxiliary loss of the outer quantiles, 0-dim."""
-        outer = self.quantiles[:, :, [0, 2]]
-        logits = self._logits_cumulative(outer, stop_gradient=True)
-        return (logits - self.target[[0, 2]]).abs().sum()
 
     @torch.no_grad()
     def match(self, y: Tensor) -> None:

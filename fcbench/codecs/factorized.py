@@ -18,6 +18,7 @@ from fcbench.codecs._transforms import (
     Analysis,
     IntegerBottleneck,
     Synthesis,
+    half,
     high_rate_log_gain,
     init_klt,
     round_through,
@@ -26,7 +27,7 @@ from fcbench.codecs._transforms import (
 
 
 class FactorizedMap(MapCoder):
-    """Codes latents y of one map, C tables."""
+    """Codes latents y of one map, a table a channel."""
 
     stages = ("y",)
 
@@ -35,9 +36,9 @@ class FactorizedMap(MapCoder):
         self.g_a = Analysis(channels)
         self.g_s = Synthesis(channels)
         self.log_gain = nn.Parameter(
-            torch.full((channels, 1, 1), high_rate_log_gain(lmbda))
+            torch.full((4 * channels, 1, 1), high_rate_log_gain(lmbda))
         )
-        self.bottleneck = IntegerBottleneck(channels)
+        self.bottleneck = IntegerBottleneck(4 * channels)
         self.y_tables = EntropyTables()
 
     def prepare(self, x: Tensor) -> None:
@@ -49,15 +50,12 @@ class FactorizedMap(MapCoder):
         """[B, C, h, w] to the same, and bits [B]."""
         y = self.g_a(x, self.log_gain)
         _, likelihood = self.bottleneck(y)
-        return self.g_s(round_through(y), self.log_gain), total_bits(likelihood)
+        x_hat = self.g_s(round_through(y), self.log_gain, (x.shape[-2], x.shape[-1]))
+        return x_hat, total_bits(likelihood)
 
     def freeze(self) -> None:
         """One table a channel."""
         self.y_tables.fill(*self.bottleneck.make_tables(), escape=True)
-
-    def aux_loss(self) -> Tensor:
-        """0-dim."""
-        return self.bottleneck.loss()
 
     def tables(self, stage: int) -> EntropyTables:
         """y's."""
@@ -68,19 +66,19 @@ class FactorizedMap(MapCoder):
     ) -> Plan:
         """Channel-major, a table a channel."""
         channels = self.log_gain.shape[0]
-        return Plan(Groups.equal(channels, grid[0] * grid[1]), (1, channels, *grid))
+        h, w = half(grid)
+        return Plan(Groups.equal(channels, h * w), (1, channels, h, w))
 
     def analyze(self, x: Tensor) -> list[Tensor]:
         """[y]."""
         return [self.g_a(x, self.log_gain)]
 
-    def synthesize(self, latents: Sequence[Tensor]) -> Tensor:
+    def synthesize(self, latents: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
         """Normalized features."""
-        return self.g_s(latents[0], self.log_gain)
+        return self.g_s(latents[0], self.log_gain, grid)
 
 
 PLUGIN = LearnedPlugin(
     "factorized",
-    "learned transform, one learned density a channel",
     FactorizedMap,
 )

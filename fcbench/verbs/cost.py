@@ -40,17 +40,18 @@ def cost(
 ) -> None:  # fmt: skip
     """Set a special encoder against a general one, task by task. Runs nothing.
 
-    With 95 % intervals: the accuracy difference uncoded, the extra bits at equal accuracy and the accuracy at equal bits
-    for each codec, and usable information in bits per image where the run wrote log-likelihoods. A figure that would
-    mean nothing is refused with its reason.
+    With 95 % intervals: the accuracy difference uncoded, the extra bits at equal accuracy and the accuracy at equal
+    bits for each codec, and usable information in bits per image where the run wrote log-likelihoods. A figure that
+    would mean nothing is refused with its reason.
 
     \b
     Examples:
       fcbench cost runs/default --general hiera_nano --special sam2_nano
       fcbench cost runs/default --general hiera_nano --special sam2_nano -o cost.md -o cost.png
     """
-    from fcbench import _cost_figure, _cost_tables, series
+    from fcbench import _cost_figure, _cost_tables
     from fcbench import cost as costing
+    from fcbench import series
     from fcbench.verbs.compare import _values_of
 
     known = (*_cost_tables.FORMATS, *_cost_figure.SUFFIXES)
