@@ -57,7 +57,7 @@ def record(suite: Mapping[str, Any]) -> dict[str, Any]:
 
 @cache
 def commit() -> str:
-    """Git commit of the package's checkout, with ``-dirty`` where files differ; empty outside a checkout."""
+    """Git commit of the package's checkout, with ``-dirty`` where its files differ; empty outside a checkout."""
     folder = Path(__file__).parent
 
     def git(*args: str) -> str:
@@ -70,7 +70,7 @@ def commit() -> str:
             "ls-files", Path(__file__).name
         ):  # installed, perhaps inside another project's checkout
             return ""
-        changed = git("status", "--porcelain", "--untracked-files=no")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".")
         return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if changed else "")
     except OSError:  # no git on this machine
         return ""
