@@ -106,9 +106,18 @@ def data_labels(df: pd.DataFrame) -> pd.Series:
 def _with_what_varies(df: pd.DataFrame, name: str, columns: Sequence[str]) -> pd.Series:
     label = df[name].astype(object)
     for column in columns:
-        several = df.groupby(name)[column].transform("nunique") > 1
-        label = label.where(~several, label + ", " + df[column])
+        values = _kinds_of_heads(df, name) if column == "head" else df[column]
+        groups = values.groupby([df[name], df["task"]])
+        several = df[name].isin(df[name][groups.transform("nunique") > 1])
+        label = label.where(~several, label + ", " + values)
     return label
+
+
+def _kinds_of_heads(df: pd.DataFrame, name: str) -> pd.Series:
+    """``trained`` or ``frozen``, with the decoder's name where a task has several frozen ones."""
+    kind = df["head"].str.partition(":")[0]
+    several = df["head"].groupby([df[name], df["task"], kind]).transform("nunique") > 1
+    return kind.where(~several, df["head"])
 
 
 def choose(df: pd.DataFrame, column: str, names: Sequence[str]) -> pd.DataFrame:

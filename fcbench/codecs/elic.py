@@ -27,7 +27,8 @@ def groups_of(channels: int) -> tuple[int, ...]:
     (16, 16, 32, 64, 192)
     """
     first = tuple(max(1, channels // share) for share in _SHARES)
-    return *first, channels - sum(first)
+    rest = channels - sum(first)
+    return (*first, rest) if rest else first
 
 
 def _make(channels: int, lmbda: float) -> HyperMap:

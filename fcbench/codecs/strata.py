@@ -163,7 +163,7 @@ class StrataMap(MapCoder):
         """Bits and what the squared error is worth in bits, of transform outputs [B, C, h w]."""
         log_scales = self.net.static(where).clamp(LOG_MIN, LOG_MAX)
         scaled = y * self.net.log_gain.exp()
-        q = self._round(scaled, log_scales.expand_as(y))
+        q = self._round(scaled, log_scales)
         bits = -mixture(q, log_scales, self.mix).log2().sum()
         worth = _SLOPE * self.step.square() * (scaled - q).square().sum()
         return float(bits + worth)
@@ -212,12 +212,15 @@ class StrataMap(MapCoder):
     # ------------------------------------------------------------------------------------- training
     def _round(self, y: Tensor, log_scales: Tensor) -> Tensor:
         """Nearest integers, or those below them in size where the bits saved are worth more than the error."""
-        size = y.abs()
+        rounded = torch.round(y)
+        some = rounded != 0
+        size, scales = y[some].abs(), log_scales.expand_as(y)[some]
         up = torch.round(size)
-        down = (up - 1).clamp(min=0)
-        more = mixture(down, log_scales, self.mix) / mixture(up, log_scales, self.mix)
+        down = up - 1
+        more = mixture(down, scales, self.mix) / mixture(up, scales, self.mix)
         worth = _SLOPE * self.step.square() * ((size - down) ** 2 - (size - up) ** 2)
-        return torch.where(more.log2() > worth, down, up) * y.sign()
+        rounded[some] = torch.where(more.log2() > worth, down, up) * y[some].sign()
+        return rounded
 
     def _bits(self, q: Tensor, y: Tensor, log_scales: Tensor) -> Tensor:
         """Bits [B] of integers q [B, C, n]; in train mode their gradient to y is that of y with uniform noise."""

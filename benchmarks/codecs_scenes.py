@@ -1,0 +1,24 @@
+"""Every codec and anchor that runs without a further program, on scenes: both embedded encoders, four tasks.
+
+fcbench run benchmarks/codecs_scenes.py --out results/codecs_scenes
+fcbench compare results/codecs_scenes --anchor hyperprior -o results/codecs_scenes/compare.md
+"""
+
+from fcbench.suite import Suite
+
+LEARNED = (
+    "factorized",
+    "scale_hyperprior",
+    "hyperprior",
+    "checkerboard",
+    "elic",
+    "gained_hyperprior",
+    "strata",
+)
+MOSAICS = ("hevc", "av1", "jpeg2000", "jpegxl", "jpeg", "webp")
+OTHERS = ("raw", "uniform", "pq", "zfp", "sz3", "sperr")
+IMAGES = ("image:hevc", "image:avif", "image:jpegxl", "image:webp", "image:jpeg")
+
+SUITE = Suite(
+    name="codecs_scenes", codecs=(*LEARNED, *OTHERS, *MOSAICS, *IMAGES, "label")
+)
