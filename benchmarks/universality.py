@@ -1,0 +1,388 @@
+"""How universal are an encoder's features, in bits? Single-neck, cross-neck, and the cost of specialization.
+
+    python -m benchmarks.universality                      everything, on the embedded encoders
+    python -m benchmarks.universality --plan               what it would do, how long, how much disk; does nothing
+    python -m benchmarks.universality --quick --out runs/look
+    python -m benchmarks.universality --encoders hiera:base_plus,sam2:base_plus --dataset coco --data-root COCO
+
+The first encoder is the general one, the second the special one. Every part writes into a folder of its own under the
+results folder and resumes there; `--only` runs some of them.
+
+- *grid*: encoders x tasks x necks x heads x neck losses, uncoded. Three seeds for the default neck, one for others
+  (`--all-seeds`: all for all).
+- *coded*: the codecs' sweeps for the default neck, with likelihoods: the cost in accuracy, bits, usable information.
+- *cross*: every ordered pair and chain of three, controls, and coded before and between.
+- *splits*: rate at equal accuracy at stages 1 to 4, behind the linear neck (attention over stage 1's 1024 cells
+  would take most of the suite's time); CKA of the two encoders.
+- *planted*: effects of known size, and nothing at all, as a check of the suite itself.
+
+References:
+    Khairi Atani et al., "How Universal Are SAM2 Features?", PCS 2025, arXiv 2510.17051.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from benchmarks import _planted, _splits
+from benchmarks._page import write_page, write_records
+from fcbench import (
+    _cost_figure,
+    _cost_tables,
+    cost,
+    crossneck,
+    pipeline,
+    registry,
+    scoring,
+    series,
+)
+from fcbench.bench import Bench
+from fcbench.compare import Number
+from fcbench.jobs import CODED, jobs
+from fcbench.opened import open_data
+from fcbench.progress import Report
+from fcbench.results import ResultsFolder
+from fcbench.suite import QUICK, TASKS, Budget, Suite
+from fcbench.types import FcbenchError, OperatingPoint
+from fcbench.verbs._options import cache_option
+from fcbench.verbs.compare import _values_of
+from fcbench.verbs.cross_neck import write as write_cross_neck
+
+PARTS = ("grid", "coded", "cross", "splits", "planted")
+NECKS = ("neck_2L", "neck_4L", "neck_6L")
+LOSSES = ("task", "distill", "both")
+PROBE_STEPS = (3, 9)
+UNCODED = Suite(codecs=("raw",), params={"raw": ({"dtype": "fp16"},)})
+"""A run's codecs where only uncoded points are wanted: 16 bits a feature, beside the ceiling's 32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is measured.
+
+    Attributes:
+        base: both encoders, data, budget; the default neck with a trained head.
+        losses: of necks before a frozen head; none: no frozen heads (a data set without task models).
+        length: of the longest chains.
+        splits: split points of the split-point study.
+        shares, ranks: sizes of the planted effects.
+    """
+
+    base: Suite
+    necks: tuple[str, ...] = NECKS
+    losses: tuple[str, ...] = LOSSES
+    seeds: tuple[int, ...] = (0, 1, 2)
+    all_seeds: bool = False
+    length: int = 3
+    splits: tuple[str, ...] = ("stage1", "stage2", "stage3", "stage4")
+    shares: tuple[float, ...] = (0.25, 0.75)
+    ranks: tuple[int, ...] = (1, 8, 32)
+
+    def grid(self) -> list[Suite]:
+        """Uncoded runs: of each neck, head and loss."""
+        out = []
+        for neck in self.necks:
+            one = self.base.neck == neck or self.all_seeds
+            seeds = self.seeds if one else self.seeds[:1]
+            plain = replace(self.base, name="universality-grid", codecs=UNCODED.codecs)
+            own = replace(plain, params=UNCODED.params, neck=neck, seeds=seeds)
+            out.append(own)
+            for loss in self.losses if one else self.losses[:1]:
+                few = seeds if loss == "task" or self.all_seeds else seeds[:1]
+                out.append(replace(own, head="frozen", neck_loss=loss, seeds=few))  # type: ignore[arg-type]
+        return out
+
+    def coded(self) -> Suite:
+        """The codecs' sweeps for the default neck."""
+        return replace(self.base, name="universality-coded", seeds=self.seeds)
+
+    def cross(self) -> Suite:
+        """Chains of the default neck."""
+        return replace(self.base, name="universality-cross", seeds=self.seeds[:1])
+
+    def cut(self, split: str) -> Suite:
+        """The codecs' sweeps at a split point."""
+        return replace(
+            self.base,
+            name="universality-splits",
+            split=split,
+            neck="linear",
+            seeds=self.seeds[:1],
+        )
+
+    def planted(self) -> Suite:
+        """Planted effects: on the general encoder."""
+        general, seeds = self.base.encoders[:1], self.seeds[:2]
+        plain = replace(self.base, name="universality-planted", codecs=UNCODED.codecs)
+        return replace(plain, params=UNCODED.params, encoders=general, seeds=seeds)
+
+    def effects(self) -> list[_planted.Effect]:
+        """What is planted."""
+        return _planted.effects(self.shares, self.ranks)
+
+    def counts(self, part: str) -> tuple[int, int, int]:
+        """Points, trainings of readouts, trainings of codecs, from an empty cache and none shared between parts."""
+        n = len(self.base.encoders) * len(self.base.tasks)
+        n_points = len(jobs(self.base))
+        n_trained = sum(j.kind == CODED and _trained(j.point) for j in jobs(self.base))
+        if part == "grid":
+            runs = sum(len(s.seeds) for s in self.grid())
+            return n * runs * 3, n * runs, 0
+        if part == "coded":
+            each = len(self.base.encoders) * len(self.seeds)
+            return n * len(self.seeds) * n_points, len(self.base.tasks), each * n_trained  # fmt: skip
+        if part == "cross":
+            every = len(list(crossneck.chains(self.base.tasks, self.base.neck, self.length)))  # fmt: skip
+            n_coded = (n_points - 2) * (1 + 2 * len(self.base.tasks)) * n
+            codecs = n_trained * len(self.base.tasks) * len(self.base.encoders)
+            return every * len(self.base.encoders) + n_coded, every * len(self.base.encoders), codecs  # fmt: skip
+        if part == "splits":
+            k = len(self.splits)
+            return k * n * n_points, k * n, k * len(self.base.encoders) * n_trained
+        each = len(self.effects()) * len(self.base.tasks) * len(self.seeds[:2])
+        return each, each, 0
+
+
+QUICK_PLAN = Plan(
+    Suite(
+        name="universality-quick", codecs=("uniform",), tasks=("depth", "segmentation"), n_train=60, n_test=24,
+        params={"uniform": tuple({"bits": b} for b in (2, 3, 4, 6))},
+        budget=replace(QUICK, task_steps=25, codec_steps=5, task_batch=8, codec_batch=8, width=64),
+        image_size_px=(64, 64),
+    ),
+    necks=("neck_2L", "neck_4L"), losses=(), seeds=(0,), length=2, splits=("stage3", "stage4"), shares=(0.75,),
+    ranks=(16,),
+)  # fmt: skip
+
+
+# --------------------------------------------------------------------------------------------- parts
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Where a plan runs."""
+
+    plan: Plan
+    out: Path
+    cache_dir: Path
+    device: torch.device
+
+    def measure(self, suite: Suite, part: str) -> tuple[str, ...]:
+        """Points of a suite into a part's folder. Returns what failed."""
+        folder = self.out / part
+        done = pipeline.measure(suite, folder, self.cache_dir, self.device)
+        click.echo(f"{part}: {done.n_measured} measured, {done.n_found} found done")
+        return done.failures
+
+    def grid(self) -> Iterator[str]:
+        """Uncoded single necks."""
+        for suite in self.plan.grid():
+            yield from self.measure(suite, "grid")
+
+    def coded(self) -> Iterator[str]:
+        """Rate-accuracy curves with likelihoods, and the cost of specialization."""
+        suite = self.plan.coded()
+        yield from self.measure(suite, "coded")
+        _, silent = scoring.annotate(suite, self.out / "coded", self.cache_dir, self.device)  # fmt: skip
+        for task in silent:
+            click.echo(f"coded: the head of {task} states no likelihood")
+        general, special = self.plan.base.encoders
+        rows = series.load([self.out / "coded"])
+        found = cost.costs(rows, general, special, values_of=_values_of)
+        for suffix, writer in _cost_tables.FORMATS.items():
+            (self.out / f"cost{suffix}").write_text(writer(found), encoding="utf-8")
+        _cost_figure.save(found, self.out / "cost.png")
+
+    def cross(self) -> Iterator[str]:
+        """Chains of necks."""
+        folder = self.out / "cross"
+        done = crossneck.measure(
+            self.plan.cross(), folder, self.cache_dir, self.device, length=self.plan.length, coded=True
+        )  # fmt: skip
+        click.echo(f"cross: {done.n_measured} measured, {done.n_found} found done")
+        yield from done.failures
+        write_cross_neck(folder)
+
+    def splits(self) -> Iterator[str]:
+        """Split points, and how alike the encoders are."""
+        for split in self.plan.splits:
+            yield from self.measure(self.plan.cut(split), "splits")
+        rows = series.load([self.out / "splits"])
+        default = "stage3" if "stage3" in self.plan.splits else self.plan.splits[0]
+        found = list(_splits.cuts(rows, default, _values_of))
+        write_records(self.out / "splits", [_plain(c) for c in found])
+        _splits.save_figure(found, self.out / "splits.png")
+        alike = _splits.likeness(self.plan.base, self.plan.splits, self.cache_dir, self.device)  # fmt: skip
+        write_records(self.out / "cka", [{"split": s, **asdict(b)} for s, b in alike])
+
+    def planted(self) -> Iterator[str]:
+        """Planted effects, and whether they are found."""
+        suite = self.plan.planted()
+        data = open_data(suite, self.cache_dir)
+        encoder = pipeline.build_encoder(suite.encoders[0], suite.weights, self.device)
+        with ResultsFolder(self.out / "planted") as folder, Report(0) as report:
+            folder.add_provenance(suite.described())
+            for seed in suite.seeds:
+                bench = Bench(suite, data, encoder, seed, self.cache_dir, self.device, report)  # fmt: skip
+                for line in _planted.measure(bench, self.plan.effects(), folder):
+                    report.say(line)
+        write_records(self.out / "planted", list(self.found_effects()))
+        yield from ()
+
+    def found_effects(self) -> Iterator[dict[str, Any]]:
+        """Each planted effect on each task: the cost, and whether its interval leaves zero out."""
+        rows = series.load([self.out / "planted"])
+        name = self.plan.base.encoders[0]
+        others = [f"{name} {e.label}" for e in self.plan.effects() if e.label]
+        for other in (name, *others):
+            for c in cost.costs(rows, name, other, values_of=_values_of).costs:
+                for what, n, higher in (
+                    (c.metric, c.uncoded, c.higher_is_better),
+                    ("usable bits", c.information, True),
+                ):
+                    yield {
+                        "planted": other.removeprefix(name).strip() or "nothing", "task": c.task, "figure": what,
+                        "value": n.value, "low": n.low, "high": n.high, "reason": n.reason,
+                        "found": cost.verdict(n, higher) or "nothing",
+                    }  # fmt: skip
+
+
+def _plain(cut: _splits.Cut) -> dict[str, Any]:
+    """A cut as one level of names and values."""
+    out: dict[str, Any] = {}
+    for f in fields(cut):
+        value = getattr(cut, f.name)
+        if isinstance(value, Number):
+            out |= {f.name: value.value, f"{f.name}_low": value.low, f"{f.name}_high": value.high}  # fmt: skip
+            out[f"{f.name}_reason"] = value.reason
+        else:
+            out[f.name] = value
+    return out
+
+
+# -------------------------------------------------------------------------------------------- before
+def announce(run: Run, parts: Sequence[str]) -> None:
+    """Points, trainings, and what they will take, from a few timed steps on the first encoder."""
+    plan, total_s = run.plan, 0.0
+    readout_s, codec_s, store_bytes = probe(run)
+    for part in parts:
+        points, readouts, codecs = plan.counts(part)
+        took_s = readouts * readout_s + codecs * codec_s
+        total_s += took_s
+        click.echo(
+            f"{part}: {points} points, {readouts} readouts and {codecs} codecs to train, about {took_s / 60:.0f} min"
+        )
+    n_models = sum(sum(plan.counts(p)[1:]) for p in parts)
+    disk_mb = (store_bytes * len(plan.base.encoders) * 3 + n_models * 2e6) / 1e6
+    click.echo(
+        f"in all about {total_s / 60:.0f} min of training from an empty cache, {disk_mb:.0f} MB of cache"
+    )
+
+
+def probe(run: Run) -> tuple[float, float, int]:
+    """Seconds a readout and a codec take to train (means over tasks and codecs), and bytes of one feature set."""
+    suite = run.plan.base
+    encoder = pipeline.build_encoder(suite.encoders[0], suite.weights, run.device)
+    every = [j.point for j in jobs(suite) if j.kind == CODED and _trained(j.point)]
+    took = []
+    with Report(0) as report, tempfile.TemporaryDirectory() as fresh:
+        data = open_data(suite, run.cache_dir)
+        full = Bench(suite, data, encoder, 0, run.cache_dir, run.device, report)
+        for steps in PROBE_STEPS:
+            budget = replace(suite.budget, task_steps=steps, codec_steps=steps)
+            short = replace(suite, budget=budget)
+            bench = Bench(short, data, encoder, 0, Path(fresh), run.device, report)
+            bench.__dict__ |= {k: getattr(full, k) for k in ("train", "test", "stats")}
+            readout = _mean_s(bench.readout, suite.tasks)
+            took.append((readout, _mean_s(lambda p: bench.codec(p, None), every[:2])))
+    (few_r, few_c), (many_r, many_c) = took
+    more = PROBE_STEPS[1] - PROBE_STEPS[0]  # what the steps alone take
+    b = suite.budget
+    n_bytes = 4 * (full.train.store.n_points + full.test.store.n_points)
+    readout_s = max(0.0, many_r - few_r) * b.task_steps / more
+    return readout_s, max(0.0, many_c - few_c) * b.codec_steps / more, n_bytes
+
+
+def _trained(point: OperatingPoint) -> bool:
+    return bool(registry.get("codec", point.codec).trained)
+
+
+def _mean_s(call: Callable[[Any], object], arguments: Sequence[Any]) -> float:
+    began = time.perf_counter()
+    for argument in arguments:
+        call(argument)
+    return (time.perf_counter() - began) / max(1, len(arguments))
+
+
+# ---------------------------------------------------------------------------------------------- main
+def execute(run: Run, parts: Sequence[str]) -> list[str]:
+    """Run the parts and write the page. Returns what failed."""
+    run.out.mkdir(parents=True, exist_ok=True)
+    failures = [line for part in parts for line in getattr(run, part)()]
+    base = run.plan.base
+    write_page(base.encoders, base.dataset, run.plan.seeds, run.out)
+    return failures
+
+
+@click.command(help=__doc__.split("\n")[0] if __doc__ else None)
+@click.option("--encoders", default="hiera_nano,sam2_nano", show_default=True, help="General,special.")  # fmt: skip
+@click.option("--codecs", default="uniform,hyperprior", show_default=True)
+@click.option("--tasks", default=",".join(TASKS), show_default=True)
+@click.option("--dataset", default="scenes", show_default=True)
+@click.option("--data-root", type=click.Path(path_type=Path))
+@click.option("--splits", default="stage1,stage2,stage3,stage4", show_default=True)
+@click.option("--seeds", default="0,1,2", show_default=True)
+@click.option("--all-seeds", is_flag=True, help="Every seed for every neck, head and loss of the grid.")  # fmt: skip
+@click.option("--no-frozen", is_flag=True, help="Leave frozen heads out (a data set without task models).")  # fmt: skip
+@click.option("--n-train", type=click.IntRange(min=1))
+@click.option("--n-test", type=click.IntRange(min=1))
+@click.option("--only", multiple=True, type=click.Choice(PARTS), help="Repeatable. [all]")  # fmt: skip
+@click.option("--quick", is_flag=True, help="Tiny: to see that all works, not to be quoted.")  # fmt: skip
+@click.option("--plan", "only_plan", is_flag=True, help="Say what would be done, and stop.")  # fmt: skip
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("results/universality"),
+    show_default=True,
+)
+@click.option("--device", default="cpu", show_default=True)
+@cache_option
+def main(
+    encoders: str, codecs: str, tasks: str, dataset: str, data_root: Path | None, splits: str, seeds: str,
+    all_seeds: bool, no_frozen: bool, n_train: int | None, n_test: int | None, only: tuple[str, ...], quick: bool,
+    only_plan: bool, out: Path, device: str, cache_dir: Path,
+) -> None:  # fmt: skip
+    names = tuple(encoders.split(","))
+    if len(names) != 2:
+        raise FcbenchError(f"--encoders {encoders}: give two, general,special")
+    base = Suite(
+        name="universality", encoders=names, codecs=tuple(codecs.split(",")), tasks=tuple(tasks.split(",")),
+        dataset=dataset, data_root=data_root, n_train=n_train, n_test=n_test, budget=Budget(),
+    )  # fmt: skip
+    plan = Plan(
+        base, losses=() if no_frozen else LOSSES, seeds=tuple(int(s) for s in seeds.split(",")), all_seeds=all_seeds,
+        splits=tuple(splits.split(",")),
+    )  # fmt: skip
+    run = Run(QUICK_PLAN if quick else plan, out, cache_dir, torch.device(device))
+    run.plan.base.check()
+    parts = only or PARTS
+    announce(run, parts)
+    if only_plan:
+        return
+    failures = execute(run, parts)
+    click.echo(f"{out / 'README.md'}")
+    if failures:
+        raise FcbenchError(f"{len(failures)} jobs failed, first: {failures[0]}")
+
+
+if __name__ == "__main__":
+    try:
+        main(standalone_mode=False)
+    except (FcbenchError, click.ClickException) as error:
+        raise SystemExit(f"Error: {error}") from None

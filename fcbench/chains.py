@@ -1,0 +1,51 @@
+"""How a chain of necks is named in a results folder. Imports no torch."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Frozen necks of other tasks, then a task's own neck and head.
+
+    Attributes:
+        neck: of every level.
+        above: the tasks of the necks that come before, in order; none for a direct neck.
+        task: whose head reads.
+        coded_after: necks that stand before the bottleneck.
+    """
+
+    neck: str
+    above: tuple[str, ...]
+    task: str
+    coded_after: int = 0
+
+    @property
+    def name(self) -> str:
+        """``depth > pose``."""
+        return " > ".join((*self.above, self.task))
+
+    def up_to(self, i: int) -> Chain:
+        """The chain that ends with neck number i, uncoded between: the first is number 0."""
+        return Chain(self.neck, self.above[:i], (*self.above, self.task)[i])
+
+    @property
+    def label(self) -> str:
+        """As the column ``neck`` of a row has it: ``neck_2L(depth) > neck_2L``; a direct neck by its own name."""
+        return " > ".join((*(f"{self.neck}({t})" for t in self.above), self.neck))
+
+
+def parse(label: str, task: str, split: str) -> Chain:
+    """The chain of a row's neck, task and split point.
+
+    >>> parse("neck_2L(depth) > neck_2L", "pose", "neck:depth")
+    Chain(neck='neck_2L', above=('depth',), task='pose', coded_after=1)
+    """
+    *levels, last = label.split(" > ")
+    above = tuple(re.sub(r"^.*\((.*)\)$", r"\1", level) for level in levels)
+    coded_after = 0
+    if split.startswith("neck:"):
+        coded_after = above.index(split.removeprefix("neck:")) + 1
+    return Chain(last, above, task, coded_after)

@@ -1,0 +1,268 @@
+"""Costs of specialization: planted effects are found with their size, an encoder against itself costs nothing."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from points import end, rate_point
+
+from fcbench import _cost_figure, _cost_tables, _likelihoods, series
+from fcbench.cli import main
+from fcbench.compare import Number
+from fcbench.cost import Cost, Costs, costs, verdict
+from fcbench.results import ResultsFolder, SampleTable
+from fcbench.types import FcbenchError
+
+N = 40
+RATES = np.array([0.20, 0.30, 0.38, 0.44, 0.47])
+NULL, TOP = -90.0, -50.0
+"""Mean log-likelihoods [nats] of the null model and of the general encoder."""
+
+
+def values_of(task: str) -> Any:
+    return lambda sums: {"miou": sums[..., 0] / sums[..., 1]}
+
+
+def stats(value: float, seed: int = 5) -> np.ndarray:
+    """[N, 2] whose metric is exactly a value; samples are hard or easy alike for all encoders, but for a little."""
+    hard = 0.1 * np.random.default_rng(1).normal(size=N)
+    own = hard + 0.01 * np.random.default_rng(seed).normal(size=N)
+    return np.stack([value + own - own.mean(), np.ones(N)], axis=1)
+
+
+def plant(
+    path: Path,
+    encoder: str,
+    lift: float = 0.0,
+    rate: float = 1.0,
+    lost_nats: float | None = 0.0,
+    seed: int = 0,
+    **changes: Any,
+) -> Path:
+    """Points of an encoder: metric lifted, rates times a factor, so many nats lost; None: no likelihoods at all."""
+    ids, noise = [f"s{i}" for i in range(N)], np.random.default_rng(2).normal(size=N)
+    own = 0.2 * np.random.default_rng(int(1000 * rate + 100 * abs(lift))).normal(size=N)
+    with ResultsFolder(path) as folder:
+        for i, value in enumerate([*RATES, 0.48]):
+            key = f"{encoder}{i}s{seed}".replace("_", "")
+            if i < len(RATES):
+                sizes = [int(s) for s in 1000 * rate * 2**i * np.exp(0.1 * noise)]
+                n_bytes = sum(sizes)
+                row = rate_point(params=json.dumps({"q": i}), n_bytes=n_bytes)
+                row = replace(row, bpp=8 * n_bytes / 65536, bytes_per_sample=n_bytes / N)  # fmt: skip
+            else:
+                sizes = [9999] * N
+                row = end("ceiling", 0.0, n_bytes=9999 * N, params="{}", objective="", bpp=16.0)  # fmt: skip
+            table = stats(value + lift, seed)
+            row = replace(
+                row, point=key, encoder=encoder, weights_sha256=encoder, seed=seed, n_samples=N,
+                value=float(table[:, 0].mean()),
+            )  # fmt: skip
+            folder.append([replace(row, **changes)], SampleTable(ids, sizes, table))
+            if lost_nats is None:
+                continue
+            missing = 2.0 * (len(RATES) - i)  # nats that this rate does not carry
+            given = TOP - missing - lost_nats + 5 * noise + own - own.mean()
+            null = NULL + 5 * noise if i == len(RATES) else None
+            _likelihoods.add(path, key, given - 5 * noise.mean(), null)
+    return path
+
+
+def found(path: Path, special: str = "special") -> Costs:
+    return costs(series.load([path]), "general", special, values_of=values_of, n_resamples=300)  # fmt: skip
+
+
+def one(path: Path, special: str = "special") -> Cost:
+    (cost,) = found(path, special).costs
+    return cost
+
+
+def holds(n: Number, truth: float) -> bool:
+    assert n.value is not None and n.low is not None and n.high is not None, n.reason
+    return n.low - 1e-9 <= truth <= n.high + 1e-9
+
+
+# ---------------------------------------------------------------------------------- planted effects
+def test_planted_costs_are_found_with_their_size(tmp_path: Path) -> None:
+    plant(tmp_path, "general")
+    plant(tmp_path, "special", lift=-0.03, rate=1.5, lost_nats=4.0, seed=0)
+    cost = one(tmp_path)
+    assert cost.uncoded.value == pytest.approx(-0.03) and holds(cost.uncoded, -0.03)
+    assert cost.information.value == pytest.approx(-4 / math.log(2))
+    assert holds(cost.information, -4 / math.log(2))
+    assert cost.information_general.value == pytest.approx(40 / math.log(2), rel=0.1)
+    (coded,) = cost.coded
+    assert (coded.extra_rate_percent.low or 0) > 50  # half as many again, and worse
+    assert (coded.accuracy_at_equal_rate.high or 0) < -0.03
+    assert verdict(cost.uncoded, True) == verdict(cost.information, True) == "cost"
+    assert verdict(coded.extra_rate_percent, False) == "cost"
+
+
+def test_extra_bits_alone(tmp_path: Path) -> None:
+    plant(tmp_path, "general")
+    plant(tmp_path, "special", rate=1.25)
+    (coded,) = one(tmp_path).coded
+    assert coded.extra_rate_percent.value == pytest.approx(25, abs=0.1)
+    assert one(tmp_path).uncoded.value == pytest.approx(0, abs=1e-12)
+
+
+def test_signs_where_lower_is_better(tmp_path: Path) -> None:
+    """The special encoder's error is larger by 0.03: a cost."""
+    plant(tmp_path, "general", higher_is_better=False)
+    plant(tmp_path, "special", lift=0.03, higher_is_better=False)
+    cost = one(tmp_path)
+    assert cost.uncoded.value == pytest.approx(0.03)
+    assert verdict(cost.uncoded, cost.higher_is_better) == "cost"
+
+
+def test_an_encoder_against_itself_costs_nothing(tmp_path: Path) -> None:
+    plant(tmp_path, "general")
+    cost = one(tmp_path, special="general")
+    nothing = Number(0.0, 0.0, 0.0)
+    assert cost.uncoded == cost.information == nothing
+    assert cost.coded[0].extra_rate_percent == nothing
+    assert cost.coded[0].accuracy_at_equal_rate == nothing
+
+
+def test_seeds_are_averaged_and_drawn(tmp_path: Path) -> None:
+    for seed, lift in ((0, -0.02), (1, -0.06)):
+        plant(tmp_path, "general", seed=seed)
+        plant(tmp_path, "special", lift=lift, seed=seed)
+    whole = found(tmp_path)
+    (cost,) = whole.costs
+    assert cost.seeds == (0, 1) and not any("one seed" in n for n in whole.notes)
+    assert cost.uncoded.value == pytest.approx(-0.04)
+    low, high = cost.uncoded.low or 0, cost.uncoded.high or 0
+    assert low < -0.055 and high > -0.025  # wider than either seed's own
+
+
+# ---------------------------------------------------------------------------------------- efficiency
+def test_efficiency_rises_with_the_rate_and_pays_less(tmp_path: Path) -> None:
+    plant(tmp_path, "general")
+    plant(tmp_path, "special", lost_nats=4.0)
+    kept = [k for k in found(tmp_path).efficiency if k.encoder == "general"]
+    assert len(kept) == len(RATES)
+    assert [k.sent for k in kept] == sorted(k.sent for k in kept)
+    bits = [k.kept.value or 0 for k in kept]
+    assert bits == sorted(bits)
+    assert kept[0].per_bit == pytest.approx(bits[0] / kept[0].sent)
+    assert kept[0].per_bit > kept[-1].per_bit
+    assert kept[-1].share.value == pytest.approx(38 / 40, abs=0.01)
+
+
+# ----------------------------------------------------------------------------------- what is refused
+def test_without_likelihoods_the_rest_stands(tmp_path: Path) -> None:
+    plant(tmp_path, "general", lost_nats=None)
+    plant(tmp_path, "special", lift=-0.03, lost_nats=None)
+    whole = found(tmp_path)
+    (cost,) = whole.costs
+    assert cost.information.value is None and "no log-likelihoods" in cost.information.reason  # fmt: skip
+    assert holds(cost.uncoded, -0.03) and not whole.efficiency
+    assert any("left out" in note for note in whole.notes)
+    assert any("one seed" in note for note in whole.notes)
+
+
+def test_curves_that_do_not_overlap_are_refused_with_a_reason(tmp_path: Path) -> None:
+    plant(tmp_path, "general")
+    plant(tmp_path, "special", lift=-0.4)
+    (coded,) = one(tmp_path).coded
+    assert coded.extra_rate_percent.value is None
+    assert "overlap" in coded.extra_rate_percent.reason
+    assert coded.accuracy_at_equal_rate.value == pytest.approx(-0.4)
+
+
+def test_different_seeds_are_refused(tmp_path: Path) -> None:
+    plant(tmp_path, "general", seed=0)
+    plant(tmp_path, "special", seed=1)
+    cost = one(tmp_path)
+    assert "seeds" in cost.uncoded.reason and "seeds" in cost.information.reason
+
+
+def test_different_samples_give_no_information(tmp_path: Path) -> None:
+    plant(tmp_path, "general")
+    with ResultsFolder(plant(tmp_path, "special")) as folder:
+        row = next(p for p in folder.points if p.point == "special5s0")
+        table = SampleTable([f"t{i}" for i in range(N)], [9] * N, stats(0.48))
+        folder.append([row], table)
+    _likelihoods.add(tmp_path, "special5s0", np.zeros(N))
+    assert "different samples" in one(tmp_path).information.reason
+
+
+@pytest.mark.parametrize(
+    ("general", "special", "changes", "words"),
+    [
+        ("genral", "special", {}, "Did you mean 'general'"),
+        ("general", "special", {"neck": "neck_4L"}, "share no task"),
+        ("general", "special", {"task": "depth"}, "share no task"),
+    ],
+)
+def test_refusals(
+    tmp_path: Path, general: str, special: str, changes: dict, words: str
+) -> None:
+    plant(tmp_path, "general")
+    plant(tmp_path, "special", **changes)
+    with pytest.raises(FcbenchError, match=words):
+        costs(series.load([tmp_path]), general, special)
+
+
+def test_split_points_of_other_names_are_compared(tmp_path: Path) -> None:
+    plant(tmp_path, "general")
+    plant(tmp_path, "special", lift=-0.03, split="layer3")
+    assert one(tmp_path).uncoded.value == pytest.approx(-0.03)
+
+
+# ------------------------------------------------------------------------------------------- columns
+def test_likelihoods_are_kept_beside_the_samples(tmp_path: Path) -> None:
+    plant(tmp_path, "general")
+    kept = _likelihoods.load(tmp_path, "general5s0")
+    assert kept is not None and kept.null is not None
+    assert list(kept.ids) == sorted(kept.ids) and kept.given.shape == (N,)
+    assert _likelihoods.has(tmp_path, "general0s0")
+    coded = _likelihoods.load(tmp_path, "general0s0")
+    assert coded is not None and coded.null is None
+    with pytest.raises(FcbenchError, match="one finite number a sample"):
+        _likelihoods.add(tmp_path, "general0s0", np.full(N, np.nan))
+    with pytest.raises(FcbenchError, match="run it first"):
+        _likelihoods.add(tmp_path, "nosuchpoint", np.zeros(N))
+    assert _likelihoods.load(tmp_path, "nosuchpoint") is None
+
+
+# -------------------------------------------------------------------------------------------- output
+def test_tables_hold_every_figure(tmp_path: Path) -> None:
+    plant(tmp_path, "general")
+    plant(tmp_path, "special", lift=-0.03, lost_nats=4.0)
+    whole = found(tmp_path)
+    for text in (_cost_tables.terminal(whole), _cost_tables.markdown(whole)):
+        for word in ("special less general", "-0.0300", "cost", "usable bits", "Efficiency"):  # fmt: skip
+            assert word in text
+    lines = list(csv.DictReader(io.StringIO(_cost_tables.comma_separated(whole))))
+    figures = {r["figure"]: r for r in lines}
+    assert float(figures["uncoded_difference"]["value"]) == pytest.approx(-0.03)
+    assert figures["information_difference"]["unit"] == "bit/sample"
+    assert sum(r["figure"] == "information_kept" for r in lines) == 2 * len(RATES)
+    again = json.loads(_cost_tables.as_json(whole))["figures"]
+    assert len(again) == len(lines)
+    drawn = _cost_figure.draw(whole)
+    assert len(drawn.axes) == 4
+
+
+def test_command(tmp_path: Path) -> None:
+    folder = plant(plant(tmp_path / "r", "general"), "special", lift=-0.03)
+    args = ["cost", str(folder), "--general", "general", "--special", "special"]
+    files = [str(tmp_path / f"c{suffix}") for suffix in (".csv", ".md", ".png")]  # fmt: skip
+    done = CliRunner().invoke(main, args + [a for f in files for a in ("-o", f)])
+    assert done.exit_code == 0, done.output
+    assert all(Path(f).stat().st_size > 200 for f in files)
+    shown = CliRunner().invoke(main, [*args, "--json"])
+    assert len(json.loads(shown.stdout)["figures"]) > 8
+    bad = CliRunner().invoke(main, [*args, "-o", "cost.docx"])
+    assert bad.exit_code != 0 and "suffix must be one of" in bad.output

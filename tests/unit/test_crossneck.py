@@ -1,0 +1,281 @@
+"""Cross-neck analysis: which chains there are, that each is what it says, resumption, and what its tables find."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from points import end, rate_point
+
+from fcbench import _crossneck_tables, _likelihoods, crossneck, results, series
+from fcbench.chains import Chain, parse
+from fcbench.crossneck import Lab, as_deep, chains
+from fcbench.readout import Standardize
+from fcbench.results import ResultsFolder, SampleTable
+from fcbench.suite import Budget, Suite
+from fcbench.types import FcbenchError
+
+TASKS = ("depth", "segmentation")
+SUITE = Suite(
+    encoders=("sam2_nano",),
+    codecs=("uniform",),
+    tasks=TASKS,
+    weights="random",
+    image_size_px=(64, 64),
+    n_train=12,
+    n_test=6,
+    params={"uniform": ({"bits": 2}, {"bits": 4})},
+    budget=Budget(task_steps=2, task_batch=4, width=32),
+)
+CPU = torch.device("cpu")
+
+
+# -------------------------------------------------------------------------------------------- chains
+def test_every_ordered_pair_every_control() -> None:
+    every = list(chains(("a", "b", "c", "d"), "neck_2L", 3))
+    roles = Counter(_crossneck_tables.role(c, "neck_2L") for c in every)
+    assert roles == {"direct": 4, "self": 4, "cross": 12, "chain": 24, "deep": 8}
+    assert len(set(every)) == len(every)
+    assert {c.neck for c in every} == {"neck_2L", "neck_4L", "neck_6L"}
+
+
+def test_depth_of_the_control() -> None:
+    assert as_deep("neck_2L", 2) == "neck_4L" and as_deep("neck_2L", 3) == "neck_6L"
+    assert as_deep("neck_6L", 2) is None and as_deep("linear", 2) is None
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        Chain("neck_2L", (), "depth"),
+        Chain("neck_2L", ("pose",), "depth", 1),
+        Chain("linear", ("pose", "captioning"), "depth"),
+        Chain("neck_2L", ("pose", "captioning"), "depth", 2),
+    ],
+)
+def test_names_can_be_read_back(chain: Chain) -> None:
+    after = chain.coded_after
+    split = f"neck:{chain.above[after - 1]}" if after else "stage3"
+    assert parse(chain.label, chain.task, split) == chain
+
+
+@pytest.mark.parametrize(
+    ("suite", "length", "words"),
+    [
+        (SUITE, 4, "2 to 3"),
+        (replace(SUITE, tasks=("depth",)), 2, "at least two tasks"),
+        (replace(SUITE, codecs=("image:jpeg",)), 2, "codes no features"),
+        (replace(SUITE, objective="task"), 2, "takes mse"),
+        (replace(SUITE, neck="nek_2L"), 2, "Did you mean"),
+    ],
+)
+def test_refusals(suite: Suite, length: int, words: str) -> None:
+    with pytest.raises(FcbenchError, match=words):
+        crossneck.check(suite, length, True)
+
+
+# --------------------------------------------------------------------------------------- a tiny run
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def finished(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cross-neck folder; killed once on the way."""
+    out = tmp_path_factory.mktemp("out") / "run"
+    append, calls = ResultsFolder.append, list[int]()
+
+    def dies(self: ResultsFolder, *args: Any) -> None:
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        calls.append(1)
+        append(self, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ResultsFolder, "append", dies)
+        with pytest.raises(KeyboardInterrupt):
+            crossneck.measure(SUITE, out, cache, CPU, coded=True)
+    assert results.load(out).point.nunique() == 5
+    summary = crossneck.measure(SUITE, out, cache, CPU, coded=True)
+    assert not summary.failures and summary.n_found == 5
+    return out
+
+
+def rows_of(path: Path) -> Any:
+    df = results.load(path)
+    return df[df.primary]
+
+
+def test_rows_are_complete(finished: Path) -> None:
+    df = rows_of(finished)
+    assert (df.status == "ok").all()
+    uncoded, coded = df[df.kind == "ceiling"], df[df.kind == "coded"]
+    assert len(uncoded) == 2 + 4 + 2  # direct, pairs and selves, deep
+    assert len(coded) == 2 * (2 + 4 + 4)  # direct and pairs before, pairs between
+    between = coded[coded.split.str.startswith("neck:")]
+    assert len(between) == 8 and set(between.split) == {"neck:depth", "neck:segmentation"}  # fmt: skip
+    assert (between.n_points == 6 * 32 * 4 * 4).all()  # six samples of neck outputs
+    assert set(coded[coded.split == "stage3"].n_points) == {6 * 128 * 4 * 4}
+
+
+def test_depth_of_a_chain_is_in_its_row(finished: Path) -> None:
+    df = rows_of(finished)
+    df = df[(df.kind == "ceiling") & (df.task == "depth")]
+    params = {n: json.loads(p)["neck"] for n, p in zip(df.neck, df.n_params)}
+    direct, chain = params["neck_2L"], params["neck_2L(depth) > neck_2L"]
+    assert direct < params["neck_4L"] < chain < 2 * direct + 4096
+
+
+def test_nothing_is_repeated(
+    finished: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("called")
+
+    monkeypatch.setattr(Lab, "_reader", never)
+    summary = crossneck.measure(SUITE, finished, cache, CPU, coded=True)
+    assert (summary.n_measured, summary.n_found) == (0, 28)
+
+
+def test_a_chain_reads_through_the_frozen_neck(
+    finished: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The model of A > B is B's readout on the output of A's neck, and A's neck is that of the direct chain."""
+    seen: list[tuple[Any, Any, torch.Tensor]] = []
+    plain: Callable[..., Any] = crossneck.read
+
+    def spied(bench: Any, readers: Any, batches: Any) -> Any:
+        kept = list(batches)
+        for r in readers:
+            if r.chain.above == ("depth",) and not r.chain.coded_after:
+                with torch.no_grad():
+                    seen.append((bench, r, r.model(kept[0])))
+        return plain(bench, readers, kept)
+
+    monkeypatch.setattr(crossneck, "read", spied)
+    crossneck.measure(replace(SUITE, name="again"), tmp_path, cache, CPU)
+    assert len(seen) == 2
+    for bench, reader, x in seen:
+        first = bench.readout("depth")[1]
+        maps = bench.test.store.batch(range(6))
+        with torch.no_grad():
+            middle = first.neck(Standardize.forward(first, maps))
+            torch.testing.assert_close(
+                reader.model.last({"neck:depth": middle}), x, rtol=1e-4, atol=1e-4
+            )
+        assert not any(p.requires_grad for p in reader.model.parameters())
+
+
+def test_rows_are_the_same_in_any_folder(finished: Path, cache: Path, tmp_path: Path) -> None:  # fmt: skip
+    crossneck.measure(SUITE, tmp_path, cache, CPU)
+    a, b = (rows_of(p).set_index("point").value for p in (tmp_path, finished))
+    assert len(a) == 8
+    np.testing.assert_allclose(a, b[a.index], rtol=1e-6)
+
+
+def test_output_files(finished: Path) -> None:
+    from fcbench.verbs.cross_neck import write
+
+    write(finished)
+    lines = list(csv.DictReader((finished / "cross_neck.csv").open()))
+    ratios = {(r["role"], r["chain"]): r for r in lines if r["figure"] == "ratio"}
+    assert len(ratios) == 8 and float(ratios["direct", "depth"]["value"]) == 1
+    bits = [r for r in lines if r["figure"] == "usable_bits_lost"]
+    assert len(bits) == 8 and all(r["value"] for r in bits)
+    refused = [r for r in lines if r["role"] == "between less before"]
+    assert refused and all("need 4" in r["reason"] for r in refused)  # two points
+    assert (finished / "cross_neck.png").read_bytes().startswith(b"\x89PNG")
+
+
+# ------------------------------------------------------------------------------------ planted effects
+N = 30
+
+
+def plant(path: Path) -> Path:
+    """Known chains: b loses a tenth through a, coding between the necks takes half as many bits again."""
+    ids, noise = [f"s{i}" for i in range(N)], np.random.default_rng(0).normal(size=N)
+
+    def table(value: float) -> SampleTable:
+        stats = value * (1 + 0.05 * (noise - noise.mean()))
+        return SampleTable(ids, [10] * N, np.stack([stats, np.ones(N)], axis=1))
+
+    def put(folder: ResultsFolder, row: Any, value: float) -> None:
+        samples = table(value)
+        sizes = [row.n_bytes // N] * N
+        value = float(samples.stats[:, 0].mean())
+        folder.append([replace(row, value=value, n_samples=N)], replace(samples, n_bytes=sizes))  # fmt: skip
+
+    through = "neck_2L(a) > neck_2L"
+    with ResultsFolder(path) as folder:
+        for task, neck, value, lost in (
+            ("b", "neck_2L", 0.5, 0.0), ("b", through, 0.45, 6.0), ("b", "neck_4L", 0.5, 0.0),
+            ("e", "neck_2L", 0.2, 0.0), ("e", through, 0.25, 3.0),
+        ):  # fmt: skip
+            key = f"{task}{len(neck)}{neck[5]}"
+            row = end(
+                "ceiling",
+                value,
+                task=task,
+                neck=neck,
+                point=key,
+                n_bytes=99 * N,
+                higher_is_better=task == "b",
+                params="{}",
+                bpp=16.0,
+            )
+            put(folder, row, value)
+            null = -80.0 + noise if neck == "neck_2L" else None
+            _likelihoods.add(path, key, -50 - lost + noise, null)
+        for split, factor in (("stage3", 1.0), ("neck:a", 1.5)):
+            for i, value in enumerate((0.2, 0.3, 0.37, 0.41, 0.43)):
+                n_bytes = N * int(100 * factor * 2**i)
+                row = rate_point(
+                    task="b",
+                    neck=through,
+                    split=split,
+                    point=f"c{split[0]}{i}",
+                    n_bytes=n_bytes,
+                    bpp=n_bytes / 1e4,
+                    params=json.dumps({"q": i}),
+                )
+                put(folder, row, value)
+    return path
+
+
+def values_of(task: str) -> Any:
+    return lambda sums: {"miou": sums[..., 0] / sums[..., 1]}
+
+
+def test_planted_losses_are_found(tmp_path: Path) -> None:
+    found = _crossneck_tables.matrices(series.load([plant(tmp_path)]), values_of, 200)
+    by = {(e.chain.task, e.role): e for e in found.entries}
+    assert by["b", "direct"].ratio.value == 1
+    assert by["b", "cross"].ratio.value == pytest.approx(0.9)
+    assert (by["b", "cross"].ratio.high or 1) < 0.95
+    assert by["b", "deep"].ratio.value == pytest.approx(1)
+    assert by["e", "cross"].ratio.value == pytest.approx(
+        0.8
+    )  # an error, a quarter more
+    assert by["b", "cross"].lost.value == pytest.approx(6 / math.log(2))
+    assert by["b", "cross"].information.value == pytest.approx(24 / math.log(2))
+    (placed,) = found.placed
+    assert placed.extra_rate_percent.value == pytest.approx(50, abs=0.5)
+    assert "| a | 0.900 (" in _crossneck_tables.markdown(found)
+    lines = list(csv.DictReader(io.StringIO(_crossneck_tables.comma_separated(found))))
+    assert len(lines) == 4 * 5 + 2
+
+
+def test_nothing_measured_is_refused() -> None:
+    with pytest.raises(FcbenchError, match="no measured chains"):
+        _crossneck_tables.matrices(results.to_frame([rate_point(status="boom")]))
