@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import Result
 from torch import Tensor
 
@@ -95,3 +96,35 @@ def _means(decode: Any) -> Any:
 
 def _statistics(out: Path, point: str) -> np.ndarray:
     return np.stack(results.load_samples(out, point).stats)
+
+
+@pytest.mark.parametrize("encoder", ["hiera_nano", "sam2_nano"])
+def test_noise_for_features_is_worth_no_more_than_none(
+    encoder: str, fcbench: Tiny, cache: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Trained weights and a neck that works: noise of the features' own mean and deviation brings the floor."""
+    decode = coding.decode
+
+    def noise(checkpoint: Path, path: Path, times_ms: list[float]) -> Any:
+        stats = [s for s in _checkpoint.load(checkpoint).codec.map_stats]  # type: ignore[attr-defined]
+        generator = torch.Generator().manual_seed(0)
+        for maps in decode(checkpoint, path, times_ms):
+            yield {
+                k: s.mean.view(1, -1, 1, 1)
+                + s.std.view(1, -1, 1, 1) * torch.randn(x.shape, generator=generator)
+                for s, (k, x) in zip(stats, maps.items())
+            }
+
+    monkeypatch.setattr(coding, "decode", noise)
+    out = tmp_path / "out"
+    size = ("--n-train", "200", "--n-test", "24", "--task-steps", "40", "--batch", "16")
+    result = fcbench(
+        "run", *size, "--threads", "1", "--device", "cpu", "--encoder", encoder, "--task", "segmentation",
+        "--codec", "uniform", "--cache-dir", cache, "--out", out,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    df = results.load(out)
+    value = df[df.metric == "miou"].groupby("kind").value.max()
+    assert value.ceiling > 2 * value.floor, "the neck has learned nothing"
+    assert value.coded < value.floor + 0.25 * (value.ceiling - value.floor)
