@@ -1,0 +1,66 @@
+"""Density, rounding and tables of the codec ``strata``."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from fcbench.codecs._entropy import EntropyTables
+from fcbench.codecs._gaussian import SCALE_TABLE
+from fcbench.codecs.strata import StrataMap, _mixture_tables, expected_energy, mixture
+
+MIX = torch.tensor([1.0, -0.25, 0.35], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("scale", [0.1, 0.5, 2.0, 40.0])
+def test_mixture_is_a_probability_near_that_of_the_density(scale: float) -> None:
+    symbols = torch.arange(-400, 401).double()
+    log_scales = torch.full_like(symbols, math.log(scale))
+    p = mixture(symbols, log_scales, MIX)
+    floor = 801 * 2.0**-16
+    assert 1.0 <= float(p.sum()) + 1e-9 < 1.0 + floor + 1e-6
+    assert torch.equal(p, p.flip(0))
+
+
+def test_tables_cost_what_the_density_says() -> None:
+    tables = EntropyTables()
+    tables.fill(*_mixture_tables(MIX), escape=True)
+    for row in (0, 20, 40, 63):
+        radius = -int(tables.offset[row])
+        symbols = torch.arange(-radius, radius + 1).double()
+        p = mixture(symbols, torch.full_like(symbols, math.log(SCALE_TABLE[row])), MIX)
+        bits = tables.bits(row)[:-1]
+        mean = float((p * bits).sum() / p.sum())
+        ideal = float(-(p * p.log2()).sum() / p.sum())
+        assert mean == pytest.approx(ideal, rel=0.01, abs=0.005)
+
+
+def test_expected_energy_is_that_of_rounded_gaussians() -> None:
+    torch.manual_seed(0)
+    for scale in (0.3, 0.6, 1.5, 8.0):
+        true = float(torch.round(torch.randn(200_000) * scale).square().mean())
+        guess = float(expected_energy(torch.tensor(math.log(scale))))
+        assert 0.4 * true < guess < 2.5 * true
+
+
+def test_rounding_trades_error_for_bits() -> None:
+    """Cost at the slope falls against plain rounding, at every scale; sizes only shrink, by one at most."""
+    coder = StrataMap(4, 1.0)
+    torch.manual_seed(0)
+    for log_scale in (-1.0, 0.0, 1.0, 3.0):
+        y = torch.randn(1, 4, 5000) * math.exp(log_scale)
+        log_scales = torch.full_like(y, log_scale)
+        with torch.no_grad():
+            plain, chosen = torch.round(y), coder._round(y, log_scales)
+            costs = [
+                -mixture(q, log_scales, coder.mix).log2()
+                + 6 / math.log(2) * (y - q).square()
+                for q in (plain, chosen)
+            ]
+        assert bool((costs[1] <= costs[0] + 1e-4).all())
+        assert bool(((plain.abs() - chosen.abs()) >= 0).all())
+        assert bool(((plain.abs() - chosen.abs()) <= 1).all())
+        if log_scale < 1:
+            assert float(costs[1].mean()) < float(costs[0].mean())
