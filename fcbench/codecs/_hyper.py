@@ -92,6 +92,7 @@ class Part:
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # kept for training, too
 def parts_of(groups: tuple[int, ...], n_passes: int, h: int, w: int) -> list[Part]:
     """Channel groups in turn, each in one pass or in the two of a checkerboard; a pass may be empty."""
     board = (torch.arange(h)[:, None] + torch.arange(w)) % 2 == 0
@@ -230,9 +231,8 @@ class HyperMap(MapCoder):
         bits = total_bits(self.bottleneck(z)[1])
         grid = (y.shape[-2], y.shape[-1])
         y_hat = torch.zeros_like(y)
-        base = None
-        if self.training:
-            base = self.net.begin(round_through(z), grid)
+        z_hat = round_through(z)
+        base = self.net.begin(z_hat, grid) if self.training else None
         for part in self.net.parts(grid):
             wanted = part.take(y[:, part.start : part.stop])
             if wanted.shape[1] == 0:
@@ -240,7 +240,7 @@ class HyperMap(MapCoder):
             if base is not None:
                 means, log_scales = self.net.part(part, base, y_hat)
             else:
-                means, indexes = self._exactly(part, torch.round(z), y_hat)
+                means, indexes = self._exactly(part, z_hat, y_hat)
                 log_scales = self.gaussian.log_scales(indexes)
             bits = bits + total_bits(
                 self.gaussian.likelihood(wanted, log_scales, means)

@@ -26,6 +26,7 @@ N_NEAR = 8
 
 _LOWEST = 0.03
 _KNEE = 0.05
+_CHUNK = 4096
 _N_MEAN = 8  # cosine coefficients along an axis of the mean map
 _MAX_HIDDEN = 1024
 _MAX_POINTS = 1 << 15
@@ -69,8 +70,9 @@ N_STAGES = 8
 
 
 @lru_cache(maxsize=32)
+@torch.inference_mode(False)  # kept for training, too
 def plane(h: int, w: int) -> Plane:
-    """Geometry of the frequencies of a map. All in float64: both ends must agree."""
+    """Geometry of the frequencies of a map, the same at both ends."""
     f = torch.stack(
         torch.meshgrid(
             torch.arange(h, dtype=torch.float64) / h,
@@ -85,22 +87,33 @@ def plane(h: int, w: int) -> Plane:
     axis = torch.log1p(f / _KNEE) / math.log1p(1 / _KNEE) * (N_CELLS - 1)
     node = torch.round(axis).long()
     members = tuple((int(b), (band == b).nonzero()[:, 0]) for b in band.unique())
-    return Plane(band, members, node[:, 0] * N_CELLS + node[:, 1], _stages(f, radius))
+    return Plane(band, members, node[:, 0] * N_CELLS + node[:, 1], _stages(h, w))
 
 
-def _stages(f: Tensor, radius: Tensor) -> tuple[Stage, ...]:
-    order = torch.argsort(radius, stable=True)
+def _stages(h: int, w: int) -> tuple[Stage, ...]:
+    """Rings and their neighbours, by exact integer distances: ties must fall the same way on any machine."""
+    places = torch.arange(h * w)
+    f = torch.stack([places // w * w, places % w * h])  # u / h and v / w times h w
+    order = torch.argsort(f.square().sum(dim=0), stable=True)
     bounds = [0, 1, *(4 * 3**i for i in range(N_STAGES - 2)), len(order)]
     out = []
     for a, b in zip(bounds[:-1], bounds[1:], strict=True):
         index, decoded = order[a:b], order[:a]
         near = None
         if a > 0 and len(index) > 0:
-            distance = torch.cdist(f[index], f[decoded])
-            k = min(N_NEAR, len(decoded))
-            near = decoded[distance.topk(k, largest=False).indices]
+            some = [_nearest(f[:, i], f[:, decoded]) for i in index.split(_CHUNK)]
+            near = decoded[torch.cat(some)]
         out.append(Stage(index, decoded, near))
     return tuple(out)
+
+
+def _nearest(f: Tensor, others: Tensor) -> Tensor:
+    """Places [n, up to 8] of the nearest of others [2, m] to each of f [2, n], the first of equals."""
+    distance = (f[:, :, None] - others[:, None]).square().sum(dim=0)
+    n_others = others.shape[1]
+    keys = distance * n_others + torch.arange(n_others)
+    chosen = keys.topk(min(N_NEAR, n_others), largest=False).values
+    return chosen % n_others
 
 
 def cosines(n: int, like: Tensor) -> Tensor:
