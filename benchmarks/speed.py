@@ -17,10 +17,10 @@ sides alternate, and the figure is the median of the ratios of neighbours. Nothi
 - *Second codec*: wall time of ``fcbench run`` when ``factorized`` is added to a finished run of ``hyperprior``
   (one encoder, default tasks and budgets), over that of the first run from an empty cache.
 
-Known misses, on 2 otherwise idle cores of an AMD EPYC. Default size: extraction of hiera_nano 0.745 (512 scenes). With
-``--skip-runs --quick``: extraction 0.62 (128 scenes) and, EfficientNet-Lite0, 0.60 (16 frames); entropy coding of
-``hyperprior`` 0.43 at 8x8 and 0.62 at 23x30, of ``factorized`` 0.62 at 8x8 (0.84 at 23x30 passes). The bare coder calls
-get sorted arrays; sorting 8192 indexes and moving the symbols alone takes most of what the bound leaves at 8x8.
+Measured on 2 otherwise idle cores of an AMD EPYC with ``--skip-runs --quick``: all of 13 bounds kept; extraction 0.901
+(hiera_nano) and 0.987 (EfficientNet-Lite0), entropy coding 0.74 to 1.08 of constriction's bare calls, 0.97 to 3.3 of
+CompressAI's. Against constriction calls on arrays that were sorted, shifted and cut beforehand, where nothing but the coder is
+left, ``hyperprior`` at 8x8 reached 0.43 to 0.53: there the sorting alone takes most of the allowance.
 """
 
 from __future__ import annotations
