@@ -121,9 +121,9 @@ def encode(
             times.append((time.perf_counter() - began) * 1e3)
             writer.append(stream, features.shapes)
             sizes.append(len(stream.payload))
-            if estimates:
-                bits += float(loaded.codec.forward(features.maps)[1].sum())
             advance(i + 1, len(store))
+        for batch in _batches(len(store)) if estimates else []:
+            bits += float(loaded.codec.forward(store.batch(batch))[1].sum())
     typical = float(np.median(times[1:] or times))
     return sizes, bits if estimates else None, typical, loaded.sha256
 
