@@ -19,8 +19,9 @@ sides alternate, and the figure is the median of the ratios of neighbours. Nothi
 
 Measured on 2 otherwise idle cores of an AMD EPYC with ``--skip-runs --quick``: all of 13 bounds kept; extraction 0.901
 (hiera_nano) and 0.987 (EfficientNet-Lite0), entropy coding 0.74 to 1.08 of constriction's bare calls, 0.97 to 3.3 of
-CompressAI's. Against constriction calls on arrays that were sorted, shifted and cut beforehand, where nothing but the coder is
-left, ``hyperprior`` at 8x8 reached 0.43 to 0.53: there the sorting alone takes most of the allowance.
+CompressAI's. With ``--only-runs``: a second codec 0.380. Against constriction calls on arrays that were sorted, shifted
+and cut beforehand, where nothing but the coder is left, ``hyperprior`` at 8x8 reached 0.43 to 0.53: there the sorting
+alone takes most of the allowance.
 """
 
 from __future__ import annotations
