@@ -101,7 +101,7 @@ def _bench(bench: Bench, effect: Effect, task: str) -> Bench:
         return bench
     if effect.kind == "again":
         other = Bench(
-            bench.suite, bench._data, bench.encoder, bench.seed + ANOTHER_SEED, bench._cache_dir, bench.device,
+            bench.suite, bench.data, bench.encoder, bench.seed + ANOTHER_SEED, bench.cache_dir, bench.device,
             bench.report,
         )  # fmt: skip
         other.__dict__ |= {k: getattr(bench, k) for k in ("train", "test", "stats")}
@@ -115,7 +115,7 @@ def _bench(bench: Bench, effect: Effect, task: str) -> Bench:
         if effect.kind == "zeroed"
         else projected(bench, task, int(effect.size))
     )
-    return _changed(bench, change, digest({"effect": effect.label, "of": bench._readout_key(task)}))  # fmt: skip
+    return _changed(bench, change, digest({"effect": effect.label, "of": bench.readout_key(task)}))  # fmt: skip
 
 
 def _changed(bench: Bench, change: Change, key: str) -> Derived:

@@ -53,7 +53,6 @@ from fcbench.results import ResultsFolder
 from fcbench.suite import QUICK, TASKS, Budget, Suite
 from fcbench.types import FcbenchError, OperatingPoint
 from fcbench.verbs._options import cache_option
-from fcbench.verbs.compare import _values_of
 from fcbench.verbs.cross_neck import write as write_cross_neck
 
 PARTS = ("grid", "coded", "cross", "splits", "planted")
@@ -194,7 +193,7 @@ class Run:
             click.echo(f"coded: the head of {task} states no likelihood")
         general, special = self.plan.base.encoders
         rows = series.load([self.out / "coded"])
-        found = cost.costs(rows, general, special, values_of=_values_of)
+        found = cost.costs(rows, general, special, values_of=series.values_of)
         for suffix, writer in _cost_tables.FORMATS.items():
             (self.out / f"cost{suffix}").write_text(writer(found), encoding="utf-8")
         _cost_figure.save(found, self.out / "cost.png")
@@ -215,7 +214,7 @@ class Run:
             yield from self.measure(self.plan.cut(split), "splits")
         rows = series.load([self.out / "splits"])
         default = "stage3" if "stage3" in self.plan.splits else self.plan.splits[0]
-        found = list(_splits.cuts(rows, default, _values_of))
+        found = list(_splits.cuts(rows, default, series.values_of))
         write_records(self.out / "splits", [_plain(c) for c in found])
         _splits.save_figure(found, self.out / "splits.png")
         alike = _splits.likeness(self.plan.base, self.plan.splits, self.cache_dir, self.device)  # fmt: skip
@@ -241,7 +240,7 @@ class Run:
         name = self.plan.base.encoders[0]
         others = [f"{name} {e.label}" for e in self.plan.effects() if e.label]
         for other in (name, *others):
-            for c in cost.costs(rows, name, other, values_of=_values_of).costs:
+            for c in cost.costs(rows, name, other, values_of=series.values_of).costs:
                 for what, n, higher in (
                     (c.metric, c.uncoded, c.higher_is_better),
                     ("usable bits", c.information, True),

@@ -58,6 +58,7 @@ class FeatureStore:
 
     Attributes:
         folder: where the set lies.
+        entries: of the samples, in the order of the data set.
         ids: of the samples, in the order of the data set.
         indices: of the samples in the data set; skipped ones are missing.
         sizes_px: (H, W) of the original images.
@@ -80,7 +81,7 @@ class FeatureStore:
     ) -> None:
         """Describe a set; `open_store` reads one from its folder."""
         self.folder = folder
-        self._entries = tuple(entries)
+        self.entries = tuple(entries)
         self.ids = tuple(e.id for e in entries)
         self.indices = tuple(e.index for e in entries)
         self.sizes_px = tuple(e.size_px for e in entries)
@@ -93,7 +94,7 @@ class FeatureStore:
         self._stats: dict[str, FeatureStats] | None = None
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self.entries)
 
     @property
     def n_px(self) -> int:
@@ -153,7 +154,7 @@ class FeatureStore:
         self._load()
         return FeatureStore(
             self.folder,
-            self._entries[:n],
+            self.entries[:n],
             self.skipped,
             self.image_px,
             self.specs,

@@ -67,7 +67,7 @@ class Bench:
         )
         self.split_point = suite.split or encoder.default_split
         self.splits = splits_of(encoder, self.split_point)
-        self._data, self._cache_dir, self.models = (
+        self.data, self.cache_dir, self.models = (
             data,
             cache_dir,
             cache_dir / "models",
@@ -85,14 +85,14 @@ class Bench:
 
     # --------------------------------------------------------------------------------------- features
     def _split(self, which: Literal["train", "test"]) -> Split:
-        store = self._extract(self._data[which], self.encoder, self.splits, which)
+        store = self._extract(self.data[which], self.encoder, self.splits, which)
         for skipped in store.skipped:
             self.report.say(f"left out: {skipped.reason}")
         if store.skipped:
             self.report.say(
-                f"{len(store.skipped)} of {len(self._data[which])} {which} samples left out"
+                f"{len(store.skipped)} of {len(self.data[which])} {which} samples left out"
             )
-        return Split(Readable(self._data[which], store.indices), store)
+        return Split(Readable(self.data[which], store.indices), store)
 
     def _extract(
         self, data: Dataset, encoder: Encoder, splits: Sequence[str], what: str
@@ -102,7 +102,7 @@ class Bench:
                 data,
                 encoder,
                 splits,
-                self._cache_dir,
+                self.cache_dir,
                 on_bad_image=self.suite.on_bad_image,
                 progress=advance,
             )
@@ -110,7 +110,7 @@ class Bench:
     @property
     def revision(self) -> str:
         """Revision of both splits of the data."""
-        return "/".join(dict.fromkeys(d.revision for d in self._data.values()))
+        return "/".join(dict.fromkeys(d.revision for d in self.data.values()))
 
     @cached_property
     def train(self) -> Split:
@@ -165,7 +165,8 @@ class Bench:
         )
         return task
 
-    def _readout_key(self, name: str) -> dict[str, Any]:
+    def readout_key(self, name: str) -> dict[str, Any]:
+        """All that determines a readout."""
         b, decoder = self.suite.budget, self.task_model(name)
         key = {
             "version": VERSION, "features": self.train.store.folder.name, "task": name, "neck": self.suite.neck,
@@ -196,7 +197,7 @@ class Bench:
             adapter = Adapter(suite.budget.width, grid, own.stats(), own.shapes)
             model = Readout(self.stats, neck, decoder.head(), adapter)
         model.to(self.device)
-        path = self.models / f"task-{digest(self._readout_key(name))}.safetensors"
+        path = self.models / f"task-{digest(self.readout_key(name))}.safetensors"
         what = "head" if decoder is None else f"adapter to {decoder.name}"
         with self.report.stage(
             f"{self.encoder.name}: {suite.neck} and {what}, {name}"
@@ -247,7 +248,7 @@ class Bench:
                 "budget": (b.codec_steps, b.codec_batch, b.codec_rate),
             }
         if task:
-            key |= {"task": self._readout_key(task), "objective": self.suite.objective}
+            key |= {"task": self.readout_key(task), "objective": self.suite.objective}
         return key
 
     def _make_codec(

@@ -317,8 +317,8 @@ class Lab:
         if neck == self.bench.suite.neck:
             return self.bench
         other = Bench(
-            replace(self.bench.suite, neck=neck), self.bench._data, self.bench.encoder, self.bench.seed,
-            self.bench._cache_dir, self.bench.device, self.bench.report,
+            replace(self.bench.suite, neck=neck), self.bench.data, self.bench.encoder, self.bench.seed,
+            self.bench.cache_dir, self.bench.device, self.bench.report,
         )  # fmt: skip
         other.__dict__ |= {k: getattr(self.bench, k) for k in ("train", "test", "stats")}  # fmt: skip
         return other

@@ -34,10 +34,10 @@ class Derived(Bench):
     def __init__(self, above: Bench, train: FeatureStore, test: FeatureStore) -> None:
         super().__init__(
             above.suite,
-            above._data,
+            above.data,
             above.encoder,
             above.seed,
-            above._cache_dir,
+            above.cache_dir,
             above.device,
             above.report,
         )
@@ -64,7 +64,7 @@ def made_store(
     Args:
         key: names the set: what is trained on it is found again by this name.
     """
-    entries, shape = of._entries, (int(array.shape[-2]), int(array.shape[-1]))
+    entries, shape = of.entries, (int(array.shape[-2]), int(array.shape[-1]))
     # not whole (its statistics are kept nowhere): there is no folder
     return FeatureStore(
         Path(key),
@@ -115,7 +115,7 @@ def neck_bench(bench: Bench, task: str) -> Derived:
     """The same samples as the frozen neck of a task gives them."""
     spec, _ = finest(bench.train.store)
     made = FeatureSpec(neck_name(task), bench.suite.budget.width, spec.stride_px)
-    key = digest(bench._readout_key(task))
+    key = digest(bench.readout_key(task))
     stores = [
         made_store(s.store, f"neck-{which}-{key}", made, _outputs(bench, task, s.store))
         for which, s in (("train", bench.train), ("test", bench.test))

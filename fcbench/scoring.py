@@ -105,7 +105,7 @@ def _batches(bench: Bench) -> Iterator[dict[str, Tensor]]:
 # ---------------------------------------------------------------------------------------------- scale
 def _kept_scale(bench: Bench, name: str, score: Scorer) -> float:
     """The scale of a readout's density, fitted once and kept beside the readout."""
-    path = bench.models / f"scale-{digest(bench._readout_key(name))}.json"
+    path = bench.models / f"scale-{digest(bench.readout_key(name))}.json"
     if not path.exists():
         scale = fitted_scale(_training_residuals(bench, name, score))
         _checkpoint.write_atomically(path, json.dumps(scale).encode())

@@ -7,7 +7,7 @@ A *situation* is what two curves must share to be compared: the task, the data, 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,11 @@ import numpy as np
 import pandas as pd
 
 from fcbench import results
-from fcbench.registry import unknown
+from fcbench.registry import get, names, unknown
 from fcbench.types import FcbenchError
+
+ValuesOf = Callable[[np.ndarray], dict[str, np.ndarray]]
+"""Metric values by name, [...], of summed statistics [..., S]."""
 
 CURVES = ("coded", "remote")
 """Kinds of rows that make curves: coded features, and remote inference on coded images."""
@@ -130,6 +133,11 @@ def choose(df: pd.DataFrame, column: str, names: Sequence[str]) -> pd.DataFrame:
         if not (df[column] == name).any():
             raise FcbenchError(unknown(column, name, sorted(set(df[column]) - {""})))
     return df[df[column].isin(names)] if names else df
+
+
+def values_of(task: str) -> ValuesOf | None:
+    """How a task's summed statistics become values, None for a task that is not registered; imports it only now."""
+    return get("task", task).values if task in names("task") else None
 
 
 # ------------------------------------------------------------------------------------------ folders

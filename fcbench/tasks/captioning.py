@@ -129,9 +129,7 @@ class CaptioningTask(HeadLoss):
         ]
         return np.asarray(rows, np.float64).reshape(len(rows), self.n_statistics)
 
-    def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
-        """``cider`` (0..10) and ``bleu4``, [...], of sums [..., 12]."""
-        return caption_values(sums)
+    values = staticmethod(caption_values)
 
 
 class CaptioningPlugin:
@@ -154,9 +152,7 @@ class CaptioningPlugin:
         cider = Cider(references_of(test.targets(i)) for i in range(len(test)))
         return CaptioningTask(vocabulary, min(longest, MAX_WORDS), cider)
 
-    def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
-        """``cider`` (0..10) and ``bleu4``, [...], of sums [..., 12]."""
-        return caption_values(sums)
+    values = staticmethod(caption_values)
 
 
 PLUGIN = CaptioningPlugin()

@@ -101,9 +101,7 @@ class ClassificationTask(HeadLoss):
         hits = [order[:, :k].any(dim=1).double() for k in self.ranks]
         return torch.stack([*hits, nll_bits, torch.ones_like(nll_bits)], 1).numpy()
 
-    def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
-        """``top1``, ``top5`` where it is one of the metrics, ``nll`` (bit), [...], of sums [..., S]."""
-        return classification_values(sums)
+    values = staticmethod(classification_values)
 
 
 class ClassificationPlugin:
@@ -119,9 +117,7 @@ class ClassificationPlugin:
         names = require_same("labels", train.meta.label_names, test.meta.label_names)
         return ClassificationTask(len(names))
 
-    def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
-        """``top1``, ``top5`` where it is one of the metrics, ``nll`` (bit), [...], of sums [..., S]."""
-        return classification_values(sums)
+    values = staticmethod(classification_values)
 
 
 PLUGIN = ClassificationPlugin()

@@ -275,9 +275,7 @@ class DepthTask(HeadLoss):
         cropped = depth_sums(pred[:, rows, columns], target[:, rows, columns])
         return np.concatenate([sums, image_means(cropped)], axis=1)
 
-    def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
-        """``rmse`` (m), ``abs_rel`` and ``delta1``, [...], of sums [..., S]; with a crop the same inside it."""
-        return depth_values(sums)
+    values = staticmethod(depth_values)
 
 
 class DepthPlugin:
@@ -299,9 +297,7 @@ class DepthPlugin:
         crop = test.meta.eval_crop
         return DepthTask(max_depth_m, *log_depth_scale(train), crop)
 
-    def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
-        """``rmse`` (m), ``abs_rel`` and ``delta1``, [...], of sums [..., S]; with a crop the same inside it."""
-        return depth_values(sums)
+    values = staticmethod(depth_values)
 
 
 PLUGIN = DepthPlugin()

@@ -275,9 +275,7 @@ class PoseTask(HeadLoss):
             sums[i, 4:] = ap_statistics(pred[own], scores[own], truth[own], areas[own])
         return sums
 
-    def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
-        """``pck`` over labelled keypoints, ``oks`` over persons and ``ap``, [...], of sums [..., S]."""
-        return pose_values(sums)
+    values = staticmethod(pose_values)
 
 
 class PosePlugin:
@@ -292,9 +290,7 @@ class PosePlugin:
         require("pose", train, test)
         return PoseTask()
 
-    def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
-        """``pck`` over labelled keypoints, ``oks`` over persons and ``ap``, [...], of sums [..., S]."""
-        return pose_values(sums)
+    values = staticmethod(pose_values)
 
 
 PLUGIN = PosePlugin()

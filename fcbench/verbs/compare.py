@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
-from fcbench import registry
 from fcbench.types import FcbenchError
 
 FORMATS = ("table", "csv", "markdown", "latex")
@@ -76,7 +74,7 @@ def compare(
 
     writer = _tables.FORMATS[_format(form, output, as_json, _tables.SUFFIXES)]
     rows = series.load(results)
-    found, notes = comparing.compare(rows, anchor, metrics, x, _values_of)
+    found, notes = comparing.compare(rows, anchor, metrics, x, series.values_of)
     text = writer(found, notes)
     if output is None:
         click.echo(text, nl=False)
@@ -108,13 +106,6 @@ def _format(
             "or give --format."
         )
     return suffixes[output.suffix.lower()]
-
-
-def _values_of(task: str) -> Any:
-    """Metric values of a task's summed statistics: the plug-in's `values`, None where there is none."""
-    if task not in registry.names("task"):
-        return None
-    return getattr(registry.get("task", task), "values", None)
 
 
 COMMAND = compare

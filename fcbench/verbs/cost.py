@@ -52,7 +52,6 @@ def cost(
     from fcbench import _cost_figure, _cost_tables
     from fcbench import cost as costing
     from fcbench import series
-    from fcbench.verbs.compare import _values_of
 
     known = (*_cost_tables.FORMATS, *_cost_figure.SUFFIXES)
     for output in outputs:
@@ -60,7 +59,7 @@ def cost(
             raise FcbenchError(
                 f"cannot tell the format of {output.name!r}; its suffix must be one of {', '.join(known)}."
             )
-    found = costing.costs(series.load(results), general, special, x, _values_of)
+    found = costing.costs(series.load(results), general, special, x, series.values_of)
     if as_json:
         click.echo(_cost_tables.as_json(found), nl=False)
     elif not outputs:

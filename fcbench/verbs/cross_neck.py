@@ -9,6 +9,7 @@ import click
 
 from fcbench.types import FcbenchError
 from fcbench.verbs._options import Size, cache_option
+from fcbench.verbs._suite import device_of, suite_of
 
 
 @click.command("cross-neck")
@@ -102,9 +103,7 @@ def cross_neck(
       fcbench cross-neck --encoder sam2_nano --length 3
       fcbench cross-neck --task depth --task pose --codec hyperprior
     """
-    from fcbench.verbs.run import _device, _suite
-
-    suite = _suite(suite_file, options)
+    suite = suite_of(suite_file, options)
     coded = bool(options["codecs"])
     import torch
 
@@ -113,7 +112,7 @@ def cross_neck(
     if threads:
         torch.set_num_threads(threads)
     summary = crossneck.measure(
-        suite, out, cache_dir, _device(device), length=length, coded=coded
+        suite, out, cache_dir, device_of(device), length=length, coded=coded
     )
     click.echo(
         f"{summary.n_measured} points measured, {summary.n_found} found done, in {out}"
@@ -128,9 +127,8 @@ def cross_neck(
 def write(out: Path) -> None:
     """The matrices of a results folder, beside its rows: CSV, Markdown, heat maps."""
     from fcbench import _crossneck_tables, series
-    from fcbench.verbs.compare import _values_of
 
-    found = _crossneck_tables.matrices(series.load([out]), _values_of)
+    found = _crossneck_tables.matrices(series.load([out]), series.values_of)
     for name, text in (
         ("cross_neck.csv", _crossneck_tables.comma_separated(found)),
         ("cross_neck.md", _crossneck_tables.markdown(found)),

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from fcbench import registry
-from fcbench.suite import QUICK, TASKS, Suite, load
+from fcbench.suite import TASKS
 from fcbench.types import FcbenchError
-from fcbench.verbs._options import Size, by_task, cache_option, numbers
+from fcbench.verbs._options import Size, cache_option
+from fcbench.verbs._suite import device_of, suite_of
 
 EPILOG_RUN = """\b
 Examples:
@@ -154,7 +153,7 @@ def run(
 
     Every point is written when it is done; the same command resumes at the first missing one.
     """
-    suite = _suite(suite_file, options)
+    suite = suite_of(suite_file, options)
     suite.check()
     import torch
 
@@ -163,7 +162,7 @@ def run(
     if threads:
         torch.set_num_threads(threads)
     summary = pipeline.measure(
-        suite, out, cache_dir, _device(device), keep_streams=keep_streams
+        suite, out, cache_dir, device_of(device), keep_streams=keep_streams
     )
     click.echo(
         f"{summary.n_measured} points measured, {summary.n_found} found done, in {out}"
@@ -176,70 +175,6 @@ def run(
         raise FcbenchError(
             f"{len(summary.failures)} jobs failed, first: {summary.failures[0]}"
         )
-
-
-def _suite(suite_file: Path | None, options: dict[str, Any]) -> Suite:
-    """The suite of a file or the default, changed by the options that were given."""
-    suite = load(suite_file) if suite_file else Suite()
-    given = {
-        k: v for k, v in options.items() if v is not None and v != () and v is not False
-    }
-    steps = {
-        f"{k}_steps": given.pop(f"{k}_steps")
-        for k in ("task", "codec")
-        if f"{k}_steps" in given
-    }
-    if given.pop("quick", False):
-        suite = replace(
-            suite,
-            name=f"{suite.name}-quick",
-            budget=QUICK,
-            n_train=suite.n_train or 300,
-            n_test=suite.n_test or 40,
-        )
-    if "batch" in given:
-        batch = given.pop("batch")
-        steps |= {"task_batch": batch, "codec_batch": batch}
-    if "lambdas" in given:
-        values = numbers(given.pop("lambdas"), float, "--lambdas")
-        codecs = given.get("codecs", suite.codecs)
-        learned = [
-            c
-            for c in codecs
-            if c in registry.names("codec") and registry.get("codec", c).trained
-        ]
-        suite = replace(
-            suite,
-            params={
-                **suite.params,
-                **{c: tuple({"lmbda": v} for v in values) for c in learned},
-            },
-        )
-    for name, option in (
-        ("task_models", "--task-model"),
-        ("task_weights", "--task-weights"),
-    ):
-        if name in given:
-            given[name] = by_task(given[name], option)
-    if "seeds" in given:
-        given["seeds"] = numbers(given["seeds"], int, "--seeds")
-    if "image_size" in given:
-        given["image_size_px"] = given.pop("image_size")
-    return replace(suite, **given, budget=replace(suite.budget, **steps))
-
-
-def _device(name: str) -> Any:
-    import torch
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=name)
-        return torch.device(name)
-    except (RuntimeError, AssertionError) as error:
-        raise FcbenchError(
-            f"device {name!r} cannot be used ({str(error).splitlines()[0]}): try --device cpu"
-        ) from error
 
 
 COMMAND = run
