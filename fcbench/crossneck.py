@@ -40,10 +40,11 @@ from fcbench.jobs import CEILING, CODED, ENDS, Job, jobs
 from fcbench.opened import open_data
 from fcbench.pipeline import Summary, build_encoder
 from fcbench.progress import Report
+from fcbench.ratepoint import RatePoint
 from fcbench.readout import Readout, Standardize
 from fcbench.results import OK, ResultsFolder, SampleTable
 from fcbench.suite import Suite
-from fcbench.types import FcbenchError, RatePoint, Task
+from fcbench.types import FcbenchError, Task
 
 VERSION = 1
 """Of how a chain is measured: raise it when that changes, and a resumed run measures anew."""

@@ -66,7 +66,7 @@ def figure(
     failed are counted in a footnote, by codec.
 
     Args:
-        df: columns of `fcbench.types.RatePoint`, as `fcbench.results.load` or `fcbench.series.load` gives them.
+        df: columns of `fcbench.ratepoint.RatePoint`, as `fcbench.results.load` or `fcbench.series.load` gives them.
         x: rate on the logarithmic axis, one of `X_LABELS`.
         metric: drawn in every panel that has it; None for each task's primary one.
         labels: how metrics are written, over `METRIC_LABELS`.

@@ -30,7 +30,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fcbench import provenance
-from fcbench.types import FcbenchError, RatePoint
+from fcbench.ratepoint import RatePoint
+from fcbench.types import FcbenchError
 
 SCHEMA = 2
 """Version of the columns of `rates.csv`: goes into `RatePoint.schema`."""

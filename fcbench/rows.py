@@ -12,8 +12,8 @@ from fcbench import complexity, curves, provenance, rate, registry, results
 from fcbench.bench import Bench, digest
 from fcbench.coding import Coding
 from fcbench.jobs import CODED, ENDS, LABELS, Job
+from fcbench.ratepoint import RatePoint
 from fcbench.suite import codec_kind
-from fcbench.types import RatePoint
 
 VERSION = 1
 """Of how a point is measured: raise it when that changes, and a resumed run measures anew."""

@@ -1,7 +1,6 @@
 """The nouns of fcbench and the protocols its plug-ins keep. Imports nothing of ours.
 
-Letters in shapes: B batch, C channel, H W image, h w feature map, N samples, P persons, K classes,
-S statistics, D neck width.
+Shapes: B batch, C channel, H W image, h w feature map, N samples, P persons, K classes, S statistics, D neck width.
 """
 
 from __future__ import annotations
@@ -98,9 +97,7 @@ class Dataset(Protocol):
     revision: str  # hash of what determines the samples (generator version, file list)
     tasks: tuple[str, ...]
     meta: DatasetMeta
-    image_size_px: (
-        tuple[int, int] | None
-    )  # every image is resized to it; None keeps each image's own
+    image_size_px: tuple[int, int] | None  # of every image; None: each its own
 
     def __len__(self) -> int: ...
 
@@ -167,9 +164,7 @@ class Encoder(Protocol):
     ]  # names for several split points coded as one sample: {"fpn": (...)}
     default_split: str  # of specs or groups
     weights: WeightsInfo
-    module: (
-        nn.Module
-    )  # all its parameters, for the proof that it is frozen and for counting
+    module: nn.Module  # all its parameters: to prove it frozen, to count them
 
     def __call__(self, images: Tensor, splits: Sequence[str]) -> Features:
         """Features of uint8 images [B, 3, H, W] at the split points asked for (normalization is its own affair)."""
@@ -181,8 +176,7 @@ class EncoderPlugin(Protocol):
     def build(self, variant: str, weights: str | None, device: torch.device) -> Encoder:
         """Build with its weights. ``weights``: None official or embedded, ``random``, or a file's path.
 
-        Raises:
-            FcbenchError: unknown variant (with the nearest), weights missing or of another architecture.
+        Raises `FcbenchError`: unknown variant (with the nearest), weights missing or of another architecture.
         """
 
 
@@ -402,66 +396,5 @@ class TaskModelPlugin(Protocol):
     ) -> TaskModel:
         """Build with its weights (None: official or embedded; ``random``; a file), for images of a size.
 
-        Raises:
-            FcbenchError: unknown variant, weights missing or of another architecture, a task it cannot be used for.
+        Raises `FcbenchError`: unknown variant, weights missing or of another architecture, an unfit task.
         """
-
-
-# ------------------------------------------------------------------------------------------ results
-@dataclass(frozen=True, slots=True)
-class RatePoint:
-    """One metric of one operating point: a row of ``rates.csv``. A missing value is None, never -1."""
-
-    schema: int
-    point: str  # hash of all that determines the point: the key of resumption
-    status: str  # "ok" or the reason of the failure
-    suite: str
-    kind: str  # "coded", "ceiling" (uncoded) or "floor" (training mean)
-    dataset: str
-    dataset_revision: str
-    image_size: str  # "128x128"
-    encoder: str
-    weights_sha256: str
-    weights_origin: str
-    split: str
-    codec: str
-    params: str  # JSON
-    objective: str
-    neck: str
-    head: str  # "trained" or "frozen:NAME"
-    head_sha256: str  # of a frozen decoder's weights
-    neck_loss: str  # before a frozen decoder: "task", "distill" or "both"
-    task: str
-    seed: int
-    n_samples: int
-    n_px: int  # pixels of the original images
-    n_points: int  # scalars at the split point, before padding
-    n_bytes: int | None  # the .fcb file's size on disk
-    bpp: float | None
-    bpfp: float | None
-    bytes_per_sample: float | None
-    bpp_estimated: float | None
-    rate_alarm: (
-        bool | None
-    )  # coded and estimated differ by more than 3 percent + 16 B a sample
-    metric: str
-    value: float | None
-    ci_low: float | None
-    ci_high: float | None
-    unit: str  # of the metric; empty for fractions
-    protocol: str  # how the metric was counted, where that is not the only way
-    higher_is_better: bool
-    primary: bool
-    feature_mse: (
-        float | None
-    )  # of features divided by their training standard deviation
-    encode_ms: float | None  # median a sample
-    decode_ms: float | None
-    kmac_per_px: str  # JSON: encoder, encode, decode, neck, head; by pixels of the original image
-    n_params: str  # JSON: encoder, codec, neck, head
-    checkpoint_sha256: str
-    checkpoint_bytes: int | None
-    versions: str  # JSON; with those of the external coders in use
-    device: str
-    commit: str
-    utc: str

@@ -18,9 +18,10 @@ from points import end, rate_point
 
 from fcbench import _tables, curves, resampled, results, series
 from fcbench.compare import ALL, Comparison, Number, compare
+from fcbench.ratepoint import RatePoint
 from fcbench.resampled import Resampled
 from fcbench.results import ResultsFolder, SampleTable
-from fcbench.types import FcbenchError, RatePoint
+from fcbench.types import FcbenchError
 
 N = 24
 BASE = np.array([0.20, 0.30, 0.38, 0.44, 0.47])

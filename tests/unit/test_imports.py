@@ -18,7 +18,7 @@ ROOMS = ("data", "encoders", "codecs", "necks", "tasks")
 """Folders of plug-ins: they know the nouns and themselves, nothing of each other."""
 
 LAYERS = (
-    ("types", "registry", "__init__"),
+    ("types", "ratepoint", "registry", "__init__"),
     (
         "rate",
         "curves",

@@ -17,8 +17,9 @@ from matplotlib.text import Text
 from points import end, rate_point, sweep
 
 from fcbench import plot
+from fcbench.ratepoint import RatePoint
 from fcbench.results import to_frame
-from fcbench.types import FcbenchError, RatePoint
+from fcbench.types import FcbenchError
 
 TASKS = {
     "segmentation": ("miou", True),

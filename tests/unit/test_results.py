@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from points import rate_point
 
 from fcbench import provenance, results
+from fcbench.ratepoint import RatePoint
 from fcbench.results import ResultsFolder, SampleTable
-from fcbench.types import FcbenchError, RatePoint
+from fcbench.types import FcbenchError
 
 SAMPLES = SampleTable(["a", "b"], [10, None], np.array([[1.0, 2.0], [3.0, 4.5]]))
 
