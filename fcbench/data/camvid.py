@@ -6,13 +6,14 @@ the split and the classes of Badrinarayanan et al., *SegNet*, 2017.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from fcbench.data import _common
-from fcbench.types import DataOptions, Dataset, DatasetMeta, FcbenchError, Sample
+from torch import Tensor
+
+from fcbench.data import _common, _files
+from fcbench.types import DataOptions, Dataset, DatasetMeta, FcbenchError
 
 NAME = "camvid"
 LAYOUT = (
@@ -27,42 +28,9 @@ FOLDERS = {"train": ("train", "val"), "test": ("test",)}
 """Split -> its folders: ``val`` is for training too, as nothing here is tuned on it."""
 
 
-@dataclass
-class CamVid:
-    """One split of CamVid, resized where `DataOptions` asks for it."""
-
-    split: str
-    revision: str
-    files: tuple[tuple[str, Path, Path], ...]  # (id, image, mask)
-    image_size_px: tuple[int, int] | None
-    name: str = NAME
-    tasks: tuple[str, ...] = ("segmentation",)
-    meta: DatasetMeta = DatasetMeta(
-        class_names=tuple(CLASSES), task_models=_common.PHOTOGRAPHS
-    )
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> Sample:
-        """Read a sample. Raises `UnreadableSample` naming the file."""
-        sample_id, path, _ = self.files[index]
-        image = _common.read_image(path)
-        size_px = (int(image.shape[-2]), int(image.shape[-1]))
-        targets = self._targets(index, size_px)
-        image = _common.resize_image(image, self.image_size_px or size_px)
-        return Sample(sample_id, image, targets, size_px)
-
-    def targets(self, index: int) -> Mapping[str, Any]:
-        """The mask alone; of the image only the header is read."""
-        return self._targets(index, _common.image_size(self.files[index][1]))
-
-    def _targets(self, index: int, size_px: tuple[int, int]) -> Mapping[str, Any]:
-        mask = _common.read_class_mask(
-            self.files[index][2], len(CLASSES), size_px, VOID_IN_FILE
-        )
-        new_px = self.image_size_px or size_px
-        return _common.resize_targets({"segmentation": mask}, size_px, new_px)
+def read_mask(path: Path, size_px: tuple[int, int]) -> Tensor:
+    """Mask of an image of (H, W), uint8 [H, W], class index or `VOID`. Raises `UnreadableSample`."""
+    return _common.read_class_mask(path, len(CLASSES), size_px, VOID_IN_FILE)
 
 
 def _pairs(root: Path, folder: str) -> list[tuple[str, Path, Path]]:
@@ -95,8 +63,15 @@ class Plugin:
         root = _common.require_root(NAME, options, LAYOUT)
         pairs = [pair for folder in FOLDERS[split] for pair in _pairs(root, folder)]
         revision = _common.files_revision(root, [p for pair in pairs for p in pair[1:]])
-        return CamVid(
-            split, revision, tuple(pairs[: options.limit]), options.image_size_px
+        return _files.ImageAndMap(
+            NAME,
+            split,
+            revision,
+            self.tasks,
+            DatasetMeta(class_names=tuple(CLASSES), task_models=_common.PHOTOGRAPHS),
+            tuple(pairs[: options.limit]),
+            read_mask,
+            options.image_size_px,
         )
 
 

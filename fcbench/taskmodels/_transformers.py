@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,8 @@ from torch import nn
 
 from fcbench import registry
 from fcbench.encoders import _weights
-from fcbench.types import FcbenchError, WeightsInfo
+from fcbench.taskmodels._official import require_task
+from fcbench.types import FcbenchError, Task, TaskModel, WeightsInfo
 
 FILES = ("model.safetensors", "pytorch_model.bin")
 CONFIG = "config.json"
@@ -182,3 +184,60 @@ def obtain(
     if weights == "random":
         return random_model(model_class, config)
     return load(name, model_class, *find(name, weights, repo))
+
+
+class TransformersPlugin(ABC):
+    """A task model of the package (a `fcbench.types.TaskModelPlugin`).
+
+    Attributes:
+        name: the plug-in's.
+        task: the task it was trained for.
+        repos: repository on the hub by variant, the default first.
+    """
+
+    name: str
+    task: str
+    repos: Mapping[str, str]
+
+    @abstractmethod
+    def config(self, variant: str) -> Any:
+        """The package's configuration of a variant."""
+
+    @abstractmethod
+    def make(
+        self,
+        name: str,
+        config: Any,
+        weights: str | None,
+        task: Task,
+        image_px: tuple[int, int],
+        device: torch.device,
+        repo: str,
+    ) -> TaskModel:
+        """Build from a configuration."""
+
+    def build(
+        self,
+        variant: str,
+        weights: str | None,
+        task: Task,
+        image_px: tuple[int, int],
+        device: torch.device,
+    ) -> TaskModel:
+        """Build ``NAME:VARIANT`` for images of (H, W).
+
+        Args:
+            variant: see the module; empty for the first.
+            weights: None for the hub or its cache; ``random``; a folder that `save_pretrained` wrote, or the weights
+                file in it.
+
+        Raises:
+            FcbenchError: another task, unknown variant, no transformers, weights missing or of another model.
+        """
+        chosen = variant_of(self.name, variant, self.repos)
+        name = f"{self.name}:{chosen}"
+        require_task(name, task, self.task)
+        config = self.config(chosen)
+        return self.make(
+            name, config, weights, task, image_px, device, self.repos[chosen]
+        )

@@ -257,39 +257,18 @@ def _task_model(
     return _official.OfficialModel(encoder, decoder, device)
 
 
-class Plugin:
-    """See `fcbench.types.TaskModelPlugin`."""
+class Plugin(_transformers.TransformersPlugin):
+    """See the base class."""
 
-    task = "depth"
+    name, task, repos = "depth_anything", "depth", REPOS
 
-    def build(
-        self,
-        variant: str,
-        weights: str | None,
-        task: Task,
-        image_px: tuple[int, int],
-        device: torch.device,
-    ) -> TaskModel:
-        """Build ``depth_anything:VARIANT`` for images of (H, W).
+    def config(self, variant: str) -> Any:
+        """The published configuration."""
+        return default_config(variant)
 
-        Args:
-            variant: see the module; empty for the first.
-            weights: None for the hub or its cache; ``random``; a folder that `save_pretrained` wrote, or the weights
-                file in it.
-            task: depth.
-            image_px: (H, W).
-            device: where it runs.
-
-        Raises:
-            FcbenchError: another task, unknown variant, no transformers, weights missing or of another model.
-        """
-        chosen = _transformers.variant_of("depth_anything", variant, REPOS)
-        name = f"depth_anything:{chosen}"
-        _official.require_task(name, task, self.task)
-        config = default_config(chosen)
-        return build_from_config(
-            name, config, weights, task, image_px, device, REPOS[chosen]
-        )
+    def make(self, *what: Any) -> TaskModel:
+        """`build_from_config`."""
+        return build_from_config(*what)
 
 
 PLUGIN = Plugin()
