@@ -60,7 +60,7 @@ def of_encoder(bench: Bench) -> tuple[int, int]:
 
     Counted once and kept beside the features: a further codec does not run the encoder.
     """
-    path = bench.models / f"encoder-{bench.test.store.folder.name}.json"
+    path = bench.models / f"encoder-macs-{bench.test.store.folder.name}.json"
     if not path.exists():
         image, encoder = bench.test.dataset[0].image[None], bench.encoder
         spent = macs(lambda: encoder(image, bench.splits))

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fcbench import registry
 from fcbench.encoders import _weights
+from fcbench.encoders._hieradet import stages
 from fcbench.types import FcbenchError, Features, FeatureSpec, WeightsInfo
 
 EMBED_DIM = 32
@@ -74,8 +75,9 @@ class NanoEncoder:
         height, width = images.shape[-2:]
         x = (images.to(self.device).float() / 255 - self._mean) / self._std
         x = F.pad(x, (0, -width % UNIT_PX, 0, -height % UNIT_PX), mode="replicate")
+        deepest = max(list(SPECS).index(split) for split in splits)
         with torch.inference_mode():
-            outputs = dict(zip(SPECS, self.module(x)))
+            outputs = dict(zip(SPECS, stages(self.module, x, deepest + 1)))
         maps = {}
         for name in (n for n in SPECS if n in splits):
             stride = SPECS[name].stride_px

@@ -97,7 +97,11 @@ class HieraEncoder(PaddedEncoder):
         """Stages [B, C, h, w] of normalized images [B, 3, H, W]."""
         size_px = (int(x.shape[-2]), int(x.shape[-1]))
         module = self.module if size_px == NATIVE_PX else self._resized(size_px)
-        return dict(zip(self.specs, module(x)))
+        n = 1 + max(list(self.specs).index(split) for split in splits)
+        found = module.model.forward_intermediates(  # type: ignore[union-attr,operator]
+            x, indices=list(range(n)), intermediates_only=True
+        )
+        return dict(zip(self.specs, found))
 
     def _resize(self, size_px: tuple[int, int]) -> nn.Module:
         """The model for images of (H, W): its own position embeddings, every other tensor shared."""

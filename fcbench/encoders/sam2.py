@@ -30,6 +30,7 @@ from torch import Tensor
 
 from fcbench import registry
 from fcbench.encoders import _weights
+from fcbench.encoders._hieradet import stages
 from fcbench.encoders._official import PaddedEncoder
 from fcbench.types import FcbenchError, FeatureSpec, WeightsInfo
 
@@ -74,11 +75,13 @@ class Sam2Encoder(PaddedEncoder):
 
     def maps(self, x: Tensor, splits: Sequence[str]) -> Mapping[str, Tensor]:
         """Stages [B, C, h, w] of normalized images [B, 3, H, W], and the pyramid where it is asked for."""
-        stages = self.module.trunk(x)
-        maps = dict(zip(TRUNK, stages))
-        if set(splits) <= set(TRUNK):
+        in_trunk = set(splits) <= set(TRUNK)
+        n = 1 + max(TRUNK.index(s) for s in splits) if in_trunk else len(TRUNK)
+        found = stages(self.module.trunk, x, n)
+        maps = dict(zip(TRUNK, found))
+        if in_trunk:
             return maps
-        levels, _ = self.module.neck(stages)
+        levels, _ = self.module.neck(found)
         pyramid = dict(zip(FPN, levels[: len(levels) - self.module.scalp]))
         return maps | pyramid | {"vision_features": pyramid[FPN[-1]]}
 
