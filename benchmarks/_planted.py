@@ -18,12 +18,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fcbench import _likelihoods, rows, scoring
+from fcbench import rows, scoring
 from fcbench.bench import Bench, digest
 from fcbench.coding import code
 from fcbench.derived import Derived, made_store
 from fcbench.jobs import CEILING, ENDS, Job
-from fcbench.pipeline import evaluate
 from fcbench.readout import Standardize
 from fcbench.results import ResultsFolder, SampleTable
 from fcbench.types import FcbenchError
@@ -80,19 +79,19 @@ def _measure(
     bench: Bench, effect: Effect, job: Job, task: str, point: str, folder: ResultsFolder
 ) -> float:  # fmt: skip
     planted = _bench(bench, effect, task)
-    models = {task: planted.readout(task)}
+    readers = {task: scoring.reader(planted, task)}
     coding = code(planted, job, Path())  # uncoded: writes no file
-    found, mse = evaluate(planted, models, coding.decoded)
-    made = rows.measured_rows(planted, job, task, coding, found[task], mse)
+    every, mse = scoring.evaluate(planted, readers, coding.decoded)
+    found, null = every[task], None
+    made = rows.measured_rows(planted, job, task, coding, found.stats, mse)
     name = f"{bench.encoder.name} {effect.label}".rstrip()
     about = {"point": point, "encoder": name, "seed": bench.seed, "split": bench.split_point}  # fmt: skip
     named = [replace(row, **about) for row in made]  # type: ignore[arg-type]
-    table = SampleTable(bench.test.store.ids, coding.sample_bytes, found[task])
+    if effect.kind == "none" and scoring.wants_null(bench, job, found):
+        null = scoring.null(bench, task)
+    ids, n_bytes = bench.test.store.ids, coding.sample_bytes
+    table = SampleTable(ids, n_bytes, found.stats, found.log_likelihood, null)
     folder.append(named, table)
-    given = scoring.uncoded(planted, task)
-    if given is not None:
-        null = scoring.null(bench, task) if effect.kind == "none" else None
-        _likelihoods.add(folder.path, point, given, null)
     return float(named[0].value or 0.0)
 
 

@@ -41,7 +41,6 @@ from fcbench import (
     crossneck,
     pipeline,
     registry,
-    scoring,
     series,
 )
 from fcbench.bench import Bench
@@ -92,7 +91,8 @@ class Plan:
             one = self.base.neck == neck or self.all_seeds
             seeds = self.seeds if one else self.seeds[:1]
             plain = replace(self.base, name="universality-grid", codecs=UNCODED.codecs)
-            own = replace(plain, params=UNCODED.params, neck=neck, seeds=seeds)
+            plain = replace(plain, params=UNCODED.params, null_model=False)
+            own = replace(plain, neck=neck, seeds=seeds)
             out.append(own)
             for loss in self.losses if one else self.losses[:1]:
                 few = seeds if loss == "task" or self.all_seeds else seeds[:1]
@@ -104,14 +104,16 @@ class Plan:
         return replace(self.base, name="universality-coded", seeds=self.seeds)
 
     def cross(self) -> Suite:
-        """Chains of the default neck."""
-        return replace(self.base, name="universality-cross", seeds=self.seeds[:1])
+        """Chains of the default neck, coded by the last of the codecs."""
+        last = replace(self.base, codecs=self.base.codecs[-1:])
+        return replace(last, name="universality-cross", seeds=self.seeds[:1])
 
     def cut(self, split: str) -> Suite:
-        """The codecs' sweeps at a split point."""
+        """The last codec's sweep at a split point."""
         return replace(
             self.base,
             name="universality-splits",
+            codecs=self.base.codecs[-1:],
             split=split,
             neck="linear",
             seeds=self.seeds[:1],
@@ -130,8 +132,9 @@ class Plan:
     def counts(self, part: str) -> tuple[int, int, int]:
         """Points, trainings of readouts, trainings of codecs, from an empty cache and none shared between parts."""
         n = len(self.base.encoders) * len(self.base.tasks)
-        n_points = len(jobs(self.base))
-        n_trained = sum(j.kind == CODED and _trained(j.point) for j in jobs(self.base))
+        every = jobs(self.base if part == "coded" else self.cross())
+        n_points = len(every)
+        n_trained = sum(j.kind == CODED and _trained(j.point) for j in every)
         if part == "grid":
             runs = sum(len(s.seeds) for s in self.grid())
             return n * runs * 3, n * runs, 0
@@ -139,10 +142,10 @@ class Plan:
             each = len(self.base.encoders) * len(self.seeds)
             return n * len(self.seeds) * n_points, len(self.base.tasks), each * n_trained  # fmt: skip
         if part == "cross":
-            every = len(list(crossneck.chains(self.base.tasks, self.base.neck, self.length)))  # fmt: skip
+            n_chains = len(list(crossneck.chains(self.base.tasks, self.base.neck, self.length)))  # fmt: skip
+            n_chains *= len(self.base.encoders)
             n_coded = (n_points - 2) * (1 + 2 * len(self.base.tasks)) * n
-            codecs = n_trained * len(self.base.tasks) * len(self.base.encoders)
-            return every * len(self.base.encoders) + n_coded, every * len(self.base.encoders), codecs  # fmt: skip
+            return n_chains + n_coded, n_chains, n_trained * n
         if part == "splits":
             k = len(self.splits)
             return k * n * n_points, k * n, k * len(self.base.encoders) * n_trained
@@ -188,9 +191,6 @@ class Run:
         """Rate-accuracy curves with likelihoods, and the cost of specialization."""
         suite = self.plan.coded()
         yield from self.measure(suite, "coded")
-        _, silent = scoring.annotate(suite, self.out / "coded", self.cache_dir, self.device)  # fmt: skip
-        for task in silent:
-            click.echo(f"coded: the head of {task} states no likelihood")
         general, special = self.plan.base.encoders
         rows = series.load([self.out / "coded"])
         found = cost.costs(rows, general, special, values_of=series.values_of)

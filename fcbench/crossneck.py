@@ -22,16 +22,15 @@ import json
 import logging
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fcbench import _likelihoods, complexity, fit, registry, rows, scoring
+from fcbench import complexity, registry, rows, scoring
 from fcbench.bench import Bench, digest
 from fcbench.chains import Chain
 from fcbench.coding import Coding, code
@@ -44,7 +43,7 @@ from fcbench.ratepoint import RatePoint
 from fcbench.readout import Readout, Standardize
 from fcbench.results import OK, ResultsFolder, SampleTable
 from fcbench.suite import Suite
-from fcbench.types import FcbenchError, Task
+from fcbench.types import FcbenchError
 
 VERSION = 1
 """Of how a chain is measured: raise it when that changes, and a resumed run measures anew."""
@@ -80,21 +79,10 @@ class ChainModel(nn.Module):
 class Link:
     """The end of a chain, trained: a task's readout on what comes before, its density, and what its neck takes."""
 
-    task: Task
     readout: Readout
-    scorer: scoring.Scorer | None
+    reader: scoring.Reader
     neck_macs: int
     neck_params: int
-
-
-@dataclass(frozen=True, slots=True)
-class Reader:
-    """A chain that reads what was decoded, and where its point goes."""
-
-    chain: Chain
-    point: str  # key of resumption
-    link: Link
-    model: ChainModel
 
 
 def measure(
@@ -238,23 +226,23 @@ class Lab:
         where = f"{self.bench.encoder.name}: {job.point.label}"
         try:
             coded_at = at or self._above(pending[0].above)
-            readers = [self._reader(c, keys[c]) for c in pending]
+            readers = {keys[c]: self._reader(c) for c in pending}
             with tempfile.TemporaryDirectory(
                 prefix=".streams-", dir=self.folder.path
             ) as temporary:
                 coding = code(coded_at, job, Path(temporary) / "stream.fcb")
-                found, mse = read(coded_at, readers, coding.decoded)
+                found, mse = scoring.evaluate(coded_at, readers, coding.decoded)
         except (FcbenchError, RuntimeError, ArithmeticError, MemoryError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             log.debug("failed chain", exc_info=error)
             self._fail(job, pending, keys, f"{where}: {reason}", reason)
             return
-        for reader in readers:
-            self._write(coded_at, job, reader, coding, found[reader.point], mse)
-        self._counts[0] += len(readers)
-        took = (time.monotonic() - began) / len(readers)
-        for reader in readers:
-            self.bench.report.finish(f"{where}: {reader.chain.name}", took)
+        for chain in pending:
+            self._write(coded_at, job, chain, coding, found[keys[chain]], mse)
+        self._counts[0] += len(pending)
+        took = (time.monotonic() - began) / len(pending)
+        for chain in pending:
+            self.bench.report.finish(f"{where}: {chain.name}", took)
 
     def _fail(
         self, job: Job, pending: Sequence[Chain], keys: Mapping[Chain, str], line: str, reason: str
@@ -276,25 +264,26 @@ class Lab:
         self,
         at: Bench,
         job: Job,
-        reader: Reader,
+        chain: Chain,
         coding: Coding,
-        found: tuple[np.ndarray, np.ndarray | None],
+        found: scoring.Found,
         mse: float,
     ) -> None:
-        """Rows, samples and likelihoods of a chain's point."""
-        chain, (stats, given) = reader.chain, found
-        made = rows.measured_rows(at, job, chain.task, coding, stats, mse)
+        """Rows and samples of a chain's point."""
+        key = self._key(job, chain)
+        made = rows.measured_rows(at, job, chain.task, coding, found.stats, mse)
         kmac, params = self._spent(made[0], chain)
         named = [
-            replace(self._named(r, chain, reader.point), kmac_per_px=kmac, n_params=params)  # fmt: skip
+            replace(self._named(r, chain, key), kmac_per_px=kmac, n_params=params)
             for r in made
         ]
-        table = SampleTable(at.test.store.ids, coding.sample_bytes, stats)
+        direct = chain.name == chain.task and chain.neck == self.bench.suite.neck
+        null = None
+        if direct and scoring.wants_null(self.bench, job, found):
+            null = scoring.null(self.bench, chain.task)
+        ids, n_bytes = at.test.store.ids, coding.sample_bytes
+        table = SampleTable(ids, n_bytes, found.stats, found.log_likelihood, null)
         self.folder.append(named, table)
-        if given is not None:
-            direct = job.kind == CEILING and chain.name == chain.task
-            null = scoring.null(self.bench, chain.task) if direct else None
-            _likelihoods.add(self.folder.path, reader.point, given, null)
 
     def _named(self, row: RatePoint, chain: Chain, point: str) -> RatePoint:
         split = self.bench.split_point
@@ -340,45 +329,14 @@ class Lab:
         key = replace(chain, coded_after=0)
         if key not in self._links:
             last = self._above(chain.above) if chain.above else self._direct(chain.neck)
-            task, readout = last.readout(chain.task)
             spent = complexity.of_readout(last, chain.task)["neck"]
-            score = scoring.scorer(last, chain.task)
-            self._links[key] = Link(task, readout, score, *spent)
+            reader = scoring.reader(last, chain.task)
+            self._links[key] = Link(last.readout(chain.task)[1], reader, *spent)
         return self._links[key]
 
-    def _reader(self, chain: Chain, point: str) -> Reader:
+    def _reader(self, chain: Chain) -> scoring.Reader:
         links = [self._link(chain.up_to(i)) for i in range(len(chain.above) + 1)]
         names = [neck_name(task) for task in chain.above]
         necks = [(link.readout, name) for link, name in zip(links, names)]
         model = ChainModel(necks[chain.coded_after :], links[-1].readout)
-        return Reader(chain, point, links[-1], model)
-
-
-def read(
-    bench: Bench, readers: Sequence[Reader], batches: Iterable[Mapping[str, Tensor]]
-) -> tuple[dict[str, tuple[np.ndarray, np.ndarray | None]], float]:
-    """Statistics [N, S] and log-likelihoods [N] nats of each reader's point, and the features' mean squared error."""
-    store, error, at = bench.test.store, 0.0, 0
-    stats = {r.point: list[np.ndarray]() for r in readers}
-    given = {r.point: list[np.ndarray]() for r in readers if r.link.scorer}
-    with torch.inference_mode():
-        for maps in batches:
-            places = range(at, at + len(next(iter(maps.values()))))
-            at = places.stop
-            difference = fit.normalized_mse(store.batch(places), maps, bench.stats)
-            error += float(difference) * len(places)
-            for r in readers:
-                batch = r.link.task.collate(bench.targets("test", r.chain.task)(places))
-                head, x = r.model.head, r.model(maps)
-                stats[r.point].append(r.link.task.statistics(head, x, batch))
-                if r.link.scorer:
-                    given[r.point].append(r.link.scorer(x, batch))
-    if at != len(store):
-        raise FcbenchError(
-            f"decoded {at} samples of {len(store)}: the stream is not of this data set"
-        )
-    out = {
-        p: (np.concatenate(s), np.concatenate(given[p]) if p in given else None)
-        for p, s in stats.items()
-    }
-    return out, error / at
+        return replace(links[-1].reader, model=model)

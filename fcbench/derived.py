@@ -7,6 +7,7 @@ by the same code, with the same budget.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from fcbench.bench import Bench, digest
 from fcbench.features import FeatureStore
 from fcbench.opened import Split
 from fcbench.readout import Standardize
+from fcbench.suite import Suite
 from fcbench.types import FeatureSpec
 
 BATCH = 64
@@ -29,11 +31,14 @@ class Derived(Bench):
     Args:
         above: the bench that they are made of.
         train, test: features of its samples.
+        suite: where not the one above.
     """
 
-    def __init__(self, above: Bench, train: FeatureStore, test: FeatureStore) -> None:
+    def __init__(
+        self, above: Bench, train: FeatureStore, test: FeatureStore, suite: Suite | None = None
+    ) -> None:  # fmt: skip
         super().__init__(
-            above.suite,
+            suite or above.suite,
             above.data,
             above.encoder,
             above.seed,
@@ -88,7 +93,8 @@ def null_bench(bench: Bench) -> Derived:
     """The same samples with a constant for features: what is trained on it is the null model.
 
     The constant is one channel of zeros. Behind a neck's embedding that is all that any constant is, so encoders share
-    the null model of their data, grid, neck and head.
+    the null model of their data, grid, neck and head. It is trained by the task's loss, whatever trained the necks: a
+    null model that explains little would count as information.
     """
     spec, grid = finest(bench.train.store)
     constant = FeatureSpec(CONSTANT, 1, spec.stride_px)
@@ -103,7 +109,8 @@ def null_bench(bench: Bench) -> Derived:
         )  # fmt: skip
         zeros = torch.zeros(1, 1, *grid).expand(len(store), -1, -1, -1)
         stores.append(made_store(store, f"{CONSTANT}-{key}", constant, zeros))
-    return Derived(bench, *stores)
+    train, test = stores
+    return Derived(bench, train, test, replace(bench.suite, neck_loss="task"))
 
 
 def neck_name(task: str) -> str:
@@ -116,11 +123,11 @@ def neck_bench(bench: Bench, task: str) -> Derived:
     spec, _ = finest(bench.train.store)
     made = FeatureSpec(neck_name(task), bench.suite.budget.width, spec.stride_px)
     key = digest(bench.readout_key(task))
-    stores = [
+    train, test = (
         made_store(s.store, f"neck-{which}-{key}", made, _outputs(bench, task, s.store))
         for which, s in (("train", bench.train), ("test", bench.test))
-    ]
-    return Derived(bench, *stores)
+    )
+    return Derived(bench, train, test)
 
 
 def neck_output(bench: Bench, task: str, maps: Mapping[str, Tensor]) -> Tensor:

@@ -8,25 +8,23 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from fcbench import fit, registry, results
+from fcbench import registry, results
 from fcbench.bench import Bench, digest
 from fcbench.coding import code
 from fcbench.jobs import CODED, Job, jobs
 from fcbench.opened import open_data
 from fcbench.progress import Report
-from fcbench.readout import Readout
 from fcbench.results import ResultsFolder, SampleTable
 from fcbench.rows import failed_row, key, measured_rows
+from fcbench.scoring import evaluate, null, reader, wants_null
 from fcbench.suite import Suite
-from fcbench.types import Encoder, FcbenchError, Task
+from fcbench.types import Encoder, FcbenchError
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +91,7 @@ def build_encoder(name: str, weights: str | None, device: torch.device) -> Encod
 def _n_stages(suite: Suite) -> int:
     """Stages that a run from nothing reports: features, readouts, codecs, points."""
     readouts = len(suite.tasks) * (1 if suite.head == "trained" else 2)
-    each = 2 + readouts + len(jobs(suite))
+    each = 2 + readouts * (2 if suite.null_model else 1) + len(jobs(suite))
     return len(suite.encoders) * len(suite.seeds) * each
 
 
@@ -104,7 +102,7 @@ def _measure_job(
     """Measure a job for some tasks and append the rows. Returns what failed."""
     where = f"{bench.encoder.name}: {job.point.label}"
     try:
-        models = {t: bench.readout(t) for t in tasks}
+        readers = {t: reader(bench, t) for t in tasks}
         began = time.monotonic()
         with tempfile.TemporaryDirectory(
             prefix=".streams-", dir=folder.path
@@ -114,10 +112,11 @@ def _measure_job(
             )
             coding = code(bench, job, stream)
             with bench.report.part(f"{where}, measuring"):
-                stats, mse = evaluate(bench, models, coding.decoded)
+                found, mse = evaluate(bench, readers, coding.decoded)
             if keep and stream.exists():
                 (folder.path / "streams").mkdir(exist_ok=True)
                 stream.replace(folder.path / "streams" / stream.name)
+        nulls = {t: null(bench, t) for t in tasks if wants_null(bench, job, found[t])}
     except (FcbenchError, RuntimeError, ArithmeticError, MemoryError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         bench.report.say(f"FAILED {where}: {reason}")
@@ -127,41 +126,12 @@ def _measure_job(
         return [f"{where}: {reason}"]
     said = []
     for task in tasks:
-        rows = measured_rows(bench, job, task, coding, stats[task], mse)
-        folder.append(
-            rows, SampleTable(bench.test.store.ids, coding.sample_bytes, stats[task])
-        )
+        stats, given = found[task].stats, found[task].log_likelihood
+        rows = measured_rows(bench, job, task, coding, stats, mse)
+        ids, n_bytes = bench.test.store.ids, coding.sample_bytes
+        folder.append(rows, SampleTable(ids, n_bytes, stats, given, nulls.get(task)))
         said.append(f"{rows[0].metric} {rows[0].value:.3f}")
     bench.report.finish(
         f"{where}: {rows[0].bpp:.4g} bpp, {', '.join(said)}", time.monotonic() - began
     )
     return []
-
-
-def evaluate(
-    bench: Bench,
-    models: Mapping[str, tuple[Task, Readout]],
-    batches: Iterator[dict[str, Tensor]],
-) -> tuple[dict[str, np.ndarray], float]:
-    """Statistics [N, S] of each task on decoded features, and their mean squared error."""
-    store, found, error, at = (
-        bench.test.store,
-        {t: list[np.ndarray]() for t in models},
-        0.0,
-        0,
-    )
-    with torch.inference_mode():
-        for maps in batches:
-            places = range(at, at + len(next(iter(maps.values()))))
-            at = places.stop
-            error += float(
-                fit.normalized_mse(store.batch(places), maps, bench.stats)
-            ) * len(places)
-            for name, (task, model) in models.items():
-                batch = task.collate(bench.targets("test", name)(places))
-                found[name].append(task.statistics(model.head, model(maps), batch))
-    if at != len(store):
-        raise FcbenchError(
-            f"decoded {at} samples of {len(store)}: the stream is not of this data set"
-        )
-    return {name: np.concatenate(rows) for name, rows in found.items()}, error / at

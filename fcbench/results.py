@@ -1,7 +1,8 @@
 """A results folder: rows to disk and back.
 
     rates.csv          one `RatePoint` a row, the columns exactly its fields; a missing value is an empty cell
-    samples.parquet/   one Parquet file a point: point, sample, n_bytes, stats; the folder is one Parquet data set
+    samples.parquet/   one Parquet file a point: point, sample, n_bytes, stats; where the head states it log_likelihood,
+                       at the ceiling null_log_likelihood; the folder is one Parquet data set
     provenance.json    one record a run: versions, command line, machine, time, suite
 
 A finished point is written whole: its samples first, then `rates.csv` anew beside the old one and put in its place.
@@ -41,6 +42,9 @@ OK = "ok"
 
 RATES, SAMPLES, PROVENANCE = "rates.csv", "samples.parquet", "provenance.json"
 
+LIKELIHOODS = "log_likelihood", "null_log_likelihood"
+"""Columns of `SampleTable` that not every point has."""
+
 _TYPES: dict[str, str] = {f.name: str(f.type) for f in fields(RatePoint)}
 _DTYPES = {"int": "int64", "bool": "bool", "str": "object", "float | None": "float64"}
 _DTYPES |= {"int | None": "Int64", "bool | None": "boolean"}
@@ -54,11 +58,15 @@ class SampleTable:
         ids: [N] sample ids.
         n_bytes: [N] size of each sample's record, None where nothing was coded [bytes].
         stats: [N, S] float64 additive statistics of the task.
+        log_likelihood: [N] nats, of the target, as the head states it on what was decoded; None where it states none.
+        null_log_likelihood: [N] nats, of the null model (see `fcbench.information`); None but at the uncoded ceiling.
     """
 
     ids: Sequence[str]
     n_bytes: Sequence[int | None]
     stats: np.ndarray
+    log_likelihood: np.ndarray | None = None
+    null_log_likelihood: np.ndarray | None = None
 
 
 class ResultsFolder:
@@ -210,7 +218,12 @@ def load_samples(path: Path | str, point: str) -> SampleTable:
         table = pq.read_table(file, partitioning=None)
         ids, n_bytes = (table.column(c).to_pylist() for c in ("sample", "n_bytes"))
         stats = table.column("stats").combine_chunks().flatten().to_numpy()
-        return SampleTable(ids, n_bytes, stats.reshape(len(ids), -1))
+        stated = {
+            c: table.column(c).to_numpy()
+            for c in LIKELIHOODS
+            if c in table.schema.names
+        }
+        return SampleTable(ids, n_bytes, stats.reshape(len(ids), -1), **stated)
     except (pa.ArrowException, KeyError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise FcbenchError(
@@ -265,14 +278,23 @@ def _sample_table(point: str, samples: SampleTable) -> pa.Table:
             f"got {n} sample ids, {len(samples.n_bytes)} sizes and statistics {list(stats.shape)}; need N, N, [N, S]."
         )
     offsets = np.arange(n + 1, dtype=np.int32) * stats.shape[1]
-    return pa.table(
-        {
-            "point": pa.array([point] * n, pa.string()),
-            "sample": pa.array(list(samples.ids), pa.string()),
-            "n_bytes": pa.array(list(samples.n_bytes), pa.int64()),
-            "stats": pa.ListArray.from_arrays(pa.array(offsets), stats.ravel()),
-        }
-    )
+    columns = {
+        "point": pa.array([point] * n, pa.string()),
+        "sample": pa.array(list(samples.ids), pa.string()),
+        "n_bytes": pa.array(list(samples.n_bytes), pa.int64()),
+        "stats": pa.ListArray.from_arrays(pa.array(offsets), stats.ravel()),
+    }
+    for name in LIKELIHOODS:
+        values = getattr(samples, name)
+        if values is None:
+            continue
+        if np.shape(values) != (n,) or not np.isfinite(values).all():
+            raise FcbenchError(
+                f"got {name} of shape {list(np.shape(values))} for {n} samples of point {point!r}; "
+                "need one finite number a sample."
+            )
+        columns[name] = pa.array(values, pa.float64())
+    return pa.table(columns)
 
 
 def _to_csv(points: Sequence[RatePoint]) -> str:

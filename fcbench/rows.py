@@ -11,7 +11,7 @@ import numpy as np
 from fcbench import complexity, curves, provenance, rate, registry, results
 from fcbench.bench import Bench, digest
 from fcbench.coding import Coding
-from fcbench.jobs import CODED, ENDS, LABELS, Job
+from fcbench.jobs import CEILING, CODED, ENDS, LABELS, Job
 from fcbench.ratepoint import RatePoint
 from fcbench.suite import codec_kind
 
@@ -31,8 +31,11 @@ def key(bench: Bench, job: Job, task: str) -> str:
         "tasks",
         "params",
         "seeds",
+        "null_model",
     ):  # what else the run measured
         described.pop(name)
+    if job.kind == CEILING:
+        described["null_model"] = suite.null_model
     described |= {
         "version": VERSION, "encoder": bench.encoder.name, "sha256": bench.encoder.weights.sha256,
         "kind": job.kind, "point": job.point.label, "task": task, "fitted_to": job.fitted_to, "seed": bench.seed,

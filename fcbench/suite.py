@@ -64,6 +64,7 @@ class Suite:
         neck_loss: what trains the neck before a frozen decoder: the task's loss, the task model's own features, both.
         task_models: ``NAME[:VARIANT]`` by task, where not the data set's default.
         task_weights: of a task's model: ``random`` or a file; its own where not named.
+        null_model: also train each task's neck and head on a constant: what usable information is counted from.
     """
 
     name: str = "default"
@@ -85,6 +86,7 @@ class Suite:
         default_factory=dict
     )
     seeds: tuple[int, ...] = (0,)
+    null_model: bool = True
     n_train: int | None = None
     n_test: int | None = None
     on_bad_image: Literal["stop", "skip"] = "stop"

@@ -17,7 +17,7 @@ import click
 import numpy as np
 import torch
 
-from fcbench import curves, pipeline
+from fcbench import curves, pipeline, scoring
 from fcbench.bench import Bench
 from fcbench.opened import open_data
 from fcbench.progress import Report
@@ -33,8 +33,8 @@ def ceiling(bench: Bench, task: str) -> np.ndarray:
     batches = (
         store.batch(range(i, min(i + 32, len(store)))) for i in range(0, len(store), 32)
     )
-    stats, _ = pipeline.evaluate(bench, {task: bench.readout(task)}, batches)
-    return stats[task]
+    found, _ = scoring.evaluate(bench, {task: scoring.reader(bench, task)}, batches)
+    return found[task].stats
 
 
 @click.command(help=__doc__)

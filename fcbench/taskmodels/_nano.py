@@ -139,10 +139,17 @@ class NanoDecoder(FrozenDecoder):
         head, read = self._read(x)
         return cast(Head, head).predict(read, batch)
 
-    def log_likelihood(self, x: Mapping[str, Tensor], batch: Any) -> Tensor:
+    @property
+    def has_scale(self) -> bool:
+        """Whether the density of the task's head has a scale."""
+        return bool(getattr(self.decoder.head, "has_scale", False))
+
+    def log_likelihood(
+        self, x: Mapping[str, Tensor], batch: Any, *scale: float
+    ) -> Tensor:
         """Log-probability of each sample's target in nats: [B]."""
         head, read = self._read(x)
-        out: Tensor = head.log_likelihood(read, batch)
+        out: Tensor = head.log_likelihood(read, batch, *scale)
         return out
 
 

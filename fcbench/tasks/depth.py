@@ -50,9 +50,6 @@ EIGEN_METRICS = (
     MetricSpec("delta1_eigen", True, "", EIGEN),
 )
 
-LIKELIHOOD_SCALE = 0.2
-"""Scale of the Laplace density of standardized log depth behind `DepthHead.log_likelihood`."""
-
 SAMPLES_FOR_SCALE = 64
 """Training samples from which the mean and deviation of log depth are taken."""
 
@@ -137,6 +134,7 @@ class DepthHead(nn.Module):
 
     mean: Tensor
     std: Tensor
+    has_scale = True  # its density has one, which is fitted: see `fcbench.scoring`
 
     def __init__(
         self, dense: DenseHead, mean: float, std: float, max_depth_m: float
@@ -167,9 +165,7 @@ class DepthHead(nn.Module):
         logs = self.dense.full(self(x))[:, 0]
         return logs.clamp(math.log(MIN_DEPTH_M), math.log(self.max_depth_m)).exp()
 
-    def log_likelihood(
-        self, x: Tensor, batch: Tensor, scale: float = LIKELIHOOD_SCALE
-    ) -> Tensor:
+    def log_likelihood(self, x: Tensor, batch: Tensor, scale: float) -> Tensor:
         """Log-density of each sample's depth in nats, summed over the valid cells: [B].
 
         The density is Laplace's, of standardized log depth: log p = -|z - prediction| / scale - log(2 scale).

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from benchmarks import _planted, universality
 from benchmarks.universality import PARTS, QUICK_PLAN, Plan, Run, execute
-from fcbench import _likelihoods, fit, results
+from fcbench import fit, results
 from fcbench.suite import TASKS, Budget, Suite
 
 CPU = torch.device("cpu")
@@ -113,7 +113,9 @@ def test_every_part(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for name in ("cost", "splits", "cka", "planted", "cross/cross_neck"):
         assert table(tmp_path / f"{name}.csv")
     for p in results.load_points(tmp_path / "coded"):
-        assert _likelihoods.has(tmp_path / "coded", p.point)
+        kept = results.load_samples(tmp_path / "coded", p.point)
+        assert kept.log_likelihood is not None
+        assert (kept.null_log_likelihood is not None) == (p.kind == "ceiling")
     figures = {r["figure"] for r in table(tmp_path / "cost.csv")}
     assert {"information_difference", "extra_rate_at_equal_accuracy", "information_kept"} <= figures  # fmt: skip
     page = (tmp_path / "README.md").read_text()

@@ -19,7 +19,7 @@ from fcbench import _cost_figure, _cost_tables, _likelihoods, series
 from fcbench.cli import main
 from fcbench.compare import Number
 from fcbench.cost import Cost, Costs, costs, verdict
-from fcbench.results import ResultsFolder, SampleTable
+from fcbench.results import ResultsFolder, SampleTable, load_samples
 from fcbench.types import FcbenchError
 
 N = 40
@@ -67,13 +67,14 @@ def plant(
                 row, point=key, encoder=encoder, weights_sha256=encoder, seed=seed, n_samples=N,
                 value=float(table[:, 0].mean()),
             )  # fmt: skip
-            folder.append([replace(row, **changes)], SampleTable(ids, sizes, table))
-            if lost_nats is None:
-                continue
-            missing = 2.0 * (len(RATES) - i)  # nats that this rate does not carry
-            given = TOP - missing - lost_nats + 5 * noise + own - own.mean()
-            null = NULL + 5 * noise if i == len(RATES) else None
-            _likelihoods.add(path, key, given - 5 * noise.mean(), null)
+            given = null = None
+            if lost_nats is not None:
+                missing = 2.0 * (len(RATES) - i)  # nats that this rate does not carry
+                given = TOP - missing - lost_nats + 5 * noise + own - own.mean()
+                given -= 5 * noise.mean()
+                null = NULL + 5 * noise if i == len(RATES) else None
+            kept = SampleTable(ids, sizes, table, given, null)
+            folder.append([replace(row, **changes)], kept)
     return path
 
 
@@ -191,9 +192,8 @@ def test_different_samples_give_no_information(tmp_path: Path) -> None:
     plant(tmp_path, "general")
     with ResultsFolder(plant(tmp_path, "special")) as folder:
         row = next(p for p in folder.points if p.point == "special5s0")
-        table = SampleTable([f"t{i}" for i in range(N)], [9] * N, stats(0.48))
-        folder.append([row], table)
-    _likelihoods.add(tmp_path, "special5s0", np.zeros(N))
+        ids = [f"t{i}" for i in range(N)]
+        folder.append([row], SampleTable(ids, [9] * N, stats(0.48), np.zeros(N)))
     assert "different samples" in one(tmp_path).information.reason
 
 
@@ -223,17 +223,24 @@ def test_split_points_of_other_names_are_compared(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------- columns
 def test_likelihoods_are_kept_beside_the_samples(tmp_path: Path) -> None:
     plant(tmp_path, "general")
-    kept = _likelihoods.load(tmp_path, "general5s0")
-    assert kept is not None and kept.null is not None
-    assert list(kept.ids) == sorted(kept.ids) and kept.given.shape == (N,)
-    assert _likelihoods.has(tmp_path, "general0s0")
-    coded = _likelihoods.load(tmp_path, "general0s0")
-    assert coded is not None and coded.null is None
-    with pytest.raises(FcbenchError, match="one finite number a sample"):
-        _likelihoods.add(tmp_path, "general0s0", np.full(N, np.nan))
-    with pytest.raises(FcbenchError, match="run it first"):
-        _likelihoods.add(tmp_path, "nosuchpoint", np.zeros(N))
-    assert _likelihoods.load(tmp_path, "nosuchpoint") is None
+    plant(tmp_path, "silent", lost_nats=None)
+    ceiling, coded, silent = (
+        load_samples(tmp_path, key) for key in ("general5s0", "general0s0", "silent0s0")
+    )
+    assert ceiling.log_likelihood.shape == ceiling.null_log_likelihood.shape == (N,)
+    assert coded.log_likelihood is not None and coded.null_log_likelihood is None
+    assert silent.log_likelihood is None
+    folder = str(tmp_path)
+    both = _likelihoods.over_seeds([(folder, "general5s0"), (folder, "general0s0")])
+    assert both is not None and both.given.shape == (2, N) and both.null is None
+    assert list(both.ids) == sorted(both.ids)
+    mixed = [(folder, "general5s0"), (folder, "silent5s0")]
+    assert _likelihoods.over_seeds(mixed) is None
+    for wrong in (np.full(N, np.nan), np.zeros(N + 1)):
+        with ResultsFolder(tmp_path) as out:
+            row = next(p for p in out.points if p.point == "general0s0")
+            with pytest.raises(FcbenchError, match="one finite number a sample"):
+                out.append([row], replace(coded, log_likelihood=wrong))
 
 
 # -------------------------------------------------------------------------------------------- output

@@ -8,7 +8,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pytest
 import torch
 from points import end, rate_point
 
-from fcbench import _crossneck_tables, _likelihoods, crossneck, results, series
+from fcbench import _crossneck_tables, crossneck, results, scoring, series
 from fcbench.chains import Chain, parse
 from fcbench.crossneck import Lab, as_deep, chains
 from fcbench.readout import Standardize
@@ -153,17 +153,17 @@ def test_a_chain_reads_through_the_frozen_neck(
 ) -> None:
     """The model of A > B is B's readout on the output of A's neck, and A's neck is that of the direct chain."""
     seen: list[tuple[Any, Any, torch.Tensor]] = []
-    plain: Callable[..., Any] = crossneck.read
+    plain: Callable[..., Any] = scoring.evaluate
 
     def spied(bench: Any, readers: Any, batches: Any) -> Any:
         kept = list(batches)
-        for r in readers:
-            if r.chain.above == ("depth",) and not r.chain.coded_after:
+        for r in readers.values():
+            if [n for _, n in getattr(r.model, "necks", ())] == ["neck:depth"]:
                 with torch.no_grad():
                     seen.append((bench, r, r.model(kept[0])))
         return plain(bench, readers, kept)
 
-    monkeypatch.setattr(crossneck, "read", spied)
+    monkeypatch.setattr(scoring, "evaluate", spied)
     crossneck.measure(replace(SUITE, name="again"), tmp_path, cache, CPU)
     assert len(seen) == 2
     for bench, reader, x in seen:
@@ -210,8 +210,8 @@ def plant(path: Path) -> Path:
         stats = value * (1 + 0.05 * (noise - noise.mean()))
         return SampleTable(ids, [10] * N, np.stack([stats, np.ones(N)], axis=1))
 
-    def put(folder: ResultsFolder, row: Any, value: float) -> None:
-        samples = table(value)
+    def put(folder: ResultsFolder, row: Any, value: float, *nats: Any) -> None:
+        samples = SampleTable(*astuple(table(value))[:3], *nats)
         sizes = [row.n_bytes // N] * N
         value = float(samples.stats[:, 0].mean())
         folder.append([replace(row, value=value, n_samples=N)], replace(samples, n_bytes=sizes))  # fmt: skip
@@ -234,9 +234,8 @@ def plant(path: Path) -> Path:
                 params="{}",
                 bpp=16.0,
             )
-            put(folder, row, value)
             null = -80.0 + noise if neck == "neck_2L" else None
-            _likelihoods.add(path, key, -50 - lost + noise, null)
+            put(folder, row, value, -50 - lost + noise, null)
         for split, factor in (("stage3", 1.0), ("neck:a", 1.5)):
             for i, value in enumerate((0.2, 0.3, 0.37, 0.41, 0.43)):
                 n_bytes = N * int(100 * factor * 2**i)
