@@ -1,4 +1,4 @@
-"""Tables of records, and the page that holds a suite's measured tables. Writes no findings: those are for a reader."""
+"""Tables of records, and the page of a suite's measured tables. Findings are written by a reader, in README.md."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ EMBEDDED = (
     "hold for the published ones."
 )
 SECTIONS = (
+    (
+        "Single necks",
+        "What do the neck's capacity, the head and the neck's loss do to both encoders, uncoded?",
+        "grid",
+    ),
     (
         "Cost of specialization",
         "What does the special encoder cost each task, in accuracy, in bits, in usable information?",
@@ -57,8 +62,8 @@ def write_records(path: Path, records: Sequence[dict[str, Any]]) -> None:
 def write_page(
     encoders: Sequence[str], dataset: str, seeds: Sequence[int], out: Path
 ) -> None:
-    """README.md of a results folder: what was asked, and the measured tables and figures."""
-    lines = ["# How universal are the features?", ""]
+    """tables.md of a results folder: what was asked, and the measured tables and figures."""
+    lines = ["# How universal are the features? What was measured", ""]
     lines += [EMBEDDED, ""] if any("nano" in e for e in encoders) else []
     shown = ", ".join(map(str, seeds))
     lines += [
@@ -72,4 +77,4 @@ def write_page(
         lines += [f"## {title}", "", f"*Asked:* {question}", "", "*Measured:*", ""]
         lines += [table.read_text(encoding="utf-8")]
         lines += [f"![{title}]({stem}.png)", ""] if figure.exists() else []
-    (out / "README.md").write_text("\n".join(lines), encoding="utf-8")
+    (out / "tables.md").write_text("\n".join(lines), encoding="utf-8")

@@ -8,8 +8,8 @@
 The first encoder is the general one, the second the special one. Every part writes into a folder of its own under the
 results folder and resumes there; `--only` runs some of them.
 
-- *grid*: encoders x tasks x necks x heads x neck losses, uncoded. Three seeds for the default neck, one for others
-  (`--all-seeds`: all for all).
+- *grid*: encoders x tasks x necks x heads x neck losses, uncoded. Three seeds for the default neck and a trained head,
+  one for the others (`--all-seeds`: all for all).
 - *coded*: the codecs' sweeps for the default neck, with likelihoods: the cost in accuracy, bits, usable information.
 - *cross*: every ordered pair and chain of three, controls, and coded before and between.
 - *splits*: rate at equal accuracy at stages 1 to 4, behind the linear neck (attention over stage 1's 1024 cells
@@ -32,7 +32,7 @@ from typing import Any
 import click
 import torch
 
-from benchmarks import _planted, _splits
+from benchmarks import _grid, _planted, _splits
 from benchmarks._page import write_page, write_records
 from fcbench import (
     _cost_figure,
@@ -95,7 +95,7 @@ class Plan:
             own = replace(plain, neck=neck, seeds=seeds)
             out.append(own)
             for loss in self.losses if one else self.losses[:1]:
-                few = seeds if loss == "task" or self.all_seeds else seeds[:1]
+                few = seeds if self.all_seeds else seeds[:1]
                 out.append(replace(own, head="frozen", neck_loss=loss, seeds=few))  # type: ignore[arg-type]
         return out
 
@@ -186,6 +186,11 @@ class Run:
         """Uncoded single necks."""
         for suite in self.plan.grid():
             yield from self.measure(suite, "grid")
+        general, special = self.plan.base.encoders
+        rows = series.load([self.out / "grid"])
+        found = cost.costs(rows, general, special, values_of=series.values_of).costs
+        write_records(self.out / "grid", list(_grid.records(found)))
+        _grid.save_figure(found, self.out / "grid.png")
 
     def coded(self) -> Iterator[str]:
         """Rate-accuracy curves with likelihoods, and the cost of specialization."""
@@ -375,7 +380,7 @@ def main(
     if only_plan:
         return
     failures = execute(run, parts)
-    click.echo(f"{out / 'README.md'}")
+    click.echo(f"{out / 'tables.md'}")
     if failures:
         raise FcbenchError(f"{len(failures)} jobs failed, first: {failures[0]}")
 

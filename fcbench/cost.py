@@ -61,6 +61,7 @@ class Cost:
     higher_is_better: bool
     neck: str
     head: str
+    neck_loss: str  # empty for trained heads
     general: str
     special: str
     n_samples: int
@@ -221,6 +222,7 @@ class Pair:
             higher_is_better=bool(ok["higher_is_better"]),
             neck=ok["neck"],
             head=ok["head"],
+            neck_loss=ok["neck_loss"],
             general=self.general,
             special=self.special,
             n_samples=int(ok["n_samples"]),

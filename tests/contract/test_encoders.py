@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from fcbench import registry
+from fcbench.complexity import macs
 from fcbench.encoders._weights import state_sha256
 from fcbench.types import Encoder, FcbenchError
 
@@ -114,6 +115,13 @@ def test_groups_are_split_points_fine_to_coarse(encoder: Encoder) -> None:
         assert tuple(maps) == members
     strides = {s.stride_px for s in encoder.specs.values()}
     assert encoder.groups or len(strides) == 1, "a pyramid has a name"
+
+
+def test_a_trunk_runs_no_further_than_its_split_point(encoder: Encoder) -> None:
+    """The earlier the cut, the less is computed before it: what a split-point study is about."""
+    stages = encoder.groups.get("trunk", ())
+    spent = [macs(lambda s=s: encoder(_images(1, (96, 96)), [s])) for s in stages]
+    assert spent == sorted(set(spent))
 
 
 def test_it_is_deterministic(encoder: Encoder) -> None:

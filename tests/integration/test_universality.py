@@ -63,7 +63,7 @@ def test_planted_run_repeats_nothing(
     monkeypatch.setattr(fit, "optimize", never)
     monkeypatch.setattr(_planted, "_measure", never)
     assert execute(planted, ["planted"]) == []
-    assert "Planted effects" in (planted.out / "README.md").read_text()
+    assert "Planted effects" in (planted.out / "tables.md").read_text()
 
 
 def test_projection_removes_what_it_should() -> None:
@@ -110,7 +110,7 @@ def test_every_part(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         df = results.load(tmp_path / part)
         assert (df.status == "ok").all(), part
         assert len(df.point.unique()) == QUICK_PLAN.counts(part)[0], part
-    for name in ("cost", "splits", "cka", "planted", "cross/cross_neck"):
+    for name in ("grid", "cost", "splits", "cka", "planted", "cross/cross_neck"):
         assert table(tmp_path / f"{name}.csv")
     for p in results.load_points(tmp_path / "coded"):
         kept = results.load_samples(tmp_path / "coded", p.point)
@@ -118,8 +118,8 @@ def test_every_part(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert (kept.null_log_likelihood is not None) == (p.kind == "ceiling")
     figures = {r["figure"] for r in table(tmp_path / "cost.csv")}
     assert {"information_difference", "extra_rate_at_equal_accuracy", "information_kept"} <= figures  # fmt: skip
-    page = (tmp_path / "README.md").read_text()
-    assert page.count("## ") == 5 and "The embedded encoders" in page
+    page = (tmp_path / "tables.md").read_text()
+    assert page.count("## ") == 6 and "The embedded encoders" in page
 
     def never(*_: object, **__: object) -> None:
         raise AssertionError("called")
