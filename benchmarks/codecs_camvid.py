@@ -10,9 +10,16 @@ from pathlib import Path
 from fcbench.suite import load
 
 HERE = Path(__file__).parent
+ANCHOR = load(HERE / "camvid_lite0.py")
+FOUR = tuple({"lmbda": lmbda} for lmbda in (0.3, 0.8, 2.0, 6.0))
+"""Of the codecs that stand between ``hyperprior`` and ``strata``: as few as a curve may have."""
 
 SUITE = replace(
-    load(HERE / "camvid_lite0.py"),
+    ANCHOR,
     name="codecs_camvid",
     codecs=load(HERE / "codecs_scenes.py").codecs,
+    params={
+        **ANCHOR.params,
+        **dict.fromkeys(("scale_hyperprior", "checkerboard", "elic"), FOUR),
+    },
 )
