@@ -22,9 +22,7 @@ References:
 
 from __future__ import annotations
 
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -47,6 +45,7 @@ from fcbench.bench import Bench
 from fcbench.compare import Number
 from fcbench.jobs import CODED, jobs
 from fcbench.opened import open_data
+from fcbench.plan import Rates, probe
 from fcbench.progress import Report
 from fcbench.results import ResultsFolder
 from fcbench.suite import QUICK, TASKS, Budget, Suite
@@ -57,7 +56,6 @@ from fcbench.verbs.cross_neck import write as write_cross_neck
 PARTS = ("grid", "coded", "cross", "splits", "planted")
 NECKS = ("neck_2L", "neck_4L", "neck_6L")
 LOSSES = ("task", "distill", "both")
-PROBE_STEPS = (3, 9)
 UNCODED = Suite(codecs=("raw",), params={"raw": ({"dtype": "fp16"},)})
 """A run's codecs where only uncoded points are wanted: 16 bits a feature, beside the ceiling's 32."""
 
@@ -104,16 +102,22 @@ class Plan:
         return replace(self.base, name="universality-coded", seeds=self.seeds)
 
     def cross(self) -> Suite:
-        """Chains of the default neck, coded by the last of the codecs."""
-        last = replace(self.base, codecs=self.base.codecs[-1:])
-        return replace(last, name="universality-cross", seeds=self.seeds[:1])
+        """Chains of the default neck."""
+        return replace(self.few(), name="universality-cross", seeds=self.seeds[:1])
+
+    def few(self) -> Suite:
+        """The last of the codecs alone, without its highest rate: what chains and split points are coded with."""
+        codec = self.base.codecs[-1]
+        sweep = registry.get("codec", codec).sweep(self.base.objective)
+        fewer = tuple((self.base.params.get(codec) or sweep)[:-1])
+        return replace(self.base, codecs=(codec,), params={codec: fewer})
 
     def cut(self, split: str) -> Suite:
-        """The last codec's sweep at a split point."""
+        """A codec's sweep at a split point."""
         return replace(
-            self.base,
+            self.few(),
             name="universality-splits",
-            codecs=self.base.codecs[-1:],
+            null_model=False,
             split=split,
             neck="linear",
             seeds=self.seeds[:1],
@@ -156,7 +160,7 @@ class Plan:
 QUICK_PLAN = Plan(
     Suite(
         name="universality-quick", codecs=("uniform",), tasks=("depth", "segmentation"), n_train=60, n_test=24,
-        params={"uniform": tuple({"bits": b} for b in (2, 3, 4, 6))},
+        params={"uniform": tuple({"bits": b} for b in (2, 3, 4, 6, 7))},
         budget=replace(QUICK, task_steps=25, codec_steps=5, task_batch=8, codec_batch=8, width=64),
         image_size_px=(64, 64),
     ),
@@ -272,56 +276,42 @@ def _plain(cut: _splits.Cut) -> dict[str, Any]:
 
 # -------------------------------------------------------------------------------------------- before
 def announce(run: Run, parts: Sequence[str]) -> None:
-    """Points, trainings, and what they will take, from a few timed steps on the first encoder."""
-    plan, total_s = run.plan, 0.0
-    readout_s, codec_s, store_bytes = probe(run)
+    """Points, trainings, and what they will take, from a few timed steps and samples on the first encoder."""
+    plan, total_s, n_bytes = run.plan, 0.0, 0.0
+    rates = probe(plan.base, run.cache_dir, run.device)
+    readout_s, codec_s, point_s = _means_s(rates)
+    readout_bytes = _mean(rates.readout_bytes.values())
+    codec_bytes = _mean(rates.make_bytes.values()) + _mean(rates.train_bytes.values())
     for part in parts:
         points, readouts, codecs = plan.counts(part)
-        took_s = readouts * readout_s + codecs * codec_s
+        took_s = readouts * readout_s + codecs * codec_s + points * point_s
         total_s += took_s
+        n_bytes += readouts * readout_bytes + codecs * codec_bytes
         click.echo(
             f"{part}: {points} points, {readouts} readouts and {codecs} codecs to train, about {took_s / 60:.0f} min"
         )
-    n_models = sum(sum(plan.counts(p)[1:]) for p in parts)
-    disk_mb = (store_bytes * len(plan.base.encoders) * 3 + n_models * 2e6) / 1e6
+    n_bytes += rates.feature_bytes * len(plan.base.encoders) * 3
     click.echo(
-        f"in all about {total_s / 60:.0f} min of training from an empty cache, {disk_mb:.0f} MB of cache"
+        f"in all about {total_s / 60:.0f} min from an empty cache, {n_bytes / 1e6:.0f} MB of cache"
     )
 
 
-def probe(run: Run) -> tuple[float, float, int]:
-    """Seconds a readout and a codec take to train (means over tasks and codecs), and bytes of one feature set."""
-    suite = run.plan.base
-    encoder = pipeline.build_encoder(suite.encoders[0], suite.weights, run.device)
-    every = [j.point for j in jobs(suite) if j.kind == CODED and _trained(j.point)]
-    took = []
-    with Report(0) as report, tempfile.TemporaryDirectory() as fresh:
-        data = open_data(suite, run.cache_dir)
-        full = Bench(suite, data, encoder, 0, run.cache_dir, run.device, report)
-        for steps in PROBE_STEPS:
-            budget = replace(suite.budget, task_steps=steps, codec_steps=steps)
-            short = replace(suite, budget=budget)
-            bench = Bench(short, data, encoder, 0, Path(fresh), run.device, report)
-            bench.__dict__ |= {k: getattr(full, k) for k in ("train", "test", "stats")}
-            readout = _mean_s(bench.readout, suite.tasks)
-            took.append((readout, _mean_s(lambda p: bench.codec(p, None), every[:2])))
-    (few_r, few_c), (many_r, many_c) = took
-    more = PROBE_STEPS[1] - PROBE_STEPS[0]  # what the steps alone take
-    b = suite.budget
-    n_bytes = 4 * (full.train.store.n_points + full.test.store.n_points)
-    readout_s = max(0.0, many_r - few_r) * b.task_steps / more
-    return readout_s, max(0.0, many_c - few_c) * b.codec_steps / more, n_bytes
+def _means_s(rates: Rates) -> tuple[float, float, float]:
+    """Means over tasks and codecs: training of a readout, of a codec, a point coded and read."""
+    coded_s = _mean(rates.code_s.values()) / len(rates.read_s)  # once for all tasks
+    read_s = _mean(rates.read_s.values()) + coded_s
+    point_s = rates.n_test * read_s + _mean(rates.row_s.values())
+    return _mean(rates.readout_s.values()), _mean(rates.train_s.values()), point_s
+
+
+def _mean(values: Iterable[float]) -> float:
+    """Zero where there are none."""
+    found = list(values)
+    return sum(found) / max(1, len(found))
 
 
 def _trained(point: OperatingPoint) -> bool:
     return bool(registry.get("codec", point.codec).trained)
-
-
-def _mean_s(call: Callable[[Any], object], arguments: Sequence[Any]) -> float:
-    began = time.perf_counter()
-    for argument in arguments:
-        call(argument)
-    return (time.perf_counter() - began) / max(1, len(arguments))
 
 
 # ---------------------------------------------------------------------------------------------- main

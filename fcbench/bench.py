@@ -181,6 +181,10 @@ class Bench:
             }
         return key
 
+    def readout_path(self, name: str) -> Path:
+        """Where a readout is kept."""
+        return self.models / f"task-{digest(self.readout_key(name))}.safetensors"
+
     def _make_readout(self, name: str) -> tuple[Task, Readout]:
         suite, store = self.suite, self.train.store
         task, grid = self._task(name), next(iter(store.shapes.values()))
@@ -197,7 +201,7 @@ class Bench:
             adapter = Adapter(suite.budget.width, grid, own.stats(), own.shapes)
             model = Readout(self.stats, neck, decoder.head(), adapter)
         model.to(self.device)
-        path = self.models / f"task-{digest(self.readout_key(name))}.safetensors"
+        path = self.readout_path(name)
         what = "head" if decoder is None else f"adapter to {decoder.name}"
         with self.report.stage(
             f"{self.encoder.name}: {suite.neck} and {what}, {name}"
@@ -223,9 +227,7 @@ class Bench:
     # ------------------------------------------------------------------------------------------ codecs
     def codec(self, point: OperatingPoint, task: str | None) -> Path:
         """Checkpoint of a codec at an operating point; with the task objective, of the one fitted to that task."""
-        plugin = registry.get("codec", point.codec)
-        key = self._codec_key(plugin, point, task)
-        path = self.models / f"codec-{digest(key)}.safetensors"
+        plugin, path = registry.get("codec", point.codec), self.codec_path(point, task)
         name = f"{self.encoder.name}: {point.label}" + (f" for {task}" if task else "")
         with self.report.part(
             f"{name}, {'training' if plugin.trained else 'tables'}"
@@ -234,10 +236,20 @@ class Bench:
                 self._make_codec(plugin, point, task, path, advance)
         return path
 
-    def _codec_key(
-        self, plugin: Any, point: OperatingPoint, task: str | None
-    ) -> dict[str, Any]:
-        b = self.suite.budget
+    def codec_path(self, point: OperatingPoint, task: str | None) -> Path:
+        """Where the checkpoint of a codec is kept."""
+        return self.models / f"codec-{digest(self._codec_key(point, task))}.safetensors"
+
+    def sweep_of(self, codec: str, task: str | None) -> tuple[Path, list[float]]:
+        """Where a codec of variable rate is kept between its points, and its lmbdas."""
+        sweep = registry.get("codec", codec).sweep(self.suite.objective)
+        points = [*sweep, *self.suite.params.get(codec, ())]
+        lmbdas = sorted(float(p["lmbda"]) for p in points)
+        key = {**self._codec_key(OperatingPoint(codec), task), "lmbdas": lmbdas}
+        return self.models / f"sweep-{digest(key)}.safetensors", lmbdas
+
+    def _codec_key(self, point: OperatingPoint, task: str | None) -> dict[str, Any]:
+        b, plugin = self.suite.budget, registry.get("codec", point.codec)
         key: dict[str, Any] = {
             "version": VERSION, "features": self.train.store.folder.name, "codec": point.codec,
             "params": dict(point.params),
@@ -263,18 +275,11 @@ class Bench:
         torch.manual_seed(self.seed)
         codec = plugin.build(specs, self.stats, point.params)
         if _variable(plugin):
-            lmbdas = [float(p["lmbda"]) for p in plugin.sweep(self.suite.objective)]
-            lmbdas += [
-                float(p["lmbda"]) for p in self.suite.params.get(point.codec, ())
-            ]
-            key = self._codec_key(plugin, OperatingPoint(point.codec), task)
-            shared = self.models / f"sweep-{digest({**key, 'lmbdas': sorted(lmbdas)})}"
-            shared = shared.with_suffix(".safetensors")
+            shared, lmbdas = self.sweep_of(point.codec, task)
             if shared.exists():
                 _load_into(codec, shared)
             else:
-                ends = min(lmbdas), max(lmbdas)
-                self._train(codec, ends, task, shared, advance)
+                self._train(codec, (lmbdas[0], lmbdas[-1]), task, shared, advance)
                 _checkpoint.write_atomically(shared, save(_state(codec)))
             codec.at(float(point.params["lmbda"]))
         elif plugin.trained:

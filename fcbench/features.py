@@ -148,13 +148,11 @@ def extract(
         if split not in encoder.specs:
             what = f"split point of {encoder.name}"
             raise FcbenchError(registry.unknown(what, split, encoder.specs))
-    key = _key(dataset, encoder, splits)
-    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
-    home = cache_dir / "features"
-    if (found := _usable(home / name, on_bad_image)) is not None:
+    home, name, key = described(dataset, encoder, splits, cache_dir)
+    if (found := usable(home / name, on_bad_image)) is not None:
         return found
     with _locked(home, name):  # another process may have made it by now
-        if (found := _usable(home / name, on_bad_image)) is not None:
+        if (found := usable(home / name, on_bad_image)) is not None:
             return found
         n_workers = _default_workers() if n_workers is None else n_workers
         reads = _batches(dataset, batch_size, n_workers)
@@ -209,6 +207,15 @@ def _new_folder(home: Path, name: str) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
+def described(
+    dataset: Dataset, encoder: Encoder, splits: Sequence[str], cache_dir: Path
+) -> tuple[Path, str, dict[str, Any]]:
+    """Where a set is kept (folder of all sets, its name in it), and all that determines it, in clear."""
+    key = _key(dataset, encoder, splits)
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
+    return cache_dir / "features", name, key
+
+
 def _key(dataset: Dataset, encoder: Encoder, splits: Sequence[str]) -> dict[str, Any]:
     """All that determines features, in clear."""
     specs = [asdict(s) for n, s in encoder.specs.items() if n in splits]
@@ -237,7 +244,7 @@ def _first_image_px(dataset: Dataset) -> tuple[int, int] | None:
     return None
 
 
-def _usable(folder: Path, on_bad_image: BadImage) -> FeatureStore | None:
+def usable(folder: Path, on_bad_image: BadImage) -> FeatureStore | None:
     """A set on disk that answers the question: one with gaps only where gaps are allowed."""
     store = open_store(folder)
     return None if store and store.skipped and on_bad_image == "stop" else store

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from fcbench.suite import TASKS
+from fcbench.suite import TASKS, Suite
 from fcbench.types import FcbenchError
 from fcbench.verbs._options import Size, cache_option
 from fcbench.verbs._suite import device_of, suite_of
+
+if TYPE_CHECKING:
+    from fcbench.plan import Counts
 
 EPILOG_RUN = """\b
 Examples:
   fcbench run                                    both embedded encoders, four tasks
   fcbench run --quick --out runs/look            a minute, to see that all works
+  fcbench run benchmarks/codecs_scenes.py --plan  what it will cost: points, trainings, time, disk
   fcbench run --codec hyperprior --codec factorized --task depth
   fcbench run --encoder timm:tf_efficientnet_lite0 --dataset camvid --data-root camvid --task segmentation
 """
@@ -135,6 +139,12 @@ Examples:
     help="Results folder; a run resumes in it.",
 )
 @click.option(
+    "--plan",
+    "only_plan",
+    is_flag=True,
+    help="Say what is to be done, how long and how much disk it will take, and stop. Takes a minute or so.",
+)
+@click.option(
     "--keep-streams", is_flag=True, help="Keep the .fcb files under OUT/streams."
 )
 @click.option(
@@ -146,8 +156,8 @@ Examples:
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [all cores]")
 @cache_option
 def run(
-    suite_file: Path | None, out: Path, cache_dir: Path, device: str, threads: int | None, keep_streams: bool,
-    **options: Any,
+    suite_file: Path | None, out: Path, cache_dir: Path, device: str, threads: int | None, only_plan: bool,
+    keep_streams: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Measure rate-accuracy points: code features, read them, write OUT/rates.csv and OUT/curves.png.
 
@@ -157,13 +167,17 @@ def run(
     suite.check()
     import torch
 
-    from fcbench import pipeline
+    from fcbench import pipeline, plan
 
     if threads:
         torch.set_num_threads(threads)
-    summary = pipeline.measure(
-        suite, out, cache_dir, device_of(device), keep_streams=keep_streams
-    )
+    where = device_of(device)
+    counts = plan.count(suite, out, cache_dir, where)
+    if only_plan:
+        _say_plan(suite, counts, cache_dir, where, keep_streams)
+        return
+    click.echo(counts.line)
+    summary = pipeline.measure(suite, out, cache_dir, where, keep_streams=keep_streams)
     click.echo(
         f"{summary.n_measured} points measured, {summary.n_found} found done, in {out}"
     )
@@ -175,6 +189,22 @@ def run(
         raise FcbenchError(
             f"{len(summary.failures)} jobs failed, first: {summary.failures[0]}"
         )
+
+
+def _say_plan(
+    suite: Suite, counts: Counts, cache_dir: Path, device: Any, keep_streams: bool
+) -> None:
+    """The cost of what is left; timed only where something is."""
+    from fcbench._plan_table import table
+    from fcbench.plan import probe
+
+    left = counts.left(suite)
+    if left is None:
+        click.echo(f"{counts.line}; nothing is left to measure")
+        return
+    click.echo(table(counts, probe(left, cache_dir, device)))
+    if keep_streams:
+        click.echo("the .fcb files of --keep-streams come on top of that")
 
 
 COMMAND = run

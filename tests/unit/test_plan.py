@@ -1,0 +1,212 @@
+"""What a run will cost: counted as the run does it, timed without a trace, estimated by plain sums."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from fcbench import features, fit, pipeline, plan, registry, results
+from fcbench._plan_table import duration, size, table
+from fcbench.cli import main
+from fcbench.opened import open_data, splits_of
+from fcbench.plan import Counts, Family, Rates
+from fcbench.suite import Budget, Suite
+from fcbench.types import FcbenchError
+
+CPU = torch.device("cpu")
+LMBDAS = ({"lmbda": 0.5}, {"lmbda": 5.0})
+SUITE = Suite(
+    name="plan", codecs=("uniform", "factorized", "gained_hyperprior", "image:jpeg", "label"),
+    tasks=("depth",), weights="random", n_train=20, n_test=6, image_size_px=(64, 64),
+    params={
+        "uniform": ({"bits": 6},), "factorized": LMBDAS, "gained_hyperprior": LMBDAS,
+        "image:jpeg": ({"quality": 30},),
+    },
+    budget=Budget(task_steps=2, task_batch=4, codec_steps=2, codec_batch=4, width=32),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with the scenes alone."""
+    path = tmp_path_factory.mktemp("cache")
+    open_data(SUITE, path)
+    return path
+
+
+def models(cache: Path) -> set[str]:
+    return {p.name for p in (cache / "models").glob("*")}
+
+
+# --------------------------------------------------------------------------------------------- counts
+def test_counts_are_what_the_run_does(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Points, trainings, features: foreseen, then done, then found done."""
+    out, trained = tmp_path / "out", Counter[str]()
+    optimize = fit.optimize
+
+    def counted(module: Any, *args: Any, **named: Any) -> float:
+        trained["readouts" if hasattr(module, "neck") else "codecs"] += 1
+        return optimize(module, *args, **named)
+
+    before = plan.count(SUITE, out, cache, CPU)
+    assert not out.exists() and models(cache) == set()
+    assert not (cache / "features").exists()
+    each = {
+        "uncoded and mean": 2, "uniform": 1, "factorized": 2, "gained_hyperprior": 2, "image:jpeg": 1, "label": 1,
+    }  # fmt: skip
+    n_encoders = 2
+    assert {n: f.n_points for n, f in before.families.items()} == {
+        n: k * n_encoders for n, k in each.items()
+    }
+    n_trained = {n: f.trained.total() for n, f in before.families.items()}
+    assert n_trained["factorized"] == 4 and n_trained["gained_hyperprior"] == 2
+    assert before.readouts == {"depth": 2}
+    assert before.nulls == {"depth": 1}  # encoders share it
+    assert before.images == {"hiera_nano": 26, "sam2_nano": 26}
+
+    monkeypatch.setattr(fit, "optimize", counted)
+    done = pipeline.measure(SUITE, out, cache, CPU)
+    assert done.failures == () and done.n_measured == before.n_points
+    assert trained == {"readouts": before.n_readouts, "codecs": before.n_codecs}
+    arrays = [p for p in (cache / "features").rglob("*.npy")]
+    on_disk = sum(p.stat().st_size for p in arrays)
+    assert 0 <= on_disk - before.feature_bytes <= 1024 * len(arrays)  # their heads
+
+    after = plan.count(SUITE, out, cache, CPU)
+    assert after.n_found == after.n_points == before.n_points
+    assert after.n_readouts == after.n_codecs == after.feature_bytes == 0
+    assert after.left(SUITE) is None
+
+    elsewhere = plan.count(SUITE, tmp_path / "other", cache, CPU)
+    assert elsewhere.n_found == 0 and elsewhere.feature_bytes == 0
+    assert elsewhere.n_readouts == elsewhere.n_codecs == 0
+    assert sum(f.made.total() for f in elsewhere.families.values()) == 0
+    longer = replace(SUITE, budget=replace(SUITE.budget, codec_steps=3))
+    anew = plan.count(longer, tmp_path / "other", cache, CPU)
+    assert (anew.n_readouts, anew.n_codecs) == (0, before.n_codecs)
+
+    failed = [
+        replace(p, status="broke") if p.codec == "uniform" else p
+        for p in results.load_points(out)
+    ]
+    monkeypatch.setattr(results, "load_points", lambda _: failed)
+    again = plan.count(SUITE, out, cache, CPU)
+    assert again.n_points - again.n_found == 2
+    assert again.left(SUITE) == replace(SUITE, codecs=("uniform",))
+
+
+def test_what_is_left_names_codecs_and_tasks() -> None:
+    suite = Suite(codecs=("raw", "pq"), tasks=("pose", "depth"))
+    families = {n: Family(n, read=Counter(depth=n == "pq")) for n in suite.codecs}
+    for family in families.values():
+        family.read += Counter()  # zeros go
+    left = Counts(10, families).left(suite)
+    assert left == replace(suite, codecs=("pq",), tasks=("depth",))
+
+
+@pytest.mark.parametrize("name", ["hiera_nano", "timm:tf_efficientnet_lite0"])
+@pytest.mark.parametrize("size_px", [(64, 64), (72, 104)])
+def test_foreseen_features_are_the_extracted_ones(
+    name: str, size_px: tuple[int, int], tmp_path: Path, cache: Path
+) -> None:
+    encoder = pipeline.build_encoder(name, "random", CPU)
+    data = open_data(replace(SUITE, n_train=2, image_size_px=size_px), cache)["train"]
+    splits = splits_of(encoder, encoder.default_split)
+    found, expected = plan.foreseen(data, encoder, splits, tmp_path)
+    assert not found and not any(tmp_path.iterdir())
+    made = features.extract(data, encoder, splits, tmp_path)
+    for what in ("folder", "shapes", "specs", "image_px", "n_points"):
+        assert getattr(made, what) == getattr(expected, what), what
+    assert plan.foreseen(data, encoder, splits, tmp_path)[0]
+
+
+def test_bad_input_is_refused_as_by_the_run(cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(FcbenchError, match="split point"):
+        plan.count(replace(SUITE, split="stage9"), tmp_path, cache, CPU)
+
+
+# ---------------------------------------------------------------------------------------------- probe
+def test_probe_times_all_and_leaves_no_trace(cache: Path, tmp_path: Path) -> None:
+    wrong = {**SUITE.params, "uniform": ({"bits": 99},)}
+    suite = replace(SUITE, params=wrong, encoders=("hiera_nano",))
+    kept, sets = models(cache), set(cache.glob("features/*"))
+    rates = plan.probe(suite, cache, CPU)
+    assert models(cache) == kept and set(cache.glob("features/*")) == sets
+    assert list(rates.failed) == ["uniform"] and "99" in rates.failed["uniform"]
+    tasks = {"depth"}
+    learned = {("factorized", None), ("gained_hyperprior", None)}
+    coded = learned | {("image:jpeg", None), *(("label", t) for t in tasks)}
+    for timed, keys in (
+        (rates.image_s, {"hiera_nano"}), (rates.readout_s, tasks), (rates.readout_bytes, tasks),
+        (rates.read_s, tasks), (rates.row_s, tasks), (rates.row_bytes, tasks), (rates.train_s, learned),
+        (rates.make_s, learned), (rates.make_bytes, learned), (rates.code_s, coded),
+    ):  # fmt: skip
+        assert set(timed) == keys and all(v > 0 for v in timed.values())
+    assert rates.train_bytes["factorized", None] == 0
+    assert rates.train_bytes["gained_hyperprior", None] > 0  # what its sweep shares
+    assert rates.n_test == 6 and rates.encoder == "hiera_nano"
+    counts = plan.count(suite, tmp_path, cache, CPU)
+    text = table(counts, rates)
+    assert next(r for r in text.splitlines() if "uniform" in r).endswith("unknown")
+    assert "uniform could not be timed" in text
+
+
+# ------------------------------------------------------------------------------------------- estimate
+def test_estimate_is_a_plain_sum() -> None:
+    which = "hyperprior", None
+    family = Family("hyperprior", n_points=8, n_found=2)
+    family.coded[which], family.made[which], family.trained[which] = 3, 2, 1
+    family.read.update({"depth": 6})
+    counts = Counts(10, {"hyperprior": family}, feature_bytes=1000)
+    counts.readouts["depth"], counts.nulls["depth"] = 2, 1
+    counts.images.update({"a": 100, "b": 100})
+    rates = Rates(
+        "a", 10, image_s={"a": 0.5}, readout_s={"depth": 20.0}, readout_bytes={"depth": 100}, train_s={which: 60.0},
+        train_bytes={which: 7}, make_s={which: 2.0}, make_bytes={which: 30}, code_s={which: 0.1},
+        read_s={"depth": 0.01}, row_s={"depth": 1.0}, row_bytes={"depth": 50},
+    )  # fmt: skip
+    found = plan.estimate(counts, rates)
+    assert found.features_s == pytest.approx(100.0)  # b is taken for as fast as a
+    assert found.readouts_s == pytest.approx(40.0)
+    assert found.nulls_s == pytest.approx(20.0 + 10 * 0.01)
+    coded_s, read_s = 3 * 10 * 0.1, 6 * (10 * 0.01 + 1.0)
+    assert found.families_s["hyperprior"] == pytest.approx(60 + 2 * 2 + coded_s + read_s)  # fmt: skip
+    assert found.total_s == pytest.approx(100 + 40 + 20.1 + 64 + coded_s + read_s)
+    assert found.model_bytes == 3 * 100 + 7 + 2 * 30
+    assert (found.feature_bytes, found.result_bytes) == (1000, 300)
+    rows = {r[:12].strip(): r.split() for r in table(counts, rates).splitlines()}
+    assert rows["hyperprior"][1:] == ["8", "2", "1", "74", "s"]
+    assert rows["in all"][2:] == ["8", "2", "4", "4", "min"]
+    assert "busy" not in table(counts, rates)
+    assert "busy (load 3.0 a core)" in table(counts, replace(rates, load=3.0))
+
+
+def test_sizes_and_durations_are_rounded() -> None:
+    assert [duration(s) for s in (0.2, 99.0, 120.0, 5400.0)] == ["0 s", "99 s", "2 min", "1.5 h"]  # fmt: skip
+    assert [size(n) for n in (40_000, 52_300_000, 1_500_000_000)] == ["0.0 MB", "52 MB", "1.5 GB"]  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------ verb
+def test_plan_option_measures_nothing(cache: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    options = (
+        f"run --plan --n-train 20 --n-test 6 --image-size 64 --task depth --codec factorized --encoder hiera_nano "
+        f"--weights random --batch 4 --device cpu --keep-streams --out {out} --cache-dir {cache}"
+    )
+    kept = models(cache)
+    result = CliRunner().invoke(main, options.split())
+    assert result.exit_code == 0, result.output
+    assert not out.exists() and models(cache) == kept
+    lines = {line.split("  ")[0]: line.split() for line in result.output.splitlines()}
+    n = len(registry.get("codec", "factorized").sweep("mse"))
+    assert lines["factorized"][1:4] == [str(n), "0", str(n)]
+    assert lines["in all"][2:5] == [str(n + 2), "0", str(n + 2)]  # a readout, its null
+    assert "disk: about" in result.output and "--keep-streams" in result.output
