@@ -6,21 +6,15 @@ full, a missing one is empty and has its reason beside it.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
+from fcbench import _blocks
+from fcbench._blocks import Block, Notes
 from fcbench.compare import Number
 from fcbench.cost import Cost, Costs, verdict
 
-NOTHING = "--"
 WIDTH = 130
 """Of tables that go to a file or a pipe [characters]."""
 
@@ -44,32 +38,8 @@ KEPT_HEADER = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
-    """A table as cells; a cell that lacks a figure ends with the number of its note, the first being 1."""
-
-    title: str
-    header: tuple[str, ...]
-    rows: list[list[str]]
-    notes: list[str]
-
-
-class _Notes:
-    """Reasons, numbered as they come."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def cell(self, n: Number, form: str) -> str:
-        """A figure with its interval, or the number of its note."""
-        if n.value is None:
-            if n.reason not in self.lines:
-                self.lines.append(n.reason)
-            return f"{NOTHING} [{self.lines.index(n.reason) + 1}]"
-        shown = format(n.value + 0.0, form)
-        if n.low is None or n.high is None:
-            return shown
-        return f"{shown} ({format(n.low + 0.0, form)}, {format(n.high + 0.0, form)})"
+N_WORDS = 2
+"""First columns that hold words."""
 
 
 def blocks(found: Costs) -> list[Block]:
@@ -81,7 +51,7 @@ def blocks(found: Costs) -> list[Block]:
         title = f"{c.special} less {c.general}; {where}, seed {seeds}"
         groups.setdefault(title, []).append(c)
     out = [_cost_block(title, group) for title, group in groups.items()]
-    kept, notes = [], _Notes()
+    kept, notes = [], Notes()
     for k in found.efficiency:
         kept.append(
             [
@@ -89,19 +59,19 @@ def blocks(found: Costs) -> list[Block]:
                 k.encoder,
                 f"{k.codec} {k.params}",
                 f"{k.sent:.0f}",
-                notes.cell(k.kept, ".1f"),
-                notes.cell(k.share, ".3f"),
+                notes.cell(k.kept, _in(".1f")),
+                notes.cell(k.share, _in(".3f")),
                 f"{k.per_bit:.4g}",
             ]
         )
     if kept:
         title = "Efficiency: usable bits per image behind each operating point"
-        out.append(Block(title, KEPT_HEADER, kept, notes.lines))
+        out.append(Block(title, KEPT_HEADER, kept, notes.lines, N_WORDS))
     return out
 
 
 def _cost_block(title: str, group: Sequence[Cost]) -> Block:
-    notes, rows = _Notes(), []
+    notes, rows = Notes(), []
     for c in group:
         better, name = c.higher_is_better, c.metric
         lines = [
@@ -117,8 +87,13 @@ def _cost_block(title: str, group: Sequence[Cost]) -> Block:
         for i, (what, n, form, up, general, special) in enumerate(lines):
             task = c.task + ("" if better else " (lower is better)") if i == 0 else ""
             ends = [_short(v) for v in (general, special)]
-            rows.append([task, what, *ends, notes.cell(n, form), verdict(n, up)])
-    return Block(title, HEADER, rows, notes.lines)
+            rows.append([task, what, *ends, notes.cell(n, _in(form)), verdict(n, up)])
+    return Block(title, HEADER, rows, notes.lines, N_WORDS)
+
+
+def _in(form: str) -> Callable[[float], str]:
+    """Shows a number in a format, zero never as a negative one."""
+    return lambda v: format(v + 0.0, form)
 
 
 def _short(n: Number) -> str:
@@ -126,42 +101,15 @@ def _short(n: Number) -> str:
 
 
 # -------------------------------------------------------------------------------------- for readers
-def terminal(found: Costs, width: int | None = None) -> str:
-    """Tables so many characters wide; None: as the terminal, `WIDTH` where there is none."""
-    text, here = io.StringIO(), Console()
-    width = width or (here.width if here.is_terminal else WIDTH)
-    console = Console(file=text, width=width, highlight=False)
-    for block in blocks(found):
-        table = Table(
-            title=block.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
-        )
-        for i, name in enumerate(block.header):
-            table.add_column(name, justify="left" if i < 2 else "right")
-        for row in block.rows:
-            table.add_row(*(cell.replace("[", r"\[") for cell in row))
-        console.print(table)
-        for number, note in enumerate(block.notes, 1):
-            console.print(f"[{number}] {note}", markup=False)
-        console.print()
-    for line in (LEGEND, *found.notes):
-        console.print(line, markup=False)
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
+def terminal(found: Costs) -> str:
+    """Tables as wide as the terminal, `WIDTH` where there is none."""
+    after = (LEGEND, *found.notes)
+    return _blocks.terminal(blocks(found), after, None, WIDTH)
 
 
 def markdown(found: Costs) -> str:
     """Tables in Markdown (GitHub's)."""
-
-    def row(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(c.replace("|", r"\|") for c in cells) + " |"
-
-    lines: list[str] = []
-    for block in blocks(found):
-        rule = ["---" if i < 2 else "---:" for i in range(len(block.header))]
-        lines += [f"**{block.title}**", "", row(block.header), row(rule)]
-        lines += [row(cells) for cells in block.rows]
-        lines += ["", *(f"[{n}] {note}  " for n, note in enumerate(block.notes, 1))]
-        lines += [""] if block.notes else []
-    return "\n".join([*lines, LEGEND, *(f"\n{note}" for note in found.notes)]) + "\n"
+    return _blocks.markdown(blocks(found), (LEGEND, *found.notes))
 
 
 # ------------------------------------------------------------------------------------- for machines
@@ -225,11 +173,7 @@ COLUMNS = (
 
 def comma_separated(found: Costs) -> str:
     """CSV, one figure a line. Notes have no place in it."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", restval="")
-    writer.writeheader()
-    writer.writerows(flat(found))
-    return text.getvalue()
+    return _blocks.comma_separated(COLUMNS, flat(found))
 
 
 def as_json(found: Costs) -> str:

@@ -6,8 +6,6 @@ better, so that 1 is nothing lost. Intervals are of 95 %, paired with the direct
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fcbench import _likelihoods, compare, curves, information, series
+from fcbench import _blocks, _likelihoods, compare, curves, information, series
+from fcbench._blocks import Block
 from fcbench._paired import Bootstrap, Point, ValuesOf
 from fcbench.chains import Chain, parse
 from fcbench.compare import Number
@@ -41,6 +40,14 @@ COLUMNS = (
     "reason",
 )
 
+PLACED_HEADER = (
+    "encoder",
+    "chain",
+    "metric",
+    "codec",
+    "extra bits (%)",
+    "accuracy at equal bits",
+)
 MATRICES = (
     ("value", ".4g", "value"),
     ("ratio to the direct neck", ".3f", "ratio"),
@@ -257,68 +264,53 @@ def _figure(name: str, n: Number) -> dict[str, Any]:
 
 def comma_separated(found: Matrices) -> str:
     """CSV, one figure a line."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", restval="")
-    writer.writeheader()
-    writer.writerows(flat(found))
-    return text.getvalue()
+    return _blocks.comma_separated(COLUMNS, flat(found))
 
 
 def shown(n: Number, form: str) -> str:
     """A figure with its interval; ``--`` where there is none."""
-    if n.value is None:
-        return "--"
-    if n.low is None or n.high is None:
-        return format(n.value, form)
-    return f"{n.value:{form}} ({n.low:{form}}, {n.high:{form}})"
+    return _blocks.figure(n, lambda v: format(v, form))
 
 
 def markdown(found: Matrices) -> str:
     """A matrix an encoder (rows: what the features went through; columns: whose head reads), then where to code."""
-    lines: list[str] = []
+    blocks = []
     for encoder in dict.fromkeys(e.encoder for e in found.entries):
         own = [e for e in found.entries if e.encoder == encoder]
-        tasks = list(dict.fromkeys(e.chain.task for e in own))
         for title, form, of in MATRICES:
-            lines += [f"**{encoder}: {title}**", "", *_matrix(own, tasks, of, form), ""]
+            blocks.append(_matrix(f"{encoder}: {title}", own, of, form))
     if found.placed:
-        lines += ["**Coded between the necks, less coded before the first**", ""]
-        lines += [
-            _row(
-                (
-                    "encoder",
-                    "chain",
-                    "metric",
-                    "codec",
-                    "extra bits (%)",
-                    "accuracy at equal bits",
-                )
-            )
-        ]
-        lines += [_row(["---"] * 6)]
-        for p in found.placed:
-            cells = (
-                p.encoder,
-                p.chain.name,
-                p.metric,
-                p.codec,
-                _or_reason(p.extra_rate_percent, "+.1f"),
-                _or_reason(p.accuracy_at_equal_rate, "+.4f"),
-            )
-            lines.append(_row(cells))
-    return "\n".join([*lines, *(f"\n{note}" for note in found.notes)]) + "\n"
+        blocks.append(_placements(found.placed))
+    return _blocks.markdown(blocks, found.notes)
 
 
-def _matrix(
-    entries: Sequence[Entry], tasks: Sequence[str], of: str, form: str
-) -> list[str]:
-    head = [f"{t} ({next(e.metric for e in entries if e.chain.task == t)})" for t in tasks]  # fmt: skip
-    out = [_row(["through", *head]), _row(["---", *["---:"] * len(tasks)])]
+def _matrix(title: str, entries: Sequence[Entry], of: str, form: str) -> Block:
+    tasks: dict[str, str] = {}
+    for e in entries:
+        tasks.setdefault(e.chain.task, e.metric)
+    rows = []
     for name in dict.fromkeys(through(e) for e in entries):
         own = {e.chain.task: e for e in entries if through(e) == name}
         cells = [shown(getattr(own[t], of), form) if t in own else "" for t in tasks]
-        out.append(_row([name, *cells]))
-    return out
+        rows.append([name, *cells])
+    header = ("through", *(f"{t} ({metric})" for t, metric in tasks.items()))
+    return Block(title, header, rows, [])
+
+
+def _placements(placed: Sequence[Placed]) -> Block:
+    rows = [
+        [
+            p.encoder,
+            p.chain.name,
+            p.metric,
+            p.codec,
+            _or_reason(p.extra_rate_percent, "+.1f"),
+            _or_reason(p.accuracy_at_equal_rate, "+.4f"),
+        ]
+        for p in placed
+    ]
+    title = "Coded between the necks, less coded before the first"
+    return Block(title, PLACED_HEADER, rows, [], n_left=len(PLACED_HEADER))
 
 
 def through(entry: Entry) -> str:
@@ -332,10 +324,6 @@ def through(entry: Entry) -> str:
 
 def _or_reason(n: Number, form: str) -> str:
     return n.reason if n.value is None else shown(n, form)
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(c.replace("|", r"\|") for c in cells) + " |"
 
 
 # ------------------------------------------------------------------------------------------- picture

@@ -6,42 +6,21 @@ every figure in full, a missing one empty with its reason beside it.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
+from fcbench import _blocks
+from fcbench._blocks import NOTHING, Block, Notes
 from fcbench.compare import LOSS_PERCENT, Comparison, Number
 
 COLUMNS = ("codec", "points", "BD-rate (%)", "BD-accuracy", "overlap (%)")
 """Of every block; the rate at the target comes last, under its unit."""
 
 UNITS = {"bpp": "bpp", "bpfp": "bpfp", "bytes_per_sample": "bytes/image"}
-NOTHING = "--"
 WIDTH = 120
 """Of tables that go to a file or a pipe [characters]."""
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """One situation and metric as cells.
-
-    Attributes:
-        title: names all that the rows share.
-        rows: [n_codecs][n_columns]; a cell that lacks a figure ends with the numbers of its notes.
-        notes: in order; the first is number 1.
-    """
-
-    title: str
-    header: tuple[str, ...]
-    rows: list[list[str]]
-    notes: list[str]
 
 
 def blocks(found: Sequence[Comparison]) -> list[Block]:
@@ -54,7 +33,7 @@ def blocks(found: Sequence[Comparison]) -> list[Block]:
 
 def _block(group: Sequence[Comparison]) -> Block:
     first = group[0]
-    notes: list[str] = []
+    notes = Notes()
     rows = [_cells(c, notes) for c in group]
     metric = first.metric or "no metric: all failed"
     direction = "" if first.higher_is_better else ", lower is better"
@@ -63,37 +42,23 @@ def _block(group: Sequence[Comparison]) -> Block:
     if first.target is not None:
         title += f"; target {first.target:.4g}"
     last = f"{UNITS[first.rate_unit]} at target"
-    return Block(title, (*COLUMNS, last), rows, notes)
+    return Block(title, (*COLUMNS, last), rows, notes.lines)
 
 
-def _cells(c: Comparison, notes: list[str]) -> list[str]:
-    def mark(text: str) -> str:
-        if not text:
-            return ""
-        if text not in notes:
-            notes.append(text)
-        return f" [{notes.index(text) + 1}]"
-
-    def number(n: Number, show: Callable[[float], str]) -> str:
-        if n.value is None:
-            return NOTHING + mark(n.reason)
-        if n.low is None or n.high is None:
-            return show(n.value)
-        return f"{show(n.value)} ({show(n.low)}, {show(n.high)})"
-
+def _cells(c: Comparison, notes: Notes) -> list[str]:
     points = str(c.n_points)
     if c.n_failed:
         why = c.failure if len(c.failure) <= 160 else c.failure[:159] + "…"
-        points += f", {c.n_failed} failed" + mark(f"{c.codec} failed: {why}")
+        points += f", {c.n_failed} failed" + notes.mark(f"{c.codec} failed: {why}")
     shares = (c.quality_overlap, c.rate_overlap)
     overlap = " / ".join(NOTHING if s is None else f"{100 * s:.0f}" for s in shares)
     return [
         c.codec,
         points,
-        number(c.bd_rate_percent, lambda v: f"{v + 0.0:+.1f}" if v else "0.0"),
-        number(c.bd_accuracy, lambda v: f"{v + 0.0:+.4f}" if v else "0.0"),
+        notes.cell(c.bd_rate_percent, lambda v: f"{v + 0.0:+.1f}" if v else "0.0"),
+        notes.cell(c.bd_accuracy, lambda v: f"{v + 0.0:+.4f}" if v else "0.0"),
         overlap if set(shares) != {None} else NOTHING,
-        number(c.rate_at_target, lambda v: f"{v:.3g}"),
+        notes.cell(c.rate_at_target, lambda v: f"{v:.3g}"),
     ]
 
 
@@ -111,40 +76,12 @@ def terminal(
     found: Sequence[Comparison], notes: Sequence[str], width: int | None = None
 ) -> str:
     """Tables so many characters wide; None: as the terminal, `WIDTH` where there is none."""
-    text, here = io.StringIO(), Console()
-    width = width or (here.width if here.is_terminal else WIDTH)
-    console = Console(file=text, width=width, highlight=False)
-    for block in blocks(found):
-        table = Table(
-            title=block.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
-        )
-        for i, name in enumerate(block.header):
-            table.add_column(name, justify="left" if i == 0 else "right")
-        for row in block.rows:
-            table.add_row(*(cell.replace("[", r"\[") for cell in row))
-        console.print(table)
-        for number, note in enumerate(block.notes, 1):
-            console.print(f"[{number}] {note}", markup=False)
-        console.print()
-    for line in (LEGEND, *notes):
-        console.print(line, markup=False)
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
+    return _blocks.terminal(blocks(found), (LEGEND, *notes), width, WIDTH)
 
 
 def markdown(found: Sequence[Comparison], notes: Sequence[str]) -> str:
     """Tables in Markdown (GitHub's)."""
-
-    def row(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(c.replace("|", r"\|") for c in cells) + " |"
-
-    lines: list[str] = []
-    for block in blocks(found):
-        rule = ["---", *["---:"] * (len(block.header) - 1)]
-        lines += [f"**{block.title}**", "", row(block.header), row(rule)]
-        lines += [row(cells) for cells in block.rows]
-        lines += ["", *(f"[{n}] {note}  " for n, note in enumerate(block.notes, 1))]
-        lines += [""] if block.notes else []
-    return "\n".join([*lines, LEGEND, *(f"\n{note}" for note in notes)]) + "\n"
+    return _blocks.markdown(blocks(found), (LEGEND, *notes))
 
 
 def latex(found: Sequence[Comparison], notes: Sequence[str]) -> str:
@@ -212,11 +149,7 @@ def flat(c: Comparison) -> dict[str, Any]:
 def comma_separated(found: Sequence[Comparison], notes: Sequence[str]) -> str:
     """CSV, one comparison a line. Notes have no place in it."""
     rows = [flat(c) for c in found]
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return _blocks.comma_separated(list(rows[0]) if rows else [], rows)
 
 
 def as_json(found: Sequence[Comparison], notes: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -137,23 +138,13 @@ def bd_rate(anchor: Curve, test: Curve) -> Estimate:
     Raises:
         FcbenchError: curves of metrics with different directions.
     """
-    from bjontegaard import bd_rate as percent  # here: it imports pyplot
-
     a, t = hull(anchor), hull(test)
     share = overlap(a.quality, t.quality)
     reason = _refusal(anchor, test, share, "quality")
     if reason:
         return Estimate(None, reason, share)
-    value = percent(
-        a.rates,
-        a.quality,
-        t.rates,
-        t.quality,
-        method="pchip",
-        require_matching_points=False,
-        min_overlap=0,
-    )
-    return Estimate(float(value), "", share)
+    value = _delta("bd_rate", (a.rates, a.quality), (t.rates, t.quality))
+    return Estimate(value, "", share)
 
 
 def bd_accuracy(anchor: Curve, test: Curve) -> Estimate:
@@ -165,23 +156,26 @@ def bd_accuracy(anchor: Curve, test: Curve) -> Estimate:
     Raises:
         FcbenchError: curves of metrics with different directions.
     """
-    from bjontegaard import bd_psnr as difference  # here: it imports pyplot
-
     share = overlap(np.log10(anchor.rates), np.log10(test.rates))
     reason = _refusal(anchor, test, share, "rate")
     if reason:
         return Estimate(None, reason, share)
     a, t = running_best(anchor), running_best(test)
-    value = difference(
-        a.rates,
-        a.values,
-        t.rates,
-        t.values,
-        method="pchip",
-        require_matching_points=False,
-        min_overlap=0,
-    )
-    return Estimate(float(value), "", share)
+    value = _delta("bd_psnr", (a.rates, a.values), (t.rates, t.values))
+    return Estimate(value, "", share)
+
+
+def _delta(
+    function: Literal["bd_rate", "bd_psnr"],
+    anchor: tuple[np.ndarray, np.ndarray],
+    test: tuple[np.ndarray, np.ndarray],
+) -> float:
+    """What a function of `bjontegaard` says of two (rates [P], values [P])."""
+    import bjontegaard  # here: it imports pyplot
+
+    delta = getattr(bjontegaard, function)
+    options = {"method": "pchip", "require_matching_points": False, "min_overlap": 0}
+    return float(delta(*anchor, *test, **options))
 
 
 def _refusal(anchor: Curve, test: Curve, share: float, of: str) -> str:

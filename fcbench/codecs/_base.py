@@ -15,6 +15,9 @@ from fcbench.types import FcbenchError, Features, FeatureSpec, FeatureStats
 MAX_POINTS = 1 << 28
 """A sample has at most this many scalars: a damaged shape must not ask for all memory."""
 
+CLIP_STD = 6.0
+"""Quantizers of a fixed range leave out what is more standard deviations from the mean, however rare."""
+
 Params = Mapping[str, float | int | str]
 _T = TypeVar("_T")
 
@@ -174,3 +177,11 @@ def number(params: Params, name: str, low: float, high: float) -> float:
             f"parameter {name}={value!r} is not a number from {low:g} to {high:g}"
         )
     return float(value)
+
+
+def whole_number(params: Params, name: str, low: float, high: float) -> int:
+    """A whole parameter within [low, high]. Raises `FcbenchError` otherwise."""
+    value = number(params, name, low, high)
+    if value != int(value):
+        raise FcbenchError(f"parameter {name}={value:g} is not a whole number")
+    return int(value)

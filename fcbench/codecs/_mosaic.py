@@ -33,12 +33,14 @@ import torch
 from torch import Tensor
 
 from fcbench.codecs._base import (
+    CLIP_STD,
     CodecBase,
     MapStats,
     Params,
     fixed_numerics,
     number,
     only,
+    whole_number,
 )
 from fcbench.codecs._foreign import HEAD_BYTES, pack, seal, unpack, unseal
 from fcbench.codecs._strings import checksum
@@ -51,7 +53,6 @@ from fcbench.types import (
     FeatureStats,
 )
 
-CLIP_STD = 6.0
 Grid = tuple[int, int]
 
 
@@ -335,9 +336,8 @@ class MosaicPlugin:
     ) -> MosaicCodec:
         """The knob, and ``bits`` where the coder takes levels."""
         only(params, self.name, self.knob, *(["bits"] if self.bits else []))
-        value = number(params, self.knob, self.low, self.high)
-        if self.whole and value != int(value):
-            raise FcbenchError(f"parameter {self.knob}={value:g} is not a whole number")
+        read = whole_number if self.whole else number
+        value = read(params, self.knob, self.low, self.high)
         depth = params.get("bits")
         if self.bits and depth not in self.bits:
             raise FcbenchError(

@@ -41,6 +41,18 @@ def check_splits(
             raise FcbenchError(registry.unknown(f"split point of {name}", split, specs))
 
 
+def variant_of(model: str, variant: str, variants: Mapping[str, str]) -> str:
+    """The variant typed, or the first one.
+
+    Raises:
+        FcbenchError: there is no such variant.
+    """
+    chosen = variant or next(iter(variants))
+    if chosen not in variants:
+        raise FcbenchError(registry.unknown(f"variant of {model}", chosen, variants))
+    return chosen
+
+
 class PaddedEncoder(ABC):
     """A frozen encoder whose image sides must be multiples of some pixels (a `fcbench.types.Encoder`).
 

@@ -23,11 +23,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fcbench import registry
 from fcbench.encoders import _weights
-from fcbench.encoders._official import PaddedEncoder
+from fcbench.encoders._official import PaddedEncoder, variant_of
 from fcbench.encoders.timm import info_of, load, specs_of
-from fcbench.types import FcbenchError, WeightsInfo
+from fcbench.types import WeightsInfo
 
 SIZES = ("tiny", "small", "base", "base_plus", "large", "huge")
 TAGS = ("mae", "mae_in1k_ft_in1k")
@@ -35,7 +34,7 @@ VARIANTS = {
     **{size: f"hiera_{size}_224.{TAGS[0]}" for size in SIZES},
     **{f"{size}.{tag}": f"hiera_{size}_224.{tag}" for size in SIZES for tag in TAGS},
 }
-"""What may follow the colon -> timm's model."""
+"""What may follow the colon -> timm's model, the default first."""
 NATIVE_PX = (224, 224)
 TOKEN_PX = 4
 UNIT_TOKENS = 8
@@ -129,10 +128,7 @@ class Plugin:
     ) -> HieraEncoder:
         """Build ``hiera:VARIANT`` with its weights: the hub's, a file's, or random where that was asked for."""
         name = f"hiera:{variant}" if variant else "hiera"
-        variant = variant or SIZES[0]
-        if variant not in VARIANTS:
-            raise FcbenchError(registry.unknown("variant of hiera", variant, VARIANTS))
-        timm_name = VARIANTS[variant]
+        timm_name = VARIANTS[variant_of("hiera", variant, VARIANTS)]
         with _weights.seeded():
             module = timm.create_model(timm_name, features_only=True)
         info = load(name, timm_name, module, weights)

@@ -28,10 +28,9 @@ from sam2.build_sam import HF_MODEL_ID_TO_FILENAMES
 from sam2.modeling.backbones.image_encoder import ImageEncoder
 from torch import Tensor
 
-from fcbench import registry
 from fcbench.encoders import _weights
 from fcbench.encoders._hieradet import stages
-from fcbench.encoders._official import PaddedEncoder
+from fcbench.encoders._official import PaddedEncoder, variant_of
 from fcbench.types import FcbenchError, FeatureSpec, WeightsInfo
 
 SIZES = ("tiny", "small", "base_plus", "large")
@@ -41,7 +40,7 @@ VARIANTS = {
     for suffix, version in (("", "2.1"), ("-2.1", "2.1"), ("-2.0", "2.0"))
     for size in SIZES
 }
-"""What may follow the colon -> the official model on the hub."""
+"""What may follow the colon -> the official model on the hub, the default first."""
 PREFIX = "image_encoder."
 ONLY_IN_2_1 = "no_obj_embed_spatial"
 """A tensor of every SAM 2.1 checkpoint and of no 2.0 one; the image encoders of both have the same shapes."""
@@ -122,9 +121,7 @@ class Plugin:
     ) -> Sam2Encoder:
         """Build ``sam2:VARIANT`` with its weights: the hub's, a file's, or random where that was asked for."""
         name = f"sam2:{variant}" if variant else "sam2"
-        variant = variant or SIZES[0]
-        if variant not in VARIANTS:
-            raise FcbenchError(registry.unknown("variant of sam2", variant, VARIANTS))
+        variant = variant_of("sam2", variant, VARIANTS)
         repo = VARIANTS[variant]
         config, file = HF_MODEL_ID_TO_FILENAMES[repo]
         if weights == "random":

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import importlib
 import json
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from fcbench import registry
 from fcbench.encoders import _weights
+from fcbench.encoders._official import variant_of
 from fcbench.taskmodels._official import require_task
 from fcbench.types import FcbenchError, Task, TaskModel, WeightsInfo
 
@@ -34,18 +34,6 @@ def library() -> Any:
         raise FcbenchError(
             f"official task models need the package transformers ({exc}): pip install fcbench[heads]"
         ) from exc
-
-
-def variant_of(model: str, variant: str, repos: Mapping[str, str]) -> str:
-    """The variant typed, or the first one.
-
-    Raises:
-        FcbenchError: there is no such variant.
-    """
-    chosen = variant or next(iter(repos))
-    if chosen not in repos:
-        raise FcbenchError(registry.unknown(f"variant of {model}", chosen, repos))
-    return chosen
 
 
 @contextmanager
@@ -186,35 +174,25 @@ def obtain(
     return load(name, model_class, *find(name, weights, repo))
 
 
-class TransformersPlugin(ABC):
+@dataclass(frozen=True)
+class TransformersPlugin:
     """A task model of the package (a `fcbench.types.TaskModelPlugin`).
 
     Attributes:
         name: the plug-in's.
         task: the task it was trained for.
         repos: repository on the hub by variant, the default first.
+        config: the package's configuration of a variant.
+        make: builds from (name as typed, configuration, weights, task, (H, W), device, repository).
     """
 
     name: str
     task: str
     repos: Mapping[str, str]
-
-    @abstractmethod
-    def config(self, variant: str) -> Any:
-        """The package's configuration of a variant."""
-
-    @abstractmethod
-    def make(
-        self,
-        name: str,
-        config: Any,
-        weights: str | None,
-        task: Task,
-        image_px: tuple[int, int],
-        device: torch.device,
-        repo: str,
-    ) -> TaskModel:
-        """Build from a configuration."""
+    config: Callable[[str], Any]
+    make: Callable[
+        [str, Any, str | None, Task, tuple[int, int], torch.device, str], TaskModel
+    ]
 
     def build(
         self,

@@ -40,7 +40,8 @@ from torch import Tensor, nn
 from torchvision.ops import sigmoid_focal_loss
 
 from fcbench.encoders import _weights
-from fcbench.taskmodels import _official, _transformers
+from fcbench.encoders._official import variant_of
+from fcbench.taskmodels import _official
 from fcbench.types import VOID, FcbenchError, FeatureSpec, Task, TaskModel, WeightsInfo
 
 SIDE_PX = 1024
@@ -236,7 +237,7 @@ def parse(variant: str) -> tuple[str, int]:
         FcbenchError: unknown variant; a side that is no multiple of 32.
     """
     base, at, side = variant.partition("@")
-    chosen = _transformers.variant_of("sam2_masks", base, REPOS)
+    chosen = variant_of("sam2_masks", base, REPOS)
     if not at:
         return chosen, SIDE_PX
     if not side.isdigit() or int(side) < COARSEST_PX or int(side) % COARSEST_PX:

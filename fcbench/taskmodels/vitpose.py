@@ -243,7 +243,7 @@ def build_from_config(
     device: torch.device,
     repo: str = "",
 ) -> TaskModel:
-    """The task model of any configuration of the official class; see `Plugin.build`."""
+    """The task model of any configuration of the official class; see `TransformersPlugin.build`."""
     model_class = _transformers.library().VitPoseForPoseEstimation
     found = _transformers.obtain(name, model_class, config, weights, repo)
     return _task_model(name, *found, image_px, device)
@@ -301,18 +301,6 @@ def _task_model(
     return _official.OfficialModel(encoder, decoder, device)
 
 
-class Plugin(_transformers.TransformersPlugin):
-    """See the base class."""
-
-    name, task, repos = "vitpose", "pose", REPOS
-
-    def config(self, variant: str) -> Any:
-        """The published configuration."""
-        return default_config(variant)
-
-    def make(self, *what: Any) -> TaskModel:
-        """`build_from_config`."""
-        return build_from_config(*what)
-
-
-PLUGIN = Plugin()
+PLUGIN = _transformers.TransformersPlugin(
+    "vitpose", "pose", REPOS, default_config, build_from_config
+)

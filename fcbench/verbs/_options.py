@@ -58,3 +58,24 @@ def cache_option(function: F) -> F:
         default=lambda: user_cache_path("fcbench"),
         help="Rendered scenes, features, trained necks, heads and codecs.  [default: the user's cache; FCBENCH_CACHE]",
     )(function)
+
+
+def results_argument(function: F) -> F:
+    return click.argument(
+        "results",
+        metavar="RESULTS...",
+        nargs=-1,
+        required=True,
+        type=click.Path(path_type=Path),
+    )(function)
+
+
+def rate_option(text: str | None = None) -> Callable[[F], F]:
+    """``--x``, with a help text."""
+    return click.option(
+        "--x",
+        type=click.Choice(["bpp", "bpfp", "bytes_per_sample"]),
+        default="bpp",
+        show_default=True,
+        help=text,
+    )

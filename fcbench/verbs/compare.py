@@ -7,18 +7,13 @@ from pathlib import Path
 import click
 
 from fcbench.types import FcbenchError
+from fcbench.verbs._options import rate_option, results_argument
 
 FORMATS = ("table", "csv", "markdown", "latex")
 
 
 @click.command("compare")
-@click.argument(
-    "results",
-    metavar="RESULTS...",
-    nargs=-1,
-    required=True,
-    type=click.Path(path_type=Path),
-)
+@results_argument
 @click.option(
     "--anchor",
     required=True,
@@ -32,14 +27,7 @@ FORMATS = ("table", "csv", "markdown", "latex")
     metavar="NAME",
     help="Repeatable; `all` for every one. [each task's primary one]",
 )
-@click.option(
-    "--x",
-    "x",
-    type=click.Choice(["bpp", "bpfp", "bytes_per_sample"]),
-    default="bpp",
-    show_default=True,
-    help="Unit of the rate.",
-)
+@rate_option("Unit of the rate.")
 @click.option(
     "--format",
     "form",

@@ -7,25 +7,14 @@ from pathlib import Path
 import click
 
 from fcbench.types import FcbenchError
+from fcbench.verbs._options import rate_option, results_argument
 
 
 @click.command("cost")
-@click.argument(
-    "results",
-    metavar="RESULTS...",
-    nargs=-1,
-    required=True,
-    type=click.Path(path_type=Path),
-)
+@results_argument
 @click.option("--general", required=True, metavar="ENCODER", help="What is lost from.")
 @click.option("--special", required=True, metavar="ENCODER", help="What it costs.")
-@click.option(
-    "--x",
-    type=click.Choice(["bpp", "bpfp", "bytes_per_sample"]),
-    default="bpp",
-    show_default=True,
-    help="Unit of the rate.",
-)
+@rate_option("Unit of the rate.")
 @click.option(
     "-o",
     "--output",

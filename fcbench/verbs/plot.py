@@ -7,16 +7,11 @@ from pathlib import Path
 import click
 
 from fcbench.types import FcbenchError
+from fcbench.verbs._options import rate_option, results_argument
 
 
 @click.command("plot")
-@click.argument(
-    "results",
-    metavar="RESULTS...",
-    nargs=-1,
-    required=True,
-    type=click.Path(path_type=Path),
-)
+@results_argument
 @click.option(
     "-o",
     "--output",
@@ -24,13 +19,7 @@ from fcbench.types import FcbenchError
     required=True,
     help="FILE.png, .svg or .pdf",
 )
-@click.option(
-    "--x",
-    "x",
-    type=click.Choice(["bpp", "bpfp", "bytes_per_sample"]),
-    default="bpp",
-    show_default=True,
-)
+@rate_option()
 @click.option("--metric", help="Another metric than each task's primary one, e.g. oks.")
 @click.option(
     "--anchor",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
-from dataclasses import dataclass
+import runpy
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,86 +24,23 @@ N = 3  # images of 0, 1, 2 persons
 CPU = torch.device("cpu")
 
 
-# --------------------------------------------------------------- small sizes of the large architectures
-def small_depth_anything() -> Any:
-    import transformers
-
-    backbone = transformers.Dinov2Config(
-        hidden_size=32,
-        num_hidden_layers=4,
-        num_attention_heads=2,
-        image_size=56,
-        patch_size=14,
-        out_indices=[1, 2, 3, 4],
-        reshape_hidden_states=False,
-    )
-    return transformers.DepthAnythingConfig(
-        backbone_config=backbone,
-        reassemble_hidden_size=32,
-        neck_hidden_sizes=[8, 8, 16, 16],
-        fusion_hidden_size=16,
-        head_hidden_size=8,
-        depth_estimation_type="metric",
-        max_depth=10,
-        initializer_range=0.3,
-    )
-
-
-def small_vitpose() -> Any:
-    import transformers
-
-    backbone = transformers.VitPoseBackboneConfig(
-        image_size=[64, 48],
-        patch_size=[16, 16],
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        out_indices=[2],
-        initializer_range=0.3,
-    )
-    return transformers.VitPoseConfig(
-        backbone_config=backbone, num_labels=17, initializer_range=0.3
-    )
-
-
-def small_blip() -> Any:
-    import transformers
-
-    size: Any = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2)
-    size |= dict(num_attention_heads=2, initializer_range=0.3)
-    vision = transformers.BlipVisionConfig(**size, image_size=64, patch_size=16)
-    text = transformers.BlipTextConfig(**size)
-    return transformers.BlipConfig(
-        vision_config=vision.to_dict(), text_config=text.to_dict()
-    )
-
-
-SAM2_OVERRIDES = [
-    "model.image_encoder.trunk.embed_dim=16",
-    "model.image_encoder.trunk.stages=[1,1,2,1]",
-    "model.image_encoder.trunk.global_att_blocks=[3]",
-    "model.image_encoder.neck.backbone_channel_list=[128,64,32,16]",
-    "++model.memory_attention.num_layers=1",
-]
-SMALL = {
-    "depth_anything": small_depth_anything,
-    "vitpose": small_vitpose,
-    "blip": small_blip,
-}
+SMALL: dict[str, Any] = runpy.run_path(
+    str(Path(__file__).parents[1] / "unit" / "small_models.py")
+)
 VARIANTS = {"sam2_masks": "tiny@64"}
 
 
-def shrink(name: str, patch: pytest.MonkeyPatch) -> None:
-    """Let a plug-in that has a published size build a small one of the same classes."""
-    module = importlib.import_module(f"fcbench.taskmodels.{name}")
-    if name in SMALL:
+def shrunk(name: str, patch: pytest.MonkeyPatch) -> Any:
+    """A plug-in; one that has a published size builds a small one of the same classes."""
+    plugin = registry.get("taskmodel", name)
+    if name in SMALL["CONFIGS"]:
         pytest.importorskip("transformers", reason="needs pip install fcbench[heads]")
-        patch.setattr(module, "default_config", lambda variant: SMALL[name]())
+        return replace(plugin, config=lambda variant: SMALL["CONFIGS"][name]())
     if name == "sam2_masks":
-        whole = module.official_model
-        patch.setattr(
-            module, "official_model", functools.partial(whole, overrides=SAM2_OVERRIDES)
-        )
+        module = importlib.import_module(f"fcbench.taskmodels.{name}")
+        small = partial(module.official_model, overrides=SMALL["SAM2_OVERRIDES"])
+        patch.setattr(module, "official_model", small)
+    return plugin
 
 
 @dataclass
@@ -116,11 +55,10 @@ class Case:
 
 @pytest.fixture(scope="module", params=registry.names("taskmodel"))
 def case(request: pytest.FixtureRequest) -> Case:
-    plugin = registry.get("taskmodel", request.param)
     data = FakeDataset(N, IMAGE_PX)
-    task = registry.get("task", plugin.task).build(data, data)
     with pytest.MonkeyPatch.context() as patch:
-        shrink(request.param, patch)
+        plugin = shrunk(request.param, patch)
+        task = registry.get("task", plugin.task).build(data, data)
         variant = VARIANTS.get(request.param, "")
         model = plugin.build(variant, "random", task, IMAGE_PX, CPU)
     images = torch.randint(

@@ -13,6 +13,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from small_models import (
+    CONFIGS,
+    SAM2_OVERRIDES,
+    blip_config,
+    depth_config,
+    pose_config,
+)
 from torch import Tensor, nn
 
 from fcbench import registry
@@ -68,84 +75,14 @@ def targets_of(i: int) -> dict[str, Any]:
 
 
 # ------------------------------------------------------------------------------ small official models
-def depth_config(kind: str = "metric") -> Any:
-    backbone = transformers.Dinov2Config(
-        hidden_size=32,
-        num_hidden_layers=4,
-        num_attention_heads=2,
-        image_size=56,
-        patch_size=14,
-        out_indices=[1, 2, 3, 4],
-        reshape_hidden_states=False,
-    )
-    return transformers.DepthAnythingConfig(
-        backbone_config=backbone,
-        reassemble_hidden_size=32,
-        neck_hidden_sizes=[8, 8, 16, 16],
-        fusion_hidden_size=16,
-        head_hidden_size=8,
-        depth_estimation_type=kind,
-        max_depth=10 if kind == "metric" else 1,
-        initializer_range=0.1,
-    )
-
-
-def pose_config(simple: bool = False, experts: int = 1) -> Any:
-    backbone = transformers.VitPoseBackboneConfig(
-        image_size=[64, 48],
-        patch_size=[16, 16],
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_experts=experts,
-        part_features=8,
-        out_indices=[2],
-        initializer_range=0.3,
-    )
-    return transformers.VitPoseConfig(
-        backbone_config=backbone,
-        num_labels=17,
-        use_simple_decoder=simple,
-        initializer_range=0.3,
-    )
-
-
-def blip_config() -> Any:
-    size = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2)
-    vision = transformers.BlipVisionConfig(
-        **size,
-        num_attention_heads=2,
-        image_size=64,
-        patch_size=16,
-        initializer_range=0.3,
-    )
-    text = transformers.BlipTextConfig(
-        **size, num_attention_heads=2, initializer_range=0.3
-    )
-    return transformers.BlipConfig(
-        vision_config=vision.to_dict(), text_config=text.to_dict()
-    )
-
-
 def sam2_model() -> Any:
     return copy.deepcopy(_sam2_model())
 
 
 @functools.cache
 def _sam2_model() -> Any:
-    trunk = "model.image_encoder.trunk."
     with _weights.seeded():
-        model = sam2_masks.official_model(
-            "tiny",
-            64,
-            [
-                f"{trunk}embed_dim=16",
-                f"{trunk}stages=[1,1,2,1]",
-                f"{trunk}global_att_blocks=[3]",
-                "model.image_encoder.neck.backbone_channel_list=[128,64,32,16]",
-                "++model.memory_attention.num_layers=1",
-            ],
-        )
+        model = sam2_masks.official_model("tiny", 64, SAM2_OVERRIDES)
         nn.init.normal_(model.no_mem_embed, std=0.5)
     return model
 
@@ -175,12 +112,7 @@ def build(
         info = sam2_masks.load(name, model, sam2_masks.find(name, "tiny", weights))
         return sam2_masks.build_from_model(name, model, info, image_px, CPU)
     module: Any = {"depth_anything": depth_anything, "vitpose": vitpose, "blip": blip}
-    default: dict[str, Any] = {
-        "depth_anything": depth_config,
-        "vitpose": pose_config,
-        "blip": blip_config,
-    }
-    config = config or default[name]()
+    config = config or CONFIGS[name]()
     return module[name].build_from_config(name, config, weights, task, image_px, CPU)
 
 
