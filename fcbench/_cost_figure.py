@@ -17,6 +17,7 @@ from fcbench.cost import Cost, Costs, Kept
 
 SUFFIXES = (".png", ".svg", ".pdf")
 _NEUTRAL = "#888888"
+_GAIN, _COST = COLOURS[2:4]  # not those that tell encoders
 
 
 def save(found: Costs, path: Path) -> None:
@@ -31,17 +32,20 @@ def draw(found: Costs) -> Figure:
     """The figure."""
     tasks = list(dict.fromkeys(k.task for k in found.efficiency))
     height = 0.9 + 0.42 * len(_bars(found)) / 1.6
-    fig = Figure(figsize=(PAGE_IN, height + (2.0 if tasks else 0)), layout="constrained")  # fmt: skip
+    fig = Figure(figsize=(PAGE_IN, height + (2.3 if tasks else 0)), layout="constrained")  # fmt: skip
     FigureCanvasAgg(fig)
-    ratios = [height, 2.0] if tasks else [height]
+    ratios = [height, 2.3] if tasks else [height]
     parts = fig.subfigures(len(ratios), 1, height_ratios=ratios, squeeze=False)[:, 0]
     _draw_bars(parts[0].subplots(1, 3), found)
+    first = found.costs[0]
+    parts[0].suptitle(f"{first.special} less {first.general}: green a gain, purple a cost, grey neither")  # fmt: skip
     if tasks:
         axes = parts[1].subplots(1, len(tasks), squeeze=False)[0]
         for ax, task in zip(axes, tasks):
             _draw_kept(ax, [k for k in found.efficiency if k.task == task], task)
         axes[0].set_ylabel("Usable bits kept (per image)")
-        axes[-1].legend(frameon=False)
+        handles, labels = axes[0].get_legend_handles_labels()
+        parts[1].legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)  # fmt: skip
     return fig
 
 
@@ -85,7 +89,7 @@ def _relative(difference: Number, general: Number) -> Number:
 
 
 def _bar(ax: Axes, y: int, n: Number, higher_is_better: bool) -> None:
-    """A bar, blue for a gain, red for a cost, grey where the interval holds zero; the reason where there is none."""
+    """A bar, green for a gain, purple for a cost, grey where the interval holds zero; a word where there is none."""
     if n.value is None:
         style: dict[str, Any] = {"va": "center", "fontsize": 6, "color": _NEUTRAL}
         ax.annotate("no figure", (0, y), (3, 0), textcoords="offset points", **style)
@@ -93,7 +97,7 @@ def _bar(ax: Axes, y: int, n: Number, higher_is_better: bool) -> None:
     low, high = (n.low, n.high) if n.low is not None and n.high is not None else (0, 0)
     colour = _NEUTRAL
     if low > 0 or high < 0:
-        colour = COLOURS[0] if (low > 0) == higher_is_better else COLOURS[1]
+        colour = _GAIN if (low > 0) == higher_is_better else _COST
     ax.barh(y, n.value, color=colour, height=0.6, alpha=0.8)
     if n.low is not None and n.high is not None:
         ax.plot([n.low, n.high], [y, y], color="#000000", lw=0.9)
