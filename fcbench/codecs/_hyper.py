@@ -215,7 +215,7 @@ class HyperMap(MapCoder):
 
     def prepare(self, x: Tensor) -> None:
         """KLT, then the pyramid: what z carries, and the regression of y on it."""
-        init_klt(self.g_a, self.g_s, x)
+        x = init_klt(self.g_a, self.g_s, x)
         y = self.g_a(x, self.log_gain)
         self.h_a.start(y)
         z = self.h_a(y)
@@ -227,7 +227,8 @@ class HyperMap(MapCoder):
     # ------------------------------------------------------------------------------------- training
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """[B, C, h, w] to the same, and bits [B]."""
-        z, y = self.analyze_whole(x)
+        more = self.g_a.unseen(x)
+        z, y = self.analyze_whole(x + more)
         bits = total_bits(self.bottleneck(z)[1])
         grid = (y.shape[-2], y.shape[-1])
         y_hat = torch.zeros_like(y)
@@ -246,7 +247,7 @@ class HyperMap(MapCoder):
                 self.gaussian.likelihood(wanted, log_scales, means)
             )
             y_hat = part.put(round_through(wanted - means) + means, y_hat)
-        return self.restore(y_hat, (x.shape[-2], x.shape[-1])), bits
+        return self.restore(y_hat, (x.shape[-2], x.shape[-1])) - more, bits
 
     # --------------------------------------------------------------------------------------- coding
     def freeze(self) -> None:

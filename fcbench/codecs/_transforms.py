@@ -17,6 +17,12 @@ from torch import Tensor, nn
 TAIL_MASS = 1e-6
 """Probability left to a table's escape symbol, about."""
 
+PLENTY = 8
+"""Training positions a dimension from which on their variances are taken for those of held-out features."""
+
+_N_FOLDS = 3
+_N_DRAWN = 2  # positions a dimension of drawn features
+_SEED = 0
 _MAX_TABLE_RADIUS = 4096.0
 _MIN_STD = 0.02
 
@@ -43,6 +49,53 @@ class Residual(nn.Module):
         return x + self.layers(x)
 
 
+class Unseen(nn.Module):
+    """What features of few positions lack of the variation of held-out ones: a random difference, for training only.
+
+    In the directions of their KLT, features have variances that are too large at first, then too small or zero. The
+    difference takes from the former and adds noise to the latter. It starts empty, is no part of a checkpoint, and
+    stays empty where positions are plenty.
+    """
+
+    rows: Tensor
+    mean: Tensor
+    less: Tensor
+    more: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("rows", "mean", "less", "more"):
+            self.register_buffer(name, torch.zeros(0), persistent=False)
+
+    def start(self, deep: Tensor, rows: Tensor, mean: Tensor) -> None:
+        """From features [B, D, h, w], and their KLT: rows [D, D] and mean [D], float64."""
+        wanted = held_out_variances(deep)
+        flat = deep.transpose(0, 1).flatten(1).double() - mean[:, None]
+        own = (rows @ flat).square().mean(dim=1)
+        self.rows, self.mean = rows.to(deep), mean.to(deep)
+        self.less = 1 - (wanted / own.clamp(min=1e-12)).clamp(max=1).sqrt().to(deep)
+        self.more = (wanted - own).clamp(min=0).sqrt().to(deep)
+
+    def draw(self, deep: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Differences of features [B, D, h, w]. Noise is as strong as what stands at a position, over all channels."""
+        y = F.conv2d(deep - self.mean[:, None, None], self.rows[:, :, None, None])
+        energy = y.square().mean(dim=1, keepdim=True)
+        level = energy.mean()
+        strength = (energy / level).sqrt() if level > 0 else torch.ones_like(energy)
+        white = torch.randn(y.shape, generator=generator, device=y.device)
+        change = white * strength * self.more[:, None, None]
+        change -= y * self.less[:, None, None]
+        return F.conv2d(change, self.rows.T[:, :, None, None])
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        """Differences [B, C, h, w] of features, to add before coding and take away after it; 0 out of training."""
+        if not self.training or self.rows.numel() == 0:
+            return x.new_zeros(())
+        whole = F.pixel_shuffle(self.draw(to_depth(x)), 2)
+        return whole[..., : x.shape[-2], : x.shape[-1]]
+
+
 class Analysis(nn.Module):
     """g_a: normalized features to latents at half resolution, 2x2 blocks of all channels transformed together::
 
@@ -51,6 +104,7 @@ class Analysis(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        self.unseen = Unseen()
         self.residual = Residual(channels)
         self.klt = nn.Conv2d(4 * channels, 4 * channels, 1)
 
@@ -101,6 +155,34 @@ def klt(x: Tensor) -> tuple[Tensor, Tensor]:
     return vectors[:, values.argsort(descending=True)].T.contiguous(), mean[:, 0]
 
 
+def few(deep: Tensor) -> bool:
+    """Whether features [B, D, h, w] stand at too few positions to tell their covariance [D, D]."""
+    return deep.numel() // deep.shape[1] < PLENTY * deep.shape[1]
+
+
+def held_out_variances(deep: Tensor) -> Tensor:
+    """Variances [D], float64, that KLT outputs of unseen features will have, from normalized ones [B, D, h, w].
+
+    Of few positions the sample's own are too large in the first directions and, in all that it has not seen, zero.
+    So each image is measured in the directions that the others give. Positions of an image are alike: only where
+    there are fewer images than folds do they stand for images. A single position tells nothing: 1.
+
+    References: Bartz, Cross-validation based nonlinear shrinkage, arXiv 1611.00798, 2016; it betters the linear
+    shrinkage of Ledoit and Wolf, whose one weight the largest variances decide.
+    """
+    if len(deep) < _N_FOLDS:
+        deep = deep.permute(0, 2, 3, 1).reshape(-1, deep.shape[1], 1, 1)
+    if len(deep) < 2:
+        return deep.new_ones(deep.shape[1], dtype=torch.float64)
+    fold = torch.arange(len(deep), device=deep.device) % _N_FOLDS
+    energy = deep.new_zeros(deep.shape[1], dtype=torch.float64)
+    for k in range(min(_N_FOLDS, len(deep))):
+        rows, mean = klt(deep[fold != k])
+        rest = deep[fold == k].transpose(0, 1).flatten(1).double()
+        energy += (rows @ (rest - mean[:, None])).square().sum(dim=1)
+    return energy * deep.shape[1] / deep.numel()
+
+
 def high_rate_log_gain(lmbda: float) -> float:
     """Log of 1 / step that minimizes ``bits + lmbda * mse`` a scalar at high rate.
 
@@ -114,15 +196,28 @@ def high_rate_log_gain(lmbda: float) -> float:
     return 0.5 * math.log(lmbda * math.log(2) / 6)
 
 
-def init_klt(analysis: Analysis, synthesis: Synthesis, x: Tensor) -> None:
-    """Make g_a the KLT of 2x2 blocks of normalized training features x [B, C, h, w], and g_s its inverse."""
-    rows, mean = klt(to_depth(x))
+def init_klt(analysis: Analysis, synthesis: Synthesis, x: Tensor) -> Tensor:
+    """Make g_a the KLT of 2x2 blocks of normalized training features x [B, C, h, w], and g_s its inverse.
+
+    Returns:
+        [B', C, h, w] what scales and regressions start from: x, or, where its positions are few for so many
+        dimensions, features drawn to vary as held-out ones do.
+    """
+    deep = to_depth(x)
+    rows, mean = klt(deep)
     with torch.no_grad():
         analysis.klt.weight.copy_(rows[:, :, None, None])
         synthesis.klt.weight.copy_(rows.T[:, :, None, None])
         if analysis.klt.bias is not None and synthesis.klt.bias is not None:
             analysis.klt.bias.copy_(-rows @ mean)
             synthesis.klt.bias.copy_(mean)
+    if not few(deep):
+        return x
+    analysis.unseen.start(deep, rows, mean)
+    deep = deep.repeat(-(-_N_DRAWN * deep.shape[1] ** 2 // deep.numel()), 1, 1, 1)
+    generator = torch.Generator(deep.device).manual_seed(_SEED)
+    deep += analysis.unseen.draw(deep, generator)
+    return F.pixel_shuffle(deep, 2)[..., : x.shape[-2], : x.shape[-1]]
 
 
 def round_through(x: Tensor) -> Tensor:

@@ -43,15 +43,16 @@ class FactorizedMap(MapCoder):
 
     def prepare(self, x: Tensor) -> None:
         """KLT, and densities as wide as its outputs."""
-        init_klt(self.g_a, self.g_s, x)
+        x = init_klt(self.g_a, self.g_s, x)
         self.bottleneck.match(self.g_a(x, self.log_gain))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """[B, C, h, w] to the same, and bits [B]."""
-        y = self.g_a(x, self.log_gain)
+        more = self.g_a.unseen(x)
+        y = self.g_a(x + more, self.log_gain)
         _, likelihood = self.bottleneck(y)
         x_hat = self.g_s(round_through(y), self.log_gain, (x.shape[-2], x.shape[-1]))
-        return x_hat, total_bits(likelihood)
+        return x_hat - more, total_bits(likelihood)
 
     def freeze(self) -> None:
         """One table a channel."""

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fcbench import registry
 from fcbench.codecs._spectrum import (
     N_BANDS,
     N_CELLS,
@@ -17,7 +18,18 @@ from fcbench.codecs._spectrum import (
     inverse_dct,
     plane,
 )
-from fcbench.codecs._transforms import Analysis, Synthesis, half, init_klt, to_depth
+from fcbench.codecs._transforms import (
+    PLENTY,
+    Analysis,
+    Synthesis,
+    half,
+    held_out_variances,
+    init_klt,
+    klt,
+    to_depth,
+)
+from fcbench.rate import rate_alarm
+from fcbench.types import Features, FeatureSpec, FeatureStats
 
 GRIDS = [(1, 1), (1, 9), (5, 7), (8, 8), (23, 30)]
 
@@ -46,6 +58,93 @@ def test_block_klt_starts_invertible_and_ordered(grid: tuple[int, int]) -> None:
         torch.testing.assert_close(synthesis(analysis(x, gain), gain, grid), x)
         power = analysis(smooth(64, 3, (8, 8), 3), gain).var(dim=(0, 2, 3))
     assert float(power[0]) > 5 * float(power[-1])
+
+
+def low_rank(n: int, channels: int, seed: int) -> Tensor:
+    """[n, C, 8, 8] four smooth signals mixed into all channels, and white noise."""
+    mix = torch.randn(channels, 4, generator=torch.Generator().manual_seed(99)) / 2
+    white = torch.randn(
+        n, channels, 8, 8, generator=torch.Generator().manual_seed(seed)
+    )
+    return torch.einsum("cr,nrhw->nchw", mix, smooth(n, 4, (8, 8), -seed)) + white / 3
+
+
+@pytest.mark.parametrize(("n_maps", "is_few"), [(12, False), (11, True)])
+def test_plenty_of_positions_start_from_the_features_themselves(
+    n_maps: int, is_few: bool
+) -> None:
+    """Sixteen positions a map, 24 dimensions: twelve maps are the first that suffice."""
+    assert (n_maps * 16 < PLENTY * 24) == is_few
+    x = low_rank(n_maps, 6, 1)
+    analysis, synthesis = Analysis(6), Synthesis(6)
+    assert (init_klt(analysis, synthesis, x) is x) != is_few
+    assert bool(analysis.unseen(x).any()) == is_few
+    rows, _ = klt(to_depth(x))
+    assert torch.equal(analysis.klt.weight[:, :, 0, 0], rows.float())
+
+
+@pytest.mark.parametrize(("n_maps", "within"), [(1, 0.5), (2, 0.25), (6, 0.25)])
+def test_held_out_variances_are_those_of_unseen_features(
+    n_maps: int, within: float
+) -> None:
+    """Of fewer positions than dimensions the sample's own are zero in most directions; one map tells less."""
+    deep, unseen = to_depth(low_rank(n_maps, 32, 1)), to_depth(low_rank(64, 32, 2))
+    rows, mean = klt(deep)
+
+    def tail(x: Tensor) -> float:
+        flat = x.transpose(0, 1).flatten(1).double() - mean[:, None]
+        return float((rows @ flat).square().mean(dim=1)[96:].mean())
+
+    assert tail(deep) < 1e-6
+    expected = float(held_out_variances(deep)[96:].mean())
+    assert expected == pytest.approx(tail(unseen), rel=within)
+
+
+def test_one_position_expects_the_variance_of_normalized_features() -> None:
+    assert torch.equal(
+        held_out_variances(torch.zeros(1, 8, 1, 1)), torch.ones(8).double()
+    )
+
+
+def test_what_is_unseen_is_drawn_in_training_only() -> None:
+    """With the difference, features vary in every direction as held-out ones; the KLT of few maps is wrong alone."""
+    x = low_rank(6, 32, 1)
+    deep = to_depth(x)
+    analysis = Analysis(32)
+    start = init_klt(analysis, Synthesis(32), x)
+    rows, mean = klt(deep)
+
+    def power(features: Tensor) -> Tensor:
+        flat = to_depth(features).transpose(0, 1).flatten(1).double() - mean[:, None]
+        return (rows @ flat).square().mean(dim=1)
+
+    wanted = held_out_variances(deep)
+    torch.testing.assert_close(power(start), wanted, rtol=0.5, atol=0)
+    many = x.repeat(20, 1, 1, 1)
+    more = analysis.train().unseen(many)
+    torch.testing.assert_close(power(many + more), wanted, rtol=0.5, atol=0)
+    assert torch.equal(analysis.eval().unseen(x), torch.zeros(()))
+    assert not [name for name in analysis.state_dict() if "unseen" in name]
+
+
+@pytest.mark.parametrize("name", ["factorized", "hyperprior"])
+def test_few_training_positions_do_not_ring_the_rate_alarm(name: str) -> None:
+    """Eight maps give 128 positions of 256 dimensions: what training has not seen costs its bits, no escapes."""
+    x, unseen = low_rank(8, 64, 1), low_rank(4, 64, 2)
+    mean, std = x.mean(dim=(0, 2, 3)), x.std(dim=(0, 2, 3))
+    stats = FeatureStats(mean, std, x.amin(dim=(0, 2, 3)), x.amax(dim=(0, 2, 3)))
+    torch.manual_seed(0)
+    specs = (FeatureSpec("map", 64, 16),)
+    codec = registry.get("codec", name).build(specs, {"map": stats}, {"lmbda": 6.0})
+    codec.prepare([x])
+    codec.freeze()
+    n_bytes, bits = 0, 0.0
+    with torch.no_grad():
+        for one in unseen.split(1):
+            n_bytes += len(codec.encode(Features({"map": one})).payload)
+            bits += float(codec({"map": one})[1].sum())
+    assert not rate_alarm(n_bytes, bits, len(unseen))
+    assert 8 * n_bytes < 1.1 * unseen.numel()  # without: 1.3 bits a point
 
 
 @pytest.mark.parametrize("grid", GRIDS)
