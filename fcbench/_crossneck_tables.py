@@ -289,7 +289,7 @@ def _matrix(title: str, entries: Sequence[Entry], of: str, form: str) -> Block:
     for e in entries:
         tasks.setdefault(e.chain.task, e.metric)
     rows = []
-    for name in dict.fromkeys(through(e) for e in entries):
+    for name in levels(entries):
         own = {e.chain.task: e for e in entries if through(e) == name}
         cells = [shown(getattr(own[t], of), form) if t in own else "" for t in tasks]
         rows.append([name, *cells])
@@ -322,6 +322,17 @@ def through(entry: Entry) -> str:
     return " > ".join(entry.chain.above)
 
 
+def levels(entries: Sequence[Entry]) -> list[str]:
+    """Rows of a matrix: direct necks, then one level of adaptation, then two, each in the order of the tasks."""
+    tasks = list(dict.fromkeys(e.chain.task for e in entries))
+
+    def rank(e: Entry) -> tuple[int, bool, list[int], str]:
+        above = [tasks.index(t) for t in e.chain.above]
+        return len(above), e.role == DEEP, above, e.chain.neck
+
+    return list(dict.fromkeys(through(e) for e in sorted(entries, key=rank)))
+
+
 def _or_reason(n: Number, form: str) -> str:
     return n.reason if n.value is None else shown(n, form)
 
@@ -336,7 +347,7 @@ def save(found: Matrices, path: Path) -> None:
     from fcbench._plot_style import PAGE_IN, STYLE
 
     encoders = list(dict.fromkeys(e.encoder for e in found.entries))
-    names = list(dict.fromkeys(through(e) for e in found.entries))
+    names = levels(found.entries)
     tasks = list(dict.fromkeys(e.chain.task for e in found.entries))
     with rc_context({**STYLE, "axes.grid": False}):
         fig = Figure(figsize=(PAGE_IN, 0.8 + 0.26 * len(names)), layout="constrained")
@@ -355,6 +366,7 @@ def save(found: Matrices, path: Path) -> None:
             ax.set_yticks(range(len(names)), names if first else [""] * len(names))
             for (y, x), v in np.ndenumerate(table):
                 if np.isfinite(v):
-                    ax.text(x, y, f"{v:.2f}", ha="center", va="center", fontsize=6)
+                    ink = "#ffffff" if abs(v - 1) > 0.35 else "#000000"
+                    ax.text(x, y, f"{v:.2f}", ha="center", va="center", fontsize=6, color=ink)  # fmt: skip
         fig.colorbar(image, ax=axes, label="share of the direct neck's accuracy")
         fig.savefig(path, dpi=200)
