@@ -324,11 +324,12 @@ def through(entry: Entry) -> str:
 
 def levels(entries: Sequence[Entry]) -> list[str]:
     """Rows of a matrix: direct necks, then one level of adaptation, then two, each in the order of the tasks."""
-    tasks = list(dict.fromkeys(e.chain.task for e in entries))
+    above = [task for e in entries for task in e.chain.above]
+    tasks = list(dict.fromkeys([*(e.chain.task for e in entries), *above]))
 
     def rank(e: Entry) -> tuple[int, bool, list[int], str]:
-        above = [tasks.index(t) for t in e.chain.above]
-        return len(above), e.role == DEEP, above, e.chain.neck
+        order = [tasks.index(t) for t in e.chain.above]
+        return len(order), e.role == DEEP, order, e.chain.neck
 
     return list(dict.fromkeys(through(e) for e in sorted(entries, key=rank)))
 
