@@ -95,30 +95,50 @@ def likeness(
 
 
 def save_figure(found: Sequence[Cut], path: Path) -> None:
-    """Extra bits at equal accuracy over the share of the encoder that runs before the split."""
+    """Rate at equal accuracy, relative to the default split point, over what the encoder computes before the split."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, NullFormatter
 
     from fcbench._plot_style import COLOURS, MARKERS, PAGE_IN, STYLE
 
     tasks = list(dict.fromkeys(c.task for c in found))
     encoders = list(dict.fromkeys(c.encoder for c in found))
+    ordered = sorted(found, key=lambda c: c.kmac_before)
+    names = {c.split: f"{c.split}\n{c.kmac_before:.3g}" for c in ordered}
     with rc_context(STYLE):
-        fig = Figure(figsize=(PAGE_IN, 2.2), layout="constrained")
+        fig = Figure(figsize=(PAGE_IN, 2.6), layout="constrained")
         FigureCanvasAgg(fig)
         for ax, task in zip(fig.subplots(1, len(tasks), squeeze=False)[0], tasks):
             for e, encoder in enumerate(encoders):
                 line = [c for c in found if (c.task, c.encoder) == (task, encoder)]
-                line = [c for c in line if c.extra_rate_percent.value is not None]
-                line.sort(key=lambda c: c.kmac_before)
-                y = [c.extra_rate_percent.value or 0.0 for c in line]
-                style: dict[str, Any] = {"marker": MARKERS[e], "color": COLOURS[e]}
-                x = [c.kmac_before for c in line]
-                ax.plot(x, y, ms=3, lw=1, label=encoder, **style)
-            ax.axhline(0, color="#000000", lw=0.5)
+                splits, y, low, high = _factors(line)
+                x = [list(names).index(split) for split in splits]
+                bars = [[b - a for a, b in zip(low, y)], [b - a for a, b in zip(y, high)]]  # fmt: skip
+                ax.errorbar(
+                    x, y, bars, marker=MARKERS[e], color=COLOURS[e], ms=3, lw=1, elinewidth=0.6, label=encoder
+                )  # fmt: skip
+            ax.axhline(1, color="#000000", lw=0.5)
             ax.set_title(task)
-            ax.set_xlabel("Before the split (kMAC/px)")
-        fig.axes[0].set_ylabel("Extra bits at equal accuracy (%)")
-        fig.axes[-1].legend(frameon=False)
+            ax.set_yscale("log", base=2)
+            ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+            ax.yaxis.set_minor_formatter(NullFormatter())
+            ax.set_xticks(range(len(names)), list(names.values()), fontsize=6)
+        fig.axes[0].set_ylabel("Relative rate at equal accuracy")
+        fig.supxlabel("Split point, and what is computed before it (kMAC/px)", fontsize=8)  # fmt: skip
+        handles, labels = fig.axes[0].get_legend_handles_labels()
+        fig.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
         fig.savefig(path, dpi=200)
+
+
+def _factors(line: Sequence[Cut]) -> tuple[list[str], list[float], list[float], list[float]]:  # fmt: skip
+    """Split point, rate relative to the default split's, and its interval; refused ones left out."""
+    known = [c for c in line if c.extra_rate_percent.value is not None]
+    known.sort(key=lambda c: c.kmac_before)
+    numbers = [c.extra_rate_percent for c in known]
+    values = [n.value or 0.0 for n in numbers]
+    lows = [v if n.low is None else n.low for v, n in zip(values, numbers)]
+    highs = [v if n.high is None else n.high for v, n in zip(values, numbers)]
+    y, low, high = ([1 + p / 100 for p in side] for side in (values, lows, highs))
+    return [c.split for c in known], y, low, high
