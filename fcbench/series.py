@@ -135,6 +135,20 @@ def choose(df: pd.DataFrame, column: str, names: Sequence[str]) -> pd.DataFrame:
     return df[df[column].isin(names)] if names else df
 
 
+def choose_codecs(df: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Rows of codecs (or of kinds, such as ``remote``), and the ends of the curves; all rows for no names.
+
+    Raises:
+        FcbenchError: a name that is in no row.
+    """
+    known = set(df["codec"]) | set(df["kind"])
+    for name in names:
+        if name not in known:
+            raise FcbenchError(unknown("codec", name, sorted(known - {""})))
+    kept = [*names, CEILING, FLOOR]
+    return df[df["codec"].isin(kept) | df["kind"].isin(kept)] if names else df
+
+
 def values_of(task: str) -> ValuesOf | None:
     """How a task's summed statistics become values, None for a task that is not registered; imports it only now."""
     return get("task", task).values if task in names("task") else None

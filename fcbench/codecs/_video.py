@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -136,7 +137,22 @@ def hevc_decode(data: bytes, pix_fmt: str) -> list[np.ndarray]:
 def av1_encode(planes: Sequence[np.ndarray], pix_fmt: str, qp: int) -> bytes:
     """An OBU stream by SVT-AV1 at a constant quantizer, 1 to 63, in its still-picture mode."""
     options = {"preset": PRESET_SVT, "qp": str(qp), "svtav1-params": _SVT}
-    return encode_frame("libsvtav1", pix_fmt, planes, options)
+    with _same_scheduling():
+        return encode_frame("libsvtav1", pix_fmt, planes, options)
+
+
+@contextmanager
+def _same_scheduling() -> Iterator[None]:
+    """SVT-AV1 makes its caller a real-time thread where it may, as root: all else on the machine would wait."""
+    if not hasattr(os, "sched_getscheduler"):
+        yield
+        return
+    policy, param = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        if os.sched_getscheduler(0) != policy:
+            os.sched_setscheduler(0, policy, param)
 
 
 def av1_decode(data: bytes, pix_fmt: str) -> list[np.ndarray]:

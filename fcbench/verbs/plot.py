@@ -45,9 +45,16 @@ from fcbench.verbs._options import rate_option, results_argument
 @click.option(
     "--encoder", "encoders", multiple=True, metavar="NAME", help="Repeatable. [all]"
 )
+@click.option(
+    "--codec",
+    "codecs",
+    multiple=True,
+    metavar="NAME",
+    help="Repeatable; `remote` for all that code images. [all]",
+)
 def plot(
     results: tuple[Path, ...], output: Path, x: str, metric: str | None, anchors: tuple[str, ...],
-    grid: bool | None, complexity: bool, tasks: tuple[str, ...], encoders: tuple[str, ...],
+    grid: bool | None, complexity: bool, tasks: tuple[str, ...], encoders: tuple[str, ...], codecs: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Draw rate-accuracy curves of results folders. Runs nothing.
 
@@ -66,6 +73,7 @@ def plot(
         )
     rows = series.choose(series.load(results), "task", tasks)
     rows = series.choose(rows, "encoder", encoders)
+    rows = series.choose_codecs(rows, codecs)
     if complexity:
         figure = drawing.complexity(rows, x, metric, anchors=anchors)
     else:
@@ -74,11 +82,14 @@ def plot(
 
 
 def draw(results: Path, output: Path) -> None:
-    """The picture of a run: every task's primary metric over bpp."""
+    """The picture of a run: every task's primary metric over bpp; why there is none, where it cannot be drawn."""
     from fcbench import plot as drawing
     from fcbench import results as rows
 
-    click.echo(drawing.save(drawing.figure(rows.load(results)), output))
+    try:
+        click.echo(drawing.save(drawing.figure(rows.load(results)), output))
+    except FcbenchError as error:
+        click.echo(f"no {output.name}: {error} (fcbench plot {results} --codec ...)")
 
 
 COMMAND = plot

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fcbench.codecs import _foreign, _mosaic
+from fcbench.codecs import _foreign, _mosaic, _video
 from fcbench.codecs._base import MapStats
 from fcbench.types import FcbenchError, Features, FeatureSpec, FeatureStats
 
@@ -174,3 +175,12 @@ def test_pictures_of_another_size_are_refused() -> None:
     payload = codec.encode(x).payload
     with pytest.raises((FcbenchError, ValueError)):
         codec.decode(payload, {"s": (3, 3)})
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="Linux alone")
+def test_a_coder_leaves_the_process_its_scheduling() -> None:
+    """SVT-AV1 makes its caller a real-time thread where it may (as root in a container)."""
+    before = os.sched_getscheduler(0)
+    planes = [np.zeros((64, 64), np.uint8)] + 2 * [np.full((32, 32), 128, np.uint8)]
+    assert _video.av1_encode(planes, "yuv420p", 30)
+    assert os.sched_getscheduler(0) == before

@@ -16,10 +16,11 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from points import end, rate_point, sweep
 
-from fcbench import plot
+from fcbench import plot, series
 from fcbench.ratepoint import RatePoint
-from fcbench.results import to_frame
+from fcbench.results import ResultsFolder, SampleTable, to_frame
 from fcbench.types import FcbenchError
+from fcbench.verbs import plot as verb
 
 TASKS = {
     "segmentation": ("miou", True),
@@ -189,6 +190,26 @@ def test_remote_names_all_that_code_images() -> None:
     (ax,) = draw(rows, anchors=["remote"]).axes
     assert [is_grey(line.get_color()) for line in ax.lines].count(True) == 2
     assert len(curves_of(ax)) == 3
+
+
+def test_codecs_may_be_chosen_and_the_ends_stay() -> None:
+    rows = sweep(4) + sweep(4, "w", codec="image:webp", kind="remote", objective="")
+    df = to_frame(rows + [end("ceiling", 0.5, codec="uncoded")])
+    assert set(series.choose_codecs(df, ["remote"]).codec) == {"image:webp", "uncoded"}
+    assert len(series.choose_codecs(df, [])) == len(df)
+    with pytest.raises(FcbenchError, match="Did you mean 'image:webp'"):
+        series.choose_codecs(df, ["image:web"])
+
+
+def test_a_run_of_too_many_codecs_says_why_it_has_no_picture(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ResultsFolder(tmp_path) as folder:
+        for row in [p for i in range(16) for p in sweep(1, f"k{i}", codec=f"codec{i}")]:
+            folder.append([row], SampleTable(["a"], [1], np.ones((1, 2))))
+    verb.draw(tmp_path, tmp_path / "curves.png")
+    assert "at most 15 can be told apart" in capsys.readouterr().out
+    assert not (tmp_path / "curves.png").exists()
 
 
 def test_label_coding_is_a_star_on_a_line_or_a_curve() -> None:
