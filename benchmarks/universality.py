@@ -125,7 +125,7 @@ class Plan:
 
     def planted(self) -> Suite:
         """Planted effects: on the general encoder."""
-        general, seeds = self.base.encoders[:1], self.seeds[:2]
+        general, seeds = self.base.encoders[:1], self.seeds[:1]
         plain = replace(self.base, name="universality-planted", codecs=UNCODED.codecs)
         return replace(plain, params=UNCODED.params, encoders=general, seeds=seeds)
 
@@ -153,7 +153,7 @@ class Plan:
         if part == "splits":
             k = len(self.splits)
             return k * n * n_points, k * n, k * len(self.base.encoders) * n_trained
-        each = len(self.effects()) * len(self.base.tasks) * len(self.seeds[:2])
+        each = len(self.effects()) * len(self.base.tasks)
         return each, each, 0
 
 

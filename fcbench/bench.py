@@ -32,7 +32,7 @@ from fcbench.types import (  # fmt: skip
     TaskModel,
 )
 
-VERSION = 2
+VERSION = 3
 """Of how readouts and codecs are trained: raise it when that changes, and nothing old is taken from the cache."""
 PREPARE_SAMPLES = 256
 """Training samples that codecs and adapters take their initial values from."""
