@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from fcbench.results import ResultsFolder, SampleTable
 from fcbench.rows import failed_row, key, measured_rows
 from fcbench.scoring import evaluate, null, reader, wants_null
 from fcbench.suite import Suite
-from fcbench.types import Encoder, FcbenchError
+from fcbench.types import Dataset, Encoder, FcbenchError
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +46,12 @@ def measure(
     device: torch.device,
     *,
     keep_streams: bool = False,
+    data: Mapping[str, Dataset] | None = None,
 ) -> Summary:
     """Measure every point of a suite that its results folder lacks.
+
+    Args:
+        data: both splits, where they are open already.
 
     Raises:
         FcbenchError: bad input, or a folder that cannot be used. A point that fails is a row with its reason.
@@ -57,7 +61,7 @@ def measure(
     n_measured = n_found = 0
     with ResultsFolder(out) as folder, Report(_n_stages(suite)) as report:
         folder.add_provenance(suite.described())
-        data = open_data(suite, cache_dir)
+        data = data or open_data(suite, cache_dir)
         for name in suite.encoders:
             encoder = build_encoder(name, suite.weights, device)
             for seed in suite.seeds:

@@ -114,16 +114,21 @@ class Counts:
         )
 
 
-def count(suite: Suite, out: Path, cache_dir: Path, device: torch.device) -> Counts:
+def count(
+    suite: Suite, out: Path, cache_dir: Path, device: torch.device, data: Mapping[str, Dataset] | None = None
+) -> Counts:  # fmt: skip
     """What `fcbench.pipeline.measure` would do with the same arguments. Extracts, trains and codes nothing.
 
     Null models that encoders share are counted once. Where the features of no encoder are in the cache yet, they
     count as to be trained.
 
+    Args:
+        data: both splits, where they are open already: large annotations take their time.
+
     Raises:
         FcbenchError: bad input, as the run would find it.
     """
-    data = open_data(suite, cache_dir)
+    data = data or open_data(suite, cache_dir)
     tally = _Tally(Counts(len(data["test"])), _done(out))
     for name in suite.encoders:
         encoder = build_encoder(name, suite.weights, device)

@@ -168,16 +168,20 @@ def run(
     import torch
 
     from fcbench import pipeline, plan
+    from fcbench.opened import open_data
 
     if threads:
         torch.set_num_threads(threads)
     where = device_of(device)
-    counts = plan.count(suite, out, cache_dir, where)
+    data = open_data(suite, cache_dir)
+    counts = plan.count(suite, out, cache_dir, where, data)
     if only_plan:
         _say_plan(suite, counts, cache_dir, where, keep_streams)
         return
     click.echo(counts.line)
-    summary = pipeline.measure(suite, out, cache_dir, where, keep_streams=keep_streams)
+    summary = pipeline.measure(
+        suite, out, cache_dir, where, keep_streams=keep_streams, data=data
+    )
     click.echo(
         f"{summary.n_measured} points measured, {summary.n_found} found done, in {out}"
     )
