@@ -20,5 +20,7 @@ OTHERS = ("raw", "uniform", "pq", "zfp", "sz3", "sperr")
 IMAGES = ("image:hevc", "image:avif", "image:jpegxl", "image:webp", "image:jpeg")
 
 SUITE = Suite(
-    name="codecs_scenes", codecs=(*LEARNED, *OTHERS, *MOSAICS, *IMAGES, "label")
+    name="codecs_scenes",
+    codecs=(*LEARNED, *OTHERS, *MOSAICS, *IMAGES, "label"),
+    params={"uniform": tuple({"bits": bits} for bits in range(2, 9))},
 )
