@@ -1,4 +1,4 @@
-"""Every codec and anchor that runs without a further program, on CamVid with EfficientNet-Lite0.
+"""Every codec and anchor on CamVid with EfficientNet-Lite0. VVC is skipped where its programs are missing.
 
 fcbench run benchmarks/codecs_camvid.py --data-root CAMVID --out results/codecs_camvid
 fcbench compare results/codecs_camvid --anchor hyperprior -o results/codecs_camvid/compare.md

@@ -8,12 +8,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from fcbench import complexity, curves, provenance, rate, registry, results
+from fcbench import complexity, curves, provenance, rate, results
 from fcbench.bench import Bench, digest
 from fcbench.coding import Coding
 from fcbench.jobs import CEILING, CODED, ENDS, LABELS, Job
 from fcbench.ratepoint import RatePoint
-from fcbench.suite import codec_kind
+from fcbench.suite import codec_kind, coder_versions
+from fcbench.types import FcbenchError
 
 VERSION = 1
 """Of how a point is measured: raise it when that changes, and a resumed run measures anew."""
@@ -167,11 +168,12 @@ def _unmeasured(bench: Bench, job: Job, task: str) -> RatePoint:
 
 
 def _coder_versions(job: Job) -> dict[str, str]:
-    """Versions of the external coders of a codec, image codec or label coder."""
+    """Versions of the external coders of a codec, image codec or label coder; of a missing one nothing."""
     if job.kind in ENDS:
         return {}
-    kind, name = codec_kind(job.point.codec)
-    if job.kind == LABELS:
-        kind, name = "label", job.tasks[0]
-    found: dict[str, str] = getattr(registry.get(kind, name), "versions", dict)()
-    return found
+    try:
+        if job.kind == LABELS:
+            return coder_versions("label", job.tasks[0])
+        return coder_versions(*codec_kind(job.point.codec))
+    except FcbenchError:
+        return {}

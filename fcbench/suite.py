@@ -35,6 +35,14 @@ def codec_kind(name: str) -> tuple[str, str]:
     return "codec", name
 
 
+def coder_versions(kind: str, name: str) -> dict[str, str]:
+    """Versions of the external coders of a plug-in. Raises `FcbenchError` where one is missing."""
+    if (kind, name) == ("codec", LABEL):  # of one task or another
+        return {}
+    found: dict[str, str] = getattr(registry.get(kind, name), "versions", dict)()
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Budget:
     """How long to train. The defaults suit features of the embedded encoders on two CPU cores."""
@@ -139,6 +147,16 @@ class Suite:
                 raise FcbenchError(
                     registry.unknown(kind + " codec" * (kind == "image"), name, known)
                 )
+
+    def missing(self) -> dict[str, str]:
+        """Codecs whose external coder this machine lacks, each with what is missing."""
+        out = {}
+        for codec in self.codecs:
+            try:
+                coder_versions(*codec_kind(codec))
+            except FcbenchError as error:
+                out[codec] = str(error)
+        return out
 
     def _check_heads(self) -> None:
         if self.head == "trained" and (

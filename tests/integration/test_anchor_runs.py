@@ -46,3 +46,29 @@ def test_unknown_anchors_name_the_nearest(
     tiny: Tiny, tmp_path: Path, codec: str, near: str
 ) -> None:
     assert f"'{near}'" in refused(tiny(tmp_path / "out", "--codec", codec))
+
+
+def test_codecs_whose_programs_are_missing_are_skipped_with_the_reason(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    out = tmp_path / "out"
+    result = tiny(out, "--codec", "vvc", "--codec", "zfp", "--task", "pose")
+    assert result.exit_code == 0, result.output
+    assert "skipped vvc: vvencapp and vvdecapp not found on the PATH" in result.output
+    assert set(results.load(out).codec) == {"uncoded", "mean", "zfp"}
+    alone = refused(tiny(tmp_path / "alone", "--codec", "vvc"))
+    assert "vvencapp and vvdecapp not found" in alone
+
+
+def test_a_point_that_fails_for_want_of_a_program_is_a_failed_row(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fcbench.suite.Suite.missing", lambda suite: {})
+    monkeypatch.setenv("PATH", "")
+    out = tmp_path / "out"
+    result = tiny(out, "--codec", "vvc", "--codec", "zfp", "--task", "pose")
+    assert "6 jobs failed" in refused(result)
+    df = results.load(out)
+    assert df[df.codec == "vvc"].status.str.contains("vvencapp").all()
+    assert (df[df.codec == "zfp"].status == "ok").all()
