@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import Result
-from conftest import refused
+from refusals import refused
 
 from fcbench import results
 from fcbench.cli import main

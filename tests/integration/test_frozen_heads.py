@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import Result
-from conftest import refused
+from refusals import refused
 from torch import nn
 
 from fcbench import fit, readout, results

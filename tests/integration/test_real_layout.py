@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import Result
-from conftest import refused
 from PIL import Image
+from refusals import refused
 
 from fcbench import results
 

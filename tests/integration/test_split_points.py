@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
-from conftest import refused
+from refusals import refused
 
 from fcbench import bitstream, results
 
