@@ -8,40 +8,17 @@ from typing import Any
 import click
 
 from fcbench.types import FcbenchError
-from fcbench.verbs._options import Size, cache_option
-from fcbench.verbs._suite import device_of, suite_of
+from fcbench.verbs._suite import device_of, machine_options, suite_of, suite_options
 
 
 @click.command("cross-neck")
-@click.argument(
-    "suite_file", metavar="[SUITE.py]", required=False, type=click.Path(path_type=Path)
+@suite_options(
+    tasks="Repeatable; at least two. [all four]",
+    codecs="Also coded, before the first neck and between the two. Repeatable. [none]",
+    neck="Of every level. [neck_2L]",
+    objective=None,
 )
-@click.option(
-    "--encoder",
-    "encoders",
-    multiple=True,
-    metavar="NAME[:VARIANT]",
-    help="Repeatable. [hiera_nano, sam2_nano]",
-)
-@click.option(
-    "--task",
-    "tasks",
-    multiple=True,
-    metavar="NAME",
-    help="Repeatable; at least two. [all four]",
-)
-@click.option(
-    "--codec",
-    "codecs",
-    multiple=True,
-    metavar="NAME",
-    help="Also coded, before the first neck and between the two. Repeatable. [none]",
-)
-@click.option(
-    "--lambdas",
-    metavar="L1,L2,...",
-    help="lmbda of every learned codec. [each codec's default sweep]",
-)
+@machine_options("runs/cross-neck")
 @click.option(
     "--length",
     type=click.IntRange(2, 3),
@@ -49,44 +26,6 @@ from fcbench.verbs._suite import device_of, suite_of
     show_default=True,
     help="Necks of the longest chain.",
 )
-@click.option("--dataset", metavar="NAME", help="[scenes]")
-@click.option(
-    "--data-root",
-    type=click.Path(path_type=Path),
-    help="Folder of a data set that is read from disk.",
-)
-@click.option("--split", metavar="NAME", help="Split point or group. [the encoder's default]")  # fmt: skip
-@click.option("--neck", metavar="NAME", help="Of every level. [neck_2L]")
-@click.option("--head", type=click.Choice(["trained", "frozen"]), help="[trained]")
-@click.option(
-    "--neck-loss",
-    type=click.Choice(["task", "distill", "both"]),
-    help="Before a frozen head. [task]",
-)
-@click.option("--image-size", type=Size(), help="Resize images and targets to this. [the data set's own]")  # fmt: skip
-@click.option("--weights", metavar="random|FILE", help="Of the encoder. [its own]")
-@click.option("--seeds", metavar="S1,S2,...", help="[0]")
-@click.option("--n-train", type=click.IntRange(min=1), help="At most so many training samples.")  # fmt: skip
-@click.option("--n-test", type=click.IntRange(min=1), help="At most so many test samples.")  # fmt: skip
-@click.option("--task-steps", type=click.IntRange(min=1), help="Training steps of a neck and head.")  # fmt: skip
-@click.option("--codec-steps", type=click.IntRange(min=1), help="Training steps of a codec.")  # fmt: skip
-@click.option("--batch", type=click.IntRange(min=1), help="Samples a training step.")
-@click.option("--quick", is_flag=True, help="To see that all works; not to be quoted.")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("runs/cross-neck"),
-    show_default=True,
-    help="Results folder; a run resumes in it.",
-)
-@click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    help="cpu, cuda, mps; auto takes a GPU if there is one.",
-)
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [all cores]")
-@cache_option
 def cross_neck(
     suite_file: Path | None, out: Path, cache_dir: Path, device: str, threads: int | None, length: int,
     **options: Any,

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fcbench.suite import TASKS, Suite
+from fcbench.suite import Suite
 from fcbench.types import FcbenchError
-from fcbench.verbs._options import Size, cache_option
-from fcbench.verbs._suite import device_of, suite_of
+from fcbench.verbs._suite import device_of, machine_options, suite_of, suite_options
 
 if TYPE_CHECKING:
     from fcbench.plan import Counts
@@ -27,118 +26,8 @@ Examples:
 
 
 @click.command("run", epilog=EPILOG_RUN)
-@click.argument(
-    "suite_file", metavar="[SUITE.py]", required=False, type=click.Path(path_type=Path)
-)
-@click.option(
-    "--encoder",
-    "encoders",
-    multiple=True,
-    metavar="NAME[:VARIANT]",
-    help="Repeatable. [hiera_nano, sam2_nano]",
-)
-@click.option(
-    "--codec",
-    "codecs",
-    multiple=True,
-    metavar="NAME",
-    help="Repeatable. [uniform, hyperprior]",
-)
-@click.option(
-    "--task",
-    "tasks",
-    multiple=True,
-    metavar="NAME",
-    help=f"Repeatable. [{', '.join(TASKS)}]",
-)
-@click.option("--dataset", metavar="NAME", help="[scenes]")
-@click.option(
-    "--data-root",
-    type=click.Path(path_type=Path),
-    help="Folder of a data set that is read from disk.",
-)
-@click.option(
-    "--split",
-    metavar="NAME",
-    help="Split point or group, or several: stage3, fpn, stage2+stage3. [the encoder's default]",
-)
-@click.option("--neck", metavar="NAME", help="[neck_2L]")
-@click.option(
-    "--head",
-    type=click.Choice(["trained", "frozen"]),
-    help="Trained with the neck, or the frozen decoder of a task model. [trained]",
-)
-@click.option(
-    "--neck-loss",
-    type=click.Choice(["task", "distill", "both"]),
-    help="What trains the neck before a frozen decoder: the task, the task model's own features, both. [task]",
-)
-@click.option(
-    "--task-model",
-    "task_models",
-    multiple=True,
-    metavar="TASK=NAME[:VARIANT]",
-    help="Whose decoder is used, repeatable; `fcbench list taskmodels`. [the data set's default]",
-)
-@click.option(
-    "--task-weights",
-    multiple=True,
-    metavar="TASK=random|FILE",
-    help="Of a task model, repeatable. [its own: official or embedded]",
-)
-@click.option(
-    "--objective",
-    type=click.Choice(["mse", "task", "both"]),
-    help="What learned codecs preserve: features, the task's loss, both. [mse]",
-)
-@click.option(
-    "--lambdas",
-    metavar="L1,L2,...",
-    help="lmbda of every learned codec. [each codec's default sweep]",
-)
-@click.option(
-    "--image-size",
-    type=Size(),
-    help="Resize images and targets to this. [the data set's own]",
-)
-@click.option(
-    "--weights",
-    metavar="random|FILE",
-    help="Of the encoder. [its own: official or embedded]",
-)
-@click.option("--seeds", metavar="S1,S2,...", help="[0]")
-@click.option(
-    "--n-train",
-    type=click.IntRange(min=1),
-    help="Use at most so many training samples.",
-)
-@click.option(
-    "--n-test", type=click.IntRange(min=1), help="Use at most so many test samples."
-)
-@click.option(
-    "--task-steps", type=click.IntRange(min=1), help="Training steps of neck and head."
-)
-@click.option(
-    "--codec-steps", type=click.IntRange(min=1), help="Training steps of a codec."
-)
-@click.option("--batch", type=click.IntRange(min=1), help="Samples a training step.")
-@click.option(
-    "--on-bad-image",
-    type=click.Choice(["stop", "skip"]),
-    help="Stop at an unreadable image, or go on. [stop]",
-)
-@click.option(
-    "--quick",
-    is_flag=True,
-    help="A minute's run to see that all works; not to be quoted.",
-)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("runs/default"),
-    show_default=True,
-    help="Results folder; a run resumes in it.",
-)
+@suite_options()
+@machine_options("runs/default")
 @click.option(
     "--plan",
     "only_plan",
@@ -148,14 +37,6 @@ Examples:
 @click.option(
     "--keep-streams", is_flag=True, help="Keep the .fcb files under OUT/streams."
 )
-@click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    help="cpu, cuda, cuda:1, mps; auto takes a GPU if there is one.",
-)
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [all cores]")
-@cache_option
 def run(
     suite_file: Path | None, out: Path, cache_dir: Path, device: str, threads: int | None, only_plan: bool,
     keep_streams: bool, **options: Any,
