@@ -288,7 +288,8 @@ class Bench:
         else:
             self._prepare(codec)
         codec.freeze()
-        _checkpoint.save(path, codec, point, tuple(specs))
+        made_for = _checkpoint.Source(self.encoder.name, self.encoder.weights.sha256)
+        _checkpoint.save(path, codec, point, tuple(specs), made_for)
 
     def _prepare(self, codec: Any) -> None:
         """Initial values from training features."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -111,21 +111,38 @@ def encode(
     """
     loaded, store = _checkpoint.load(checkpoint), bench.test.store
     estimates = getattr(registry.get("codec", loaded.point.codec), "estimates", True)
-    sizes, times, bits = [], [], 0.0
+    each = (store.maps(i) for i in range(len(store)))
+    sizes, times = write(loaded, each, path, lambda done: advance(done, len(store)))
+    bits = 0.0
+    with torch.inference_mode():
+        for batch in _batches(len(store)) if estimates else []:
+            bits += float(loaded.codec.forward(store.batch(batch))[1].sum())
+    typical = float(np.median(times[1:] or times))
+    return sizes, bits if estimates else None, typical, loaded.sha256
+
+
+def write(
+    loaded: _checkpoint.Loaded,
+    samples: Iterable[Features],
+    path: Path,
+    advance: Callable[[int], None],
+) -> tuple[list[int], list[float]]:
+    """Code samples into a file, one record each.
+
+    Returns:
+        Size [bytes] and time [ms] of each.
+    """
+    sizes, times = [], []
     header = bitstream.Header(loaded.point.codec, loaded.sha256, loaded.specs)
     with bitstream.Writer(path, header) as writer, torch.inference_mode():
-        for i in range(len(store)):
-            features = store.maps(i)
+        for features in samples:
             began = time.perf_counter()
             stream = loaded.codec.encode(features)
             times.append((time.perf_counter() - began) * 1e3)
             writer.append(stream, features.shapes)
             sizes.append(len(stream.payload))
-            advance(i + 1, len(store))
-        for batch in _batches(len(store)) if estimates else []:
-            bits += float(loaded.codec.forward(store.batch(batch))[1].sum())
-    typical = float(np.median(times[1:] or times))
-    return sizes, bits if estimates else None, typical, loaded.sha256
+            advance(len(sizes))
+    return sizes, times
 
 
 def decode(

@@ -16,6 +16,7 @@ import torch
 
 from fcbench import registry, results
 from fcbench.bench import Bench, digest
+from fcbench.codecs._checkpoint import write_atomically
 from fcbench.coding import code
 from fcbench.jobs import CODED, Job, jobs
 from fcbench.opened import open_data
@@ -118,8 +119,7 @@ def _measure_job(
             with bench.report.part(f"{where}, measuring"):
                 found, mse = evaluate(bench, readers, coding.decoded)
             if keep and stream.exists():
-                (folder.path / "streams").mkdir(exist_ok=True)
-                stream.replace(folder.path / "streams" / stream.name)
+                _keep(stream, coding.checkpoint, folder.path / "streams")
         nulls = {t: null(bench, t) for t in tasks if wants_null(bench, job, found[t])}
     except (FcbenchError, RuntimeError, ArithmeticError, MemoryError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -139,3 +139,12 @@ def _measure_job(
         f"{where}: {rows[0].bpp:.4g} bpp, {', '.join(said)}", time.monotonic() - began
     )
     return []
+
+
+def _keep(stream: Path, checkpoint: Path | None, folder: Path) -> None:
+    """Move a file to where it stays, its codec's checkpoint beside it."""
+    folder.mkdir(exist_ok=True)
+    if checkpoint is not None:
+        beside = folder / stream.with_suffix(checkpoint.suffix).name
+        write_atomically(beside, checkpoint.read_bytes())
+    stream.replace(folder / stream.name)

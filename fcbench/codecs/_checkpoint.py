@@ -1,7 +1,7 @@
 """A codec's checkpoint: one safetensors file that builds the codec anew, without the training set.
 
-The metadata holds the codec's name, parameters and specs, and a digest of all contents: safetensors
-itself would load a file with flipped bits without a word.
+The metadata holds the codec's name, parameters and specs, the encoder whose features it was made for, and a digest of
+all contents: safetensors itself would load a file with flipped bits without a word.
 """
 
 from __future__ import annotations
@@ -34,22 +34,36 @@ _VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """The encoder whose features a codec was made for: as typed, and the sha256 of its weights."""
+
+    encoder: str
+    weights_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class Loaded:
     """What a checkpoint holds.
 
     Attributes:
         codec: frozen, in eval mode, on the CPU.
         sha256: of the file, hexadecimal.
+        source: None where the codec was made for no encoder in particular.
     """
 
     codec: CodecModule
     point: OperatingPoint
     specs: tuple[FeatureSpec, ...]
     sha256: str
+    source: Source | None
 
 
 def save(
-    path: Path, codec: nn.Module, point: OperatingPoint, specs: tuple[FeatureSpec, ...]
+    path: Path,
+    codec: nn.Module,
+    point: OperatingPoint,
+    specs: tuple[FeatureSpec, ...],
+    source: Source | None = None,
 ) -> str:
     """Write a frozen codec, atomically.
 
@@ -66,6 +80,8 @@ def save(
         "params": dict(point.params),
         "specs": [asdict(s) for s in specs],
     }
+    if source:
+        meta["source"] = asdict(source)
     meta["digest"] = _digest(meta, state)
     data = safetensors.save(state, {_KEY: json.dumps(meta, sort_keys=True)})
     write_atomically(path, data)
@@ -91,6 +107,7 @@ def load(path: Path) -> Loaded:
         version, digest = meta["version"], meta.pop("digest")
         point = OperatingPoint(meta["codec"], meta["params"])
         specs = tuple(FeatureSpec(**s) for s in meta["specs"])
+        source = Source(**meta["source"]) if "source" in meta else None
     except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise FcbenchError(
             f"{path} is no fcbench codec checkpoint, or is damaged ({_line(error)})"
@@ -104,7 +121,7 @@ def load(path: Path) -> Loaded:
             f"codec checkpoint {path} is damaged: its contents do not match their digest"
         )
     codec = _build(path, point, specs, state)
-    return Loaded(codec, point, specs, hashlib.sha256(data).hexdigest())
+    return Loaded(codec, point, specs, hashlib.sha256(data).hexdigest(), source)
 
 
 def _build(

@@ -1,0 +1,210 @@
+"""Images to an ``.fcb`` file and back to features, by a codec that a run left: what a run does to its test set.
+
+images -> encoder of the checkpoint -> codec -> .fcb file -> codec anew -> features
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from fcbench import bitstream, coding
+from fcbench.codecs import _checkpoint
+from fcbench.data._common import image_size, images_in, read_image, resize_image
+from fcbench.pipeline import build_encoder
+from fcbench.types import Encoder, FcbenchError, Features
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """What coding images came to: `fcbench.rate` divides."""
+
+    n_samples: int
+    n_bytes: int
+    n_px: int  # of the original images
+    n_points: int
+
+
+# ------------------------------------------------------------------------------------------- encode
+def encode(
+    images: Sequence[Path],
+    checkpoint: Path,
+    path: Path,
+    *,
+    image_size_px: Size | None = None,
+    weights: str | None = None,
+    device: torch.device = torch.device("cpu"),
+    advance: Callable[[int], None] = lambda done: None,
+) -> Coded:
+    """Code images into one file, in their order.
+
+    Args:
+        images: files, and folders of them (sorted by name).
+        checkpoint: of a codec; it names the encoder.
+        path: the ``.fcb`` file to write.
+        image_size_px: (H, W) to resize the images to; None for their own, which must be one.
+        weights: of the encoder, as `fcbench.types.EncoderPlugin.build` takes them.
+
+    Raises:
+        FcbenchError: an image or the checkpoint cannot be read, images of several sizes, other weights than those
+            that the codec was made for, features that cannot be coded, a file that cannot be written.
+    """
+    files = _files(images)
+    loaded = _checkpoint.load(checkpoint)
+    sizes = [image_size(file) for file in files]
+    size_px = image_size_px or _one_size(files, sizes)
+    encoder = _encoder_of(loaded, checkpoint, weights, device)
+    n_points = 0
+
+    def samples() -> Iterator[Features]:
+        nonlocal n_points
+        for file in files:
+            image = resize_image(read_image(file), size_px)
+            maps = encoder(image[None].to(device), [s.name for s in loaded.specs]).maps
+            features = Features({name: m.cpu() for name, m in maps.items()})
+            n_points += features.n_points
+            yield features
+
+    coding.write(loaded, samples(), path, advance)
+    n_px = sum(h * w for h, w in sizes)
+    return Coded(len(files), path.stat().st_size, n_px, n_points)
+
+
+def _files(images: Sequence[Path]) -> list[Path]:
+    found: list[Path] = []
+    for path in images:
+        found += images_in("images", path, "DIR/*.jpg or .png") if path.is_dir() else [path]  # fmt: skip
+    return found
+
+
+def _one_size(files: Sequence[Path], sizes: Sequence[Size]) -> Size:
+    for file, size in zip(files, sizes):
+        if size != sizes[0]:
+            (h, w), (first_h, first_w) = size, sizes[0]
+            raise FcbenchError(
+                f"images of several sizes: {files[0].name} has {first_h}x{first_w}, {file.name} {h}x{w}; "
+                "give --image-size N or HxW"
+            )
+    return sizes[0]
+
+
+def _encoder_of(
+    loaded: _checkpoint.Loaded, path: Path, weights: str | None, device: torch.device
+) -> Encoder:
+    """The encoder that a codec was made for."""
+    if loaded.source is None:
+        raise FcbenchError(
+            f"codec checkpoint {path} names no encoder: use one that `fcbench run --keep-streams` left"
+        )
+    encoder = build_encoder(loaded.source.encoder, weights, device)
+    if encoder.weights.sha256 != loaded.source.weights_sha256:
+        raise FcbenchError(
+            f"{encoder.name} has weights of sha256 {encoder.weights.sha256[:16]}, the codec {path.name} was made for "
+            f"{loaded.source.weights_sha256[:16]}: give the same --weights as to the run"
+        )
+    return encoder
+
+
+# ------------------------------------------------------------------------------------------- decode
+def decode(path: Path, checkpoint: Path | None = None) -> dict[str, Tensor]:
+    """Features of a file: float32 [N, C, h, w] by map, in the order in which they were coded.
+
+    Args:
+        checkpoint: of its codec; None for the one beside the file, under the same name.
+
+    Raises:
+        FcbenchError: either is missing or damaged, they do not belong together, or there are no features inside.
+    """
+    reader = bitstream.Reader(path)
+    if not int(reader.header.checkpoint_sha256, 16):
+        raise FcbenchError(
+            f"{path} holds no features: it was coded by {reader.header.codec}"
+        )
+    if len({tuple(r.shapes.values()) for r in reader}) > 1:
+        raise FcbenchError(
+            f"{path} holds features of several sizes: code images of one size"
+        )
+    batches = list(coding.decode(checkpoint or _beside(path), path, []))
+    return {name: torch.cat([b[name] for b in batches]) for name in batches[0]}
+
+
+def _beside(path: Path) -> Path:
+    beside = path.with_suffix(".safetensors")
+    if not beside.is_file():
+        raise FcbenchError(
+            f"no checkpoint {beside.name} beside {path}: give --checkpoint FILE"
+        )
+    return beside
+
+
+def write_features(maps: dict[str, Tensor], path: Path) -> None:
+    """Features as a safetensors file. Raises `FcbenchError` where it cannot be written."""
+    _checkpoint.write_atomically(path, save(maps))
+
+
+# ------------------------------------------------------------------------------------------ inspect
+def described(path: Path) -> dict[str, Any]:
+    """What an ``.fcb`` file or a codec's checkpoint says of itself, checked whole; plain JSON data.
+
+    Raises:
+        FcbenchError: neither, or damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(bitstream.MAGIC))
+    except OSError as error:
+        raise FcbenchError(f"cannot read {path}: {error.strerror}") from None
+    return _stream(path) if start == bitstream.MAGIC else _codec(path)
+
+
+def _stream(path: Path) -> dict[str, Any]:
+    reader = bitstream.Reader(path)
+    sizes, symbols, n_points = [], 0, 0
+    channels = {s.name: s.channels for s in reader.header.specs}
+    shapes: dict[str, set[Size]] = {name: set() for name in channels}
+    for record in reader:
+        sizes.append(len(record.payload))
+        symbols += record.n_symbols
+        for name, (h, w) in record.shapes.items():
+            shapes[name].add((h, w))
+            n_points += channels[name] * h * w
+    return {
+        "file": str(path),
+        "kind": "coded samples",
+        "codec": reader.header.codec,
+        "checkpoint_sha256": reader.header.checkpoint_sha256,
+        "maps": [
+            {**asdict(s), "sizes": sorted(shapes[s.name])} for s in reader.header.specs
+        ],
+        "n_samples": len(reader),
+        "n_bytes": reader.n_bytes,
+        "payload_bytes": sum(sizes),
+        "overhead_bytes": reader.n_bytes - sum(sizes),
+        "smallest_bytes": min(sizes, default=0),
+        "largest_bytes": max(sizes, default=0),
+        "n_symbols": symbols,
+        "n_points": n_points,
+    }
+
+
+def _codec(path: Path) -> dict[str, Any]:
+    loaded = _checkpoint.load(path)
+    return {
+        "file": str(path),
+        "kind": "codec checkpoint",
+        "codec": loaded.point.label,
+        "sha256": loaded.sha256,
+        "encoder": loaded.source and loaded.source.encoder,
+        "encoder_weights_sha256": loaded.source and loaded.source.weights_sha256,
+        "maps": [asdict(s) for s in loaded.specs],
+        "n_bytes": path.stat().st_size,
+        "n_params": sum(p.numel() for p in cast(nn.Module, loaded.codec).parameters()),
+    }

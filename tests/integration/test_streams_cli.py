@@ -1,0 +1,168 @@
+"""Streams that a run kept, and what encode, decode and inspect do with its checkpoints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import Result
+from PIL import Image
+from refusals import refused
+from safetensors.torch import load_file
+
+from fcbench import bitstream, registry, results
+from fcbench.codecs import _checkpoint
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(finished: Path) -> Path:
+    """Of a hyperprior, trained on features of sam2_nano with random weights."""
+    found = sorted((finished / "streams").glob("*.safetensors"))
+    return next(f for f in found if _checkpoint.load(f).point.codec == "hyperprior")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three pictures of 96 x 80."""
+    folder, made = tmp_path_factory.mktemp("photos"), []
+    rng = np.random.default_rng(3)
+    for i in range(3):
+        small = Image.fromarray(rng.integers(0, 256, (12, 10, 3), dtype=np.uint8))
+        made.append(folder / f"{i}.png")
+        small.resize((80, 96), Image.Resampling.BICUBIC).save(made[-1])
+    return made
+
+
+def test_every_coded_stream_has_its_checkpoint_beside_it(
+    fcbench: Run, finished: Path, tmp_path: Path
+) -> None:
+    streams = sorted((finished / "streams").glob("*.fcb"))
+    rows = results.load(finished)
+    sizes = set(rows[rows.kind == "coded"].n_bytes)
+    assert len(streams) > 4 and {s.stat().st_size for s in streams} == sizes
+    for stream in streams[:3]:
+        out = tmp_path / f"{stream.stem}.safetensors"
+        result = fcbench("decode", stream, "-o", out)
+        assert result.exit_code == 0, result.output
+        (features,) = load_file(out).values()
+        assert len(features) == len(bitstream.Reader(stream))
+
+
+def test_images_come_back_as_the_features_that_the_codec_makes_of_them(
+    fcbench: Run, checkpoint: Path, photos: list[Path], tmp_path: Path
+) -> None:
+    stream, out = tmp_path / "photos.fcb", tmp_path / "features.safetensors"
+    same = ("--checkpoint", checkpoint)
+    options = ("--weights", "random", "--device", "cpu", "--json", "-o", stream)
+    result = fcbench("encode", *photos, *same, *options)
+    assert result.exit_code == 0, result.output
+    said = json.loads(result.stdout)
+    assert said["n_bytes"] == stream.stat().st_size and said["n_samples"] == 3
+    assert said["bpp"] == pytest.approx(8 * said["n_bytes"] / (3 * 96 * 80))
+    assert fcbench("decode", stream, *same, "-o", out).exit_code == 0
+    decoded = load_file(out)["stage3"]
+    assert said["bpfp"] == pytest.approx(8 * said["n_bytes"] / decoded.numel())
+    cpu, loaded = torch.device("cpu"), _checkpoint.load(checkpoint)
+    encoder = registry.get("encoder", "sam2_nano").build("", "random", cpu)
+    with torch.inference_mode():
+        for photo, features in zip(photos, decoded):
+            pixels = torch.from_numpy(np.array(Image.open(photo))).permute(2, 0, 1)
+            maps = encoder(pixels[None], ["stage3"]).maps
+            expected = loaded.codec.forward(maps)[0]["stage3"]
+            torch.testing.assert_close(features, expected[0], rtol=1e-4, atol=1e-4)
+
+
+def test_a_folder_is_its_images_in_order(
+    fcbench: Run, checkpoint: Path, photos: list[Path], tmp_path: Path
+) -> None:
+    same = ("--checkpoint", checkpoint, "--weights", "random", "--image-size", "64")
+    one, two = tmp_path / "1.fcb", tmp_path / "2.fcb"
+    assert fcbench("encode", *photos, *same, "-o", one).exit_code == 0
+    assert fcbench("encode", photos[0].parent, *same, "-o", two).exit_code == 0
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_inspect_says_what_is_in_the_file(
+    fcbench: Run, finished: Path, checkpoint: Path
+) -> None:
+    stream = checkpoint.with_suffix(".fcb")
+    result = fcbench("inspect", stream, checkpoint, "--json")
+    assert result.exit_code == 0, result.output
+    coded, codec = json.loads(result.stdout)
+    assert coded["n_bytes"] == stream.stat().st_size
+    assert coded["payload_bytes"] + coded["overhead_bytes"] == coded["n_bytes"]
+    assert coded["n_samples"] == 8 and coded["codec"] == "hyperprior"
+    assert codec["sha256"].startswith(coded["checkpoint_sha256"])
+    assert codec["encoder"] == "sam2_nano"
+    ((h, w),) = coded["maps"][0]["sizes"]
+    assert coded["n_points"] == 8 * coded["maps"][0]["channels"] * h * w
+    rows = results.load(finished)
+    row = rows[rows.n_bytes == coded["n_bytes"]].iloc[0]
+    assert row.n_points == coded["n_points"]
+    shown = fcbench("inspect", stream, checkpoint).stdout
+    assert "hyperprior(lmbda=" in shown and f"{h}x{w}" in shown
+
+
+@pytest.mark.parametrize(
+    ("damage", "what"),
+    [
+        (lambda data: data[:-3], "truncated"),
+        (lambda data: data[:-1] + bytes([data[-1] ^ 1]), "CRC mismatch"),
+        (lambda data: b"", "is damaged"),
+    ],
+)
+def test_damaged_files_are_refused(
+    fcbench: Run, checkpoint: Path, tmp_path: Path, damage: Callable[[bytes], bytes], what: str
+) -> None:  # fmt: skip
+    bad = tmp_path / "bad.fcb"
+    bad.write_bytes(damage(checkpoint.with_suffix(".fcb").read_bytes()))
+    assert what in refused(fcbench("inspect", bad))
+    out = tmp_path / "f.safetensors"
+    refused(fcbench("decode", bad, "--checkpoint", checkpoint, "-o", out))
+    assert not out.exists()
+
+
+def test_what_does_not_belong_together_is_refused(
+    fcbench: Run, finished: Path, checkpoint: Path, photos: list[Path], tmp_path: Path
+) -> None:
+    stream, out = checkpoint.with_suffix(".fcb"), tmp_path / "out"
+    other = next(
+        f
+        for f in (finished / "streams").glob("*.safetensors")
+        if _checkpoint.load(f).point.codec == "uniform"
+    )
+    decode = ("decode", stream, "-o", out, "--checkpoint")
+    assert "was coded with the checkpoint" in refused(fcbench(*decode, other))
+    encode = ("encode", "-o", out, "--checkpoint", checkpoint)
+    embedded = refused(fcbench(*encode, photos[0]))
+    assert "give the same --weights" in embedded
+    larger = tmp_path / "large.png"
+    Image.new("RGB", (100, 96)).save(larger)
+    random = ("--weights", "random")
+    several = refused(fcbench(*encode, *random, photos[0], larger))
+    assert "96x80" in several and "--image-size" in several
+    missing = refused(fcbench(*encode, *random, tmp_path / "none.png"))
+    assert "none.png" in missing
+    alone = tmp_path / "alone.fcb"
+    alone.write_bytes(stream.read_bytes())
+    assert "--checkpoint FILE" in refused(fcbench("decode", alone, "-o", out))
+    assert not out.exists()
+
+
+def test_coded_images_and_labels_hold_no_features(
+    fcbench: Run, tiny: Run, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    codecs = ("--codec", "image:jpeg", "--codec", "label")
+    assert tiny(run, *codecs, "--task", "pose", "--keep-streams").exit_code == 0
+    streams = sorted((run / "streams").iterdir())
+    assert {s.suffix for s in streams} == {".fcb"}  # no codec, no checkpoint
+    for stream in streams:
+        out = tmp_path / "f.safetensors"
+        assert "holds no features" in refused(fcbench("decode", stream, "-o", out))
