@@ -162,7 +162,8 @@ def described(path: Path) -> dict[str, Any]:
             start = file.read(len(bitstream.MAGIC))
     except OSError as error:
         raise FcbenchError(f"cannot read {path}: {error.strerror}") from None
-    return _stream(path) if start == bitstream.MAGIC else _codec(path)
+    coded = start == bitstream.MAGIC or path.suffix == ".fcb"
+    return _stream(path) if coded else _codec(path)
 
 
 def _stream(path: Path) -> dict[str, Any]:
