@@ -312,6 +312,11 @@ class HyperMap(MapCoder):
         """Normalized features of decoded y."""
         return self.g_s(y, self.log_gain, grid)
 
-    def synthesize(self, latents: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
+    def synthesize(
+        self,
+        latents: Sequence[Tensor],
+        plans: Sequence[Plan | None],
+        grid: tuple[int, int],
+    ) -> Tensor:
         """Normalized features."""
         return self.restore(self._joined(latents, half(grid)), grid)

@@ -88,8 +88,13 @@ class MapCoder(nn.Module):
         """Integers, as floats, that code a stage's unquantized latents, of the plan's shape."""
         return torch.round(latents if plan.means is None else latents - plan.means)
 
-    def synthesize(self, latents: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
-        """Normalized features of the grid (h, w) from the decoded latents of all stages."""
+    def synthesize(
+        self,
+        latents: Sequence[Tensor],
+        plans: Sequence[Plan | None],
+        grid: tuple[int, int],
+    ) -> Tensor:
+        """Normalized features of the grid (h, w) from the decoded latents of all stages and how they were coded."""
         raise NotImplementedError
 
 
@@ -183,18 +188,22 @@ class LearnedCodec(CodecBase):
         """Decode one sample on the CPU. Raises `FcbenchError` on damage that can be seen."""
         grid = self.grid(shapes)
         decoded: list[list[Tensor]] = [[] for _ in grid]
+        plans: list[list[Plan | None]] = [[] for _ in grid]
         string = StringDecoder(payload)
         for stage in range(len(self.stages)):
-            for coder, hw, done in zip(self.map_coders, grid, decoded, strict=True):
+            for coder, hw, done, how in zip(
+                self.map_coders, grid, decoded, plans, strict=True
+            ):
                 plan = coder.plan(stage, hw, done)
+                how.append(plan)
                 if plan is None:
                     done.append(torch.zeros(1, 0))
                     continue
                 done.append(plan.latents(string.take(coder.tables(stage), plan.groups)))
         maps = [
-            s.restore(c.synthesize(done, hw))
-            for c, s, done, hw in zip(
-                self.map_coders, self.map_stats, decoded, grid, strict=True
+            s.restore(c.synthesize(done, how, hw))
+            for c, s, done, how, hw in zip(
+                self.map_coders, self.map_stats, decoded, plans, grid, strict=True
             )
         ]
         return Decoded(Features(self.named(maps)), string.n_symbols, string.check)

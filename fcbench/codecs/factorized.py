@@ -74,7 +74,12 @@ class FactorizedMap(MapCoder):
         """[y]."""
         return [self.g_a(x, self.log_gain)]
 
-    def synthesize(self, latents: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
+    def synthesize(
+        self,
+        latents: Sequence[Tensor],
+        plans: Sequence[Plan | None],
+        grid: tuple[int, int],
+    ) -> Tensor:
         """Normalized features."""
         return self.g_s(latents[0], self.log_gain, grid)
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -85,27 +86,32 @@ class EntropyNet(nn.Module):
         """[C, h w] before any context."""
         return self.log_scale[:, where.cell.to(self.log_scale.device)] + self.log_gain
 
-    def forward(self, stage: Stage, static: Tensor, energy: Tensor) -> Tensor:
+    @staticmethod
+    def usual(static: Tensor) -> Tensor:
+        """[C, h w] energy to expect before any context."""
+        return expected_energy(static.detach().clamp(LOG_MIN, LOG_MAX))
+
+    def forward(
+        self, stage: Stage, static: Tensor, usual: Tensor, energy: Tensor
+    ) -> Tensor:
         """Log-scales [B, C, n] of a ring, from squares [B, C, h w] of the integers decoded before."""
         own = static[:, stage.index].expand(energy.shape[0], -1, -1)
         if stage.near is None:
             return own.clamp(LOG_MIN, LOG_MAX)
         bend = own.clamp(-3.0, 3.0)
         out = own
-        terms = [*self.features(stage, static.detach(), energy), torch.ones_like(own)]
+        terms = [*self.features(stage, usual, energy), torch.ones_like(own)]
         for k, term in enumerate(terms):
             a, b, c = (_FAST * self.linear[k]).unbind()
             out = out + term * (a + b * bend + c * bend.square() / 4)
         return out.clamp(LOG_MIN, LOG_MAX)
 
     @staticmethod
-    def features(stage: Stage, static: Tensor, energy: Tensor) -> list[Tensor]:
+    def features(stage: Stage, usual: Tensor, energy: Tensor) -> list[Tensor]:
         """Log-ratios of decoded to expected energy, each to broadcast to [B, C, n]."""
         assert stage.near is not None
-        usual = expected_energy(static.clamp(LOG_MIN, LOG_MAX))
-        seen, want = energy[:, :, stage.decoded].sum(dim=2), usual[
-            :, stage.decoded
-        ].sum(1)
+        seen = energy[:, :, stage.decoded].sum(dim=2)
+        want = usual[:, stage.decoded].sum(1)
         near = sum(energy[:, :, k] for k in stage.near.T)
         near_want = sum(usual[:, k] for k in stage.near.T)
         assert isinstance(near, Tensor) and isinstance(near_want, Tensor)
@@ -119,6 +125,16 @@ class EntropyNet(nn.Module):
             ratio(near.sum(1), near_want.sum(0))[:, None],
             ratio(near, near_want),
         ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Exact:
+    """What coding needs that is the same for every sample of a size: float64, on the CPU."""
+
+    where: Plane
+    net: EntropyNet
+    static: Tensor
+    usual: Tensor
 
 
 class StrataMap(MapCoder):
@@ -135,7 +151,7 @@ class StrataMap(MapCoder):
         self.shift = nn.Parameter(torch.zeros(2, _N_BINS))
         self.register_buffer("step", torch.ones(()))
         self.tables_y = EntropyTables()
-        self._exact: list[EntropyNet] = []  # float64 copy; in a list: no submodule
+        self._exact: list[_Exact] = []  # of the last size; in a list: no submodule
 
     step: Tensor
 
@@ -173,6 +189,7 @@ class StrataMap(MapCoder):
         scaled = y * self.net.log_gain.exp()
         static = self.net.static(where)
         q = self._round(scaled, static.clamp(LOG_MIN, LOG_MAX).expand_as(y))
+        usual = self.net.usual(static)
         learned = [self.net.linear, self.mix]
         optimizer = torch.optim.Adam(
             [
@@ -187,7 +204,7 @@ class StrataMap(MapCoder):
                 bits = torch.zeros(())
                 for stage in where.stages:
                     if len(stage.index):
-                        log_scales = self.net(stage, static, energy)
+                        log_scales = self.net(stage, static, usual, energy)
                         p = mixture(chosen[:, :, stage.index], log_scales, self.mix)
                         bits = bits - p.log2().sum()
                 grads = torch.autograd.grad(bits / chosen.numel(), learned)
@@ -244,6 +261,7 @@ class StrataMap(MapCoder):
         where = plane(*grid)
         y = self.spectrum.analyze(x) * self.net.log_gain.exp()
         static = self.net.static(where)
+        usual = self.net.usual(static)
         energy = torch.zeros_like(y)
         y_hat = torch.zeros_like(y)
         bits = y.new_zeros(len(y))
@@ -253,7 +271,7 @@ class StrataMap(MapCoder):
             index = stage.index.to(y.device)
             wanted = y[:, :, index]
             if self.training:
-                log_scales = self.net(stage, static, energy)
+                log_scales = self.net(stage, static, usual, energy)
             else:
                 log_scales = self._rows(self._indexes(stage, where, energy)).to(y)
             with torch.no_grad():
@@ -277,11 +295,14 @@ class StrataMap(MapCoder):
     @torch.no_grad()
     def _indexes(self, stage: Stage, where: Plane, energy: Tensor) -> Tensor:
         """Scale indexes uint8 [B, C, n] of a ring, computed in float64 on the CPU."""
-        if not (self.tables_y.filled and not self.training and self._exact):
-            self._exact[:] = [copy.deepcopy(self.net).cpu().double()]
-        net = self._exact[0]
-        log_scales = net(stage, net.static(where), energy.detach().cpu().double())
-        return own_indexes(log_scales)
+        frozen = self.tables_y.filled and not self.training
+        if not (frozen and self._exact and self._exact[0].where is where):
+            net = copy.deepcopy(self.net).cpu().double()
+            static = net.static(where)
+            self._exact[:] = [_Exact(where, net, static, net.usual(static))]
+        exact = self._exact[0]
+        energy = energy.detach().cpu().double()
+        return own_indexes(exact.net(stage, exact.static, exact.usual, energy))
 
     @staticmethod
     def _rows(indexes: Tensor) -> Tensor:
@@ -325,15 +346,18 @@ class StrataMap(MapCoder):
         assert plan.scales is not None
         return self._round(latents, plan.scales)
 
-    def synthesize(self, latents: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
+    def synthesize(
+        self,
+        latents: Sequence[Tensor],
+        plans: Sequence[Plan | None],
+        grid: tuple[int, int],
+    ) -> Tensor:
         """Normalized features."""
-        where, q = plane(*grid), self._joined(latents, grid)
+        rings, q = plane(*grid).stages, self._joined(latents, grid)
         log_scales = torch.zeros_like(q)
-        energy = q.square()
-        for stage in where.stages:
-            if len(stage.index):
-                rows = self._rows(self._indexes(stage, where, energy))
-                log_scales[:, :, stage.index] = rows
+        for ring, plan in zip(rings, plans):
+            if plan is not None and plan.scales is not None:
+                log_scales[:, :, ring.index] = plan.scales
         y = self._restored(q, log_scales) * (-self.net.log_gain).exp()
         return self.spectrum.synthesize(y, grid)
 
