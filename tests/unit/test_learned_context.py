@@ -70,15 +70,16 @@ def test_strata_context_sees_decoded_rings_only() -> None:
     energy = torch.randint(0, 9, (1, 5, 35)).double()
     with torch.no_grad():
         static = net.static(where)
+        usual = net.usual(static)
         for stage in where.stages[1:]:
             if not len(stage.index):
                 continue
             known = torch.zeros_like(energy)
             known[:, :, stage.decoded] = energy[:, :, stage.decoded]
-            expected = net(stage, static, energy)
-            assert torch.equal(net(stage, static, known), expected)
+            expected = net(stage, static, usual, energy)
+            assert torch.equal(net(stage, static, usual, known), expected)
             assert not torch.equal(
-                net(stage, static, torch.zeros_like(known)), expected
+                net(stage, static, usual, torch.zeros_like(known)), expected
             )
 
 
