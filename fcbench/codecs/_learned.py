@@ -260,7 +260,7 @@ class LearnedPlugin:
         lmbdas = (
             (0.12, 0.3, 0.8, 2.0, 6.0, 20.0)
             if objective == "mse"
-            else (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+            else (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
         )
         return [{"lmbda": lmbda} for lmbda in lmbdas]
 
