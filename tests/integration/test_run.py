@@ -159,7 +159,7 @@ def test_task_objective_fits_a_codec_a_task(tiny: Tiny, tmp_path: Path) -> None:
     coded = results.load(tmp_path / "out").query("kind == 'coded' and primary")
     assert set(coded.objective) == {"task"}
     assert coded.checkpoint_sha256.nunique() == 2
-    assert len(list((tmp_path / "out" / "streams").iterdir())) == 2
+    assert len(list((tmp_path / "out" / "streams").glob("*.fcb"))) == 2
 
 
 def test_failed_point_is_a_row_and_the_sweep_goes_on(
