@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from fcbench import fit, registry
+from fcbench._atomic import write_atomically
 from fcbench.codecs import _checkpoint
 from fcbench.features import FeatureStore, extract
 from fcbench.opened import Readable, Split, splits_of
@@ -32,7 +33,7 @@ from fcbench.types import (  # fmt: skip
     TaskModel,
 )
 
-VERSION = 3
+VERSION = 4
 """Of how readouts and codecs are trained: raise it when that changes, and nothing old is taken from the cache."""
 PREPARE_SAMPLES = 256
 """Training samples that codecs and adapters take their initial values from."""
@@ -213,7 +214,7 @@ class Bench:
                     model, task, store, self.targets("train", name), own, suite.neck_loss, suite.budget,
                     seed=self.seed, resume=path.with_suffix(".resume"), progress=advance,
                 )  # fmt: skip
-                _checkpoint.write_atomically(path, save(_state(model)))
+                write_atomically(path, save(_state(model)))
         return task, model.eval().requires_grad_(False)
 
     def _own_features(self, decoder: TaskModel) -> FeatureStore:
@@ -280,7 +281,7 @@ class Bench:
                 _load_into(codec, shared)
             else:
                 self._train(codec, (lmbdas[0], lmbdas[-1]), task, shared, advance)
-                _checkpoint.write_atomically(shared, save(_state(codec)))
+                write_atomically(shared, save(_state(codec)))
             codec.at(float(point.params["lmbda"]))
         elif plugin.trained:
             lmbda = float(point.params["lmbda"])

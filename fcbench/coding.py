@@ -112,7 +112,7 @@ def encode(
     loaded, store = _checkpoint.load(checkpoint), bench.test.store
     estimates = getattr(registry.get("codec", loaded.point.codec), "estimates", True)
     each = (store.maps(i) for i in range(len(store)))
-    sizes, times = write(loaded, each, path, lambda done: advance(done, len(store)))
+    sizes, times = write(loaded, each, len(store), path, advance)
     bits = 0.0
     with torch.inference_mode():
         for batch in _batches(len(store)) if estimates else []:
@@ -124,8 +124,9 @@ def encode(
 def write(
     loaded: _checkpoint.Loaded,
     samples: Iterable[Features],
+    n_samples: int,
     path: Path,
-    advance: Callable[[int], None],
+    advance: Advance,
 ) -> tuple[list[int], list[float]]:
     """Code samples into a file, one record each.
 
@@ -141,7 +142,7 @@ def write(
             times.append((time.perf_counter() - began) * 1e3)
             writer.append(stream, features.shapes)
             sizes.append(len(stream.payload))
-            advance(len(sizes))
+            advance(len(sizes), n_samples)
     return sizes, times
 
 

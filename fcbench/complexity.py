@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from fcbench._atomic import write_atomically
 from fcbench.bench import Bench
 from fcbench.codecs import _checkpoint
 from fcbench.types import Head
@@ -65,7 +66,7 @@ def of_encoder(bench: Bench) -> tuple[int, int]:
         image, encoder = bench.test.dataset[0].image[None], bench.encoder
         spent = macs(lambda: encoder(image, bench.splits))
         counts = json.dumps([spent, n_params(encoder.module)])
-        _checkpoint.write_atomically(path, counts.encode())
+        write_atomically(path, counts.encode())
     spent, params = json.loads(path.read_text(encoding="utf-8"))
     return spent, params
 

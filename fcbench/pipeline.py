@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 
 from fcbench import registry, results
+from fcbench._atomic import write_atomically
 from fcbench.bench import Bench, digest
-from fcbench.codecs._checkpoint import write_atomically
 from fcbench.coding import code
 from fcbench.jobs import CODED, Job, jobs
 from fcbench.opened import open_data

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from fcbench import fit
+from fcbench._atomic import write_atomically
 from fcbench.bench import PREPARE_SAMPLES, Bench, digest
-from fcbench.codecs import _checkpoint
 from fcbench.coding import EVAL_BATCH
 from fcbench.derived import null_bench
 from fcbench.jobs import CEILING, Job
@@ -152,7 +152,7 @@ def _kept_scale(bench: Bench, name: str) -> float:
     path = bench.models / f"scale-{digest(bench.readout_key(name))}.json"
     if not path.exists():
         scale = fitted_scale(_training_likelihood(bench, name))
-        _checkpoint.write_atomically(path, json.dumps(scale).encode())
+        write_atomically(path, json.dumps(scale).encode())
     return float(json.loads(path.read_text(encoding="utf-8")))
 
 

@@ -5,7 +5,7 @@ images -> encoder of the checkpoint -> codec -> .fcb file -> codec anew -> featu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +15,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from fcbench import bitstream, coding
+from fcbench._atomic import write_atomically
 from fcbench.codecs import _checkpoint
 from fcbench.data._common import image_size, images_in, read_image, resize_image
 from fcbench.pipeline import build_encoder
@@ -42,7 +43,7 @@ def encode(
     image_size_px: Size | None = None,
     weights: str | None = None,
     device: torch.device = torch.device("cpu"),
-    advance: Callable[[int], None] = lambda done: None,
+    advance: coding.Advance = lambda done, total: None,
 ) -> Coded:
     """Code images into one file, in their order.
 
@@ -73,7 +74,7 @@ def encode(
             n_points += features.n_points
             yield features
 
-    coding.write(loaded, samples(), path, advance)
+    coding.write(loaded, samples(), len(files), path, advance)
     n_px = sum(h * w for h, w in sizes)
     return Coded(len(files), path.stat().st_size, n_px, n_points)
 
@@ -100,10 +101,6 @@ def _encoder_of(
     loaded: _checkpoint.Loaded, path: Path, weights: str | None, device: torch.device
 ) -> Encoder:
     """The encoder that a codec was made for."""
-    if loaded.source is None:
-        raise FcbenchError(
-            f"codec checkpoint {path} names no encoder: use one that `fcbench run --keep-streams` left"
-        )
     encoder = build_encoder(loaded.source.encoder, weights, device)
     if encoder.weights.sha256 != loaded.source.weights_sha256:
         raise FcbenchError(
@@ -147,7 +144,7 @@ def _beside(path: Path) -> Path:
 
 def write_features(maps: dict[str, Tensor], path: Path) -> None:
     """Features as a safetensors file. Raises `FcbenchError` where it cannot be written."""
-    _checkpoint.write_atomically(path, save(maps))
+    write_atomically(path, save(maps))
 
 
 # ------------------------------------------------------------------------------------------ inspect
@@ -203,8 +200,8 @@ def _codec(path: Path) -> dict[str, Any]:
         "kind": "codec checkpoint",
         "codec": loaded.point.label,
         "sha256": loaded.sha256,
-        "encoder": loaded.source and loaded.source.encoder,
-        "encoder_weights_sha256": loaded.source and loaded.source.weights_sha256,
+        "encoder": loaded.source.encoder,
+        "encoder_weights_sha256": loaded.source.weights_sha256,
         "maps": [asdict(s) for s in loaded.specs],
         "n_bytes": path.stat().st_size,
         "n_params": sum(p.numel() for p in cast(nn.Module, loaded.codec).parameters()),

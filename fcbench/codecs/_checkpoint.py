@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from safetensors import torch as safetensors
 from torch import Tensor, nn
 
 from fcbench import registry
+from fcbench._atomic import write_atomically
 from fcbench.types import (
     CodecModule,
     FcbenchError,
@@ -30,7 +29,7 @@ from fcbench.types import (
 )
 
 _KEY = "fcbench_codec"
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +47,13 @@ class Loaded:
     Attributes:
         codec: frozen, in eval mode, on the CPU.
         sha256: of the file, hexadecimal.
-        source: None where the codec was made for no encoder in particular.
     """
 
     codec: CodecModule
     point: OperatingPoint
     specs: tuple[FeatureSpec, ...]
     sha256: str
-    source: Source | None
+    source: Source
 
 
 def save(
@@ -63,7 +61,7 @@ def save(
     codec: nn.Module,
     point: OperatingPoint,
     specs: tuple[FeatureSpec, ...],
-    source: Source | None = None,
+    source: Source,
 ) -> str:
     """Write a frozen codec, atomically.
 
@@ -79,9 +77,8 @@ def save(
         "codec": point.codec,
         "params": dict(point.params),
         "specs": [asdict(s) for s in specs],
+        "source": asdict(source),
     }
-    if source:
-        meta["source"] = asdict(source)
     meta["digest"] = _digest(meta, state)
     data = safetensors.save(state, {_KEY: json.dumps(meta, sort_keys=True)})
     write_atomically(path, data)
@@ -107,7 +104,7 @@ def load(path: Path) -> Loaded:
         version, digest = meta["version"], meta.pop("digest")
         point = OperatingPoint(meta["codec"], meta["params"])
         specs = tuple(FeatureSpec(**s) for s in meta["specs"])
-        source = Source(**meta["source"]) if "source" in meta else None
+        source = Source(**meta["source"])
     except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise FcbenchError(
             f"{path} is no fcbench codec checkpoint, or is damaged ({_line(error)})"
@@ -167,23 +164,3 @@ def _line(error: Exception) -> str:
     """First line of an error's text, cut to 160 characters."""
     lines = str(error).strip().splitlines()
     return lines[0][:160] if lines else type(error).__name__
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a whole file or nothing: a temporary file in the same folder, then a rename.
-
-    Raises:
-        FcbenchError: the folder cannot be written to, or has no space.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise FcbenchError(f"cannot write in {path.parent}: {error.strerror}") from None
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.replace(name, path)
-    except OSError as error:
-        Path(name).unlink(missing_ok=True)
-        raise FcbenchError(f"cannot write {path}: {error.strerror}") from None

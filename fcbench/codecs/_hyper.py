@@ -41,7 +41,7 @@ from fcbench.codecs._hyper_layers import (
     Params,
     hyper_channels,
 )
-from fcbench.codecs._learned import MapCoder, Plan
+from fcbench.codecs._learned import Grid, Latents, MapCoder, Plan, Plans
 from fcbench.codecs._transforms import (
     Analysis,
     IntegerBottleneck,
@@ -312,11 +312,6 @@ class HyperMap(MapCoder):
         """Normalized features of decoded y."""
         return self.g_s(y, self.log_gain, grid)
 
-    def synthesize(
-        self,
-        latents: Sequence[Tensor],
-        plans: Sequence[Plan | None],
-        grid: tuple[int, int],
-    ) -> Tensor:
+    def synthesize(self, latents: Latents, plans: Plans, grid: Grid) -> Tensor:
         """Normalized features."""
         return self.restore(self._joined(latents, half(grid)), grid)

@@ -49,6 +49,14 @@ class Plan:
         return values if self.means is None else values + self.means
 
 
+Latents = Sequence[Tensor]
+"""Of the stages of one map, in coding order."""
+Plans = Sequence["Plan | None"]
+"""How those stages are coded."""
+Grid = tuple[int, int]
+"""(h, w)."""
+
+
 class MapCoder(nn.Module):
     """Codes one map of normalized features. Subclasses say what the stages are."""
 
@@ -88,12 +96,7 @@ class MapCoder(nn.Module):
         """Integers, as floats, that code a stage's unquantized latents, of the plan's shape."""
         return torch.round(latents if plan.means is None else latents - plan.means)
 
-    def synthesize(
-        self,
-        latents: Sequence[Tensor],
-        plans: Sequence[Plan | None],
-        grid: tuple[int, int],
-    ) -> Tensor:
+    def synthesize(self, latents: Latents, plans: Plans, grid: Grid) -> Tensor:
         """Normalized features of the grid (h, w) from the decoded latents of all stages and how they were coded."""
         raise NotImplementedError
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fcbench.codecs._entropy import EntropyTables, Groups
-from fcbench.codecs._learned import LearnedPlugin, MapCoder, Plan
+from fcbench.codecs._learned import Grid, Latents, LearnedPlugin, MapCoder, Plan, Plans
 from fcbench.codecs._transforms import (
     Analysis,
     IntegerBottleneck,
@@ -74,12 +74,7 @@ class FactorizedMap(MapCoder):
         """[y]."""
         return [self.g_a(x, self.log_gain)]
 
-    def synthesize(
-        self,
-        latents: Sequence[Tensor],
-        plans: Sequence[Plan | None],
-        grid: tuple[int, int],
-    ) -> Tensor:
+    def synthesize(self, latents: Latents, plans: Plans, grid: Grid) -> Tensor:
         """Normalized features."""
         return self.g_s(latents[0], self.log_gain, grid)
 

@@ -34,7 +34,7 @@ from fcbench.codecs._gaussian import (
     own_indexes,
     scale_groups,
 )
-from fcbench.codecs._learned import LearnedPlugin, MapCoder, Plan
+from fcbench.codecs._learned import Grid, Latents, LearnedPlugin, MapCoder, Plan, Plans
 from fcbench.codecs._spectrum import N_CELLS, N_STAGES, Plane, Spectrum, Stage, plane
 from fcbench.codecs._transforms import TAIL_MASS, high_rate_log_gain
 
@@ -346,12 +346,7 @@ class StrataMap(MapCoder):
         assert plan.scales is not None
         return self._round(latents, plan.scales)
 
-    def synthesize(
-        self,
-        latents: Sequence[Tensor],
-        plans: Sequence[Plan | None],
-        grid: tuple[int, int],
-    ) -> Tensor:
+    def synthesize(self, latents: Latents, plans: Plans, grid: Grid) -> Tensor:
         """Normalized features."""
         rings, q = plane(*grid).stages, self._joined(latents, grid)
         log_scales = torch.zeros_like(q)

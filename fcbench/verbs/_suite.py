@@ -192,6 +192,22 @@ def suite_of(suite_file: Path | None, options: dict[str, Any]) -> Suite:
     return replace(suite, **given, budget=replace(suite.budget, **steps))
 
 
+def runnable(suite: Suite) -> Suite:
+    """The suite, checked, without codecs whose program is not on this machine: each is named with the reason.
+
+    Raises:
+        FcbenchError: bad input, or nothing is left.
+    """
+    suite.check()
+    missing = suite.missing()
+    left = tuple(c for c in suite.codecs if c not in missing)
+    if not left:
+        raise FcbenchError(f"no codec of this run is here: {'; '.join(dict.fromkeys(missing.values()))}")  # fmt: skip
+    for codec, reason in missing.items():
+        click.echo(f"skipped {codec}: {reason}", err=True)
+    return replace(suite, codecs=left)
+
+
 def device_of(name: str) -> Any:
     import torch
 

@@ -8,7 +8,13 @@ from typing import Any
 import click
 
 from fcbench.types import FcbenchError
-from fcbench.verbs._suite import device_of, machine_options, suite_of, suite_options
+from fcbench.verbs._suite import (
+    device_of,
+    machine_options,
+    runnable,
+    suite_of,
+    suite_options,
+)
 
 
 @click.command("cross-neck")
@@ -42,7 +48,7 @@ def cross_neck(
       fcbench cross-neck --encoder sam2_nano --length 3
       fcbench cross-neck --task depth --task pose --codec hyperprior
     """
-    suite = suite_of(suite_file, options)
+    suite = runnable(suite_of(suite_file, options))
     coded = bool(options["codecs"])
     import torch
 

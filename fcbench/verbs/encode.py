@@ -58,7 +58,7 @@ def encode(
             image_size_px=image_size,
             weights=weights,
             device=device_of(device),
-            advance=lambda done: advance(done, len(images)),
+            advance=advance,
         )
     found = {
         "n_samples": coded.n_samples,

@@ -36,7 +36,7 @@ def _lines(found: dict[str, Any]) -> str:
         if name == "maps":
             lines += [f"  {'map':22}  {_map(one)}" for one in value]
         elif name not in ("file", "kind"):
-            lines.append(f"  {name:22}  {'unknown' if value is None else value}")
+            lines.append(f"  {name:22}  {value}")
     return "\n".join(lines)
 
 

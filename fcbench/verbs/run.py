@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,13 @@ import click
 
 from fcbench.suite import Suite
 from fcbench.types import FcbenchError
-from fcbench.verbs._suite import device_of, machine_options, suite_of, suite_options
+from fcbench.verbs._suite import (
+    device_of,
+    machine_options,
+    runnable,
+    suite_of,
+    suite_options,
+)
 
 if TYPE_CHECKING:
     from fcbench.plan import Counts
@@ -45,7 +50,7 @@ def run(
 
     Every point is written when it is done; the same command resumes at the first missing one.
     """
-    suite = _without_missing(suite_of(suite_file, options))
+    suite = runnable(suite_of(suite_file, options))
     import torch
 
     from fcbench import pipeline, plan
@@ -74,22 +79,6 @@ def run(
         raise FcbenchError(
             f"{len(summary.failures)} jobs failed, first: {summary.failures[0]}"
         )
-
-
-def _without_missing(suite: Suite) -> Suite:
-    """The suite, checked, without codecs whose program is not on this machine: each is named with the reason.
-
-    Raises:
-        FcbenchError: bad input, or nothing is left.
-    """
-    suite.check()
-    missing = suite.missing()
-    left = tuple(c for c in suite.codecs if c not in missing)
-    if not left:
-        raise FcbenchError(f"no codec of this run is here: {'; '.join(dict.fromkeys(missing.values()))}")  # fmt: skip
-    for codec, reason in missing.items():
-        click.echo(f"skipped {codec}: {reason}", err=True)
-    return replace(suite, codecs=left)
 
 
 def _say_plan(

@@ -36,6 +36,7 @@ def _here(name: str) -> bool:
 CODECS = [n for n in registry.names("codec") if _here(n)]
 LEARNED = [name for name in CODECS if registry.get("codec", name).trained]
 GRIDS = [(1, 1), (5, 7), (8, 8), (23, 30)]
+SOURCE = _checkpoint.Source("hiera_nano", "00" * 32)
 ONE = (FeatureSpec("stage3", 12, 16),)
 TWO = (FeatureSpec("layer.2", 6, 8), FeatureSpec("layer.3", 10, 16))
 
@@ -168,7 +169,7 @@ def test_a_fresh_object_from_checkpoint_and_file_alone(
     name: str, codec_two: Any, tmp_path: Path
 ) -> None:
     point = OperatingPoint(name, middle(name))
-    sha256 = _checkpoint.save(tmp_path / "c.safetensors", codec_two, point, TWO)
+    sha256 = _checkpoint.save(tmp_path / "c.safetensors", codec_two, point, TWO, SOURCE)
     assert (
         sha256 == hashlib.sha256((tmp_path / "c.safetensors").read_bytes()).hexdigest()
     )
@@ -211,7 +212,11 @@ def test_a_fresh_process_decodes_the_same(
     name: str, codec: Any, tmp_path: Path
 ) -> None:
     sha256 = _checkpoint.save(
-        tmp_path / "c.safetensors", codec, OperatingPoint(name, middle(name)), ONE
+        tmp_path / "c.safetensors",
+        codec,
+        OperatingPoint(name, middle(name)),
+        ONE,
+        SOURCE,
     )
     x = features(ONE, (23, 30))
     stream = codec.encode(x)
@@ -327,7 +332,7 @@ def _flip(data: bytes, bit: int) -> bytes:
 
 def test_damaged_checkpoints_are_refused(name: str, codec: Any, tmp_path: Path) -> None:
     path = tmp_path / "c.safetensors"
-    _checkpoint.save(path, codec, OperatingPoint(name, middle(name)), ONE)
+    _checkpoint.save(path, codec, OperatingPoint(name, middle(name)), ONE, SOURCE)
     data = path.read_bytes()
     rng = random.Random(0)
     flips = [_flip(data, rng.randrange(8 * len(data))) for _ in range(20)]

@@ -72,7 +72,13 @@ def test_a_checkpoint_holds_its_point(tmp_path: Path) -> None:
     codec.at(0.4)
     codec.freeze()
     point = OperatingPoint(NAME, {"lmbda": 0.4})
-    _checkpoint.save(tmp_path / "c.safetensors", codec, point, SPECS)
+    _checkpoint.save(
+        tmp_path / "c.safetensors",
+        codec,
+        point,
+        SPECS,
+        _checkpoint.Source("hiera_nano", "00" * 32),
+    )
     loaded = _checkpoint.load(tmp_path / "c.safetensors").codec
     assert loaded.encode(x) == codec.encode(x)
 
