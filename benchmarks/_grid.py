@@ -19,13 +19,22 @@ def records(found: Sequence[Cost]) -> Iterator[dict[str, Any]]:
     """One cell of the grid a record."""
     for c in found:
         yield {
-            "task": c.task, "metric": c.metric, "neck": c.neck, "head": label(c), "seeds": len(c.seeds),
-            "general": c.uncoded_general.value, "general_low": c.uncoded_general.low,
-            "general_high": c.uncoded_general.high, "special": c.uncoded_special.value,
-            "special_low": c.uncoded_special.low, "special_high": c.uncoded_special.high,
-            "special_less_general": c.uncoded.value, "low": c.uncoded.low, "high": c.uncoded.high,
+            "task": c.task,
+            "metric": c.metric,
+            "neck": c.neck,
+            "head": label(c),
+            "seeds": len(c.seeds),
+            "general": c.uncoded_general.value,
+            "general_low": c.uncoded_general.low,
+            "general_high": c.uncoded_general.high,
+            "special": c.uncoded_special.value,
+            "special_low": c.uncoded_special.low,
+            "special_high": c.uncoded_special.high,
+            "special_less_general": c.uncoded.value,
+            "low": c.uncoded.low,
+            "high": c.uncoded.high,
             "verdict": verdict(c.uncoded, c.higher_is_better),
-        }  # fmt: skip
+        }
 
 
 def save_figure(found: Sequence[Cost], path: Path) -> None:
@@ -34,14 +43,7 @@ def save_figure(found: Sequence[Cost], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from fcbench._plot_style import (
-        COLOURS,
-        LINES,
-        MARKERS,
-        METRIC_LABELS,
-        PAGE_IN,
-        STYLE,
-    )
+    from fcbench._plot_style import COLOURS, LINES, MARKERS, METRIC_LABELS, PAGE_IN, STYLE
 
     tasks = list(dict.fromkeys(c.task for c in found))
     labels = list(dict.fromkeys(map(label, found)))
@@ -63,9 +65,17 @@ def save_figure(found: Sequence[Cost], path: Path) -> None:
                         [(n.high or v) - v for v, (_, n) in zip(y, drawn)],
                     ]
                     ax.errorbar(
-                        x, y, bars, color=COLOURS[e], marker=MARKERS[i], ls=LINES[i % len(LINES)], ms=3, lw=0.8,
-                        elinewidth=0.6, label=f"{encoder}, {head}",
-                    )  # fmt: skip
+                        x,
+                        y,
+                        bars,
+                        color=COLOURS[e],
+                        marker=MARKERS[i],
+                        ls=LINES[i % len(LINES)],
+                        ms=3,
+                        lw=0.8,
+                        elinewidth=0.6,
+                        label=f"{encoder}, {head}",
+                    )
             ax.set_title(task)
             ax.set_xticks(sorted({_layers(c) for c in own}))
             ax.set_xlabel("Layers of the neck")

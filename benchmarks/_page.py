@@ -12,11 +12,7 @@ EMBEDDED = (
     "hold for the published ones."
 )
 SECTIONS = (
-    (
-        "Single necks",
-        "What do the neck's capacity, the head and the neck's loss do to both encoders, uncoded?",
-        "grid",
-    ),
+    ("Single necks", "What do the neck's capacity, the head and the neck's loss do to both encoders, uncoded?", "grid"),
     (
         "Cost of specialization",
         "What does the special encoder cost each task, in accuracy, in bits, in usable information?",
@@ -27,17 +23,9 @@ SECTIONS = (
         "What does adapting to one task throw away of the others, and where should one code?",
         "cross/cross_neck",
     ),
-    (
-        "Split point",
-        "How do bits at equal accuracy depend on the depth of the split?",
-        "splits",
-    ),
+    ("Split point", "How do bits at equal accuracy depend on the depth of the split?", "splits"),
     ("Similarity", "Do the features differ at all? (linear CKA by stage)", "cka"),
-    (
-        "Planted effects",
-        "Does the suite find what was taken away, and nothing where nothing was?",
-        "planted",
-    ),
+    ("Planted effects", "Does the suite find what was taken away, and nothing where nothing was?", "planted"),
 )
 """Title, what was asked, and the files (.md, and .png where there is one) that say what was measured."""
 
@@ -59,17 +47,12 @@ def write_records(path: Path, records: Sequence[dict[str, Any]]) -> None:
     path.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def write_page(
-    encoders: Sequence[str], dataset: str, seeds: Sequence[int], out: Path
-) -> None:
+def write_page(encoders: Sequence[str], dataset: str, seeds: Sequence[int], out: Path) -> None:
     """tables.md of a results folder: what was asked, and the measured tables and figures."""
     lines = ["# How universal are the features? What was measured", ""]
     lines += [EMBEDDED, ""] if any("nano" in e for e in encoders) else []
     shown = ", ".join(map(str, seeds))
-    lines += [
-        f"General: `{encoders[0]}`. Special: `{encoders[1]}`. Data: `{dataset}`. Seeds: {shown}.",
-        "",
-    ]
+    lines += [f"General: `{encoders[0]}`. Special: `{encoders[1]}`. Data: `{dataset}`. Seeds: {shown}.", ""]
     for title, question, stem in SECTIONS:
         table, figure = out / f"{stem}.md", out / f"{stem}.png"
         if not table.exists():

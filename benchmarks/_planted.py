@@ -61,9 +61,7 @@ def effects(shares: Sequence[float], ranks: Sequence[int]) -> list[Effect]:
     return [Effect("none"), Effect("again"), *zeroed, *projected]
 
 
-def measure(
-    bench: Bench, every: Sequence[Effect], folder: ResultsFolder
-) -> Iterator[str]:
+def measure(bench: Bench, every: Sequence[Effect], folder: ResultsFolder) -> Iterator[str]:
     """Measure every effect on every task that the folder lacks. Yields a line a point."""
     for effect in every:
         for task in bench.suite.tasks:
@@ -75,9 +73,7 @@ def measure(
             yield f"{bench.encoder.name} {effect.label}: {task} {value:.4g}"
 
 
-def _measure(
-    bench: Bench, effect: Effect, job: Job, task: str, point: str, folder: ResultsFolder
-) -> float:  # fmt: skip
+def _measure(bench: Bench, effect: Effect, job: Job, task: str, point: str, folder: ResultsFolder) -> float:
     planted = _bench(bench, effect, task)
     readers = {task: scoring.reader(planted, task)}
     coding = code(planted, job, Path())  # uncoded: writes no file
@@ -85,7 +81,7 @@ def _measure(
     found, null = every[task], None
     made = rows.measured_rows(planted, job, task, coding, found.stats, mse)
     name = f"{bench.encoder.name} {effect.label}".rstrip()
-    about = {"point": point, "encoder": name, "seed": bench.seed, "split": bench.split_point}  # fmt: skip
+    about = {"point": point, "encoder": name, "seed": bench.seed, "split": bench.split_point}
     named = [replace(row, **about) for row in made]  # type: ignore[arg-type]
     if effect.kind == "none" and scoring.wants_null(bench, job, found):
         null = scoring.null(bench, task)
@@ -100,21 +96,20 @@ def _bench(bench: Bench, effect: Effect, task: str) -> Bench:
         return bench
     if effect.kind == "again":
         other = Bench(
-            bench.suite, bench.data, bench.encoder, bench.seed + ANOTHER_SEED, bench.cache_dir, bench.device,
+            bench.suite,
+            bench.data,
+            bench.encoder,
+            bench.seed + ANOTHER_SEED,
+            bench.cache_dir,
+            bench.device,
             bench.report,
-        )  # fmt: skip
+        )
         other.__dict__ |= {k: getattr(bench, k) for k in ("train", "test", "stats")}
         return other
     if len(bench.splits) != 1:
-        raise FcbenchError(
-            f"effects are planted in one map; split point {bench.split_point} has {len(bench.splits)}"
-        )
-    change = (
-        zeroed(bench, effect.size)
-        if effect.kind == "zeroed"
-        else projected(bench, task, int(effect.size))
-    )
-    return _changed(bench, change, digest({"effect": effect.label, "of": bench.readout_key(task)}))  # fmt: skip
+        raise FcbenchError(f"effects are planted in one map; split point {bench.split_point} has {len(bench.splits)}")
+    change = zeroed(bench, effect.size) if effect.kind == "zeroed" else projected(bench, task, int(effect.size))
+    return _changed(bench, change, digest({"effect": effect.label, "of": bench.readout_key(task)}))
 
 
 def _changed(bench: Bench, change: Change, key: str) -> Derived:

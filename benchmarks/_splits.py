@@ -65,15 +65,20 @@ def cuts(rows: pd.DataFrame, default: str, values_of: ValuesOf) -> Iterator[Cut]
                 nothing = Number(reason=f"no points at {default}")
                 test = found.get(split)
                 yield Cut(
-                    str(encoder), str(task), str(one["metric"].iloc[0]), str(codec), split,
-                    float(ends.get(split, float("nan"))), float(macs[split]), float(macs.max() - macs[split]),
-                    test.bd_rate_percent if test else nothing, test.bd_accuracy if test else nothing,
-                )  # fmt: skip
+                    str(encoder),
+                    str(task),
+                    str(one["metric"].iloc[0]),
+                    str(codec),
+                    split,
+                    float(ends.get(split, float("nan"))),
+                    float(macs[split]),
+                    float(macs.max() - macs[split]),
+                    test.bd_rate_percent if test else nothing,
+                    test.bd_accuracy if test else nothing,
+                )
 
 
-def likeness(
-    suite: Suite, splits: Sequence[str], cache_dir: Path, device: torch.device
-) -> Iterator[tuple[str, Bits]]:
+def likeness(suite: Suite, splits: Sequence[str], cache_dir: Path, device: torch.device) -> Iterator[tuple[str, Bits]]:
     """Linear CKA of two encoders' features of the test images at each split point that both have."""
     first, second = (build_encoder(e, suite.weights, device) for e in suite.encoders)
     data = open_data(suite, cache_dir)
@@ -86,10 +91,7 @@ def likeness(
                 stores.append((bench.test.store, bench.splits[0]))
             n = len(stores[0][0])
             pairs = (
-                tuple(
-                    s.batch(range(i, min(i + BATCH, n)))[m].numpy() for s, m in stores
-                )
-                for i in range(0, n, BATCH)
+                tuple(s.batch(range(i, min(i + BATCH, n)))[m].numpy() for s, m in stores) for i in range(0, n, BATCH)
             )
             yield split, maps_cka(((a, b) for a, b in pairs), n)
 
@@ -115,10 +117,8 @@ def save_figure(found: Sequence[Cut], path: Path) -> None:
                 line = [c for c in found if (c.task, c.encoder) == (task, encoder)]
                 splits, y, low, high = _factors(line)
                 x = [list(names).index(split) for split in splits]
-                bars = [[b - a for a, b in zip(low, y)], [b - a for a, b in zip(y, high)]]  # fmt: skip
-                ax.errorbar(
-                    x, y, bars, marker=MARKERS[e], color=COLOURS[e], ms=3, lw=1, elinewidth=0.6, label=encoder
-                )  # fmt: skip
+                bars = [[b - a for a, b in zip(low, y)], [b - a for a, b in zip(y, high)]]
+                ax.errorbar(x, y, bars, marker=MARKERS[e], color=COLOURS[e], ms=3, lw=1, elinewidth=0.6, label=encoder)
             ax.axhline(1, color="#000000", lw=0.5)
             ax.set_title(task)
             ax.set_yscale("log", base=2)
@@ -126,13 +126,13 @@ def save_figure(found: Sequence[Cut], path: Path) -> None:
             ax.yaxis.set_minor_formatter(NullFormatter())
             ax.set_xticks(range(len(names)), list(names.values()), fontsize=6)
         fig.axes[0].set_ylabel("Relative rate at equal accuracy")
-        fig.supxlabel("Split point, and what is computed before it (kMAC/px)", fontsize=8)  # fmt: skip
+        fig.supxlabel("Split point, and what is computed before it (kMAC/px)", fontsize=8)
         handles, labels = fig.axes[0].get_legend_handles_labels()
         fig.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
         fig.savefig(path, dpi=200)
 
 
-def _factors(line: Sequence[Cut]) -> tuple[list[str], list[float], list[float], list[float]]:  # fmt: skip
+def _factors(line: Sequence[Cut]) -> tuple[list[str], list[float], list[float], list[float]]:
     """Split point, rate relative to the default split's, and its interval; refused ones left out."""
     known = [c for c in line if c.extra_rate_percent.value is not None]
     known.sort(key=lambda c: c.kmac_before)

@@ -18,8 +18,5 @@ SUITE = replace(
     ANCHOR,
     name="codecs_camvid",
     codecs=load(HERE / "codecs_scenes.py").codecs,
-    params={
-        **ANCHOR.params,
-        **dict.fromkeys(("scale_hyperprior", "checkerboard", "elic"), FOUR),
-    },
+    params={**ANCHOR.params, **dict.fromkeys(("scale_hyperprior", "checkerboard", "elic"), FOUR)},
 )

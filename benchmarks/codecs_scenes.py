@@ -6,15 +6,7 @@ fcbench compare results/codecs_scenes --anchor hyperprior -o results/codecs_scen
 
 from fcbench.suite import Suite
 
-LEARNED = (
-    "factorized",
-    "scale_hyperprior",
-    "hyperprior",
-    "checkerboard",
-    "elic",
-    "gained_hyperprior",
-    "strata",
-)
+LEARNED = ("factorized", "scale_hyperprior", "hyperprior", "checkerboard", "elic", "gained_hyperprior", "strata")
 MOSAICS = ("vvc", "hevc", "av1", "jpeg2000", "jpegxl", "jpeg", "webp")
 OTHERS = ("raw", "uniform", "pq", "zfp", "sz3", "sperr")
 IMAGES = ("image:hevc", "image:avif", "image:jpegxl", "image:webp", "image:jpeg")

@@ -84,9 +84,7 @@ class Figure:
         return f"{verdict}  {self.what:46} {self.value:6.3f} {sign} {self.bound:4.2f}  {self.detail}"
 
 
-def alternate(
-    sides: Sequence[Callable[[], object]], repeats: int, *, warm: bool = True
-) -> np.ndarray:
+def alternate(sides: Sequence[Callable[[], object]], repeats: int, *, warm: bool = True) -> np.ndarray:
     """Times [s] of each side, [sides, repeats], taken in turn after one untimed round."""
     if warm:
         for side in sides:
@@ -111,18 +109,14 @@ def weights_of(name: str) -> str | None:
     return None if (FOLDER / f"{name}.safetensors").exists() else "random"
 
 
-def scenes(
-    work: Path, split: Any, n: int, size_px: tuple[int, int] | None = None
-) -> Dataset:
+def scenes(work: Path, split: Any, n: int, size_px: tuple[int, int] | None = None) -> Dataset:
     """Scenes, rendered now."""
     options = DataOptions(None, work / "data", size_px, n)
     opened: Dataset = registry.get("dataset", "scenes").open(split, options)
     return opened
 
 
-def extraction(
-    data: Dataset, encoder: Encoder, work: Path, repeats: int
-) -> tuple[Figure, FeatureStore]:
+def extraction(data: Dataset, encoder: Encoder, work: Path, repeats: int) -> tuple[Figure, FeatureStore]:
     """Extraction against the bare loop; the features of the last extraction."""
     splits = [encoder.default_split]
     images = torch.stack([data[i].image for i in range(len(data))])
@@ -136,10 +130,7 @@ def extraction(
                 encoder(batch, splits)
 
     def ours() -> None:
-        cache = (
-            work
-            / f"cache-{data.split}-{encoder.name.replace(':', '-')}-{next(numbers)}"
-        )
+        cache = work / f"cache-{data.split}-{encoder.name.replace(':', '-')}-{next(numbers)}"
         stores.append(extract(data, encoder, splits, cache, batch_size=BATCH))
 
     times = alternate([bare, ours], repeats)
@@ -165,9 +156,7 @@ class Stage:
     tables: EntropyTables
     symbols: np.ndarray
     groups: Groups
-    indexes: (
-        np.ndarray | None
-    )  # what `Groups.by_index` is given; None where groups are equal
+    indexes: np.ndarray | None  # what `Groups.by_index` is given; None where groups are equal
 
     def regroup(self) -> Groups:
         """The groups, made as the codec makes them."""
@@ -181,9 +170,7 @@ def recorded(codec: Any, store: FeatureStore, place: int) -> list[Stage]:
     """The stages of coding one sample."""
     stages: list[Stage] = []
 
-    def put(
-        _: StringEncoder, tables: EntropyTables, s: np.ndarray, groups: Groups
-    ) -> None:
+    def put(_: StringEncoder, tables: EntropyTables, s: np.ndarray, groups: Groups) -> None:
         indexes = None
         if groups.order is not None:
             indexes = np.empty(len(groups.order), np.uint8)
@@ -195,9 +182,7 @@ def recorded(codec: Any, store: FeatureStore, place: int) -> list[Stage]:
     return stages
 
 
-def bare_coder(
-    stages: Sequence[Stage],
-) -> tuple[Callable[[], object], Callable[[], object]]:
+def bare_coder(stages: Sequence[Stage]) -> tuple[Callable[[], object], Callable[[], object]]:
     """The bare calls of constriction, one a table in use, and what they need: symbols sorted by table and shifted to
     its first one, and back. No range checks, escapes, checksum or trimming."""
     queue = constriction.stream.queue
@@ -248,9 +233,7 @@ def _sorted_by(indexes: np.ndarray, n_tables: int) -> tuple[np.ndarray, np.ndarr
     return order, indexes.take(order).searchsorted(np.arange(n_tables + 1))
 
 
-def compressai_coder(
-    stages: Sequence[Stage],
-) -> tuple[Callable[[], object], Callable[[], object]]:
+def compressai_coder(stages: Sequence[Stage]) -> tuple[Callable[[], object], Callable[[], object]]:
     """CompressAI's bare calls, one a stage, on the same symbols, indexes and tables, its lists made before."""
     plans = []
     for stage in stages:
@@ -277,9 +260,7 @@ def compressai_coder(
     return encode, decode
 
 
-def our_coder(
-    stages: Sequence[Stage],
-) -> tuple[Callable[[], object], Callable[[], object]]:
+def our_coder(stages: Sequence[Stage]) -> tuple[Callable[[], object], Callable[[], object]]:
     """Coding and decoding as a codec does it, from integers and indexes to payload and checksum, and back."""
 
     def encode() -> tuple[bytes, int]:
@@ -303,9 +284,7 @@ def our_coder(
     return encode, decode
 
 
-def entropy_coding(
-    name: str, codec: Any, store: FeatureStore, n_samples: int, repeats: int
-) -> list[Figure]:
+def entropy_coding(name: str, codec: Any, store: FeatureStore, n_samples: int, repeats: int) -> list[Figure]:
     """Speed of entropy coding and decoding together, relative to the bare calls, over some samples."""
     bare = (("constriction", bare_coder), ("CompressAI", compressai_coder))
     ratios: list[list[np.ndarray]] = [[] for _ in bare]
@@ -325,19 +304,14 @@ def entropy_coding(
     out = []
     for i, (coder, _) in enumerate(bare, 1):
         value = float(np.median(np.concatenate(ratios[i - 1])))
-        detail = (
-            f"encode {us[0]:.0f} of {us[2 * i]:.0f} us, "
-            f"decode {us[1]:.0f} of {us[2 * i + 1]:.0f} us"
-        )
+        detail = f"encode {us[0]:.0f} of {us[2 * i]:.0f} us, " f"decode {us[1]:.0f} of {us[2 * i + 1]:.0f} us"
         what = f"{name} {shape}, of {coder}'s calls"
         out.append(Figure(what, value, 0.7, True, detail))
     return out
 
 
 # --------------------------------------------------------------------------------------------- sizes
-def trained(
-    point: OperatingPoint, store: FeatureStore, steps: int, batch: int, work: Path
-) -> Any:
+def trained(point: OperatingPoint, store: FeatureStore, steps: int, batch: int, work: Path) -> Any:
     """A frozen codec after a short training."""
     torch.manual_seed(0)
     specs, stats = list(store.specs.values()), store.stats()
@@ -367,9 +341,7 @@ def points(name: str, which: Sequence[float]) -> list[OperatingPoint]:
     return [OperatingPoint(name, sweep[round(f * (len(sweep) - 1))]) for f in which]
 
 
-def coded_size(
-    point: OperatingPoint, codec: Any, test: FeatureStore, work: Path
-) -> Figure:
+def coded_size(point: OperatingPoint, codec: Any, test: FeatureStore, work: Path) -> Figure:
     """Size of the .fcb file of a set, less 16 B a sample, over the estimate."""
     path, bits = work / "speed.fcb", 0.0
     header = bitstream.Header(point.codec, "0" * 64, tuple(test.specs.values()))
@@ -403,9 +375,7 @@ def second_codec(work: Path, options: Sequence[str]) -> Figure:
         if done.returncode:
             raise click.ClickException(f"fcbench run failed: {done.stderr[-500:]}")
     detail = f"{times[1]:.0f} s after {times[0]:.0f} s"
-    return Figure(
-        "adding a second codec / the first run", times[1] / times[0], 0.4, False, detail
-    )
+    return Figure("adding a second codec / the first run", times[1] / times[0], 0.4, False, detail)
 
 
 # ---------------------------------------------------------------------------------------- command line
@@ -419,21 +389,12 @@ def measure(work: Path, quick: bool, say: Callable[[Figure], None]) -> list[Figu
 
     repeats, steps = (3, 20) if quick else (5, 150)
     nano, lite = encoder_of(NANO), encoder_of(LITE)
-    figure, train = extraction(
-        scenes(work, "train", 128 if quick else 512), nano, work, repeats
-    )
+    figure, train = extraction(scenes(work, "train", 128 if quick else 512), nano, work, repeats)
     keep(figure)
     n_lite = 16 if quick else 96
-    figure, large = extraction(
-        scenes(work, "train", n_lite, LITE_PX), lite, work, repeats
-    )
+    figure, large = extraction(scenes(work, "train", n_lite, LITE_PX), lite, work, repeats)
     keep(figure)
-    test = extract(
-        scenes(work, "test", 16 if quick else 100),
-        nano,
-        [nano.default_split],
-        work / "test",
-    )
+    test = extract(scenes(work, "test", 16 if quick else 100), nano, [nano.default_split], work / "test")
     for name in ("uniform", *LEARNED):
         for point in points(name, (0.5,) if quick else (0.0, 0.5, 1.0)):
             codec = trained(point, train, steps, 32, work)
@@ -450,30 +411,14 @@ def measure(work: Path, quick: bool, say: Callable[[Figure], None]) -> list[Figu
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--json",
-    "json_file",
-    type=click.Path(path_type=Path),
-    help="Write the figures to this file, too.",
-)
-@click.option(
-    "--strict", is_flag=True, help="Exit with status 1 where a bound is missed."
-)
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures to this file, too.")
+@click.option("--strict", is_flag=True, help="Exit with status 1 where a bound is missed.")
 @click.option("--skip-runs", is_flag=True, help="Leave out the two whole runs.")
 @click.option("--only-runs", is_flag=True, help="Nothing but the two whole runs.")
 @click.option("--quick", is_flag=True, help="Less of everything; not to be quoted.")
-@click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    help="CPU threads of encoders and training. [all cores]",
-)
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of encoders and training. [all cores]")
 def main(
-    json_file: Path | None,
-    strict: bool,
-    skip_runs: bool,
-    only_runs: bool,
-    quick: bool,
-    threads: int | None,
+    json_file: Path | None, strict: bool, skip_runs: bool, only_runs: bool, quick: bool, threads: int | None
 ) -> None:
     """Measure what fcbench costs beside the work that cannot be avoided, and compare it with the bounds."""
     logging.basicConfig(level=logging.ERROR)
@@ -490,10 +435,7 @@ def main(
         if not only_runs:
             figures += measure(work, quick, say)
         if not skip_runs:
-            options = [
-                *(["--quick"] if quick else []),
-                *(["--threads", str(threads)] if threads else []),
-            ]
+            options = [*(["--quick"] if quick else []), *(["--threads", str(threads)] if threads else [])]
             figures.append(second_codec(work, options))
             say(figures[-1])
     if json_file:

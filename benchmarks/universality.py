@@ -32,15 +32,7 @@ import torch
 
 from benchmarks import _grid, _planted, _splits
 from benchmarks._page import write_page, write_records
-from fcbench import (
-    _cost_figure,
-    _cost_tables,
-    cost,
-    crossneck,
-    pipeline,
-    registry,
-    series,
-)
+from fcbench import _cost_figure, _cost_tables, cost, crossneck, pipeline, registry, series
 from fcbench.bench import Bench
 from fcbench.compare import Number
 from fcbench.jobs import CODED, jobs
@@ -115,12 +107,7 @@ class Plan:
     def cut(self, split: str) -> Suite:
         """A codec's sweep at a split point."""
         return replace(
-            self.few(),
-            name="universality-splits",
-            null_model=False,
-            split=split,
-            neck="linear",
-            seeds=self.seeds[:1],
+            self.few(), name="universality-splits", null_model=False, split=split, neck="linear", seeds=self.seeds[:1]
         )
 
     def planted(self) -> Suite:
@@ -144,9 +131,9 @@ class Plan:
             return n * runs * 3, n * runs, 0
         if part == "coded":
             each = len(self.base.encoders) * len(self.seeds)
-            return n * len(self.seeds) * n_points, len(self.base.tasks), each * n_trained  # fmt: skip
+            return n * len(self.seeds) * n_points, len(self.base.tasks), each * n_trained
         if part == "cross":
-            n_chains = len(list(crossneck.chains(self.base.tasks, self.base.neck, self.length)))  # fmt: skip
+            n_chains = len(list(crossneck.chains(self.base.tasks, self.base.neck, self.length)))
             n_chains *= len(self.base.encoders)
             n_coded = (n_points - 2) * (1 + 2 * len(self.base.tasks)) * n
             return n_chains + n_coded, n_chains, n_trained * n
@@ -159,14 +146,23 @@ class Plan:
 
 QUICK_PLAN = Plan(
     Suite(
-        name="universality-quick", codecs=("uniform",), tasks=("depth", "segmentation"), n_train=60, n_test=24,
+        name="universality-quick",
+        codecs=("uniform",),
+        tasks=("depth", "segmentation"),
+        n_train=60,
+        n_test=24,
         params={"uniform": tuple({"bits": b} for b in (2, 3, 4, 6, 7))},
         budget=replace(QUICK, task_steps=25, codec_steps=5, task_batch=8, codec_batch=8, width=64),
         image_size_px=(64, 64),
     ),
-    necks=("neck_2L", "neck_4L"), losses=(), seeds=(0,), length=2, splits=("stage3", "stage4"), shares=(0.75,),
+    necks=("neck_2L", "neck_4L"),
+    losses=(),
+    seeds=(0,),
+    length=2,
+    splits=("stage3", "stage4"),
+    shares=(0.75,),
     ranks=(16,),
-)  # fmt: skip
+)
 
 
 # --------------------------------------------------------------------------------------------- parts
@@ -212,7 +208,7 @@ class Run:
         folder = self.out / "cross"
         done = crossneck.measure(
             self.plan.cross(), folder, self.cache_dir, self.device, length=self.plan.length, coded=True
-        )  # fmt: skip
+        )
         click.echo(f"cross: {done.n_measured} measured, {done.n_found} found done")
         yield from done.failures
         write_cross_neck(folder)
@@ -226,7 +222,7 @@ class Run:
         found = list(_splits.cuts(rows, default, series.values_of))
         write_records(self.out / "splits", [_plain(c) for c in found])
         _splits.save_figure(found, self.out / "splits.png")
-        alike = _splits.likeness(self.plan.base, self.plan.splits, self.cache_dir, self.device)  # fmt: skip
+        alike = _splits.likeness(self.plan.base, self.plan.splits, self.cache_dir, self.device)
         write_records(self.out / "cka", [{"split": s, **asdict(b)} for s, b in alike])
 
     def planted(self) -> Iterator[str]:
@@ -237,7 +233,7 @@ class Run:
         with ResultsFolder(self.out / "planted") as folder, Report(0) as report:
             folder.add_provenance(suite.described())
             for seed in suite.seeds:
-                bench = Bench(suite, data, encoder, seed, self.cache_dir, self.device, report)  # fmt: skip
+                bench = Bench(suite, data, encoder, seed, self.cache_dir, self.device, report)
                 for line in _planted.measure(bench, self.plan.effects(), folder):
                     report.say(line)
         write_records(self.out / "planted", list(self.found_effects()))
@@ -255,10 +251,15 @@ class Run:
                     ("usable bits", c.information, True),
                 ):
                     yield {
-                        "planted": other.removeprefix(name).strip() or "nothing", "task": c.task, "figure": what,
-                        "value": n.value, "low": n.low, "high": n.high, "reason": n.reason,
+                        "planted": other.removeprefix(name).strip() or "nothing",
+                        "task": c.task,
+                        "figure": what,
+                        "value": n.value,
+                        "low": n.low,
+                        "high": n.high,
+                        "reason": n.reason,
                         "found": cost.verdict(n, higher) or "nothing",
-                    }  # fmt: skip
+                    }
 
 
 def _plain(cut: _splits.Cut) -> dict[str, Any]:
@@ -267,7 +268,7 @@ def _plain(cut: _splits.Cut) -> dict[str, Any]:
     for f in fields(cut):
         value = getattr(cut, f.name)
         if isinstance(value, Number):
-            out |= {f.name: value.value, f"{f.name}_low": value.low, f"{f.name}_high": value.high}  # fmt: skip
+            out |= {f.name: value.value, f"{f.name}_low": value.low, f"{f.name}_high": value.high}
             out[f"{f.name}_reason"] = value.reason
         else:
             out[f.name] = value
@@ -291,9 +292,7 @@ def announce(run: Run, parts: Sequence[str]) -> None:
             f"{part}: {points} points, {readouts} readouts and {codecs} codecs to train, about {took_s / 60:.0f} min"
         )
     n_bytes += rates.feature_bytes * len(plan.base.encoders) * 3
-    click.echo(
-        f"in all about {total_s / 60:.0f} min from an empty cache, {n_bytes / 1e6:.0f} MB of cache"
-    )
+    click.echo(f"in all about {total_s / 60:.0f} min from an empty cache, {n_bytes / 1e6:.0f} MB of cache")
 
 
 def _means_s(rates: Rates) -> tuple[float, float, float]:
@@ -325,44 +324,63 @@ def execute(run: Run, parts: Sequence[str]) -> list[str]:
 
 
 @click.command(help=__doc__.split("\n")[0] if __doc__ else None)
-@click.option("--encoders", default="hiera_nano,sam2_nano", show_default=True, help="General,special.")  # fmt: skip
+@click.option("--encoders", default="hiera_nano,sam2_nano", show_default=True, help="General,special.")
 @click.option("--codecs", default="uniform,hyperprior", show_default=True)
 @click.option("--tasks", default=",".join(TASKS), show_default=True)
 @click.option("--dataset", default="scenes", show_default=True)
 @click.option("--data-root", type=click.Path(path_type=Path))
 @click.option("--splits", default="stage1,stage2,stage3,stage4", show_default=True)
 @click.option("--seeds", default="0,1,2", show_default=True)
-@click.option("--all-seeds", is_flag=True, help="Every seed for every neck, head and loss of the grid.")  # fmt: skip
-@click.option("--no-frozen", is_flag=True, help="Leave frozen heads out (a data set without task models).")  # fmt: skip
+@click.option("--all-seeds", is_flag=True, help="Every seed for every neck, head and loss of the grid.")
+@click.option("--no-frozen", is_flag=True, help="Leave frozen heads out (a data set without task models).")
 @click.option("--n-train", type=click.IntRange(min=1))
 @click.option("--n-test", type=click.IntRange(min=1))
-@click.option("--only", multiple=True, type=click.Choice(PARTS), help="Repeatable. [all]")  # fmt: skip
-@click.option("--quick", is_flag=True, help="Tiny: to see that all works, not to be quoted.")  # fmt: skip
-@click.option("--plan", "only_plan", is_flag=True, help="Say what would be done, and stop.")  # fmt: skip
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("results/universality"),
-    show_default=True,
-)
+@click.option("--only", multiple=True, type=click.Choice(PARTS), help="Repeatable. [all]")
+@click.option("--quick", is_flag=True, help="Tiny: to see that all works, not to be quoted.")
+@click.option("--plan", "only_plan", is_flag=True, help="Say what would be done, and stop.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("results/universality"), show_default=True)
 @click.option("--device", default="cpu", show_default=True)
 @cache_option
 def main(
-    encoders: str, codecs: str, tasks: str, dataset: str, data_root: Path | None, splits: str, seeds: str,
-    all_seeds: bool, no_frozen: bool, n_train: int | None, n_test: int | None, only: tuple[str, ...], quick: bool,
-    only_plan: bool, out: Path, device: str, cache_dir: Path,
-) -> None:  # fmt: skip
+    encoders: str,
+    codecs: str,
+    tasks: str,
+    dataset: str,
+    data_root: Path | None,
+    splits: str,
+    seeds: str,
+    all_seeds: bool,
+    no_frozen: bool,
+    n_train: int | None,
+    n_test: int | None,
+    only: tuple[str, ...],
+    quick: bool,
+    only_plan: bool,
+    out: Path,
+    device: str,
+    cache_dir: Path,
+) -> None:
     names = tuple(encoders.split(","))
     if len(names) != 2:
         raise FcbenchError(f"--encoders {encoders}: give two, general,special")
     base = Suite(
-        name="universality", encoders=names, codecs=tuple(codecs.split(",")), tasks=tuple(tasks.split(",")),
-        dataset=dataset, data_root=data_root, n_train=n_train, n_test=n_test, budget=Budget(),
-    )  # fmt: skip
+        name="universality",
+        encoders=names,
+        codecs=tuple(codecs.split(",")),
+        tasks=tuple(tasks.split(",")),
+        dataset=dataset,
+        data_root=data_root,
+        n_train=n_train,
+        n_test=n_test,
+        budget=Budget(),
+    )
     plan = Plan(
-        base, losses=() if no_frozen else LOSSES, seeds=tuple(int(s) for s in seeds.split(",")), all_seeds=all_seeds,
+        base,
+        losses=() if no_frozen else LOSSES,
+        seeds=tuple(int(s) for s in seeds.split(",")),
+        all_seeds=all_seeds,
         splits=tuple(splits.split(",")),
-    )  # fmt: skip
+    )
     run = Run(QUICK_PLAN if quick else plan, out, cache_dir, torch.device(device))
     run.plan.base.check()
     parts = only or PARTS

@@ -63,17 +63,13 @@ def figure(n: Number, show: Callable[[float], str]) -> str:
     return f"{show(n.value)} ({show(n.low)}, {show(n.high)})"
 
 
-def terminal(
-    blocks: Iterable[Block], after: Iterable[str], width: int | None, piped: int
-) -> str:
+def terminal(blocks: Iterable[Block], after: Iterable[str], width: int | None, piped: int) -> str:
     """Tables, then lines after them, so many characters wide; None: as the terminal, `piped` where there is none."""
     text, here = io.StringIO(), Console()
     width = width or (here.width if here.is_terminal else piped)
     console = Console(file=text, width=width, highlight=False)
     for block in blocks:
-        table = Table(
-            title=block.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
-        )
+        table = Table(title=block.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         for i, name in enumerate(block.header):
             table.add_column(name, justify="left" if i < block.n_left else "right")
         for row in block.rows:
@@ -105,9 +101,7 @@ def markdown(blocks: Iterable[Block], after: Iterable[str]) -> str:
     return "\n\n".join([*paragraphs, *after]) + "\n"
 
 
-def comma_separated(
-    columns: Sequence[str], records: Iterable[Mapping[str, Any]]
-) -> str:
+def comma_separated(columns: Sequence[str], records: Iterable[Mapping[str, Any]]) -> str:
     """CSV, one record a line; a column that a record lacks is empty."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, lineterminator="\n")

@@ -60,9 +60,7 @@ class Cursor:
         data = self._file.read(n_bytes)
         self.at += n_bytes
         if len(data) != n_bytes:
-            raise FcbenchError(
-                f"{self.where}: the file became shorter while it was read"
-            )
+            raise FcbenchError(f"{self.where}: the file became shorter while it was read")
         return data
 
     def varint(self) -> int:
@@ -75,15 +73,11 @@ class Cursor:
                 if byte == 0 and i > 0:
                     break
                 return value
-        raise FcbenchError(
-            f"{self.where}: a number at offset {self.at} is malformed: the file is damaged"
-        )
+        raise FcbenchError(f"{self.where}: a number at offset {self.at} is malformed: the file is damaged")
 
     def string(self) -> str:
         """Next string."""
         try:
             return self.take(self.varint()).decode()
         except UnicodeDecodeError:
-            raise FcbenchError(
-                f"{self.where}: a name is not UTF-8: the file is damaged"
-            ) from None
+            raise FcbenchError(f"{self.where}: a name is not UTF-8: the file is damaged") from None

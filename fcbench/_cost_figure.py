@@ -32,20 +32,20 @@ def draw(found: Costs) -> Figure:
     """The figure."""
     tasks = list(dict.fromkeys(k.task for k in found.efficiency))
     height = 0.9 + 0.42 * len(_bars(found)) / 1.6
-    fig = Figure(figsize=(PAGE_IN, height + (2.3 if tasks else 0)), layout="constrained")  # fmt: skip
+    fig = Figure(figsize=(PAGE_IN, height + (2.3 if tasks else 0)), layout="constrained")
     FigureCanvasAgg(fig)
     ratios = [height, 2.3] if tasks else [height]
     parts = fig.subfigures(len(ratios), 1, height_ratios=ratios, squeeze=False)[:, 0]
     _draw_bars(parts[0].subplots(1, 3), found)
     first = found.costs[0]
-    parts[0].suptitle(f"{first.special} less {first.general}: green a gain, purple a cost, grey neither")  # fmt: skip
+    parts[0].suptitle(f"{first.special} less {first.general}: green a gain, purple a cost, grey neither")
     if tasks:
         axes = parts[1].subplots(1, len(tasks), squeeze=False)[0]
         for ax, task in zip(axes, tasks):
             _draw_kept(ax, [k for k in found.efficiency if k.task == task], task)
         axes[0].set_ylabel("Usable bits kept (per image)")
         handles, labels = axes[0].get_legend_handles_labels()
-        parts[1].legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)  # fmt: skip
+        parts[1].legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
     return fig
 
 
@@ -58,17 +58,14 @@ def _draw_bars(axes: Sequence[Axes], found: Costs) -> None:
     """Uncoded accuracy (relative), extra bits, usable information: special less general."""
     bars = _bars(found)
     names = [_name(c, i) for c, i in bars]
-    for ax, title in zip(
-        axes,
-        ("uncoded metric (%)", "extra bits at equal accuracy (%)", "usable bits (%)"),
-    ):
+    for ax, title in zip(axes, ("uncoded metric (%)", "extra bits at equal accuracy (%)", "usable bits (%)")):
         ax.set_title(title)
         ax.axvline(0, color="#000000", lw=0.6)
         ax.set_ylim(len(bars) - 0.4, -0.6)
         ax.set_yticks(range(len(bars)), names if ax is axes[0] else [""] * len(bars))
     for y, (c, i) in enumerate(bars):
         if i == 0:
-            _bar(axes[0], y, _relative(c.uncoded, c.uncoded_general), c.higher_is_better)  # fmt: skip
+            _bar(axes[0], y, _relative(c.uncoded, c.uncoded_general), c.higher_is_better)
             _bar(axes[2], y, _relative(c.information, c.information_general), True)
         if c.coded:
             _bar(axes[1], y, c.coded[i].extra_rate_percent, False)
@@ -114,10 +111,7 @@ def _draw_kept(ax: Axes, kept: Sequence[Kept], task: str) -> None:
                 continue
             x, y = [k.sent for k in line], [k.kept.value or 0.0 for k in line]
             style = {"color": COLOURS[e % len(COLOURS)], "ls": LINES[c % len(LINES)]}
-            style |= {
-                "marker": MARKERS[c % len(MARKERS)],
-                "label": f"{encoder}, {codec}",
-            }
+            style |= {"marker": MARKERS[c % len(MARKERS)], "label": f"{encoder}, {codec}"}
             ax.plot(x, y, ms=3, lw=1, **style)
             ends = [(k.kept.low, k.kept.high) for k in line]
             if all(low is not None for low, _ in ends):

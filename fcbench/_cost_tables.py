@@ -27,15 +27,7 @@ LEGEND = (
 """What the columns mean, under every table for readers."""
 
 HEADER = ("task", "figure", "general", "special", "difference", "")
-KEPT_HEADER = (
-    "task",
-    "encoder",
-    "codec",
-    "bits sent",
-    "usable bits kept",
-    "share",
-    "kept per bit sent",
-)
+KEPT_HEADER = ("task", "encoder", "codec", "bits sent", "usable bits kept", "share", "kept per bit sent")
 
 
 N_WORDS = 2
@@ -77,13 +69,13 @@ def _cost_block(title: str, group: Sequence[Cost]) -> Block:
         lines = [
             (name + " uncoded", c.uncoded, "+.4f", better, c.uncoded_general, c.uncoded_special),
             ("usable bits uncoded", c.information, "+.1f", True, c.information_general, c.information_special),
-        ]  # fmt: skip
+        ]
         empty = Number()
         for k in c.coded:
             lines += [
                 (f"extra bits at equal {name} (%), {k.codec}", k.extra_rate_percent, "+.1f", False, empty, empty),
                 (f"{name} at equal bits, {k.codec}", k.accuracy_at_equal_rate, "+.4f", better, empty, empty),
-            ]  # fmt: skip
+            ]
         for i, (what, n, form, up, general, special) in enumerate(lines):
             task = c.task + ("" if better else " (lower is better)") if i == 0 else ""
             ends = [_short(v) for v in (general, special)]
@@ -121,9 +113,17 @@ def flat(found: Costs) -> list[dict[str, Any]]:
 def _flat_costs(found: Costs) -> Iterator[dict[str, Any]]:
     for c in found.costs:
         about = {
-            "dataset": c.dataset, "task": c.task, "neck": c.neck, "head": c.head, "general": c.general,
-            "special": c.special, "codec": "", "params": "", "n_samples": c.n_samples, "sent_bits": None,
-        }  # fmt: skip
+            "dataset": c.dataset,
+            "task": c.task,
+            "neck": c.neck,
+            "head": c.head,
+            "general": c.general,
+            "special": c.special,
+            "codec": "",
+            "params": "",
+            "n_samples": c.n_samples,
+            "sent_bits": None,
+        }
         for name, unit, n in (
             ("uncoded_general", c.metric, c.uncoded_general),
             ("uncoded_special", c.metric, c.uncoded_special),
@@ -135,40 +135,50 @@ def _flat_costs(found: Costs) -> Iterator[dict[str, Any]]:
             yield about | _figure(name, unit, n)
         for k in c.coded:
             own = about | {"codec": k.codec}
-            yield own | _figure(
-                "extra_rate_at_equal_accuracy", "percent", k.extra_rate_percent
-            )
-            yield own | _figure(
-                "accuracy_at_equal_rate", c.metric, k.accuracy_at_equal_rate
-            )
+            yield own | _figure("extra_rate_at_equal_accuracy", "percent", k.extra_rate_percent)
+            yield own | _figure("accuracy_at_equal_rate", c.metric, k.accuracy_at_equal_rate)
 
 
 def _flat_kept(found: Costs) -> Iterator[dict[str, Any]]:
     for k in found.efficiency:
         about = {
-            "dataset": k.dataset, "task": k.task, "neck": k.neck, "head": k.head, "encoder": k.encoder,
-            "codec": k.codec, "params": k.params, "sent_bits": k.sent,
-        }  # fmt: skip
+            "dataset": k.dataset,
+            "task": k.task,
+            "neck": k.neck,
+            "head": k.head,
+            "encoder": k.encoder,
+            "codec": k.codec,
+            "params": k.params,
+            "sent_bits": k.sent,
+        }
         yield about | _figure("information_kept", "bit/sample", k.kept)
         yield about | _figure("share_kept", "", k.share)
         yield about | _figure("kept_per_bit_sent", "", Number(k.per_bit))
 
 
 def _figure(name: str, unit: str, n: Number) -> dict[str, Any]:
-    return {
-        "figure": name,
-        "unit": unit,
-        "value": n.value,
-        "low": n.low,
-        "high": n.high,
-        "reason": n.reason,
-    }
+    return {"figure": name, "unit": unit, "value": n.value, "low": n.low, "high": n.high, "reason": n.reason}
 
 
 COLUMNS = (
-    "dataset", "task", "neck", "head", "general", "special", "encoder", "codec", "params", "n_samples", "sent_bits",
-    "figure", "unit", "value", "low", "high", "reason",
-)  # fmt: skip
+    "dataset",
+    "task",
+    "neck",
+    "head",
+    "general",
+    "special",
+    "encoder",
+    "codec",
+    "params",
+    "n_samples",
+    "sent_bits",
+    "figure",
+    "unit",
+    "value",
+    "low",
+    "high",
+    "reason",
+)
 
 
 def comma_separated(found: Costs) -> str:

@@ -40,14 +40,7 @@ COLUMNS = (
     "reason",
 )
 
-PLACED_HEADER = (
-    "encoder",
-    "chain",
-    "metric",
-    "codec",
-    "extra bits (%)",
-    "accuracy at equal bits",
-)
+PLACED_HEADER = ("encoder", "chain", "metric", "codec", "extra bits (%)", "accuracy at equal bits")
 MATRICES = (
     ("value", ".4g", "value"),
     ("ratio to the direct neck", ".3f", "ratio"),
@@ -101,9 +94,7 @@ class Matrices:
 
 
 def matrices(
-    rows: pd.DataFrame,
-    values_of: ValuesOf = lambda task: None,
-    n_resamples: int = compare.N_RESAMPLES,
+    rows: pd.DataFrame, values_of: ValuesOf = lambda task: None, n_resamples: int = compare.N_RESAMPLES
 ) -> Matrices:
     """Entries and placements of the rows of `fcbench.series.load`.
 
@@ -119,7 +110,7 @@ def matrices(
     entries, placed = [], []
     for _, one in rows.groupby(["dataset", "encoder", "task", "metric"], sort=False):
         entries += list(_entries(one[one["kind"] == series.CEILING], bootstrap))
-        placed += list(_placed(one[one["kind"] == "coded"], values_of, n_resamples, notes))  # fmt: skip
+        placed += list(_placed(one[one["kind"] == "coded"], values_of, n_resamples, notes))
     return Matrices(tuple(entries), tuple(placed), (*bootstrap.notes(), *notes))
 
 
@@ -144,19 +135,25 @@ def _entries(rows: pd.DataFrame, bootstrap: Bootstrap) -> Iterator[Entry]:
         value, ratio = _ratio(direct, one, bootstrap)
         bits, lost = _bits(direct, one)
         yield Entry(
-            first["dataset"], first["encoder"], role(first["chain"], shallow), first["chain"], first["metric"],
-            bool(first["higher_is_better"]), value, ratio, bits, lost,
-        )  # fmt: skip
+            first["dataset"],
+            first["encoder"],
+            role(first["chain"], shallow),
+            first["chain"],
+            first["metric"],
+            bool(first["higher_is_better"]),
+            value,
+            ratio,
+            bits,
+            lost,
+        )
 
 
 def _points(rows: pd.DataFrame) -> list[Point]:
-    columns = rows.sort_values("seed")[[series.FOLDER, "point", "bpp", "value", "n_bytes"]]  # fmt: skip
+    columns = rows.sort_values("seed")[[series.FOLDER, "point", "bpp", "value", "n_bytes"]]
     return [Point(*row) for row in columns.itertuples(index=False, name=None)]
 
 
-def _ratio(
-    direct: pd.DataFrame, rows: pd.DataFrame, bootstrap: Bootstrap
-) -> tuple[Number, Number]:
+def _ratio(direct: pd.DataFrame, rows: pd.DataFrame, bootstrap: Bootstrap) -> tuple[Number, Number]:
     """Value of a chain, and its ratio to the direct neck."""
     first, own = rows.iloc[0], float(rows["value"].mean())
     if set(direct["seed"]) != set(rows["seed"]):
@@ -202,13 +199,11 @@ def _bits(direct: pd.DataFrame, rows: pd.DataFrame) -> tuple[Number, Number]:
         return nothing, nothing
     bits = information.bits_between(own.given, base.null)
     lost = information.bits_between(base.given, own.given)
-    return Number(bits.value, bits.low, bits.high), Number(lost.value, lost.low, lost.high)  # fmt: skip
+    return Number(bits.value, bits.low, bits.high), Number(lost.value, lost.low, lost.high)
 
 
 # --------------------------------------------------------------------------------------------- coded
-def _placed(
-    rows: pd.DataFrame, values_of: ValuesOf, n_resamples: int, notes: dict[str, None]
-) -> Iterator[Placed]:
+def _placed(rows: pd.DataFrame, values_of: ValuesOf, n_resamples: int, notes: dict[str, None]) -> Iterator[Placed]:
     """Pairs coded between their necks against the same coded before them: `compare`, the places for codecs."""
     if rows.empty:
         return
@@ -220,14 +215,20 @@ def _placed(
         places = after.map({0: "before", 1: "between"})
         both = one.drop(columns="chain").assign(codec=places, split="", objective="")
         metric = one["metric"].iloc[0]
-        found, lines = compare.compare(both, "before", [metric], "bpp", values_of, n_resamples)  # fmt: skip
+        found, lines = compare.compare(both, "before", [metric], "bpp", values_of, n_resamples)
         notes |= dict.fromkeys(lines)
         test = next(c for c in found if c.codec == "between")
         first = one.iloc[0]
         yield Placed(
-            first["dataset"], first["encoder"], first["chain"], metric, bool(first["higher_is_better"]), str(codec),
-            test.bd_rate_percent, test.bd_accuracy,
-        )  # fmt: skip
+            first["dataset"],
+            first["encoder"],
+            first["chain"],
+            metric,
+            bool(first["higher_is_better"]),
+            str(codec),
+            test.bd_rate_percent,
+            test.bd_accuracy,
+        )
 
 
 # ---------------------------------------------------------------------------------------------- text
@@ -235,7 +236,7 @@ def flat(found: Matrices) -> list[dict[str, Any]]:
     """One figure a record."""
     out = []
     for e in found.entries:
-        about = {**_about(e.dataset, e.encoder, e.chain, e.metric, e.higher_is_better), "role": e.role}  # fmt: skip
+        about = {**_about(e.dataset, e.encoder, e.chain, e.metric, e.higher_is_better), "role": e.role}
         for name, n in (
             ("value", e.value),
             ("ratio", e.ratio),
@@ -246,20 +247,26 @@ def flat(found: Matrices) -> list[dict[str, Any]]:
     for p in found.placed:
         about = _about(p.dataset, p.encoder, p.chain, p.metric, p.higher_is_better)
         about |= {"codec": p.codec, "role": "between less before"}
-        out.append(about | _figure("extra_rate_at_equal_accuracy_percent", p.extra_rate_percent))  # fmt: skip
+        out.append(about | _figure("extra_rate_at_equal_accuracy_percent", p.extra_rate_percent))
         out.append(about | _figure("accuracy_at_equal_rate", p.accuracy_at_equal_rate))
     return out
 
 
-def _about(dataset: str, encoder: str, chain: Chain, metric: str, higher: bool) -> dict[str, Any]:  # fmt: skip
+def _about(dataset: str, encoder: str, chain: Chain, metric: str, higher: bool) -> dict[str, Any]:
     return {
-        "dataset": dataset, "encoder": encoder, "chain": chain.name, "task": chain.task, "metric": metric,
-        "higher_is_better": higher, "neck": chain.neck, "codec": "",
-    }  # fmt: skip
+        "dataset": dataset,
+        "encoder": encoder,
+        "chain": chain.name,
+        "task": chain.task,
+        "metric": metric,
+        "higher_is_better": higher,
+        "neck": chain.neck,
+        "codec": "",
+    }
 
 
 def _figure(name: str, n: Number) -> dict[str, Any]:
-    return {"figure": name, "value": n.value, "low": n.low, "high": n.high, "reason": n.reason}  # fmt: skip
+    return {"figure": name, "value": n.value, "low": n.low, "high": n.high, "reason": n.reason}
 
 
 def comma_separated(found: Matrices) -> str:
@@ -368,6 +375,6 @@ def save(found: Matrices, path: Path) -> None:
             for (y, x), v in np.ndenumerate(table):
                 if np.isfinite(v):
                     ink = "#ffffff" if abs(v - 1) > 0.35 else "#000000"
-                    ax.text(x, y, f"{v:.2f}", ha="center", va="center", fontsize=6, color=ink)  # fmt: skip
+                    ax.text(x, y, f"{v:.2f}", ha="center", va="center", fontsize=6, color=ink)
         fig.colorbar(image, ax=axes, label="share of the direct neck's accuracy")
         fig.savefig(path, dpi=200)

@@ -104,10 +104,7 @@ class FeatureStore:
     @property
     def n_points(self) -> int:
         """Scalars of all maps of all samples: the denominator of bpfp."""
-        return len(self) * sum(
-            spec.channels * self.shapes[n][0] * self.shapes[n][1]
-            for n, spec in self.specs.items()
-        )
+        return len(self) * sum(spec.channels * self.shapes[n][0] * self.shapes[n][1] for n, spec in self.specs.items())
 
     def maps(self, i: int) -> Features:
         """Features of one sample: each map [1, C, h, w]."""
@@ -120,9 +117,7 @@ class FeatureStore:
             IndexError: no such place.
         """
         places = torch.as_tensor(list(indices), dtype=torch.long)
-        if places.numel() and not (
-            0 <= int(places.min()) and int(places.max()) < len(self)
-        ):
+        if places.numel() and not (0 <= int(places.min()) and int(places.max()) < len(self)):
             raise IndexError(f"places {list(indices)} of a store of {len(self)}")
         return {name: self._array(name)[places] for name in self.specs}
 
@@ -148,9 +143,7 @@ class FeatureStore:
             FcbenchError: there are fewer, or n is below 1.
         """
         if not 1 <= n <= len(self):
-            raise FcbenchError(
-                f"cannot take {n} of {len(self)} samples: give 1 to {len(self)}"
-            )
+            raise FcbenchError(f"cannot take {n} of {len(self)} samples: give 1 to {len(self)}")
         self._load()
         return FeatureStore(
             self.folder,
@@ -175,16 +168,12 @@ class FeatureStore:
         small = sum(p.stat().st_size for p in paths.values()) < RAM_LIMIT_BYTES
         for name, path in paths.items():
             # "c": copy on write; torch wants memory that may be written, the file stays as it is
-            self._arrays[name] = torch.from_numpy(
-                np.load(path, mmap_mode=None if small else "c")
-            )
+            self._arrays[name] = torch.from_numpy(np.load(path, mmap_mode=None if small else "c"))
 
     def _map_stats(self, name: str) -> FeatureStats:
         array = self._array(name)
         step = max(1, CHUNK_BYTES // (array[0].numel() * 8))
-        return statistics(
-            array[i : min(i + step, len(self))] for i in range(0, len(self), step)
-        )
+        return statistics(array[i : min(i + step, len(self))] for i in range(0, len(self), step))
 
 
 def statistics(chunks: Iterator[Tensor]) -> FeatureStats:
@@ -219,9 +208,7 @@ _STATS = ("mean", "std", "low", "high")
 
 
 def _save_stats(folder: Path, stats: Mapping[str, FeatureStats]) -> None:
-    tensors = {
-        f"{n}.{k}": getattr(s, k).contiguous() for n, s in stats.items() for k in _STATS
-    }
+    tensors = {f"{n}.{k}": getattr(s, k).contiguous() for n, s in stats.items() for k in _STATS}
     part = folder / f"stats.{os.getpid()}.part"
     with disk_errors(folder):
         try:
@@ -231,9 +218,7 @@ def _save_stats(folder: Path, stats: Mapping[str, FeatureStats]) -> None:
         os.replace(part, folder / "stats.safetensors")
 
 
-def _load_stats(
-    folder: Path, specs: Mapping[str, FeatureSpec]
-) -> dict[str, FeatureStats] | None:
+def _load_stats(folder: Path, specs: Mapping[str, FeatureSpec]) -> dict[str, FeatureStats] | None:
     path = folder / "stats.safetensors"
     if not path.exists():
         return None
@@ -253,9 +238,7 @@ def open_store(folder: Path) -> FeatureStore | None:
         if index["schema"] != SCHEMA:
             return None
         specs = {d["name"]: FeatureSpec(**d) for d in index["specs"]}
-        entries = [
-            Entry(d["id"], d["index"], tuple(d["size_px"])) for d in index["samples"]
-        ]
+        entries = [Entry(d["id"], d["index"], tuple(d["size_px"])) for d in index["samples"]]
         skipped = [Skipped(**d) for d in index["skipped"]]
         shapes = {n: (int(h), int(w)) for n, (h, w) in index["shapes"].items()}
         for name, spec in specs.items():
@@ -283,8 +266,7 @@ def disk_errors(folder: Path) -> Iterator[None]:
         }
         hint = hints.get(exc.errno or 0, "check its permissions")
         raise FcbenchError(
-            f"cannot write to cache folder {folder}: {exc.strerror or exc}; {hint}, or give "
-            "another --cache-dir"
+            f"cannot write to cache folder {folder}: {exc.strerror or exc}; {hint}, or give " "another --cache-dir"
         ) from exc
 
 

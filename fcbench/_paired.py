@@ -56,10 +56,7 @@ class Bootstrap:
         self._unpaired: set[str] = set()
 
     def curves(
-        self,
-        lines: Sequence[tuple[Sequence[Sequence[Point]], bool]],
-        task: str,
-        metric: str,
+        self, lines: Sequence[tuple[Sequence[Sequence[Point]], bool]], task: str, metric: str
     ) -> list[Resampled]:
         """Curves under the same resamples; none at all where one lacks samples or they are not of the same images.
 

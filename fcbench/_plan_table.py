@@ -69,13 +69,10 @@ def _cells(counts: Counts, cost: Estimate, rates: Rates) -> Iterator[tuple[str, 
     if n := counts.images.total():
         yield f"features of {n} images", "", "", "", duration(cost.features_s)
     n = counts.n_readouts + counts.n_codecs
-    yield "in all", f"{counts.n_points}", f"{counts.n_found}", f"{n}", duration(cost.total_s)  # fmt: skip
+    yield "in all", f"{counts.n_points}", f"{counts.n_found}", f"{n}", duration(cost.total_s)
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Lines of one width: the first column to the left, the others to the right."""
     first, *others = (max(map(len, column)) for column in zip(*rows))
-    return [
-        "  ".join([r[0].ljust(first), *(c.rjust(w) for c, w in zip(r[1:], others))])
-        for r in rows
-    ]
+    return ["  ".join([r[0].ljust(first), *(c.rjust(w) for c, w in zip(r[1:], others))]) for r in rows]

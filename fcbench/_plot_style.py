@@ -45,28 +45,14 @@ METRIC_LABELS = {
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "<", ">", "d", "8", "h", "*", "H")
-LINES: tuple[Any, ...] = (
-    "-",
-    (0, (5, 1, 1, 1)),
-    (0, (1, 0.8)),
-    (0, (3, 1, 1, 1, 1, 1)),
-)
+LINES: tuple[Any, ...] = ("-", (0, (5, 1, 1, 1)), (0, (1, 0.8)), (0, (3, 1, 1, 1, 1, 1)))
 FILLINGS = ("full", "none", "left", "top")
 SHADES = ("#111111", "#888888", "#555555", "#bbbbbb")
 GREYS = ("#777777", "#a0a0a0", "#8a8a8a", "#b8b8b8")
 """Of anchors."""
-ENDS: dict[str, tuple[str, Any]] = {
-    "ceiling": ("uncoded", (0, (5, 2))),
-    "floor": ("no bits", (0, (1, 1.5))),
-}
+ENDS: dict[str, tuple[str, Any]] = {"ceiling": ("uncoded", (0, (5, 2))), "floor": ("no bits", (0, (1, 1.5)))}
 """Kind of an end of a curve -> its name in the legend and the dashes of its line."""
-LABEL_LINE: dict[str, Any] = {
-    "ls": (0, (2, 1)),
-    "lw": 0.9,
-    "marker": "*",
-    "ms": 6.0,
-    "mew": 0.4,
-}
+LABEL_LINE: dict[str, Any] = {"ls": (0, (2, 1)), "lw": 0.9, "marker": "*", "ms": 6.0, "mew": 0.4}
 
 COLUMN_IN, PAGE_IN = 3.5, 7.16
 """Widths of one column and of a page of two [inch]."""
@@ -176,13 +162,7 @@ def log_axis(axes: Sequence[Axes], which: str, low: float, high: float) -> None:
             ax.tick_params(labelleft=True)
 
 
-def legend(
-    fig: Figure,
-    codecs: Codecs,
-    encoders: Sequence[str],
-    kinds: Sequence[str],
-    labels: Sequence[str],
-) -> None:
+def legend(fig: Figure, codecs: Codecs, encoders: Sequence[str], kinds: Sequence[str], labels: Sequence[str]) -> None:
     """Codecs by colour and marker, encoders by line and shade, ends and label coding: above, a group a column.
 
     Args:
@@ -198,10 +178,7 @@ def legend(
     plain = Codecs(("",), 1, True)
     for e, encoder in enumerate(encoders):
         style = {**plain.line("", e), "color": SHADES[e], "mec": SHADES[e]}
-        style |= {
-            "marker": "h",
-            "mfc": "white" if FILLINGS[e] == "none" else SHADES[e],
-        }
+        style |= {"marker": "h", "mfc": "white" if FILLINGS[e] == "none" else SHADES[e]}
         groups[1].append((encoder, Line2D([], [], **style)))
     shades = range(max(len(encoders), 1))
     for kind in kinds:

@@ -108,7 +108,7 @@ def probe(suite: Suite, cache_dir: Path, device: torch.device) -> Rates:
             try:
                 _time_codec(bench, job, rates, suite.budget.codec_steps, folder)
             except (FcbenchError, RuntimeError, ArithmeticError, MemoryError) as error:
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__  # fmt: skip
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 rates.failed[job.point.codec] = reason
     if hasattr(os, "getloadavg"):
         rates.load = os.getloadavg()[0] / (os.cpu_count() or 1)
@@ -150,7 +150,7 @@ def _time_reading(bench: Small, task: str, rates: Rates, folder: Path) -> None:
         ids = [f"{task}-{i:012d}" for i in range(n_test)]
         measured = measured_rows(bench, job, task, coding, stats, mse)
         given = found[task].log_likelihood
-        table = SampleTable(ids, n_bytes, stats, None if given is None else np.resize(given, n_test))  # fmt: skip
+        table = SampleTable(ids, n_bytes, stats, None if given is None else np.resize(given, n_test))
         rows.append(measured, table)
         rates.row_s[task] = time.perf_counter() - began
     rates.row_bytes[task] = _n_bytes(folder)
@@ -191,15 +191,19 @@ class Small(Bench):
     """A bench of a few samples that tells how long its features took; tasks know the whole data set."""
 
     def __init__(
-        self, suite: Suite, data: Mapping[str, Dataset], encoder: Encoder, seed: int, cache_dir: Path,
-        device: torch.device, rates: Rates,
-    ) -> None:  # fmt: skip
+        self,
+        suite: Suite,
+        data: Mapping[str, Dataset],
+        encoder: Encoder,
+        seed: int,
+        cache_dir: Path,
+        device: torch.device,
+        rates: Rates,
+    ) -> None:
         self.watch, self._rates = Stopwatch(), rates
         super().__init__(suite, data, encoder, seed, cache_dir, device, self.watch)
 
-    def _extract(
-        self, data: Dataset, encoder: Encoder, splits: Sequence[str], what: str
-    ) -> FeatureStore:
+    def _extract(self, data: Dataset, encoder: Encoder, splits: Sequence[str], what: str) -> FeatureStore:
         test = what == "test"
         n = min(len(data), N_TEST if test else N_TRAIN)
         began = time.perf_counter()
@@ -210,9 +214,7 @@ class Small(Bench):
         return store if test else repeated(store, min(len(data), PREPARE_SAMPLES))
 
     def _task(self, name: str) -> Task:
-        task: Task = registry.get("task", name).build(
-            self.data["train"], self.data["test"]
-        )
+        task: Task = registry.get("task", name).build(self.data["train"], self.data["test"])
         return task
 
 
@@ -223,7 +225,7 @@ def repeated(store: FeatureStore, n: int) -> FeatureStore:
     # not whole (its statistics are kept nowhere)
     return FeatureStore(
         store.folder, entries, store.skipped, store.image_px, store.specs, store.shapes, n + 1, store.batch(places)
-    )  # fmt: skip
+    )
 
 
 class Stopwatch(Report):

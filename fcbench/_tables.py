@@ -72,9 +72,7 @@ LEGEND = (
 
 
 # -------------------------------------------------------------------------------------- for readers
-def terminal(
-    found: Sequence[Comparison], notes: Sequence[str], width: int | None = None
-) -> str:
+def terminal(found: Sequence[Comparison], notes: Sequence[str], width: int | None = None) -> str:
     """Tables so many characters wide; None: as the terminal, `WIDTH` where there is none."""
     return _blocks.terminal(blocks(found), (LEGEND, *notes), width, WIDTH)
 
@@ -102,10 +100,7 @@ def latex(found: Sequence[Comparison], notes: Sequence[str]) -> str:
         lines += [across(block.title, r"\textbf"), r"\midrule"]
         lines += [_tex_row(block.header), r"\midrule"]
         lines += [_tex_row(cells) for cells in block.rows]
-        lines += [
-            across(f"[{k}] {note}", r"\footnotesize")
-            for k, note in enumerate(block.notes, 1)
-        ]
+        lines += [across(f"[{k}] {note}", r"\footnotesize") for k, note in enumerate(block.notes, 1)]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
@@ -167,11 +162,5 @@ FORMATS: dict[str, Callable[[Sequence[Comparison], Sequence[str]], str]] = {
 }
 """Name of a format -> its writer."""
 
-SUFFIXES = {
-    ".txt": "table",
-    ".csv": "csv",
-    ".md": "markdown",
-    ".tex": "latex",
-    ".json": "json",
-}
+SUFFIXES = {".txt": "table", ".csv": "csv", ".md": "markdown", ".tex": "latex", ".json": "json"}
 """Suffix of an output file -> its format."""

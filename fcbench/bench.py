@@ -23,15 +23,7 @@ from fcbench.opened import Readable, Split, splits_of
 from fcbench.progress import Report
 from fcbench.readout import Adapter, Readout, TaskLoss, fit_readout, frozen_loss
 from fcbench.suite import Suite
-from fcbench.types import (  # fmt: skip
-    Dataset,
-    Encoder,
-    FcbenchError,
-    FeatureStats,
-    OperatingPoint,
-    Task,
-    TaskModel,
-)
+from fcbench.types import Dataset, Encoder, FcbenchError, FeatureStats, OperatingPoint, Task, TaskModel
 
 VERSION = 4
 """Of how readouts and codecs are trained: raise it when that changes, and nothing old is taken from the cache."""
@@ -41,9 +33,7 @@ PREPARE_SAMPLES = 256
 
 def digest(what: Mapping[str, Any]) -> str:
     """Key of what determines something: 20 hexadecimal digits."""
-    return hashlib.sha256(
-        json.dumps(what, sort_keys=True, default=str).encode()
-    ).hexdigest()[:20]
+    return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:20]
 
 
 class Bench:
@@ -59,20 +49,10 @@ class Bench:
         device: torch.device,
         report: Report,
     ) -> None:
-        self.suite, self.encoder, self.seed, self.device, self.report = (
-            suite,
-            encoder,
-            seed,
-            device,
-            report,
-        )
+        self.suite, self.encoder, self.seed, self.device, self.report = (suite, encoder, seed, device, report)
         self.split_point = suite.split or encoder.default_split
         self.splits = splits_of(encoder, self.split_point)
-        self.data, self.cache_dir, self.models = (
-            data,
-            cache_dir,
-            cache_dir / "models",
-        )
+        self.data, self.cache_dir, self.models = (data, cache_dir, cache_dir / "models")
         try:
             self.models.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -90,22 +70,13 @@ class Bench:
         for skipped in store.skipped:
             self.report.say(f"left out: {skipped.reason}")
         if store.skipped:
-            self.report.say(
-                f"{len(store.skipped)} of {len(self.data[which])} {which} samples left out"
-            )
+            self.report.say(f"{len(store.skipped)} of {len(self.data[which])} {which} samples left out")
         return Split(Readable(self.data[which], store.indices), store)
 
-    def _extract(
-        self, data: Dataset, encoder: Encoder, splits: Sequence[str], what: str
-    ) -> FeatureStore:
+    def _extract(self, data: Dataset, encoder: Encoder, splits: Sequence[str], what: str) -> FeatureStore:
         with self.report.stage(f"{encoder.name}: features of {what}") as advance:
             return extract(
-                data,
-                encoder,
-                splits,
-                self.cache_dir,
-                on_bad_image=self.suite.on_bad_image,
-                progress=advance,
+                data, encoder, splits, self.cache_dir, on_bad_image=self.suite.on_bad_image, progress=advance
             )
 
     @property
@@ -148,38 +119,30 @@ class Bench:
         if self.suite.head == "trained":
             return None
         if name not in self._task_models:
-            family, variant, weights = self.suite.task_model(
-                name, self.train.dataset.meta
-            )
+            family, variant, weights = self.suite.task_model(name, self.train.dataset.meta)
             self._task_models[name] = registry.get("taskmodel", family).build(
-                variant,
-                weights,
-                self._task(name),
-                self.train.store.image_px,
-                self.device,
+                variant, weights, self._task(name), self.train.store.image_px, self.device
             )
         return self._task_models[name]
 
     def _task(self, name: str) -> Task:
-        task: Task = registry.get("task", name).build(
-            self.train.dataset, self.test.dataset
-        )
+        task: Task = registry.get("task", name).build(self.train.dataset, self.test.dataset)
         return task
 
     def readout_key(self, name: str) -> dict[str, Any]:
         """All that determines a readout."""
         b, decoder = self.suite.budget, self.task_model(name)
         key = {
-            "version": VERSION, "features": self.train.store.folder.name, "task": name, "neck": self.suite.neck,
-            "head": self.suite.head, "seed": self.seed,
+            "version": VERSION,
+            "features": self.train.store.folder.name,
+            "task": name,
+            "neck": self.suite.neck,
+            "head": self.suite.head,
+            "seed": self.seed,
             "budget": (b.task_steps, b.task_batch, b.task_rate, b.width),
-        }  # fmt: skip
+        }
         if decoder is not None:
-            key |= {
-                "head": decoder.name,
-                "sha256": decoder.weights.sha256,
-                "neck_loss": self.suite.neck_loss,
-            }
+            key |= {"head": decoder.name, "sha256": decoder.weights.sha256, "neck_loss": self.suite.neck_loss}
         return key
 
     def readout_path(self, name: str) -> Path:
@@ -190,9 +153,7 @@ class Bench:
         suite, store = self.suite, self.train.store
         task, grid = self._task(name), next(iter(store.shapes.values()))
         torch.manual_seed(self.seed)
-        neck = registry.get("neck", suite.neck).build(
-            list(store.specs.values()), store.shapes, suite.budget.width
-        )
+        neck = registry.get("neck", suite.neck).build(list(store.specs.values()), store.shapes, suite.budget.width)
         decoder, own = self.task_model(name), None
         if decoder is None:
             head = task.head(suite.budget.width, grid, store.image_px)
@@ -204,16 +165,22 @@ class Bench:
         model.to(self.device)
         path = self.readout_path(name)
         what = "head" if decoder is None else f"adapter to {decoder.name}"
-        with self.report.stage(
-            f"{self.encoder.name}: {suite.neck} and {what}, {name}"
-        ) as advance:
+        with self.report.stage(f"{self.encoder.name}: {suite.neck} and {what}, {name}") as advance:
             if path.exists():
                 _load_into(model, path)
             else:
                 fit_readout(
-                    model, task, store, self.targets("train", name), own, suite.neck_loss, suite.budget,
-                    seed=self.seed, resume=path.with_suffix(".resume"), progress=advance,
-                )  # fmt: skip
+                    model,
+                    task,
+                    store,
+                    self.targets("train", name),
+                    own,
+                    suite.neck_loss,
+                    suite.budget,
+                    seed=self.seed,
+                    resume=path.with_suffix(".resume"),
+                    progress=advance,
+                )
                 write_atomically(path, save(_state(model)))
         return task, model.eval().requires_grad_(False)
 
@@ -230,9 +197,7 @@ class Bench:
         """Checkpoint of a codec at an operating point; with the task objective, of the one fitted to that task."""
         plugin, path = registry.get("codec", point.codec), self.codec_path(point, task)
         name = f"{self.encoder.name}: {point.label}" + (f" for {task}" if task else "")
-        with self.report.part(
-            f"{name}, {'training' if plugin.trained else 'tables'}"
-        ) as advance:
+        with self.report.part(f"{name}, {'training' if plugin.trained else 'tables'}") as advance:
             if not path.exists():
                 self._make_codec(plugin, point, task, path, advance)
         return path
@@ -252,26 +217,18 @@ class Bench:
     def _codec_key(self, point: OperatingPoint, task: str | None) -> dict[str, Any]:
         b, plugin = self.suite.budget, registry.get("codec", point.codec)
         key: dict[str, Any] = {
-            "version": VERSION, "features": self.train.store.folder.name, "codec": point.codec,
+            "version": VERSION,
+            "features": self.train.store.folder.name,
+            "codec": point.codec,
             "params": dict(point.params),
-        }  # fmt: skip
+        }
         if plugin.trained:
-            key |= {
-                "seed": self.seed,
-                "budget": (b.codec_steps, b.codec_batch, b.codec_rate),
-            }
+            key |= {"seed": self.seed, "budget": (b.codec_steps, b.codec_batch, b.codec_rate)}
         if task:
             key |= {"task": self.readout_key(task), "objective": self.suite.objective}
         return key
 
-    def _make_codec(
-        self,
-        plugin: Any,
-        point: OperatingPoint,
-        task: str | None,
-        path: Path,
-        advance: Any,
-    ) -> None:
+    def _make_codec(self, plugin: Any, point: OperatingPoint, task: str | None, path: Path, advance: Any) -> None:
         specs = list(self.train.store.specs.values())
         torch.manual_seed(self.seed)
         codec = plugin.build(specs, self.stats, point.params)
@@ -299,20 +256,21 @@ class Bench:
         maps = store.batch(fit.draw(np.random.default_rng(self.seed), len(store), n))
         codec.prepare([maps[name] for name in store.specs])
 
-    def _train(
-        self,
-        codec: Any,
-        lmbdas: tuple[float, float],
-        task: str | None,
-        path: Path,
-        advance: Any,
-    ) -> None:
+    def _train(self, codec: Any, lmbdas: tuple[float, float], task: str | None, path: Path, advance: Any) -> None:
         self._prepare(codec)
         fit.fit_codec(
-            codec, lmbdas, self.train.store, self.stats, self.suite.budget,
-            objective=self.suite.objective, task_loss=self._task_loss(task) if task else None,
-            device=self.device, seed=self.seed, resume=path.with_suffix(".resume"), progress=advance,
-        )  # fmt: skip
+            codec,
+            lmbdas,
+            self.train.store,
+            self.stats,
+            self.suite.budget,
+            objective=self.suite.objective,
+            task_loss=self._task_loss(task) if task else None,
+            device=self.device,
+            seed=self.seed,
+            resume=path.with_suffix(".resume"),
+            progress=advance,
+        )
 
     def _task_loss(self, name: str) -> TaskLoss:
         task, model = self.readout(name)

@@ -74,9 +74,7 @@ class Header:
         except ValueError:
             prefix = b""
         if len(prefix) != PREFIX_BYTES:
-            raise FcbenchError(
-                f"checkpoint sha256 {self.checkpoint_sha256!r} is not 32 or more hexadecimal digits"
-            )
+            raise FcbenchError(f"checkpoint sha256 {self.checkpoint_sha256!r} is not 32 or more hexadecimal digits")
         return prefix
 
 
@@ -126,18 +124,10 @@ def _pack_header(header: Header, common: _Common, n_records: int) -> bytes:
         + _sizes({s.name: common.shapes[s.name]})
         for s in header.specs
     )
-    body = (
-        string(header.codec)
-        + header.prefix
-        + varint(len(header.specs))
-        + maps
-        + varint(common.n_symbols)
-    )
+    body = string(header.codec) + header.prefix + varint(len(header.specs)) + maps + varint(common.n_symbols)
     body += struct.pack("<I", n_records)
     if len(body) > 0xFFFF:
-        raise FcbenchError(
-            f"the header of {len(header.specs)} maps takes {len(body)} bytes, at most 65535 fit"
-        )
+        raise FcbenchError(f"the header of {len(header.specs)} maps takes {len(body)} bytes, at most 65535 fit")
     data = MAGIC + struct.pack("<BH", VERSION, len(body)) + body
     return data + struct.pack("<I", zlib.crc32(data))
 
@@ -149,50 +139,32 @@ def _unpack_header(cursor: Cursor) -> tuple[Header, _Common, int]:
         raise FcbenchError(f"{where}: not an .fcb file (wrong magic bytes)")
     version, n_body = struct.unpack("<BH", cursor.take(3))
     if version != VERSION:
-        raise FcbenchError(
-            f"{where}: .fcb version {version}, this fcbench reads version {VERSION}: update fcbench"
-        )
+        raise FcbenchError(f"{where}: .fcb version {version}, this fcbench reads version {VERSION}: update fcbench")
     cursor.skip(n_body)
     (crc,) = struct.unpack("<I", cursor.take(4))
     cursor.seek(0)
     if zlib.crc32(cursor.take(_FIXED_BYTES + n_body)) != crc:
-        raise FcbenchError(
-            f"{where}: CRC mismatch in the header: the file is damaged, copy or code it anew"
-        )
+        raise FcbenchError(f"{where}: CRC mismatch in the header: the file is damaged, copy or code it anew")
     cursor.seek(_FIXED_BYTES)
     codec, prefix = cursor.string(), cursor.take(PREFIX_BYTES).hex()
     specs, shapes = [], {}
     for _ in range(cursor.varint()):
-        name, channels, stride_px, layout = (
-            cursor.string(),
-            cursor.varint(),
-            cursor.varint(),
-            cursor.take(1)[0],
-        )
+        name, channels, stride_px, layout = (cursor.string(), cursor.varint(), cursor.varint(), cursor.take(1)[0])
         if layout >= len(_LAYOUTS) or name in shapes:
-            raise FcbenchError(
-                f"{where}: unknown layout {layout}, or map {name!r} twice"
-            )
+            raise FcbenchError(f"{where}: unknown layout {layout}, or map {name!r} twice")
         specs.append(FeatureSpec(name, channels, stride_px, _LAYOUTS[layout]))  # type: ignore[arg-type]
         shapes[name] = (cursor.varint(), cursor.varint())
     common = _Common(shapes, cursor.varint())
     (n_records,) = struct.unpack("<I", cursor.take(4))
     if cursor.at != _FIXED_BYTES + n_body:
-        raise FcbenchError(
-            f"{where}: the header's length is wrong: the file is damaged"
-        )
+        raise FcbenchError(f"{where}: the header's length is wrong: the file is damaged")
     cursor.skip(4)
     return Header(codec, prefix, tuple(specs)), common, n_records
 
 
 def _crc(number: int, record: Record) -> int:
     """CRC-32 of all that a record says, and of its number."""
-    head = (
-        varint(number)
-        + _sizes(record.shapes)
-        + varint(record.n_symbols)
-        + struct.pack("<H", record.check)
-    )
+    head = varint(number) + _sizes(record.shapes) + varint(record.n_symbols) + struct.pack("<H", record.check)
     return zlib.crc32(record.payload, zlib.crc32(head))
 
 
@@ -212,9 +184,7 @@ class Writer:
     def __init__(self, path: Path, header: Header) -> None:
         """Open a temporary file beside ``path``. Raises `FcbenchError` where that cannot be written."""
         if not header.specs or len({s.name for s in header.specs}) != len(header.specs):
-            raise FcbenchError(
-                "an .fcb file needs one feature spec or more, with different names"
-            )
+            raise FcbenchError("an .fcb file needs one feature spec or more, with different names")
         self._path, self._header = path, header
         self._common: _Common | None = None
         self.n_records = 0
@@ -223,9 +193,7 @@ class Writer:
             path.parent.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         except OSError as error:
-            raise FcbenchError(
-                f"cannot write in {path.parent}: {error.strerror}"
-            ) from None
+            raise FcbenchError(f"cannot write in {path.parent}: {error.strerror}") from None
         self._temporary, self._file = Path(name), os.fdopen(handle, "wb")
 
     def append(self, stream: Bitstream, shapes: Shapes) -> None:
@@ -236,13 +204,9 @@ class Writer:
         """
         names = [s.name for s in self._header.specs]
         if set(shapes) != set(names):
-            raise FcbenchError(
-                f"{self._path}: shapes of {', '.join(shapes)}; the file has {', '.join(names)}"
-            )
+            raise FcbenchError(f"{self._path}: shapes of {', '.join(shapes)}; the file has {', '.join(names)}")
         if not 0 <= stream.check <= 0xFFFF or self.n_records >= _MAX_RECORDS:
-            raise FcbenchError(
-                f"{self._path}: check {stream.check} or record {self.n_records} out of range"
-            )
+            raise FcbenchError(f"{self._path}: check {stream.check} or record {self.n_records} out of range")
         ordered = {name: shapes[name] for name in names}
         record = Record(stream.payload, ordered, stream.n_symbols, stream.check)
         own = _Common(ordered, stream.n_symbols)
@@ -252,10 +216,7 @@ class Writer:
         differs = own != self._common
         extra = _sizes(ordered) + varint(stream.n_symbols) if differs else b""
         data = varint(2 * len(record.payload) + differs) + extra
-        data += (
-            struct.pack("<HI", record.check, _crc(self.n_records, record))
-            + record.payload
-        )
+        data += struct.pack("<HI", record.check, _crc(self.n_records, record)) + record.payload
         try:
             if first:
                 self._file.write(_pack_header(self._header, self._common, 0))
@@ -268,9 +229,7 @@ class Writer:
         """Complete the header and give the file its name. Raises `FcbenchError` for an empty file."""
         if self._common is None:
             self.abandon()
-            raise FcbenchError(
-                f"{self._path}: no samples were coded, so there is no rate: nothing was written"
-            )
+            raise FcbenchError(f"{self._path}: no samples were coded, so there is no rate: nothing was written")
         try:
             self._file.seek(0)
             self._file.write(_pack_header(self._header, self._common, self.n_records))
@@ -290,10 +249,7 @@ class Writer:
         return self
 
     def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None:
             self.close()
@@ -345,9 +301,7 @@ class Reader(Sequence[Record]):
         n_payload, differs = divmod(cursor.varint(), 2)
         if not differs:
             return n_payload, self._common.shapes, self._common.n_symbols
-        shapes = {
-            name: (cursor.varint(), cursor.varint()) for name in self._common.shapes
-        }
+        shapes = {name: (cursor.varint(), cursor.varint()) for name in self._common.shapes}
         return n_payload, shapes, cursor.varint()
 
     def _read(self, cursor: Cursor, number: int) -> Record:
@@ -358,9 +312,7 @@ class Reader(Sequence[Record]):
         check, crc = struct.unpack("<HI", cursor.take(6))
         record = Record(cursor.take(n_payload), dict(shapes), n_symbols, check)
         if _crc(number, record) != crc:
-            raise FcbenchError(
-                f"{cursor.where}: CRC mismatch: the file is damaged, copy or code it anew"
-            )
+            raise FcbenchError(f"{cursor.where}: CRC mismatch: the file is damaged, copy or code it anew")
         return record
 
     def __len__(self) -> int:
@@ -369,9 +321,7 @@ class Reader(Sequence[Record]):
     def __getitem__(self, number: int) -> Record:  # type: ignore[override]
         """One record. Raises `FcbenchError` where it is damaged, IndexError beyond the last."""
         if not 0 <= number < len(self):
-            raise IndexError(
-                f"{self._path} has the records 0 to {len(self) - 1}, not {number}"
-            )
+            raise IndexError(f"{self._path} has the records 0 to {len(self) - 1}, not {number}")
         return next(self._records([number]))
 
     def __iter__(self) -> Iterator[Record]:

@@ -37,11 +37,7 @@ class Group(click.Group):
             raise click.ClickException(str(error)) from error
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        if (
-            args
-            and self.get_command(ctx, args[0]) is None
-            and not args[0].startswith("-")
-        ):
+        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
             ctx.fail(registry.unknown("command", args[0], self.list_commands(ctx)))
         return super().resolve_command(ctx, args)
 
@@ -55,13 +51,8 @@ def main(verbose: bool) -> None:
     A frozen encoder's features cross a learned, entropy-coded bottleneck at several rates, then a neck and a task
     head; out come (bits, accuracy) curves. With no options, `fcbench run` is a complete benchmark on embedded data.
     """
-    warnings.filterwarnings(
-        "ignore", "`torch.jit.script` is deprecated"
-    )  # timm's affair
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING,
-        format="%(levelname)s: %(message)s",
-    )
+    warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")  # timm's affair
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s: %(message)s")
 
 
 if __name__ == "__main__":

@@ -64,16 +64,7 @@ def code(bench: Bench, job: Job, path: Path) -> Coding:
         sizes, bits, encode_ms, sha256 = encode(bench, checkpoint, path, advance)
     decode_ms: list[float] = []
     decoded = decode(checkpoint, path, decode_ms)
-    return Coding(
-        path.stat().st_size,
-        sizes,
-        decoded,
-        bits,
-        checkpoint,
-        sha256,
-        encode_ms,
-        decode_ms,
-    )
+    return Coding(path.stat().st_size, sizes, decoded, bits, checkpoint, sha256, encode_ms, decode_ms)
 
 
 # ------------------------------------------------------------------------------------- ends of a curve
@@ -92,17 +83,12 @@ def _mean(bench: Bench) -> Coding:
     store = bench.test.store
     mean = {n: s.mean.view(1, -1, 1, 1) for n, s in bench.stats.items()}
     shapes = store.shapes
-    flat = (
-        {n: m.expand(len(b), -1, *shapes[n]) for n, m in mean.items()}
-        for b in _batches(len(store))
-    )
+    flat = ({n: m.expand(len(b), -1, *shapes[n]) for n, m in mean.items()} for b in _batches(len(store)))
     return Coding(0, [0] * len(store), flat)
 
 
 # -------------------------------------------------------------------------------------------- features
-def encode(
-    bench: Bench, checkpoint: Path, path: Path, advance: Advance
-) -> tuple[list[int], float | None, float, str]:
+def encode(bench: Bench, checkpoint: Path, path: Path, advance: Advance) -> tuple[list[int], float | None, float, str]:
     """Code the test set.
 
     Returns:
@@ -122,11 +108,7 @@ def encode(
 
 
 def write(
-    loaded: _checkpoint.Loaded,
-    samples: Iterable[Features],
-    n_samples: int,
-    path: Path,
-    advance: Advance,
+    loaded: _checkpoint.Loaded, samples: Iterable[Features], n_samples: int, path: Path, advance: Advance
 ) -> tuple[list[int], list[float]]:
     """Code samples into a file, one record each.
 
@@ -146,9 +128,7 @@ def write(
     return sizes, times
 
 
-def decode(
-    checkpoint: Path, path: Path, times_ms: list[float]
-) -> Iterator[dict[str, Tensor]]:
+def decode(checkpoint: Path, path: Path, times_ms: list[float]) -> Iterator[dict[str, Tensor]]:
     """Batches of features from a file and a checkpoint alone, by a codec of their own."""
     loaded, waiting = _checkpoint.load(checkpoint), list[Features]()
     reader = bitstream.Reader(path)
@@ -160,10 +140,7 @@ def decode(
         record.verify(decoded)
         waiting.append(decoded.features)
         if len(waiting) == EVAL_BATCH or number == len(reader):
-            yield {
-                name: torch.cat([f.maps[name] for f in waiting])
-                for name in waiting[0].maps
-            }
+            yield {name: torch.cat([f.maps[name] for f in waiting]) for name in waiting[0].maps}
             waiting.clear()
 
 
@@ -188,17 +165,11 @@ def _images(bench: Bench, job: Job, path: Path, advance: Advance) -> Coding:
     decode_ms: list[float] = []
     decoded = _encoded_again(bench, plugin, path, decode_ms)
     return Coding(
-        path.stat().st_size,
-        sizes,
-        decoded,
-        encode_ms=float(np.median(times[1:] or times)),
-        decode_ms=decode_ms,
+        path.stat().st_size, sizes, decoded, encode_ms=float(np.median(times[1:] or times)), decode_ms=decode_ms
     )
 
 
-def _encoded_again(
-    bench: Bench, plugin: Any, path: Path, times_ms: list[float]
-) -> Iterator[dict[str, Tensor]]:
+def _encoded_again(bench: Bench, plugin: Any, path: Path, times_ms: list[float]) -> Iterator[dict[str, Tensor]]:
     """Features of the images in a file."""
     waiting: list[Tensor] = []
     reader = bitstream.Reader(path)
@@ -238,13 +209,9 @@ def _labels(bench: Bench, task_name: str, path: Path, advance: Advance) -> Codin
             payload = plugin.encode(output)
             times.append((time.perf_counter() - began) * 1e3)
             if not plugin.same(plugin.decode(payload), output):
-                raise FcbenchError(
-                    f"label coding of {task_name} is not lossless for sample {store.ids[i]}"
-                )
+                raise FcbenchError(f"label coding of {task_name} is not lossless for sample {store.ids[i]}")
             check = zlib.crc32(payload) & 0xFFFF
-            writer.append(
-                Bitstream({"label": payload}, 1, check), {_LABEL.name: (1, 1)}
-            )
+            writer.append(Bitstream({"label": payload}, 1, check), {_LABEL.name: (1, 1)})
             sizes.append(len(payload))
             advance(i + 1, len(store))
     return Coding(

@@ -115,9 +115,7 @@ def compare(
     if rows.empty:
         raise FcbenchError("no rows to compare; run `fcbench run` first.")
     rows = rows.assign(
-        label=series.codec_labels(rows),
-        encoder_label=series.encoder_labels(rows),
-        data_label=series.data_labels(rows),
+        label=series.codec_labels(rows), encoder_label=series.encoder_labels(rows), data_label=series.data_labels(rows)
     )
     _check_anchor(rows, anchor)
     bootstrap = Bootstrap(values_of, n_resamples)
@@ -132,9 +130,7 @@ def compare(
 def _check_anchor(rows: pd.DataFrame, anchor: str) -> None:
     lines = rows[rows["kind"].isin([*series.CURVES, series.LABEL])]
     if lines.empty:
-        raise FcbenchError(
-            "no coded points to compare, only ceilings or floors; run a codec first."
-        )
+        raise FcbenchError("no coded points to compare, only ceilings or floors; run a codec first.")
     kinds = sorted(set(lines["kind"]) - {"coded"})
     known = sorted(set(lines["label"])) + kinds
     if anchor in known:
@@ -142,15 +138,12 @@ def _check_anchor(rows: pd.DataFrame, anchor: str) -> None:
     longer = sorted(set(lines.loc[lines["codec"] == anchor, "label"]))
     if longer:
         raise FcbenchError(
-            f"anchor {anchor!r} means {len(longer)} curves; give one of: "
-            f"{'; '.join(map(repr, longer))}."
+            f"anchor {anchor!r} means {len(longer)} curves; give one of: " f"{'; '.join(map(repr, longer))}."
         )
     raise FcbenchError(unknown("anchor", anchor, known))
 
 
-def _situations(
-    rows: pd.DataFrame, metrics: Sequence[str]
-) -> Iterator[tuple[pd.DataFrame, str]]:
+def _situations(rows: pd.DataFrame, metrics: Sequence[str]) -> Iterator[tuple[pd.DataFrame, str]]:
     """Rows of each situation with its metrics; failed rows, which have none, belong to every metric."""
     known = sorted(set(rows["metric"]) - {""})
     for name in set(metrics) - {ALL}:
@@ -166,9 +159,7 @@ def _situations(
             yield one[(one["metric"] == metric) | (one["status"] != "ok")], metric
 
 
-def _compare_one(
-    rows: pd.DataFrame, metric: str, anchor: str, x: str, bootstrap: Bootstrap
-) -> Iterator[Comparison]:
+def _compare_one(rows: pd.DataFrame, metric: str, anchor: str, x: str, bootstrap: Bootstrap) -> Iterator[Comparison]:
     """Every curve of one situation and metric."""
     ok = rows["status"] == "ok"
     higher = bool(rows.loc[ok, "higher_is_better"].iloc[0]) if ok.any() else True
@@ -238,11 +229,7 @@ def _deltas(
     if reason or anchor.curve is None or test.curve is None:
         nothing = Number(reason=reason)
         return (nothing, None), (nothing, None)
-    drawn = bootstrap.curves(
-        [(s.points, s.curve.higher_is_better) for s in (anchor, test) if s.curve],
-        task,
-        metric,
-    )
+    drawn = bootstrap.curves([(s.points, s.curve.higher_is_better) for s in (anchor, test) if s.curve], task, metric)
 
     def number(estimate: Estimate, of: Callable[..., np.ndarray]) -> Number:
         if estimate.value is None:
@@ -279,9 +266,7 @@ def _at_ceiling(
     ends = ends[ends["seed"].isin(s.seeds)].sort_values("seed")
     if tuple(ends["seed"]) != s.seeds:
         return None, Number(reason="no uncoded ceiling was measured")
-    ceiling, higher = float(ends["value"].mean()), bool(
-        ends["higher_is_better"].iloc[0]
-    )
+    ceiling, higher = float(ends["value"].mean()), bool(ends["higher_is_better"].iloc[0])
     target = curves.ceiling_target(ceiling, higher, LOSS_PERCENT)
     if s.curve is None:
         return target, Number(reason=f"all {s.n_failed} points failed: {s.failure}")
@@ -294,14 +279,10 @@ def _at_ceiling(
     found = curves.rate_at(s.curve, target)
     if found.value is None:
         return target, Number(reason=found.reason)
-    drawn = bootstrap.curves(
-        [(s.points, higher), ([_points(ends, x)], higher)], task, metric
-    )
+    drawn = bootstrap.curves([(s.points, higher), ([_points(ends, x)], higher)], task, metric)
     if not drawn:
         return target, Number(found.value)
-    targets = [
-        curves.ceiling_target(v, higher, LOSS_PERCENT) for v in drawn[1].values[0]
-    ]
+    targets = [curves.ceiling_target(v, higher, LOSS_PERCENT) for v in drawn[1].values[0]]
     rates = resampled.rates_at(drawn[0], np.array(targets))
     return target, Number(found.value, *_interval(rates))
 

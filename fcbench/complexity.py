@@ -21,16 +21,12 @@ from fcbench.codecs import _checkpoint
 from fcbench.types import Head
 
 
-def _attention(
-    query: Any, key: Any, value: Any, *_: Any, out_val: Any = None, **__: Any
-) -> int:
+def _attention(query: Any, key: Any, value: Any, *_: Any, out_val: Any = None, **__: Any) -> int:
     flops: int = sdpa_flop_count(query, key, value)
     return flops
 
 
-_CPU_ATTENTION = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention
-}
+_CPU_ATTENTION = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention}
 """The one attention kernel that PyTorch's counter does not know."""
 
 

@@ -169,17 +169,13 @@ def _situations(rows: pd.DataFrame, pair: Pair) -> Iterator[pd.DataFrame]:
                 f"{pair.general} has the split points {', '.join(sorted(splits[0]))}, {pair.special} "
                 f"{', '.join(sorted(splits[1]))}; give rows with one each, or with shared ones."
             )
-    for _, one in rows[rows["primary"] | (rows["status"] != "ok")].groupby(
-        keys, sort=False, dropna=False
-    ):
+    for _, one in rows[rows["primary"] | (rows["status"] != "ok")].groupby(keys, sort=False, dropna=False):
         if set(one["encoder"]) < set(pair.names):
             continue
         for name in pair.names:
             weights = set(one.loc[one["encoder"] == name, "weights_sha256"])
             if len(weights) > 1:
-                raise FcbenchError(
-                    f"{name} was measured with {len(weights)} different weights; give folders with one."
-                )
+                raise FcbenchError(f"{name} was measured with {len(weights)} different weights; give folders with one.")
         if (one["status"] == "ok").any():
             yield one
 
@@ -187,14 +183,7 @@ def _situations(rows: pd.DataFrame, pair: Pair) -> Iterator[pd.DataFrame]:
 class Pair:
     """A general and a special encoder, and how their rows are set against each other."""
 
-    def __init__(
-        self,
-        general: str,
-        special: str,
-        x: str,
-        values_of: ValuesOf,
-        n_resamples: int,
-    ) -> None:
+    def __init__(self, general: str, special: str, x: str, values_of: ValuesOf, n_resamples: int) -> None:
         self.general, self.special, self.names = general, special, (general, special)
         self._x, self._values_of, self._n_resamples = x, values_of, n_resamples
         self._bootstrap = Bootstrap(values_of, n_resamples)
@@ -236,9 +225,7 @@ class Pair:
             coded=tuple(self._coded(rows)),
         )
 
-    def _uncoded(
-        self, ends: dict[str, pd.DataFrame], task: str, metric: str
-    ) -> tuple[Number, Number, Number]:
+    def _uncoded(self, ends: dict[str, pd.DataFrame], task: str, metric: str) -> tuple[Number, Number, Number]:
         """Ceilings of general and special, and their difference."""
         reason = _ends_refusal(ends)
         if reason:
@@ -251,11 +238,7 @@ class Pair:
         difference = None
         if general is not None and special is not None:
             difference = special - general
-        return (
-            _number(values[0], general),
-            _number(values[1], special),
-            _number(values[1] - values[0], difference),
-        )
+        return (_number(values[0], general), _number(values[1], special), _number(values[1] - values[0], difference))
 
     def _coded(self, rows: pd.DataFrame) -> Iterator[Coded]:
         """BD figures by codec: `compare` with the encoders for codecs."""
@@ -267,9 +250,7 @@ class Pair:
                 nothing = Number(reason=found)
                 yield Coded(str(label), nothing, nothing, 0)
                 continue
-            yield Coded(
-                str(label), found.bd_rate_percent, found.bd_accuracy, found.n_points
-            )
+            yield Coded(str(label), found.bd_rate_percent, found.bd_accuracy, found.n_points)
 
     def _compared(self, rows: pd.DataFrame, label: str) -> compare.Comparison | str:
         """The special encoder's curve against the general one's, or why there is none."""
@@ -284,15 +265,11 @@ class Pair:
         metric = both.loc[both["status"] == "ok", "metric"]
         if metric.empty:
             return f"all points failed: {both['status'].iloc[0]}"
-        found, notes = compare.compare(
-            both, "general", [metric.iloc[0]], self._x, self._values_of, self._n_resamples
-        )  # fmt: skip
+        found, notes = compare.compare(both, "general", [metric.iloc[0]], self._x, self._values_of, self._n_resamples)
         self._notes |= dict.fromkeys(notes)
         return next(c for c in found if c.codec == "special")
 
-    def _information(
-        self, ends: dict[str, pd.DataFrame], task: str
-    ) -> tuple[Number, Number, Number]:
+    def _information(self, ends: dict[str, pd.DataFrame], task: str) -> tuple[Number, Number, Number]:
         """Usable information of general and special, and their difference [bits per sample]."""
         reason = _ends_refusal(ends)
         if reason:
@@ -337,23 +314,30 @@ class Pair:
             for point in sorted(points, key=lambda p: float(p["bpp"].mean())):
                 yield from self._kept(point, top, base)
 
-    def _kept(self, rows: pd.DataFrame, top: OverSeeds, base: np.ndarray) -> Iterator[Kept]:  # fmt: skip
+    def _kept(self, rows: pd.DataFrame, top: OverSeeds, base: np.ndarray) -> Iterator[Kept]:
         first = rows.iloc[0]
         given = self._likelihoods(rows, first["task"])
         if given is None or given.ids != top.ids or given.given.shape != base.shape:
             return
         kept = information.bits_between(given.given, base, self._n_resamples)
         if (top.given - base).mean() > 0:
-            share = _of_bits(
-                information.share_kept(given.given, top.given, base, self._n_resamples)
-            )
+            share = _of_bits(information.share_kept(given.given, top.given, base, self._n_resamples))
         else:
             share = Number(reason="the uncoded features hold no usable information")
         sent = 8 * float(rows["bytes_per_sample"].mean())
         yield Kept(
-            first["dataset"], first["task"], first["neck"], first["head"], first["encoder"],
-            str(series.codec_labels(rows).iloc[0]), first["params"], sent, _of_bits(kept), share, kept.value / sent,
-        )  # fmt: skip
+            first["dataset"],
+            first["task"],
+            first["neck"],
+            first["head"],
+            first["encoder"],
+            str(series.codec_labels(rows).iloc[0]),
+            first["params"],
+            sent,
+            _of_bits(kept),
+            share,
+            kept.value / sent,
+        )
 
 
 def _null(points: list[OverSeeds]) -> np.ndarray | None:

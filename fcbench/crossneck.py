@@ -87,7 +87,7 @@ class Link:
 
 def measure(
     suite: Suite, out: Path, cache_dir: Path, device: torch.device, *, length: int = 2, coded: bool = False
-) -> Summary:  # fmt: skip
+) -> Summary:
     """Measure every chain of a suite's tasks that its results folder lacks.
 
     Args:
@@ -101,9 +101,7 @@ def measure(
     failures: list[str] = []
     counts = [0, 0]
     with ResultsFolder(out) as folder, Report(n_stages(suite, length, coded)) as report:
-        folder.add_provenance(
-            suite.described() | {"cross_neck": {"length": length, "coded": coded}}
-        )
+        folder.add_provenance(suite.described() | {"cross_neck": {"length": length, "coded": coded}})
         data = open_data(suite, cache_dir)
         for name in suite.encoders:
             encoder = build_encoder(name, suite.weights, device)
@@ -113,7 +111,7 @@ def measure(
                 lab.uncoded(length)
                 if coded:
                     lab.coded()
-    n_coded = len({r.point for r in folder.points if r.kind == CODED and r.status == OK})  # fmt: skip
+    n_coded = len({r.point for r in folder.points if r.kind == CODED and r.status == OK})
     return Summary(counts[0], counts[1], n_coded, tuple(failures))
 
 
@@ -121,13 +119,9 @@ def check(suite: Suite, length: int, coded: bool) -> None:
     """Raises `FcbenchError` for what cannot be measured, before any work is done."""
     suite.check()
     if not 2 <= length <= MAX_LENGTH:
-        raise FcbenchError(
-            f"chains of {length} necks were asked for; allowed are 2 to {MAX_LENGTH}"
-        )
+        raise FcbenchError(f"chains of {length} necks were asked for; allowed are 2 to {MAX_LENGTH}")
     if len(suite.tasks) < 2:
-        raise FcbenchError(
-            f"cross-neck analysis needs at least two tasks; {', '.join(suite.tasks)} came"
-        )
+        raise FcbenchError(f"cross-neck analysis needs at least two tasks; {', '.join(suite.tasks)} came")
     others = [c for c in suite.codecs if c not in registry.names("codec")]
     if coded and others:
         raise FcbenchError(
@@ -181,21 +175,14 @@ class Lab:
         failures: what failed, a line each; appended to.
     """
 
-    def __init__(
-        self, bench: Bench, folder: ResultsFolder, counts: list[int], failures: list[str]
-    ) -> None:  # fmt: skip
-        self.bench, self.folder, self._counts, self._failures = (
-            bench,
-            folder,
-            counts,
-            failures,
-        )
+    def __init__(self, bench: Bench, folder: ResultsFolder, counts: list[int], failures: list[str]) -> None:
+        self.bench, self.folder, self._counts, self._failures = (bench, folder, counts, failures)
         self._benches: dict[tuple[str, ...], Bench] = {}
         self._links: dict[Chain, Link] = {}
 
     def uncoded(self, length: int) -> None:
         """Every chain on uncoded features."""
-        suite, job = self.bench.suite, Job(CEILING, ENDS[CEILING], self.bench.suite.tasks)  # fmt: skip
+        suite, job = self.bench.suite, Job(CEILING, ENDS[CEILING], self.bench.suite.tasks)
         every = list(chains(suite.tasks, suite.neck, length))
         for _, group in itertools.groupby(every, key=lambda c: (c.neck, c.above)):
             self._measure(self.bench, job, list(group))
@@ -227,9 +214,7 @@ class Lab:
         try:
             coded_at = at or self._above(pending[0].above)
             readers = {keys[c]: self._reader(c) for c in pending}
-            with tempfile.TemporaryDirectory(
-                prefix=".streams-", dir=self.folder.path
-            ) as temporary:
+            with tempfile.TemporaryDirectory(prefix=".streams-", dir=self.folder.path) as temporary:
                 coding = code(coded_at, job, Path(temporary) / "stream.fcb")
                 found, mse = scoring.evaluate(coded_at, readers, coding.decoded)
         except (FcbenchError, RuntimeError, ArithmeticError, MemoryError) as error:
@@ -244,9 +229,7 @@ class Lab:
         for chain in pending:
             self.bench.report.finish(f"{where}: {chain.name}", took)
 
-    def _fail(
-        self, job: Job, pending: Sequence[Chain], keys: Mapping[Chain, str], line: str, reason: str
-    ) -> None:  # fmt: skip
+    def _fail(self, job: Job, pending: Sequence[Chain], keys: Mapping[Chain, str], line: str, reason: str) -> None:
         self.bench.report.say(f"FAILED {line}")
         self._failures.append(line)
         for chain in pending:
@@ -255,28 +238,20 @@ class Lab:
 
     def _key(self, job: Job, chain: Chain) -> str:
         described = {
-            "version": VERSION, "base": rows.key(self.bench, job, chain.task), "neck": chain.neck,
-            "above": chain.above, "coded_after": chain.coded_after,
-        }  # fmt: skip
+            "version": VERSION,
+            "base": rows.key(self.bench, job, chain.task),
+            "neck": chain.neck,
+            "above": chain.above,
+            "coded_after": chain.coded_after,
+        }
         return digest(described)
 
-    def _write(
-        self,
-        at: Bench,
-        job: Job,
-        chain: Chain,
-        coding: Coding,
-        found: scoring.Found,
-        mse: float,
-    ) -> None:
+    def _write(self, at: Bench, job: Job, chain: Chain, coding: Coding, found: scoring.Found, mse: float) -> None:
         """Rows and samples of a chain's point."""
         key = self._key(job, chain)
         made = rows.measured_rows(at, job, chain.task, coding, found.stats, mse)
         kmac, params = self._spent(made[0], chain)
-        named = [
-            replace(self._named(r, chain, key), kmac_per_px=kmac, n_params=params)
-            for r in made
-        ]
+        named = [replace(self._named(r, chain, key), kmac_per_px=kmac, n_params=params) for r in made]
         direct = chain.name == chain.task and chain.neck == self.bench.suite.neck
         null = None
         if direct and scoring.wants_null(self.bench, job, found):
@@ -307,10 +282,15 @@ class Lab:
         if neck == self.bench.suite.neck:
             return self.bench
         other = Bench(
-            replace(self.bench.suite, neck=neck), self.bench.data, self.bench.encoder, self.bench.seed,
-            self.bench.cache_dir, self.bench.device, self.bench.report,
-        )  # fmt: skip
-        other.__dict__ |= {k: getattr(self.bench, k) for k in ("train", "test", "stats")}  # fmt: skip
+            replace(self.bench.suite, neck=neck),
+            self.bench.data,
+            self.bench.encoder,
+            self.bench.seed,
+            self.bench.cache_dir,
+            self.bench.device,
+            self.bench.report,
+        )
+        other.__dict__ |= {k: getattr(self.bench, k) for k in ("train", "test", "stats")}
         return other
 
     def _above(self, above: tuple[str, ...]) -> Bench:

@@ -88,13 +88,9 @@ def curve(rates: ArrayLike, values: ArrayLike, higher_is_better: bool = True) ->
             f"got rates {list(r.shape)} and values {list(v.shape)}; need as many rates as values, at least one."
         )
     if not (np.isfinite(r).all() and np.isfinite(v).all()):
-        raise FcbenchError(
-            "got a NaN or infinite rate or value in a curve; leave failed points out."
-        )
+        raise FcbenchError("got a NaN or infinite rate or value in a curve; leave failed points out.")
     if r.min() <= 0:
-        raise FcbenchError(
-            f"got a rate of {r.min():g} in a curve; need rates above 0 (the floor is no point)."
-        )
+        raise FcbenchError(f"got a rate of {r.min():g} in a curve; need rates above 0 (the floor is no point).")
     best_first = np.lexsort((-v if higher_is_better else v, r))
     r, v = r[best_first], v[best_first]
     first = np.r_[True, np.diff(r) > 0]
@@ -166,9 +162,7 @@ def bd_accuracy(anchor: Curve, test: Curve) -> Estimate:
 
 
 def _delta(
-    function: Literal["bd_rate", "bd_psnr"],
-    anchor: tuple[np.ndarray, np.ndarray],
-    test: tuple[np.ndarray, np.ndarray],
+    function: Literal["bd_rate", "bd_psnr"], anchor: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray]
 ) -> float:
     """What a function of `bjontegaard` says of two (rates [P], values [P])."""
     import bjontegaard  # here: it imports pyplot
@@ -181,9 +175,7 @@ def _delta(
 def _refusal(anchor: Curve, test: Curve, share: float, of: str) -> str:
     """Why two curves give no delta, or ""."""
     if anchor.higher_is_better != test.higher_is_better:
-        raise FcbenchError(
-            "got an anchor and a test curve of metrics with different directions; compare one metric."
-        )
+        raise FcbenchError("got an anchor and a test curve of metrics with different directions; compare one metric.")
     for name, c in (("anchor", anchor), ("test", test)):
         if len(c.rates) < MIN_POINTS:
             return f"{name} has {len(c.rates)} points; need {MIN_POINTS}"
@@ -191,16 +183,11 @@ def _refusal(anchor: Curve, test: Curve, share: float, of: str) -> str:
         if n_left < MIN_HULL_POINTS:
             return f"{name} rises at {n_left} of {len(c.rates)} points only; need {MIN_HULL_POINTS}"
     if share < MIN_OVERLAP:
-        return (
-            f"the curves overlap in {100 * share:.0f} % of their {of}; "
-            f"need {100 * MIN_OVERLAP:.0f} %"
-        )
+        return f"the curves overlap in {100 * share:.0f} % of their {of}; " f"need {100 * MIN_OVERLAP:.0f} %"
     return ""
 
 
-def ceiling_target(
-    ceiling: float, higher_is_better: bool, loss_percent: float = 1.0
-) -> float:
+def ceiling_target(ceiling: float, higher_is_better: bool, loss_percent: float = 1.0) -> float:
     """The value that lies `loss_percent` of the uncoded ceiling below it (above it where lower is better).
 
     >>> ceiling_target(0.5, True)
@@ -229,28 +216,21 @@ def rate_at(c: Curve, target: float) -> Estimate:
 
 
 # --------------------------------------------------------------------------------------- confidence
-def resampling_weights(
-    n_samples: int, n_resamples: int = 1000, seed: int = 0
-) -> np.ndarray:
+def resampling_weights(n_samples: int, n_resamples: int = 1000, seed: int = 0) -> np.ndarray:
     """[R, N] float64: how often each of N samples was drawn in each of R resamples (rows sum to N).
 
     Raises:
         FcbenchError: no samples or no resamples.
     """
     if n_samples < 1 or n_resamples < 1:
-        raise FcbenchError(
-            f"got {n_samples} samples and {n_resamples} resamples; a bootstrap needs both."
-        )
+        raise FcbenchError(f"got {n_samples} samples and {n_resamples} resamples; a bootstrap needs both.")
     rng = np.random.default_rng(seed)
     shares = np.full(n_samples, 1 / n_samples)
     return rng.multinomial(n_samples, shares, size=n_resamples).astype(np.float64)
 
 
 def paired_bootstrap(
-    tables: Sequence[np.ndarray],
-    values_fn: ValuesFn,
-    n_resamples: int = 1000,
-    seed: int = 0,
+    tables: Sequence[np.ndarray], values_fn: ValuesFn, n_resamples: int = 1000, seed: int = 0
 ) -> list[np.ndarray]:
     """Metric of several tables under the same resamples, so that their differences are paired.
 
@@ -267,18 +247,11 @@ def paired_bootstrap(
     arrays = [np.asarray(t, dtype=np.float64) for t in tables]
     shapes = [list(a.shape) for a in arrays]
     if not arrays or any(a.ndim != 2 or len(a) != len(arrays[0]) for a in arrays):
-        raise FcbenchError(
-            f"got tables of shapes {shapes}; need [N, S] over the same samples in each."
-        )
+        raise FcbenchError(f"got tables of shapes {shapes}; need [N, S] over the same samples in each.")
     if not all(np.isfinite(a).all() for a in arrays):
-        raise FcbenchError(
-            "got NaN or infinite statistics of a sample; they must be finite sums."
-        )
+        raise FcbenchError("got NaN or infinite statistics of a sample; they must be finite sums.")
     weights = resampling_weights(len(arrays[0]), n_resamples, seed)
-    return [
-        np.asarray(values_fn(weights @ a), dtype=np.float64).reshape(n_resamples)
-        for a in arrays
-    ]
+    return [np.asarray(values_fn(weights @ a), dtype=np.float64).reshape(n_resamples) for a in arrays]
 
 
 def interval(resampled: ArrayLike, percent: float = 95.0) -> tuple[float, float]:
@@ -296,9 +269,7 @@ def interval(resampled: ArrayLike, percent: float = 95.0) -> tuple[float, float]
     return float(low), float(high)
 
 
-def bootstrap(
-    stats: np.ndarray, values_fn: ValuesFn, n_resamples: int = 1000, seed: int = 0
-) -> tuple[float, float]:
+def bootstrap(stats: np.ndarray, values_fn: ValuesFn, n_resamples: int = 1000, seed: int = 0) -> tuple[float, float]:
     """95 % percentile interval of a metric over samples.
 
     Args:

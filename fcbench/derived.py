@@ -34,17 +34,9 @@ class Derived(Bench):
         suite: where not the one above.
     """
 
-    def __init__(
-        self, above: Bench, train: FeatureStore, test: FeatureStore, suite: Suite | None = None
-    ) -> None:  # fmt: skip
+    def __init__(self, above: Bench, train: FeatureStore, test: FeatureStore, suite: Suite | None = None) -> None:
         super().__init__(
-            suite or above.suite,
-            above.data,
-            above.encoder,
-            above.seed,
-            above.cache_dir,
-            above.device,
-            above.report,
+            suite or above.suite, above.data, above.encoder, above.seed, above.cache_dir, above.device, above.report
         )
         self.above = above
         self.split_point = "+".join(train.specs)
@@ -61,9 +53,7 @@ class Derived(Bench):
         return Split(self.above.test.dataset, self._stores[1])
 
 
-def made_store(
-    of: FeatureStore, key: str, spec: FeatureSpec, array: Tensor
-) -> FeatureStore:
+def made_store(of: FeatureStore, key: str, spec: FeatureSpec, array: Tensor) -> FeatureStore:
     """Features [N, C, h, w] of the samples of another store, in memory alone.
 
     Args:
@@ -103,10 +93,13 @@ def null_bench(bench: Bench) -> Derived:
         store = split.store
         key = digest(
             {
-                "data": split.dataset.name, "revision": bench.revision, "ids": store.ids, "grid": grid,
+                "data": split.dataset.name,
+                "revision": bench.revision,
+                "ids": store.ids,
+                "grid": grid,
                 "image_px": store.image_px,
             }
-        )  # fmt: skip
+        )
         zeros = torch.zeros(1, 1, *grid).expand(len(store), -1, -1, -1)
         stores.append(made_store(store, f"{CONSTANT}-{key}", constant, zeros))
     train, test = stores
@@ -141,9 +134,7 @@ def _outputs(bench: Bench, task: str, store: FeatureStore) -> Tensor:
     """[N, D, h, w] of a whole store."""
     with torch.no_grad():  # not inference mode: codecs and necks are trained on these
         parts = [
-            neck_output(
-                bench, task, store.batch(range(i, min(i + BATCH, len(store))))
-            ).cpu()
+            neck_output(bench, task, store.batch(range(i, min(i + BATCH, len(store))))).cpu()
             for i in range(0, len(store), BATCH)
         ]
     return torch.cat(parts)

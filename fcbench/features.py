@@ -24,16 +24,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from fcbench import registry
-from fcbench._feature_store import (
-    SCHEMA,
-    Entry,
-    FeatureStore,
-    Skipped,
-    Writer,
-    disk_errors,
-    open_store,
-    write_index,
-)
+from fcbench._feature_store import SCHEMA, Entry, FeatureStore, Skipped, Writer, disk_errors, open_store, write_index
 from fcbench.types import Dataset, Encoder, FcbenchError, UnreadableSample
 
 __all__ = ["BadImage", "FeatureStore", "Progress", "extract"]
@@ -83,20 +74,14 @@ def _one_thread(worker: int) -> None:
     torch.set_num_threads(1)
 
 
-def _batches(
-    dataset: Dataset, batch_size: int, n_workers: int
-) -> Iterator[list[_Read]]:
+def _batches(dataset: Dataset, batch_size: int, n_workers: int) -> Iterator[list[_Read]]:
     """Batches of images, read beside the encoder's work by `n_workers` processes (0: in this one).
 
     Raises:
         FcbenchError: a reading process died.
     """
     loader = DataLoader(
-        _Images(dataset),
-        batch_size=batch_size,
-        num_workers=n_workers,
-        collate_fn=_as_list,
-        worker_init_fn=_one_thread,
+        _Images(dataset), batch_size=batch_size, num_workers=n_workers, collate_fn=_as_list, worker_init_fn=_one_thread
     )
     batches = iter(loader)
     while True:
@@ -160,9 +145,7 @@ def extract(
             _fill(folder, key, dataset, encoder, splits, reads, on_bad_image, progress)
     made = open_store(home / name)
     if made is None:
-        raise FcbenchError(
-            f"cache folder {home / name} changed while it was written: run again"
-        )
+        raise FcbenchError(f"cache folder {home / name} changed while it was written: run again")
     return made
 
 
@@ -309,9 +292,7 @@ def _stack(reads: Sequence[_Read], image_px: tuple[int, int]) -> Tensor:
     return torch.stack(images)
 
 
-def _encoded(
-    encoder: Encoder, images: Tensor, splits: Sequence[str], reads: Sequence[_Read]
-) -> dict[str, Tensor]:
+def _encoded(encoder: Encoder, images: Tensor, splits: Sequence[str], reads: Sequence[_Read]) -> dict[str, Tensor]:
     with torch.inference_mode():
         maps = encoder(images, splits).maps
     for name, tensor in maps.items():

@@ -64,9 +64,7 @@ def optimize(
         loss = loss_of(np.random.default_rng((seed, step)))
         value = float(loss.detach())
         if not np.isfinite(value):
-            raise FcbenchError(
-                f"training diverged at step {step} of {steps} (loss {value}): lower the learning rate"
-            )
+            raise FcbenchError(f"training diverged at step {step} of {steps} (loss {value}): lower the learning rate")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(params, 1.0)
@@ -91,26 +89,12 @@ def schedule(step: int, steps: int, peak: float) -> float:
     warm = max(1, steps // 20)
     if step < warm:
         return peak * (step + 1) / warm
-    return peak * (
-        0.01
-        + 0.99 * 0.5 * (1 + float(np.cos(np.pi * (step - warm) / max(1, steps - warm))))
-    )
+    return peak * (0.01 + 0.99 * 0.5 * (1 + float(np.cos(np.pi * (step - warm) / max(1, steps - warm)))))
 
 
-def _save(
-    path: Path,
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    step: int,
-    losses: list[float],
-) -> None:
+def _save(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, step: int, losses: list[float]) -> None:
     part = path.with_name(path.name + ".part")
-    state = {
-        "module": module.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "step": step,
-        "losses": losses,
-    }
+    state = {"module": module.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "losses": losses}
     try:
         torch.save(state, part)
         os.replace(part, path)
@@ -120,9 +104,7 @@ def _save(
         ) from error
 
 
-def _resume(
-    path: Path, module: nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[int, list[float]]:
+def _resume(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list[float]]:
     if not path.exists():
         return 0, []
     try:
@@ -131,9 +113,7 @@ def _resume(
         optimizer.load_state_dict(state["optimizer"])
         return int(state["step"]), list(state["losses"])
     except Exception as error:
-        raise FcbenchError(
-            f"checkpoint {path} is damaged ({error}): delete it and run again"
-        ) from error
+        raise FcbenchError(f"checkpoint {path} is damaged ({error}): delete it and run again") from error
 
 
 # ------------------------------------------------------------------------------------------- the data
@@ -143,9 +123,7 @@ class Targets:
     def __init__(self, dataset: Dataset, task: str) -> None:
         self._dataset, self._task = dataset, task
         self._kept: dict[int, Any] = {}
-        self._keep = (
-            _size_bytes(dataset.targets(0)[task]) * len(dataset) < TARGETS_LIMIT_BYTES
-        )
+        self._keep = _size_bytes(dataset.targets(0)[task]) * len(dataset) < TARGETS_LIMIT_BYTES
 
     def __call__(self, indices: Sequence[int]) -> list[Mapping[str, Any]]:
         """The targets of some samples."""
@@ -226,9 +204,7 @@ def fit_codec(
     return final
 
 
-def normalized_mse(
-    a: Mapping[str, Tensor], b: Mapping[str, Tensor], stats: Mapping[str, FeatureStats]
-) -> Tensor:
+def normalized_mse(a: Mapping[str, Tensor], b: Mapping[str, Tensor], stats: Mapping[str, FeatureStats]) -> Tensor:
     """Mean squared error of features divided by their training standard deviation, over all scalars of all maps."""
     total = torch.zeros((), device=next(iter(a.values())).device)
     for name, x in a.items():

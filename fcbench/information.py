@@ -41,9 +41,7 @@ class Bits:
     high: float
 
 
-def bits_between(
-    test: ArrayLike, anchor: ArrayLike, n_resamples: int = N_RESAMPLES
-) -> Bits:
+def bits_between(test: ArrayLike, anchor: ArrayLike, n_resamples: int = N_RESAMPLES) -> Bits:
     """Bits per sample by which one set of log-likelihoods exceeds another.
 
     With a null model as the anchor it is the usable information; with another encoder's, the difference of information.
@@ -59,9 +57,7 @@ def bits_between(
     return _bits(float(excess.mean()), _resampled_means(excess, n_resamples))
 
 
-def share_kept(
-    test: ArrayLike, ceiling: ArrayLike, null: ArrayLike, n_resamples: int = N_RESAMPLES
-) -> Bits:
+def share_kept(test: ArrayLike, ceiling: ArrayLike, null: ArrayLike, n_resamples: int = N_RESAMPLES) -> Bits:
     """Usable information as a share of that at the ceiling, with a paired interval.
 
     Args:
@@ -106,9 +102,7 @@ def _paired(a: ArrayLike, b: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     if first.shape != second.shape or first.ndim != 2 or not first.size:
         raise FcbenchError(_shapes(first, second))
     if not (np.isfinite(first).all() and np.isfinite(second).all()):
-        raise FcbenchError(
-            "got NaN or infinite log-likelihoods; a readout gave a target no probability at all."
-        )
+        raise FcbenchError("got NaN or infinite log-likelihoods; a readout gave a target no probability at all.")
     return first, second
 
 

@@ -19,16 +19,8 @@ class Readable:
 
     def __init__(self, dataset: Dataset, indices: Sequence[int]) -> None:
         self._dataset, self._indices = dataset, indices
-        self.name, self.split, self.revision = (
-            dataset.name,
-            dataset.split,
-            dataset.revision,
-        )
-        self.tasks, self.meta, self.image_size_px = (
-            dataset.tasks,
-            dataset.meta,
-            dataset.image_size_px,
-        )
+        self.name, self.split, self.revision = (dataset.name, dataset.split, dataset.revision)
+        self.tasks, self.meta, self.image_size_px = (dataset.tasks, dataset.meta, dataset.image_size_px)
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -59,9 +51,7 @@ def splits_of(encoder: Encoder, name: str) -> tuple[str, ...]:
     for part in name.split("+"):
         if part not in encoder.specs and part not in encoder.groups:
             known = [*encoder.specs, *encoder.groups]
-            raise FcbenchError(
-                registry.unknown(f"split point of {encoder.name}", part, known)
-            )
+            raise FcbenchError(registry.unknown(f"split point of {encoder.name}", part, known))
         found += encoder.groups.get(part, (part,))
     return tuple(n for n in encoder.specs if n in found)
 
@@ -74,14 +64,9 @@ def open_data(suite: Suite, cache_dir: Path) -> dict[str, Dataset]:
             f"data set {suite.dataset!r} is read from disk: give --data-root DIR "
             f"({registry.summary('dataset', suite.dataset)})"
         )
-    limits: dict[Literal["train", "test"], int | None] = {
-        "train": suite.n_train,
-        "test": suite.n_test,
-    }
+    limits: dict[Literal["train", "test"], int | None] = {"train": suite.n_train, "test": suite.n_test}
     opened: dict[str, Dataset] = {
-        split: plugin.open(
-            split, DataOptions(suite.data_root, cache_dir, suite.image_size_px, limit)
-        )
+        split: plugin.open(split, DataOptions(suite.data_root, cache_dir, suite.image_size_px, limit))
         for split, limit in limits.items()
     }
     for data in opened.values():

@@ -68,9 +68,7 @@ def measure(
             for seed in suite.seeds:
                 bench = Bench(suite, data, encoder, seed, cache_dir, device, report)
                 for job in jobs(suite):
-                    pending = [
-                        t for t in job.tasks if not folder.done(key(bench, job, t))
-                    ]
+                    pending = [t for t in job.tasks if not folder.done(key(bench, job, t))]
                     n_found += len(job.tasks) - len(pending)
                     if not pending:
                         report.skip(1)
@@ -78,11 +76,7 @@ def measure(
                     failed = _measure_job(bench, job, pending, folder, keep_streams)
                     failures += failed
                     n_measured += 0 if failed else len(pending)
-        coded = {
-            row.point
-            for row in folder.points
-            if row.kind == CODED and row.status == results.OK
-        }
+        coded = {row.point for row in folder.points if row.kind == CODED and row.status == results.OK}
     return Summary(n_measured, n_found, len(coded), tuple(failures))
 
 
@@ -101,20 +95,14 @@ def _n_stages(suite: Suite) -> int:
 
 
 # ------------------------------------------------------------------------------------------ one point
-def _measure_job(
-    bench: Bench, job: Job, tasks: Sequence[str], folder: ResultsFolder, keep: bool
-) -> list[str]:
+def _measure_job(bench: Bench, job: Job, tasks: Sequence[str], folder: ResultsFolder, keep: bool) -> list[str]:
     """Measure a job for some tasks and append the rows. Returns what failed."""
     where = f"{bench.encoder.name}: {job.point.label}"
     try:
         readers = {t: reader(bench, t) for t in tasks}
         began = time.monotonic()
-        with tempfile.TemporaryDirectory(
-            prefix=".streams-", dir=folder.path
-        ) as temporary:
-            stream = (
-                Path(temporary) / f"{digest({'job': key(bench, job, tasks[0])})}.fcb"
-            )
+        with tempfile.TemporaryDirectory(prefix=".streams-", dir=folder.path) as temporary:
+            stream = Path(temporary) / f"{digest({'job': key(bench, job, tasks[0])})}.fcb"
             coding = code(bench, job, stream)
             with bench.report.part(f"{where}, measuring"):
                 found, mse = evaluate(bench, readers, coding.decoded)
@@ -135,9 +123,7 @@ def _measure_job(
         ids, n_bytes = bench.test.store.ids, coding.sample_bytes
         folder.append(rows, SampleTable(ids, n_bytes, stats, given, nulls.get(task)))
         said.append(f"{rows[0].metric} {rows[0].value:.3f}")
-    bench.report.finish(
-        f"{where}: {rows[0].bpp:.4g} bpp, {', '.join(said)}", time.monotonic() - began
-    )
+    bench.report.finish(f"{where}: {rows[0].bpp:.4g} bpp, {', '.join(said)}", time.monotonic() - began)
     return []
 
 

@@ -116,7 +116,7 @@ class Counts:
 
 def count(
     suite: Suite, out: Path, cache_dir: Path, device: torch.device, data: Mapping[str, Dataset] | None = None
-) -> Counts:  # fmt: skip
+) -> Counts:
     """What `fcbench.pipeline.measure` would do with the same arguments. Extracts, trains and codes nothing.
 
     Null models that encoders share are counted once. Where the features of no encoder are in the cache yet, they
@@ -152,29 +152,26 @@ class Foreseen(Bench):
     """
 
     def __init__(
-        self, suite: Suite, data: Mapping[str, Dataset], encoder: Encoder, seed: int, cache_dir: Path,
+        self,
+        suite: Suite,
+        data: Mapping[str, Dataset],
+        encoder: Encoder,
+        seed: int,
+        cache_dir: Path,
         device: torch.device,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(suite, data, encoder, seed, cache_dir, device, Stopwatch())
         self.missing: dict[str, tuple[str, FeatureStore]] = {}
 
-    def _extract(
-        self, data: Dataset, encoder: Encoder, splits: Sequence[str], what: str
-    ) -> FeatureStore:
-        found, store = foreseen(
-            data, encoder, splits, self.cache_dir, self.suite.on_bad_image
-        )
+    def _extract(self, data: Dataset, encoder: Encoder, splits: Sequence[str], what: str) -> FeatureStore:
+        found, store = foreseen(data, encoder, splits, self.cache_dir, self.suite.on_bad_image)
         if not found:
             self.missing[store.folder.name] = encoder.name, store
         return store
 
 
 def foreseen(
-    data: Dataset,
-    encoder: Encoder,
-    splits: Sequence[str],
-    cache_dir: Path,
-    on_bad_image: BadImage = "stop",
+    data: Dataset, encoder: Encoder, splits: Sequence[str], cache_dir: Path, on_bad_image: BadImage = "stop"
 ) -> tuple[bool, FeatureStore]:
     """Whether a feature set is in the cache; the set, else one without values under the name that it will have.
 
@@ -189,9 +186,9 @@ def foreseen(
         data[0]  # raises
     height, width = key["image_px"]
     specs = {n: s for n, s in encoder.specs.items() if n in splits}
-    shapes = {n: (-(-height // s.stride_px), -(-width // s.stride_px)) for n, s in specs.items()}  # fmt: skip
+    shapes = {n: (-(-height // s.stride_px), -(-width // s.stride_px)) for n, s in specs.items()}
     entries = [Entry("", i, (height, width)) for i in range(len(data))]
-    return False, FeatureStore(home / name, entries, (), (height, width), specs, shapes, len(entries))  # fmt: skip
+    return False, FeatureStore(home / name, entries, (), (height, width), specs, shapes, len(entries))
 
 
 # ---------------------------------------------------------------------------------------------- tally
@@ -227,9 +224,7 @@ class _Tally:
             self.counts.feature_bytes += 4 * store.n_points
         return self.counts
 
-    def _add_models(
-        self, bench: Foreseen, job: Job, tasks: Sequence[str], family: Family
-    ) -> None:
+    def _add_models(self, bench: Foreseen, job: Job, tasks: Sequence[str], family: Family) -> None:
         bench.test  # noqa: B018 - features are extracted for whatever is pending
         for task in tasks:
             if (decoder := bench.task_model(task)) is not None:
@@ -260,9 +255,7 @@ class _Tally:
         store, decoder = bench.train.store, bench.task_model(task)
         grid = next(iter(store.shapes.values()))
         if decoder is None:
-            head = bench._task(task).head(
-                bench.suite.budget.width, grid, store.image_px
-            )
+            head = bench._task(task).head(bench.suite.budget.width, grid, store.image_px)
         else:
             head = decoder.head()
         if hasattr(head, "log_likelihood"):
@@ -294,20 +287,18 @@ class Estimate:
     @property
     def total_s(self) -> float:
         """All of it."""
-        return sum(
-            (self.features_s, self.readouts_s, self.nulls_s, *self.families_s.values())
-        )
+        return sum((self.features_s, self.readouts_s, self.nulls_s, *self.families_s.values()))
 
 
 def estimate(counts: Counts, rates: Rates) -> Estimate:
     """What counted things take at the rates of a probe. Encoders that were not timed count as the one that was."""
     typical_s = next(iter(rates.image_s.values()), 0.0)
-    null_s = {t: rates.readout_s[t] + counts.n_test * rates.read_s[t] for t in counts.nulls}  # fmt: skip
+    null_s = {t: rates.readout_s[t] + counts.n_test * rates.read_s[t] for t in counts.nulls}
     n_rows, models = Counter[str](), counts.readouts + counts.nulls
     model_bytes = sum(n * rates.readout_bytes[t] for t, n in models.items())
     for f in counts.families.values():
         n_rows += f.read
-        model_bytes += sum(n * rates.train_bytes.get(v, 0) for v, n in f.trained.items())  # fmt: skip
+        model_bytes += sum(n * rates.train_bytes.get(v, 0) for v, n in f.trained.items())
         model_bytes += sum(n * rates.make_bytes.get(v, 0) for v, n in f.made.items())
     return Estimate(
         sum(n * rates.image_s.get(e, typical_s) for e, n in counts.images.items()),
@@ -323,7 +314,7 @@ def estimate(counts: Counts, rates: Rates) -> Estimate:
 def _family_s(family: Family, rates: Rates, n_test: int) -> float:
     took_s = sum(n * rates.train_s.get(v, 0.0) for v, n in family.trained.items())
     took_s += sum(n * rates.make_s.get(v, 0.0) for v, n in family.made.items())
-    took_s += n_test * sum(n * rates.code_s.get(v, 0.0) for v, n in family.coded.items())  # fmt: skip
+    took_s += n_test * sum(n * rates.code_s.get(v, 0.0) for v, n in family.coded.items())
     for task, n in family.read.items():
         took_s += n * (n_test * rates.read_s[task] + rates.row_s[task])
     return took_s

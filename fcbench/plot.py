@@ -123,9 +123,7 @@ def complexity(
         lines = lines.assign(**{stage: [float(s.get(stage, 0)) for s in stages]})
     costs = {c: text for c, text in COMPLEXITY.items() if (lines[c] > 0).any()}
     if not costs:
-        raise FcbenchError(
-            "no row has a time or a count of operations to draw; run the suite again with this version."
-        )
+        raise FcbenchError("no row has a time or a count of operations to draw; run the suite again with this version.")
     names = {**METRIC_LABELS, **(labels or {})}
     with matplotlib.rc_context(STYLE):
         n_rows, n_cols = 1 + len(keys.panels), len(costs)
@@ -163,9 +161,7 @@ def save(fig: Figure, path: Path | str) -> Path:
     """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
-        raise FcbenchError(
-            f"cannot draw to {path.name!r}; the suffix must be one of {', '.join(SUFFIXES)}."
-        )
+        raise FcbenchError(f"cannot draw to {path.name!r}; the suffix must be one of {', '.join(SUFFIXES)}.")
     kind = path.suffix.lower()[1:]
     date = {"svg": "Date", "pdf": "CreationDate"}.get(kind)
     buffer = io.BytesIO()
@@ -177,9 +173,7 @@ def save(fig: Figure, path: Path | str) -> Path:
         temporary.write_bytes(buffer.getvalue())
         os.replace(temporary, path)
     except OSError as error:
-        raise FcbenchError(
-            f"cannot write {path}: {error.strerror}; choose another -o."
-        ) from error
+        raise FcbenchError(f"cannot write {path}: {error.strerror}; choose another -o.") from error
     return path
 
 
@@ -192,18 +186,14 @@ def _drawable(df: pd.DataFrame, x: str, metric: str | None) -> pd.DataFrame:
         raise FcbenchError("no rows to draw; run `fcbench run` first.")
     ok = df[df["status"] == "ok"]
     if ok.empty:
-        raise FcbenchError(
-            f"no rows to draw: all {len(df)} failed; see their column 'status'."
-        )
+        raise FcbenchError(f"no rows to draw: all {len(df)} failed; see their column 'status'.")
     known = sorted(set(ok["metric"]))
     if metric is not None and metric not in known:
         raise FcbenchError(unknown("metric", metric, known))
     ok = ok[ok["primary"]] if metric is None else ok[ok["metric"] == metric]
     coded = ok["kind"].isin(series.CURVES)
     if not coded.any():
-        raise FcbenchError(
-            "no coded points to draw, only ceilings or floors; run a codec first."
-        )
+        raise FcbenchError("no coded points to draw, only ceilings or floors; run a codec first.")
     values = ok["value"].isna() | np.isinf(ok["value"])
     rates = coded & ~(np.isfinite(ok[x]) & (ok[x] > 0))
     for bad, what in ((values, "finite value"), (rates, f"positive {x}")):
@@ -215,9 +205,7 @@ def _drawable(df: pd.DataFrame, x: str, metric: str | None) -> pd.DataFrame:
     return ok
 
 
-def _keys(
-    ok: pd.DataFrame, anchors: Sequence[str], grid: bool | None
-) -> tuple[pd.DataFrame, _Keys]:
+def _keys(ok: pd.DataFrame, anchors: Sequence[str], grid: bool | None) -> tuple[pd.DataFrame, _Keys]:
     """Rows with columns that name their panel, codec and encoder; and the names, in order of appearance."""
     several_data = ok["dataset"].nunique() > 1 or ok["image_size"].nunique() > 1
     data = series.data_labels(ok)
@@ -227,9 +215,7 @@ def _keys(
         panel=ok["task"] + ", " + data if several_data else ok["task"],
     )
     lines = ok[ok["kind"].isin(series.CURVES)]
-    names, encoders = (
-        list(dict.fromkeys(lines[c])) for c in ("codec_label", "encoder_label")
-    )
+    names, encoders = (list(dict.fromkeys(lines[c])) for c in ("codec_label", "encoder_label"))
     grey = _anchors(lines, anchors, names)
     if grid is None:
         grid = len(encoders) > 1 and len(names) * len(encoders) > OVERLAY_CURVES
@@ -249,9 +235,7 @@ def _keys(
     return ok, _Keys(list(dict.fromkeys(lines["panel"])), encoders, codecs, labels)
 
 
-def _anchors(
-    lines: pd.DataFrame, anchors: Sequence[str], names: Sequence[str]
-) -> list[str]:
+def _anchors(lines: pd.DataFrame, anchors: Sequence[str], names: Sequence[str]) -> list[str]:
     """Labels of the anchors' curves, in the order of the names."""
     kinds = sorted(set(lines["kind"]) - {"coded"})
     for anchor in anchors:
@@ -304,9 +288,7 @@ def _panels(keys: _Keys) -> tuple[Figure, dict[tuple[str, str | None], Axes]]:
         if n_cols == 1 and n_rows <= _PANELS_A_ROW:
             n_rows, n_cols, share = 1, n_rows, "row"
     one = len(cells) == 1
-    fig = Figure(
-        figsize=(COLUMN_IN if one else PAGE_IN, 2.5 if one else 1.75 * n_rows + 0.55)
-    )
+    fig = Figure(figsize=(COLUMN_IN if one else PAGE_IN, 2.5 if one else 1.75 * n_rows + 0.55))
     fig.set_layout_engine("constrained", w_pad=0.06)
     axes = list(fig.subplots(n_rows, n_cols, sharex=True, sharey=share, squeeze=False).flat)  # type: ignore[arg-type]
     for ax in axes[len(cells) :]:
@@ -316,9 +298,7 @@ def _panels(keys: _Keys) -> tuple[Figure, dict[tuple[str, str | None], Axes]]:
             both = encoder is not None and share == "row"
             ax.set_title(f"{panel}, {encoder}" if both else panel, pad=4)
         if encoder is not None and share == "col" and i % n_cols == n_cols - 1:
-            ax.annotate(
-                encoder, (1.04, 0.5), xycoords="axes fraction", rotation=270, va="center", fontsize=8,
-            )  # fmt: skip
+            ax.annotate(encoder, (1.04, 0.5), xycoords="axes fraction", rotation=270, va="center", fontsize=8)
     return fig, dict(zip(cells, axes))
 
 
@@ -341,18 +321,14 @@ def _panel(ax: Axes, rows: pd.DataFrame, x: str, keys: _Keys) -> None:
                 _curve(ax, points, x, name, shade, keys.codecs)
 
 
-def _curve(
-    ax: Axes, points: pd.DataFrame, x: str, name: str, e: int, codecs: style.Codecs
-) -> None:
+def _curve(ax: Axes, points: pd.DataFrame, x: str, name: str, e: int, codecs: style.Codecs) -> None:
     """One codec on one encoder: means over seeds, bands, and the seeds themselves."""
     colour = codecs.colour(name)
     columns = [x, "value", "ci_low", "ci_high"]
     mean = points.groupby("params", sort=False)[columns].mean().sort_values(x)
     band = mean.dropna(subset=["ci_low", "ci_high"])
     if not codecs.is_anchor(name):
-        ax.fill_between(
-            band[x], band["ci_low"], band["ci_high"], color=colour, alpha=0.13, lw=0
-        )
+        ax.fill_between(band[x], band["ci_low"], band["ci_high"], color=colour, alpha=0.13, lw=0)
     if points["seed"].nunique() > 1:
         marker = codecs.marker(name)
         ax.plot(points[x], points["value"], marker, ms=1.5, color=colour, alpha=0.6)
@@ -365,11 +341,7 @@ def _label_coding(ax: Axes, points: pd.DataFrame, x: str, colour: str) -> None:
     ax.plot(mean[x], mean["value"], color=colour, **style.LABEL_LINE)
     if len(mean) == 1:
         ax.axvline(
-            float(mean[x].iloc[0]),
-            color=colour,
-            lw=style.LABEL_LINE["lw"],
-            ls=style.LABEL_LINE["ls"],
-            zorder=1.5,
+            float(mean[x].iloc[0]), color=colour, lw=style.LABEL_LINE["lw"], ls=style.LABEL_LINE["ls"], zorder=1.5
         )
 
 
@@ -378,9 +350,7 @@ def _against(ax: Axes, rows: pd.DataFrame, cost: str, y: str, keys: _Keys) -> No
     for e, encoder in enumerate(keys.encoders):
         shade = e if keys.codecs.overlay else 0
         for name in reversed(keys.codecs.names):
-            own = rows[
-                (rows["encoder_label"] == encoder) & (rows["codec_label"] == name)
-            ]
+            own = rows[(rows["encoder_label"] == encoder) & (rows["codec_label"] == name)]
             if len(own):
                 mean = own.groupby("params", sort=False)[[cost, y]].mean()
                 mean = mean.sort_values(y)

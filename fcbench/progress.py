@@ -7,14 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 Advance = Callable[[int, int], None]
 
@@ -59,9 +52,7 @@ class Report:
         """A part of a stage: a bar while it lasts. Call what it yields with (done, total)."""
         bar = self._progress.add_task(f"  {name}", total=None)
         try:
-            yield lambda done, total: self._progress.update(
-                bar, completed=done, total=total
-            )
+            yield lambda done, total: self._progress.update(bar, completed=done, total=total)
         finally:
             self._progress.remove_task(bar)
 
@@ -78,6 +69,4 @@ class Report:
         self.skip(1)
         so_far = time.monotonic() - self._began
         left = so_far / self._n_done * max(0, self._n_stages - self._n_done)
-        self.say(
-            f"[{self._n_done}/{self._n_stages}] {line} ({took_s:.1f} s; about {left:.0f} s left)"
-        )
+        self.say(f"[{self._n_done}/{self._n_stages}] {line} ({took_s:.1f} s; about {left:.0f} s left)")

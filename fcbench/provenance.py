@@ -66,9 +66,7 @@ def commit() -> str:
         return done.stdout.strip() if done.returncode == 0 else ""
 
     try:
-        if not git(
-            "ls-files", Path(__file__).name
-        ):  # installed, perhaps inside another project's checkout
+        if not git("ls-files", Path(__file__).name):  # installed, perhaps inside another project's checkout
             return ""
         changed = git("status", "--porcelain", "--untracked-files=no", "--", ".")
         return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if changed else "")

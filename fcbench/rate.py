@@ -87,9 +87,7 @@ def rate_alarm(coded_bytes: int, estimated_bits: float, n_samples: int) -> bool:
 
 def _quotient(amount: float, count: int, unit: str) -> float:
     if not 0 <= amount < float("inf"):
-        raise FcbenchError(
-            f"got a size of {amount}; a size is finite and not negative."
-        )
+        raise FcbenchError(f"got a size of {amount}; a size is finite and not negative.")
     if count <= 0:
         raise FcbenchError(f"got {count} {unit} to divide a size by; need at least 1.")
     return amount / count

@@ -38,9 +38,7 @@ class RatePoint:
     bpfp: float | None
     bytes_per_sample: float | None
     bpp_estimated: float | None
-    rate_alarm: (
-        bool | None
-    )  # coded and estimated differ by more than 3 percent + 16 B a sample
+    rate_alarm: bool | None  # coded and estimated differ by more than 3 percent + 16 B a sample
     metric: str
     value: float | None
     ci_low: float | None
@@ -49,9 +47,7 @@ class RatePoint:
     protocol: str  # how the metric was counted, where that is not the only way
     higher_is_better: bool
     primary: bool
-    feature_mse: (
-        float | None
-    )  # of features divided by their training standard deviation
+    feature_mse: float | None  # of features divided by their training standard deviation
     encode_ms: float | None  # median a sample
     decode_ms: float | None
     kmac_per_px: str  # JSON: encoder, encode, decode, neck, head; by pixels of the original image

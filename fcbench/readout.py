@@ -57,11 +57,7 @@ class Adapter(nn.Module):
     """
 
     def __init__(
-        self,
-        width: int,
-        grid: tuple[int, int],
-        stats: Mapping[str, FeatureStats],
-        grids: Mapping[str, tuple[int, int]],
+        self, width: int, grid: tuple[int, int], stats: Mapping[str, FeatureStats], grids: Mapping[str, tuple[int, int]]
     ) -> None:
         super().__init__()
         self.grids = {name: grids[name] for name in stats}
@@ -99,11 +95,7 @@ class Readout(Standardize):
     head: nn.Module
 
     def __init__(
-        self,
-        stats: Mapping[str, FeatureStats],
-        neck: nn.Module,
-        head: nn.Module,
-        adapter: Adapter | None = None,
+        self, stats: Mapping[str, FeatureStats], neck: nn.Module, head: nn.Module, adapter: Adapter | None = None
     ) -> None:
         super().__init__(stats)
         self.neck = neck
@@ -151,13 +143,7 @@ def fit_readout(
         return torch.stack(losses).sum()
 
     return fit.optimize(
-        model,
-        loss_of,
-        steps=budget.task_steps,
-        rate=budget.task_rate,
-        seed=seed,
-        resume=resume,
-        progress=progress,
+        model, loss_of, steps=budget.task_steps, rate=budget.task_rate, seed=seed, resume=resume, progress=progress
     )
 
 

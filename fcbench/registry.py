@@ -52,9 +52,7 @@ def get(kind: str, name: str) -> Any:
 
 def summary(kind: str, name: str) -> str:
     """First line of a plug-in's docstring. Does not import it."""
-    source = (Path(__file__).parent / KINDS[kind] / f"{name}.py").read_text(
-        encoding="utf-8"
-    )
+    source = (Path(__file__).parent / KINDS[kind] / f"{name}.py").read_text(encoding="utf-8")
     return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
 
 
@@ -63,7 +61,5 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
     known = list(known)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    shown = ", ".join(known[:20]) + (
-        f", ... ({len(known)} in all)" if len(known) > 20 else ""
-    )
+    shown = ", ".join(known[:20]) + (f", ... ({len(known)} in all)" if len(known) > 20 else "")
     return f"unknown {what} {name!r}.{hint} Known: {shown}."

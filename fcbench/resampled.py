@@ -73,9 +73,7 @@ def rates_at(c: Resampled, targets: np.ndarray) -> np.ndarray:
 # --------------------------------------------------------------------------------------------- rows
 def _ordered(c: Resampled) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Log rates and quality [R, P] in order of rate, the best of one rate first; which are first of their rate."""
-    log_rates, quality = np.log10(c.rates.T), c.values.T * (
-        1 if c.higher_is_better else -1
-    )
+    log_rates, quality = np.log10(c.rates.T), c.values.T * (1 if c.higher_is_better else -1)
     order = np.lexsort((-quality, log_rates), axis=-1)
     r, q = (np.take_along_axis(v, order, 1) for v in (log_rates, quality))
     first = np.ones(r.shape, dtype=bool)
@@ -86,11 +84,7 @@ def _ordered(c: Resampled) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _packed(x: np.ndarray, y: np.ndarray, keep: np.ndarray) -> _Rows:
     """Points that are kept moved to the front of their rows."""
     order = np.argsort(~keep, axis=1, kind="stable")
-    return _Rows(
-        np.take_along_axis(x, order, 1),
-        np.take_along_axis(y, order, 1),
-        keep.sum(axis=1),
-    )
+    return _Rows(np.take_along_axis(x, order, 1), np.take_along_axis(y, order, 1), keep.sum(axis=1))
 
 
 def _hull(c: Resampled) -> _Rows:
@@ -134,9 +128,7 @@ def _mean_difference(a: _Rows, t: _Rows, allowed: np.ndarray) -> np.ndarray:
     return np.asarray((areas[0] - areas[1]) / width)
 
 
-def _by_length(
-    rows: _Rows, ok: np.ndarray, of: Callable[..., np.ndarray], *arguments: np.ndarray
-) -> np.ndarray:
+def _by_length(rows: _Rows, ok: np.ndarray, of: Callable[..., np.ndarray], *arguments: np.ndarray) -> np.ndarray:
     """Apply a function of x, y [r, n] and arguments [r] to all rows of one length n at a time; NaN elsewhere."""
     out = np.full(len(ok), np.nan)
     for n in np.unique(rows.n[ok]):
@@ -146,9 +138,7 @@ def _by_length(
 
 
 # -------------------------------------------------------------------------------------------- PCHIP
-def _integral(
-    x: np.ndarray, y: np.ndarray, low: np.ndarray, high: np.ndarray
-) -> np.ndarray:
+def _integral(x: np.ndarray, y: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Integral [R] of the PCHIP through x, y [R, n] from low to high [R], which lie inside."""
     c0, c1, c2, c3 = _pieces(x, y)
 
@@ -162,9 +152,7 @@ def _integral(
 def _evaluate(x: np.ndarray, y: np.ndarray, at: np.ndarray) -> np.ndarray:
     """The PCHIP through x, y [R, n] at one place a row, [R], which lies inside."""
     piece = (at[:, None] >= x[:, 1:-1]).sum(axis=1)[:, None]
-    c0, c1, c2, c3, x0 = (
-        np.take_along_axis(v, piece, 1)[:, 0] for v in (*_pieces(x, y), x[:, :-1])
-    )
+    c0, c1, c2, c3, x0 = (np.take_along_axis(v, piece, 1)[:, 0] for v in (*_pieces(x, y), x[:, :-1]))
     u = at - x0
     return np.asarray(c0 + u * (c1 + u * (c2 + u * c3)))
 
@@ -175,12 +163,7 @@ def _pieces(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, ...]:
     d = np.diff(y, axis=1) / h
     m = _slopes(h, d)
     left, right = m[:, :-1], m[:, 1:]
-    return (
-        y[:, :-1],
-        left,
-        (3 * d - 2 * left - right) / h,
-        (left + right - 2 * d) / h**2,
-    )
+    return (y[:, :-1], left, (3 * d - 2 * left - right) / h, (left + right - 2 * d) / h**2)
 
 
 def _slopes(h: np.ndarray, d: np.ndarray) -> np.ndarray:
@@ -193,17 +176,11 @@ def _slopes(h: np.ndarray, d: np.ndarray) -> np.ndarray:
     weighted = w_before * np.where(same, after, 1) + w_after * np.where(same, before, 1)
     inside = np.where(same, (w_before + w_after) * before * after / weighted, 0)
     return np.column_stack(
-        [
-            _end_slope(h[:, 0], h[:, 1], d[:, 0], d[:, 1]),
-            inside,
-            _end_slope(h[:, -1], h[:, -2], d[:, -1], d[:, -2]),
-        ]
+        [_end_slope(h[:, 0], h[:, 1], d[:, 0], d[:, 1]), inside, _end_slope(h[:, -1], h[:, -2], d[:, -1], d[:, -2])]
     )
 
 
-def _end_slope(
-    h0: np.ndarray, h1: np.ndarray, d0: np.ndarray, d1: np.ndarray
-) -> np.ndarray:
+def _end_slope(h0: np.ndarray, h1: np.ndarray, d0: np.ndarray, d1: np.ndarray) -> np.ndarray:
     """Three-point slope at an end [R], held to the shape of the two pieces beside it."""
     slope = ((2 * h0 + h1) * d0 - h0 * d1) / (h0 + h1)
     slope = np.where(np.sign(slope) != np.sign(d0), 0, slope)

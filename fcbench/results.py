@@ -187,19 +187,14 @@ def load(path: Path | str) -> pd.DataFrame:
         FcbenchError: no `rates.csv` there, or what `load_points` raises.
     """
     if not (Path(path) / RATES).exists():
-        raise FcbenchError(
-            f"no {RATES} in {path}; give a folder that `fcbench run --out` wrote."
-        )
+        raise FcbenchError(f"no {RATES} in {path}; give a folder that `fcbench run --out` wrote.")
     return to_frame(load_points(path))
 
 
 def to_frame(points: Sequence[RatePoint]) -> pd.DataFrame:
     """Rate points as a table, one a row, with the dtypes of `load`."""
     return pd.DataFrame(
-        {
-            name: pd.Series([getattr(p, name) for p in points], dtype=_DTYPES[kind])
-            for name, kind in _TYPES.items()
-        }
+        {name: pd.Series([getattr(p, name) for p in points], dtype=_DTYPES[kind]) for name, kind in _TYPES.items()}
     )
 
 
@@ -211,18 +206,12 @@ def load_samples(path: Path | str, point: str) -> SampleTable:
     """
     file = Path(path) / SAMPLES / f"{point}.parquet"
     if not file.exists():
-        raise FcbenchError(
-            f"no samples of point {point!r} in {path}; it failed or was never run."
-        )
+        raise FcbenchError(f"no samples of point {point!r} in {path}; it failed or was never run.")
     try:
         table = pq.read_table(file, partitioning=None)
         ids, n_bytes = (table.column(c).to_pylist() for c in ("sample", "n_bytes"))
         stats = table.column("stats").combine_chunks().flatten().to_numpy()
-        stated = {
-            c: table.column(c).to_numpy()
-            for c in LIKELIHOODS
-            if c in table.schema.names
-        }
+        stated = {c: table.column(c).to_numpy() for c in LIKELIHOODS if c in table.schema.names}
         return SampleTable(ids, n_bytes, stats.reshape(len(ids), -1), **stated)
     except (pa.ArrowException, KeyError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
@@ -241,9 +230,7 @@ def load_provenance(path: Path | str) -> list[dict[str, Any]]:
     try:
         return list(json.loads(file.read_text())["runs"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FcbenchError(
-            f"cannot read {file} ({error}); delete it to start a new one."
-        ) from None
+        raise FcbenchError(f"cannot read {file} ({error}); delete it to start a new one.") from None
 
 
 # ------------------------------------------------------------------------------------------ writing
@@ -251,22 +238,14 @@ def _one_point(rows: Sequence[RatePoint], samples: SampleTable | None) -> str:
     """The key that all rows share. Raises `FcbenchError` for rows that do not make up one point."""
     keys = sorted({r.point for r in rows})
     if len(keys) != 1:
-        raise FcbenchError(
-            f"got rows of {len(keys)} points ({', '.join(keys)}); append one point at a time."
-        )
+        raise FcbenchError(f"got rows of {len(keys)} points ({', '.join(keys)}); append one point at a time.")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", keys[0]):
-        raise FcbenchError(
-            f"got the point key {keys[0]!r}; need letters, digits, '-' and '_' (it names a file)."
-        )
+        raise FcbenchError(f"got the point key {keys[0]!r}; need letters, digits, '-' and '_' (it names a file).")
     wrong = {r.schema for r in rows} - {SCHEMA}
     if wrong:
-        raise FcbenchError(
-            f"got a row of schema {wrong.pop()}; this version writes schema {SCHEMA}."
-        )
+        raise FcbenchError(f"got a row of schema {wrong.pop()}; this version writes schema {SCHEMA}.")
     if samples is None and any(r.status == OK for r in rows):
-        raise FcbenchError(
-            f"got point {keys[0]!r} with status ok but without samples; give them."
-        )
+        raise FcbenchError(f"got point {keys[0]!r} with status ok but without samples; give them.")
     return keys[0]
 
 
@@ -314,9 +293,7 @@ def _from_cells(file: Path, line: int, cells: list[str]) -> RatePoint:
     if len(cells) != len(_TYPES):
         raise _damaged(file, line, f"{len(cells)} cells, not {len(_TYPES)}")
     if cells[0] != str(SCHEMA):
-        raise FcbenchError(
-            f"{file} has schema {cells[0]!r}, this version reads {SCHEMA}; choose another --out."
-        )
+        raise FcbenchError(f"{file} has schema {cells[0]!r}, this version reads {SCHEMA}; choose another --out.")
     values = {}
     for (name, kind), cell in zip(_TYPES.items(), cells):
         try:
@@ -352,9 +329,7 @@ def _check_header(file: Path, header: list[str]) -> None:
 
 
 def _damaged(file: Path, line: int, what: str) -> FcbenchError:
-    return FcbenchError(
-        f"{file} is damaged at line {line}: {what}; repair that line or choose another --out."
-    )
+    return FcbenchError(f"{file} is damaged at line {line}: {what}; repair that line or choose another --out.")
 
 
 def _replace(path: Path, content: bytes) -> None:
@@ -382,6 +357,4 @@ def _disk_errors(path: Path) -> Iterator[None]:
             advice = "free some space or choose another --out; a new run resumes here"
         else:
             advice = "choose a folder that can be written with --out"
-        raise FcbenchError(
-            f"cannot use {path}: {error.strerror or error}; {advice}."
-        ) from error
+        raise FcbenchError(f"cannot use {path}: {error.strerror or error}; {advice}.") from error

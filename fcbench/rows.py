@@ -25,23 +25,21 @@ def key(bench: Bench, job: Job, task: str) -> str:
     """Key of resumption: a hash of all that determines a point."""
     suite = bench.suite
     described = suite.described()
-    for name in (
-        "name",
-        "encoders",
-        "codecs",
-        "tasks",
-        "params",
-        "seeds",
-        "null_model",
-    ):  # what else the run measured
+    for name in ("name", "encoders", "codecs", "tasks", "params", "seeds", "null_model"):  # what else the run measured
         described.pop(name)
     if job.kind == CEILING:
         described["null_model"] = suite.null_model
     described |= {
-        "version": VERSION, "encoder": bench.encoder.name, "sha256": bench.encoder.weights.sha256,
-        "kind": job.kind, "point": job.point.label, "task": task, "fitted_to": job.fitted_to, "seed": bench.seed,
+        "version": VERSION,
+        "encoder": bench.encoder.name,
+        "sha256": bench.encoder.weights.sha256,
+        "kind": job.kind,
+        "point": job.point.label,
+        "task": task,
+        "fitted_to": job.fitted_to,
+        "seed": bench.seed,
         "revision": bench.revision,
-    }  # fmt: skip
+    }
     return digest(described)
 
 
@@ -50,9 +48,7 @@ def failed_row(bench: Bench, job: Job, task: str, reason: str) -> RatePoint:
     return replace(_unmeasured(bench, job, task), status=reason)
 
 
-def measured_rows(
-    bench: Bench, job: Job, name: str, coding: Coding, stats: np.ndarray, mse: float
-) -> list[RatePoint]:
+def measured_rows(bench: Bench, job: Job, name: str, coding: Coding, stats: np.ndarray, mse: float) -> list[RatePoint]:
     """Rows of a point, one a metric, of its task's statistics [N, S]."""
     task = bench.readout(name)[0]
     coded = _coded(bench, job, _unmeasured(bench, job, name), coding)
@@ -82,13 +78,7 @@ def _coded(bench: Bench, job: Job, row: RatePoint, coding: Coding) -> RatePoint:
     n_bytes, bits, n = coding.n_bytes, coding.estimated_bits, row.n_samples
     alarm = None if bits is None else rate.rate_alarm(n_bytes, bits, n)
     if alarm:
-        log.warning(
-            "%s %s: coded %d B, estimated %.0f B",
-            row.encoder,
-            job.point.label,
-            n_bytes,
-            (bits or 0) / 8,
-        )
+        log.warning("%s %s: coded %d B, estimated %.0f B", row.encoder, job.point.label, n_bytes, (bits or 0) / 8)
     kmac, params = complexity.of_point(bench, row.task, coding.checkpoint)
     size = coding.checkpoint.stat().st_size if coding.checkpoint else None
     return replace(
@@ -127,9 +117,7 @@ def _unmeasured(bench: Bench, job: Job, task: str) -> RatePoint:
         split=bench.split_point,
         codec=job.point.codec,
         params=json.dumps(dict(job.point.params)),
-        objective=(
-            (suite.objective if job.fitted_to else "mse") if job.kind == CODED else ""
-        ),
+        objective=((suite.objective if job.fitted_to else "mse") if job.kind == CODED else ""),
         neck=suite.neck,
         head=suite.head_label(task, bench.train.dataset.meta),
         head_sha256=decoder.weights.sha256 if decoder else "",

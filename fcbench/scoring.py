@@ -81,9 +81,7 @@ def scorer(bench: Bench, name: str) -> Scorer | None:
 
 
 def evaluate(
-    bench: Bench,
-    readers: Mapping[str, Reader],
-    batches: Iterable[Mapping[str, Tensor]],
+    bench: Bench, readers: Mapping[str, Reader], batches: Iterable[Mapping[str, Tensor]]
 ) -> tuple[dict[str, Found], float]:
     """What each reader finds on decoded features, and the features' mean squared error.
 
@@ -109,18 +107,13 @@ def evaluate(
                 if r.scorer:
                     given[key].append(r.scorer(x, batch))
     if at != len(store):
-        raise FcbenchError(
-            f"decoded {at} samples of {len(store)}: the stream is not of this data set"
-        )
+        raise FcbenchError(f"decoded {at} samples of {len(store)}: the stream is not of this data set")
     found = {
-        key: Found(np.concatenate(s), np.concatenate(given[key]) if key in given else None)  # fmt: skip
-        for key, s in stats.items()
+        key: Found(np.concatenate(s), np.concatenate(given[key]) if key in given else None) for key, s in stats.items()
     }
     for key, one in found.items():
         if one.log_likelihood is not None and not np.isfinite(one.log_likelihood).all():
-            raise FcbenchError(
-                f"the head of {key} gives a target no probability at all, or NaN"
-            )
+            raise FcbenchError(f"the head of {key} gives a target no probability at all, or NaN")
     return found, error / at
 
 
@@ -169,7 +162,7 @@ def _training_likelihood(bench: Bench, name: str) -> Callable[[float], float]:
 
     def total(scale: float) -> float:
         with torch.inference_mode():
-            return sum(float(head.log_likelihood(x, batch, scale).double().sum()) for x, batch in parts)  # fmt: skip
+            return sum(float(head.log_likelihood(x, batch, scale).double().sum()) for x, batch in parts)
 
     return total
 

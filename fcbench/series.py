@@ -163,21 +163,15 @@ def _check_compatible(a: pd.DataFrame, b: pd.DataFrame) -> None:
         if _tuples(mine, SITUATION) & _tuples(yours, SITUATION):
             shared = True
             continue
-        column = next(
-            c for c in SITUATION if not _tuples(mine, [c]) & _tuples(yours, [c])
-        )
-        raise _incompatible(
-            a, b, f"{column} of {' / '.join(subject)}", mine[column], yours[column]
-        )
+        column = next(c for c in SITUATION if not _tuples(mine, [c]) & _tuples(yours, [c]))
+        raise _incompatible(a, b, f"{column} of {' / '.join(subject)}", mine[column], yours[column])
     if shared:
         for key, (mine, yours) in _budgets(a, b).items():
             if mine and yours and not set(mine) & set(yours):
                 raise _incompatible(a, b, key, mine, yours)
 
 
-def _incompatible(
-    a: pd.DataFrame, b: pd.DataFrame, what: str, mine: Any, yours: Any
-) -> FcbenchError:
+def _incompatible(a: pd.DataFrame, b: pd.DataFrame, what: str, mine: Any, yours: Any) -> FcbenchError:
     def shown(values: Any) -> str:
         return " or ".join(sorted({str(v)[:40] for v in values}))
 
@@ -187,18 +181,12 @@ def _incompatible(
     )
 
 
-def _budgets(
-    a: pd.DataFrame, b: pd.DataFrame
-) -> dict[str, tuple[list[str], list[str]]]:
+def _budgets(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, tuple[list[str], list[str]]]:
     """What the runs of two folders spent on training, by option; nothing of a folder without provenance."""
     found: list[dict[str, list[str]]] = []
     for frame in (a, b):
         folder = Path(frame[FOLDER].iloc[0])
-        runs = (
-            results.load_provenance(folder)
-            if (folder / results.PROVENANCE).exists()
-            else []
-        )
+        runs = results.load_provenance(folder) if (folder / results.PROVENANCE).exists() else []
         options: dict[str, list[str]] = {}
         for run in runs:
             suite = run.get("suite", {})

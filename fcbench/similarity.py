@@ -44,9 +44,7 @@ class Moments:
             FcbenchError: another number of rows, NaN or inf.
         """
         if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
-            raise FcbenchError(
-                f"got representations {list(x.shape)} and {list(y.shape)}; need [M, C] and [M, D]."
-            )
+            raise FcbenchError(f"got representations {list(x.shape)} and {list(y.shape)}; need [M, C] and [M, D].")
         if not (np.isfinite(x).all() and np.isfinite(y).all()):
             raise FcbenchError("got NaN or infinite features; check the weights.")
         x, y = x.astype(np.float64), y.astype(np.float64)
@@ -81,7 +79,7 @@ class Moments:
         for moments, a, b in ((self._yx, y, x), (self._xx, x, x), (self._yy, y, y)):
             summed = np.tensordot(weights, moments, axes=1)
             norms.append(float(np.linalg.norm(summed - n * np.outer(a, b))))
-        tiny = 1e-12 * max(1.0, float(np.abs(self._xx).max()), float(np.abs(self._yy).max()))  # fmt: skip
+        tiny = 1e-12 * max(1.0, float(np.abs(self._xx).max()), float(np.abs(self._yy).max()))
         if min(norms[1:]) <= tiny:
             return float("nan")
         return norms[0] ** 2 / (norms[1] * norms[2])
@@ -113,9 +111,7 @@ def maps_cka(pairs: Iterable[tuple[np.ndarray, np.ndarray]], n_samples: int) -> 
     n_blocks = min(N_BLOCKS, max(1, n_samples))
     for a, b in pairs:
         if a.shape[-2:] != b.shape[-2:] or len(a) != len(b):
-            raise FcbenchError(
-                f"got maps {list(a.shape)} and {list(b.shape)}; need the same samples and grid."
-            )
+            raise FcbenchError(f"got maps {list(a.shape)} and {list(b.shape)}; need the same samples and grid.")
         if moments is None:
             moments = Moments(a.shape[1], b.shape[1], n_blocks)
         for x, y in zip(a, b):

@@ -82,7 +82,7 @@ def encode(
 def _files(images: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in images:
-        found += images_in("images", path, "DIR/*.jpg or .png") if path.is_dir() else [path]  # fmt: skip
+        found += images_in("images", path, "DIR/*.jpg or .png") if path.is_dir() else [path]
     return found
 
 
@@ -97,9 +97,7 @@ def _one_size(files: Sequence[Path], sizes: Sequence[Size]) -> Size:
     return sizes[0]
 
 
-def _encoder_of(
-    loaded: _checkpoint.Loaded, path: Path, weights: str | None, device: torch.device
-) -> Encoder:
+def _encoder_of(loaded: _checkpoint.Loaded, path: Path, weights: str | None, device: torch.device) -> Encoder:
     """The encoder that a codec was made for."""
     encoder = build_encoder(loaded.source.encoder, weights, device)
     if encoder.weights.sha256 != loaded.source.weights_sha256:
@@ -122,13 +120,9 @@ def decode(path: Path, checkpoint: Path | None = None) -> dict[str, Tensor]:
     """
     reader = bitstream.Reader(path)
     if not int(reader.header.checkpoint_sha256, 16):
-        raise FcbenchError(
-            f"{path} holds no features: it was coded by {reader.header.codec}"
-        )
+        raise FcbenchError(f"{path} holds no features: it was coded by {reader.header.codec}")
     if len({tuple(r.shapes.values()) for r in reader}) > 1:
-        raise FcbenchError(
-            f"{path} holds features of several sizes: code images of one size"
-        )
+        raise FcbenchError(f"{path} holds features of several sizes: code images of one size")
     batches = list(coding.decode(checkpoint or _beside(path), path, []))
     return {name: torch.cat([b[name] for b in batches]) for name in batches[0]}
 
@@ -136,9 +130,7 @@ def decode(path: Path, checkpoint: Path | None = None) -> dict[str, Tensor]:
 def _beside(path: Path) -> Path:
     beside = path.with_suffix(".safetensors")
     if not beside.is_file():
-        raise FcbenchError(
-            f"no checkpoint {beside.name} beside {path}: give --checkpoint FILE"
-        )
+        raise FcbenchError(f"no checkpoint {beside.name} beside {path}: give --checkpoint FILE")
     return beside
 
 
@@ -179,9 +171,7 @@ def _stream(path: Path) -> dict[str, Any]:
         "kind": "coded samples",
         "codec": reader.header.codec,
         "checkpoint_sha256": reader.header.checkpoint_sha256,
-        "maps": [
-            {**asdict(s), "sizes": sorted(shapes[s.name])} for s in reader.header.specs
-        ],
+        "maps": [{**asdict(s), "sizes": sorted(shapes[s.name])} for s in reader.header.specs],
         "n_samples": len(reader),
         "n_bytes": reader.n_bytes,
         "payload_bytes": sum(sizes),

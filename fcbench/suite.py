@@ -90,9 +90,7 @@ class Suite:
     task_models: Mapping[str, str] = field(default_factory=dict)
     task_weights: Mapping[str, str] = field(default_factory=dict)
     objective: Objective = "mse"
-    params: Mapping[str, tuple[Mapping[str, float | int | str], ...]] = field(
-        default_factory=dict
-    )
+    params: Mapping[str, tuple[Mapping[str, float | int | str], ...]] = field(default_factory=dict)
     seeds: tuple[int, ...] = (0,)
     null_model: bool = True
     n_train: int | None = None
@@ -109,44 +107,30 @@ class Suite:
             ("task", self.tasks),
         ):
             if not given:
-                raise FcbenchError(
-                    f"a run needs at least one {kind}: `fcbench list {kind}s` names them"
-                )
+                raise FcbenchError(f"a run needs at least one {kind}: `fcbench list {kind}s` names them")
             for name in given:
                 if name not in registry.names(kind):
-                    raise FcbenchError(
-                        registry.unknown(kind, name, registry.names(kind))
-                    )
+                    raise FcbenchError(registry.unknown(kind, name, registry.names(kind)))
         self._check_codecs()
-        for kind, values in (
-            ("encoder", self.encoders),
-            ("codec", self.codecs),
-            ("task", self.tasks),
-        ):
+        for kind, values in (("encoder", self.encoders), ("codec", self.codecs), ("task", self.tasks)):
             if len(set(values)) < len(values):
                 raise FcbenchError(f"{kind}s {', '.join(values)}: one is named twice")
         self._check_heads()
         carried = registry.get("dataset", self.dataset).tasks
         for task in self.tasks:
             if task not in carried:
-                raise FcbenchError(
-                    f"data set {self.dataset!r} carries no {task}; it has {', '.join(carried)}"
-                )
+                raise FcbenchError(f"data set {self.dataset!r} carries no {task}; it has {', '.join(carried)}")
 
     def _check_codecs(self) -> None:
         if not self.codecs:
-            raise FcbenchError(
-                "a run needs at least one codec: `fcbench list codecs` names them"
-            )
+            raise FcbenchError("a run needs at least one codec: `fcbench list codecs` names them")
         for typed in self.codecs:
             kind, name = codec_kind(typed)
             known = registry.names(kind)
             if kind == "codec":
                 known = [*known, LABEL, *(_IMAGE + n for n in registry.names("image"))]
             if name not in known:
-                raise FcbenchError(
-                    registry.unknown(kind + " codec" * (kind == "image"), name, known)
-                )
+                raise FcbenchError(registry.unknown(kind + " codec" * (kind == "image"), name, known))
 
     def missing(self) -> dict[str, str]:
         """Codecs whose external coder this machine lacks, each with what is missing."""
@@ -159,17 +143,13 @@ class Suite:
         return out
 
     def _check_heads(self) -> None:
-        if self.head == "trained" and (
-            self.neck_loss != "task" or self.task_models or self.task_weights
-        ):
+        if self.head == "trained" and (self.neck_loss != "task" or self.task_models or self.task_weights):
             raise FcbenchError(
                 "--neck-loss, --task-model and --task-weights are for frozen decoders: add --head frozen"
             )
         for task, typed in self.task_models.items():
             if task not in self.tasks:
-                raise FcbenchError(
-                    registry.unknown("task of the run", task, self.tasks)
-                )
+                raise FcbenchError(registry.unknown("task of the run", task, self.tasks))
             registry.get("taskmodel", typed.partition(":")[0])
 
     def task_model(self, task: str, meta: DatasetMeta) -> tuple[str, str, str | None]:
@@ -208,12 +188,8 @@ QUICK = Budget(task_steps=50, codec_steps=20)
 def load(path: Path) -> Suite:
     """The ``SUITE`` of a Python file. Raises `FcbenchError` where there is none."""
     if not path.is_file():
-        raise FcbenchError(
-            f"suite {path} not found: give a Python file that sets SUITE = Suite(...)"
-        )
+        raise FcbenchError(f"suite {path} not found: give a Python file that sets SUITE = Suite(...)")
     found = runpy.run_path(str(path)).get("SUITE")
     if not isinstance(found, Suite):
-        raise FcbenchError(
-            f"{path} sets no SUITE: it must hold SUITE = fcbench.suite.Suite(...)"
-        )
+        raise FcbenchError(f"{path} sets no SUITE: it must hold SUITE = fcbench.suite.Suite(...)")
     return found

@@ -159,9 +159,7 @@ class Encoder(Protocol):
 
     name: str  # as typed: "timm:resnet18"
     specs: Mapping[str, FeatureSpec]  # fine to coarse
-    groups: Mapping[
-        str, tuple[str, ...]
-    ]  # names for several split points coded as one sample: {"fpn": (...)}
+    groups: Mapping[str, tuple[str, ...]]  # names for several split points coded as one sample: {"fpn": (...)}
     default_split: str  # of specs or groups
     weights: WeightsInfo
     module: nn.Module  # all its parameters: to prove it frozen, to count them
@@ -233,10 +231,7 @@ class OperatingPoint:
     @property
     def label(self) -> str:
         """``hyperprior(lmbda=0.01)``."""
-        inside = ", ".join(
-            f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}"
-            for k, v in self.params.items()
-        )
+        inside = ", ".join(f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in self.params.items())
         return f"{self.codec}({inside})" if inside else self.codec
 
 
@@ -271,16 +266,11 @@ class CodecPlugin(Protocol):
 
     trained: bool
 
-    def sweep(
-        self, objective: Literal["mse", "task", "both"]
-    ) -> list[dict[str, float | int | str]]:
+    def sweep(self, objective: Literal["mse", "task", "both"]) -> list[dict[str, float | int | str]]:
         """Default operating points, low rate to high."""
 
     def build(
-        self,
-        specs: Sequence[FeatureSpec],
-        stats: Mapping[str, FeatureStats],
-        params: Mapping[str, float | int | str],
+        self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], params: Mapping[str, float | int | str]
     ) -> CodecModule:
         """Build untrained. Raises `FcbenchError` for parameters it does not know."""
 
@@ -289,12 +279,7 @@ class CodecPlugin(Protocol):
 class NeckPlugin(Protocol):
     """``PLUGIN`` of a file in ``fcbench/necks``."""
 
-    def build(
-        self,
-        specs: Sequence[FeatureSpec],
-        shapes: Mapping[str, tuple[int, int]],
-        width: int,
-    ) -> nn.Module:
+    def build(self, specs: Sequence[FeatureSpec], shapes: Mapping[str, tuple[int, int]], width: int) -> nn.Module:
         """A module from maps (dict of [B, C, h, w], coarser maps resized to the finest) to [B, D, h, w]."""
 
 
@@ -319,9 +304,7 @@ class Task(Protocol):
     metrics: tuple[MetricSpec, ...]  # the primary one first
     n_statistics: int  # S
 
-    def head(
-        self, width: int, grid: tuple[int, int], image_px: tuple[int, int]
-    ) -> nn.Module:
+    def head(self, width: int, grid: tuple[int, int], image_px: tuple[int, int]) -> nn.Module:
         """A new head: [B, D, h, w] to outputs that `loss` and `statistics` understand."""
 
     def collate(self, targets: Sequence[Mapping[str, Any]]) -> Any:
@@ -387,12 +370,7 @@ class TaskModelPlugin(Protocol):
     task: str  # the task it was trained for
 
     def build(
-        self,
-        variant: str,
-        weights: str | None,
-        task: Task,
-        image_px: tuple[int, int],
-        device: torch.device,
+        self, variant: str, weights: str | None, task: Task, image_px: tuple[int, int], device: torch.device
     ) -> TaskModel:
         """Build with its weights (None: official or embedded; ``random``; a file), for images of a size.
 

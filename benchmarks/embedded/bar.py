@@ -30,28 +30,15 @@ FIELDS = "encoder task metric embedded random gain ci_low ci_high n_test".split(
 def ceiling(bench: Bench, task: str) -> np.ndarray:
     """Statistics [N, S] of a task on uncoded test features."""
     store = bench.test.store
-    batches = (
-        store.batch(range(i, min(i + 32, len(store)))) for i in range(0, len(store), 32)
-    )
+    batches = (store.batch(range(i, min(i + 32, len(store)))) for i in range(0, len(store), 32))
     found, _ = scoring.evaluate(bench, {task: scoring.reader(bench, task)}, batches)
     return found[task].stats
 
 
 @click.command(help=__doc__)
 @click.option("--cache-dir", type=click.Path(path_type=Path), required=True)
-@click.option(
-    "--encoder",
-    "encoders",
-    multiple=True,
-    default=("hiera_nano", "sam2_nano"),
-    show_default=True,
-)
-@click.option(
-    "--steps",
-    default=Budget().task_steps,
-    show_default=True,
-    help="Training steps of neck and head.",
-)
+@click.option("--encoder", "encoders", multiple=True, default=("hiera_nano", "sam2_nano"), show_default=True)
+@click.option("--steps", default=Budget().task_steps, show_default=True, help="Training steps of neck and head.")
 @click.option("--seed", default=0, show_default=True)
 def main(cache_dir: Path, encoders: tuple[str, ...], steps: int, seed: int) -> None:
     suite = Suite(tasks=TASKS, encoders=encoders)
@@ -63,15 +50,7 @@ def main(cache_dir: Path, encoders: tuple[str, ...], steps: int, seed: int) -> N
         data = open_data(suite, cache_dir)
         for name in encoders:
             benches = [
-                Bench(
-                    suite,
-                    data,
-                    pipeline.build_encoder(name, weights, device),
-                    seed,
-                    cache_dir,
-                    device,
-                    report,
-                )
+                Bench(suite, data, pipeline.build_encoder(name, weights, device), seed, cache_dir, device, report)
                 for weights in (None, "random")
             ]
             for task in TASKS:
@@ -80,28 +59,10 @@ def main(cache_dir: Path, encoders: tuple[str, ...], steps: int, seed: int) -> N
                 metric = bound.metrics[0]
                 sign = 1 if metric.higher_is_better else -1
                 values = [float(bound.values(t.sum(0))[metric.name]) for t in tables]
-                a, b = curves.paired_bootstrap(
-                    tables, lambda s: bound.values(s)[metric.name]
-                )
+                a, b = curves.paired_bootstrap(tables, lambda s: bound.values(s)[metric.name])
                 low, high = curves.interval(sign * (a - b))
-                row = (
-                    name,
-                    task,
-                    metric.name,
-                    *values,
-                    sign * (values[0] - values[1]),
-                    low,
-                    high,
-                    len(tables[0]),
-                )
-                out.writerow(
-                    dict(
-                        zip(
-                            FIELDS,
-                            (f"{v:.4f}" if isinstance(v, float) else v for v in row),
-                        )
-                    )
-                )
+                row = (name, task, metric.name, *values, sign * (values[0] - values[1]), low, high, len(tables[0]))
+                out.writerow(dict(zip(FIELDS, (f"{v:.4f}" if isinstance(v, float) else v for v in row))))
                 sys.stdout.flush()
 
 

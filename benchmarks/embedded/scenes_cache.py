@@ -29,10 +29,7 @@ class Scenes:
 
 
 def _render_chunk(start: int) -> tuple[int, dict[str, np.ndarray]]:
-    scenes = [
-        _scene.render(_scene.sample_scene("embedded", i), SIZE_PX, SIZE_PX)
-        for i in range(start, start + CHUNK)
-    ]
+    scenes = [_scene.render(_scene.sample_scene("embedded", i), SIZE_PX, SIZE_PX) for i in range(start, start + CHUNK)]
     table = [[value for value, _ in _words.attributes(s).values()] for s in scenes]
     return start, {
         "images": np.stack([s.image for s in scenes]),
@@ -46,34 +43,24 @@ def load(folder: Path, n: int) -> Scenes:
     """Render the first n scenes into a folder, once, and map them."""
     kinds = _words.attributes(_scene.render(_scene.sample_scene("embedded", 0), 32, 32))
     shapes: dict[str, tuple[int, ...]] = {
-        "images": (3, SIZE_PX, SIZE_PX), "instances": (SIZE_PX, SIZE_PX), "parts": (SIZE_PX, SIZE_PX),
+        "images": (3, SIZE_PX, SIZE_PX),
+        "instances": (SIZE_PX, SIZE_PX),
+        "parts": (SIZE_PX, SIZE_PX),
         "attributes": (len(kinds),),
-    }  # fmt: skip
+    }
     done = folder / "done.json"
-    if not done.exists() or json.loads(done.read_text()) != {
-        "n": n,
-        "version": _scene.VERSION,
-    }:
+    if not done.exists() or json.loads(done.read_text()) != {"n": n, "version": _scene.VERSION}:
         folder.mkdir(parents=True, exist_ok=True)
         out = {
             k: np.lib.format.open_memmap(
-                folder / f"{k}.npy",
-                "w+",
-                np.int8 if k == "attributes" else np.uint8,
-                (n, *shape),
+                folder / f"{k}.npy", "w+", np.int8 if k == "attributes" else np.uint8, (n, *shape)
             )
             for k, shape in shapes.items()
         }
         with ProcessPoolExecutor() as pool:
-            for start, arrays in track(
-                pool.map(_render_chunk, range(0, n, CHUNK)),
-                "rendering",
-                total=n // CHUNK,
-            ):
+            for start, arrays in track(pool.map(_render_chunk, range(0, n, CHUNK)), "rendering", total=n // CHUNK):
                 for k, a in arrays.items():
                     out[k][start : start + CHUNK] = a
         done.write_text(json.dumps({"n": n, "version": _scene.VERSION}))
     maps = {k: np.load(folder / f"{k}.npy", mmap_mode="r") for k in shapes}
-    return Scenes(
-        **maps, names=tuple(kinds), sizes=tuple(size for _, size in kinds.values())
-    )
+    return Scenes(**maps, names=tuple(kinds), sizes=tuple(size for _, size in kinds.values()))

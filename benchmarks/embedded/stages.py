@@ -34,9 +34,7 @@ def images(scenes: Scenes, indices: np.ndarray) -> Tensor:
 
 def normalize(x: Tensor) -> Tensor:
     """[B, 3, H, W] of values 0 to 255, normalized."""
-    return (x / 255 - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(
-        3, 1, 1
-    )
+    return (x / 255 - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 
 
 class Fuse(nn.Module):
@@ -62,12 +60,8 @@ class MaskedAutoencoder(nn.Module):
         self.fuse = Fuse()
         self.mask_token = nn.Parameter(torch.zeros(1, 1, 1, D))
         self.positions = nn.Parameter(torch.randn(1, GRID * GRID, D) * 0.02)
-        layer = nn.TransformerEncoderLayer(
-            D, 4, 4 * D, 0.0, "gelu", batch_first=True, norm_first=True
-        )
-        self.decoder = nn.TransformerEncoder(
-            layer, 2, nn.LayerNorm(D), enable_nested_tensor=False
-        )
+        layer = nn.TransformerEncoderLayer(D, 4, 4 * D, 0.0, "gelu", batch_first=True, norm_first=True)
+        self.decoder = nn.TransformerEncoder(layer, 2, nn.LayerNorm(D), enable_nested_tensor=False)
         self.predict = nn.Linear(D, 16 * 16 * 3)
 
     def encode_units(self, x: Tensor, keep: Tensor) -> Tensor:
@@ -76,36 +70,20 @@ class MaskedAutoencoder(nn.Module):
         tokens = self.trunk.patch_embed(x)
         tokens = tokens + self.trunk._get_pos_embed(tokens.shape[1:3])
         side = tokens.shape[1] // UNITS
-        units = (
-            tokens.view(b, UNITS, side, UNITS, side, -1)
-            .transpose(2, 3)
-            .reshape(b, UNITS**2, side, side, -1)
-        )
-        t = units[torch.arange(b)[:, None], keep].flatten(
-            0, 1
-        )  # [B V, 8, 8, C]: each unit one window
+        units = tokens.view(b, UNITS, side, UNITS, side, -1).transpose(2, 3).reshape(b, UNITS**2, side, side, -1)
+        t = units[torch.arange(b)[:, None], keep].flatten(0, 1)  # [B V, 8, 8, C]: each unit one window
         stage3 = t
         for i, block in enumerate(self.trunk.blocks):
-            if (
-                block.window_size == 0
-            ):  # the whole image: all units of a sample stacked along the height
+            if block.window_size == 0:  # the whole image: all units of a sample stacked along the height
                 c = t.shape[-1]
-                t = block(t.view(b, v * t.shape[1], t.shape[2], c)).view(
-                    b * v, t.shape[1], t.shape[2], c
-                )
+                t = block(t.view(b, v * t.shape[1], t.shape[2], c)).view(b * v, t.shape[1], t.shape[2], c)
             else:
                 t = block(t)
             if i == sum(STAGES[:3]) - 1:
                 stage3 = t
-        return (
-            self.fuse(stage3.permute(0, 3, 1, 2), t.permute(0, 3, 1, 2))
-            .flatten(2)
-            .mT.reshape(b, v, 4, D)
-        )
+        return self.fuse(stage3.permute(0, 3, 1, 2), t.permute(0, 3, 1, 2)).flatten(2).mT.reshape(b, v, 4, D)
 
-    def loss(
-        self, scenes: Scenes, indices: np.ndarray, rng: np.random.Generator
-    ) -> Tensor:
+    def loss(self, scenes: Scenes, indices: np.ndarray, rng: np.random.Generator) -> Tensor:
         x = images(scenes, indices)
         b = len(x)
         order = torch.from_numpy(rng.random((b, UNITS**2)).argsort(1))
@@ -113,20 +91,12 @@ class MaskedAutoencoder(nn.Module):
         seen = self.encode_units(x, keep)
         full = self.mask_token.expand(b, UNITS**2, 4, D).clone()
         full[torch.arange(b)[:, None], keep] = seen
-        grid = (
-            full.view(b, UNITS, UNITS, 2, 2, D)
-            .transpose(2, 3)
-            .reshape(b, GRID * GRID, D)
-        )
+        grid = full.view(b, UNITS, UNITS, 2, 2, D).transpose(2, 3).reshape(b, GRID * GRID, D)
         out = self.predict(self.decoder(grid + self.positions))
         target = F.unfold(x, 16, stride=16).mT
-        target = (target - target.mean(-1, keepdim=True)) / (
-            target.var(-1, keepdim=True) + 1e-4
-        ).sqrt()
+        target = (target - target.mean(-1, keepdim=True)) / (target.var(-1, keepdim=True) + 1e-4).sqrt()
         hidden = torch.ones(b, UNITS**2).scatter(1, keep, 0.0)
-        hidden = (
-            hidden.view(b, UNITS, 1, UNITS, 1).expand(-1, -1, 2, -1, 2).reshape(b, -1)
-        )
+        hidden = hidden.view(b, UNITS, 1, UNITS, 1).expand(-1, -1, 2, -1, 2).reshape(b, -1)
         return ((out - target).square().mean(-1) * hidden).sum() / hidden.sum()
 
 
@@ -144,9 +114,7 @@ class Attributes(nn.Module):
         super().__init__()
         self.crops = crops
         self.trunk = build_trunk()
-        self.standardize = nn.ModuleList(
-            nn.BatchNorm2d(c, affine=False) for c in (128, 256)
-        )
+        self.standardize = nn.ModuleList(nn.BatchNorm2d(c, affine=False) for c in (128, 256))
         self.vote = self._head(len(sizes) * max(sizes))
         self.describe = self._head(len(THING_SIZES) * max(THING_SIZES))
         self.register_buffer("valid", _valid(sizes))
@@ -154,9 +122,7 @@ class Attributes(nn.Module):
 
     @staticmethod
     def _head(n: int) -> nn.Sequential:
-        return nn.Sequential(
-            nn.Linear(128 + 256, 2 * D), nn.GELU(), nn.Linear(2 * D, n)
-        )
+        return nn.Sequential(nn.Linear(128 + 256, 2 * D), nn.GELU(), nn.Linear(2 * D, n))
 
     def tokens(self, x: Tensor) -> Tensor:
         """[B, N, 384] of images [B, 3, H, W]: stages 3 and 4, each channel standardized."""
@@ -164,9 +130,7 @@ class Attributes(nn.Module):
         both = torch.cat((fine, F.interpolate(coarse, scale_factor=2)), 1)
         return both.flatten(2).mT
 
-    def loss(
-        self, scenes: Scenes, indices: np.ndarray, rng: np.random.Generator
-    ) -> Tensor:
+    def loss(self, scenes: Scenes, indices: np.ndarray, rng: np.random.Generator) -> Tensor:
         target = torch.from_numpy(scenes.attributes[indices].astype(np.int64))
         tokens = self.tokens(images(scenes, indices))
         whole = _cross_entropy(self.vote(tokens).logsumexp(1), self.valid, target)
@@ -189,21 +153,8 @@ class Attributes(nn.Module):
             ys, xs = np.nonzero(instances == number)
             side = max(np.ptp(xs) * 1.15, np.ptp(ys) * 1.15, self.CROP_PX)
             side = int(min(side * rng.uniform(0.9, 1.2), SIZE_PX))
-            at = [
-                int(
-                    np.clip(
-                        (v.min() + v.max() - side) / 2 + rng.normal(0, 5),
-                        0,
-                        SIZE_PX - side,
-                    )
-                )
-                for v in (ys, xs)
-            ]
-            crop = torch.from_numpy(
-                scenes.images[
-                    index, :, at[0] : at[0] + side, at[1] : at[1] + side
-                ].copy()
-            )
+            at = [int(np.clip((v.min() + v.max() - side) / 2 + rng.normal(0, 5), 0, SIZE_PX - side)) for v in (ys, xs)]
+            crop = torch.from_numpy(scenes.images[index, :, at[0] : at[0] + side, at[1] : at[1] + side].copy())
             size = (self.CROP_PX, self.CROP_PX)
             crops.append(F.interpolate(crop[None].float(), size, mode="area"))
             labels.append(thing_labels(_scene.sample_scene("embedded", index), number))
@@ -264,21 +215,15 @@ class Promptable(nn.Module):
         self.fuse = Fuse()
         self.standardize = nn.BatchNorm2d(128, affine=False)
         self.squeeze = nn.Conv2d(D, dim, 1)
-        self.fine = nn.ModuleList(
-            (nn.Conv2d(32, dim // 8, 1), nn.Conv2d(64, dim // 4, 1))
-        )
+        self.fine = nn.ModuleList((nn.Conv2d(32, dim // 8, 1), nn.Conv2d(64, dim // 4, 1)))
         self.prompt = PromptEncoder(dim, (GRID, GRID), (SIZE_PX, SIZE_PX), 16)
         self.decoder = MaskDecoder(
             transformer_dim=dim,
-            transformer=TwoWayTransformer(
-                depth=2, embedding_dim=dim, num_heads=4, mlp_dim=256
-            ),
+            transformer=TwoWayTransformer(depth=2, embedding_dim=dim, num_heads=4, mlp_dim=256),
             use_high_res_features=True,
         )
 
-    def loss(
-        self, scenes: Scenes, indices: np.ndarray, rng: np.random.Generator
-    ) -> Tensor:
+    def loss(self, scenes: Scenes, indices: np.ndarray, rng: np.random.Generator) -> Tensor:
         points, boxes, use_box, target = self._prompts(scenes, indices, rng)
         maps = self.trunk(images(scenes, indices))
         p = self.prompts
@@ -320,9 +265,7 @@ class Promptable(nn.Module):
         each = focal + 1 - (2 * both + 1) / (total + 1)
         hard = (masks > 0).float()
         real = (hard * t).sum((2, 3)) / ((hard + t).clamp(max=1).sum((2, 3)) + 1e-6)
-        return (
-            each.min(1).values + 0.1 * each.mean(1) + (iou - real).square().mean(1)
-        ).mean()
+        return (each.min(1).values + 0.1 * each.mean(1) + (iou - real).square().mean(1)).mean()
 
     def _prompts(
         self, scenes: Scenes, indices: np.ndarray, rng: np.random.Generator
@@ -334,17 +277,12 @@ class Promptable(nn.Module):
             for _ in range(self.prompts):
                 labels = (instances if rng.random() < 0.5 else parts)[i]
                 values = np.unique(labels)
-                mask = (
-                    labels
-                    == values[rng.integers(1 if len(values) > 1 else 0, len(values))]
-                )
+                mask = labels == values[rng.integers(1 if len(values) > 1 else 0, len(values))]
                 ys, xs = np.nonzero(mask)
                 k = rng.integers(len(ys))
                 points.append((xs[k] + 0.5, ys[k] + 0.5))
                 boxes.append((xs.min(), ys.min(), xs.max() + 1, ys.max() + 1))
-                targets.append(
-                    mask.reshape(SIZE_PX // 4, 4, SIZE_PX // 4, 4).mean((1, 3))
-                )
+                targets.append(mask.reshape(SIZE_PX // 4, 4, SIZE_PX // 4, 4).mean((1, 3)))
         use_box = rng.random(len(points)) < 0.25
         return (
             torch.tensor(np.array(points), dtype=torch.float32)[:, None],

@@ -35,9 +35,7 @@ def images_of(data: Dataset, places: list[int]) -> Tensor:
     return torch.stack([data[i].image for i in places])
 
 
-def evaluate(
-    model: TaskModel, task: Task, data: Dataset, n: int
-) -> tuple[dict[str, float], dict[str, float]]:
+def evaluate(model: TaskModel, task: Task, data: Dataset, n: int) -> tuple[dict[str, float], dict[str, float]]:
     """Metrics of a task model run on the images of n samples, and the same with its features replaced by their mean."""
     head: Any = model.head()
     parts = [list(range(i, min(i + 32, n))) for i in range(0, n, 32)]
@@ -47,10 +45,7 @@ def evaluate(
     for mean in (False, True):
         sums = np.zeros(task.n_statistics)
         for places, own in zip(parts, maps):
-            x: Any = {
-                k: means[k].expand_as(v).contiguous() if mean else v
-                for k, v in own.items()
-            }
+            x: Any = {k: means[k].expand_as(v).contiguous() if mean else v for k, v in own.items()}
             batch = task.collate([data.targets(i) for i in places])
             sums += task.statistics(head, x, batch).sum(0)
         found.append({k: round(float(v), 4) for k, v in task.values(sums).items()})
@@ -58,15 +53,7 @@ def evaluate(
 
 
 def train(
-    model: NanoModel,
-    task: Task,
-    data: Dataset,
-    *,
-    steps: int,
-    batch: int,
-    rate: float,
-    seed: int,
-    resume: Path,
+    model: NanoModel, task: Task, data: Dataset, *, steps: int, batch: int, rate: float, seed: int, resume: Path
 ) -> float:
     """Train encoder and decoder by the task's loss; the encoder runs in bfloat16. Returns the final loss."""
     losses: list[float] = []
@@ -77,9 +64,7 @@ def train(
         with torch.autocast("cpu", torch.bfloat16):
             own = model.trunk(images_of(data, places))
         head: Any = model.decoder.head
-        loss: Tensor = head.loss(
-            model.decoder(own.float()), task.collate(targets(places))
-        )
+        loss: Tensor = head.loss(model.decoder(own.float()), task.collate(targets(places)))
         losses.append(loss.item())
         return loss
 
@@ -89,61 +74,32 @@ def train(
         if step % 100 == 0 or step == steps:
             took = time.monotonic() - began
             mean = np.mean(losses[-100:])
-            print(
-                f"{task.name} {step}/{steps} loss {mean:.4f} {took:.0f} s", flush=True
-            )
+            print(f"{task.name} {step}/{steps} loss {mean:.4f} {took:.0f} s", flush=True)
 
-    return fit.optimize(
-        model,
-        loss_of,
-        steps=steps,
-        rate=rate,
-        seed=seed,
-        resume=resume,
-        progress=progress,
-    )
+    return fit.optimize(model, loss_of, steps=steps, rate=rate, seed=seed, resume=resume, progress=progress)
 
 
 def export(model: NanoModel, path: Path, about: dict[str, Any]) -> None:
     """Write encoder and decoder, fp16, with JSON of what is said about them."""
-    state = {
-        k: (v.half() if v.is_floating_point() else v).contiguous()
-        for k, v in model.state_dict().items()
-    }
+    state = {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in model.state_dict().items()}
     save_file(state, path, metadata={k: json.dumps(v) for k, v in about.items()})
     path.chmod(0o644)
 
 
 @click.command(help=__doc__)
 @click.argument("name", metavar="TASK", type=click.Choice(TASKS))
-@click.option(
-    "--work",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="Folder of the scenes and checkpoints.",
-)
+@click.option("--work", type=click.Path(path_type=Path), required=True, help="Folder of the scenes and checkpoints.")
 @click.option("--n", default=8000, show_default=True, help="Training scenes.")
 @click.option("--steps", default=3000, show_default=True)
 @click.option("--batch", default=16, show_default=True)
 @click.option("--rate", default=2e-3, show_default=True, help="Peak learning rate.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--threads", default=1, show_default=True, help="CPU threads.")
-def main(
-    name: str,
-    work: Path,
-    n: int,
-    steps: int,
-    batch: int,
-    rate: float,
-    seed: int,
-    threads: int,
-) -> None:
+def main(name: str, work: Path, n: int, steps: int, batch: int, rate: float, seed: int, threads: int) -> None:
     torch.set_num_threads(threads)
     work.mkdir(parents=True, exist_ok=True)
     data, test = (
-        registry.get("dataset", "scenes").open(
-            split, DataOptions(None, work, SIZE_PX, limit)
-        )
+        registry.get("dataset", "scenes").open(split, DataOptions(None, work, SIZE_PX, limit))
         for split, limit in (("embedded", n), ("test", N_TEST))
     )
     task = registry.get("task", name).build(data, test)
@@ -151,19 +107,23 @@ def main(
     facts = plugin.facts(task)
     model, _ = plugin.make(facts, SIZE_PX)
     began = time.monotonic()
-    final = train(
-        model, task, data,
-        steps=steps, batch=batch, rate=rate, seed=seed, resume=work / f"{plugin.name}.pt",
-    )  # fmt: skip
+    final = train(model, task, data, steps=steps, batch=batch, rate=rate, seed=seed, resume=work / f"{plugin.name}.pt")
     about = {
         "facts": facts,
         "training": {
-            "task": name, "data": f"scenes v{_scene.VERSION}, split embedded, {n} at {SIZE_PX[0]}x{SIZE_PX[1]}",
-            "steps": steps, "batch": batch, "rate": rate, "seed": seed, "threads": threads, "final_loss": final,
-            "seconds_since_resumed": round(time.monotonic() - began), "torch": torch.__version__,
+            "task": name,
+            "data": f"scenes v{_scene.VERSION}, split embedded, {n} at {SIZE_PX[0]}x{SIZE_PX[1]}",
+            "steps": steps,
+            "batch": batch,
+            "rate": rate,
+            "seed": seed,
+            "threads": threads,
+            "final_loss": final,
+            "seconds_since_resumed": round(time.monotonic() - began),
+            "torch": torch.__version__,
             "utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         },
-    }  # fmt: skip
+    }
     export(model, plugin.path, about)
     built = plugin.build("", None, task, SIZE_PX, torch.device("cpu"))
     own, floor = evaluate(built, task, test, N_TEST)

@@ -30,9 +30,7 @@ NAMES = {"attributes": "hiera_nano", "promptable": "sam2_nano"}
 def schedule(step: int, steps: int, peak: float) -> float:
     """Linear warm-up over 3 percent of the steps, cosine to zero."""
     warm = max(1, steps * 3 // 100)
-    return peak * min(
-        step / warm, 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
-    )
+    return peak * min(step / warm, 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps))))
 
 
 def save_atomic(state: dict, path: Path) -> None:
@@ -52,28 +50,14 @@ def export(model: nn.Module, stage: str, facts: dict[str, object]) -> Path:
 
 @click.command(help=__doc__)
 @click.argument("stage", type=click.Choice(["mae", "attributes", "promptable"]))
-@click.option(
-    "--work",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="Folder of the scenes and checkpoints.",
-)
+@click.option("--work", type=click.Path(path_type=Path), required=True, help="Folder of the scenes and checkpoints.")
 @click.option("--scenes", "n_scenes", default=24000, show_default=True)
 @click.option("--steps", default=2000, show_default=True)
 @click.option("--batch", default=64, show_default=True)
 @click.option("--rate", default=1e-3, show_default=True, help="Peak learning rate.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--threads", default=0, help="CPU threads; 0 for all.")
-def main(
-    stage: str,
-    work: Path,
-    n_scenes: int,
-    steps: int,
-    batch: int,
-    rate: float,
-    seed: int,
-    threads: int,
-) -> None:
+def main(stage: str, work: Path, n_scenes: int, steps: int, batch: int, rate: float, seed: int, threads: int) -> None:
     if threads:
         torch.set_num_threads(threads)
     torch.manual_seed(seed)
@@ -82,24 +66,14 @@ def main(
     if stage == "mae":
         model = stages.MaskedAutoencoder()
     else:
-        model = (
-            stages.Attributes(scenes.sizes)
-            if stage == "attributes"
-            else stages.Promptable()
-        )
+        model = stages.Attributes(scenes.sizes) if stage == "attributes" else stages.Promptable()
         start = torch.load(work / "mae.pt", weights_only=True)["model"]
         for part in ("trunk", "fuse"):
             if not hasattr(model, part):
                 continue
-            kept = {
-                k[len(part) + 1 :]: v
-                for k, v in start.items()
-                if k.startswith(part + ".")
-            }
+            kept = {k[len(part) + 1 :]: v for k, v in start.items() if k.startswith(part + ".")}
             getattr(model, part).load_state_dict(kept)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=rate, weight_decay=0.05, betas=(0.9, 0.95)
-    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.05, betas=(0.9, 0.95))
     path, step, seconds = work / f"{stage}.pt", 0, 0.0
     history: list[dict[str, float]] = []
     if path.exists():
@@ -123,10 +97,7 @@ def main(
         step += 1
         if step % 100 == 0 or step == steps:
             took = seconds + time.monotonic() - began
-            print(
-                f"{stage} {step}/{steps} loss {np.mean(losses[-100:]):.4f} {took:.0f} s",
-                flush=True,
-            )
+            print(f"{stage} {step}/{steps} loss {np.mean(losses[-100:]):.4f} {took:.0f} s", flush=True)
             save_atomic(
                 {
                     "model": model.state_dict(),
@@ -142,11 +113,17 @@ def main(
         start = torch.load(work / "mae.pt", weights_only=True)
         mae = {k: start[k] for k in ("step", "seconds", "history")}
         facts = {
-            "stage": stage, "from": "mae", "data": f"scenes v{_scene.VERSION}, split embedded, {n_scenes} at 128x128",
-            "history": history, "seed": seed, "seconds": round(took), "mae": mae,
-            "final_loss": float(np.mean(losses[-100:])) if losses else None, "torch": torch.__version__,
+            "stage": stage,
+            "from": "mae",
+            "data": f"scenes v{_scene.VERSION}, split embedded, {n_scenes} at 128x128",
+            "history": history,
+            "seed": seed,
+            "seconds": round(took),
+            "mae": mae,
+            "final_loss": float(np.mean(losses[-100:])) if losses else None,
+            "torch": torch.__version__,
             "utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        }  # fmt: skip
+        }
         print(export(model, stage, facts))
 
 

@@ -30,14 +30,10 @@ class CodecBase(nn.Module):
 
     trained = False
 
-    def __init__(
-        self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats]
-    ) -> None:
+    def __init__(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats]) -> None:
         super().__init__()
         if not specs:
-            raise FcbenchError(
-                "a codec needs at least one feature spec: name a split point"
-            )
+            raise FcbenchError("a codec needs at least one feature spec: name a split point")
         self.specs = tuple(specs)
         self.stats = nn.ModuleList(MapStats(stats[s.name], s) for s in specs)
 
@@ -77,29 +73,18 @@ class CodecBase(nn.Module):
                     f"map {spec.name!r} has shape {list(x.shape)}; one sample [1, {spec.channels}, h, w] can be coded"
                 )
             if not bool(torch.isfinite(x).all()):
-                raise FcbenchError(
-                    f"map {spec.name!r} holds NaN or inf: such features cannot be coded"
-                )
+                raise FcbenchError(f"map {spec.name!r} holds NaN or inf: such features cannot be coded")
         return [x.detach().to("cpu", torch.float32) for x in maps]
 
     def grid(self, shapes: Mapping[str, tuple[int, int]]) -> list[tuple[int, int]]:
         """(h, w) of the maps in coding order. Raises `FcbenchError` for missing maps, empty or absurd sizes."""
         if set(shapes) != set(self.names):
-            raise FcbenchError(
-                f"shapes are of the maps {', '.join(shapes)}; the codec has {', '.join(self.names)}"
-            )
+            raise FcbenchError(f"shapes are of the maps {', '.join(shapes)}; the codec has {', '.join(self.names)}")
         grid = [shapes[name] for name in self.names]
         if any(h < 1 or w < 1 for h, w in grid):
-            raise FcbenchError(
-                f"feature maps of size {grid} are empty: nothing can be coded"
-            )
-        if (
-            sum(s.channels * h * w for s, (h, w) in zip(self.specs, grid, strict=True))
-            > MAX_POINTS
-        ):
-            raise FcbenchError(
-                f"feature maps of size {grid} exceed {MAX_POINTS} scalars a sample: use smaller images"
-            )
+            raise FcbenchError(f"feature maps of size {grid} are empty: nothing can be coded")
+        if sum(s.channels * h * w for s, (h, w) in zip(self.specs, grid, strict=True)) > MAX_POINTS:
+            raise FcbenchError(f"feature maps of size {grid} exceed {MAX_POINTS} scalars a sample: use smaller images")
         return grid
 
     def named(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -125,9 +110,7 @@ class MapStats(nn.Module):
                 )
             self.register_buffer(name, value.detach().float().reshape(-1, 1, 1).clone())
         if not bool((self.std > 0).all()):
-            raise FcbenchError(
-                f"standard deviations of map {spec.name!r} must be positive (1 where nothing varies)"
-            )
+            raise FcbenchError(f"standard deviations of map {spec.name!r} must be positive (1 where nothing varies)")
 
     def normalize(self, x: Tensor) -> Tensor:
         """[B, C, h, w] to zero mean and unit variance over the training set."""
@@ -173,9 +156,7 @@ def number(params: Params, name: str, low: float, high: float) -> float:
     """A numeric parameter within [low, high]. Raises `FcbenchError` otherwise."""
     value = params[name]
     if isinstance(value, (str, bool)) or not low <= value <= high:
-        raise FcbenchError(
-            f"parameter {name}={value!r} is not a number from {low:g} to {high:g}"
-        )
+        raise FcbenchError(f"parameter {name}={value!r} is not a number from {low:g} to {high:g}")
     return float(value)
 
 

@@ -20,13 +20,7 @@ from torch import Tensor, nn
 
 from fcbench import registry
 from fcbench._atomic import write_atomically
-from fcbench.types import (
-    CodecModule,
-    FcbenchError,
-    FeatureSpec,
-    FeatureStats,
-    OperatingPoint,
-)
+from fcbench.types import CodecModule, FcbenchError, FeatureSpec, FeatureStats, OperatingPoint
 
 _KEY = "fcbench_codec"
 _VERSION = 2
@@ -56,13 +50,7 @@ class Loaded:
     source: Source
 
 
-def save(
-    path: Path,
-    codec: nn.Module,
-    point: OperatingPoint,
-    specs: tuple[FeatureSpec, ...],
-    source: Source,
-) -> str:
+def save(path: Path, codec: nn.Module, point: OperatingPoint, specs: tuple[FeatureSpec, ...], source: Source) -> str:
     """Write a frozen codec, atomically.
 
     Returns:
@@ -94,9 +82,7 @@ def load(path: Path) -> Loaded:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise FcbenchError(
-            f"cannot read the codec checkpoint {path}: {error.strerror}"
-        ) from None
+        raise FcbenchError(f"cannot read the codec checkpoint {path}: {error.strerror}") from None
     try:
         state = safetensors.load(data)
         n_header = int.from_bytes(data[:8], "little")
@@ -106,34 +92,22 @@ def load(path: Path) -> Loaded:
         specs = tuple(FeatureSpec(**s) for s in meta["specs"])
         source = Source(**meta["source"])
     except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise FcbenchError(
-            f"{path} is no fcbench codec checkpoint, or is damaged ({_line(error)})"
-        ) from None
+        raise FcbenchError(f"{path} is no fcbench codec checkpoint, or is damaged ({_line(error)})") from None
     if version != _VERSION:
-        raise FcbenchError(
-            f"codec checkpoint {path} has version {version}, this fcbench reads {_VERSION}: update it"
-        )
+        raise FcbenchError(f"codec checkpoint {path} has version {version}, this fcbench reads {_VERSION}: update it")
     if digest != _digest(meta, state):
-        raise FcbenchError(
-            f"codec checkpoint {path} is damaged: its contents do not match their digest"
-        )
+        raise FcbenchError(f"codec checkpoint {path} is damaged: its contents do not match their digest")
     codec = _build(path, point, specs, state)
     return Loaded(codec, point, specs, hashlib.sha256(data).hexdigest(), source)
 
 
 def _build(
-    path: Path,
-    point: OperatingPoint,
-    specs: tuple[FeatureSpec, ...],
-    state: Mapping[str, Tensor],
+    path: Path, point: OperatingPoint, specs: tuple[FeatureSpec, ...], state: Mapping[str, Tensor]
 ) -> CodecModule:
     """The codec with a checkpoint's state. Its statistics come with the state, so any stand in for them."""
     stand_in = {
         s.name: FeatureStats(
-            torch.zeros(s.channels),
-            torch.ones(s.channels),
-            -torch.ones(s.channels),
-            torch.ones(s.channels),
+            torch.zeros(s.channels), torch.ones(s.channels), -torch.ones(s.channels), torch.ones(s.channels)
         )
         for s in specs
     }
@@ -141,9 +115,7 @@ def _build(
     try:
         codec.load_state_dict(state)
     except RuntimeError as error:
-        raise FcbenchError(
-            f"codec checkpoint {path} does not fit {point.label}: {_line(error)}"
-        ) from None
+        raise FcbenchError(f"codec checkpoint {path} does not fit {point.label}: {_line(error)}") from None
     codec.eval()
     return codec
 
@@ -154,9 +126,7 @@ def _digest(meta: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:
     for name in sorted(state):
         tensor = state[name]
         total.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        total.update(
-            tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-        )
+        total.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return total.hexdigest()
 
 

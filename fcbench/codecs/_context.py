@@ -47,12 +47,7 @@ class SpaceContext(nn.Module):
     def neighbours(x: Tensor) -> Tensor:
         """[B, C, h, w] to its neighbours above, below, left and right [B, C, 4, h, w], zero outside."""
         p = F.pad(x, (1, 1, 1, 1))
-        around = [
-            p[..., :-2, 1:-1],
-            p[..., 2:, 1:-1],
-            p[..., 1:-1, :-2],
-            p[..., 1:-1, 2:],
-        ]
+        around = [p[..., :-2, 1:-1], p[..., 2:, 1:-1], p[..., 1:-1, :-2], p[..., 1:-1, 2:]]
         return torch.stack(around, dim=2)
 
     def forward(self, rest: Tensor, log_scales: Tensor) -> tuple[Tensor, Tensor]:

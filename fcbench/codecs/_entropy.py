@@ -58,9 +58,7 @@ class Groups:
         return cls(used, used.tolist(), counts, counts.tolist(), used * n_each)
 
     @classmethod
-    def by_index(
-        cls, indexes: np.ndarray, n_tables: int, *, pairs: bool = False
-    ) -> Groups:
+    def by_index(cls, indexes: np.ndarray, n_tables: int, *, pairs: bool = False) -> Groups:
         """Symbols coded by the tables ``indexes``: one a symbol [n] or, with ``pairs``, one every two [n / 2].
 
         Small unsigned integers sort fastest, and pairs take half the time.
@@ -72,9 +70,7 @@ class Groups:
         counts = bounds[1:] - starts
         used = counts.nonzero()[0]
         counts = counts[used]
-        return cls(
-            used, used.tolist(), counts, counts.tolist(), starts[used], order, pairs
-        )
+        return cls(used, used.tolist(), counts, counts.tolist(), starts[used], order, pairs)
 
     def sorted(self, symbols: np.ndarray) -> np.ndarray:
         """Symbols [n] int32 in coding order: [K, n / K] where counts are equal, else [n]."""
@@ -152,22 +148,15 @@ class EntropyTables(nn.Module):
         """The tables as coder models. Raises `FcbenchError` before `fill`."""
         self._require()
         return TableCoder(
-            self.cdf.cpu().numpy(),
-            self.length.cpu().numpy(),
-            self.offset.cpu().numpy(),
-            bool(self.escape),
+            self.cdf.cpu().numpy(), self.length.cpu().numpy(), self.offset.cpu().numpy(), bool(self.escape)
         )
 
     def _require(self) -> None:
         if not self.filled:
-            raise FcbenchError(
-                "this codec has no entropy tables yet: call prepare() and freeze()"
-            )
+            raise FcbenchError("this codec has no entropy tables yet: call prepare() and freeze()")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            k: v for k, v in self.__dict__.items() if k != "coder"
-        }  # coder models cannot be copied
+        return {k: v for k, v in self.__dict__.items() if k != "coder"}  # coder models cannot be copied
 
     def bits(self, table: int) -> Tensor:
         """[n] bits of each symbol of a table, from the integer frequencies."""
@@ -175,9 +164,7 @@ class EntropyTables(nn.Module):
         cdf = self.cdf[table, : int(self.length[table])]
         return -torch.log2(torch.diff(cdf).double() / _TOTAL)
 
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any
-    ) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         for name in ("cdf", "length", "offset"):
             loaded = state_dict.get(prefix + name)
             if loaded is not None:  # sizes are known only now
@@ -185,37 +172,18 @@ class EntropyTables(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
         self.__dict__.pop("coder", None)
         if self.filled:
-            _check_tables(
-                self.cdf.cpu().numpy(),
-                self.length.cpu().numpy(),
-                self.offset.cpu().numpy(),
-            )
+            _check_tables(self.cdf.cpu().numpy(), self.length.cpu().numpy(), self.offset.cpu().numpy())
 
 
 def _check_tables(cdf: np.ndarray, length: np.ndarray, offset: np.ndarray) -> None:
     """Raise `FcbenchError` unless every row rises strictly from 0 to 65536 over two symbols or more."""
-    if (
-        cdf.ndim != 2
-        or length.shape != (len(cdf),)
-        or offset.shape != (len(cdf),)
-        or len(cdf) == 0
-    ):
-        raise FcbenchError(
-            f"entropy tables do not fit together: shapes {cdf.shape}, {length.shape}, {offset.shape}"
-        )
-    if (
-        length.min() < 3
-        or length.max() > cdf.shape[1]
-        or np.abs(offset.astype(np.int64)).max() >= MAX_SYMBOL
-    ):
-        raise FcbenchError(
-            "entropy tables have lengths or offsets out of range: make the codec's checkpoint anew"
-        )
+    if cdf.ndim != 2 or length.shape != (len(cdf),) or offset.shape != (len(cdf),) or len(cdf) == 0:
+        raise FcbenchError(f"entropy tables do not fit together: shapes {cdf.shape}, {length.shape}, {offset.shape}")
+    if length.min() < 3 or length.max() > cdf.shape[1] or np.abs(offset.astype(np.int64)).max() >= MAX_SYMBOL:
+        raise FcbenchError("entropy tables have lengths or offsets out of range: make the codec's checkpoint anew")
     for row, n in zip(cdf, length, strict=True):
         if row[0] != 0 or row[n - 1] != _TOTAL or (np.diff(row[:n]) <= 0).any():
-            raise FcbenchError(
-                "an entropy table does not rise from 0 to 65536: make the codec's checkpoint anew"
-            )
+            raise FcbenchError("an entropy table does not rise from 0 to 65536: make the codec's checkpoint anew")
 
 
 class TableCoder:
@@ -226,13 +194,9 @@ class TableCoder:
         models: [T] constriction models.
     """
 
-    def __init__(
-        self, cdf: np.ndarray, length: np.ndarray, offset: np.ndarray, escape: bool
-    ) -> None:
+    def __init__(self, cdf: np.ndarray, length: np.ndarray, offset: np.ndarray, escape: bool) -> None:
         self.n_tables = len(length)
-        self.models = [
-            exact_model(np.diff(row[:n])) for row, n in zip(cdf, length, strict=True)
-        ]
+        self.models = [exact_model(np.diff(row[:n])) for row, n in zip(cdf, length, strict=True)]
         self._offset = offset.astype(np.int32)
         # the last symbol of each row: the escape, where there is one
         self._last = (length - 2).astype(np.int32)
@@ -240,9 +204,7 @@ class TableCoder:
         # what lies inside a table is below its limit; never negative, so that it compares as unsigned, too
         self._limit = (self._last + (not escape)).astype(np.uint32)
 
-    def relative(
-        self, symbols: np.ndarray, groups: Groups
-    ) -> tuple[np.ndarray, np.ndarray | None]:
+    def relative(self, symbols: np.ndarray, groups: Groups) -> tuple[np.ndarray, np.ndarray | None]:
         """What is coded of symbols [n] int32.
 
         Returns:
@@ -253,9 +215,7 @@ class TableCoder:
             FcbenchError: a symbol is 2**24 or more, or outside a table without escape.
         """
         if symbols.size == 0:
-            raise FcbenchError(
-                "no symbols to code: a sample needs at least one feature point"
-            )
+            raise FcbenchError("no symbols to code: a sample needs at least one feature point")
         values = groups.sorted(symbols) - groups.spread(self._offset)
         return values, self._take_outside(values, groups)
 
@@ -319,6 +279,4 @@ class TableCoder:
 
 def _check_range(symbols: np.ndarray) -> None:
     if symbols.max() >= MAX_SYMBOL or symbols.min() <= -MAX_SYMBOL:
-        raise FcbenchError(
-            "a quantized value is 2**24 or more in magnitude: features are out of the trained range"
-        )
+        raise FcbenchError("a quantized value is 2**24 or more in magnitude: features are out of the trained range")

@@ -14,12 +14,8 @@ PRECISION_BITS = 16
 
 _TOTAL = 1 << PRECISION_BITS
 _CODER_BITS = 24  # fixed-point precision of constriction's models
-_MAX_CLASS = (
-    26  # escapes are below 2**26: |symbol| + |offset| < 2**25, and one bit of sign
-)
-_LOW_BITS = (
-    12  # an escape's mantissa is coded in two halves: Uniform takes sizes up to 2**24
-)
+_MAX_CLASS = 26  # escapes are below 2**26: |symbol| + |offset| < 2**25, and one bit of sign
+_LOW_BITS = 12  # an escape's mantissa is coded in two halves: Uniform takes sizes up to 2**24
 
 
 def exact_model(frequencies: np.ndarray) -> Any:

@@ -43,9 +43,7 @@ def library(name: str, package: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise FcbenchError(
-            f"{package} cannot be imported ({error}): pip install {package}"
-        ) from None
+        raise FcbenchError(f"{package} cannot be imported ({error}): pip install {package}") from None
 
 
 def package_version(package: str) -> dict[str, str]:
@@ -53,14 +51,10 @@ def package_version(package: str) -> dict[str, str]:
     try:
         return {package: importlib.metadata.version(package)}
     except importlib.metadata.PackageNotFoundError:
-        raise FcbenchError(
-            f"{package} is not installed: pip install {package}"
-        ) from None
+        raise FcbenchError(f"{package} is not installed: pip install {package}") from None
 
 
-def guarded(
-    what: str, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
-) -> _T:
+def guarded(what: str, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
     """Call a foreign coder. Raises `FcbenchError` for whatever it raises."""
     try:
         return function(*args, **kwargs)
@@ -80,9 +74,7 @@ def unseal(payload: bytes) -> bytes:
     """What stands behind the seal. Raises `FcbenchError` unless it fits."""
     data = payload[_SEAL_BYTES:]
     if len(payload) <= _SEAL_BYTES or seal(data) != payload[:_SEAL_BYTES]:
-        raise FcbenchError(
-            "the payload is damaged (its seal does not fit): copy or code the file anew"
-        )
+        raise FcbenchError("the payload is damaged (its seal does not fit): copy or code the file anew")
     return data
 
 

@@ -69,9 +69,7 @@ class GaussianTables(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.gaussian = GaussianConditional(
-            SCALE_TABLE, scale_bound=MIN_SCALE, tail_mass=TAIL_MASS
-        )
+        self.gaussian = GaussianConditional(SCALE_TABLE, scale_bound=MIN_SCALE, tail_mass=TAIL_MASS)
         self.tables = EntropyTables()
 
     def likelihood(self, y: Tensor, log_scales: Tensor, means: Tensor) -> Tensor:
@@ -88,6 +86,4 @@ class GaussianTables(nn.Module):
         """Fill the tables."""
         gaussian = copy.deepcopy(self.gaussian)
         gaussian.update()
-        self.tables.fill(
-            gaussian.quantized_cdf, gaussian.cdf_length, gaussian.offset, escape=True
-        )
+        self.tables.fill(gaussian.quantized_cdf, gaussian.cdf_length, gaussian.offset, escape=True)

@@ -26,21 +26,8 @@ from torch import Tensor, nn
 
 from fcbench.codecs._context import ChannelContext, SpaceContext
 from fcbench.codecs._entropy import EntropyTables, Groups
-from fcbench.codecs._gaussian import (
-    LOG_MAX,
-    MIN_SCALE,
-    GaussianTables,
-    paired,
-    scale_groups,
-    scale_indexes,
-    snapped,
-)
-from fcbench.codecs._hyper_layers import (
-    HyperAnalysis,
-    HyperSynthesis,
-    Params,
-    hyper_channels,
-)
+from fcbench.codecs._gaussian import LOG_MAX, MIN_SCALE, GaussianTables, paired, scale_groups, scale_indexes, snapped
+from fcbench.codecs._hyper_layers import HyperAnalysis, HyperSynthesis, Params, hyper_channels
 from fcbench.codecs._learned import Grid, Latents, MapCoder, Plan, Plans
 from fcbench.codecs._transforms import (
     Analysis,
@@ -121,24 +108,15 @@ class EntropyNet(nn.Module):
     """
 
     def __init__(
-        self,
-        channels: int,
-        hidden: int,
-        groups: Sequence[int] = (),
-        n_passes: int = 1,
-        zero_mean: bool = False,
+        self, channels: int, hidden: int, groups: Sequence[int] = (), n_passes: int = 1, zero_mean: bool = False
     ) -> None:
         super().__init__()
         self.groups, self.n_passes = tuple(groups) or (channels,), n_passes
         self.zero_mean = zero_mean
         self.h_s = HyperSynthesis(channels, hidden)
         before = [sum(self.groups[:g]) for g in range(1, len(self.groups))]
-        self.channel = nn.ModuleList(
-            ChannelContext(b, n) for b, n in zip(before, self.groups[1:], strict=True)
-        )
-        self.space = nn.ModuleList(
-            SpaceContext(n) for n in self.groups if n_passes == 2
-        )
+        self.channel = nn.ModuleList(ChannelContext(b, n) for b, n in zip(before, self.groups[1:], strict=True))
+        self.space = nn.ModuleList(SpaceContext(n) for n in self.groups if n_passes == 2)
 
     @property
     def n_parts(self) -> int:
@@ -196,9 +174,7 @@ class HyperMap(MapCoder):
         self.hidden = hyper_channels(self.channels)
         self.g_a = Analysis(channels)
         self.g_s = Synthesis(channels)
-        self.log_gain = nn.Parameter(
-            torch.full((self.channels, 1, 1), high_rate_log_gain(lmbda))
-        )
+        self.log_gain = nn.Parameter(torch.full((self.channels, 1, 1), high_rate_log_gain(lmbda)))
         self.h_a = HyperAnalysis(self.channels, self.hidden)
         self.net = EntropyNet(self.channels, self.hidden, **context)
         self.bottleneck = IntegerBottleneck(self.hidden)
@@ -243,9 +219,7 @@ class HyperMap(MapCoder):
             else:
                 means, indexes = self._exactly(part, z_hat, y_hat)
                 log_scales = self.gaussian.log_scales(indexes)
-            bits = bits + total_bits(
-                self.gaussian.likelihood(wanted, log_scales, means)
-            )
+            bits = bits + total_bits(self.gaussian.likelihood(wanted, log_scales, means))
             y_hat = part.put(round_through(wanted - means) + means, y_hat)
         return self.restore(y_hat, (x.shape[-2], x.shape[-1])) - more, bits
 
@@ -276,9 +250,7 @@ class HyperMap(MapCoder):
         """z's, then y's."""
         return self.z_tables if stage == 0 else self.gaussian.tables
 
-    def plan(
-        self, stage: int, grid: tuple[int, int], earlier: Sequence[Tensor]
-    ) -> Plan | None:
+    def plan(self, stage: int, grid: tuple[int, int], earlier: Sequence[Tensor]) -> Plan | None:
         """z channel by channel; y by scale."""
         grid = half(grid)
         if stage == 0:

@@ -88,9 +88,7 @@ class HyperSynthesis(nn.Module):
     def start(self, y: Tensor, z: Tensor) -> None:
         """Means by ridge regression of y on upsampled z, scales from what remains."""
         kernel = torch.tensor([0.25, 0.5, 0.25], device=y.device)
-        self.smooth.weight.copy_(
-            (kernel[:, None] * kernel).expand_as(self.smooth.weight)
-        )
+        self.smooth.weight.copy_((kernel[:, None] * kernel).expand_as(self.smooth.weight))
         smooth_bias, bias = self.smooth.bias, self.linear.bias
         assert smooth_bias is not None and bias is not None
         smooth_bias.zero_()
@@ -111,9 +109,7 @@ class HyperSynthesis(nn.Module):
 
 def _pyramid_gain(y: Tensor, blocks: Tensor) -> Tensor:
     """Bits [K] that coding 2x2 means of y [B, K, h, w] first saves a block, by Gaussian entropies."""
-    up = blocks.repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2)[
-        ..., : y.shape[-2], : y.shape[-1]
-    ]
+    up = blocks.repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2)[..., : y.shape[-2], : y.shape[-1]]
     total = y.var(dim=(0, 2, 3), unbiased=False) + _ROUNDING
     rest = (y - up).var(dim=(0, 2, 3), unbiased=False) + 2 * _ROUNDING
     block = blocks.var(dim=(0, 2, 3), unbiased=False) + _ROUNDING

@@ -17,14 +17,7 @@ from torch import Tensor, nn
 from fcbench.codecs._base import CodecBase, Params, fixed_numerics, number, only
 from fcbench.codecs._entropy import MAX_SYMBOL, EntropyTables, Groups
 from fcbench.codecs._strings import StringDecoder, StringEncoder
-from fcbench.types import (
-    Bitstream,
-    Decoded,
-    FcbenchError,
-    Features,
-    FeatureSpec,
-    FeatureStats,
-)
+from fcbench.types import Bitstream, Decoded, FcbenchError, Features, FeatureSpec, FeatureStats
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +75,7 @@ class MapCoder(nn.Module):
         """Tables of a stage."""
         raise NotImplementedError
 
-    def plan(
-        self, stage: int, grid: tuple[int, int], earlier: Sequence[Tensor]
-    ) -> Plan | None:
+    def plan(self, stage: int, grid: tuple[int, int], earlier: Sequence[Tensor]) -> Plan | None:
         """How a stage is coded, from the grid (h, w) and the latents of the stages before; None where it is empty."""
         raise NotImplementedError
 
@@ -107,10 +98,7 @@ class LearnedCodec(CodecBase):
     trained = True
 
     def __init__(
-        self,
-        specs: Sequence[FeatureSpec],
-        stats: Mapping[str, FeatureStats],
-        make: Callable[[int], MapCoder],
+        self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], make: Callable[[int], MapCoder]
     ) -> None:
         super().__init__(specs, stats)
         self.coders = nn.ModuleList(make(s.channels) for s in specs)
@@ -128,9 +116,7 @@ class LearnedCodec(CodecBase):
     @torch.no_grad()
     def prepare(self, batches: Sequence[Tensor]) -> None:
         """Closed-form start from training features ([B, C, h, w] a map)."""
-        for coder, stats, x in zip(
-            self.map_coders, self.map_stats, batches, strict=True
-        ):
+        for coder, stats, x in zip(self.map_coders, self.map_stats, batches, strict=True):
             coder.prepare(stats.normalize(x.float()))
 
     def forward(self, maps: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
@@ -139,9 +125,7 @@ class LearnedCodec(CodecBase):
         In train mode bits are those of latents with uniform noise, in eval mode those of the rounded latents.
         """
         out, bits = [], []
-        for name, coder, stats in zip(
-            self.names, self.map_coders, self.map_stats, strict=True
-        ):
+        for name, coder, stats in zip(self.names, self.map_coders, self.map_stats, strict=True):
             x_hat, b = coder(stats.normalize(maps[name]))
             out.append(stats.restore(x_hat))
             bits.append(b)
@@ -162,16 +146,11 @@ class LearnedCodec(CodecBase):
         """Code one sample on the CPU."""
         maps = self.sample(features)
         grid = self.grid(features.shapes)
-        wanted = [
-            c.analyze(s.normalize(x))
-            for c, s, x in zip(self.map_coders, self.map_stats, maps, strict=True)
-        ]
+        wanted = [c.analyze(s.normalize(x)) for c, s, x in zip(self.map_coders, self.map_stats, maps, strict=True)]
         decoded: list[list[Tensor]] = [[] for _ in maps]
         string, ends = StringEncoder(), []
         for stage in range(len(self.stages)):
-            for coder, hw, latents, done in zip(
-                self.map_coders, grid, wanted, decoded, strict=True
-            ):
+            for coder, hw, latents, done in zip(self.map_coders, grid, wanted, decoded, strict=True):
                 plan = coder.plan(stage, hw, done)
                 if plan is None:
                     done.append(torch.zeros(1, 0))
@@ -182,9 +161,7 @@ class LearnedCodec(CodecBase):
                     done.append(plan.latents(symbols))
             if stage + 1 < len(self.stages):
                 ends.append(string.n_bits)
-        return Bitstream(
-            _split(string.finish(), self.stages, ends), string.n_symbols, string.check
-        )
+        return Bitstream(_split(string.finish(), self.stages, ends), string.n_symbols, string.check)
 
     @fixed_numerics
     def decode(self, payload: bytes, shapes: Mapping[str, tuple[int, int]]) -> Decoded:
@@ -194,9 +171,7 @@ class LearnedCodec(CodecBase):
         plans: list[list[Plan | None]] = [[] for _ in grid]
         string = StringDecoder(payload)
         for stage in range(len(self.stages)):
-            for coder, hw, done, how in zip(
-                self.map_coders, grid, decoded, plans, strict=True
-            ):
+            for coder, hw, done, how in zip(self.map_coders, grid, decoded, plans, strict=True):
                 plan = coder.plan(stage, hw, done)
                 how.append(plan)
                 if plan is None:
@@ -205,9 +180,7 @@ class LearnedCodec(CodecBase):
                 done.append(plan.latents(string.take(coder.tables(stage), plan.groups)))
         maps = [
             s.restore(c.synthesize(done, how, hw))
-            for c, s, done, how, hw in zip(
-                self.map_coders, self.map_stats, decoded, plans, grid, strict=True
-            )
+            for c, s, done, how, hw in zip(self.map_coders, self.map_stats, decoded, plans, grid, strict=True)
         ]
         return Decoded(Features(self.named(maps)), string.n_symbols, string.check)
 
@@ -224,22 +197,15 @@ class VariableCodec(LearnedCodec):
 def _checked(rounded: Tensor) -> np.ndarray:
     """Integers [n] int32. Raises `FcbenchError` where they are no numbers below 2**24."""
     if not bool(rounded.abs().max() < MAX_SYMBOL):  # false for NaN, too
-        raise FcbenchError(
-            "a latent is NaN or 2**24 or more: features are far out of the range that trained the codec"
-        )
+        raise FcbenchError("a latent is NaN or 2**24 or more: features are far out of the range that trained the codec")
     symbols: Any = rounded.flatten().to(torch.int32).numpy()
     return symbols
 
 
-def _split(
-    payload: bytes, stages: tuple[str, ...], ends: list[float]
-) -> dict[str, bytes]:
+def _split(payload: bytes, stages: tuple[str, ...], ends: list[float]) -> dict[str, bytes]:
     """Parts of the string by stage: it is one code word, cut at the byte where each stage but the last ends [bit]."""
     cuts = [0, *(min(len(payload), round(bits / 8)) for bits in ends), len(payload)]
-    return {
-        name: payload[a:b]
-        for name, a, b in zip(stages, cuts[:-1], cuts[1:], strict=True)
-    }
+    return {name: payload[a:b] for name, a, b in zip(stages, cuts[:-1], cuts[1:], strict=True)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,23 +222,12 @@ class LearnedPlugin:
     trained: bool = True
     variable: bool = False
 
-    def sweep(
-        self, objective: Literal["mse", "task"]
-    ) -> list[dict[str, float | int | str]]:
+    def sweep(self, objective: Literal["mse", "task"]) -> list[dict[str, float | int | str]]:
         """``lmbda``, low rate to high."""
-        lmbdas = (
-            (0.12, 0.3, 0.8, 2.0, 6.0, 20.0)
-            if objective == "mse"
-            else (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-        )
+        lmbdas = (0.12, 0.3, 0.8, 2.0, 6.0, 20.0) if objective == "mse" else (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
         return [{"lmbda": lmbda} for lmbda in lmbdas]
 
-    def build(
-        self,
-        specs: Sequence[FeatureSpec],
-        stats: Mapping[str, FeatureStats],
-        params: Params,
-    ) -> LearnedCodec:
+    def build(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], params: Params) -> LearnedCodec:
         """``lmbda``: weight of the distortion against bits a feature point."""
         only(params, self.name, "lmbda")
         lmbda = number(params, "lmbda", 1e-6, 1e6)

@@ -32,26 +32,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fcbench.codecs._base import (
-    CLIP_STD,
-    CodecBase,
-    MapStats,
-    Params,
-    fixed_numerics,
-    number,
-    only,
-    whole_number,
-)
+from fcbench.codecs._base import CLIP_STD, CodecBase, MapStats, Params, fixed_numerics, number, only, whole_number
 from fcbench.codecs._foreign import HEAD_BYTES, pack, seal, unpack, unseal
 from fcbench.codecs._strings import checksum
-from fcbench.types import (
-    Bitstream,
-    Decoded,
-    FcbenchError,
-    Features,
-    FeatureSpec,
-    FeatureStats,
-)
+from fcbench.types import Bitstream, Decoded, FcbenchError, Features, FeatureSpec, FeatureStats
 
 Grid = tuple[int, int]
 
@@ -82,9 +66,7 @@ def columns(channels: int, h: int, w: int) -> int:
     >>> columns(112, 22, 30)
     8
     """
-    return min(
-        range(1, channels + 1), key=lambda n: n * w + math.ceil(channels / n) * h
-    )
+    return min(range(1, channels + 1), key=lambda n: n * w + math.ceil(channels / n) * h)
 
 
 def tile(maps: np.ndarray, fill: float, least_px: int, multiple_px: int) -> np.ndarray:
@@ -111,16 +93,12 @@ def untile(picture: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     return np.ascontiguousarray(tiles.reshape(-1, h, w)[:channels])
 
 
-def picture_size(
-    shape: tuple[int, int, int], least_px: int, multiple_px: int
-) -> tuple[int, int]:
+def picture_size(shape: tuple[int, int, int], least_px: int, multiple_px: int) -> tuple[int, int]:
     """(H, W) of the picture of a map [C, h, w]."""
     channels, h, w = shape
     n_columns = columns(channels, h, w)
     sides = (math.ceil(channels / n_columns) * h, n_columns * w)
-    height, width = (
-        math.ceil(max(side, least_px) / multiple_px) * multiple_px for side in sides
-    )
+    height, width = (math.ceil(max(side, least_px) / multiple_px) * multiple_px for side in sides)
     return height, width
 
 
@@ -180,12 +158,7 @@ class MosaicCodec(CodecBase):
     heads: Tensor
     head_sizes: Tensor
 
-    def __init__(
-        self,
-        specs: Sequence[FeatureSpec],
-        stats: Mapping[str, FeatureStats],
-        coder: PictureCoder,
-    ) -> None:
+    def __init__(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], coder: PictureCoder) -> None:
         super().__init__(specs, stats)
         self._coder = coder
         self._memo: _Memo | None = None
@@ -198,9 +171,7 @@ class MosaicCodec(CodecBase):
         """Keep the start of each map's string of the first training sample."""
         for i, (x, stats) in enumerate(zip(batches, self.map_stats, strict=True)):
             head = self._write(x[:1].float().cpu(), stats)[:HEAD_BYTES]
-            self.heads[i, : len(head)] = torch.frombuffer(
-                bytearray(head), dtype=torch.uint8
-            )
+            self.heads[i, : len(head)] = torch.frombuffer(bytearray(head), dtype=torch.uint8)
             self.head_sizes[i] = len(head)
         self._memo = None
 
@@ -216,17 +187,13 @@ class MosaicCodec(CodecBase):
         least, multiple = self._coder.least_px, self._coder.multiple_px
         return self._coder.encode(tile(coded, levels.mean, least, multiple))
 
-    def _read(
-        self, data: bytes, stats: MapStats, shape: tuple[int, int, int]
-    ) -> tuple[np.ndarray, Tensor]:
+    def _read(self, data: bytes, stats: MapStats, shape: tuple[int, int, int]) -> tuple[np.ndarray, Tensor]:
         """A string to decoded integers [C, h, w] int32 and features [1, C, h, w]."""
         coder = self._coder
         size = picture_size(shape, coder.least_px, coder.multiple_px)
         picture = coder.decode(data, size)
         if picture.shape != size:
-            raise FcbenchError(
-                f"a picture of {list(picture.shape)} was decoded, the maps' shapes ask for {list(size)}"
-            )
+            raise FcbenchError(f"a picture of {list(picture.shape)} was decoded, the maps' shapes ask for {list(size)}")
         coded = untile(picture, shape)
         if coder.bits is None and not np.isfinite(coded).all():
             raise FcbenchError("NaN or inf was decoded: the payload is damaged")
@@ -255,9 +222,7 @@ class MosaicCodec(CodecBase):
         grid = self.grid(shapes)
         strings = unpack(unseal(payload), self._starts())
         integers, maps = [], []
-        for data, spec, stats, (h, w) in zip(
-            strings, self.specs, self.map_stats, grid, strict=True
-        ):
+        for data, spec, stats, (h, w) in zip(strings, self.specs, self.map_stats, grid, strict=True):
             symbols, x = self._read(data, stats, (spec.channels, h, w))
             integers.append(symbols.ravel())
             maps.append(x)
@@ -267,10 +232,7 @@ class MosaicCodec(CodecBase):
     def forward(self, maps: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
         """Coded and decoded maps (gradient passes straight through), and the bits [B] of the payloads."""
         ordered = [maps[name] for name in self.names]
-        samples = [
-            self._coded(self.named([x[b : b + 1].detach() for x in ordered]))
-            for b in range(len(ordered[0]))
-        ]
+        samples = [self._coded(self.named([x[b : b + 1].detach() for x in ordered])) for b in range(len(ordered[0]))]
         out = []
         for name, x in zip(self.names, ordered, strict=True):
             decoded = torch.cat([s.decoded.features.maps[name] for s in samples])
@@ -319,21 +281,12 @@ class MosaicPlugin:
     trained: bool = False
     estimates: bool = False  # no model: what a sample takes is known when it is coded
 
-    def sweep(
-        self, objective: Literal["mse", "task"]
-    ) -> list[dict[str, float | int | str]]:
+    def sweep(self, objective: Literal["mse", "task"]) -> list[dict[str, float | int | str]]:
         """The knob's default values, whatever the objective."""
-        depth: dict[str, float | int | str] = (
-            {"bits": self.bits[0]} if self.bits else {}
-        )
+        depth: dict[str, float | int | str] = {"bits": self.bits[0]} if self.bits else {}
         return [{self.knob: int(v) if self.whole else v, **depth} for v in self.values]
 
-    def build(
-        self,
-        specs: Sequence[FeatureSpec],
-        stats: Mapping[str, FeatureStats],
-        params: Params,
-    ) -> MosaicCodec:
+    def build(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], params: Params) -> MosaicCodec:
         """The knob, and ``bits`` where the coder takes levels."""
         only(params, self.name, self.knob, *(["bits"] if self.bits else []))
         read = whole_number if self.whole else number
@@ -343,6 +296,4 @@ class MosaicPlugin:
             raise FcbenchError(
                 f"codec {self.name!r} codes pictures of {' or '.join(map(str, self.bits))} bits, not {depth!r}"
             )
-        return MosaicCodec(
-            specs, stats, self.coder(value, int(depth) if depth else None)
-        )
+        return MosaicCodec(specs, stats, self.coder(value, int(depth) if depth else None))

@@ -75,9 +75,7 @@ def plane(h: int, w: int) -> Plane:
     """Geometry of the frequencies of a map, the same at both ends."""
     f = torch.stack(
         torch.meshgrid(
-            torch.arange(h, dtype=torch.float64) / h,
-            torch.arange(w, dtype=torch.float64) / w,
-            indexing="ij",
+            torch.arange(h, dtype=torch.float64) / h, torch.arange(w, dtype=torch.float64) / w, indexing="ij"
         ),
         dim=-1,
     ).reshape(-1, 2)

@@ -16,14 +16,7 @@ from fcbench.codecs._base import CodecBase, MapStats, fixed_numerics
 from fcbench.codecs._entropy import EntropyTables, Groups
 from fcbench.codecs._escapes import PRECISION_BITS
 from fcbench.codecs._strings import StringDecoder, StringEncoder
-from fcbench.types import (
-    Bitstream,
-    Decoded,
-    FcbenchError,
-    Features,
-    FeatureSpec,
-    FeatureStats,
-)
+from fcbench.types import Bitstream, Decoded, FcbenchError, Features, FeatureSpec, FeatureStats
 
 
 def frequencies(histogram: np.ndarray) -> np.ndarray:
@@ -122,9 +115,7 @@ class StaticCodec(CodecBase):
     def freeze(self) -> None:
         """Check that `prepare` was called."""
         if not all(q.tables.filled for q in self.quantizers):
-            raise FcbenchError(
-                f"{self.lacks}: call prepare() with training features first"
-            )
+            raise FcbenchError(f"{self.lacks}: call prepare() with training features first")
         self.cpu().eval()
 
     def forward(self, maps: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:

@@ -44,27 +44,12 @@ def webp_decode(data: bytes) -> np.ndarray:
 
 def jpegxl_encode(picture: np.ndarray, distance: float, bits: int) -> bytes:
     """[H, W] or [H, W, 3] as a bare JPEG XL codestream at a Butteraugli distance (0.01 to 25), effort 7."""
-    return encode(
-        "jpegxl",
-        picture,
-        distance=distance,
-        effort=7,
-        bitspersample=bits,
-        usecontainer=False,
-        numthreads=1,
-    )
+    return encode("jpegxl", picture, distance=distance, effort=7, bitspersample=bits, usecontainer=False, numthreads=1)
 
 
 def jpegxl_lossless(picture: np.ndarray) -> bytes:
     """[H, W] uint8 or uint16 as a bare lossless JPEG XL codestream, effort 9."""
-    return encode(
-        "jpegxl",
-        picture,
-        lossless=True,
-        effort=9,
-        usecontainer=False,
-        numthreads=1,
-    )
+    return encode("jpegxl", picture, lossless=True, effort=9, usecontainer=False, numthreads=1)
 
 
 def jpegxl_decode(data: bytes) -> np.ndarray:

@@ -103,9 +103,7 @@ def _shortest(words: np.ndarray, n_words: int, lower: int, width: int) -> bytes:
     """
     head = words[:n_words].astype(">u4").tobytes()
     if lower + width > 1 << _STATE_BITS:  # P + 1 itself lies inside: nothing follows it
-        tail = int.from_bytes(
-            words[n_words:].astype(">u4").tobytes().ljust(8, b"\0")[:8], "big"
-        )
+        tail = int.from_bytes(words[n_words:].astype(">u4").tobytes().ljust(8, b"\0")[:8], "big")
         if tail >= lower:  # the sealed point is below the carry
             head = (int.from_bytes(head, "big") + 1).to_bytes(len(head), "big")
         return head.rstrip(b"\0")

@@ -257,14 +257,7 @@ class IntegerBottleneck(EntropyBottleneck):
 
         While ``factors`` are zero the cumulative is the sigmoid of a line; its slope is spread over the layers.
         """
-        std = (
-            y.transpose(0, 1)
-            .reshape(y.shape[1], -1)
-            .square()
-            .mean(dim=1)
-            .sqrt()
-            .clamp(min=_MIN_STD)
-        )
+        std = y.transpose(0, 1).reshape(y.shape[1], -1).square().mean(dim=1).sqrt().clamp(min=_MIN_STD)
         wanted = math.pi / math.sqrt(3) / std
         ends = y.new_tensor([0.0, 1.0]).expand(self.channels, 1, 2)
         at = self._logits_cumulative(ends, stop_gradient=True)[:, 0]
@@ -285,11 +278,7 @@ class IntegerBottleneck(EntropyBottleneck):
         self.update(force=True)
         tables = self._quantized_cdf, self._cdf_length, self._offset
         empty = torch.zeros(0, dtype=torch.int32)
-        self._quantized_cdf, self._cdf_length, self._offset = (
-            empty,
-            empty.clone(),
-            empty.clone(),
-        )
+        self._quantized_cdf, self._cdf_length, self._offset = (empty, empty.clone(), empty.clone())
         return tables
 
 

@@ -43,12 +43,7 @@ def _depth(pix_fmt: str) -> Any:
     return np.dtype("<u2") if pix_fmt.endswith("10le") else np.dtype("u1")
 
 
-def encode_frame(
-    encoder: str,
-    pix_fmt: str,
-    planes: Sequence[np.ndarray],
-    options: Mapping[str, str],
-) -> bytes:
+def encode_frame(encoder: str, pix_fmt: str, planes: Sequence[np.ndarray], options: Mapping[str, str]) -> bytes:
     """Code one frame.
 
     Args:
@@ -60,12 +55,7 @@ def encode_frame(
     return guarded(encoder, _encode_frame, encoder, pix_fmt, planes, options)
 
 
-def _encode_frame(
-    encoder: str,
-    pix_fmt: str,
-    planes: Sequence[np.ndarray],
-    options: Mapping[str, str],
-) -> bytes:
+def _encode_frame(encoder: str, pix_fmt: str, planes: Sequence[np.ndarray], options: Mapping[str, str]) -> bytes:
     av = _av()
     height, width = planes[0].shape
     context = av.CodecContext.create(encoder, "w")
@@ -110,22 +100,15 @@ def _decode_frame(decoder: str, pix_fmt: str, data: bytes) -> list[np.ndarray]:
     dtype = _depth(pix_fmt)
     out = []
     for plane in frames[0].planes[: _PLANES.get(pix_fmt, 3)]:
-        rows = np.frombuffer(plane, dtype)[
-            : plane.height * plane.line_size // dtype.itemsize
-        ]
+        rows = np.frombuffer(plane, dtype)[: plane.height * plane.line_size // dtype.itemsize]
         rows = rows.reshape(plane.height, plane.line_size // dtype.itemsize)
         out.append(rows[:, : plane.width].copy())
     return out
 
 
-def hevc_encode(
-    planes: Sequence[np.ndarray], pix_fmt: str, qp: int, info: bool = False
-) -> bytes:
+def hevc_encode(planes: Sequence[np.ndarray], pix_fmt: str, qp: int, info: bool = False) -> bytes:
     """An Annex B stream by libx265 at a constant QP, 0 to 51. ``info``: with the encoder's version in it."""
-    options = {
-        "preset": PRESET_X265,
-        "x265-params": _X265.format(qp=qp, info=int(info)),
-    }
+    options = {"preset": PRESET_X265, "x265-params": _X265.format(qp=qp, info=int(info))}
     return encode_frame("libx265", pix_fmt, planes, options)
 
 

@@ -27,12 +27,8 @@ def vvc_binaries() -> tuple[str, str]:
     """
     paths = [shutil.which(name) for name in ("vvencapp", "vvdecapp")]
     if paths[0] is None or paths[1] is None:
-        missing = " and ".join(
-            n for n, p in zip(("vvencapp", "vvdecapp"), paths, strict=True) if p is None
-        )
-        raise FcbenchError(
-            f"{missing} not found on the PATH: build github.com/fraunhoferhhi/vvenc and vvdec for VVC"
-        )
+        missing = " and ".join(n for n, p in zip(("vvencapp", "vvdecapp"), paths, strict=True) if p is None)
+        raise FcbenchError(f"{missing} not found on the PATH: build github.com/fraunhoferhhi/vvenc and vvdec for VVC")
     return paths[0], paths[1]
 
 
@@ -46,9 +42,7 @@ def vvc_encode(luma: np.ndarray, qp: int) -> bytes:
     chroma = np.full((2, height // 2, width // 2), 1 << (BITS - 1))
     with tempfile.TemporaryDirectory(prefix="fcbench-vvc-") as folder:
         source, target = Path(folder, "in.yuv"), Path(folder, "out.266")
-        source.write_bytes(
-            luma.astype("<u2").tobytes() + chroma.astype("<u2").tobytes()
-        )
+        source.write_bytes(luma.astype("<u2").tobytes() + chroma.astype("<u2").tobytes())
         program = vvc_binaries()[0]
         options = f"--size {width}x{height} --format yuv420_10 --framerate 1 --frames 1 --qp {qp} --qpa 0".split()
         files = ["--input", str(source), "--output", str(target)]
@@ -66,9 +60,7 @@ def vvc_decode(data: bytes, size: tuple[int, int]) -> np.ndarray:
         _run([program, "-b", str(source), "-o", str(target), "-t", "1"])
         samples = np.frombuffer(_written(target, program), np.uint8)
     if samples.size != 3 * height * width:
-        raise FcbenchError(
-            f"vvdecapp wrote {samples.size} bytes, not one {width}x{height} frame of 16-bit 4:2:0"
-        )
+        raise FcbenchError(f"vvdecapp wrote {samples.size} bytes, not one {width}x{height} frame of 16-bit 4:2:0")
     luma = samples[: 2 * height * width].view("<u2").reshape(height, width)
     return luma.astype(np.uint16)
 
@@ -113,8 +105,4 @@ def _version(program: str) -> str:
 def vvc_versions() -> dict[str, str]:
     """Of both programs as they say themselves, and the preset. Raises `FcbenchError` where they are missing."""
     encoder, decoder = vvc_binaries()
-    return {
-        "vvencapp": _version(encoder),
-        "vvdecapp": _version(decoder),
-        "vvenc_preset": PRESET,
-    }
+    return {"vvencapp": _version(encoder), "vvdecapp": _version(decoder), "vvenc_preset": PRESET}

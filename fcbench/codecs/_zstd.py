@@ -20,11 +20,7 @@ def squeeze(data: bytes, width: int) -> bytes:
     """Floats of a width [byte]: all their lowest bytes, ..., all their highest ones, as one zstd frame."""
     zstd = _zstd()
     options = zstd.ZstdCompressionParameters.from_level(
-        _LEVEL,
-        format=zstd.FORMAT_ZSTD1_MAGICLESS,
-        write_content_size=False,
-        write_checksum=False,
-        write_dict_id=False,
+        _LEVEL, format=zstd.FORMAT_ZSTD1_MAGICLESS, write_content_size=False, write_checksum=False, write_dict_id=False
     )
     planes = np.frombuffer(data, np.uint8).reshape(-1, width).T.tobytes()
     return bytes(zstd.ZstdCompressor(compression_params=options).compress(planes))
@@ -34,17 +30,9 @@ def expand(data: bytes, width: int, n_bytes: int) -> bytes:
     """Inverse of `squeeze`, to a number of bytes. Raises `FcbenchError` on damage that can be seen."""
     zstd = _zstd()
     reader = zstd.ZstdDecompressor(format=zstd.FORMAT_ZSTD1_MAGICLESS)
-    planes = guarded(
-        "zstd",
-        reader.decompress,
-        data,
-        max_output_size=n_bytes,
-        allow_extra_data=False,
-    )
+    planes = guarded("zstd", reader.decompress, data, max_output_size=n_bytes, allow_extra_data=False)
     if len(planes) != n_bytes:
-        raise FcbenchError(
-            f"zstd gave {len(planes)} bytes, the shapes ask for {n_bytes}: the payload is damaged"
-        )
+        raise FcbenchError(f"zstd gave {len(planes)} bytes, the shapes ask for {n_bytes}: the payload is damaged")
     return np.frombuffer(planes, np.uint8).reshape(width, -1).T.tobytes()
 
 

@@ -29,6 +29,4 @@ def _coder(qp: float, bits: int | None) -> PictureCoder:
     return PictureCoder(encode, decode, bits, least_px=16, multiple_px=8)
 
 
-PLUGIN = MosaicPlugin(
-    "av1", "qp", 1, 63, True, (54, 48, 42, 34, 26, 16), (10, 8), _coder, av1_versions
-)
+PLUGIN = MosaicPlugin("av1", "qp", 1, 63, True, (54, 48, 42, 34, 26, 16), (10, 8), _coder, av1_versions)

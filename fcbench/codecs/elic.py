@@ -12,12 +12,7 @@ from __future__ import annotations
 from fcbench.codecs._hyper import HyperMap
 from fcbench.codecs._learned import LearnedPlugin
 
-_SHARES = (
-    20,
-    20,
-    10,
-    5,
-)  # of y's channels, as in ELIC: 16, 16, 32, 64 and the other 192 of 320
+_SHARES = (20, 20, 10, 5)  # of y's channels, as in ELIC: 16, 16, 32, 64 and the other 192 of 320
 
 
 def groups_of(channels: int) -> tuple[int, ...]:

@@ -35,9 +35,7 @@ class FactorizedMap(MapCoder):
         super().__init__()
         self.g_a = Analysis(channels)
         self.g_s = Synthesis(channels)
-        self.log_gain = nn.Parameter(
-            torch.full((4 * channels, 1, 1), high_rate_log_gain(lmbda))
-        )
+        self.log_gain = nn.Parameter(torch.full((4 * channels, 1, 1), high_rate_log_gain(lmbda)))
         self.bottleneck = IntegerBottleneck(4 * channels)
         self.y_tables = EntropyTables()
 
@@ -62,9 +60,7 @@ class FactorizedMap(MapCoder):
         """y's."""
         return self.y_tables
 
-    def plan(
-        self, stage: int, grid: tuple[int, int], earlier: Sequence[Tensor]
-    ) -> Plan:
+    def plan(self, stage: int, grid: tuple[int, int], earlier: Sequence[Tensor]) -> Plan:
         """Channel-major, a table a channel."""
         channels = self.log_gain.shape[0]
         h, w = half(grid)
@@ -79,7 +75,4 @@ class FactorizedMap(MapCoder):
         return self.g_s(latents[0], self.log_gain, grid)
 
 
-PLUGIN = LearnedPlugin(
-    "factorized",
-    FactorizedMap,
-)
+PLUGIN = LearnedPlugin("factorized", FactorizedMap)

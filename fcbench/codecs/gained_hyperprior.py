@@ -60,9 +60,7 @@ class GainedBottleneck(IntegerBottleneck):
         log_gain = self._gain[0]()
         if stop_gradient:
             log_gain = log_gain.detach()
-        logits: Tensor = super()._logits_cumulative(
-            inputs * (-log_gain).exp(), stop_gradient
-        )
+        logits: Tensor = super()._logits_cumulative(inputs * (-log_gain).exp(), stop_gradient)
         return logits
 
 

@@ -28,6 +28,4 @@ def _coder(qp: float, bits: int | None) -> PictureCoder:
     return PictureCoder(encode, decode, bits, least_px=16, multiple_px=8)
 
 
-PLUGIN = MosaicPlugin(
-    "hevc", "qp", 0, 51, True, (40, 36, 32, 28, 24, 18), (10, 8), _coder, hevc_versions
-)
+PLUGIN = MosaicPlugin("hevc", "qp", 0, 51, True, (40, 36, 32, 28, 24, 18), (10, 8), _coder, hevc_versions)

@@ -13,9 +13,7 @@ from fcbench.codecs._mosaic import Grid, MosaicPlugin, PictureCoder
 
 def _coder(quality: float, bits: int | None) -> PictureCoder:
     def encode(picture: np.ndarray) -> bytes:
-        return _stills.encode(
-            "jpeg8", picture, int(quality), colorspace="GRAYSCALE", optimize=True
-        )
+        return _stills.encode("jpeg8", picture, int(quality), colorspace="GRAYSCALE", optimize=True)
 
     def decode(data: bytes, size: Grid) -> np.ndarray:
         return _stills.decode("jpeg8", data)
@@ -27,14 +25,4 @@ def _versions() -> dict[str, str]:
     return _stills.versions("jpeg8")
 
 
-PLUGIN = MosaicPlugin(
-    "jpeg",
-    "quality",
-    1,
-    100,
-    True,
-    (8, 20, 40, 65, 85, 96),
-    (8,),
-    _coder,
-    _versions,
-)
+PLUGIN = MosaicPlugin("jpeg", "quality", 1, 100, True, (8, 20, 40, 65, 85, 96), (8,), _coder, _versions)

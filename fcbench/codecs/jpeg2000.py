@@ -14,13 +14,7 @@ from fcbench.codecs._mosaic import Grid, MosaicPlugin, PictureCoder
 def _coder(psnr_db: float, bits: int | None) -> PictureCoder:
     def encode(picture: np.ndarray) -> bytes:
         return _stills.encode(
-            "jpeg2k",
-            picture,
-            level=psnr_db,
-            codecformat="J2K",
-            bitspersample=bits,
-            reversible=False,
-            numthreads=1,
+            "jpeg2k", picture, level=psnr_db, codecformat="J2K", bitspersample=bits, reversible=False, numthreads=1
         )
 
     def decode(data: bytes, size: Grid) -> np.ndarray:
@@ -34,13 +28,5 @@ def _versions() -> dict[str, str]:
 
 
 PLUGIN = MosaicPlugin(
-    "jpeg2000",
-    "psnr_db",
-    10,
-    80,
-    False,
-    (24.0, 28.0, 32.0, 36.0, 42.0, 48.0),
-    (10, 8, 12),
-    _coder,
-    _versions,
+    "jpeg2000", "psnr_db", 10, 80, False, (24.0, 28.0, 32.0, 36.0, 42.0, 48.0), (10, 8, 12), _coder, _versions
 )

@@ -28,14 +28,4 @@ def _versions() -> dict[str, str]:
     return _stills.versions("jpegxl")
 
 
-PLUGIN = MosaicPlugin(
-    "jpegxl",
-    "distance",
-    0.01,
-    25,
-    False,
-    (8.0, 4.0, 2.5, 1.5, 0.8, 0.4),
-    (10, 8),
-    _coder,
-    _versions,
-)
+PLUGIN = MosaicPlugin("jpegxl", "distance", 0.01, 25, False, (8.0, 4.0, 2.5, 1.5, 0.8, 0.4), (10, 8), _coder, _versions)

@@ -31,9 +31,7 @@ _CHUNK = 4096  # vectors whose distances are held at once
 def nearest(x: Tensor, codebook: Tensor) -> Tensor:
     """Index [n] of the nearest of K codewords [K, d] of each vector [n, d]."""
     norms = codebook.square().sum(1)
-    return torch.cat(
-        [(norms - 2 * part @ codebook.T).argmin(1) for part in x.split(_CHUNK)]
-    )
+    return torch.cat([(norms - 2 * part @ codebook.T).argmin(1) for part in x.split(_CHUNK)])
 
 
 def k_means(x: Tensor, n_codewords: int, generator: torch.Generator) -> Tensor:
@@ -72,12 +70,7 @@ class _MapQuantizer(MapQuantizer):
 
     def quantize(self, x: Tensor) -> Tensor:
         """Normalized [B, C, h, w] to indexes [G, B * h * w]."""
-        return torch.stack(
-            [
-                nearest(v, book)
-                for v, book in zip(self.vectors(x), self.codebooks, strict=True)
-            ]
-        )
+        return torch.stack([nearest(v, book) for v, book in zip(self.vectors(x), self.codebooks, strict=True)])
 
     def dequantize(self, symbols: Tensor, batch: int, grid: tuple[int, int]) -> Tensor:
         """Indexes [G, B * h * w] to normalized [B, C, h, w]."""
@@ -105,19 +98,12 @@ class _MapQuantizer(MapQuantizer):
 class _Plugin:
     trained = False
 
-    def sweep(
-        self, objective: Literal["mse", "task"]
-    ) -> list[dict[str, float | int | str]]:
+    def sweep(self, objective: Literal["mse", "task"]) -> list[dict[str, float | int | str]]:
         """At most 1/2 to 6 bits a scalar, whatever the objective."""
         points = ((16, 8), (8, 8), (4, 8), (2, 8), (1, 6))
         return [{"dims": dims, "bits": bits} for dims, bits in points]
 
-    def build(
-        self,
-        specs: Sequence[FeatureSpec],
-        stats: Mapping[str, FeatureStats],
-        params: Params,
-    ) -> StaticCodec:
+    def build(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], params: Params) -> StaticCodec:
         """``dims``: channels a group, 1 to 64; ``bits``: codebooks have 2**bits words, 1 to 12."""
         only(params, "pq", "dims", "bits")
         dims = whole_number(params, "dims", 1, 64)

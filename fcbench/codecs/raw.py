@@ -17,19 +17,9 @@ from torch import Tensor
 from fcbench.codecs import _zstd
 from fcbench.codecs._base import CodecBase, Params, fixed_numerics, only
 from fcbench.codecs._strings import checksum
-from fcbench.types import (
-    Bitstream,
-    Decoded,
-    FcbenchError,
-    Features,
-    FeatureSpec,
-    FeatureStats,
-)
+from fcbench.types import Bitstream, Decoded, FcbenchError, Features, FeatureSpec, FeatureStats
 
-_FORMATS = {
-    "fp32": ("<f4", "<i4", torch.float32),
-    "fp16": ("<f2", "<i2", torch.float16),
-}
+_FORMATS = {"fp32": ("<f4", "<i4", torch.float32), "fp16": ("<f2", "<i2", torch.float16)}
 """Name -> (numpy format, integers of the same width, torch type)."""
 
 _ZSTD = "_zstd"
@@ -39,12 +29,7 @@ _DTYPES = ("fp16" + _ZSTD, "fp16", "fp32" + _ZSTD, "fp32")
 class Raw(CodecBase):
     """``{raw: floats of all maps}``; a "symbol" is one float's bit pattern."""
 
-    def __init__(
-        self,
-        specs: Sequence[FeatureSpec],
-        stats: Mapping[str, FeatureStats],
-        dtype: str,
-    ) -> None:
+    def __init__(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], dtype: str) -> None:
         super().__init__(specs, stats)
         self.dtype = dtype
         self._floats, self._integers, self._torch = _FORMATS[dtype.removesuffix(_ZSTD)]
@@ -64,9 +49,7 @@ class Raw(CodecBase):
         """Maps as stored, and the bits [B] of the payload: without zstd the same for any content."""
         stored = {name: self._round(maps[name]) for name in self.names}
         first = next(iter(stored.values()))
-        samples = [
-            [x[b : b + 1] for x in stored.values()] for b in range(first.shape[0])
-        ]
+        samples = [[x[b : b + 1] for x in stored.values()] for b in range(first.shape[0])]
         sizes = [len(self._pack(self._bytes(sample))) for sample in samples]
         bits = 8 * torch.tensor(sizes, dtype=torch.float32, device=first.device)
         return {name: x.to(maps[name].dtype) for name, x in stored.items()}, bits
@@ -95,13 +78,8 @@ class Raw(CodecBase):
         if self._squeezed:
             payload = _zstd.expand(payload, self._n_bytes, sum(sizes) * self._n_bytes)
         if len(payload) != sum(sizes) * self._n_bytes:
-            raise FcbenchError(
-                f"raw payload has {len(payload)} bytes, its shapes ask for {sum(sizes) * self._n_bytes}"
-            )
-        parts = np.split(
-            np.frombuffer(payload, self._floats).astype(np.float32),
-            np.cumsum(sizes)[:-1],
-        )
+            raise FcbenchError(f"raw payload has {len(payload)} bytes, its shapes ask for {sum(sizes) * self._n_bytes}")
+        parts = np.split(np.frombuffer(payload, self._floats).astype(np.float32), np.cumsum(sizes)[:-1])
         maps = [
             torch.from_numpy(x.reshape(1, s.channels, h, w).copy())
             for x, s, (h, w) in zip(parts, self.specs, grid, strict=True)
@@ -113,24 +91,15 @@ class Raw(CodecBase):
 class _Plugin:
     trained = False
 
-    def sweep(
-        self, objective: Literal["mse", "task"]
-    ) -> list[dict[str, float | int | str]]:
+    def sweep(self, objective: Literal["mse", "task"]) -> list[dict[str, float | int | str]]:
         """Both formats with zstd and without, whatever the objective."""
         return [{"dtype": dtype} for dtype in _DTYPES]
 
-    def build(
-        self,
-        specs: Sequence[FeatureSpec],
-        stats: Mapping[str, FeatureStats],
-        params: Params,
-    ) -> Raw:
+    def build(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], params: Params) -> Raw:
         """``dtype``: fp32, fp16, fp32_zstd or fp16_zstd."""
         only(params, "raw", "dtype")
         if params["dtype"] not in _DTYPES:
-            raise FcbenchError(
-                f"raw codes dtype {', '.join(_DTYPES)}, not {params['dtype']!r}"
-            )
+            raise FcbenchError(f"raw codes dtype {', '.join(_DTYPES)}, not {params['dtype']!r}")
         return Raw(specs, stats, str(params["dtype"]))
 
     def versions(self) -> dict[str, str]:

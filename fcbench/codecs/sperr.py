@@ -17,9 +17,7 @@ def _coder(tolerance_std: float, bits: int | None) -> PictureCoder:
         return _stills.encode("sperr", picture, tolerance_std, "pwe", numthreads=1)
 
     def decode(data: bytes, size: Grid) -> np.ndarray:
-        return _stills.decode(
-            "sperr", data, shape=size, dtype=np.dtype(np.float32), numthreads=1
-        )
+        return _stills.decode("sperr", data, shape=size, dtype=np.dtype(np.float32), numthreads=1)
 
     return PictureCoder(encode, decode, None, least_px=8)
 
@@ -29,13 +27,5 @@ def _versions() -> dict[str, str]:
 
 
 PLUGIN = MosaicPlugin(
-    "sperr",
-    "tolerance_std",
-    1e-4,
-    64,
-    False,
-    (3.0, 2.0, 1.0, 0.5, 0.25, 0.12),
-    (),
-    _coder,
-    _versions,
+    "sperr", "tolerance_std", 1e-4, 64, False, (3.0, 2.0, 1.0, 0.5, 0.25, 0.12), (), _coder, _versions
 )

@@ -27,25 +27,13 @@ from torch import Tensor, nn
 
 from fcbench.codecs._entropy import EntropyTables
 from fcbench.codecs._escapes import PRECISION_BITS
-from fcbench.codecs._gaussian import (
-    LOG_MAX,
-    LOG_MIN,
-    SCALE_TABLE,
-    own_indexes,
-    scale_groups,
-)
+from fcbench.codecs._gaussian import LOG_MAX, LOG_MIN, SCALE_TABLE, own_indexes, scale_groups
 from fcbench.codecs._learned import Grid, Latents, LearnedPlugin, MapCoder, Plan, Plans
 from fcbench.codecs._spectrum import N_CELLS, N_STAGES, Plane, Spectrum, Stage, plane
 from fcbench.codecs._transforms import TAIL_MASS, high_rate_log_gain
 
-_SLOPE = 6 / math.log(
-    2
-)  # lmbda * step**2 at high rate: bits that one squared step is worth
-_STEPS = (
-    1.0,
-    0.85,
-    0.72,
-)  # relative to the high-rate step: what the start chooses from
+_SLOPE = 6 / math.log(2)  # lmbda * step**2 at high rate: bits that one squared step is worth
+_STEPS = (1.0, 0.85, 0.72)  # relative to the high-rate step: what the start chooses from
 _N_FEATURES = 4
 _PRIOR = 0.5  # energy that is added to both sides of a ratio
 _FAST = 5.0  # context coefficients learn so much faster than transforms
@@ -91,9 +79,7 @@ class EntropyNet(nn.Module):
         """[C, h w] energy to expect before any context."""
         return expected_energy(static.detach().clamp(LOG_MIN, LOG_MAX))
 
-    def forward(
-        self, stage: Stage, static: Tensor, usual: Tensor, energy: Tensor
-    ) -> Tensor:
+    def forward(self, stage: Stage, static: Tensor, usual: Tensor, energy: Tensor) -> Tensor:
         """Log-scales [B, C, n] of a ring, from squares [B, C, h w] of the integers decoded before."""
         own = static[:, stage.index].expand(energy.shape[0], -1, -1)
         if stage.near is None:
@@ -191,12 +177,7 @@ class StrataMap(MapCoder):
         q = self._round(scaled, static.clamp(LOG_MIN, LOG_MAX).expand_as(y))
         usual = self.net.usual(static)
         learned = [self.net.linear, self.mix]
-        optimizer = torch.optim.Adam(
-            [
-                {"params": [self.net.linear], "lr": 1e-3},
-                {"params": [self.mix], "lr": 0.02},
-            ]
-        )
+        optimizer = torch.optim.Adam([{"params": [self.net.linear], "lr": 1e-3}, {"params": [self.mix], "lr": 0.02}])
         with torch.enable_grad():
             for i in range(_FIT_STEPS):
                 chosen = q[i % 4 :: 4] if len(q) >= 4 else q
@@ -313,9 +294,7 @@ class StrataMap(MapCoder):
         """The same for all rings."""
         return self.tables_y
 
-    def plan(
-        self, stage: int, grid: tuple[int, int], earlier: Sequence[Tensor]
-    ) -> Plan | None:
+    def plan(self, stage: int, grid: tuple[int, int], earlier: Sequence[Tensor]) -> Plan | None:
         """By scale."""
         where = plane(*grid)
         ring = where.stages[stage]
@@ -324,9 +303,7 @@ class StrataMap(MapCoder):
         energy = self._joined(earlier, grid).square()
         indexes = self._indexes(ring, where, energy)
         shape = (1, self.channels, len(ring.index))
-        return Plan(
-            scale_groups(indexes, pairs=False), shape, scales=self._rows(indexes)
-        )
+        return Plan(scale_groups(indexes, pairs=False), shape, scales=self._rows(indexes))
 
     def _joined(self, rings: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
         """[1, C, h w] of the first rings, zero elsewhere."""
@@ -389,11 +366,7 @@ def _mixture_tables(mix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         rows.append(torch.from_numpy(np.append(0, counts.cumsum())))
         offsets.append(-radius)
     lengths = torch.tensor([len(row) for row in rows])
-    return (
-        nn.utils.rnn.pad_sequence(rows, batch_first=True),
-        lengths,
-        torch.tensor(offsets),
-    )
+    return (nn.utils.rnn.pad_sequence(rows, batch_first=True), lengths, torch.tensor(offsets))
 
 
 PLUGIN = LearnedPlugin("strata", StrataMap)

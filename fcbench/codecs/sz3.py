@@ -25,14 +25,4 @@ def _versions() -> dict[str, str]:
     return _stills.versions("sz3")
 
 
-PLUGIN = MosaicPlugin(
-    "sz3",
-    "tolerance_std",
-    1e-4,
-    64,
-    False,
-    (1.4, 1.0, 0.7, 0.4, 0.2, 0.08),
-    (),
-    _coder,
-    _versions,
-)
+PLUGIN = MosaicPlugin("sz3", "tolerance_std", 1e-4, 64, False, (1.4, 1.0, 0.7, 0.4, 0.2, 0.08), (), _coder, _versions)

@@ -48,12 +48,8 @@ class _MapQuantizer(MapQuantizer):
         self.register_buffer("step", step)
         self.register_buffer("mean", stats.mean.clone())
         # The rounding of the ends is bounded, so that statistics of a fresh object may be anything.
-        self.register_buffer(
-            "first", torch.round((low - stats.mean) / step).clamp(-(2**bits), 0)
-        )
-        self.register_buffer(
-            "last", torch.round((high - stats.mean) / step).clamp(0, 2**bits)
-        )
+        self.register_buffer("first", torch.round((low - stats.mean) / step).clamp(-(2**bits), 0))
+        self.register_buffer("last", torch.round((high - stats.mean) / step).clamp(0, 2**bits))
         self.register_buffer("centroids", torch.zeros(len(step), 2**bits + 2))
         self.n_tables = len(step)
 
@@ -76,13 +72,8 @@ class _MapQuantizer(MapQuantizer):
         counts = torch.zeros(n_channels, n_levels, dtype=torch.float64)
         counts.scatter_add_(1, levels, torch.ones_like(flat))
         sums = torch.zeros_like(counts).scatter_add_(1, levels, flat)
-        middle = (
-            self.mean[:, :, 0]
-            + (torch.arange(n_levels) + self.first[:, :, 0]) * self.step[:, :, 0]
-        )
-        self.centroids.copy_(
-            torch.where(counts > 0, sums / counts.clamp(min=1), middle.double())
-        )
+        middle = self.mean[:, :, 0] + (torch.arange(n_levels) + self.first[:, :, 0]) * self.step[:, :, 0]
+        self.centroids.copy_(torch.where(counts > 0, sums / counts.clamp(min=1), middle.double()))
         # the coder needs two symbols; one is never sent
         used = ((self.last - self.first).flatten().long() + 1).clamp(min=2)
         self.fill([row[:n] for row, n in zip(counts.numpy(), used.tolist())])
@@ -91,18 +82,11 @@ class _MapQuantizer(MapQuantizer):
 class _Plugin:
     trained = False
 
-    def sweep(
-        self, objective: Literal["mse", "task"]
-    ) -> list[dict[str, float | int | str]]:
+    def sweep(self, objective: Literal["mse", "task"]) -> list[dict[str, float | int | str]]:
         """2 to 6 bits, whatever the objective."""
         return [{"bits": bits} for bits in range(2, 7)]
 
-    def build(
-        self,
-        specs: Sequence[FeatureSpec],
-        stats: Mapping[str, FeatureStats],
-        params: Params,
-    ) -> StaticCodec:
+    def build(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], params: Params) -> StaticCodec:
         """``bits``: 2 to 8."""
         only(params, "uniform", "bits")
         bits = whole_number(params, "bits", 2, 8)

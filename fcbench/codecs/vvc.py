@@ -9,13 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from fcbench.codecs._mosaic import Grid, MosaicPlugin, PictureCoder
-from fcbench.codecs._vvc import (
-    BITS,
-    vvc_binaries,
-    vvc_decode,
-    vvc_encode,
-    vvc_versions,
-)
+from fcbench.codecs._vvc import BITS, vvc_binaries, vvc_decode, vvc_encode, vvc_versions
 
 
 def _coder(qp: float, bits: int | None) -> PictureCoder:
@@ -30,6 +24,4 @@ def _coder(qp: float, bits: int | None) -> PictureCoder:
     return PictureCoder(encode, decode, bits, least_px=64, multiple_px=8)
 
 
-PLUGIN = MosaicPlugin(
-    "vvc", "qp", 0, 63, True, (40, 36, 32, 28, 24, 18), (BITS,), _coder, vvc_versions
-)
+PLUGIN = MosaicPlugin("vvc", "qp", 0, 63, True, (40, 36, 32, 28, 24, 18), (BITS,), _coder, vvc_versions)

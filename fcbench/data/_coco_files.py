@@ -22,11 +22,7 @@ LAYOUT = (
     "ROOT/{train2017,val2017}/*.jpg (or ROOT/images/, with or without such folders; another year as well), from "
     "https://cocodataset.org/#download"
 )
-KINDS = {
-    "segmentation": "instances",
-    "pose": "person_keypoints",
-    "captioning": "captions",
-}
+KINDS = {"segmentation": "instances", "pose": "person_keypoints", "captioning": "captions"}
 """Task -> the annotation files that carry it."""
 _FILE = re.compile(rf"({'|'.join(KINDS.values())})_((train|val)\w*)\.json")
 
@@ -89,15 +85,10 @@ def read(path: Path) -> dict[str, Any]:
 
 def images_of(content: Mapping[str, Any]) -> list[Image]:
     """The images of a file, in its order."""
-    return [
-        Image(int(i["id"]), str(i["file_name"]), (int(i["height"]), int(i["width"])))
-        for i in content["images"]
-    ]
+    return [Image(int(i["id"]), str(i["file_name"]), (int(i["height"]), int(i["width"]))) for i in content["images"]]
 
 
-def _by_image(
-    content: Mapping[str, Any], images: Iterable[Image]
-) -> dict[int, list[Any]]:
+def _by_image(content: Mapping[str, Any], images: Iterable[Image]) -> dict[int, list[Any]]:
     """Annotations of each of the images."""
     rows: dict[int, list[Any]] = {i.id: [] for i in images}
     for row in content["annotations"]:
@@ -113,9 +104,7 @@ def class_names(content: Mapping[str, Any]) -> tuple[str, ...]:
     return ("background", *(str(c["name"]) for c in rows))
 
 
-def instances(
-    content: Mapping[str, Any], images: Iterable[Image]
-) -> dict[int, tuple[Instance, ...]]:
+def instances(content: Mapping[str, Any], images: Iterable[Image]) -> dict[int, tuple[Instance, ...]]:
     """Regions by image; crowds too: their class is known."""
     ids = sorted(int(c["id"]) for c in content["categories"])
     label = {category: i for i, category in enumerate(ids, 1)}
@@ -126,11 +115,7 @@ def instances(
         return [np.asarray(p, np.float64) for p in value if len(p) >= 6]
 
     return {
-        key: tuple(
-            Instance(label[r["category_id"]], region(r["segmentation"]))
-            for r in rows
-            if r["segmentation"]
-        )
+        key: tuple(Instance(label[r["category_id"]], region(r["segmentation"])) for r in rows if r["segmentation"])
         for key, rows in _by_image(content, images).items()
     }
 
@@ -176,9 +161,7 @@ def poses(content: Mapping[str, Any], images: Iterable[Image]) -> dict[int, Pose
     return found
 
 
-def _person(
-    row: Mapping[str, Any], size_px: tuple[int, int]
-) -> tuple[np.ndarray, list[float], float] | None:
+def _person(row: Mapping[str, Any], size_px: tuple[int, int]) -> tuple[np.ndarray, list[float], float] | None:
     """Keypoints [17, 3], box (x0, y0, x1, y1) clipped to the image, area; None for who is not counted."""
     keypoints = np.asarray(row["keypoints"], np.float64).reshape(17, 3)
     x, y, w, h = (float(v) for v in row["bbox"])
@@ -190,9 +173,7 @@ def _person(
     return keypoints, box, float(row["area"])
 
 
-def captions(
-    content: Mapping[str, Any], images: Iterable[Image]
-) -> dict[int, tuple[str, ...]]:
+def captions(content: Mapping[str, Any], images: Iterable[Image]) -> dict[int, tuple[str, ...]]:
     """Captions by image, without the space around them."""
     return {
         key: tuple(text for r in rows if (text := str(r["caption"]).strip()))

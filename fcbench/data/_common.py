@@ -13,24 +13,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from fcbench.types import (
-    VOID,
-    DataOptions,
-    Dataset,
-    FcbenchError,
-    Pose,
-    UnreadableSample,
-)
+from fcbench.types import VOID, DataOptions, Dataset, FcbenchError, Pose, UnreadableSample
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 DECODING_FAILS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
-PHOTOGRAPHS = {
-    "segmentation": "sam2_masks",
-    "depth": "depth_anything",
-    "pose": "vitpose",
-    "captioning": "blip",
-}
+PHOTOGRAPHS = {"segmentation": "sam2_masks", "depth": "depth_anything", "pose": "vitpose", "captioning": "blip"}
 """Task models for photographs: the default of ``--head frozen`` there."""
 
 
@@ -42,9 +30,7 @@ def require_root(name: str, options: DataOptions, layout: str) -> Path:
         FcbenchError: no root was given, or it is no folder; the message holds the layout expected.
     """
     if options.root is None:
-        raise FcbenchError(
-            f"data set {name!r} needs a folder: give --data-root DIR with {layout}"
-        )
+        raise FcbenchError(f"data set {name!r} needs a folder: give --data-root DIR with {layout}")
     if not options.root.is_dir():
         raise FcbenchError(layout_error(name, options.root, "is no folder", layout))
     return options.root
@@ -91,9 +77,7 @@ def files_revision(root: Path, files: Iterable[Path]) -> str:
     """
     digest = hashlib.sha256()
     try:
-        entries = sorted(
-            (p.relative_to(root).as_posix(), p.stat().st_size) for p in files
-        )
+        entries = sorted((p.relative_to(root).as_posix(), p.stat().st_size) for p in files)
     except OSError as exc:
         raise FcbenchError(f"cannot read {exc.filename}: {exc.strerror}") from exc
     for path, n_bytes in entries:
@@ -130,11 +114,7 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def read_class_mask(
-    path: Path,
-    n_classes: int,
-    size_px: tuple[int, int],
-    void: int | None = None,
-    first: int = 0,
+    path: Path, n_classes: int, size_px: tuple[int, int], void: int | None = None, first: int = 0
 ) -> Tensor:
     """Decode an 8-bit mask of class indices. Returns uint8 [H, W], classes from 0, void as `VOID`.
 
@@ -154,9 +134,7 @@ def read_class_mask(
     except DECODING_FAILS as exc:
         raise UnreadableSample(f"cannot read mask {path}: {exc}") from exc
     if mode not in ("L", "P"):
-        raise UnreadableSample(
-            f"mask {path} has pixel mode {mode!r}: expected 8-bit class indices (L or P)"
-        )
+        raise UnreadableSample(f"mask {path} has pixel mode {mode!r}: expected 8-bit class indices (L or P)")
     require_image_size("mask", path, pixels.shape, size_px)
     meaning = np.full(256, VOID, dtype=np.uint8)
     meaning[first : first + n_classes] = np.arange(n_classes)
@@ -166,27 +144,19 @@ def read_class_mask(
         allowed[void] = True
     wrong = np.unique(pixels[~allowed[pixels]])
     if wrong.size:
-        known = f"{first} to {first + n_classes - 1}" + (
-            f" and void {void}" if void is not None else ""
-        )
-        raise UnreadableSample(
-            f"mask {path} holds class index {some([str(v) for v in wrong])}: allowed are {known}"
-        )
+        known = f"{first} to {first + n_classes - 1}" + (f" and void {void}" if void is not None else "")
+        raise UnreadableSample(f"mask {path} holds class index {some([str(v) for v in wrong])}: allowed are {known}")
     return torch.from_numpy(meaning[pixels])
 
 
-def require_image_size(
-    what: str, path: Path, came: Sequence[int], size_px: tuple[int, int]
-) -> None:
+def require_image_size(what: str, path: Path, came: Sequence[int], size_px: tuple[int, int]) -> None:
     """Refuse a map of another size than its image's (H, W).
 
     Raises:
         UnreadableSample: the sizes differ, or the map is no plane.
     """
     if tuple(came) != size_px:
-        raise UnreadableSample(
-            f"{what} {path} is {_hxw(came)}, its image is {_hxw(size_px)}: they must be equal"
-        )
+        raise UnreadableSample(f"{what} {path} is {_hxw(came)}, its image is {_hxw(size_px)}: they must be equal")
 
 
 def _hxw(size: Sequence[int]) -> str:
@@ -198,13 +168,7 @@ def resize_image(image: Tensor, size_px: tuple[int, int]) -> Tensor:
     """Resize uint8 [C, H, W] to (H, W), bilinear with antialiasing."""
     if image.shape[-2:] == size_px:
         return image
-    smooth = F.interpolate(
-        image[None].float(),
-        size_px,
-        mode="bilinear",
-        antialias=True,
-        align_corners=False,
-    )
+    smooth = F.interpolate(image[None].float(), size_px, mode="bilinear", antialias=True, align_corners=False)
     return smooth[0].round().clamp(0, 255).to(torch.uint8)
 
 
@@ -226,9 +190,7 @@ def resize_pose(pose: Pose, old_px: tuple[int, int], new_px: tuple[int, int]) ->
     )
 
 
-def resize_targets(
-    targets: Mapping[str, Any], old_px: tuple[int, int], new_px: tuple[int, int]
-) -> dict[str, Any]:
+def resize_targets(targets: Mapping[str, Any], old_px: tuple[int, int], new_px: tuple[int, int]) -> dict[str, Any]:
     """Targets by task, resized with their image from one (H, W) to another.
 
     What has no place in the image (captions, a label) is handed on.
@@ -237,9 +199,7 @@ def resize_targets(
     def one(target: Any) -> Any:
         if isinstance(target, Tensor):
             return resize_nearest(target, new_px)
-        return (
-            resize_pose(target, old_px, new_px) if isinstance(target, Pose) else target
-        )
+        return resize_pose(target, old_px, new_px) if isinstance(target, Pose) else target
 
     return {task: one(target) for task, target in targets.items()}
 

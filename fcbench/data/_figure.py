@@ -7,10 +7,24 @@ from dataclasses import dataclass
 import numpy as np
 
 KEYPOINTS = (
-    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
-    "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee",
-    "left_ankle", "right_ankle",
-)  # fmt: skip
+    "nose",
+    "left_eye",
+    "right_eye",
+    "left_ear",
+    "right_ear",
+    "left_shoulder",
+    "right_shoulder",
+    "left_elbow",
+    "right_elbow",
+    "left_wrist",
+    "right_wrist",
+    "left_hip",
+    "right_hip",
+    "left_knee",
+    "right_knee",
+    "left_ankle",
+    "right_ankle",
+)
 ARMS = ("down", "out", "up", "bent")
 """What an arm does; its angles are drawn around these."""
 LEGS = ("standing", "striding", "lunging")
@@ -27,9 +41,7 @@ class Figure:
     lean: float
     arms: tuple[str, str]  # left, right
     legs: str
-    arm_angles: tuple[
-        tuple[float, float], tuple[float, float]
-    ]  # (upper, lower) of left, right
+    arm_angles: tuple[tuple[float, float], tuple[float, float]]  # (upper, lower) of left, right
     leg_angles: tuple[tuple[float, float], tuple[float, float]]
     skin: int
     hair: int
@@ -54,22 +66,14 @@ def sample(rng: np.random.Generator) -> Figure:
     legs = LEGS[rng.integers(3)]
 
     def arm(kind: str) -> tuple[float, float]:
-        upper = {"down": 0.2, "out": 1.45, "up": 2.65, "bent": 0.75}[kind] + rng.normal(
-            0, 0.15
-        )
-        lower = upper + (
-            rng.uniform(1.2, 1.9) if kind == "bent" else rng.normal(0, 0.25)
-        )
+        upper = {"down": 0.2, "out": 1.45, "up": 2.65, "bent": 0.75}[kind] + rng.normal(0, 0.15)
+        lower = upper + (rng.uniform(1.2, 1.9) if kind == "bent" else rng.normal(0, 0.25))
         return upper, lower
 
     def leg(outer: bool) -> tuple[float, float]:
         spread = {"standing": 0.06, "striding": 0.35, "lunging": 0.6}[legs]
-        upper = spread * (1 if outer or legs != "lunging" else 0.3) + rng.normal(
-            0, 0.06
-        )
-        return upper, upper - (
-            rng.uniform(0.1, 0.6) if legs == "lunging" else rng.uniform(0, 0.15)
-        )
+        upper = spread * (1 if outer or legs != "lunging" else 0.3) + rng.normal(0, 0.06)
+        return upper, upper - (rng.uniform(0.1, 0.6) if legs == "lunging" else rng.uniform(0, 0.15))
 
     outer = bool(rng.integers(2))
     return Figure(
@@ -85,15 +89,10 @@ def sample(rng: np.random.Generator) -> Figure:
     )
 
 
-def joints(
-    figure: Figure, x_px: float, y_px: float, height_px: float
-) -> dict[str, np.ndarray]:
+def joints(figure: Figure, x_px: float, y_px: float, height_px: float) -> dict[str, np.ndarray]:
     """Keypoints by name, each [2] (x, y) px, of a figure whose feet stand at (x, y)."""
     h = height_px
-    side = {
-        "left": 1.0,
-        "right": -1.0,
-    }  # the figure's left is to the right of the image when it faces us
+    side = {"left": 1.0, "right": -1.0}  # the figure's left is to the right of the image when it faces us
     mirror = 1.0 if figure.facing_front else -1.0
     turn, width = np.sin(figure.yaw) * mirror, np.cos(figure.yaw)
     legs_h = 0.0
@@ -114,21 +113,13 @@ def joints(
         upper, lower = figure.arm_angles[i]
         elbow = shoulder + 0.17 * h * np.array((s * np.sin(upper), np.cos(upper)))
         out[f"{name}_elbow"] = elbow
-        out[f"{name}_wrist"] = elbow + 0.16 * h * np.array(
-            (s * np.sin(lower), np.cos(lower))
-        )
+        out[f"{name}_wrist"] = elbow + 0.16 * h * np.array((s * np.sin(lower), np.cos(lower)))
         upper, lower = figure.leg_angles[i]
         knee = hip_joint + 0.25 * h * np.array((s * np.sin(upper), np.cos(upper)))
         out[f"{name}_knee"] = knee
-        out[f"{name}_ankle"] = knee + 0.24 * h * np.array(
-            (s * np.sin(lower), np.cos(lower))
-        )
-        out[f"{name}_eye"] = head + np.array(
-            (s * 0.025 * h * width + 0.03 * h * turn, -0.015 * h)
-        )
-        out[f"{name}_ear"] = head + np.array(
-            (s * 0.055 * h * width - 0.01 * h * turn, 0.0)
-        )
+        out[f"{name}_ankle"] = knee + 0.24 * h * np.array((s * np.sin(lower), np.cos(lower)))
+        out[f"{name}_eye"] = head + np.array((s * 0.025 * h * width + 0.03 * h * turn, -0.015 * h))
+        out[f"{name}_ear"] = head + np.array((s * 0.055 * h * width - 0.01 * h * turn, 0.0))
     out["nose"] = head + np.array((0.045 * h * turn, 0.01 * h))
     out["head"], out["neck"], out["hip"] = head, neck, hip
     return out
@@ -149,91 +140,29 @@ def limbs(figure: Figure, x_px: float, y_px: float, height_px: float) -> list[Li
     far, near = ("right", "left") if np.sin(figure.yaw) < 0 else ("left", "right")
     out: list[Limb] = []
 
-    def add(
-        part: str,
-        a: np.ndarray,
-        b: np.ndarray,
-        ra: float,
-        rb: float,
-        colour: str | tuple,
-        lift: float,
-    ) -> None:
+    def add(part: str, a: np.ndarray, b: np.ndarray, ra: float, rb: float, colour: str | tuple, lift: float) -> None:
         out.append(Limb(part, a, b, ra * h, rb * h, colour, lift))
 
     def arm(side: str, lift: float) -> None:
-        add(
-            f"{side}_arm",
-            j[f"{side}_shoulder"],
-            j[f"{side}_elbow"],
-            0.038,
-            0.032,
-            "shirt",
-            lift,
-        )
-        add(
-            f"{side}_arm",
-            j[f"{side}_elbow"],
-            j[f"{side}_wrist"],
-            0.03,
-            0.024,
-            skin,
-            lift,
-        )
+        add(f"{side}_arm", j[f"{side}_shoulder"], j[f"{side}_elbow"], 0.038, 0.032, "shirt", lift)
+        add(f"{side}_arm", j[f"{side}_elbow"], j[f"{side}_wrist"], 0.03, 0.024, skin, lift)
 
     for side in (far, near):
+        add(f"{side}_leg", j[f"{side}_hip"], j[f"{side}_knee"], 0.055, 0.042, "trousers", 0.0)
+        add(f"{side}_leg", j[f"{side}_knee"], j[f"{side}_ankle"], 0.042, 0.03, "trousers", 0.0)
         add(
-            f"{side}_leg",
-            j[f"{side}_hip"],
-            j[f"{side}_knee"],
-            0.055,
-            0.042,
-            "trousers",
-            0.0,
-        )
-        add(
-            f"{side}_leg",
-            j[f"{side}_knee"],
-            j[f"{side}_ankle"],
-            0.042,
-            0.03,
-            "trousers",
-            0.0,
-        )
-        add(
-            f"{side}_leg",
-            j[f"{side}_ankle"],
-            j[f"{side}_ankle"] + [0, 0.012 * h],
-            0.034,
-            0.034,
-            (0.15, 0.12, 0.1),
-            0.0,
+            f"{side}_leg", j[f"{side}_ankle"], j[f"{side}_ankle"] + [0, 0.012 * h], 0.034, 0.034, (0.15, 0.12, 0.1), 0.0
         )
     arm(far, -0.05)
     width = 0.075 + 0.03 * np.cos(figure.yaw)
     add("torso", j["hip"], j["neck"] + [0, 0.05 * h], width * 0.85, width, "shirt", 0.1)
     add("head", j["neck"], j["head"], 0.035, 0.035, skin, 0.1)
-    add(
-        "head",
-        j["head"],
-        j["head"],
-        0.068,
-        0.068,
-        skin if figure.facing_front else hair,
-        0.12,
-    )
+    add("head", j["head"], j["head"], 0.068, 0.068, skin if figure.facing_front else hair, 0.12)
     crown = j["head"] - [0, 0.03 * h]
     add("head", crown + [-0.03 * h, 0], crown + [0.03 * h, 0], 0.042, 0.042, hair, 0.12)
     if figure.facing_front:
         for eye in ("left_eye", "right_eye"):
             add("head", j[eye], j[eye], 0.011, 0.011, (0.05, 0.05, 0.1), 0.13)
-        add(
-            "head",
-            j["nose"],
-            j["nose"] + [0, 0.012 * h],
-            0.009,
-            0.011,
-            tuple(0.8 * c for c in skin),
-            0.14,
-        )
+        add("head", j["nose"], j["nose"] + [0, 0.012 * h], 0.009, 0.011, tuple(0.8 * c for c in skin), 0.14)
     arm(near, 0.12)
     return out

@@ -86,9 +86,7 @@ class ImageAndMap:
         return _common.resize_targets({self.tasks[0]: plane}, size_px, new_px)
 
 
-def pairs(
-    name: str, root: Path, images: Path, maps: Path, layout: str
-) -> list[tuple[str, Path, Path]]:
+def pairs(name: str, root: Path, images: Path, maps: Path, layout: str) -> list[tuple[str, Path, Path]]:
     """(id, image, map) of two folders, paired by stem; the maps are PNG files.
 
     Raises:
@@ -100,10 +98,7 @@ def pairs(
     if lonely:
         problem = f"has no PNG for {_common.some(lonely)}"
         raise FcbenchError(_common.layout_error(name, maps, problem, layout))
-    return [
-        (p.relative_to(root).with_suffix("").as_posix(), p, maps / f"{p.stem}.png")
-        for p in files
-    ]
+    return [(p.relative_to(root).with_suffix("").as_posix(), p, maps / f"{p.stem}.png") for p in files]
 
 
 def read_16_bit(path: Path, size_px: tuple[int, int]) -> np.ndarray:
@@ -118,9 +113,7 @@ def read_16_bit(path: Path, size_px: tuple[int, int]) -> np.ndarray:
     except _common.DECODING_FAILS as exc:
         raise UnreadableSample(f"cannot read map {path}: {exc}") from exc
     if not mode.startswith("I"):
-        raise UnreadableSample(
-            f"map {path} has pixel mode {mode!r}: expected 16-bit grey (I;16)"
-        )
+        raise UnreadableSample(f"map {path} has pixel mode {mode!r}: expected 16-bit grey (I;16)")
     _common.require_image_size("map", path, pixels.shape, size_px)
     return pixels.astype(np.uint16)
 
@@ -188,9 +181,7 @@ def class_names(name: str, folder: Path, layout: str) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def labelled(
-    root: Path, images: Iterable[tuple[Path, str]], names: Sequence[str]
-) -> tuple[tuple[str, Path, int], ...]:
+def labelled(root: Path, images: Iterable[tuple[Path, str]], names: Sequence[str]) -> tuple[tuple[str, Path, int], ...]:
     """(id, image, label) of images and their class, by hash: so the first ones are of all classes."""
     label = {name: i for i, name in enumerate(names)}
     by_id = {p.relative_to(root).as_posix(): (p, label[c]) for p, c in images}

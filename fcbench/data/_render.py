@@ -53,9 +53,7 @@ class Canvas:
         self.depth = np.zeros(size, np.float32)
         self.n_parts = 0
 
-    def window(
-        self, x0: float, y0: float, x1: float, y1: float
-    ) -> tuple[tuple[slice, slice], Array, Array] | None:
+    def window(self, x0: float, y0: float, x1: float, y1: float) -> tuple[tuple[slice, slice], Array, Array] | None:
         """Slices and pixel-centre coordinates ([1, w], [h, 1]) of a box in the image, None if outside."""
         left, right = max(int(x0) - 1, 0), min(int(x1) + 2, self.camera.width_px)
         top, bottom = max(int(y0) - 1, 0), min(int(y1) + 2, self.camera.height_px)
@@ -66,12 +64,7 @@ class Canvas:
         return (slice(top, bottom), slice(left, right)), xs, ys
 
     def paint(
-        self,
-        where: tuple[slice, slice],
-        distance: Array,
-        rgb: Array,
-        depth: Array | float,
-        owner: tuple[int, int, int],
+        self, where: tuple[slice, slice], distance: Array, rgb: Array, depth: Array | float, owner: tuple[int, int, int]
     ) -> None:
         """Paint one part: distance [h, w] px (inside < 0), rgb [h, w, 3], depth metres, (class, instance, part)."""
         alpha = np.clip(0.5 - distance, 0, 1)[..., None]
@@ -109,9 +102,7 @@ def polygon(xs: Array, ys: Array, points: Array) -> Array:
     return out
 
 
-def capsule(
-    xs: Array, ys: Array, a: Array, b: Array, ra: float, rb: float
-) -> tuple[Array, Array]:
+def capsule(xs: Array, ys: Array, a: Array, b: Array, ra: float, rb: float) -> tuple[Array, Array]:
     """[h, w] signed distance to a tapered limb from a to b, and the offset across it in [-1, 1] for shading."""
     dx, dy = b[0] - a[0], b[1] - a[1]
     length2 = max(float(dx * dx + dy * dy), 1e-6)
@@ -124,37 +115,25 @@ def capsule(
 # ----------------------------------------------------------------------------------------- appearance
 def noise(rng: Rng, h: int, w: int, cells: int) -> Array:
     """[h, w] smooth random field in about [-1, 1]: a coarse grid, bicubically enlarged."""
-    grid = rng.uniform(-1, 1, (max(2, cells * h // max(h, w)), cells)).astype(
-        np.float32
-    )
+    grid = rng.uniform(-1, 1, (max(2, cells * h // max(h, w)), cells)).astype(np.float32)
     return np.asarray(Image.fromarray(grid).resize((w, h), Image.Resampling.BICUBIC))
 
 
 def texture(kind: str, u: Array, v: Array, phase: float) -> Array:
     """[h, w] modulation in [0, 1] of the second colour, over surface coordinates in stripe widths."""
     if kind == "striped":
-        return (np.sin(np.pi * (u + v * np.tan(phase * 0.6) + phase)) > 0).astype(
-            np.float32
-        )
+        return (np.sin(np.pi * (u + v * np.tan(phase * 0.6) + phase)) > 0).astype(np.float32)
     if kind == "checked":
-        return ((np.floor(u + phase) + np.floor(v)) % 2).astype(
-            np.float32
-        ) * np.ones_like(u + v)
+        return ((np.floor(u + phase) + np.floor(v)) % 2).astype(np.float32) * np.ones_like(u + v)
     if kind == "dotted":
-        return (((u + phase) % 1 - 0.5) ** 2 + (v % 1 - 0.5) ** 2 < 0.09).astype(
-            np.float32
-        )
+        return (((u + phase) % 1 - 0.5) ** 2 + (v % 1 - 0.5) ** 2 < 0.09).astype(np.float32)
     return np.zeros(np.broadcast_shapes(u.shape, v.shape), np.float32)
 
 
-def lambert(
-    nx: Array | float, ny: Array | float, light: Array, ambient: float
-) -> Array:
+def lambert(nx: Array | float, ny: Array | float, light: Array, ambient: float) -> Array:
     """Shade of a surface with image-plane normal (nx, ny up) under a light direction [3] towards the light."""
     nz = np.sqrt(np.clip(1 - np.square(nx) - np.square(ny), 0, 1))
-    return ambient + (1 - ambient) * np.clip(
-        nx * light[0] + ny * light[1] + nz * light[2], 0, 1
-    )
+    return ambient + (1 - ambient) * np.clip(nx * light[0] + ny * light[1] + nz * light[2], 0, 1)
 
 
 def finish(rgb: Array, rng: Rng) -> Array:
@@ -165,6 +144,4 @@ def finish(rgb: Array, rng: Rng) -> Array:
     vignette = 1 - rng.uniform(0, 0.25) * (xx**2 + yy**2) / 2
     out = np.clip(rgb * gain * vignette[..., None], 0, 1) ** rng.uniform(0.85, 1.2)
     out = out + rng.normal(0, rng.uniform(0.005, 0.03), rgb.shape)
-    return (
-        np.clip(np.rint(out * 255), 0, 255).astype(np.uint8).transpose(2, 0, 1).copy()
-    )
+    return np.clip(np.rint(out * 255), 0, 255).astype(np.uint8).transpose(2, 0, 1).copy()

@@ -66,9 +66,7 @@ def sample_scene(split: str, index: int) -> Scene:
     """The scene of a split's index."""
     seed = (VERSION, SPLITS[split], index)
     rng = np.random.default_rng(seed)
-    light = np.array(
-        (rng.uniform(-0.8, 0.8), rng.uniform(0.25, 0.9), rng.uniform(0.2, 0.8))
-    )
+    light = np.array((rng.uniform(-0.8, 0.8), rng.uniform(0.25, 0.9), rng.uniform(0.2, 0.8)))
     light /= np.linalg.norm(light)
     wall_m = float(rng.uniform(7, MAX_DEPTH_M - 1))
     camera_m = float(rng.uniform(1.1, 2.1))
@@ -91,9 +89,7 @@ def sample_scene(split: str, index: int) -> Scene:
 def _sample_kinds(rng: Rng) -> list[str]:
     others = [k for k in KINDS if k != "person"]
     persons = int(rng.choice(3, p=(0.15, 0.6, 0.25)))
-    return ["person"] * persons + [
-        others[i] for i in rng.integers(len(others), size=rng.integers(2, 6))
-    ]
+    return ["person"] * persons + [others[i] for i in rng.integers(len(others), size=rng.integers(2, 6))]
 
 
 def _sample_thing(rng: Rng, kind: str, focal: float, wall_m: float) -> Thing:
@@ -123,13 +119,7 @@ def _sample_thing(rng: Rng, kind: str, focal: float, wall_m: float) -> Thing:
 def render(scene: Scene, height_px: int, width_px: int) -> Rendered:
     """Render a scene at a size."""
     rng = np.random.default_rng((*scene.seed, 1))
-    camera = Camera(
-        height_px,
-        width_px,
-        scene.focal * width_px,
-        scene.horizon * height_px,
-        scene.camera_m,
-    )
+    camera = Camera(height_px, width_px, scene.focal * width_px, scene.horizon * height_px, scene.camera_m)
     canvas = Canvas(camera)
     _backdrop(canvas, scene, rng)
     _clutter(canvas, rng)
@@ -155,11 +145,7 @@ def _backdrop(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     cam = canvas.camera
     h, w = cam.height_px, cam.width_px
     foot = min(max(int(round(cam.ground_px(scene.wall_m))), 1), h)
-    tone = (
-        rng.uniform(0.35, 0.85, 3)
-        if scene.indoor
-        else np.array((0.45, 0.62, 0.85)) + rng.normal(0, 0.08, 3)
-    )
+    tone = rng.uniform(0.35, 0.85, 3) if scene.indoor else np.array((0.45, 0.62, 0.85)) + rng.normal(0, 0.08, 3)
     rows = np.linspace(1.12, 0.9, foot)[:, None, None]
     grain = noise(rng, foot, w, 6)[..., None] * (0.08 if scene.indoor else 0.14)
     canvas.rgb[:foot] = np.clip(tone * rows + grain, 0, 1)
@@ -167,18 +153,14 @@ def _backdrop(canvas: Canvas, scene: Scene, rng: Rng) -> None:
         canvas.depth[:foot] = scene.wall_m
         _posters(canvas, foot, rng)
     ys = np.arange(foot, h, dtype=np.float32) + 0.5
-    z = np.minimum(
-        cam.focal_px * cam.height_m / np.maximum(ys - cam.horizon_px, 0.5), scene.wall_m
-    )
+    z = np.minimum(cam.focal_px * cam.height_m / np.maximum(ys - cam.horizon_px, 0.5), scene.wall_m)
     canvas.depth[foot:] = z[:, None]
     canvas.classes[foot:] = 1
     base = np.array(_GROUND_RGB[scene.ground]) + rng.normal(0, 0.06, 3)
     grain = noise(rng, h, w, 9)[foot:] * 0.1 + noise(rng, h, w, 50)[foot:] * 0.12
     if scene.ground == "tiles":
         x = (np.arange(w)[None] + 0.5 - w / 2) / cam.focal_px * z[:, None]
-        grain = grain * 0.4 + 0.09 * (
-            (np.floor(x * 1.5) + np.floor(z[:, None] * 1.5)) % 2
-        )
+        grain = grain * 0.4 + 0.09 * ((np.floor(x * 1.5) + np.floor(z[:, None] * 1.5)) % 2)
     canvas.rgb[foot:] = np.clip(base + grain[..., None], 0, 1)
 
 
@@ -192,9 +174,7 @@ def _posters(canvas: Canvas, foot: int, rng: Rng) -> None:
         if got is None:
             continue
         where, xs, ys = got
-        square = (
-            np.maximum(np.abs(xs - cx), np.abs(ys - cy) * rng.uniform(0.7, 1.4)) - r
-        )
+        square = np.maximum(np.abs(xs - cx), np.abs(ys - cy) * rng.uniform(0.7, 1.4)) - r
         inner = ellipse(xs, ys, cx, cy, r * 0.6, r * 0.6)
         alpha = np.clip(0.5 - square, 0, 1)[..., None]
         colours = rng.uniform(0.1, 0.95, (2, 3))
@@ -215,8 +195,7 @@ def _clutter(canvas: Canvas, rng: Rng) -> None:
             continue
         where, xs, ys = got
         alpha = (
-            np.clip(0.5 - ellipse(xs, ys, cx, cy, rx, ry), 0, 1)[..., None]
-            * (canvas.classes[where] == 1)[..., None]
+            np.clip(0.5 - ellipse(xs, ys, cx, cy, rx, ry), 0, 1)[..., None] * (canvas.classes[where] == 1)[..., None]
         )
         canvas.rgb[where] += alpha * (rng.uniform(0.05, 0.9, 3) - canvas.rgb[where])
 
@@ -226,19 +205,14 @@ def _shadow(canvas: Canvas, thing: Thing, light: Array, ambient: float) -> None:
     cam = canvas.camera
     s, y = cam.scale(thing.z_m), cam.ground_px(thing.z_m)
     reach = min(thing.height_m * 0.6, 1.2) * s
-    rx, ry = (
-        thing.width_m * s * 0.55 + abs(light[0]) * reach * 0.5,
-        thing.width_m * s * 0.16,
-    )
+    rx, ry = (thing.width_m * s * 0.55 + abs(light[0]) * reach * 0.5, thing.width_m * s * 0.16)
     cx = cam.width_px / 2 + thing.x_m * s - light[0] * reach * 0.6
     got = canvas.window(cx - rx, y - ry, cx + rx, y + ry)
     if got is None:
         return
     where, xs, ys = got
     d = np.hypot((xs - cx) / rx, (ys - y) / ry)
-    dark = (
-        np.clip(1.15 - d, 0, 0.6) * (1 - ambient) * 1.3 * (canvas.classes[where] == 1)
-    )
+    dark = np.clip(1.15 - d, 0, 0.6) * (1 - ambient) * 1.3 * (canvas.classes[where] == 1)
     canvas.rgb[where] *= 1 - dark[..., None]
 
 
@@ -252,23 +226,13 @@ def _pose(scene: Scene, canvas: Canvas) -> Pose:
         s = cam.scale(thing.z_m)
         if len(ys) < 12:
             continue
-        x, y, h = (
-            cam.width_px / 2 + thing.x_m * s,
-            cam.ground_px(thing.z_m),
-            thing.height_m * s,
-        )
-        joints, hidden = _figure.joints(thing.figure, x, y, h), _figure.hidden(
-            thing.figure
-        )
+        x, y, h = (cam.width_px / 2 + thing.x_m * s, cam.ground_px(thing.z_m), thing.height_m * s)
+        joints, hidden = _figure.joints(thing.figure, x, y, h), _figure.hidden(thing.figure)
         rows = []
         for name in _figure.KEYPOINTS:
             px, py = (float(c) for c in joints[name])
             inside = 0 <= px < cam.width_px and 0 <= py < cam.height_px
-            seen = (
-                inside
-                and name not in hidden
-                and canvas.instances[int(py), int(px)] == number
-            )
+            seen = inside and name not in hidden and canvas.instances[int(py), int(px)] == number
             rows.append((px, py, 2.0 if seen else 1.0) if inside else (0.0, 0.0, 0.0))
         keypoints.append(rows)
         boxes.append((xs.min(), ys.min(), xs.max() + 1, ys.max() + 1))

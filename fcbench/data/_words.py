@@ -48,19 +48,10 @@ def attributes(rendered: Rendered) -> dict[str, tuple[int, int]]:
         of_kind = [t for t in near if t.kind == kind]
         out[f"n_{kind}"] = (min(len(of_kind), 3), 4)
         first = of_kind[0] if of_kind else None
-        out[f"colour_{kind}"] = (
-            1 + list(COLOURS).index(first.colour) if first else 0,
-            9,
-        )
+        out[f"colour_{kind}"] = (1 + list(COLOURS).index(first.colour) if first else 0, 9)
         out[f"texture_{kind}"] = (1 + TEXTURES.index(first.texture) if first else 0, 5)
-        out[f"where_{kind}"] = (
-            1 + int(np.digitize(_x(first), (-third, third))) if first else 0,
-            4,
-        )
-        out[f"far_{kind}"] = (
-            1 + int(np.digitize(first.z_m, (3, 4, 5.5))) if first else 0,
-            5,
-        )
+        out[f"where_{kind}"] = (1 + int(np.digitize(_x(first), (-third, third))) if first else 0, 4)
+        out[f"far_{kind}"] = (1 + int(np.digitize(first.z_m, (3, 4, 5.5))) if first else 0, 5)
     person = persons[0] if persons else None
     figure = person.figure if person else None
     out["left_arm"] = (1 + _figure.ARMS.index(figure.arms[0]) if figure else 0, 5)
@@ -112,9 +103,7 @@ def _action(figure: _figure.Figure) -> str:
         return "with one arm up"
     if figure.arms.count("out") == 2:
         return "with both arms out"
-    return {"standing": "standing", "striding": "walking", "lunging": "lunging"}[
-        figure.legs
-    ]
+    return {"standing": "standing", "striding": "walking", "lunging": "lunging"}[figure.legs]
 
 
 def captions(rendered: Rendered) -> tuple[str, ...]:
@@ -128,14 +117,9 @@ def captions(rendered: Rendered) -> tuple[str, ...]:
     for thing in seen:
         counts[thing.kind] = counts.get(thing.kind, 0) + 1
     listed = [
-        f"{_NUMBERS[min(n, 6)]} {kind if n == 1 else _PLURAL.get(kind, kind + 's')}"
-        for kind, n in counts.items()
+        f"{_NUMBERS[min(n, 6)]} {kind if n == 1 else _PLURAL.get(kind, kind + 's')}" for kind, n in counts.items()
     ][:3]
-    listing = (
-        " and ".join([", ".join(listed[:-1]), listed[-1]])
-        if len(listed) > 1
-        else listed[0]
-    )
+    listing = " and ".join([", ".join(listed[:-1]), listed[-1]]) if len(listed) > 1 else listed[0]
     first, second = seen[0], seen[min(1, len(seen) - 1)]
     nearest = min(seen, key=lambda t: t.z_m)
     pair = (

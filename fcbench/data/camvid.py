@@ -20,9 +20,7 @@ LAYOUT = (
     "ROOT/{train,val,test}/images/*.jpg (or .png) and ROOT/{train,val,test}/masks/*.png of the same stem, "
     "8-bit class index, 11 is void (the frames and split of the SegNet tutorial's CamVid)"
 )
-CLASSES = (
-    "sky building pole road pavement tree sign fence car pedestrian bicyclist".split()
-)
+CLASSES = "sky building pole road pavement tree sign fence car pedestrian bicyclist".split()
 VOID_IN_FILE = 11
 FOLDERS = {"train": ("train", "val"), "test": ("test",)}
 """Split -> its folders: ``val`` is for training too, as nothing here is tuned on it."""

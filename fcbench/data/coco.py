@@ -17,14 +17,7 @@ from typing import Any, Literal
 
 from fcbench.data import _coco_files, _common, _files
 from fcbench.data._coco_files import KINDS, LAYOUT, NAME, Image
-from fcbench.types import (
-    DataOptions,
-    Dataset,
-    DatasetMeta,
-    FcbenchError,
-    Sample,
-    UnreadableSample,
-)
+from fcbench.types import DataOptions, Dataset, DatasetMeta, FcbenchError, Sample, UnreadableSample
 
 ROLES = {"train": "train", "test": "val"}
 READERS: dict[str, Callable[..., dict[int, Any]]] = {
@@ -70,12 +63,7 @@ class Coco:
                 f"{entry.size_px[0]}x{entry.size_px[1]} (H x W): use COCO's original images"
             )
         image = _common.resize_image(image, self.image_size_px or came)
-        return Sample(
-            f"{self.folder.name}/{Path(entry.file_name).stem}",
-            image,
-            dict(self.targets(index)),
-            came,
-        )
+        return Sample(f"{self.folder.name}/{Path(entry.file_name).stem}", image, dict(self.targets(index)), came)
 
     def targets(self, index: int) -> Mapping[str, Any]:
         """Targets of a sample, each made when it is asked for; no image is read."""
@@ -106,9 +94,7 @@ def image_folders(root: Path, tags: Mapping[str, str]) -> dict[str, Path]:
                 break
     if not found:
         wanted = " or ".join(tags.values())
-        raise FcbenchError(
-            _common.layout_error(NAME, root, f"holds no folder {wanted}", LAYOUT)
-        )
+        raise FcbenchError(_common.layout_error(NAME, root, f"holds no folder {wanted}", LAYOUT))
     return found
 
 
@@ -125,9 +111,7 @@ def check_images(images: list[Image], folder: Path) -> None:
         raise FcbenchError(_common.layout_error(NAME, folder, problem, LAYOUT))
 
 
-def chosen(
-    images: list[Image], split: Literal["train", "test"], limit: int | None
-) -> tuple[Image, ...]:
+def chosen(images: list[Image], split: Literal["train", "test"], limit: int | None) -> tuple[Image, ...]:
     """The images of one of two splits made of one official split.
 
     Raises:
@@ -136,9 +120,7 @@ def chosen(
     by_name = {i.file_name: i for i in images}
     names = _files.hash_split(by_name, split)
     if not names:
-        raise FcbenchError(
-            f"data set {NAME!r}: {len(images)} image cannot be split: two at least"
-        )
+        raise FcbenchError(f"data set {NAME!r}: {len(images)} image cannot be split: two at least")
     return tuple(by_name[n] for n in names[:limit])
 
 
@@ -167,15 +149,9 @@ def read_tasks(
                 names = _coco_files.class_names(content)
         except (KeyError, TypeError, ValueError) as exc:
             problem = f"is no COCO {KINDS[task]} file ({type(exc).__name__}: {exc})"
-            raise FcbenchError(
-                _common.layout_error(NAME, path, problem, LAYOUT)
-            ) from exc
+            raise FcbenchError(_common.layout_error(NAME, path, problem, LAYOUT)) from exc
         known = {i.id for i in listed}
-        lost = [
-            i.file_name
-            for i in images
-            if i.id not in known or (task == "captioning" and not found[task][i.id])
-        ]
+        lost = [i.file_name for i in images if i.id not in known or (task == "captioning" and not found[task][i.id])]
         if lost:
             problem = f"knows nothing of {_common.some(lost)}, which other files list: use one release"
             raise FcbenchError(_common.layout_error(NAME, path, problem, LAYOUT))

@@ -34,9 +34,7 @@ def split_folders(root: Path) -> dict[str, tuple[Path, ...]]:
     if not there:
         return {}
     if "train" not in there or len(there) < 2:
-        problem = (
-            f"holds {' and '.join(there)} only: train and test (or val) go together"
-        )
+        problem = f"holds {' and '.join(there)} only: train and test (or val) go together"
         raise FcbenchError(_common.layout_error(NAME, root, problem, LAYOUT))
     test = there[-1]
     train = tuple(root / s for s in there if s != test)
@@ -52,12 +50,8 @@ def images_of(folder: Path, names: tuple[str, ...]) -> Found:
     found = []
     for name in _files.class_names(NAME, folder, LAYOUT):
         if name not in names:
-            problem = (
-                f"is a class that the training images lack ({_common.some(names)})"
-            )
-            raise FcbenchError(
-                _common.layout_error(NAME, folder / name, problem, LAYOUT)
-            )
+            problem = f"is a class that the training images lack ({_common.some(names)})"
+            raise FcbenchError(_common.layout_error(NAME, folder / name, problem, LAYOUT))
         images = _common.images_in(NAME, folder / name, LAYOUT)
         found += [(path, name) for path in images]
     return found
@@ -68,11 +62,7 @@ def by_hash(root: Path, found: Found, split: Literal["train", "test"]) -> Found:
     classes: dict[str, dict[str, Path]] = {}
     for path, name in found:
         classes.setdefault(name, {})[path.relative_to(root).as_posix()] = path
-    return [
-        (paths[key], name)
-        for name, paths in classes.items()
-        for key in _files.hash_split(paths, split)
-    ]
+    return [(paths[key], name) for name, paths in classes.items() for key in _files.hash_split(paths, split)]
 
 
 @dataclass(frozen=True)

@@ -111,11 +111,7 @@ class Plugin:
         if not val.is_dir():
             raise FcbenchError(_common.layout_error(NAME, val, "is missing", LAYOUT))
         if split == "train":
-            found = [
-                (p, s)
-                for s in synsets
-                for p in _common.images_in(NAME, train / s, LAYOUT)
-            ]
+            found = [(p, s) for s in synsets for p in _common.images_in(NAME, train / s, LAYOUT)]
         elif any(p.is_dir() for p in val.iterdir()):
             found = validation_folders(val, synsets)
         else:

@@ -21,14 +21,7 @@ import torch
 from torch import Tensor
 
 from fcbench.data import _common, _files
-from fcbench.types import (
-    DataOptions,
-    Dataset,
-    DatasetMeta,
-    FcbenchError,
-    Sample,
-    UnreadableSample,
-)
+from fcbench.types import DataOptions, Dataset, DatasetMeta, FcbenchError, Sample, UnreadableSample
 
 NAME = "nyuv2"
 FRAMES, SPLITS = "nyu_depth_v2_labeled.mat", "splits.mat"
@@ -59,9 +52,7 @@ class NYUv2:
     image_size_px: tuple[int, int] | None
     name: str = NAME
     tasks: tuple[str, ...] = ("depth",)
-    meta: DatasetMeta = DatasetMeta(
-        max_depth_m=MAX_DEPTH_M, eval_crop=EIGEN_CROP, task_models=_common.PHOTOGRAPHS
-    )
+    meta: DatasetMeta = DatasetMeta(max_depth_m=MAX_DEPTH_M, eval_crop=EIGEN_CROP, task_models=_common.PHOTOGRAPHS)
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -88,9 +79,7 @@ class NYUv2:
             with h5py.File(self.path, "r") as file:
                 return np.asarray(file[key][number])
         except (OSError, KeyError, ValueError) as exc:
-            raise UnreadableSample(
-                f"cannot read {key} of frame {number + 1} in {self.path}: {exc}"
-            ) from exc
+            raise UnreadableSample(f"cannot read {key} of frame {number + 1} in {self.path}: {exc}") from exc
 
 
 def clean_depth(metres: np.ndarray) -> Tensor:

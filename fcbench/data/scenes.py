@@ -45,24 +45,14 @@ class Scenes:
         task_models={task: f"nano_{task}" for task in TASKS[:4]},
     )
 
-    def __init__(
-        self, split: str, n: int, size_px: tuple[int, int], folder: Path
-    ) -> None:
-        self.split, self.image_size_px, self._n, self._folder = (
-            split,
-            size_px,
-            n,
-            folder,
-        )
+    def __init__(self, split: str, n: int, size_px: tuple[int, int], folder: Path) -> None:
+        self.split, self.image_size_px, self._n, self._folder = (split, size_px, n, folder)
         self.revision = f"v{_scene.VERSION}"
         _render_missing(folder, split, n, size_px)
         self._chunks: dict[int, Chunk] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            **self.__dict__,
-            "_chunks": {},
-        }  # reading processes map the files themselves
+        return {**self.__dict__, "_chunks": {}}  # reading processes map the files themselves
 
     def __len__(self) -> int:
         return self._n
@@ -80,9 +70,7 @@ class Scenes:
             raise IndexError(index)
         arrays, _ = self._chunk(index // CHUNK)
         image = torch.from_numpy(np.array(arrays["image"][index % CHUNK]))
-        return Sample(
-            f"{self.split}-{index:06d}", image, self.targets(index), self.image_size_px
-        )
+        return Sample(f"{self.split}-{index:06d}", image, self.targets(index), self.image_size_px)
 
     def targets(self, index: int) -> Mapping[str, Any]:
         """The scene's targets (see `fcbench.types.Sample`)."""
@@ -124,15 +112,10 @@ def _render_missing(folder: Path, split: str, n: int, size_px: tuple[int, int]) 
         ) from error
 
 
-def render_chunk(
-    folder: Path, split: str, number: int, size_px: tuple[int, int]
-) -> None:
+def render_chunk(folder: Path, split: str, number: int, size_px: tuple[int, int]) -> None:
     """Render one chunk into ``folder/NUMBER``, which appears only when it is complete."""
     first = number * CHUNK
-    scenes = [
-        _scene.render(_scene.sample_scene(split, i), *size_px)
-        for i in range(first, first + CHUNK)
-    ]
+    scenes = [_scene.render(_scene.sample_scene(split, i), *size_px) for i in range(first, first + CHUNK)]
     temporary = Path(tempfile.mkdtemp(prefix=".part-", dir=folder))
     try:
         np.save(temporary / "image.npy", np.stack([s.image for s in scenes]))
@@ -143,9 +126,7 @@ def render_chunk(
         try:
             temporary.rename(folder / f"{number:05d}")
         except OSError:
-            if not (
-                folder / f"{number:05d}"
-            ).exists():  # another process was first: the same scenes
+            if not (folder / f"{number:05d}").exists():  # another process was first: the same scenes
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -170,25 +151,14 @@ class Plugin:
     def open(self, split: Literal["train", "test"], options: DataOptions) -> Scenes:
         """Open a split, rendering what is not in the cache yet."""
         if options.root is not None:
-            raise FcbenchError(
-                f"data set 'scenes' is made here and takes no --data-root (got {options.root})"
-            )
+            raise FcbenchError(f"data set 'scenes' is made here and takes no --data-root (got {options.root})")
         size_px = options.image_size_px or SIZE_PX
         if min(size_px) < 32:
-            raise FcbenchError(
-                f"scenes of {size_px[0]}x{size_px[1]} px are too small: 32x32 is the least"
-            )
+            raise FcbenchError(f"scenes of {size_px[0]}x{size_px[1]} px are too small: 32x32 is the least")
         n = N_SAMPLES[split] if options.limit is None else options.limit
         if n < 1:
-            raise FcbenchError(
-                f"a split of {n} scenes is empty: --limit wants 1 or more"
-            )
-        folder = (
-            options.cache_dir
-            / f"scenes-v{_scene.VERSION}"
-            / f"{size_px[0]}x{size_px[1]}"
-            / split
-        )
+            raise FcbenchError(f"a split of {n} scenes is empty: --limit wants 1 or more")
+        folder = options.cache_dir / f"scenes-v{_scene.VERSION}" / f"{size_px[0]}x{size_px[1]}" / split
         return Scenes(split, n, size_px, folder)
 
 

@@ -26,8 +26,7 @@ UNIT_PX = 32
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 SPECS: dict[str, FeatureSpec] = {
-    f"stage{i + 1}": FeatureSpec(f"stage{i + 1}", EMBED_DIM << i, 4 << i)
-    for i in range(len(STAGES))
+    f"stage{i + 1}": FeatureSpec(f"stage{i + 1}", EMBED_DIM << i, 4 << i) for i in range(len(STAGES))
 }
 FOLDER = Path(__file__).resolve().parents[1] / "weights"
 
@@ -37,9 +36,7 @@ def build_trunk() -> Hiera:
 
     Stage 3 attends to the whole image, the others within a mask unit; blocks that pool lag by a stage (Hiera).
     """
-    first_global = (
-        STAGES[0] + STAGES[1] + 1
-    )  # the block that pools into stage 3 sees stage 2's windows
+    first_global = STAGES[0] + STAGES[1] + 1  # the block that pools into stage 3 sees stage 2's windows
     return Hiera(
         embed_dim=EMBED_DIM,
         num_heads=1,
@@ -57,9 +54,7 @@ class NanoEncoder:
     groups: Mapping[str, tuple[str, ...]] = {"trunk": tuple(SPECS)}
     default_split = "stage3"
 
-    def __init__(
-        self, name: str, module: Hiera, weights: WeightsInfo, device: torch.device
-    ) -> None:
+    def __init__(self, name: str, module: Hiera, weights: WeightsInfo, device: torch.device) -> None:
         self.name, self.weights, self.device = name, weights, device
         self.module = _weights.freeze(module).to(device)
         self._mean = torch.tensor(MEAN, device=device).view(3, 1, 1)
@@ -69,9 +64,7 @@ class NanoEncoder:
         """Features of uint8 images [B, 3, H, W]; sizes that 32 does not divide are padded, the maps cropped."""
         for split in splits:
             if split not in SPECS:
-                raise FcbenchError(
-                    registry.unknown(f"split point of {self.name}", split, SPECS)
-                )
+                raise FcbenchError(registry.unknown(f"split point of {self.name}", split, SPECS))
         height, width = images.shape[-2:]
         x = (images.to(self.device).float() / 255 - self._mean) / self._std
         x = F.pad(x, (0, -width % UNIT_PX, 0, -height % UNIT_PX), mode="replicate")
@@ -81,9 +74,9 @@ class NanoEncoder:
         maps = {}
         for name in (n for n in SPECS if n in splits):
             stride = SPECS[name].stride_px
-            maps[name] = outputs[name][
-                ..., : -(-height // stride), : -(-width // stride)
-            ].clone(memory_format=torch.contiguous_format)
+            maps[name] = outputs[name][..., : -(-height // stride), : -(-width // stride)].clone(
+                memory_format=torch.contiguous_format
+            )
         return Features(maps)
 
 
@@ -93,14 +86,10 @@ class NanoPlugin:
 
     name: str
 
-    def build(
-        self, variant: str, weights: str | None, device: torch.device
-    ) -> NanoEncoder:
+    def build(self, variant: str, weights: str | None, device: torch.device) -> NanoEncoder:
         """Build with the embedded weights, those of a file, or random ones where that was asked for."""
         if variant:
-            raise FcbenchError(
-                f"encoder {self.name} has no variants (got {self.name}:{variant})"
-            )
+            raise FcbenchError(f"encoder {self.name} has no variants (got {self.name}:{variant})")
         with _weights.seeded():
             module = build_trunk()
         if weights == "random":
@@ -110,6 +99,4 @@ class NanoPlugin:
         state = {k: v.float() for k, v in _weights.load_state(path).items()}
         _weights.load_into(module, state, f"weights {path}", self.name)
         origin = f"file:{path.name}" if weights else "embedded"
-        return NanoEncoder(
-            self.name, module, WeightsInfo(_weights.file_sha256(path), origin), device
-        )
+        return NanoEncoder(self.name, module, WeightsInfo(_weights.file_sha256(path), origin), device)

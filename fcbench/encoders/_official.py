@@ -28,9 +28,7 @@ def pad_to(images: Tensor, multiple: int) -> Tensor:
     return F.pad(images, (0, right, 0, below), mode="replicate")
 
 
-def check_splits(
-    name: str, specs: Mapping[str, FeatureSpec], splits: Sequence[str]
-) -> None:
+def check_splits(name: str, specs: Mapping[str, FeatureSpec], splits: Sequence[str]) -> None:
     """Refuse a split point that an encoder does not have.
 
     Raises:
@@ -66,12 +64,7 @@ class PaddedEncoder(ABC):
     std: tuple[float, ...]
 
     def __init__(
-        self,
-        name: str,
-        module: nn.Module,
-        specs: Mapping[str, FeatureSpec],
-        weights: WeightsInfo,
-        device: torch.device,
+        self, name: str, module: nn.Module, specs: Mapping[str, FeatureSpec], weights: WeightsInfo, device: torch.device
     ) -> None:
         """Freeze a module, its weights loaded.
 
@@ -103,9 +96,7 @@ class PaddedEncoder(ABC):
         for name in (n for n in self.specs if n in splits):
             _, h, w = promised(self.specs[name], size_px)
             # a copy made here is no inference tensor: a neck can be trained on it
-            cropped[name] = maps[name][..., :h, :w].clone(
-                memory_format=torch.contiguous_format
-            )
+            cropped[name] = maps[name][..., :h, :w].clone(memory_format=torch.contiguous_format)
         return Features(cropped)
 
     @abstractmethod

@@ -65,20 +65,14 @@ def load_state(path: Path) -> dict[str, Tensor]:
         FcbenchError: the file is missing, damaged, of another kind, or holds no state dict.
     """
     if not path.is_file():
-        raise FcbenchError(
-            f"weights {path} not found: give --weights a {', '.join(SUFFIXES)} file, or the word random"
-        )
+        raise FcbenchError(f"weights {path} not found: give --weights a {', '.join(SUFFIXES)} file, or the word random")
     if path.suffix not in SUFFIXES:
-        raise FcbenchError(
-            f"weights {path} end in {path.suffix!r}: allowed are {', '.join(SUFFIXES)}"
-        )
+        raise FcbenchError(f"weights {path} end in {path.suffix!r}: allowed are {', '.join(SUFFIXES)}")
     raw = _read(path)
     while isinstance(raw, Mapping) and (inside := _wrapped(raw)) is not None:
         raw = inside
     if not isinstance(raw, Mapping) or not raw or not _all_tensors(raw):
-        raise FcbenchError(
-            f"weights {path} hold no state dict (names to tensors): save model.state_dict()"
-        )
+        raise FcbenchError(f"weights {path} hold no state dict (names to tensors): save model.state_dict()")
     prefix = "module." if all(k.startswith("module.") for k in raw) else ""
     return {k[len(prefix) :]: v for k, v in raw.items()}
 
@@ -95,9 +89,7 @@ def _read(path: Path) -> Any:
         raise FcbenchError(f"cannot read weights {path}: {reason}") from exc
     except Exception as exc:  # damaged files fail in as many ways as there are bytes
         reason = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
-        raise FcbenchError(
-            f"weights {path} are damaged ({reason}): fetch or save the file again"
-        ) from exc
+        raise FcbenchError(f"weights {path} are damaged ({reason}): fetch or save the file again") from exc
 
 
 def _wrapped(raw: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -109,11 +101,7 @@ def _all_tensors(raw: Mapping[str, Any]) -> bool:
     return all(isinstance(k, str) and isinstance(v, Tensor) for k, v in raw.items())
 
 
-def differences(
-    state: Mapping[str, Tensor],
-    expected: Mapping[str, Tensor],
-    ignore: Sequence[str] = (),
-) -> str:
+def differences(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], ignore: Sequence[str] = ()) -> str:
     """How a state dict differs from the one expected, in a few names; empty where it does not.
 
     Args:
@@ -137,22 +125,16 @@ def differences(
         "of another shape": reshaped,
     }
     return "; ".join(
-        f"{len(n)} {what}: {', '.join(n[:3])}{', ...' if len(n) > 3 else ''}"
-        for what, n in found.items()
-        if n
+        f"{len(n)} {what}: {', '.join(n[:3])}{', ...' if len(n) > 3 else ''}" for what, n in found.items() if n
     )
 
 
 def other_architecture(what: str, model: str, different: str) -> FcbenchError:
     """The error for weights that do not fit."""
-    return FcbenchError(
-        f"{what} does not fit {model}: {different}. Give weights of that architecture"
-    )
+    return FcbenchError(f"{what} does not fit {model}: {different}. Give weights of that architecture")
 
 
-def load_into(
-    module: nn.Module, state: Mapping[str, Tensor], what: str, model: str
-) -> None:
+def load_into(module: nn.Module, state: Mapping[str, Tensor], what: str, model: str) -> None:
     """Load a state dict, every name and every shape.
 
     Raises:
@@ -212,10 +194,7 @@ def hub_file(model: str, repo: str, names: Sequence[str], hint: str = "") -> Pat
             raise FcbenchError(_broken(model, wanted, exc)) from exc
         except hub.errors.EntryNotFoundError:
             continue
-        except (
-            hub.errors.RepositoryNotFoundError,
-            hub.errors.RevisionNotFoundError,
-        ) as exc:
+        except (hub.errors.RepositoryNotFoundError, hub.errors.RevisionNotFoundError) as exc:
             raise FcbenchError(
                 f"{model}: {hub.constants.ENDPOINT} gives no {repo}: it is not there, or asks for a login "
                 "(HF_TOKEN); check HF_ENDPOINT, or give --weights FILE"

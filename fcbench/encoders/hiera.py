@@ -43,9 +43,7 @@ POSITIONS = "model.pos_embed"
 N_SIZES_KEPT = 8
 
 
-def resize_positions(
-    positions: Tensor, old: tuple[int, int], new: tuple[int, int]
-) -> Tensor:
+def resize_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
     """Position embeddings of another image size: the mean mask unit repeated, the rest interpolated.
 
     Args:
@@ -79,12 +77,7 @@ class HieraEncoder(PaddedEncoder):
     std = timm.data.IMAGENET_DEFAULT_STD
 
     def __init__(
-        self,
-        name: str,
-        timm_name: str,
-        module: nn.Module,
-        weights: WeightsInfo,
-        device: torch.device,
+        self, name: str, timm_name: str, module: nn.Module, weights: WeightsInfo, device: torch.device
     ) -> None:
         """Freeze timm's ``features_only`` model of the name, its weights loaded."""
         specs = specs_of(info_of(module).get_dicts())
@@ -108,9 +101,7 @@ class HieraEncoder(PaddedEncoder):
         old, new = ((h // TOKEN_PX, w // TOKEN_PX) for h, w in (NATIVE_PX, size_px))
         state[POSITIONS] = resize_positions(state[POSITIONS], old, new)
         with torch.device("meta"):  # shapes only: the tensors are those of the state
-            module = timm.create_model(
-                self._timm_name, features_only=True, img_size=size_px
-            )
+            module = timm.create_model(self._timm_name, features_only=True, img_size=size_px)
         module.load_state_dict(state, assign=True)
         return _weights.freeze(module)
 
@@ -123,9 +114,7 @@ class Plugin:
         "tiny (default), small, base, base_plus, large, huge; with .mae (default) or .mae_in1k_ft_in1k behind it"
     )
 
-    def build(
-        self, variant: str, weights: str | None, device: torch.device
-    ) -> HieraEncoder:
+    def build(self, variant: str, weights: str | None, device: torch.device) -> HieraEncoder:
         """Build ``hiera:VARIANT`` with its weights: the hub's, a file's, or random where that was asked for."""
         name = f"hiera:{variant}" if variant else "hiera"
         timm_name = VARIANTS[variant_of("hiera", variant, VARIANTS)]

@@ -92,9 +92,7 @@ def _image_encoder_state(path: Path, name: str, variant: str) -> dict[str, Tenso
         FcbenchError: the file cannot be read, or is of the other version.
     """
     state = _weights.load_state(path)
-    inside = {
-        k.removeprefix(PREFIX): v for k, v in state.items() if k.startswith(PREFIX)
-    }
+    inside = {k.removeprefix(PREFIX): v for k, v in state.items() if k.startswith(PREFIX)}
     if not inside:
         return state
     is_whole = len(inside) < len(state)
@@ -102,9 +100,7 @@ def _image_encoder_state(path: Path, name: str, variant: str) -> dict[str, Tenso
     if is_whole and not VARIANTS[variant].startswith(REPOS[found]):
         size = variant.partition("-")[0]
         other = size if found == "2.1" else f"{size}-{found}"
-        raise FcbenchError(
-            f"weights {path} are SAM {found}'s, {name} is another version: use --encoder sam2:{other}"
-        )
+        raise FcbenchError(f"weights {path} are SAM {found}'s, {name} is another version: use --encoder sam2:{other}")
     return inside
 
 
@@ -112,13 +108,9 @@ def _image_encoder_state(path: Path, name: str, variant: str) -> dict[str, Tenso
 class Plugin:
     """See `fcbench.types.EncoderPlugin`."""
 
-    variants: str = (
-        "tiny (default), small, base_plus, large: SAM 2.1; with -2.0 behind it SAM 2.0: tiny-2.0"
-    )
+    variants: str = "tiny (default), small, base_plus, large: SAM 2.1; with -2.0 behind it SAM 2.0: tiny-2.0"
 
-    def build(
-        self, variant: str, weights: str | None, device: torch.device
-    ) -> Sam2Encoder:
+    def build(self, variant: str, weights: str | None, device: torch.device) -> Sam2Encoder:
         """Build ``sam2:VARIANT`` with its weights: the hub's, a file's, or random where that was asked for."""
         name = f"sam2:{variant}" if variant else "sam2"
         variant = variant_of("sam2", variant, VARIANTS)

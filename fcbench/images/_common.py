@@ -70,22 +70,16 @@ def rgb_of(image: Any) -> np.ndarray:
     """uint8 [3, H, W], numpy or torch, to contiguous [H, W, 3]. Raises `FcbenchError` for anything else."""
     array = np.asarray(image)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[0] != 3:
-        raise FcbenchError(
-            f"an image is uint8 [3, H, W], not {array.dtype} {list(array.shape)}"
-        )
+        raise FcbenchError(f"an image is uint8 [3, H, W], not {array.dtype} {list(array.shape)}")
     if not 0 < array.size <= 3 * MAX_PX:
-        raise FcbenchError(
-            f"an image of {list(array.shape)} cannot be coded: 1 to {MAX_PX} pixels"
-        )
+        raise FcbenchError(f"an image of {list(array.shape)} cannot be coded: 1 to {MAX_PX} pixels")
     return np.ascontiguousarray(array.transpose(1, 2, 0))
 
 
 def chw(rgb: np.ndarray, name: str) -> np.ndarray:
     """[H, W, 3] uint8 to contiguous [3, H, W]. Raises `FcbenchError` for anything else."""
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
-        raise FcbenchError(
-            f"{name}: decoded {rgb.dtype} {list(rgb.shape)}, not uint8 [H, W, 3]"
-        )
+        raise FcbenchError(f"{name}: decoded {rgb.dtype} {list(rgb.shape)}, not uint8 [H, W, 3]")
     return np.ascontiguousarray(rgb.transpose(2, 0, 1))
 
 

@@ -9,9 +9,7 @@ from fcbench.images._common import ImageCodec
 
 
 def _encode(rgb: np.ndarray, quality: float) -> bytes:
-    return _stills.encode(
-        "avif", rgb, round(quality), speed=4, pixelformat="420", numthreads=1
-    )
+    return _stills.encode("avif", rgb, round(quality), speed=4, pixelformat="420", numthreads=1)
 
 
 def _decode(data: bytes) -> np.ndarray:
@@ -22,6 +20,4 @@ def _versions() -> dict[str, str]:
     return _stills.versions("avif")
 
 
-PLUGIN = ImageCodec(
-    "avif", "quality", 0, 100, (5, 15, 30, 45, 60, 75, 88), _encode, _decode, _versions
-)
+PLUGIN = ImageCodec("avif", "quality", 0, 100, (5, 15, 30, 45, 60, 75, 88), _encode, _decode, _versions)

@@ -99,13 +99,4 @@ def _versions() -> dict[str, str]:
     return {**package_version("compressai"), "compressai_model": _MODEL}
 
 
-PLUGIN = ImageCodec(
-    "compressai_image",
-    "quality",
-    1,
-    8,
-    (1, 2, 3, 4, 5, 6, 7, 8),
-    _encode,
-    _decode,
-    _versions,
-)
+PLUGIN = ImageCodec("compressai_image", "quality", 1, 8, (1, 2, 3, 4, 5, 6, 7, 8), _encode, _decode, _versions)

@@ -33,19 +33,8 @@ def _decode(data: bytes) -> np.ndarray:
     height, width = _SIZE.unpack_from(data)
     image = rgb(hevc_decode(data[_SIZE.size :], _FORMAT))
     if not (0 < height <= image.shape[0] and 0 < width <= image.shape[1]):
-        raise FcbenchError(
-            f"hevc: a picture of {image.shape[0]}x{image.shape[1]} holds no image of {height}x{width}"
-        )
+        raise FcbenchError(f"hevc: a picture of {image.shape[0]}x{image.shape[1]} holds no image of {height}x{width}")
     return image[:height, :width]
 
 
-PLUGIN = ImageCodec(
-    "hevc",
-    "qp",
-    0,
-    51,
-    (49, 45, 41, 37, 33, 28, 22),
-    _encode,
-    _decode,
-    hevc_versions,
-)
+PLUGIN = ImageCodec("hevc", "qp", 0, 51, (49, 45, 41, 37, 33, 28, 22), _encode, _decode, hevc_versions)

@@ -9,9 +9,7 @@ from fcbench.images._common import ImageCodec
 
 
 def _encode(rgb: np.ndarray, quality: float) -> bytes:
-    return _stills.encode(
-        "jpeg8", rgb, round(quality), subsampling="420", optimize=True
-    )
+    return _stills.encode("jpeg8", rgb, round(quality), subsampling="420", optimize=True)
 
 
 def _decode(data: bytes) -> np.ndarray:
@@ -22,6 +20,4 @@ def _versions() -> dict[str, str]:
     return _stills.versions("jpeg8")
 
 
-PLUGIN = ImageCodec(
-    "jpeg", "quality", 1, 100, (4, 8, 15, 30, 55, 80, 93), _encode, _decode, _versions
-)
+PLUGIN = ImageCodec("jpeg", "quality", 1, 100, (4, 8, 15, 30, 55, 80, 93), _encode, _decode, _versions)

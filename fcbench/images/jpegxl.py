@@ -17,12 +17,5 @@ def _versions() -> dict[str, str]:
 
 
 PLUGIN = ImageCodec(
-    "jpegxl",
-    "distance",
-    0.01,
-    25,
-    (20, 12, 7, 4, 2, 1, 0.5),
-    _encode,
-    _stills.jpegxl_decode,
-    _versions,
+    "jpegxl", "distance", 0.01, 25, (20, 12, 7, 4, 2, 1, 0.5), _encode, _stills.jpegxl_decode, _versions
 )

@@ -11,12 +11,5 @@ def _versions() -> dict[str, str]:
 
 
 PLUGIN = ImageCodec(
-    "webp",
-    "quality",
-    0,
-    100,
-    (1, 10, 25, 45, 70, 85, 95),
-    _stills.webp_encode,
-    _stills.webp_decode,
-    _versions,
+    "webp", "quality", 0, 100, (1, 10, 25, 45, 70, 85, 95), _stills.webp_encode, _stills.webp_decode, _versions
 )

@@ -13,9 +13,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 def encode(picture: np.ndarray) -> bytes:
     """[H, W] uint8 or uint16."""
     if picture.ndim != 2 or picture.size == 0 or picture.dtype not in ("u1", "u2"):
-        raise FcbenchError(
-            f"a label picture is uint8 or uint16 [H, W], not {picture.dtype} {list(picture.shape)}"
-        )
+        raise FcbenchError(f"a label picture is uint8 or uint16 [H, W], not {picture.dtype} {list(picture.shape)}")
     candidates = (_stills.jpegxl_lossless(picture), _stills.encode("png", picture, 9))
     return min(candidates, key=len)
 
@@ -25,9 +23,7 @@ def decode(data: bytes) -> np.ndarray:
     png = data.startswith(_PNG)
     picture = _stills.decode("png", data) if png else _stills.jpegxl_decode(data)
     if picture.ndim != 2:
-        raise FcbenchError(
-            f"a label picture has shape {list(picture.shape)}, not [H, W]"
-        )
+        raise FcbenchError(f"a label picture has shape {list(picture.shape)}, not [H, W]")
     return picture
 
 

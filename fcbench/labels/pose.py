@@ -30,9 +30,7 @@ def encode(target: Pose) -> bytes:
     """
     keypoints = np.asarray(target.keypoints, np.float64)
     if keypoints.ndim != 3 or keypoints.shape[1:] != (_N_KEYPOINTS, 3):
-        raise FcbenchError(
-            f"keypoints have shape {list(keypoints.shape)}, not [P, {_N_KEYPOINTS}, 3]"
-        )
+        raise FcbenchError(f"keypoints have shape {list(keypoints.shape)}, not [P, {_N_KEYPOINTS}, 3]")
     visible = keypoints[..., 2]
     points = keypoints[visible > 0][:, :2]
     if not np.isfinite(points).all() or not np.isin(visible, (0, 1, 2)).all():

@@ -21,9 +21,7 @@ HEAD_WIDTH = 32
 """Channels of one attention head (on a CPU, 32 trains a quarter faster than 16)."""
 
 
-def finest_grid(
-    specs: Sequence[FeatureSpec], shapes: Mapping[str, tuple[int, int]]
-) -> tuple[int, int]:
+def finest_grid(specs: Sequence[FeatureSpec], shapes: Mapping[str, tuple[int, int]]) -> tuple[int, int]:
     """(h, w) of the finest map: the grid of the neck's output.
 
     Raises:
@@ -33,9 +31,7 @@ def finest_grid(
         raise FcbenchError("a neck got no split point; give it at least one")
     missing = [s.name for s in specs if s.name not in shapes]
     if missing:
-        raise FcbenchError(
-            f"a neck got no shape for {missing}; shapes came for {sorted(shapes)}"
-        )
+        raise FcbenchError(f"a neck got no shape for {missing}; shapes came for {sorted(shapes)}")
     return max((shapes[s.name] for s in specs), key=lambda hw: hw[0] * hw[1])
 
 
@@ -46,9 +42,7 @@ def heads_of(width: int) -> int:
         FcbenchError: the width is not a multiple of `HEAD_WIDTH`.
     """
     if width < 1 or width % HEAD_WIDTH:
-        raise FcbenchError(
-            f"neck width {width} came; attention needs a multiple of {HEAD_WIDTH}"
-        )
+        raise FcbenchError(f"neck width {width} came; attention needs a multiple of {HEAD_WIDTH}")
     return width // HEAD_WIDTH
 
 
@@ -64,12 +58,7 @@ class Embedding(nn.Module):
         FcbenchError: no split point, a missing shape, a width below 1.
     """
 
-    def __init__(
-        self,
-        specs: Sequence[FeatureSpec],
-        shapes: Mapping[str, tuple[int, int]],
-        width: int,
-    ) -> None:
+    def __init__(self, specs: Sequence[FeatureSpec], shapes: Mapping[str, tuple[int, int]], width: int) -> None:
         super().__init__()
         self.grid = finest_grid(specs, shapes)
         if width < 1:
@@ -90,11 +79,7 @@ class Embedding(nn.Module):
             self._check(spec, maps)
         parts = [maps[s.name] for s in self.specs]
         resized = [
-            (
-                m
-                if tuple(m.shape[-2:]) == self.grid
-                else F.interpolate(m, size=self.grid, mode="bilinear")
-            )
+            (m if tuple(m.shape[-2:]) == self.grid else F.interpolate(m, size=self.grid, mode="bilinear"))
             for m in parts
         ]
         out: Tensor = self.linear(torch.cat(resized, dim=1)) + self.position
@@ -102,9 +87,7 @@ class Embedding(nn.Module):
 
     def _check(self, spec: FeatureSpec, maps: Mapping[str, Tensor]) -> None:
         if spec.name not in maps:
-            raise FcbenchError(
-                f"the neck needs the map {spec.name!r}; these came: {sorted(maps)}"
-            )
+            raise FcbenchError(f"the neck needs the map {spec.name!r}; these came: {sorted(maps)}")
         came = tuple(maps[spec.name].shape[1:])
         want = (spec.channels, *self.shapes[spec.name])
         if came != want:
@@ -128,9 +111,7 @@ class Layer(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
-        )
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, N, D] to [B, N, D]."""
@@ -172,12 +153,7 @@ class TransformerPlugin:
 
     n_layers: int
 
-    def build(
-        self,
-        specs: Sequence[FeatureSpec],
-        shapes: Mapping[str, tuple[int, int]],
-        width: int,
-    ) -> nn.Module:
+    def build(self, specs: Sequence[FeatureSpec], shapes: Mapping[str, tuple[int, int]], width: int) -> nn.Module:
         """A neck from maps (dict of [B, C, h, w]) to [B, D, h, w].
 
         Raises:

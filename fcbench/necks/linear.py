@@ -13,12 +13,7 @@ from fcbench.types import FeatureSpec
 class LinearPlugin:
     """Plug-in of the linear neck."""
 
-    def build(
-        self,
-        specs: Sequence[FeatureSpec],
-        shapes: Mapping[str, tuple[int, int]],
-        width: int,
-    ) -> nn.Module:
+    def build(self, specs: Sequence[FeatureSpec], shapes: Mapping[str, tuple[int, int]], width: int) -> nn.Module:
         """A neck from maps (dict of [B, C, h, w]) to [B, D, h, w].
 
         Raises:

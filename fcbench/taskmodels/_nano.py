@@ -19,13 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fcbench.encoders import _weights
-from fcbench.taskmodels._official import (
-    IMAGENET,
-    FrozenDecoder,
-    OfficialModel,
-    OwnEncoder,
-    require_task,
-)
+from fcbench.taskmodels._official import IMAGENET, FrozenDecoder, OfficialModel, OwnEncoder, require_task
 from fcbench.tasks._dense import n_doublings
 from fcbench.types import FcbenchError, FeatureSpec, Head, Task, TaskModel, WeightsInfo
 
@@ -47,9 +41,7 @@ class Block(nn.Module):
 
     def __init__(self, channels: int, kernel: int) -> None:
         super().__init__()
-        self.mix = nn.Conv2d(
-            channels, channels, kernel, padding=kernel // 2, groups=channels, bias=False
-        )
+        self.mix = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels, bias=False)
         self.norm = nn.BatchNorm2d(channels)
         self.expand = nn.Conv2d(channels, 3 * channels, 1)
         self.project = nn.Conv2d(3 * channels, channels, 1)
@@ -68,10 +60,7 @@ class Trunk(nn.Module):
         layers: list[nn.Module] = [nn.Conv2d(3, CHANNELS[0], 4, 4)]
         for i, (c, n, kernel) in enumerate(zip(CHANNELS, BLOCKS, KERNELS)):
             if i:
-                layers += [
-                    nn.BatchNorm2d(CHANNELS[i - 1]),
-                    nn.Conv2d(CHANNELS[i - 1], c, 2, 2),
-                ]
+                layers += [nn.BatchNorm2d(CHANNELS[i - 1]), nn.Conv2d(CHANNELS[i - 1], c, 2, 2)]
             layers += [Block(c, kernel) for _ in range(n)]
         layers += [nn.BatchNorm2d(CHANNELS[-1]), nn.Conv2d(CHANNELS[-1], WIDTH, 1)]
         self.layers = nn.Sequential(*layers, nn.BatchNorm2d(WIDTH, affine=False))
@@ -144,9 +133,7 @@ class NanoDecoder(FrozenDecoder):
         """Whether the density of the task's head has a scale."""
         return bool(getattr(self.decoder.head, "has_scale", False))
 
-    def log_likelihood(
-        self, x: Mapping[str, Tensor], batch: Any, *scale: float
-    ) -> Tensor:
+    def log_likelihood(self, x: Mapping[str, Tensor], batch: Any, *scale: float) -> Tensor:
         """Log-probability of each sample's target in nats: [B]."""
         head, read = self._read(x)
         out: Tensor = head.log_likelihood(read, batch, *scale)
@@ -178,18 +165,14 @@ class NanoPlugin(ABC):
         return nn.Sequential(Block(WIDTH, 5), Block(WIDTH, 5))
 
     @abstractmethod
-    def make_head(
-        self, facts: Mapping[str, Any], grid: tuple[int, int], image_px: tuple[int, int]
-    ) -> nn.Module:
+    def make_head(self, facts: Mapping[str, Any], grid: tuple[int, int], image_px: tuple[int, int]) -> nn.Module:
         """The task's head, untrained, as the facts describe it."""
 
     @abstractmethod
     def misfit(self, facts: Mapping[str, Any], task: Any) -> str:
         """Why a decoder of these facts cannot be used on a task; empty where it can."""
 
-    def make(
-        self, facts: Mapping[str, Any], image_px: tuple[int, int]
-    ) -> tuple[NanoModel, tuple[int, int]]:
+    def make(self, facts: Mapping[str, Any], image_px: tuple[int, int]) -> tuple[NanoModel, tuple[int, int]]:
         """Encoder and decoder, untrained, and the grid (h, w) between them.
 
         Raises:
@@ -207,12 +190,7 @@ class NanoPlugin(ABC):
             return NanoModel(trunk, Decoder(self.make_blocks(), head)), grid
 
     def build(
-        self,
-        variant: str,
-        weights: str | None,
-        task: Task,
-        image_px: tuple[int, int],
-        device: torch.device,
+        self, variant: str, weights: str | None, task: Task, image_px: tuple[int, int], device: torch.device
     ) -> TaskModel:
         """Build with the embedded weights, those of a file, or random ones where that was asked for.
 
@@ -220,24 +198,17 @@ class NanoPlugin(ABC):
             FcbenchError: a variant, another task, a data set with other classes or words, weights that do not fit.
         """
         if variant:
-            raise FcbenchError(
-                f"task model {self.name} has no variants (got {self.name}:{variant})"
-            )
+            raise FcbenchError(f"task model {self.name} has no variants (got {self.name}:{variant})")
         require_task(self.name, task, self.task)
         if weights == "random":
             model, grid = self.make(self.facts(task), image_px)
             info = WeightsInfo(_weights.state_sha256(model), _weights.RANDOM_ORIGIN)
             return self._wrap(model, grid, info, image_px, device)
         path = Path(weights) if weights else self.path
-        state = {
-            k: v.float() if v.is_floating_point() else v
-            for k, v in _weights.load_state(path).items()
-        }
+        state = {k: v.float() if v.is_floating_point() else v for k, v in _weights.load_state(path).items()}
         facts = read_facts(path)
         if reason := self.misfit(facts, task):
-            raise FcbenchError(
-                f"task model {self.name} cannot be used on this data set: {reason}"
-            )
+            raise FcbenchError(f"task model {self.name} cannot be used on this data set: {reason}")
         model, grid = self.make(facts, image_px)
         _weights.load_into(model, state, f"weights {path}", self.name)
         origin = f"file:{path.name}" if weights else "embedded"
@@ -253,12 +224,16 @@ class NanoPlugin(ABC):
         device: torch.device,
     ) -> TaskModel:
         encoder = OwnEncoder(
-            self.name, [SPEC], {SPEC.name: grid}, model.trunk,
-            lambda images: (model.trunk(images),), info, image_px, device,
-        )  # fmt: skip
-        return OfficialModel(
-            encoder, NanoDecoder(self.name, grid, model.decoder), device
+            self.name,
+            [SPEC],
+            {SPEC.name: grid},
+            model.trunk,
+            lambda images: (model.trunk(images),),
+            info,
+            image_px,
+            device,
         )
+        return OfficialModel(encoder, NanoDecoder(self.name, grid, model.decoder), device)
 
 
 def read_facts(path: Path) -> dict[str, Any]:

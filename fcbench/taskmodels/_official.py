@@ -11,14 +11,7 @@ from torchvision.transforms.v2 import InterpolationMode
 
 from fcbench import registry
 from fcbench.encoders import _weights
-from fcbench.types import (
-    Encoder,
-    FcbenchError,
-    Features,
-    FeatureSpec,
-    Task,
-    WeightsInfo,
-)
+from fcbench.types import Encoder, FcbenchError, Features, FeatureSpec, Task, WeightsInfo
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and deviation of RGB in [0, 1]."""
@@ -40,11 +33,7 @@ def require_task(name: str, task: Task, wanted: str) -> None:
         )
 
 
-def pixels(
-    images: Tensor,
-    size_px: tuple[int, int],
-    normalization: tuple[Sequence[float], Sequence[float]],
-) -> Tensor:
+def pixels(images: Tensor, size_px: tuple[int, int], normalization: tuple[Sequence[float], Sequence[float]]) -> Tensor:
     """Resize uint8 images [B, 3, H, W] as the official processors do (bicubic, antialiased, rounded), normalize them.
 
     Args:
@@ -54,15 +43,11 @@ def pixels(
     """
     if tuple(images.shape[-2:]) != size_px:
         images = tv.resize(images, list(size_px), InterpolationMode.BICUBIC)
-    mean, std = (
-        torch.tensor(v, device=images.device).view(3, 1, 1) * 255 for v in normalization
-    )
+    mean, std = (torch.tensor(v, device=images.device).view(3, 1, 1) * 255 for v in normalization)
     return (images.float() - mean) / std
 
 
-def spec_of(
-    name: str, channels: int, grid: tuple[int, int], image_px: tuple[int, int]
-) -> FeatureSpec:
+def spec_of(name: str, channels: int, grid: tuple[int, int], image_px: tuple[int, int]) -> FeatureSpec:
     """A decoder's input; its stride is in pixels of the image that came, rounded, at least 1.
 
     >>> spec_of("tokens", 384, (37, 37), (128, 128)).stride_px
@@ -127,9 +112,7 @@ class OwnEncoder:
             )
         with torch.no_grad():
             maps = dict(zip(self.specs, self._run(images.to(self._device))))
-        return Features(
-            {n: maps[n].float().contiguous() for n in self.specs if n in splits}
-        )
+        return Features({n: maps[n].float().contiguous() for n in self.specs if n in splits})
 
 
 class FrozenDecoder(nn.Module):
@@ -162,13 +145,9 @@ class FrozenDecoder(nn.Module):
         """
         for name, want in self.wanted.items():
             if name not in x:
-                raise FcbenchError(
-                    f"the decoder of {self.name} needs the map {name!r}; these came: {sorted(x)}"
-                )
+                raise FcbenchError(f"the decoder of {self.name} needs the map {name!r}; these came: {sorted(x)}")
             if (came := tuple(x[name].shape[1:])) != want:
-                raise FcbenchError(
-                    f"the decoder of {self.name} takes {name} as (C, h, w) = {want}; {came} came"
-                )
+                raise FcbenchError(f"the decoder of {self.name} takes {name} as (C, h, w) = {want}; {came} came")
         return [x[name] for name in self.wanted]
 
 
@@ -181,9 +160,7 @@ class OfficialModel:
         device: where the decoder runs.
     """
 
-    def __init__(
-        self, encoder: OwnEncoder, decoder: FrozenDecoder, device: torch.device
-    ) -> None:
+    def __init__(self, encoder: OwnEncoder, decoder: FrozenDecoder, device: torch.device) -> None:
         self.name = encoder.name
         self.weights = encoder.weights
         self.encoder: Encoder = encoder

@@ -51,9 +51,7 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def find(
-    name: str, weights: str | None, repo: str, also: Sequence[tuple[str, ...]] = ()
-) -> tuple[Path, str]:
+def find(name: str, weights: str | None, repo: str, also: Sequence[tuple[str, ...]] = ()) -> tuple[Path, str]:
     """The weights file, whose folder also holds its configuration, and the origin to record.
 
     A configuration is never guessed: the number of heads, say, does not show in the shapes of the weights.
@@ -95,9 +93,7 @@ def random_model(model_class: Any, config: Any) -> tuple[nn.Module, WeightsInfo]
     return model, WeightsInfo(_weights.state_sha256(model), _weights.RANDOM_ORIGIN)
 
 
-def load(
-    name: str, model_class: Any, path: Path, origin: str
-) -> tuple[nn.Module, WeightsInfo]:
+def load(name: str, model_class: Any, path: Path, origin: str) -> tuple[nn.Module, WeightsInfo]:
     """A model with the weights of a file, through the official loader (which renames what older versions saved).
 
     Tensors that the model has no place for are left out, as the official loader does; every one it has must be there.
@@ -141,9 +137,7 @@ def read_config(path: Path, config_class: Any) -> Any:
     except Exception as exc:  # its checks fail in as many ways as there are settings
         reason = (str(exc).splitlines() or [type(exc).__name__])[0]
         raise FcbenchError(f"configuration {path} cannot be read ({reason})") from exc
-    raise FcbenchError(
-        f"configuration {path} is of a {came!r} model; {wanted!r} is needed"
-    )
+    raise FcbenchError(f"configuration {path} is of a {came!r} model; {wanted!r} is needed")
 
 
 def _different(info: Mapping[str, Any]) -> str:
@@ -151,19 +145,11 @@ def _different(info: Mapping[str, Any]) -> str:
     reshaped = sorted(str(m[0]) for m in info["mismatched_keys"])
     found = {"missing": missing, "of another shape": reshaped}
     return "; ".join(
-        f"{len(n)} {what}: {', '.join(n[:3])}{', ...' if len(n) > 3 else ''}"
-        for what, n in found.items()
-        if n
+        f"{len(n)} {what}: {', '.join(n[:3])}{', ...' if len(n) > 3 else ''}" for what, n in found.items() if n
     )
 
 
-def obtain(
-    name: str,
-    model_class: Any,
-    config: Any,
-    weights: str | None,
-    repo: str,
-) -> tuple[nn.Module, WeightsInfo]:
+def obtain(name: str, model_class: Any, config: Any, weights: str | None, repo: str) -> tuple[nn.Module, WeightsInfo]:
     """A model with the weights asked for: `random`, a file or folder, or the official ones.
 
     Raises:
@@ -190,17 +176,10 @@ class TransformersPlugin:
     task: str
     repos: Mapping[str, str]
     config: Callable[[str], Any]
-    make: Callable[
-        [str, Any, str | None, Task, tuple[int, int], torch.device, str], TaskModel
-    ]
+    make: Callable[[str, Any, str | None, Task, tuple[int, int], torch.device, str], TaskModel]
 
     def build(
-        self,
-        variant: str,
-        weights: str | None,
-        task: Task,
-        image_px: tuple[int, int],
-        device: torch.device,
+        self, variant: str, weights: str | None, task: Task, image_px: tuple[int, int], device: torch.device
     ) -> TaskModel:
         """Build ``NAME:VARIANT`` for images of (H, W).
 
@@ -216,6 +195,4 @@ class TransformersPlugin:
         name = f"{self.name}:{chosen}"
         require_task(name, task, self.task)
         config = self.config(chosen)
-        return self.make(
-            name, config, weights, task, image_px, device, self.repos[chosen]
-        )
+        return self.make(name, config, weights, task, image_px, device, self.repos[chosen])

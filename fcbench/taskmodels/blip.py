@@ -34,11 +34,7 @@ from fcbench.types import FcbenchError, FeatureSpec, Task, TaskModel, WeightsInf
 REPOS = {size: f"Salesforce/blip-image-captioning-{size}" for size in ("base", "large")}
 VISION = {"base": (768, 12, 12), "large": (1024, 24, 16)}
 """Width, layers, heads of the image encoder."""
-NORMALIZATION = (0.48145466, 0.4578275, 0.40821073), (
-    0.26862954,
-    0.26130258,
-    0.27577711,
-)
+NORMALIZATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 """CLIP's mean and deviation."""
 TOKENIZER = (("tokenizer.json", "vocab.txt"), ("tokenizer_config.json",))
 """Files of a tokenizer, each with its other names."""
@@ -61,15 +57,11 @@ def word_tokenizer(words: Sequence[str]) -> Any:
     core = tokenizers.Tokenizer(tokenizers.models.WordLevel(table, unk_token="[UNK]"))
     core.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     core.post_processor = tokenizers.processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        special_tokens=[(t, table[t]) for t in ("[CLS]", "[SEP]")],
+        single="[CLS] $A [SEP]", special_tokens=[(t, table[t]) for t in ("[CLS]", "[SEP]")]
     )
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=core,
-        **{
-            f"{role}_token": token
-            for role, token in zip(("pad", "unk", "cls", "sep", "bos"), SPECIAL)
-        },
+        **{f"{role}_token": token for role, token in zip(("pad", "unk", "cls", "sep", "bos"), SPECIAL)},
     )
 
 
@@ -98,14 +90,10 @@ def tokenizer_of(name: str, folder: Path) -> Any:
         )
     try:
         with _transformers.quiet():
-            return _transformers.library().AutoTokenizer.from_pretrained(
-                str(folder), local_files_only=True
-            )
+            return _transformers.library().AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except Exception as exc:  # its readers fail in as many ways as there are formats
         reason = (str(exc).splitlines() or [type(exc).__name__])[0]
-        raise FcbenchError(
-            f"{name}: the tokenizer in {folder} cannot be read ({reason})"
-        ) from exc
+        raise FcbenchError(f"{name}: the tokenizer in {folder} cannot be read ({reason})") from exc
 
 
 # -------------------------------------------------------------------------------------------- head
@@ -121,22 +109,13 @@ class CaptionDecoder(_official.FrozenDecoder):
     """
 
     def __init__(
-        self,
-        name: str,
-        specs: Sequence[FeatureSpec],
-        grids: _official.Grids,
-        model: Any,
-        tokenizer: Any,
+        self, name: str, specs: Sequence[FeatureSpec], grids: _official.Grids, model: Any, tokenizer: Any
     ) -> None:
         super().__init__(name, specs, grids)
         self.decoder: nn.Module = model.text_decoder
         self.tokenizer = tokenizer
         text = model.config.text_config
-        self.bos, self.end, self.pad = (
-            text.bos_token_id,
-            text.sep_token_id,
-            text.pad_token_id,
-        )
+        self.bos, self.end, self.pad = (text.bos_token_id, text.sep_token_id, text.pad_token_id)
 
     def image_tokens(self, x: Mapping[str, Tensor]) -> Tensor:
         """Class token, then patch tokens: [B, 1 + h w, C]."""
@@ -145,13 +124,7 @@ class CaptionDecoder(_official.FrozenDecoder):
 
     def tokenize(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Tokens [R, T] int64, the first one `bos`, and where they are no padding [R, T]."""
-        rows = self.tokenizer(
-            list(captions),
-            padding=True,
-            truncation=True,
-            max_length=MAX_LEARNT,
-            return_tensors="pt",
-        )
+        rows = self.tokenizer(list(captions), padding=True, truncation=True, max_length=MAX_LEARNT, return_tensors="pt")
         tokens: Tensor = rows["input_ids"].clone()
         tokens[:, 0] = self.bos
         return tokens, rows["attention_mask"]
@@ -219,9 +192,7 @@ def default_config(variant: str) -> Any:
         initializer_range=0.02,  # the class's own 1e-10 gives features without an image in them
     )
     text = transformers.BlipTextConfig(num_attention_heads=12)
-    return transformers.BlipConfig(
-        vision_config=vision.to_dict(), text_config=text.to_dict()
-    )
+    return transformers.BlipConfig(vision_config=vision.to_dict(), text_config=text.to_dict())
 
 
 def build_from_config(
@@ -247,36 +218,22 @@ def build_from_config(
 
 
 def _task_model(
-    name: str,
-    model: Any,
-    info: WeightsInfo,
-    tokenizer: Any,
-    image_px: tuple[int, int],
-    device: torch.device,
+    name: str, model: Any, info: WeightsInfo, tokenizer: Any, image_px: tuple[int, int], device: torch.device
 ) -> TaskModel:
     vision, encoder_module = model.config.vision_config, model.vision_model
     side = vision.image_size
     grid = (side // vision.patch_size, side // vision.patch_size)
     grids = {"tokens": grid, "class": (1, 1)}
-    specs = [
-        _official.spec_of(n, vision.hidden_size, g, image_px) for n, g in grids.items()
-    ]
+    specs = [_official.spec_of(n, vision.hidden_size, g, image_px) for n, g in grids.items()]
 
     def run(images: Tensor) -> list[Tensor]:
         x = _official.pixels(images, (side, side), NORMALIZATION)
         tokens = encoder_module(x).last_hidden_state
-        return [
-            _official.to_map(tokens[:, 1:], grid),
-            _official.to_map(tokens[:, :1], (1, 1)),
-        ]
+        return [_official.to_map(tokens[:, 1:], grid), _official.to_map(tokens[:, :1], (1, 1))]
 
-    encoder = _official.OwnEncoder(
-        name, specs, grids, encoder_module, run, info, image_px, device
-    )
+    encoder = _official.OwnEncoder(name, specs, grids, encoder_module, run, info, image_px, device)
     decoder = CaptionDecoder(name, specs, grids, model, tokenizer)
     return _official.OfficialModel(encoder, decoder, device)
 
 
-PLUGIN = _transformers.TransformersPlugin(
-    "blip", "captioning", REPOS, default_config, build_from_config
-)
+PLUGIN = _transformers.TransformersPlugin("blip", "captioning", REPOS, default_config, build_from_config)

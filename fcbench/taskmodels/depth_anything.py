@@ -38,21 +38,9 @@ REPOS = {
     for size in ("small", "base", "large")
 }
 SIZES: dict[str, dict[str, Any]] = {
-    "small": {
-        "backbone": (384, 12, 6, (3, 6, 9, 12)),
-        "neck": (48, 96, 192, 384),
-        "fusion": 64,
-    },
-    "base": {
-        "backbone": (768, 12, 12, (3, 6, 9, 12)),
-        "neck": (96, 192, 384, 768),
-        "fusion": 128,
-    },
-    "large": {
-        "backbone": (1024, 24, 16, (5, 12, 18, 24)),
-        "neck": (256, 512, 1024, 1024),
-        "fusion": 256,
-    },
+    "small": {"backbone": (384, 12, 6, (3, 6, 9, 12)), "neck": (48, 96, 192, 384), "fusion": 64},
+    "base": {"backbone": (768, 12, 12, (3, 6, 9, 12)), "neck": (96, 192, 384, 768), "fusion": 128},
+    "large": {"backbone": (1024, 24, 16, (5, 12, 18, 24)), "neck": (256, 512, 1024, 1024), "fusion": 256},
 }
 MAX_DEPTH_M = {"metric-indoor": 20, "metric-outdoor": 80}
 VARIANCE_FOCUS = 0.5
@@ -126,12 +114,7 @@ class DepthDecoder(_official.FrozenDecoder):
     """
 
     def __init__(
-        self,
-        name: str,
-        specs: Sequence[FeatureSpec],
-        grids: _official.Grids,
-        model: Any,
-        max_depth_m: float,
+        self, name: str, specs: Sequence[FeatureSpec], grids: _official.Grids, model: Any, max_depth_m: float
     ) -> None:
         super().__init__(name, specs, grids)
         self.neck: nn.Module = model.neck
@@ -145,9 +128,7 @@ class DepthDecoder(_official.FrozenDecoder):
         h, w = maps[0].shape[-2:]
         tokens = [m.flatten(2).transpose(1, 2) for m in maps]
         # the neck drops the class token that it expects in front
-        out: Tensor = self.head(
-            self.neck([F.pad(t, (0, 0, 1, 0)) for t in tokens], h, w), h, w
-        )
+        out: Tensor = self.head(self.neck([F.pad(t, (0, 0, 1, 0)) for t in tokens], h, w), h, w)
         return out
 
     def loss(self, x: Mapping[str, Tensor], batch: Tensor) -> Tensor:
@@ -227,12 +208,7 @@ def build_from_config(
 
 
 def _task_model(
-    name: str,
-    model: Any,
-    info: WeightsInfo,
-    task: Task,
-    image_px: tuple[int, int],
-    device: torch.device,
+    name: str, model: Any, info: WeightsInfo, task: Task, image_px: tuple[int, int], device: torch.device
 ) -> TaskModel:
     config = model.config
     patch = config.patch_size
@@ -249,14 +225,10 @@ def _task_model(
         tokens = backbone(x).feature_maps
         return [_official.to_map(t[:, 1:], grid) for t in tokens]
 
-    encoder = _official.OwnEncoder(
-        name, specs, grids, backbone, run, info, image_px, device
-    )
+    encoder = _official.OwnEncoder(name, specs, grids, backbone, run, info, image_px, device)
     max_depth_m = cast(DepthTask, task).max_depth_m
     decoder = DepthDecoder(name, specs, grids, model, max_depth_m)
     return _official.OfficialModel(encoder, decoder, device)
 
 
-PLUGIN = _transformers.TransformersPlugin(
-    "depth_anything", "depth", REPOS, default_config, build_from_config
-)
+PLUGIN = _transformers.TransformersPlugin("depth_anything", "depth", REPOS, default_config, build_from_config)

@@ -25,9 +25,7 @@ class Plugin(NanoPlugin):
         """Fewer channels, no more: the decoder's work is done by its attention."""
         return nn.Conv2d(WIDTH, DECODER_WIDTH, 1)
 
-    def make_head(
-        self, facts: Mapping[str, Any], grid: tuple[int, int], image_px: tuple[int, int]
-    ) -> nn.Module:
+    def make_head(self, facts: Mapping[str, Any], grid: tuple[int, int], image_px: tuple[int, int]) -> nn.Module:
         """A head with its own vocabulary."""
         vocabulary = Vocabulary(tuple(facts["words"]))
         return CaptionHead(DECODER_WIDTH, vocabulary, facts["max_words"])

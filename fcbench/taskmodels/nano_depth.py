@@ -16,15 +16,9 @@ class Plugin(NanoPlugin):
 
     def facts(self, task: DepthTask) -> dict[str, Any]:
         """The scale of depth."""
-        return {
-            "max_depth_m": task.max_depth_m,
-            "log_mean": task.log_mean,
-            "log_std": task.log_std,
-        }
+        return {"max_depth_m": task.max_depth_m, "log_mean": task.log_mean, "log_std": task.log_std}
 
-    def make_head(
-        self, facts: Mapping[str, Any], grid: tuple[int, int], image_px: tuple[int, int]
-    ) -> nn.Module:
+    def make_head(self, facts: Mapping[str, Any], grid: tuple[int, int], image_px: tuple[int, int]) -> nn.Module:
         """A head with the scale of its training data."""
         return DepthTask(**facts).head(WIDTH, grid, image_px)
 

@@ -18,9 +18,7 @@ class Plugin(NanoPlugin):
         """Nothing: the 17 keypoints are the same in every data set."""
         return {}
 
-    def make_head(
-        self, facts: Mapping[str, Any], grid: tuple[int, int], image_px: tuple[int, int]
-    ) -> nn.Module:
+    def make_head(self, facts: Mapping[str, Any], grid: tuple[int, int], image_px: tuple[int, int]) -> nn.Module:
         """A head for the 17 keypoints."""
         return PoseTask().head(WIDTH, grid, image_px)
 

@@ -18,9 +18,7 @@ class Plugin(NanoPlugin):
         """The classes."""
         return {"class_names": list(task.class_names)}
 
-    def make_head(
-        self, facts: Mapping[str, Any], grid: tuple[int, int], image_px: tuple[int, int]
-    ) -> nn.Module:
+    def make_head(self, facts: Mapping[str, Any], grid: tuple[int, int], image_px: tuple[int, int]) -> nn.Module:
         """A head for the classes."""
         return SegmentationHead(WIDTH, grid, image_px, len(facts["class_names"]))
 

@@ -46,10 +46,7 @@ from fcbench.types import VOID, FcbenchError, FeatureSpec, Task, TaskModel, Weig
 
 SIDE_PX = 1024
 COARSEST_PX = 32
-REPOS = {
-    v: f"facebook/sam2.1-hiera-{v.replace('_', '-')}"
-    for v in ("tiny", "small", "base_plus", "large")
-}
+REPOS = {v: f"facebook/sam2.1-hiera-{v.replace('_', '-')}" for v in ("tiny", "small", "base_plus", "large")}
 CONFIGS = {"tiny": "t", "small": "s", "base_plus": "b+", "large": "l"}
 INPUTS = {"high_res_0": 4, "high_res_1": 8, "image_embed": 16}
 """The decoder's inputs and their strides in the model's own image, fine to coarse."""
@@ -137,13 +134,7 @@ class MaskHead(_official.FrozenDecoder):
         model: SAM2Base, of which both are taken.
     """
 
-    def __init__(
-        self,
-        name: str,
-        specs: Sequence[FeatureSpec],
-        grids: _official.Grids,
-        model: Any,
-    ) -> None:
+    def __init__(self, name: str, specs: Sequence[FeatureSpec], grids: _official.Grids, model: Any) -> None:
         super().__init__(name, specs, grids)
         self.prompts: Any = model.sam_prompt_encoder
         self.decoder: nn.Module = model.sam_mask_decoder
@@ -205,18 +196,13 @@ class MaskHead(_official.FrozenDecoder):
         return out
 
     def _of_image(
-        self,
-        x: Mapping[str, Tensor],
-        i: int,
-        regions: Sequence[Region],
-        batch: Tensor,
+        self, x: Mapping[str, Tensor], i: int, regions: Sequence[Region], batch: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Mask logits and scores of one image's regions."""
         height, width = batch.shape[-2:]
         one = {n: m[i : i + 1] for n, m in zip(self.wanted, self.inputs(x))}
         clicks = torch.tensor(
-            [[r.click_px[0] / width, r.click_px[1] / height] for r in regions],
-            device=next(iter(one.values())).device,
+            [[r.click_px[0] / width, r.click_px[1] / height] for r in regions], device=next(iter(one.values())).device
         )
         masks: tuple[Tensor, Tensor] = self(one, clicks * self.side_px)
         return masks
@@ -313,20 +299,14 @@ class _Encoder(nn.Module):
 
 
 def build_from_model(
-    name: str,
-    model: Any,
-    info: WeightsInfo,
-    image_px: tuple[int, int],
-    device: torch.device,
+    name: str, model: Any, info: WeightsInfo, image_px: tuple[int, int], device: torch.device
 ) -> TaskModel:
     """The task model of any SAM2Base that has high-resolution features; see `Plugin.build`."""
     side = int(model.image_size)
     width = int(model.hidden_dim)
     channels = {"high_res_0": width // 8, "high_res_1": width // 4}
     grids = {n: (side // s, side // s) for n, s in INPUTS.items()}
-    specs = [
-        _official.spec_of(n, channels.get(n, width), grids[n], image_px) for n in INPUTS
-    ]
+    specs = [_official.spec_of(n, channels.get(n, width), grids[n], image_px) for n in INPUTS]
     module = _Encoder(model)
 
     def run(images: Tensor) -> list[Tensor]:
@@ -334,9 +314,7 @@ def build_from_model(
         maps: list[Tensor] = module(tv.normalize(x, *map(list, _official.IMAGENET)))
         return maps
 
-    encoder = _official.OwnEncoder(
-        name, specs, grids, module, run, info, image_px, device
-    )
+    encoder = _official.OwnEncoder(name, specs, grids, module, run, info, image_px, device)
     head = MaskHead(name, specs, grids, model)
     return _official.OfficialModel(encoder, head, device)
 
@@ -347,12 +325,7 @@ class Plugin:
     task = "segmentation"
 
     def build(
-        self,
-        variant: str,
-        weights: str | None,
-        task: Task,
-        image_px: tuple[int, int],
-        device: torch.device,
+        self, variant: str, weights: str | None, task: Task, image_px: tuple[int, int], device: torch.device
     ) -> TaskModel:
         """Build ``sam2_masks:VARIANT`` for images of (H, W).
 

@@ -37,22 +37,9 @@ from fcbench.types import FcbenchError, FeatureSpec, Task, TaskModel, WeightsInf
 
 REPOS = {
     variant: f"usyd-community/vitpose-{variant}"
-    for variant in (
-        "base-simple",
-        "base",
-        "base-coco-aic-mpii",
-        "plus-small",
-        "plus-base",
-        "plus-large",
-        "plus-huge",
-    )
+    for variant in ("base-simple", "base", "base-coco-aic-mpii", "plus-small", "plus-base", "plus-large", "plus-huge")
 }
-SIZES = {
-    "small": (384, 12, 12),
-    "base": (768, 12, 12),
-    "large": (1024, 24, 16),
-    "huge": (1280, 32, 16),
-}
+SIZES = {"small": (384, 12, 12), "base": (768, 12, 12), "large": (1024, 24, 16), "huge": (1280, 32, 16)}
 """Width, layers, heads."""
 EXPERTS = 6
 """Of the ``plus`` variants; each gives a quarter of the width."""
@@ -76,9 +63,7 @@ def crops(boxes: Tensor, crop_px: tuple[int, int]) -> tuple[Tensor, Tensor]:
     aspect = crop_px[1] / crop_px[0]
     size = boxes[:, 2:] - boxes[:, :2]
     width = torch.maximum(size[:, 0], size[:, 1] * aspect)
-    return (boxes[:, :2] + boxes[:, 2:]) / 2, PADDING * torch.stack(
-        [width, width / aspect], -1
-    )
+    return (boxes[:, :2] + boxes[:, 2:]) / 2, PADDING * torch.stack([width, width / aspect], -1)
 
 
 def regions(boxes: Tensor, crop_px: tuple[int, int]) -> Tensor:
@@ -93,9 +78,7 @@ def regions(boxes: Tensor, crop_px: tuple[int, int]) -> Tensor:
     return torch.cat([centre - half, centre + half], -1) + 0.5
 
 
-def on_heatmap(
-    points: Tensor, boxes: Tensor, crop_px: tuple[int, int], size: tuple[int, int]
-) -> Tensor:
+def on_heatmap(points: Tensor, boxes: Tensor, crop_px: tuple[int, int], size: tuple[int, int]) -> Tensor:
     """Image points [P, 17, 2] (x_px, y_px) in cells of their crop's heat map, by the official (unbiased) rule.
 
     Args:
@@ -136,12 +119,7 @@ class PoseDecoder(_official.FrozenDecoder):
     """
 
     def __init__(
-        self,
-        name: str,
-        specs: Sequence[FeatureSpec],
-        grids: _official.Grids,
-        model: Any,
-        image_px: tuple[int, int],
+        self, name: str, specs: Sequence[FeatureSpec], grids: _official.Grids, model: Any, image_px: tuple[int, int]
     ) -> None:
         super().__init__(name, specs, grids)
         self.decoder: nn.Module = model.head
@@ -150,12 +128,8 @@ class PoseDecoder(_official.FrozenDecoder):
         self.crop_px: tuple[int, int] = tuple(backbone.image_size)
         self.cells = tuple(s // p for s, p in zip(self.crop_px, backbone.patch_size))
         # transformers resolves this lazily; the module is where it lives
-        processing = importlib.import_module(
-            "transformers.models.vitpose.image_processing_vitpose"
-        )
-        self._processor = processing.VitPoseImageProcessor(
-            size={"height": self.crop_px[0], "width": self.crop_px[1]}
-        )
+        processing = importlib.import_module("transformers.models.vitpose.image_processing_vitpose")
+        self._processor = processing.VitPoseImageProcessor(size={"height": self.crop_px[0], "width": self.crop_px[1]})
 
     def heatmaps(self, tokens: Tensor, image: Tensor, areas: Tensor) -> Tensor:
         """Heat maps [P, 17, h', w'] of regions of the images.
@@ -193,9 +167,7 @@ class PoseDecoder(_official.FrozenDecoder):
         error = F.mse_loss(maps, gaussians(at, size), reduction="none").mean((-1, -2))
         return (error * weight).sum() / weight.sum().clamp(min=1)
 
-    def predict(
-        self, x: Mapping[str, Tensor], batch: PoseBatch
-    ) -> tuple[Tensor, Tensor]:
+    def predict(self, x: Mapping[str, Tensor], batch: PoseBatch) -> tuple[Tensor, Tensor]:
         """Keypoints (x_px, y_px) [P, 17, 2], and scores [P]: mean peak over the keypoints that peak above `SEEN`."""
         if not len(batch.boxes):
             return batch.boxes.new_zeros(0, 17, 2), batch.boxes.new_zeros(0)
@@ -203,9 +175,7 @@ class PoseDecoder(_official.FrozenDecoder):
         corners = batch.boxes.cpu().numpy()
         coco = corners.copy()
         coco[:, 2:] -= corners[:, :2]
-        persons = self._processor.post_process_pose_estimation(
-            SimpleNamespace(heatmaps=maps), boxes=[list(coco)]
-        )[0]
+        persons = self._processor.post_process_pose_estimation(SimpleNamespace(heatmaps=maps), boxes=[list(coco)])[0]
         peaks = torch.stack([p["scores"].reshape(-1) for p in persons])
         seen = peaks > SEEN
         score = (peaks * seen).sum(1) / seen.sum(1).clamp(min=1)
@@ -228,9 +198,7 @@ def default_config(variant: str) -> Any:
         out_indices=[layers],
     )
     return transformers.VitPoseConfig(
-        backbone_config=backbone,
-        num_labels=17,
-        use_simple_decoder=variant.endswith("simple"),
+        backbone_config=backbone, num_labels=17, use_simple_decoder=variant.endswith("simple")
     )
 
 
@@ -271,18 +239,10 @@ def encode(backbone: Any, x: Tensor) -> Tensor:
     return normed
 
 
-def _task_model(
-    name: str,
-    model: Any,
-    info: WeightsInfo,
-    image_px: tuple[int, int],
-    device: torch.device,
-) -> TaskModel:
+def _task_model(name: str, model: Any, info: WeightsInfo, image_px: tuple[int, int], device: torch.device) -> TaskModel:
     config, backbone = model.config, model.backbone
     if config.num_labels != 17:
-        raise FcbenchError(
-            f"{name} has {config.num_labels} keypoints; the task needs the 17 of COCO"
-        )
+        raise FcbenchError(f"{name} has {config.num_labels} keypoints; the task needs the 17 of COCO")
     patch = config.backbone_config.patch_size
     grid = (-(-image_px[0] // patch[0]), -(-image_px[1] // patch[1]))
     size = (grid[0] * patch[0], grid[1] * patch[1])
@@ -294,13 +254,9 @@ def _task_model(
         x = _official.pixels(images, size, _official.IMAGENET)
         return [_official.to_map(encode(backbone, x), grid)]
 
-    encoder = _official.OwnEncoder(
-        name, specs, grids, backbone, run, info, image_px, device
-    )
+    encoder = _official.OwnEncoder(name, specs, grids, backbone, run, info, image_px, device)
     decoder = PoseDecoder(name, specs, grids, model, image_px)
     return _official.OfficialModel(encoder, decoder, device)
 
 
-PLUGIN = _transformers.TransformersPlugin(
-    "vitpose", "pose", REPOS, default_config, build_from_config
-)
+PLUGIN = _transformers.TransformersPlugin("vitpose", "pose", REPOS, default_config, build_from_config)

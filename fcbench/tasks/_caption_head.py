@@ -71,9 +71,7 @@ class Vocabulary:
             n_captions += 1
             counts.update(words)
         if not counts:
-            raise FcbenchError(
-                f"{n_captions} training captions hold no word; captioning needs some"
-            )
+            raise FcbenchError(f"{n_captions} training captions hold no word; captioning needs some")
         least = min_count(n_captions)
         return cls(tuple(sorted(w for w, n in counts.items() if n >= least)))
 
@@ -122,27 +120,21 @@ class DecoderLayer(nn.Module):
         self.key_value = nn.Linear(width, 2 * width)
         self.out2 = nn.Linear(width, width)
         self.norm3 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
-        )
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
     def look(self, cells: Tensor) -> Cache:
         """Keys and values of cells [B, N, D]."""
         keys, values = self.key_value(cells).chunk(2, dim=-1)
         return self._split(keys), self._split(values)
 
-    def forward(
-        self, x: Tensor, cells: Cache, past: Cache | None
-    ) -> tuple[Tensor, Cache]:
+    def forward(self, x: Tensor, cells: Cache, past: Cache | None) -> tuple[Tensor, Cache]:
         """Words x [B, T, D] after those in ``past`` (then T is 1); also returns the cache with them."""
         q, k, v = (self._split(t) for t in self.qkv(self.norm1(x)).chunk(3, dim=-1))
         if past is not None:
             k, v = torch.cat([past[0], k], dim=2), torch.cat([past[1], v], dim=2)
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=past is None)
         x = x + self.out1(self._join(mixed))
-        seen = F.scaled_dot_product_attention(
-            self._split(self.query(self.norm2(x))), *cells
-        )
+        seen = F.scaled_dot_product_attention(self._split(self.query(self.norm2(x))), *cells)
         x = x + self.out2(self._join(seen))
         return x + self.mlp(self.norm3(x)), (k, v)
 
@@ -171,9 +163,7 @@ class CaptionHead(nn.Module):
     def __init__(self, width: int, vocabulary: Vocabulary, max_words: int) -> None:
         super().__init__()
         if width < 1 or width % HEAD_WIDTH:
-            raise FcbenchError(
-                f"neck width {width} came; the caption decoder needs a multiple of {HEAD_WIDTH}"
-            )
+            raise FcbenchError(f"neck width {width} came; the caption decoder needs a multiple of {HEAD_WIDTH}")
         self.vocabulary = vocabulary
         self.max_words = max_words
         self.embed = nn.Embedding(len(vocabulary), width)
@@ -241,20 +231,14 @@ class CaptionHead(nn.Module):
         tokens, image = self._tokens(batch)
         logits, tokens = self._teach(x, tokens, image)
         image = image.to(x.device)
-        nll = F.cross_entropy(
-            logits.mT, tokens, ignore_index=PAD, reduction="none"
-        )  # [R, T]
+        nll = F.cross_entropy(logits.mT, tokens, ignore_index=PAD, reduction="none")  # [R, T]
         total = nll.new_zeros(len(x)).index_add(0, image, -nll.sum(1))
         return total / torch.bincount(image, minlength=len(x))
 
     def _tokens(self, batch: CaptionBatch) -> tuple[Tensor, Tensor]:
         """All references [R, T] int64 with <eos>, then `PAD`, and the image of each [R]."""
         encode, most = self.vocabulary.encode, self.max_words
-        rows = [
-            torch.tensor([*encode(words[:most]), EOS])
-            for captions in batch.references
-            for words in captions
-        ]
+        rows = [torch.tensor([*encode(words[:most]), EOS]) for captions in batch.references for words in captions]
         tokens = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD)
         counts = torch.tensor([len(c) for c in batch.references])
         return tokens, torch.arange(len(counts)).repeat_interleave(counts)

@@ -26,11 +26,7 @@ Ngram = tuple[str, ...]
 
 def ngrams(words: Words) -> Counter[Ngram]:
     """Counts of all n-grams, n = 1 to 4."""
-    return Counter(
-        tuple(words[i : i + n])
-        for n in range(1, MAX_N + 1)
-        for i in range(len(words) - n + 1)
-    )
+    return Counter(tuple(words[i : i + n]) for n in range(1, MAX_N + 1) for i in range(len(words) - n + 1))
 
 
 def bleu_statistics(candidate: Words, references: Sequence[Words]) -> np.ndarray:

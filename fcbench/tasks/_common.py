@@ -25,9 +25,7 @@ def require(task: str, *datasets: Dataset) -> None:
             )
 
 
-def require_same(
-    what: str, train: Sequence[str], test: Sequence[str]
-) -> tuple[str, ...]:
+def require_same(what: str, train: Sequence[str], test: Sequence[str]) -> tuple[str, ...]:
     """The names that both splits use.
 
     Raises:
@@ -43,9 +41,7 @@ def require_same(
     return tuple(train)
 
 
-def stack_maps(
-    targets: Sequence[Mapping[str, Any]], key: str, dtype: type[np.generic]
-) -> np.ndarray:
+def stack_maps(targets: Sequence[Mapping[str, Any]], key: str, dtype: type[np.generic]) -> np.ndarray:
     """Targets that are maps, as one array [B, H, W].
 
     Raises:
@@ -98,7 +94,5 @@ def require_maps(key: str, came: Tensor, batch: Tensor) -> None:
 
 def ratio(num: np.ndarray, den: np.ndarray) -> np.ndarray:
     """num / den, NaN where den is 0."""
-    num, den = np.broadcast_arrays(
-        np.asarray(num, np.float64), np.asarray(den, np.float64)
-    )
+    num, den = np.broadcast_arrays(np.asarray(num, np.float64), np.asarray(den, np.float64))
     return np.divide(num, den, out=np.full(num.shape, np.nan), where=den > 0)

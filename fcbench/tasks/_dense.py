@@ -70,18 +70,14 @@ class DenseHead(nn.Module):
         n_out: channels of the maps.
     """
 
-    def __init__(
-        self, width: int, grid: tuple[int, int], image_px: tuple[int, int], n_out: int
-    ) -> None:
+    def __init__(self, width: int, grid: tuple[int, int], image_px: tuple[int, int], n_out: int) -> None:
         super().__init__()
         self.image_px = image_px
         self.cover_px = coverage_px(grid, image_px)
         n = n_doublings(grid, image_px)
         factors = [2] * (n - 1) if n > 1 else [1]
         channels = [width] + [max(32, 64 >> i) for i in range(len(factors))]
-        self.body = nn.Sequential(
-            *(Refine(a, b, f) for a, b, f in zip(channels, channels[1:], factors))
-        )
+        self.body = nn.Sequential(*(Refine(a, b, f) for a, b, f in zip(channels, channels[1:], factors)))
         last = 2 if n else 1
         self.out = nn.Conv2d(channels[-1], n_out * last**2, 1)
         self.shuffle = nn.PixelShuffle(last)
@@ -105,11 +101,7 @@ class DenseHead(nn.Module):
         Cells whose centre lies outside the image get ``fill``.
         """
         height, width = self.image_px
-        padded = F.pad(
-            target,
-            (0, self.cover_px[1] - width, 0, self.cover_px[0] - height),
-            value=fill,
-        )
+        padded = F.pad(target, (0, self.cover_px[1] - width, 0, self.cover_px[0] - height), value=fill)
         ys, xs = (
             ((torch.arange(n, device=target.device) + 0.5) * (cover / n)).long()
             for n, cover in zip(size, self.cover_px)

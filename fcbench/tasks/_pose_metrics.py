@@ -87,9 +87,7 @@ def matches(similarity: np.ndarray) -> np.ndarray:
     return found
 
 
-def ap_statistics(
-    pred: np.ndarray, scores: np.ndarray, truth: np.ndarray, areas: np.ndarray
-) -> np.ndarray:
+def ap_statistics(pred: np.ndarray, scores: np.ndarray, truth: np.ndarray, areas: np.ndarray) -> np.ndarray:
     """Counts of one image that `average_precision` needs, float64 [64 + 10 * 64].
 
     They are the predictions in each score bin, and those right at each OKS threshold. Persons without a labelled

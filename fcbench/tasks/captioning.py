@@ -19,12 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fcbench.tasks._caption_head import (
-    CaptionBatch,
-    CaptionHead,
-    Vocabulary,
-    words_of,
-)
+from fcbench.tasks._caption_head import CaptionBatch, CaptionHead, Vocabulary, words_of
 from fcbench.tasks._caption_metrics import Cider, bleu4, bleu_statistics
 from fcbench.tasks._common import HeadLoss, ratio, require
 from fcbench.types import Dataset, FcbenchError, Head, MetricSpec, Task
@@ -41,9 +36,7 @@ def references_of(target: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
     """
     captions = target["captioning"]
     if isinstance(captions, str) or not captions:
-        raise FcbenchError(
-            f"captioning target {captions!r} came; it must be a non-empty tuple of captions"
-        )
+        raise FcbenchError(f"captioning target {captions!r} came; it must be a non-empty tuple of captions")
     return tuple(words_of(c) for c in captions)
 
 
@@ -54,10 +47,7 @@ WORDS = "lower-case words, no punctuation"
 def caption_values(sums: np.ndarray) -> dict[str, np.ndarray]:
     """``cider`` (0..10) and ``bleu4``, [...], of sums [..., 12]."""
     n = sums[..., 1]
-    return {
-        "cider": ratio(sums[..., 0], n),
-        "bleu4": np.where(n > 0, bleu4(sums[..., 2:]), np.nan),
-    }
+    return {"cider": ratio(sums[..., 0], n), "bleu4": np.where(n > 0, bleu4(sums[..., 2:]), np.nan)}
 
 
 class CaptioningTask(HeadLoss):
@@ -70,10 +60,7 @@ class CaptioningTask(HeadLoss):
     """
 
     name = "captioning"
-    metrics: tuple[MetricSpec, ...] = (
-        MetricSpec("cider", True, "0..10", WORDS),
-        MetricSpec("bleu4", True, "", WORDS),
-    )
+    metrics: tuple[MetricSpec, ...] = (MetricSpec("cider", True, "0..10", WORDS), MetricSpec("bleu4", True, "", WORDS))
     n_statistics = 12
 
     def __init__(self, vocabulary: Vocabulary, max_words: int, cider: Cider) -> None:
@@ -81,9 +68,7 @@ class CaptioningTask(HeadLoss):
         self.max_words = max_words
         self.cider = cider
 
-    def head(
-        self, width: int, grid: tuple[int, int], image_px: tuple[int, int]
-    ) -> nn.Module:
+    def head(self, width: int, grid: tuple[int, int], image_px: tuple[int, int]) -> nn.Module:
         """A new head: [B, D, h, w] to word indices [B, T], which it can say as words.
 
         Raises:
@@ -97,10 +82,7 @@ class CaptioningTask(HeadLoss):
         Raises:
             FcbenchError: an image without captions.
         """
-        return CaptionBatch(
-            tuple(tuple(t[self.name]) for t in targets),
-            tuple(references_of(t) for t in targets),
-        )
+        return CaptionBatch(tuple(tuple(t[self.name]) for t in targets), tuple(references_of(t) for t in targets))
 
     def statistics(self, head: nn.Module, x: Any, batch: CaptionBatch) -> np.ndarray:
         """CIDEr-D, 1, and `bleu_statistics` of each predicted caption: float64 [B, 12].
@@ -117,16 +99,9 @@ class CaptioningTask(HeadLoss):
         said = [words_of(c) if isinstance(c, str) else tuple(c) for c in captions]
         return self.score(said, batch.references)
 
-    def score(
-        self,
-        captions: Sequence[Sequence[str]],
-        references: Sequence[Sequence[Sequence[str]]],
-    ) -> np.ndarray:
+    def score(self, captions: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]) -> np.ndarray:
         """Statistics of captions (as words) against the references of each image: float64 [B, 12]."""
-        rows = [
-            [self.cider.score(c, r), 1.0, *bleu_statistics(c, r)]
-            for c, r in zip(captions, references)
-        ]
+        rows = [[self.cider.score(c, r), 1.0, *bleu_statistics(c, r)] for c, r in zip(captions, references)]
         return np.asarray(rows, np.float64).reshape(len(rows), self.n_statistics)
 
     values = staticmethod(caption_values)
@@ -142,11 +117,7 @@ class CaptioningPlugin:
             FcbenchError: it has no captions, or those of the training split hold no word.
         """
         require("captioning", train, test)
-        captions = [
-            words
-            for i in range(len(train))
-            for words in references_of(train.targets(i))
-        ]
+        captions = [words for i in range(len(train)) for words in references_of(train.targets(i))]
         vocabulary = Vocabulary.count(captions)
         longest = max(len(words) for words in captions)
         cider = Cider(references_of(test.targets(i)) for i in range(len(test)))

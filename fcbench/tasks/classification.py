@@ -61,20 +61,13 @@ class ClassificationTask(HeadLoss):
 
     def __init__(self, n_classes: int) -> None:
         if n_classes < 2:
-            raise FcbenchError(
-                f"{n_classes} classes came; classification needs at least 2"
-            )
+            raise FcbenchError(f"{n_classes} classes came; classification needs at least 2")
         self.n_classes = n_classes
         self.ranks = (1, 5) if n_classes > 5 else (1,)
-        self.metrics = (
-            *(MetricSpec(f"top{k}", True) for k in self.ranks),
-            MetricSpec("nll", False, "bit"),
-        )
+        self.metrics = (*(MetricSpec(f"top{k}", True) for k in self.ranks), MetricSpec("nll", False, "bit"))
         self.n_statistics = len(self.ranks) + 2
 
-    def head(
-        self, width: int, grid: tuple[int, int], image_px: tuple[int, int]
-    ) -> nn.Module:
+    def head(self, width: int, grid: tuple[int, int], image_px: tuple[int, int]) -> nn.Module:
         """A new head: [B, D, h, w] to logits [B, K]."""
         return PoolHead(width, self.n_classes)
 

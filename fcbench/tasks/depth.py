@@ -23,14 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fcbench.tasks._common import (
-    HeadLoss,
-    ratio,
-    require,
-    require_maps,
-    require_size,
-    stack_maps,
-)
+from fcbench.tasks._common import HeadLoss, ratio, require, require_maps, require_size, stack_maps
 from fcbench.tasks._dense import DenseHead
 from fcbench.types import Dataset, FcbenchError, Head, MetricSpec, Task
 
@@ -72,15 +65,11 @@ def depth_sums(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
         p, t = p[valid].astype(np.float64), t[valid].astype(np.float64)
         off = p - t
         inside = np.maximum(p / t, t / p) < 1.25
-        rows.append(
-            [np.sum(off**2), np.sum(np.abs(off) / t), np.sum(inside), valid.sum()]
-        )
+        rows.append([np.sum(off**2), np.sum(np.abs(off) / t), np.sum(inside), valid.sum()])
     return np.asarray(rows, np.float64).reshape(len(pred), 4)
 
 
-def crop_slices(
-    crop: tuple[float, float, float, float], size_px: tuple[int, int]
-) -> tuple[slice, slice]:
+def crop_slices(crop: tuple[float, float, float, float], size_px: tuple[int, int]) -> tuple[slice, slice]:
     """Rows and columns of a crop (top, bottom, left, right as shares) in a map of (H, W).
 
     >>> crop_slices((45 / 480, 471 / 480, 41 / 640, 601 / 640), (480, 640))
@@ -136,9 +125,7 @@ class DepthHead(nn.Module):
     std: Tensor
     has_scale = True  # its density has one, which is fitted: see `fcbench.scoring`
 
-    def __init__(
-        self, dense: DenseHead, mean: float, std: float, max_depth_m: float
-    ) -> None:
+    def __init__(self, dense: DenseHead, mean: float, std: float, max_depth_m: float) -> None:
         super().__init__()
         self.dense = dense
         self.max_depth_m = max_depth_m
@@ -226,14 +213,10 @@ class DepthTask(HeadLoss):
         self.log_mean = log_mean
         self.log_std = log_std
         self.eval_crop = eval_crop
-        self.metrics: tuple[MetricSpec, ...] = (
-            METRICS if eval_crop is None else (*METRICS, *EIGEN_METRICS)
-        )
+        self.metrics: tuple[MetricSpec, ...] = METRICS if eval_crop is None else (*METRICS, *EIGEN_METRICS)
         self.n_statistics = 4 if eval_crop is None else 8
 
-    def head(
-        self, width: int, grid: tuple[int, int], image_px: tuple[int, int]
-    ) -> nn.Module:
+    def head(self, width: int, grid: tuple[int, int], image_px: tuple[int, int]) -> nn.Module:
         """A new head: [B, D, h, w] to log depth [B, 1, h', w']."""
         dense = DenseHead(width, grid, image_px, 1)
         return DepthHead(dense, self.log_mean, self.log_std, self.max_depth_m)

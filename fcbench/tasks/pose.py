@@ -26,14 +26,7 @@ from torch import Tensor, nn
 
 from fcbench.tasks._common import HeadLoss, ratio, require
 from fcbench.tasks._dense import DenseHead
-from fcbench.tasks._pose_metrics import (
-    N_AP_STATISTICS,
-    N_KEYPOINTS,
-    ap_statistics,
-    average_precision,
-    oks,
-    pck_counts,
-)
+from fcbench.tasks._pose_metrics import N_AP_STATISTICS, N_KEYPOINTS, ap_statistics, average_precision, oks, pck_counts
 from fcbench.types import Dataset, FcbenchError, Head, MetricSpec, Pose, Task
 
 BOX_MARGIN = 0.1
@@ -64,10 +57,7 @@ class PoseBatch:
 
 
 def cells_in_boxes(
-    boxes: Tensor,
-    size: tuple[int, int],
-    cell_px: tuple[float, float],
-    image_px: tuple[int, int],
+    boxes: Tensor, size: tuple[int, int], cell_px: tuple[float, float], image_px: tuple[int, int]
 ) -> Tensor:
     """Cells that each widened and clipped box touches, bool [P, h', w']; at least one a box.
 
@@ -86,15 +76,11 @@ def cells_in_boxes(
         first = (low - margin).clamp(0, limit - 1).div(cell).floor().clamp(max=n - 1)
         last = (high + margin).clamp(1, limit).div(cell).ceil().sub(1).clamp(max=n - 1)
         at = torch.arange(n, device=boxes.device)
-        sides.append(
-            (at >= first[:, None]) & (at <= torch.maximum(first, last)[:, None])
-        )
+        sides.append((at >= first[:, None]) & (at <= torch.maximum(first, last)[:, None]))
     return sides[0][:, :, None] & sides[1][:, None, :]
 
 
-def bilinear_targets(
-    points: Tensor, inside: Tensor, cell_px: tuple[float, float]
-) -> tuple[Tensor, Tensor]:
+def bilinear_targets(points: Tensor, inside: Tensor, cell_px: tuple[float, float]) -> tuple[Tensor, Tensor]:
     """The four nearest cells of each keypoint and their weights, each [P, 17, 4].
 
     Cells outside the box weigh nothing and the others sum to one; all weigh 0 where none is inside.
@@ -176,9 +162,7 @@ class PoseHead(DenseHead):
         chosen = log_probs.flatten(2).gather(-1, cells)
         return -torch.where(weight > 0, chosen, 0.0) * weight, weight
 
-    def _persons(
-        self, x: Tensor, batch: PoseBatch
-    ) -> tuple[Tensor, Tensor, tuple[float, float]]:
+    def _persons(self, x: Tensor, batch: PoseBatch) -> tuple[Tensor, Tensor, tuple[float, float]]:
         """Log-probabilities [P, 17, h', w'], cells of the boxes [P, h', w'], (height, width) of a cell in px."""
         logits = self(x)
         h, w = logits.shape[-2:]
@@ -210,9 +194,7 @@ class PoseTask(HeadLoss):
     )
     n_statistics = 4 + N_AP_STATISTICS
 
-    def head(
-        self, width: int, grid: tuple[int, int], image_px: tuple[int, int]
-    ) -> nn.Module:
+    def head(self, width: int, grid: tuple[int, int], image_px: tuple[int, int]) -> nn.Module:
         """A new head: [B, D, h, w] to logits [B, 17, h', w']."""
         return PoseHead(width, grid, image_px, N_KEYPOINTS)
 
@@ -234,11 +216,7 @@ class PoseTask(HeadLoss):
         image = np.repeat(np.arange(len(poses)), counts)
         keypoints, boxes, areas = (
             torch.from_numpy(np.concatenate(parts).astype(np.float32))
-            for parts in (
-                [p.keypoints for p in poses],
-                [p.boxes for p in poses],
-                [p.areas for p in poses],
-            )
+            for parts in ([p.keypoints for p in poses], [p.boxes for p in poses], [p.areas for p in poses])
         )
         return PoseBatch(len(poses), torch.from_numpy(image), keypoints, boxes, areas)
 
@@ -261,12 +239,7 @@ class PoseTask(HeadLoss):
         similarity = oks(pred, truth, areas)
         counted = np.isfinite(similarity)
         each = np.concatenate(
-            [
-                pck_counts(pred, truth, boxes),
-                np.where(counted, similarity, 0)[:, None],
-                counted[:, None],
-            ],
-            axis=1,
+            [pck_counts(pred, truth, boxes), np.where(counted, similarity, 0)[:, None], counted[:, None]], axis=1
         )
         sums = np.zeros((batch.n_images, self.n_statistics))
         np.add.at(sums[:, :4], image, each)

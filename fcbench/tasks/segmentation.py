@@ -17,15 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fcbench.tasks._common import (
-    HeadLoss,
-    ratio,
-    require,
-    require_maps,
-    require_same,
-    require_size,
-    stack_maps,
-)
+from fcbench.tasks._common import HeadLoss, ratio, require, require_maps, require_same, require_size, stack_maps
 from fcbench.tasks._dense import DenseHead
 from fcbench.types import VOID, Dataset, FcbenchError, Head, MetricSpec, Task
 
@@ -88,10 +80,7 @@ def segmentation_values(sums: np.ndarray) -> dict[str, np.ndarray]:
     tp, pred, target = sums[..., :k], sums[..., k : 2 * k], sums[..., 2 * k :]
     iou = ratio(tp, pred + target - tp)
     miou = ratio(np.nansum(iou, -1), np.isfinite(iou).sum(-1))
-    return {
-        "miou": miou,
-        "pixel_accuracy": ratio(tp.sum(-1), target.sum(-1)),
-    }
+    return {"miou": miou, "pixel_accuracy": ratio(tp.sum(-1), target.sum(-1))}
 
 
 class SegmentationTask(HeadLoss):
@@ -103,23 +92,16 @@ class SegmentationTask(HeadLoss):
     """
 
     name = "segmentation"
-    metrics: tuple[MetricSpec, ...] = (
-        MetricSpec("miou", True),
-        MetricSpec("pixel_accuracy", True),
-    )
+    metrics: tuple[MetricSpec, ...] = (MetricSpec("miou", True), MetricSpec("pixel_accuracy", True))
 
     def __init__(self, n_classes: int, class_names: Sequence[str] = ()) -> None:
         if not 1 <= n_classes <= VOID:
-            raise FcbenchError(
-                f"{n_classes} segmentation classes came; 1 to {VOID} can be indexed"
-            )
+            raise FcbenchError(f"{n_classes} segmentation classes came; 1 to {VOID} can be indexed")
         self.class_names = tuple(class_names)
         self.n_classes = n_classes
         self.n_statistics = 3 * n_classes
 
-    def head(
-        self, width: int, grid: tuple[int, int], image_px: tuple[int, int]
-    ) -> nn.Module:
+    def head(self, width: int, grid: tuple[int, int], image_px: tuple[int, int]) -> nn.Module:
         """A new head: [B, D, h, w] to logits [B, K, h', w']."""
         return SegmentationHead(width, grid, image_px, self.n_classes)
 
@@ -162,9 +144,7 @@ class SegmentationPlugin:
             FcbenchError: it has no masks or no class names, or the splits' classes differ.
         """
         require("segmentation", train, test)
-        names = require_same(
-            "segmentation classes", train.meta.class_names, test.meta.class_names
-        )
+        names = require_same("segmentation classes", train.meta.class_names, test.meta.class_names)
         return SegmentationTask(len(names), names)
 
     values = staticmethod(segmentation_values)

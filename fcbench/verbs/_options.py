@@ -17,18 +17,12 @@ class Size(click.ParamType):
 
     name = "N|HxW"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Any:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if isinstance(value, tuple):
             return value
         parts = str(value).lower().split("x")
         if len(parts) > 2 or not all(p.isdigit() and int(p) > 0 for p in parts):
-            self.fail(
-                f"{value!r} is no image size: give N for N x N pixels, or HxW",
-                param,
-                ctx,
-            )
+            self.fail(f"{value!r} is no image size: give N for N x N pixels, or HxW", param, ctx)
         return int(parts[0]), int(parts[-1])
 
 
@@ -36,9 +30,7 @@ def numbers(text: str, kind: type, option: str) -> tuple[Any, ...]:
     try:
         return tuple(kind(part) for part in text.split(",") if part.strip())
     except ValueError:
-        raise click.BadParameter(
-            f"{text!r} is no list of numbers such as 0.5,2,8", param_hint=option
-        ) from None
+        raise click.BadParameter(f"{text!r} is no list of numbers such as 0.5,2,8", param_hint=option) from None
 
 
 def by_task(given: tuple[str, ...], option: str) -> dict[str, str]:
@@ -61,21 +53,13 @@ def cache_option(function: F) -> F:
 
 
 def results_argument(function: F) -> F:
-    return click.argument(
-        "results",
-        metavar="RESULTS...",
-        nargs=-1,
-        required=True,
-        type=click.Path(path_type=Path),
-    )(function)
+    return click.argument("results", metavar="RESULTS...", nargs=-1, required=True, type=click.Path(path_type=Path))(
+        function
+    )
 
 
 def rate_option(text: str | None = None) -> Callable[[F], F]:
     """``--x``, with a help text."""
     return click.option(
-        "--x",
-        type=click.Choice(["bpp", "bpfp", "bytes_per_sample"]),
-        default="bpp",
-        show_default=True,
-        help=text,
+        "--x", type=click.Choice(["bpp", "bpfp", "bytes_per_sample"]), default="bpp", show_default=True, help=text
     )

@@ -15,30 +15,17 @@ from fcbench.types import FcbenchError
 from fcbench.verbs._options import F, Size, by_task, cache_option, numbers
 
 _SOME = click.IntRange(min=1)
-_SUITE_FILE = click.argument(
-    "suite_file", metavar="[SUITE.py]", required=False, type=click.Path(path_type=Path)
-)
+_SUITE_FILE = click.argument("suite_file", metavar="[SUITE.py]", required=False, type=click.Path(path_type=Path))
 _OPTIONS: dict[str, dict[str, Any]] = {
     "--encoder encoders": {
         "multiple": True,
         "metavar": "NAME[:VARIANT]",
         "help": "Repeatable. [hiera_nano, sam2_nano]",
     },
-    "--codec codecs": {
-        "multiple": True,
-        "metavar": "NAME",
-        "help": "Repeatable. [uniform, hyperprior]",
-    },
-    "--task tasks": {
-        "multiple": True,
-        "metavar": "NAME",
-        "help": f"Repeatable. [{', '.join(TASKS)}]",
-    },
+    "--codec codecs": {"multiple": True, "metavar": "NAME", "help": "Repeatable. [uniform, hyperprior]"},
+    "--task tasks": {"multiple": True, "metavar": "NAME", "help": f"Repeatable. [{', '.join(TASKS)}]"},
     "--dataset": {"metavar": "NAME", "help": "[scenes]"},
-    "--data-root": {
-        "type": click.Path(path_type=Path),
-        "help": "Folder of a data set that is read from disk.",
-    },
+    "--data-root": {"type": click.Path(path_type=Path), "help": "Folder of a data set that is read from disk."},
     "--split": {
         "metavar": "NAME",
         "help": "Split point or group, or several: stage3, fpn, stage2+stage3. [the encoder's default]",
@@ -66,32 +53,17 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "type": click.Choice(["mse", "task", "both"]),
         "help": "What learned codecs preserve: features, the task's loss, both. [mse]",
     },
-    "--lambdas": {
-        "metavar": "L1,L2,...",
-        "help": "lmbda of every learned codec. [each codec's default sweep]",
-    },
-    "--image-size": {
-        "type": Size(),
-        "help": "Resize images and targets to this. [the data set's own]",
-    },
-    "--weights": {
-        "metavar": "random|FILE",
-        "help": "Of the encoder. [its own: official or embedded]",
-    },
+    "--lambdas": {"metavar": "L1,L2,...", "help": "lmbda of every learned codec. [each codec's default sweep]"},
+    "--image-size": {"type": Size(), "help": "Resize images and targets to this. [the data set's own]"},
+    "--weights": {"metavar": "random|FILE", "help": "Of the encoder. [its own: official or embedded]"},
     "--seeds": {"metavar": "S1,S2,...", "help": "[0]"},
     "--n-train": {"type": _SOME, "help": "Use at most so many training samples."},
     "--n-test": {"type": _SOME, "help": "Use at most so many test samples."},
     "--task-steps": {"type": _SOME, "help": "Training steps of neck and head."},
     "--codec-steps": {"type": _SOME, "help": "Training steps of a codec."},
     "--batch": {"type": _SOME, "help": "Samples a training step."},
-    "--on-bad-image": {
-        "type": click.Choice(["stop", "skip"]),
-        "help": "Stop at an unreadable image, or go on. [stop]",
-    },
-    "--quick": {
-        "is_flag": True,
-        "help": "A minute's run to see that all works; not to be quoted.",
-    },
+    "--on-bad-image": {"type": click.Choice(["stop", "skip"]), "help": "Stop at an unreadable image, or go on. [stop]"},
+    "--quick": {"is_flag": True, "help": "A minute's run to see that all works; not to be quoted."},
 }
 _MACHINE: dict[str, dict[str, Any]] = {
     "--device": {
@@ -145,21 +117,11 @@ def machine_options(out: str) -> Callable[[F], F]:
 def suite_of(suite_file: Path | None, options: dict[str, Any]) -> Suite:
     """The suite of a file or the default, changed by the options that were given."""
     suite = load(suite_file) if suite_file else Suite()
-    given = {
-        k: v for k, v in options.items() if v is not None and v != () and v is not False
-    }
-    steps = {
-        f"{k}_steps": given.pop(f"{k}_steps")
-        for k in ("task", "codec")
-        if f"{k}_steps" in given
-    }
+    given = {k: v for k, v in options.items() if v is not None and v != () and v is not False}
+    steps = {f"{k}_steps": given.pop(f"{k}_steps") for k in ("task", "codec") if f"{k}_steps" in given}
     if given.pop("quick", False):
         suite = replace(
-            suite,
-            name=f"{suite.name}-quick",
-            budget=QUICK,
-            n_train=suite.n_train or 300,
-            n_test=suite.n_test or 40,
+            suite, name=f"{suite.name}-quick", budget=QUICK, n_train=suite.n_train or 300, n_test=suite.n_test or 40
         )
     if "batch" in given:
         batch = given.pop("batch")
@@ -167,22 +129,9 @@ def suite_of(suite_file: Path | None, options: dict[str, Any]) -> Suite:
     if "lambdas" in given:
         values = numbers(given.pop("lambdas"), float, "--lambdas")
         codecs = given.get("codecs", suite.codecs)
-        learned = [
-            c
-            for c in codecs
-            if c in registry.names("codec") and registry.get("codec", c).trained
-        ]
-        suite = replace(
-            suite,
-            params={
-                **suite.params,
-                **{c: tuple({"lmbda": v} for v in values) for c in learned},
-            },
-        )
-    for name, option in (
-        ("task_models", "--task-model"),
-        ("task_weights", "--task-weights"),
-    ):
+        learned = [c for c in codecs if c in registry.names("codec") and registry.get("codec", c).trained]
+        suite = replace(suite, params={**suite.params, **{c: tuple({"lmbda": v} for v in values) for c in learned}})
+    for name, option in (("task_models", "--task-model"), ("task_weights", "--task-weights")):
         if name in given:
             given[name] = by_task(given[name], option)
     if "seeds" in given:
@@ -202,7 +151,7 @@ def runnable(suite: Suite) -> Suite:
     missing = suite.missing()
     left = tuple(c for c in suite.codecs if c not in missing)
     if not left:
-        raise FcbenchError(f"no codec of this run is here: {'; '.join(dict.fromkeys(missing.values()))}")  # fmt: skip
+        raise FcbenchError(f"no codec of this run is here: {'; '.join(dict.fromkeys(missing.values()))}")
     for codec, reason in missing.items():
         click.echo(f"skipped {codec}: {reason}", err=True)
     return replace(suite, codecs=left)

@@ -15,10 +15,7 @@ FORMATS = ("table", "csv", "markdown", "latex")
 @click.command("compare")
 @results_argument
 @click.option(
-    "--anchor",
-    required=True,
-    metavar="NAME",
-    help="A codec; or `remote`: remote inference, the best of its codecs.",
+    "--anchor", required=True, metavar="NAME", help="A codec; or `remote`: remote inference, the best of its codecs."
 )
 @click.option(
     "--metric",
@@ -28,12 +25,7 @@ FORMATS = ("table", "csv", "markdown", "latex")
     help="Repeatable; `all` for every one. [each task's primary one]",
 )
 @rate_option("Unit of the rate.")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(FORMATS),
-    help="[by the suffix of -o; table on the terminal]",
-)
+@click.option("--format", "form", type=click.Choice(FORMATS), help="[by the suffix of -o; table on the terminal]")
 @click.option(
     "-o",
     "--output",
@@ -42,9 +34,14 @@ FORMATS = ("table", "csv", "markdown", "latex")
 )
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 def compare(
-    results: tuple[Path, ...], anchor: str, metrics: tuple[str, ...], x: str, form: str | None, output: Path | None,
+    results: tuple[Path, ...],
+    anchor: str,
+    metrics: tuple[str, ...],
+    x: str,
+    form: str | None,
+    output: Path | None,
     as_json: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Set every curve of results folders against the anchor's. Runs nothing.
 
     BD-rate and BD-accuracy with 95 % intervals (paired bootstrap over the test samples), what the curves have in
@@ -70,17 +67,13 @@ def compare(
     try:
         output.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise FcbenchError(
-            f"cannot write {output}: {error.strerror}; choose another -o."
-        ) from error
+        raise FcbenchError(f"cannot write {output}: {error.strerror}; choose another -o.") from error
     click.echo(output)
     for note in notes:
         click.echo(note, err=True)
 
 
-def _format(
-    form: str | None, output: Path | None, as_json: bool, suffixes: dict[str, str]
-) -> str:
+def _format(form: str | None, output: Path | None, as_json: bool, suffixes: dict[str, str]) -> str:
     """What the options ask for. Raises `FcbenchError` for a suffix that names no format."""
     if as_json and form:
         raise FcbenchError("got both --json and --format; give one of them.")

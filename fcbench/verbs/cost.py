@@ -26,7 +26,7 @@ from fcbench.verbs._options import rate_option, results_argument
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 def cost(
     results: tuple[Path, ...], general: str, special: str, x: str, outputs: tuple[Path, ...], as_json: bool
-) -> None:  # fmt: skip
+) -> None:
     """Set a special encoder against a general one, task by task. Runs nothing.
 
     With 95 % intervals: the accuracy difference uncoded, the extra bits at equal accuracy and the accuracy at equal
@@ -62,9 +62,7 @@ def cost(
                 writer = _cost_tables.FORMATS[suffix]
                 output.write_text(writer(found), encoding="utf-8")
         except OSError as error:
-            raise FcbenchError(
-                f"cannot write {output}: {error.strerror}; choose another -o."
-            ) from error
+            raise FcbenchError(f"cannot write {output}: {error.strerror}; choose another -o.") from error
         click.echo(output, err=as_json)
 
 

@@ -8,13 +8,7 @@ from typing import Any
 import click
 
 from fcbench.types import FcbenchError
-from fcbench.verbs._suite import (
-    device_of,
-    machine_options,
-    runnable,
-    suite_of,
-    suite_options,
-)
+from fcbench.verbs._suite import device_of, machine_options, runnable, suite_of, suite_options
 
 
 @click.command("cross-neck")
@@ -25,17 +19,10 @@ from fcbench.verbs._suite import (
     objective=None,
 )
 @machine_options("runs/cross-neck")
-@click.option(
-    "--length",
-    type=click.IntRange(2, 3),
-    default=2,
-    show_default=True,
-    help="Necks of the longest chain.",
-)
+@click.option("--length", type=click.IntRange(2, 3), default=2, show_default=True, help="Necks of the longest chain.")
 def cross_neck(
-    suite_file: Path | None, out: Path, cache_dir: Path, device: str, threads: int | None, length: int,
-    **options: Any,
-) -> None:  # fmt: skip
+    suite_file: Path | None, out: Path, cache_dir: Path, device: str, threads: int | None, length: int, **options: Any
+) -> None:
     """Train task B's neck on the output of task A's frozen neck, for every ordered pair: what is left of B?
 
     Writes OUT/rates.csv as points are done, and OUT/cross_neck.csv, .md and .png: value, ratio to the direct neck and
@@ -56,17 +43,11 @@ def cross_neck(
 
     if threads:
         torch.set_num_threads(threads)
-    summary = crossneck.measure(
-        suite, out, cache_dir, device_of(device), length=length, coded=coded
-    )
-    click.echo(
-        f"{summary.n_measured} points measured, {summary.n_found} found done, in {out}"
-    )
+    summary = crossneck.measure(suite, out, cache_dir, device_of(device), length=length, coded=coded)
+    click.echo(f"{summary.n_measured} points measured, {summary.n_found} found done, in {out}")
     write(out)
     if summary.failures:
-        raise FcbenchError(
-            f"{len(summary.failures)} jobs failed, first: {summary.failures[0]}"
-        )
+        raise FcbenchError(f"{len(summary.failures)} jobs failed, first: {summary.failures[0]}")
 
 
 def write(out: Path) -> None:

@@ -10,17 +10,9 @@ import click
 @click.command("decode")
 @click.argument("file", metavar="FILE.fcb", type=click.Path(path_type=Path))
 @click.option(
-    "--checkpoint",
-    type=click.Path(path_type=Path),
-    help="Of its codec. [the one beside the file, under the same name]",
+    "--checkpoint", type=click.Path(path_type=Path), help="Of its codec. [the one beside the file, under the same name]"
 )
-@click.option(
-    "-o",
-    "--output",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="FILE.safetensors",
-)
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="FILE.safetensors")
 def decode(file: Path, checkpoint: Path | None, output: Path) -> None:
     """Decode an .fcb file: features, float32 [N, C, h, w] a map, in the order in which the images were given.
 

@@ -25,12 +25,7 @@ def doctor(as_json: bool, cache_dir: Path) -> None:
 
     found = checks.examine(cache_dir)
     if as_json:
-        click.echo(
-            json.dumps(
-                [{"what": c.what, "ok": c.ok, "found": c.found} for c in found],
-                indent=1,
-            )
-        )
+        click.echo(json.dumps([{"what": c.what, "ok": c.ok, "found": c.found} for c in found], indent=1))
     else:
         for check in found:
             click.echo(f"{'ok  ' if check.ok else 'MISS'}  {check.what}: {check.found}")

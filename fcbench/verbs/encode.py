@@ -12,34 +12,27 @@ from fcbench.verbs._suite import device_of
 
 
 @click.command("encode")
-@click.argument(
-    "images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path)
-)  # fmt: skip
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--checkpoint",
     required=True,
     type=click.Path(path_type=Path),
     help="Of a codec, as `fcbench run --keep-streams` leaves them; it names the encoder.",
 )
-@click.option(
-    "-o",
-    "--output",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="FILE.fcb",
-)
-@click.option(
-    "--image-size", type=Size(), help="Resize the images to this. [their own]"
-)
-@click.option(
-    "--weights", metavar="random|FILE", help="Of the encoder. [official or embedded]"
-)
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="FILE.fcb")
+@click.option("--image-size", type=Size(), help="Resize the images to this. [their own]")
+@click.option("--weights", metavar="random|FILE", help="Of the encoder. [official or embedded]")
 @click.option("--device", default="auto", metavar="NAME", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 def encode(
-    images: tuple[Path, ...], checkpoint: Path, output: Path, image_size: tuple[int, int] | None, weights: str | None,
-    device: str, as_json: bool,
-) -> None:  # fmt: skip
+    images: tuple[Path, ...],
+    checkpoint: Path,
+    output: Path,
+    image_size: tuple[int, int] | None,
+    weights: str | None,
+    device: str,
+    as_json: bool,
+) -> None:
     """Code the features of images, or of folders of images, into one .fcb file.
 
     \b

@@ -10,9 +10,7 @@ import click
 
 
 @click.command("inspect")
-@click.argument(
-    "files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path)
-)
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 def inspect(files: tuple[Path, ...], as_json: bool) -> None:
     """Describe .fcb files and codecs' checkpoints, and check them whole.

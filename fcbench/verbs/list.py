@@ -19,9 +19,7 @@ def list_plugins(kind: str, as_json: bool) -> None:
     Example:
       fcbench list codecs
     """
-    found = {
-        name: registry.summary(kind[:-1], name) for name in registry.names(kind[:-1])
-    }
+    found = {name: registry.summary(kind[:-1], name) for name in registry.names(kind[:-1])}
     if as_json:
         click.echo(json.dumps(found, indent=1))
         return

@@ -12,21 +12,11 @@ from fcbench.verbs._options import rate_option, results_argument
 
 @click.command("plot")
 @results_argument
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="FILE.png, .svg or .pdf",
-)
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="FILE.png, .svg or .pdf")
 @rate_option()
 @click.option("--metric", help="Another metric than each task's primary one, e.g. oks.")
 @click.option(
-    "--anchor",
-    "anchors",
-    multiple=True,
-    metavar="NAME",
-    help="Draw in grey: a codec, or `remote`. Repeatable.",
+    "--anchor", "anchors", multiple=True, metavar="NAME", help="Draw in grey: a codec, or `remote`. Repeatable."
 )
 @click.option(
     "--grid/--overlay",
@@ -39,23 +29,23 @@ from fcbench.verbs._options import rate_option, results_argument
     is_flag=True,
     help="Times and operations against rate and accuracy, instead of rate against accuracy.",
 )
+@click.option("--task", "tasks", multiple=True, metavar="NAME", help="Repeatable. [all]")
+@click.option("--encoder", "encoders", multiple=True, metavar="NAME", help="Repeatable. [all]")
 @click.option(
-    "--task", "tasks", multiple=True, metavar="NAME", help="Repeatable. [all]"
-)
-@click.option(
-    "--encoder", "encoders", multiple=True, metavar="NAME", help="Repeatable. [all]"
-)
-@click.option(
-    "--codec",
-    "codecs",
-    multiple=True,
-    metavar="NAME",
-    help="Repeatable; `remote` for all that code images. [all]",
+    "--codec", "codecs", multiple=True, metavar="NAME", help="Repeatable; `remote` for all that code images. [all]"
 )
 def plot(
-    results: tuple[Path, ...], output: Path, x: str, metric: str | None, anchors: tuple[str, ...],
-    grid: bool | None, complexity: bool, tasks: tuple[str, ...], encoders: tuple[str, ...], codecs: tuple[str, ...],
-) -> None:  # fmt: skip
+    results: tuple[Path, ...],
+    output: Path,
+    x: str,
+    metric: str | None,
+    anchors: tuple[str, ...],
+    grid: bool | None,
+    complexity: bool,
+    tasks: tuple[str, ...],
+    encoders: tuple[str, ...],
+    codecs: tuple[str, ...],
+) -> None:
     """Draw rate-accuracy curves of results folders. Runs nothing.
 
     \b
@@ -68,9 +58,7 @@ def plot(
     from fcbench import series
 
     if complexity and grid is not None:
-        raise FcbenchError(
-            "got --complexity with --grid or --overlay; give one of them."
-        )
+        raise FcbenchError("got --complexity with --grid or --overlay; give one of them.")
     rows = series.choose(series.load(results), "task", tasks)
     rows = series.choose(rows, "encoder", encoders)
     rows = series.choose_codecs(rows, codecs)

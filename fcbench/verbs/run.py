@@ -9,13 +9,7 @@ import click
 
 from fcbench.suite import Suite
 from fcbench.types import FcbenchError
-from fcbench.verbs._suite import (
-    device_of,
-    machine_options,
-    runnable,
-    suite_of,
-    suite_options,
-)
+from fcbench.verbs._suite import device_of, machine_options, runnable, suite_of, suite_options
 
 if TYPE_CHECKING:
     from fcbench.plan import Counts
@@ -39,13 +33,17 @@ Examples:
     is_flag=True,
     help="Say what is to be done, how long and how much disk it will take, and stop. Takes a minute or so.",
 )
-@click.option(
-    "--keep-streams", is_flag=True, help="Keep the .fcb files under OUT/streams."
-)
+@click.option("--keep-streams", is_flag=True, help="Keep the .fcb files under OUT/streams.")
 def run(
-    suite_file: Path | None, out: Path, cache_dir: Path, device: str, threads: int | None, only_plan: bool,
-    keep_streams: bool, **options: Any,
-) -> None:  # fmt: skip
+    suite_file: Path | None,
+    out: Path,
+    cache_dir: Path,
+    device: str,
+    threads: int | None,
+    only_plan: bool,
+    keep_streams: bool,
+    **options: Any,
+) -> None:
     """Measure rate-accuracy points: code features, read them, write OUT/rates.csv and OUT/curves.png.
 
     Every point is written when it is done; the same command resumes at the first missing one.
@@ -65,25 +63,17 @@ def run(
         _say_plan(suite, counts, cache_dir, where, keep_streams)
         return
     click.echo(counts.line)
-    summary = pipeline.measure(
-        suite, out, cache_dir, where, keep_streams=keep_streams, data=data
-    )
-    click.echo(
-        f"{summary.n_measured} points measured, {summary.n_found} found done, in {out}"
-    )
+    summary = pipeline.measure(suite, out, cache_dir, where, keep_streams=keep_streams, data=data)
+    click.echo(f"{summary.n_measured} points measured, {summary.n_found} found done, in {out}")
     if summary.n_coded:
         from fcbench.verbs.plot import draw
 
         draw(out, out / "curves.png")
     if summary.failures:
-        raise FcbenchError(
-            f"{len(summary.failures)} jobs failed, first: {summary.failures[0]}"
-        )
+        raise FcbenchError(f"{len(summary.failures)} jobs failed, first: {summary.failures[0]}")
 
 
-def _say_plan(
-    suite: Suite, counts: Counts, cache_dir: Path, device: Any, keep_streams: bool
-) -> None:
+def _say_plan(suite: Suite, counts: Counts, cache_dir: Path, device: Any, keep_streams: bool) -> None:
     """The cost of what is left; timed only where something is."""
     from fcbench._plan_table import table
     from fcbench.plan import probe

@@ -28,9 +28,7 @@ def fake_pose(rng: np.random.Generator, size_px: tuple[int, int], n: int) -> Pos
     keypoints = np.concatenate([xy, v], axis=-1)
     area = np.prod(high - low, axis=-1) / 2
     return Pose(
-        keypoints.astype(np.float32),
-        np.concatenate([low, high], axis=-1).astype(np.float32),
-        area.astype(np.float32),
+        keypoints.astype(np.float32), np.concatenate([low, high], axis=-1).astype(np.float32), area.astype(np.float32)
     )
 
 
@@ -41,9 +39,7 @@ class FakeDataset:
     revision = "1"
     tasks = ("segmentation", "depth", "pose", "captioning", "classification")
 
-    def __init__(
-        self, n: int = 6, size_px: tuple[int, int] = (64, 64), split: str = "train"
-    ) -> None:
+    def __init__(self, n: int = 6, size_px: tuple[int, int] = (64, 64), split: str = "train") -> None:
         self.n = n
         self.size_px = size_px
         self.split = split

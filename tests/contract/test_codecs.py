@@ -19,13 +19,7 @@ from torch import Tensor
 from fcbench import registry
 from fcbench.bitstream import Header, Reader, Writer
 from fcbench.codecs import _checkpoint
-from fcbench.types import (
-    FcbenchError,
-    Features,
-    FeatureSpec,
-    FeatureStats,
-    OperatingPoint,
-)
+from fcbench.types import FcbenchError, Features, FeatureSpec, FeatureStats, OperatingPoint
 
 
 def _here(name: str) -> bool:
@@ -46,22 +40,16 @@ def correlated(n: int, channels: int, grid: tuple[int, int], seed: int) -> Tenso
     generator = torch.Generator().manual_seed(seed)
     h, w = grid
     noise = torch.randn(n, channels, h + 2, w + 2, generator=generator)
-    mixing = torch.randn(
-        channels, channels, generator=torch.Generator().manual_seed(channels)
-    )
+    mixing = torch.randn(channels, channels, generator=torch.Generator().manual_seed(channels))
     x = torch.einsum("dc,nchw->ndhw", mixing, F.avg_pool2d(noise, 3, 1))
     scale = torch.logspace(-1, 1, channels)[:, None, None]
     return scale * (x + 3.0)
 
 
-def draw(
-    specs: Sequence[FeatureSpec], n: int, grid: tuple[int, int], seed: int
-) -> list[Tensor]:
+def draw(specs: Sequence[FeatureSpec], n: int, grid: tuple[int, int], seed: int) -> list[Tensor]:
     """One batch of each map; the coarser ones have half the size."""
     grids = [grid, ((grid[0] + 1) // 2, (grid[1] + 1) // 2)]
-    return [
-        correlated(n, s.channels, g, seed) for s, g in zip(specs, grids, strict=False)
-    ]
+    return [correlated(n, s.channels, g, seed) for s, g in zip(specs, grids, strict=False)]
 
 
 def statistics(x: Tensor) -> FeatureStats:
@@ -75,21 +63,14 @@ def train(codec: Any, maps: dict[str, Tensor], lmbda: float, n_steps: int) -> No
     n_points = sum(x.numel() for x in maps.values())
     for _ in range(n_steps):
         decoded, bits = codec(maps)
-        mse = torch.stack(
-            [(decoded[k] - x).square().mean() / x.var() for k, x in maps.items()]
-        ).mean()
+        mse = torch.stack([(decoded[k] - x).square().mean() / x.var() for k, x in maps.items()]).mean()
         loss = bits.sum() / n_points + lmbda * mse + codec.aux_loss()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
 
 
-def make(
-    name: str,
-    specs: tuple[FeatureSpec, ...],
-    params: Mapping[str, Any],
-    n_steps: int = 3,
-) -> Any:
+def make(name: str, specs: tuple[FeatureSpec, ...], params: Mapping[str, Any], n_steps: int = 3) -> Any:
     """A frozen codec."""
     torch.manual_seed(0)
     batches = draw(specs, 8, (16, 16), seed=1)
@@ -123,9 +104,7 @@ def codec_two(name: str) -> Any:
     return make(name, TWO, middle(name))
 
 
-def features(
-    specs: Sequence[FeatureSpec], grid: tuple[int, int], seed: int = 2
-) -> Features:
+def features(specs: Sequence[FeatureSpec], grid: tuple[int, int], seed: int = 2) -> Features:
     maps = draw(specs, 1, grid, seed)
     return Features({s.name: x for s, x in zip(specs, maps, strict=True)})
 
@@ -133,19 +112,14 @@ def features(
 def assert_close(actual: Features, expected: Mapping[str, Tensor]) -> None:
     assert list(actual.maps) == list(expected)
     for key, x in expected.items():
-        assert (
-            actual.maps[key].shape == x.shape
-            and actual.maps[key].dtype == torch.float32
-        )
+        assert actual.maps[key].shape == x.shape and actual.maps[key].dtype == torch.float32
         torch.testing.assert_close(actual.maps[key], x, rtol=1e-3, atol=1e-4)
 
 
 # ------------------------------------------------------------------------------------------ coding
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("n_maps", [1, 2])
-def test_decoding_gives_what_forward_gives(
-    codec: Any, codec_two: Any, n_maps: int, grid: tuple[int, int]
-) -> None:
+def test_decoding_gives_what_forward_gives(codec: Any, codec_two: Any, n_maps: int, grid: tuple[int, int]) -> None:
     specs, chosen = (ONE, codec) if n_maps == 1 else (TWO, codec_two)
     x = features(specs, grid)
     stream = chosen.encode(x)
@@ -165,14 +139,10 @@ def test_coding_needs_no_order_of_maps(codec_two: Any) -> None:
     assert codec_two.encode(swapped) == codec_two.encode(x)
 
 
-def test_a_fresh_object_from_checkpoint_and_file_alone(
-    name: str, codec_two: Any, tmp_path: Path
-) -> None:
+def test_a_fresh_object_from_checkpoint_and_file_alone(name: str, codec_two: Any, tmp_path: Path) -> None:
     point = OperatingPoint(name, middle(name))
     sha256 = _checkpoint.save(tmp_path / "c.safetensors", codec_two, point, TWO, SOURCE)
-    assert (
-        sha256 == hashlib.sha256((tmp_path / "c.safetensors").read_bytes()).hexdigest()
-    )
+    assert sha256 == hashlib.sha256((tmp_path / "c.safetensors").read_bytes()).hexdigest()
     samples = [features(TWO, grid) for grid in GRIDS]
     with Writer(tmp_path / "a.fcb", Header(name, sha256, TWO)) as writer:
         for x in samples:
@@ -208,16 +178,8 @@ print(digest.hexdigest())
 """
 
 
-def test_a_fresh_process_decodes_the_same(
-    name: str, codec: Any, tmp_path: Path
-) -> None:
-    sha256 = _checkpoint.save(
-        tmp_path / "c.safetensors",
-        codec,
-        OperatingPoint(name, middle(name)),
-        ONE,
-        SOURCE,
-    )
+def test_a_fresh_process_decodes_the_same(name: str, codec: Any, tmp_path: Path) -> None:
+    sha256 = _checkpoint.save(tmp_path / "c.safetensors", codec, OperatingPoint(name, middle(name)), ONE, SOURCE)
     x = features(ONE, (23, 30))
     stream = codec.encode(x)
     with Writer(tmp_path / "a.fcb", Header(name, sha256, ONE)) as writer:
@@ -245,9 +207,7 @@ def test_same_bytes_at_any_thread_count_and_mode(codec: Any) -> None:
     assert streams[0] == streams[1] == streams[2]
 
 
-def test_frozen_codec_passes_gradients_after_coding_in_inference_mode(
-    codec_two: Any,
-) -> None:
+def test_frozen_codec_passes_gradients_after_coding_in_inference_mode(codec_two: Any) -> None:
     x = features(TWO, (5, 7))
     with torch.inference_mode():
         codec_two.encode(x)
@@ -279,12 +239,7 @@ def test_wrong_features_are_refused(codec: Any) -> None:
     ]:
         with pytest.raises(FcbenchError, match=message):
             codec.encode(Features(maps))
-    for shapes in (
-        {},
-        {"other": (5, 7)},
-        {"stage3": (0, 7)},
-        {"stage3": (1 << 20, 1 << 20)},
-    ):
+    for shapes in ({}, {"other": (5, 7)}, {"stage3": (0, 7)}, {"stage3": (1 << 20, 1 << 20)}):
         with pytest.raises(FcbenchError):
             codec.decode(b"1234", shapes)
 
@@ -306,12 +261,7 @@ def test_damaged_payloads_never_pass(codec: Any) -> None:
     payload, rng, seen = stream.payload, random.Random(0), 0
     cuts = [payload[:n] for n in range(0, len(payload), max(1, len(payload) // 40))]
     flips = [_flip(payload, rng.randrange(8 * len(payload))) for _ in range(150)]
-    for damaged in [
-        *cuts,
-        *flips,
-        rng.randbytes(len(payload)),
-        payload + b"\xff\xff\xff\xff",
-    ]:
+    for damaged in [*cuts, *flips, rng.randbytes(len(payload)), payload + b"\xff\xff\xff\xff"]:
         try:
             decoded = codec.decode(damaged, x.shapes)
         except FcbenchError:
@@ -337,15 +287,7 @@ def test_damaged_checkpoints_are_refused(name: str, codec: Any, tmp_path: Path) 
     rng = random.Random(0)
     flips = [_flip(data, rng.randrange(8 * len(data))) for _ in range(20)]
     header = [_flip(data, rng.randrange(64, 4096)) for _ in range(20)]
-    for damaged in [
-        b"",
-        b"PK\x03\x04",
-        data[:100],
-        data[:-1],
-        data + b"0",
-        *flips,
-        *header,
-    ]:
+    for damaged in [b"", b"PK\x03\x04", data[:100], data[:-1], data + b"0", *flips, *header]:
         path.write_bytes(damaged)
         with pytest.raises(FcbenchError):
             _checkpoint.load(path)
@@ -357,12 +299,7 @@ def test_unknown_parameters_are_refused(name: str) -> None:
     plugin = registry.get("codec", name)
     stats = {"stage3": statistics(correlated(4, 12, (5, 7), 0))}
     known = middle(name)
-    for params in (
-        {},
-        {**known, "surprise": 1},
-        {k: "no" for k in known},
-        {k: -1 for k in known},
-    ):
+    for params in ({}, {**known, "surprise": 1}, {k: "no" for k in known}, {k: -1 for k in known}):
         with pytest.raises(FcbenchError):
             plugin.build(ONE, stats, params)
 
@@ -401,12 +338,7 @@ def test_channels_that_do_not_vary(name: str) -> None:
     batch = correlated(8, 12, (16, 16), 1)
     batch[:, 4] = 2.5
     flat = statistics(batch)
-    stats = FeatureStats(
-        flat.mean,
-        torch.where(flat.std > 0, flat.std, torch.ones(())),
-        flat.low,
-        flat.high,
-    )
+    stats = FeatureStats(flat.mean, torch.where(flat.std > 0, flat.std, torch.ones(())), flat.low, flat.high)
     codec = registry.get("codec", name).build(ONE, {"stage3": stats}, middle(name))
     codec.prepare([batch])
     codec.freeze()
@@ -420,9 +352,7 @@ def test_channels_that_do_not_vary(name: str) -> None:
 def test_training_lowers_the_loss_and_reaches_every_parameter(learned: str) -> None:
     torch.manual_seed(0)
     x = correlated(8, 12, (16, 16), 1)
-    codec = registry.get("codec", learned).build(
-        ONE, {"stage3": statistics(x)}, {"lmbda": 1.0}
-    )
+    codec = registry.get("codec", learned).build(ONE, {"stage3": statistics(x)}, {"lmbda": 1.0})
     codec.prepare([x])
 
     def loss() -> Tensor:
@@ -450,23 +380,17 @@ def test_training_lowers_the_loss_and_reaches_every_parameter(learned: str) -> N
 @pytest.mark.parametrize("learned", LEARNED)
 def test_start_is_near_lossless_at_high_rate(learned: str) -> None:
     x = correlated(8, 12, (16, 16), 1)
-    codec = registry.get("codec", learned).build(
-        ONE, {"stage3": statistics(x)}, {"lmbda": 1e4}
-    )
+    codec = registry.get("codec", learned).build(ONE, {"stage3": statistics(x)}, {"lmbda": 1e4})
     codec.prepare([x])
     decoded, _ = codec.eval()({"stage3": x})
     error = (decoded["stage3"] - x) / statistics(x).std[:, None, None]
-    assert float(error.square().mean()) == pytest.approx(
-        1 / (2 * 1e4 * 0.6931), rel=0.1
-    )  # step**2 / 12
+    assert float(error.square().mean()) == pytest.approx(1 / (2 * 1e4 * 0.6931), rel=0.1)  # step**2 / 12
 
 
 @pytest.mark.parametrize("learned", LEARNED)
 def test_coding_before_freeze_is_refused(learned: str) -> None:
     x = correlated(4, 12, (5, 7), 1)
-    codec = registry.get("codec", learned).build(
-        ONE, {"stage3": statistics(x)}, {"lmbda": 1.0}
-    )
+    codec = registry.get("codec", learned).build(ONE, {"stage3": statistics(x)}, {"lmbda": 1.0})
     codec.prepare([x])
     with pytest.raises(FcbenchError, match="freeze"):
         codec.encode(Features({"stage3": x[:1]}))
@@ -490,6 +414,4 @@ def test_uniform_clips_outliers_to_the_training_range() -> None:
     x.maps["stage3"][0, 0, 0, 0] = 1e6
     decoded = codec.decode(codec.encode(x).payload, x.shapes).features.maps["stage3"]
     trained = correlated(8, 12, (16, 16), 1)[:, 0]
-    assert float(decoded[0, 0, 0, 0]) == pytest.approx(
-        float(trained.max()), abs=0.1 * float(trained.std())
-    )
+    assert float(decoded[0, 0, 0, 0]) == pytest.approx(float(trained.max()), abs=0.1 * float(trained.std()))

@@ -19,9 +19,9 @@ LIMIT = 8
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 
-MAKERS: dict[str, Callable[[Path], None]] = runpy.run_path(
-    str(Path(__file__).parents[1] / "unit" / "tiny_sets.py")
-)["MAKERS"]
+MAKERS: dict[str, Callable[[Path], None]] = runpy.run_path(str(Path(__file__).parents[1] / "unit" / "tiny_sets.py"))[
+    "MAKERS"
+]
 """Data set on disk -> writes a tiny one in the official layout."""
 REAL = {"coco": "coco_tiny", "rgbd": "rgbd_room"}
 """Data set -> its folder under ../shared/data, where that has another name."""
@@ -33,9 +33,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def options(
-    name: str, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., DataOptions]:
+def options(name: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., DataOptions]:
     folder = tmp_path_factory.mktemp(name)
     root = None
     if registry.get("dataset", name).needs_root:
@@ -44,9 +42,7 @@ def options(
             root = folder / "data"
             MAKERS[name](root)
         elif not root.is_dir():
-            pytest.skip(
-                f"data set {name}: no maker of a tiny set in tests/unit/tiny_sets.py, no {root}"
-            )
+            pytest.skip(f"data set {name}: no maker of a tiny set in tests/unit/tiny_sets.py, no {root}")
 
     def make(**changes: Any) -> DataOptions:
         return DataOptions(root, folder / "cache", **{"limit": LIMIT, **changes})
@@ -79,21 +75,14 @@ def _check_target(task: str, target: Any, data: Dataset, hw: tuple[int, int]) ->
         depth = np.asarray(target)
         assert depth.dtype == np.float32 and depth.shape == hw
         assert np.isfinite(depth).all() and (depth >= 0).all() and (depth > 0).any()
-        assert (
-            data.meta.max_depth_m is not None and depth.max() <= data.meta.max_depth_m
-        )
+        assert data.meta.max_depth_m is not None and depth.max() <= data.meta.max_depth_m
     elif task == "pose":
         n = len(target.areas)
-        assert (
-            target.keypoints.shape == (n, 17, 3)
-            and target.keypoints.dtype == np.float32
-        )
+        assert target.keypoints.shape == (n, 17, 3) and target.keypoints.dtype == np.float32
         assert target.boxes.shape == (n, 4) and target.boxes.dtype == np.float32
         assert target.areas.shape == (n,) and target.areas.dtype == np.float32
         assert set(np.unique(target.keypoints[..., 2])) <= {0.0, 1.0, 2.0}
-        assert (target.boxes[:, 2:] >= target.boxes[:, :2]).all() and (
-            target.areas > 0
-        ).all()
+        assert (target.boxes[:, 2:] >= target.boxes[:, :2]).all() and (target.areas > 0).all()
     elif task == "captioning":
         assert isinstance(target, tuple) and target
         assert all(isinstance(c, str) and c.strip() for c in target)
@@ -152,22 +141,16 @@ def test_targets_alone_are_those_of_the_sample(both: tuple[Dataset, Dataset]) ->
         assert all(_equal(alone[t], sample.targets[t]) for t in alone)
 
 
-def test_a_limit_takes_the_first(
-    name: str, options: Callable[..., DataOptions]
-) -> None:
+def test_a_limit_takes_the_first(name: str, options: Callable[..., DataOptions]) -> None:
     plugin = registry.get("dataset", name)
-    few, more = plugin.open("train", options(limit=2)), plugin.open(
-        "train", options(limit=3)
-    )
+    few, more = plugin.open("train", options(limit=2)), plugin.open("train", options(limit=3))
     assert (len(few), len(more)) == (2, 3)
     assert [few[i].id for i in range(2)] == [more[i].id for i in range(2)]
 
 
 def test_any_size_by_option(name: str, options: Callable[..., DataOptions]) -> None:
     size = (64, 96)
-    data = registry.get("dataset", name).open(
-        "test", options(limit=2, image_size_px=size)
-    )
+    data = registry.get("dataset", name).open("test", options(limit=2, image_size_px=size))
     sample = data[0]
     assert sample.image.shape == (3, *size)
     for task, target in sample.targets.items():

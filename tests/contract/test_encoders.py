@@ -13,13 +13,7 @@ from fcbench.complexity import macs
 from fcbench.encoders._weights import state_sha256
 from fcbench.types import Encoder, FcbenchError
 
-TIMM = (
-    "test_resnet",
-    "test_vit",
-    "test_convnext",
-    "test_mambaout",
-    "tf_efficientnet_lite0",
-)
+TIMM = ("test_resnet", "test_vit", "test_convnext", "test_mambaout", "tf_efficientnet_lite0")
 SIZES = ((96, 96), (97, 130), (64, 161))
 
 
@@ -48,9 +42,7 @@ def _images(n: int, size: tuple[int, int], seed: int = 0) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_maps_are_what_the_specs_promise(
-    encoder: Encoder, size: tuple[int, int]
-) -> None:
+def test_maps_are_what_the_specs_promise(encoder: Encoder, size: tuple[int, int]) -> None:
     maps = encoder(_images(2, size), list(encoder.specs)).maps
     assert list(maps) == list(encoder.specs)
     for name, spec in encoder.specs.items():
@@ -133,14 +125,10 @@ def test_it_is_deterministic(encoder: Encoder) -> None:
 def test_features_do_not_depend_on_the_batch(encoder: Encoder) -> None:
     images, split = _images(3, (96, 96)), encoder.default_split
     together = encoder(images, [split]).maps[split]
-    alone = torch.cat(
-        [encoder(images[i : i + 1], [split]).maps[split] for i in range(3)]
-    )
+    alone = torch.cat([encoder(images[i : i + 1], [split]).maps[split] for i in range(3)])
     scale = together.abs().max()
     assert (together - alone).abs().max() <= 1e-4 * scale
-    assert not torch.equal(
-        together[0], together[1]
-    ), "features must depend on the image"
+    assert not torch.equal(together[0], together[1]), "features must depend on the image"
 
 
 def test_an_unknown_split_is_an_error_with_the_nearest(encoder: Encoder) -> None:

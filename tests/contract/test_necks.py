@@ -22,10 +22,7 @@ def build(name: str, fine: tuple[int, int], coarse: tuple[int, int]):
 
 def maps_of(fine: tuple[int, int], coarse: tuple[int, int], n: int = 3):
     gen = torch.Generator().manual_seed(1)
-    return {
-        "fine": torch.randn(n, 6, *fine, generator=gen),
-        "coarse": torch.randn(n, 5, *coarse, generator=gen),
-    }
+    return {"fine": torch.randn(n, 6, *fine, generator=gen), "coarse": torch.randn(n, 5, *coarse, generator=gen)}
 
 
 @pytest.mark.parametrize("name", NECKS)

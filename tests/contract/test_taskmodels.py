@@ -24,9 +24,7 @@ N = 3  # images of 0, 1, 2 persons
 CPU = torch.device("cpu")
 
 
-SMALL: dict[str, Any] = runpy.run_path(
-    str(Path(__file__).parents[1] / "unit" / "small_models.py")
-)
+SMALL: dict[str, Any] = runpy.run_path(str(Path(__file__).parents[1] / "unit" / "small_models.py"))
 VARIANTS = {"sam2_masks": "tiny@64"}
 
 
@@ -61,10 +59,7 @@ def case(request: pytest.FixtureRequest) -> Case:
         task = registry.get("task", plugin.task).build(data, data)
         variant = VARIANTS.get(request.param, "")
         model = plugin.build(variant, "random", task, IMAGE_PX, CPU)
-    images = torch.randint(
-        0, 256, (N, 3, *IMAGE_PX), dtype=torch.uint8,
-        generator=torch.Generator().manual_seed(1),
-    )  # fmt: skip
+    images = torch.randint(0, 256, (N, 3, *IMAGE_PX), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     x = model.encoder(images, model.inputs).maps
     batch = task.collate([data.targets(i) for i in range(N)])
     return Case(task, model, model.head(), images, x, batch)

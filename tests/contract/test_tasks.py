@@ -47,10 +47,7 @@ def test_statistics_do_not_depend_on_batching(name):
     assert whole.shape == (6, task.n_statistics)
     assert whole.dtype == np.float64
     assert np.isfinite(whole).all()
-    parts = [
-        task.statistics(head, x[i:j], task.collate(targets[i:j]))
-        for i, j in ((0, 1), (1, 2), (2, 6))
-    ]
+    parts = [task.statistics(head, x[i:j], task.collate(targets[i:j])) for i, j in ((0, 1), (1, 2), (2, 6))]
     np.testing.assert_allclose(np.concatenate(parts), whole, rtol=1e-4, atol=1e-6)
     sums = whole.sum(0)
     for i, metric in enumerate(task.metrics):
@@ -142,10 +139,7 @@ def test_log_likelihood_is_of_each_sample(name):
     scale = [0.2] if getattr(head, "has_scale", False) else []
     whole = head.log_likelihood(x, task.collate(targets), *scale)
     assert whole.shape == (6,) and torch.isfinite(whole).all()
-    parts = [
-        head.log_likelihood(x[i:j], task.collate(targets[i:j]), *scale)
-        for i, j in ((0, 1), (1, 2), (2, 6))
-    ]
+    parts = [head.log_likelihood(x[i:j], task.collate(targets[i:j]), *scale) for i, j in ((0, 1), (1, 2), (2, 6))]
     torch.testing.assert_close(torch.cat(parts), whole, rtol=1e-4, atol=1e-3)
 
 
@@ -167,9 +161,7 @@ def test_log_likelihoods_are_the_losses_terms():
 def test_captions_likelihood_is_the_mean_over_references():
     task, targets, head = bind("captioning", 1)
     x, references = neck_output(1), targets[0]["captioning"]
-    each = [
-        head.log_likelihood(x, task.collate([{"captioning": (r,)}])) for r in references
-    ]
+    each = [head.log_likelihood(x, task.collate([{"captioning": (r,)}])) for r in references]
     both = head.log_likelihood(x, task.collate(targets))
     torch.testing.assert_close(both, torch.stack(each).mean(0))
     n_tokens = [len(r.split()) + 1 for r in references]
@@ -217,7 +209,7 @@ def test_predictions_that_do_not_fit_are_refused():
     batch = task.collate(targets)
     strings = Says([c[0] for c in batch.captions])
     words = Says([r[0] for r in batch.references])
-    np.testing.assert_array_equal(*(task.statistics(s, None, batch) for s in (strings, words)))  # fmt: skip
+    np.testing.assert_array_equal(*(task.statistics(s, None, batch) for s in (strings, words)))
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -237,9 +229,7 @@ def test_head_state_reloads(name):
     x, batch = neck_output(6), task.collate(targets)
     assert task.loss(other, x, batch) != task.loss(head.eval(), x, batch)
     other.load_state_dict(head.state_dict())
-    torch.testing.assert_close(
-        task.loss(other.eval(), x, batch), task.loss(head, x, batch)
-    )
+    torch.testing.assert_close(task.loss(other.eval(), x, batch), task.loss(head, x, batch))
 
 
 def fixed(head: torch.nn.Module, out: torch.Tensor) -> torch.nn.Module:
@@ -304,25 +294,19 @@ def test_perfect_captions():
     said = [r[0] for r in batch.references]
     rows = [torch.tensor([*task.vocabulary.encode(w), 1]) for w in said]
     tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=1)
-    values = task.values(
-        task.statistics(fixed(head, tokens), neck_output(4), batch).sum(0)
-    )
+    values = task.values(task.statistics(fixed(head, tokens), neck_output(4), batch).sum(0))
     assert values["bleu4"] == pytest.approx(1.0, abs=1e-6)
     assert values["cider"] > 7
 
 
 def test_mask_refusals():
     task, targets, head = bind("segmentation", 2)
-    with pytest.raises(
-        FcbenchError, match=r"class index 3; allowed are 0 to 2 and 255"
-    ):
+    with pytest.raises(FcbenchError, match=r"class index 3; allowed are 0 to 2 and 255"):
         task.collate([{"segmentation": np.full((4, 4), 3, np.uint8)}])
     with pytest.raises(FcbenchError, match="class index -1"):
         task.collate([{"segmentation": np.full((4, 4), -1, np.int16)}])
     with pytest.raises(FcbenchError, match=r"shapes \[\(4, 4\), \(4, 5\)\]"):
-        task.collate(
-            [{"segmentation": np.zeros(s, np.uint8)} for s in ((4, 4), (4, 5))]
-        )
+        task.collate([{"segmentation": np.zeros(s, np.uint8)} for s in ((4, 4), (4, 5))])
     wrong = task.collate([{"segmentation": np.zeros((32, 64), np.uint8)}])
     for use in (task.loss, task.statistics):
         with pytest.raises(FcbenchError, match="32x64 px .*64x64 px"):
@@ -369,9 +353,7 @@ def test_pose_shape_refusal_and_images_without_persons():
     loss = task.loss(head, x, batch)
     loss.backward()
     assert loss == 0 and x.grad is not None
-    np.testing.assert_array_equal(
-        task.statistics(head, x, batch), np.zeros((2, task.n_statistics))
-    )
+    np.testing.assert_array_equal(task.statistics(head, x, batch), np.zeros((2, task.n_statistics)))
     wrong = Pose(none.keypoints, np.zeros((1, 4), np.float32), none.areas)
     with pytest.raises(FcbenchError, match=r"\(0, 17, 3\), \(1, 4\)"):
         task.collate([{"pose": wrong}])

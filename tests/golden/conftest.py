@@ -12,9 +12,7 @@ DATA = Path(__file__).parent / "data"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--regenerate-golden",
-        action="store_true",
-        help="write the golden files anew: review the difference",
+        "--regenerate-golden", action="store_true", help="write the golden files anew: review the difference"
     )
 
 
@@ -27,11 +25,7 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, bytes], None]:
         path = DATA / name
         if regenerate:
             path.write_bytes(data)
-        assert (
-            path.exists()
-        ), f"{name} is missing: run pytest tests/golden --regenerate-golden"
-        assert (
-            data == path.read_bytes()
-        ), f"{name} has changed: files written by earlier versions cannot be read"
+        assert path.exists(), f"{name} is missing: run pytest tests/golden --regenerate-golden"
+        assert data == path.read_bytes(), f"{name} has changed: files written by earlier versions cannot be read"
 
     return compare

@@ -26,13 +26,7 @@ Golden = Callable[[str, bytes], None]
 
 def tables() -> EntropyTables:
     out = EntropyTables()
-    cdf = torch.tensor(
-        [
-            [0, 7, 60000, 65530, 65536],
-            [0, 1, 65535, 65536, 0],
-            [0, 30000, 40000, 65000, 65536],
-        ]
-    )
+    cdf = torch.tensor([[0, 7, 60000, 65530, 65536], [0, 1, 65535, 65536, 0], [0, 30000, 40000, 65000, 65536]])
     out.fill(cdf, torch.tensor([5, 4, 5]), torch.tensor([-1, 0, 10]), escape=True)
     return out
 
@@ -67,33 +61,21 @@ def integers(channels: int, grid: tuple[int, int], seed: int) -> torch.Tensor:
 
 def samples() -> list[Features]:
     grids = [((5, 7), (3, 4)), ((5, 7), (3, 4)), ((1, 1), (1, 1))]
-    return [
-        Features({"fine": integers(3, a, i), "coarse": integers(4, b, 9 + i)})
-        for i, (a, b) in enumerate(grids)
-    ]
+    return [Features({"fine": integers(3, a, i), "coarse": integers(4, b, 9 + i)}) for i, (a, b) in enumerate(grids)]
 
 
 def make(name: str, params: dict[str, Any]) -> Any:
     """A codec of dyadic statistics: range [-3.5, 3.5], mean 0; at 3 bits the step is 1."""
-    stats = {
-        s.name: FeatureStats(
-            *(torch.full((s.channels,), v) for v in (0.0, 1.0, -3.5, 3.5))
-        )
-        for s in SPECS
-    }
+    stats = {s.name: FeatureStats(*(torch.full((s.channels,), v) for v in (0.0, 1.0, -3.5, 3.5))) for s in SPECS}
     codec = registry.get("codec", name).build(SPECS, stats, params)
     codec.prepare([integers(s.channels, (16, 16), 77) for s in SPECS])
     codec.freeze()
     return codec
 
 
-def check(
-    golden: Golden, name: str, codec_name: str, params: dict[str, Any], tmp_path: Path
-) -> None:
+def check(golden: Golden, name: str, codec_name: str, params: dict[str, Any], tmp_path: Path) -> None:
     codec = make(codec_name, params)
-    with Writer(
-        tmp_path / name, Header(codec_name, bytes(range(16)).hex(), SPECS)
-    ) as writer:
+    with Writer(tmp_path / name, Header(codec_name, bytes(range(16)).hex(), SPECS)) as writer:
         for x in samples():
             writer.append(codec.encode(x), x.shapes)
     golden(name, (tmp_path / name).read_bytes())

@@ -11,9 +11,8 @@ from click.testing import CliRunner, Result
 from fcbench.cli import main
 
 TINY = (
-    "run --n-train 64 --n-test 8 --task-steps 4 --codec-steps 4 --batch 8 --threads 1 --device cpu "
-    "--weights random"
-).split()  # fmt: skip
+    "run --n-train 64 --n-test 8 --task-steps 4 --codec-steps 4 --batch 8 --threads 1 --device cpu " "--weights random"
+).split()
 
 Run = Callable[..., Result]
 
@@ -45,13 +44,9 @@ def tiny(fcbench: Run, cache: Path) -> Callable[..., Result]:
 
 
 @pytest.fixture(scope="session")
-def finished(
-    tiny: Callable[..., Result], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def finished(tiny: Callable[..., Result], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A results folder: hyperprior and uniform, segmentation and captioning."""
     out = tmp_path_factory.mktemp("results") / "run"
-    result = tiny(
-        out, "--task", "segmentation", "--task", "captioning", "--keep-streams"
-    )
+    result = tiny(out, "--task", "segmentation", "--task", "captioning", "--keep-streams")
     assert result.exit_code == 0, result.output
     return out

@@ -39,12 +39,8 @@ def test_remote_inference_and_label_coding(tiny: Tiny, tmp_path: Path) -> None:
     assert coded.bpp_estimated.isna().all()  # none of them has a model
 
 
-@pytest.mark.parametrize(
-    ("codec", "near"), [("image:jpg", "jpeg"), ("jpegxx", "jpegxl"), ("lable", "label")]
-)
-def test_unknown_anchors_name_the_nearest(
-    tiny: Tiny, tmp_path: Path, codec: str, near: str
-) -> None:
+@pytest.mark.parametrize(("codec", "near"), [("image:jpg", "jpeg"), ("jpegxx", "jpegxl"), ("lable", "label")])
+def test_unknown_anchors_name_the_nearest(tiny: Tiny, tmp_path: Path, codec: str, near: str) -> None:
     assert f"'{near}'" in refused(tiny(tmp_path / "out", "--codec", codec))
 
 

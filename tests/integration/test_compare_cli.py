@@ -15,30 +15,21 @@ from refusals import refused
 Run = Callable[..., Result]
 
 
-def test_every_codec_task_and_metric_is_there_with_intervals(
-    fcbench: Run, finished: Path, tmp_path: Path
-) -> None:
+def test_every_codec_task_and_metric_is_there_with_intervals(fcbench: Run, finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "all.csv"
-    result = fcbench("compare", finished, "--anchor", "uniform", "--metric", "all", "-o", out)  # fmt: skip
+    result = fcbench("compare", finished, "--anchor", "uniform", "--metric", "all", "-o", out)
     assert result.exit_code == 0, result.output
     rows = list(csv.DictReader(out.open()))
     assert {(r["task"], r["metric"], r["codec"]) for r in rows} == {
         (task, metric, codec)
-        for task, metrics in (
-            ("segmentation", ("miou", "pixel_accuracy")),
-            ("captioning", ("cider", "bleu4")),
-        )
+        for task, metrics in (("segmentation", ("miou", "pixel_accuracy")), ("captioning", ("cider", "bleu4")))
         for metric in metrics
         for codec in ("uniform", "hyperprior")
     }
     for row in rows:
         figure = bool(row["bd_rate_percent"])
         assert figure != bool(row["bd_rate_percent_reason"])
-        assert (
-            not figure
-            or row["codec"] != "uniform"
-            or float(row["bd_rate_percent"]) == 0
-        )
+        assert not figure or row["codec"] != "uniform" or float(row["bd_rate_percent"]) == 0
     with_interval = [r for r in rows if r["bd_rate_percent_low"]]
     assert with_interval
     for row in with_interval:
@@ -55,18 +46,14 @@ def test_every_codec_task_and_metric_is_there_with_intervals(
         (("--format", "csv"), "bd_accuracy_reason"),
     ],
 )
-def test_formats(
-    fcbench: Run, finished: Path, options: tuple[str, ...], part: str
-) -> None:
+def test_formats(fcbench: Run, finished: Path, options: tuple[str, ...], part: str) -> None:
     result = fcbench("compare", finished, "--anchor", "hyperprior", *options)
     assert result.exit_code == 0, result.output
     assert part in result.output and "hyperprior" in result.output
 
 
 @pytest.mark.parametrize("suffix", [".md", ".tex", ".txt", ".json"])
-def test_format_by_suffix_is_what_the_option_gives(
-    fcbench: Run, finished: Path, tmp_path: Path, suffix: str
-) -> None:
+def test_format_by_suffix_is_what_the_option_gives(fcbench: Run, finished: Path, tmp_path: Path, suffix: str) -> None:
     out = tmp_path / f"a{suffix}"
     assert fcbench("compare", finished, "--anchor", "uniform", "-o", out).exit_code == 0
     option = {".md": "markdown", ".tex": "latex", ".txt": "table"}.get(suffix)
@@ -90,9 +77,7 @@ def test_bad_input_is_one_line(fcbench: Run, finished: Path, tmp_path: Path) -> 
     assert fcbench("compare", finished).exit_code == 2
 
 
-def test_two_revisions_of_the_data_are_refused(
-    fcbench: Run, finished: Path, tmp_path: Path
-) -> None:
+def test_two_revisions_of_the_data_are_refused(fcbench: Run, finished: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(finished, other, ignore=shutil.ignore_patterns(".lock", "streams"))
     file = other / "rates.csv"

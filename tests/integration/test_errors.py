@@ -27,9 +27,7 @@ Run = Callable[..., Result]
         ("--neck", "neck_3L", "neck_"),
     ],
 )
-def test_unknown_name(
-    tiny: Run, tmp_path: Path, option: str, given: str, nearest: str
-) -> None:
+def test_unknown_name(tiny: Run, tmp_path: Path, option: str, given: str, nearest: str) -> None:
     line = refused(tiny(tmp_path / "out", option, given))
     assert given in line and f"Did you mean '{nearest}" in line
     assert not (tmp_path / "out").exists()
@@ -44,62 +42,31 @@ def test_unknown_command(fcbench: Run) -> None:
     assert result.exit_code == 2 and "Did you mean 'run'" in result.output
 
 
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [("--lambdas", "a,b"), ("--seeds", "x"), ("--image-size", "12y")],
-)
+@pytest.mark.parametrize(("option", "value"), [("--lambdas", "a,b"), ("--seeds", "x"), ("--image-size", "12y")])
 def test_malformed_option(tiny: Run, tmp_path: Path, option: str, value: str) -> None:
     result = tiny(tmp_path / "out", option, value)
     assert result.exit_code == 2 and value.split(",")[0] in result.output
 
 
 def test_codec_parameter_out_of_range(tiny: Run, tmp_path: Path) -> None:
-    result = tiny(
-        tmp_path / "out",
-        "--codec",
-        "hyperprior",
-        "--lambdas",
-        "-1",
-        "--task",
-        "segmentation",
-    )
+    result = tiny(tmp_path / "out", "--codec", "hyperprior", "--lambdas", "-1", "--task", "segmentation")
     assert "lmbda" in refused(result)
 
 
 def test_data_root_missing(tiny: Run, tmp_path: Path) -> None:
-    assert "--data-root" in refused(
-        tiny(tmp_path / "o", "--dataset", "camvid", "--task", "segmentation")
-    )
+    assert "--data-root" in refused(tiny(tmp_path / "o", "--dataset", "camvid", "--task", "segmentation"))
 
 
 def test_data_root_without_the_layout(tiny: Run, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     line = refused(
-        tiny(
-            tmp_path / "o",
-            "--dataset",
-            "camvid",
-            "--data-root",
-            tmp_path / "data",
-            "--task",
-            "segmentation",
-        )
+        tiny(tmp_path / "o", "--dataset", "camvid", "--data-root", tmp_path / "data", "--task", "segmentation")
     )
     assert "train" in line and str(tmp_path / "data") in line
 
 
 def test_task_that_the_data_does_not_carry(tiny: Run, tmp_path: Path) -> None:
-    line = refused(
-        tiny(
-            tmp_path / "o",
-            "--dataset",
-            "camvid",
-            "--data-root",
-            tmp_path,
-            "--task",
-            "pose",
-        )
-    )
+    line = refused(tiny(tmp_path / "o", "--dataset", "camvid", "--data-root", tmp_path, "--task", "pose"))
     assert "camvid" in line and "segmentation" in line
 
 
@@ -110,9 +77,7 @@ def test_weights_of_another_architecture(tiny: Run, tmp_path: Path) -> None:
 
 
 def test_weights_missing(tiny: Run, tmp_path: Path) -> None:
-    assert "not found" in refused(
-        tiny(tmp_path / "out", "--weights", tmp_path / "no.pt")
-    )
+    assert "not found" in refused(tiny(tmp_path / "out", "--weights", tmp_path / "no.pt"))
 
 
 def test_output_folder_is_a_file(tiny: Run, tmp_path: Path) -> None:
@@ -125,10 +90,19 @@ def test_cache_folder_is_a_file(fcbench: Run, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("mine")
     line = refused(
         fcbench(
-            "run", "--n-train", 8, "--n-test", 4, "--cache-dir", tmp_path / "cache",
-            "--weights", "random", "--out", tmp_path / "out",
+            "run",
+            "--n-train",
+            8,
+            "--n-test",
+            4,
+            "--cache-dir",
+            tmp_path / "cache",
+            "--weights",
+            "random",
+            "--out",
+            tmp_path / "out",
         )
-    )  # fmt: skip
+    )
     assert "--cache-dir" in line
 
 
@@ -141,33 +115,19 @@ def test_results_of_another_schema(tiny: Run, finished: Path, tmp_path: Path) ->
     assert file.read_bytes() == before
 
 
-def test_results_cut_off(
-    tiny: Run, finished: Path, tmp_path: Path, fcbench: Run
-) -> None:
+def test_results_cut_off(tiny: Run, finished: Path, tmp_path: Path, fcbench: Run) -> None:
     shutil.copytree(finished, tmp_path / "out")
     file = tmp_path / "out" / "rates.csv"
     file.write_bytes(file.read_bytes()[:-40])
     assert "damaged" in refused(tiny(tmp_path / "out"))
-    assert "damaged" in refused(
-        fcbench("plot", tmp_path / "out", "-o", tmp_path / "a.png")
-    )
+    assert "damaged" in refused(fcbench("plot", tmp_path / "out", "-o", tmp_path / "a.png"))
 
 
-def test_damaged_task_model_in_the_cache(
-    fcbench: Run, tiny: Run, cache: Path, finished: Path, tmp_path: Path
-) -> None:
+def test_damaged_task_model_in_the_cache(fcbench: Run, tiny: Run, cache: Path, finished: Path, tmp_path: Path) -> None:
     shutil.copytree(cache, tmp_path / "cache")
     for path in (tmp_path / "cache" / "models").glob("task-*.safetensors"):
         path.write_bytes(path.read_bytes()[:1000])
-    result = tiny(
-        tmp_path / "out",
-        "--cache-dir",
-        tmp_path / "cache",
-        "--task",
-        "segmentation",
-        "--codec",
-        "uniform",
-    )
+    result = tiny(tmp_path / "out", "--cache-dir", tmp_path / "cache", "--task", "segmentation", "--codec", "uniform")
     assert "damaged" in refused(result)
 
 

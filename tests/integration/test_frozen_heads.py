@@ -24,9 +24,7 @@ FROZEN = ("--head", "frozen", "--task", "depth", "--task-weights", "depth=random
 
 
 @pytest.mark.parametrize("neck_loss", ["task", "distill", "both"])
-def test_rows_say_whose_decoder_read(
-    tiny: Tiny, tmp_path: Path, neck_loss: str
-) -> None:
+def test_rows_say_whose_decoder_read(tiny: Tiny, tmp_path: Path, neck_loss: str) -> None:
     out = tmp_path / "out"
     result = tiny(out, *FROZEN, "--neck-loss", neck_loss, "--codec", "uniform")
     assert result.exit_code == 0, result.output
@@ -48,9 +46,7 @@ def test_rows_say_whose_decoder_read(
         (("--head", "frozen", "--task", "classification"), "--task-model"),
     ],
 )
-def test_bad_heads_are_refused(
-    tiny: Tiny, tmp_path: Path, options: tuple[str, ...], words: str
-) -> None:
+def test_bad_heads_are_refused(tiny: Tiny, tmp_path: Path, options: tuple[str, ...], words: str) -> None:
     tasks = () if "--task" in options else ("--task", "depth")
     result = tiny(tmp_path / "out", *tasks, *options)
     if result.exit_code == 2:  # click's own: how to use the option
@@ -85,10 +81,7 @@ def test_adapter_meets_every_grid_and_the_decoder_stays(tmp_path: Path) -> None:
     head = _Sum()
     model = readout.Readout({"s": _stats(8, 1.0)}, neck, head, adapter)
     x = model({"s": torch.randn(2, 8, 4, 6)})
-    assert {k: tuple(v.shape) for k, v in x.items()} == {
-        "fine": (2, 5, 16, 24),
-        "token": (2, 7, 1, 1),
-    }
+    assert {k: tuple(v.shape) for k, v in x.items()} == {"fine": (2, 5, 16, 24), "token": (2, 7, 1, 1)}
     assert not any(k.startswith("head") for k in model.state_dict())
     before, neck_before = state_sha256(head), state_sha256(neck)
 
@@ -111,6 +104,6 @@ def test_adapter_meets_every_grid_and_the_decoder_stays(tmp_path: Path) -> None:
     targets: fit.Targets = lambda places: []  # type: ignore[assignment]
     final = readout.fit_readout(
         model, Task(), store, targets, None, "task", budget, seed=0, resume=tmp_path / "r"  # type: ignore[arg-type]
-    )  # fmt: skip
+    )
     assert final < 0.5
     assert state_sha256(head) == before and state_sha256(neck) != neck_before

@@ -26,9 +26,7 @@ N = ("--n-train", "8", "--n-test", "4")
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
-def test_proofs(
-    encoder: str, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_proofs(encoder: str, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     built = _recorded(monkeypatch, pipeline, "build_encoder")
     _no_images_while_decoding(monkeypatch)
     out = tmp_path / "out"
@@ -48,9 +46,7 @@ def test_proofs(
         assert (_statistics(flat, point) == floor).all(), "something else was read"
 
 
-def _recorded(
-    monkeypatch: pytest.MonkeyPatch, where: Any, name: str
-) -> list[tuple[str, Any]]:
+def _recorded(monkeypatch: pytest.MonkeyPatch, where: Any, name: str) -> list[tuple[str, Any]]:
     """Encoders that a run builds, each with the hash of its parameters at that time."""
     made, build = list[tuple[str, Any]](), getattr(where, name)
 
@@ -83,9 +79,7 @@ def _no_images_while_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
 def _means(decode: Any) -> Any:
     """Decoding that gives the training mean, whatever the file says."""
 
-    def flat(
-        checkpoint: Path, path: Path, times_ms: list[float]
-    ) -> Iterator[Mapping[str, Tensor]]:
+    def flat(checkpoint: Path, path: Path, times_ms: list[float]) -> Iterator[Mapping[str, Tensor]]:
         codec: Any = _checkpoint.load(checkpoint).codec
         means = [s.mean.view(1, -1, 1, 1) for s in codec.map_stats]
         for maps in decode(checkpoint, path, times_ms):
@@ -100,9 +94,8 @@ def _statistics(out: Path, point: str) -> np.ndarray:
 
 @pytest.mark.parametrize("encoder", ["hiera_nano", "sam2_nano"])
 def test_noise_for_features_is_worth_no_more_than_none(
-    encoder: str, fcbench: Tiny, cache: Path, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    encoder: str, fcbench: Tiny, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Trained weights and a neck that works: noise of the features' own mean and deviation brings the floor."""
     decode = coding.decode
 
@@ -111,8 +104,7 @@ def test_noise_for_features_is_worth_no_more_than_none(
         generator = torch.Generator().manual_seed(0)
         for maps in decode(checkpoint, path, times_ms):
             yield {
-                k: s.mean.view(1, -1, 1, 1)
-                + s.std.view(1, -1, 1, 1) * torch.randn(x.shape, generator=generator)
+                k: s.mean.view(1, -1, 1, 1) + s.std.view(1, -1, 1, 1) * torch.randn(x.shape, generator=generator)
                 for s, (k, x) in zip(stats, maps.items())
             }
 
@@ -120,9 +112,23 @@ def test_noise_for_features_is_worth_no_more_than_none(
     out = tmp_path / "out"
     size = ("--n-train", "200", "--n-test", "24", "--task-steps", "40", "--batch", "16")
     result = fcbench(
-        "run", *size, "--threads", "1", "--device", "cpu", "--encoder", encoder, "--task", "segmentation",
-        "--codec", "uniform", "--cache-dir", cache, "--out", out,
-    )  # fmt: skip
+        "run",
+        *size,
+        "--threads",
+        "1",
+        "--device",
+        "cpu",
+        "--encoder",
+        encoder,
+        "--task",
+        "segmentation",
+        "--codec",
+        "uniform",
+        "--cache-dir",
+        cache,
+        "--out",
+        out,
+    )
     assert result.exit_code == 0, result.output
     df = results.load(out)
     value = df[df.metric == "miou"].groupby("kind").value.max()

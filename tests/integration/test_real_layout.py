@@ -15,9 +15,8 @@ from fcbench import results
 
 Tiny = Callable[..., Result]
 OPTIONS = (
-    "--encoder timm:test_resnet --weights random --dataset camvid --task segmentation "
-    "--codec uniform --split stage3"
-).split()  # fmt: skip
+    "--encoder timm:test_resnet --weights random --dataset camvid --task segmentation " "--codec uniform --split stage3"
+).split()
 
 
 @pytest.fixture
@@ -46,9 +45,7 @@ def test_run_on_photographs(tiny: Tiny, root: Path, tmp_path: Path) -> None:
 
 def test_bpp_is_by_the_original_image(tiny: Tiny, root: Path, tmp_path: Path) -> None:
     """At another image size the features change, the pixels that bpp divides by do not."""
-    result = tiny(
-        tmp_path / "out", *OPTIONS, "--data-root", root, "--image-size", "32x48"
-    )
+    result = tiny(tmp_path / "out", *OPTIONS, "--data-root", root, "--image-size", "32x48")
     assert result.exit_code == 0, result.output
     row = results.load(tmp_path / "out").iloc[0]
     assert (row.image_size, row.n_px) == ("32x48", 3 * 47 * 64)
@@ -57,19 +54,13 @@ def test_bpp_is_by_the_original_image(tiny: Tiny, root: Path, tmp_path: Path) ->
 def test_unreadable_image_stops_the_run(tiny: Tiny, root: Path, tmp_path: Path) -> None:
     bad = root / "train" / "images" / "train1.jpg"
     bad.write_bytes(bad.read_bytes()[:200])
-    assert "train1.jpg" in refused(
-        tiny(tmp_path / "out", *OPTIONS, "--data-root", root)
-    )
+    assert "train1.jpg" in refused(tiny(tmp_path / "out", *OPTIONS, "--data-root", root))
 
 
-def test_unreadable_image_is_left_out_by_option(
-    tiny: Tiny, root: Path, tmp_path: Path
-) -> None:
+def test_unreadable_image_is_left_out_by_option(tiny: Tiny, root: Path, tmp_path: Path) -> None:
     bad = root / "test" / "images" / "test1.jpg"
     bad.write_bytes(bad.read_bytes()[:200])
-    result = tiny(
-        tmp_path / "out", *OPTIONS, "--data-root", root, "--on-bad-image", "skip"
-    )
+    result = tiny(tmp_path / "out", *OPTIONS, "--data-root", root, "--on-bad-image", "skip")
     assert result.exit_code == 0, result.output
     assert "test1.jpg" in result.output and "1 of 3 test samples" in result.output
     assert set(results.load(tmp_path / "out").n_samples) == {2}
@@ -78,9 +69,7 @@ def test_unreadable_image_is_left_out_by_option(
 def test_mask_of_another_size(tiny: Tiny, root: Path, tmp_path: Path) -> None:
     path = root / "train" / "masks" / "train2.png"
     Image.fromarray(np.zeros((20, 20), np.uint8)).save(path)
-    assert "train2.png" in refused(
-        tiny(tmp_path / "out", *OPTIONS, "--data-root", root)
-    )
+    assert "train2.png" in refused(tiny(tmp_path / "out", *OPTIONS, "--data-root", root))
 
 
 def test_class_index_out_of_range(tiny: Tiny, root: Path, tmp_path: Path) -> None:

@@ -28,14 +28,10 @@ def test_rows_are_complete(finished: Path) -> None:
     assert (df.status == "ok").all()
     assert (df.weights_origin == "random(seed=0)").all()
     primary = df[df.primary]
-    for (_, codec), curve in primary[primary.kind == "coded"].groupby(
-        ["task", "codec"]
-    ):
+    for (_, codec), curve in primary[primary.kind == "coded"].groupby(["task", "codec"]):
         assert len(curve) >= 5, codec
         assert curve.bpp.is_monotonic_increasing
-        assert (curve.ci_low <= curve.value).all() and (
-            curve.value <= curve.ci_high
-        ).all()
+        assert (curve.ci_low <= curve.value).all() and (curve.value <= curve.ci_high).all()
     assert not df.rate_alarm.fillna(False).any()
 
 
@@ -73,9 +69,7 @@ def test_picture_and_provenance(finished: Path) -> None:
     assert run["suite"]["encoders"] == ["sam2_nano"] and "torch" in run["versions"]
 
 
-def test_second_run_repeats_nothing(
-    tiny: Tiny, finished: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_second_run_repeats_nothing(tiny: Tiny, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "_measure_job", _never)
     result = tiny(finished, "--task", "segmentation", "--task", "captioning")
     assert result.exit_code == 0, result.output
@@ -137,24 +131,26 @@ def test_encoder_stays_frozen(tiny: Tiny, tmp_path: Path, cache: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(NanoEncoder, "__init__", remember)
-        result = tiny(
-            tmp_path / "o",
-            "--task",
-            "segmentation",
-            "--lambdas",
-            "1",
-            "--codec",
-            "hyperprior",
-        )
+        result = tiny(tmp_path / "o", "--task", "segmentation", "--lambdas", "1", "--codec", "hyperprior")
     assert result.exit_code == 0, result.output
     assert kept and {_weights.state_sha256(m) for m in kept} == {sha256}
 
 
 def test_task_objective_fits_a_codec_a_task(tiny: Tiny, tmp_path: Path) -> None:
     result = tiny(
-        tmp_path / "out", "--objective", "task", "--codec", "hyperprior", "--lambdas", "3",
-        "--task", "segmentation", "--task", "depth", "--keep-streams",
-    )  # fmt: skip
+        tmp_path / "out",
+        "--objective",
+        "task",
+        "--codec",
+        "hyperprior",
+        "--lambdas",
+        "3",
+        "--task",
+        "segmentation",
+        "--task",
+        "depth",
+        "--keep-streams",
+    )
     assert result.exit_code == 0, result.output
     coded = results.load(tmp_path / "out").query("kind == 'coded' and primary")
     assert set(coded.objective) == {"task"}
@@ -208,9 +204,7 @@ def test_tasks_see_the_decoded_features_and_nothing_else(
 
     monkeypatch.setattr(coding, "decode", flat)
     out = tmp_path / "out"
-    assert (
-        tiny(out, "--task", "segmentation", "--codec", "uniform").exit_code == 0
-    ), "run"
+    assert tiny(out, "--task", "segmentation", "--codec", "uniform").exit_code == 0, "run"
     df, whole = results.load(out), results.load(finished)
     floor = df[df.kind == "floor"].point.iloc[0]
     expected = results.load_samples(out, floor).stats

@@ -39,9 +39,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return made
 
 
-def test_every_coded_stream_has_its_checkpoint_beside_it(
-    fcbench: Run, finished: Path, tmp_path: Path
-) -> None:
+def test_every_coded_stream_has_its_checkpoint_beside_it(fcbench: Run, finished: Path, tmp_path: Path) -> None:
     streams = sorted((finished / "streams").glob("*.fcb"))
     rows = results.load(finished)
     sizes = set(rows[rows.kind == "coded"].n_bytes)
@@ -78,9 +76,7 @@ def test_images_come_back_as_the_features_that_the_codec_makes_of_them(
             torch.testing.assert_close(features, expected[0], rtol=1e-4, atol=1e-4)
 
 
-def test_a_folder_is_its_images_in_order(
-    fcbench: Run, checkpoint: Path, photos: list[Path], tmp_path: Path
-) -> None:
+def test_a_folder_is_its_images_in_order(fcbench: Run, checkpoint: Path, photos: list[Path], tmp_path: Path) -> None:
     same = ("--checkpoint", checkpoint, "--weights", "random", "--image-size", "64")
     one, two = tmp_path / "1.fcb", tmp_path / "2.fcb"
     assert fcbench("encode", *photos, *same, "-o", one).exit_code == 0
@@ -88,9 +84,7 @@ def test_a_folder_is_its_images_in_order(
     assert one.read_bytes() == two.read_bytes()
 
 
-def test_inspect_says_what_is_in_the_file(
-    fcbench: Run, finished: Path, checkpoint: Path
-) -> None:
+def test_inspect_says_what_is_in_the_file(fcbench: Run, finished: Path, checkpoint: Path) -> None:
     stream = checkpoint.with_suffix(".fcb")
     result = fcbench("inspect", stream, checkpoint, "--json")
     assert result.exit_code == 0, result.output
@@ -119,7 +113,7 @@ def test_inspect_says_what_is_in_the_file(
 )
 def test_damaged_files_are_refused(
     fcbench: Run, checkpoint: Path, tmp_path: Path, damage: Callable[[bytes], bytes], what: str
-) -> None:  # fmt: skip
+) -> None:
     bad = tmp_path / "bad.fcb"
     bad.write_bytes(damage(checkpoint.with_suffix(".fcb").read_bytes()))
     assert what in refused(fcbench("inspect", bad))
@@ -133,9 +127,7 @@ def test_what_does_not_belong_together_is_refused(
 ) -> None:
     stream, out = checkpoint.with_suffix(".fcb"), tmp_path / "out"
     other = next(
-        f
-        for f in (finished / "streams").glob("*.safetensors")
-        if _checkpoint.load(f).point.codec == "uniform"
+        f for f in (finished / "streams").glob("*.safetensors") if _checkpoint.load(f).point.codec == "uniform"
     )
     decode = ("decode", stream, "-o", out, "--checkpoint")
     assert "was coded with the checkpoint" in refused(fcbench(*decode, other))
@@ -155,9 +147,7 @@ def test_what_does_not_belong_together_is_refused(
     assert not out.exists()
 
 
-def test_coded_images_and_labels_hold_no_features(
-    fcbench: Run, tiny: Run, tmp_path: Path
-) -> None:
+def test_coded_images_and_labels_hold_no_features(fcbench: Run, tiny: Run, tmp_path: Path) -> None:
     run = tmp_path / "run"
     codecs = ("--codec", "image:jpeg", "--codec", "label")
     assert tiny(run, *codecs, "--task", "pose", "--keep-streams").exit_code == 0

@@ -33,9 +33,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def planted(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run of the planted effects alone: half the directions that segmentation uses are taken away."""
     base = replace(
-        QUICK_PLAN.base, tasks=("segmentation",), n_train=96, n_test=24,
+        QUICK_PLAN.base,
+        tasks=("segmentation",),
+        n_train=96,
+        n_test=24,
         budget=replace(QUICK_PLAN.base.budget, task_steps=80, task_rate=3e-3, width=32),
-    )  # fmt: skip
+    )
     plan = replace(QUICK_PLAN, base=base, shares=(1.0,), ranks=(64,))
     run = Run(plan, tmp_path_factory.mktemp("planted"), cache, CPU)
     assert execute(run, ["planted"]) == []
@@ -54,9 +57,7 @@ def test_planted_effects_are_found_and_nothing_is_not(planted: Run) -> None:
     assert everything < float(rows["projected 64", "usable bits"]["value"]) + 1e-6
 
 
-def test_planted_run_repeats_nothing(
-    planted: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_planted_run_repeats_nothing(planted: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object, **__: object) -> None:
         raise AssertionError("called")
 
@@ -101,7 +102,7 @@ def test_two_encoders_are_needed() -> None:
 
 
 @pytest.mark.slow
-def test_every_part(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_every_part(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All parts, their tables, then again: nothing is trained twice."""
     run = Run(QUICK_PLAN, tmp_path, cache, CPU)
     universality.announce(run, PARTS)
@@ -117,7 +118,7 @@ def test_every_part(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert kept.log_likelihood is not None
         assert (kept.null_log_likelihood is not None) == (p.kind == "ceiling")
     figures = {r["figure"] for r in table(tmp_path / "cost.csv")}
-    assert {"information_difference", "extra_rate_at_equal_accuracy", "information_kept"} <= figures  # fmt: skip
+    assert {"information_difference", "extra_rate_at_equal_accuracy", "information_kept"} <= figures
     page = (tmp_path / "tables.md").read_text()
     assert page.count("## ") == 6 and "The embedded encoders" in page
 

@@ -84,6 +84,4 @@ def sweep(n: int = 5, key: str = "", **changes: Any) -> list[RatePoint]:
 def end(kind: str, value: float, **changes: Any) -> RatePoint:
     """A ceiling or a floor: no codec, no rate."""
     none = dict.fromkeys(("n_bytes", "bpp", "bpfp", "bytes_per_sample"), None)
-    return rate_point(
-        **{"kind": kind, "codec": "", "value": value, "point": kind, **none, **changes}
-    )
+    return rate_point(**{"kind": kind, "codec": "", "value": value, "point": kind, **none, **changes})

@@ -45,10 +45,7 @@ def pose_config(simple: bool = False, experts: int = 1) -> Any:
         initializer_range=0.3,
     )
     return transformers.VitPoseConfig(
-        backbone_config=backbone,
-        num_labels=17,
-        use_simple_decoder=simple,
-        initializer_range=0.3,
+        backbone_config=backbone, num_labels=17, use_simple_decoder=simple, initializer_range=0.3
     )
 
 
@@ -59,16 +56,10 @@ def blip_config() -> Any:
     size |= dict(num_attention_heads=2, initializer_range=0.3)
     vision = transformers.BlipVisionConfig(**size, image_size=64, patch_size=16)
     text = transformers.BlipTextConfig(**size)
-    return transformers.BlipConfig(
-        vision_config=vision.to_dict(), text_config=text.to_dict()
-    )
+    return transformers.BlipConfig(vision_config=vision.to_dict(), text_config=text.to_dict())
 
 
-CONFIGS: dict[str, Callable[[], Any]] = {
-    "depth_anything": depth_config,
-    "vitpose": pose_config,
-    "blip": blip_config,
-}
+CONFIGS: dict[str, Callable[[], Any]] = {"depth_anything": depth_config, "vitpose": pose_config, "blip": blip_config}
 """Task model of the package transformers -> its small configuration."""
 
 SAM2_OVERRIDES = [

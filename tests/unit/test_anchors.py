@@ -147,15 +147,12 @@ def test_pq_before_prepare_is_refused() -> None:
 @pytest.mark.parametrize("dtype", ["fp16", "fp32"])
 def test_zstd_on_top_of_raw_changes_bytes_only(dtype: str) -> None:
     x = Features({"s": smooth(1, 2)})
-    plain, packed = make("raw", {"dtype": dtype}), make(
-        "raw", {"dtype": f"{dtype}_zstd"}
-    )
+    plain, packed = make("raw", {"dtype": dtype}), make("raw", {"dtype": f"{dtype}_zstd"})
     a, b = plain.encode(x), packed.encode(x)
     assert (a.n_symbols, a.check) == (b.n_symbols, b.check)
     assert len(b.payload) < len(a.payload)
     assert torch.equal(
-        plain.decode(a.payload, x.shapes).features.maps["s"],
-        packed.decode(b.payload, x.shapes).features.maps["s"],
+        plain.decode(a.payload, x.shapes).features.maps["s"], packed.decode(b.payload, x.shapes).features.maps["s"]
     )
 
 

@@ -18,9 +18,7 @@ SPECS = (FeatureSpec("stage2", 8, 8), FeatureSpec("stage3", 16, 16, "BNC"))
 HEADER = Header("hyperprior", "ab" * 32, SPECS)
 
 SIZES = st.tuples(st.integers(1, 2000), st.integers(1, 2000))
-SHAPES = st.fixed_dictionaries({"stage2": SIZES, "stage3": SIZES}) | st.just(
-    {"stage2": (4, 4), "stage3": (2, 2)}
-)
+SHAPES = st.fixed_dictionaries({"stage2": SIZES, "stage3": SIZES}) | st.just({"stage2": (4, 4), "stage3": (2, 2)})
 RECORDS = st.lists(
     st.builds(
         Record,
@@ -37,10 +35,7 @@ RECORDS = st.lists(
 def write(path: Path, records: list[Record], header: Header = HEADER) -> bytes:
     with Writer(path, header) as writer:
         for record in records:
-            writer.append(
-                Bitstream({"y": record.payload}, record.n_symbols, record.check),
-                record.shapes,
-            )
+            writer.append(Bitstream({"y": record.payload}, record.n_symbols, record.check), record.shapes)
     return path.read_bytes()
 
 
@@ -48,10 +43,7 @@ def simple(n: int = 3) -> list[Record]:
     """Records of common shapes, the last one with its own."""
     shapes = {"stage2": (23, 30), "stage3": (12, 15)}
     own = {"stage2": (5, 7), "stage3": (3, 4)}
-    return [
-        Record(bytes(range(40 + i)), own if i == 2 else shapes, 100 + i // 2, 7 * i)
-        for i in range(n)
-    ]
+    return [Record(bytes(range(40 + i)), own if i == 2 else shapes, 100 + i // 2, 7 * i) for i in range(n)]
 
 
 @settings(deadline=None, max_examples=60)
@@ -90,9 +82,7 @@ def test_every_truncation_and_extension_is_refused(tmp_path: Path) -> None:
 
 
 @settings(deadline=None, max_examples=100)
-@given(
-    st.binary(max_size=200) | st.binary(max_size=200).map(lambda b: MAGIC + b"\x01" + b)
-)
+@given(st.binary(max_size=200) | st.binary(max_size=200).map(lambda b: MAGIC + b"\x01" + b))
 def test_arbitrary_bytes_are_refused(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "a.fcb"
@@ -103,9 +93,7 @@ def test_arbitrary_bytes_are_refused(data: bytes) -> None:
 
 def test_records_cannot_change_places(tmp_path: Path) -> None:
     path = tmp_path / "a.fcb"
-    a, b = Record(b"first", simple()[0].shapes, 9, 1), Record(
-        b"other", simple()[0].shapes, 9, 2
-    )
+    a, b = Record(b"first", simple()[0].shapes, 9, 1), Record(b"other", simple()[0].shapes, 9, 2)
     data = write(path, [a, b])
     size = 7 + 5
     path.write_bytes(data[: -2 * size] + data[-size:] + data[-2 * size : -size])
@@ -113,9 +101,7 @@ def test_records_cannot_change_places(tmp_path: Path) -> None:
         list(Reader(path))
 
 
-@pytest.mark.parametrize(
-    ("n_payload", "overhead_bytes"), [(0, 7), (63, 7), (64, 8), (8191, 8), (8192, 9)]
-)
+@pytest.mark.parametrize(("n_payload", "overhead_bytes"), [(0, 7), (63, 7), (64, 8), (8191, 8), (8192, 9)])
 def test_record_overhead(tmp_path: Path, n_payload: int, overhead_bytes: int) -> None:
     record = Record(bytes(n_payload), {"stage2": (2, 2), "stage3": (1, 1)}, 48, 0)
     one = len(write(tmp_path / "1.fcb", [record]))
@@ -138,9 +124,7 @@ def edit_version(data: bytes) -> bytes:
         (lambda d: b"", "truncated"),
     ],
 )
-def test_refusals_have_names(
-    tmp_path: Path, edit: Callable[[bytes], bytes], message: str
-) -> None:
+def test_refusals_have_names(tmp_path: Path, edit: Callable[[bytes], bytes], message: str) -> None:
     path = tmp_path / "a.fcb"
     path.write_bytes(edit(write(path, simple())))
     with pytest.raises(FcbenchError, match=message):
@@ -174,9 +158,7 @@ def test_writer_refuses(tmp_path: Path) -> None:
         Writer(tmp_path / "a.fcb", Header("raw", "xyz", SPECS))
     with pytest.raises(FcbenchError, match="different names"):
         Writer(tmp_path / "a.fcb", Header("raw", "ab" * 32, (SPECS[0], SPECS[0])))
-    with pytest.raises(FcbenchError, match="stage2"), Writer(
-        tmp_path / "a.fcb", HEADER
-    ) as writer:
+    with pytest.raises(FcbenchError, match="stage2"), Writer(tmp_path / "a.fcb", HEADER) as writer:
         writer.append(Bitstream({"y": b"1"}, 1, 1), {"stage3": (1, 1)})
     with pytest.raises(FcbenchError, match="cannot read"):
         Reader(tmp_path / "absent.fcb")
@@ -193,9 +175,6 @@ def test_checkpoint_and_check_are_verified(tmp_path: Path) -> None:
         Reader(path).verify_checkpoint("cd" * 32)
     record = Reader(path)[1]
     record.verify(Decoded(Features({}), record.n_symbols, record.check))
-    for n, check in (
-        (record.n_symbols + 1, record.check),
-        (record.n_symbols, record.check ^ 1),
-    ):
+    for n, check in ((record.n_symbols + 1, record.check), (record.n_symbols, record.check ^ 1)):
         with pytest.raises(FcbenchError, match="out of step"):
             record.verify(Decoded(Features({}), n, check))

@@ -11,14 +11,7 @@ from PIL import Image
 
 from fcbench import registry
 from fcbench.data import _common
-from fcbench.types import (
-    VOID,
-    DataOptions,
-    Dataset,
-    FcbenchError,
-    Pose,
-    UnreadableSample,
-)
+from fcbench.types import VOID, DataOptions, Dataset, FcbenchError, Pose, UnreadableSample
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "camvid"
 
@@ -44,19 +37,12 @@ def root(tmp_path: Path) -> Path:
 
 def _open(root: Path | None, split: str = "train", **options: object) -> Dataset:
     where = root.parent if root else Path("unused")
-    return registry.get("dataset", "camvid").open(
-        split, DataOptions(root, where, **options)
-    )
+    return registry.get("dataset", "camvid").open(split, DataOptions(root, where, **options))
 
 
 def test_train_is_train_and_val(root: Path) -> None:
     train, test = _open(root), _open(root, "test")
-    assert [train[i].id for i in range(len(train))] == [
-        "train/0000",
-        "train/0001",
-        "val/0000",
-        "val/0001",
-    ]
+    assert [train[i].id for i in range(len(train))] == ["train/0000", "train/0001", "val/0000", "val/0001"]
     assert len(test) == 2
     assert len(train.meta.class_names) == 11
 
@@ -69,9 +55,7 @@ def test_void_and_classes(root: Path) -> None:
     assert torch.equal(mask == VOID, expected == 11)
 
 
-def test_resizing_takes_image_and_mask_along_but_not_the_original_size(
-    root: Path,
-) -> None:
+def test_resizing_takes_image_and_mask_along_but_not_the_original_size(root: Path) -> None:
     sample = _open(root, image_size_px=(24, 20))[0]
     assert sample.image.shape == (3, 24, 20)
     assert sample.targets["segmentation"].shape == (24, 20)
@@ -150,10 +134,7 @@ def test_an_empty_image(root: Path) -> None:
     ("mask", "match"),
     [
         (np.zeros((11, 16), np.uint8), "0000.png is 11x16, its image is 12x16"),
-        (
-            np.full((12, 16), 12, np.uint8),
-            "0000.png holds class index 12: allowed are 0 to 10",
-        ),
+        (np.full((12, 16), 12, np.uint8), "0000.png holds class index 12: allowed are 0 to 10"),
         (np.zeros((12, 16, 3), np.uint8), "0000.png has pixel mode 'RGB'"),
         (np.zeros((12, 16), np.uint16), "0000.png has pixel mode 'I;16'"),
     ],
@@ -186,9 +167,7 @@ def test_resizing_an_image_antialiases() -> None:
     stripes[..., ::2] = 200
     small = _common.resize_image(stripes, (4, 2))
     assert small.dtype == torch.uint8
-    assert bool(
-        ((small > 60) & (small < 140)).all()
-    ), "the mean, not one of the stripes"
+    assert bool(((small > 60) & (small < 140)).all()), "the mean, not one of the stripes"
 
 
 def test_resizing_depth_makes_no_value_up() -> None:
@@ -205,9 +184,7 @@ def test_resizing_a_pose_scales_x_y_and_area() -> None:
         boxes=np.array([[1.0, 2.0, 3.0, 4.0]], np.float32),
         areas=np.array([10.0], np.float32),
     )
-    found = _common.resize_targets(
-        {"pose": pose, "captioning": ("a",)}, (10, 20), (20, 60)
-    )
+    found = _common.resize_targets({"pose": pose, "captioning": ("a",)}, (10, 20), (20, 60))
     new = found["pose"]
     assert new.keypoints[0, 0].tolist() == [6.0, 8.0, 2.0]
     assert new.boxes[0].tolist() == [3.0, 4.0, 9.0, 8.0]
@@ -217,9 +194,7 @@ def test_resizing_a_pose_scales_x_y_and_area() -> None:
 
 
 # --------------------------------------------------------------------------------------- the real one
-@pytest.mark.skipif(
-    not REAL.is_dir(), reason="needs ../shared/data/camvid beside the repository"
-)
+@pytest.mark.skipif(not REAL.is_dir(), reason="needs ../shared/data/camvid beside the repository")
 def test_the_real_camvid() -> None:
     train, test = _open(REAL), _open(REAL, "test")
     assert (len(train), len(test)) == (468, 233)
@@ -229,6 +204,4 @@ def test_the_real_camvid() -> None:
     assert mask.shape == (360, 480)
     assert set(mask.unique().tolist()) <= {*range(11), VOID}
     sky, road = (mask == 0).nonzero(), (mask == 3).nonzero()
-    assert (
-        sky[:, 0].float().mean() < road[:, 0].float().mean()
-    ), "the sky is above the road"
+    assert sky[:, 0].float().mean() < road[:, 0].float().mean(), "the sky is above the road"

@@ -41,39 +41,37 @@ def stats(value: float, noise: np.ndarray) -> np.ndarray:
 
 
 def curve_points(
-    codec: str,
-    rate: float = 1.0,
-    lift: float = 0.0,
-    seed: int = 0,
-    values: np.ndarray = BASE,
-    **changes: Any,
+    codec: str, rate: float = 1.0, lift: float = 0.0, seed: int = 0, values: np.ndarray = BASE, **changes: Any
 ) -> list[tuple[RatePoint, SampleTable]]:
     """A codec's points with samples: rates doubling from 1000 bytes times a factor, values lifted."""
     rng = np.random.default_rng(7)
     hard, size = 0.1 * rng.normal(size=N), rng.integers(50, 400, N)
     out = []
     for i, v in enumerate(values):
-        records = [
-            int(b) for b in 4 * rate * 2**i * size
-        ]  # whole bytes at factors of a quarter
+        records = [int(b) for b in 4 * rate * 2**i * size]  # whole bytes at factors of a quarter
         n_bytes = sum(records) + round(4 * rate * 2**i * HEADER_BYTES)
         value = float(v + lift)
         own = stats(value, hard)
         key = re.sub("[^a-z0-9]", "", f"{codec}{i}s{seed}")
         row = rate_point(
-            point=key, codec=codec, params=json.dumps({"q": i}), seed=seed, n_samples=N, n_bytes=n_bytes,
-            bpp=8 * n_bytes / 65536, bpfp=8 * n_bytes / 1000, bytes_per_sample=n_bytes / N,
+            point=key,
+            codec=codec,
+            params=json.dumps({"q": i}),
+            seed=seed,
+            n_samples=N,
+            n_bytes=n_bytes,
+            bpp=8 * n_bytes / 65536,
+            bpfp=8 * n_bytes / 1000,
+            bytes_per_sample=n_bytes / N,
             value=float(own[:, 0].sum() / own[:, 1].sum()),
-        )  # fmt: skip
-        out.append(
-            (replace(row, **changes), SampleTable([f"s{j}" for j in range(N)], records, own))  # fmt: skip
         )
+        out.append((replace(row, **changes), SampleTable([f"s{j}" for j in range(N)], records, own)))
     return out
 
 
 def ceiling(value: float = 0.475, **changes: Any) -> tuple[RatePoint, SampleTable]:
     own = stats(value, 0.1 * np.random.default_rng(7).normal(size=N))
-    row = end("ceiling", value, n_samples=N, n_bytes=10**6, bpp=9.9, objective="", params="{}")  # fmt: skip
+    row = end("ceiling", value, n_samples=N, n_bytes=10**6, bpp=9.9, objective="", params="{}")
     samples = SampleTable([f"s{j}" for j in range(N)], [10**6 // N] * N, own)
     return replace(row, **changes), samples
 
@@ -167,7 +165,7 @@ def test_rate_at_the_ceiling_less_one_percent(tmp_path: Path) -> None:
 
 def test_rate_is_resampled_with_the_samples(tmp_path: Path) -> None:
     """A codec whose record sizes vary has an uncertain rate even where accuracy is sure."""
-    flat = [(r, replace(s, stats=np.tile([r.value, 1.0], (N, 1)))) for r, s in curve_points("a")]  # fmt: skip
+    flat = [(r, replace(s, stats=np.tile([r.value, 1.0], (N, 1)))) for r, s in curve_points("a")]
     rng = np.random.default_rng(1)
     other = []
     for row, samples in curve_points("b"):
@@ -187,9 +185,8 @@ def test_saturated_end_and_dip_do_not_move_bd_rate(tmp_path: Path) -> None:
     hull = [0, 1, 3]
     rates = np.array([(r.bpp or 0) for r, _ in points])
     expected = bjontegaard.bd_rate(
-        rates[:5], BASE, rates[5:][hull], shape[hull],
-        method="pchip", require_matching_points=False, min_overlap=0,
-    )  # fmt: skip
+        rates[:5], BASE, rates[5:][hull], shape[hull], method="pchip", require_matching_points=False, min_overlap=0
+    )
     assert found.bd_rate_percent.value == pytest.approx(expected, abs=1e-6)
 
 
@@ -217,8 +214,10 @@ def test_published_case_of_two_video_codecs(tmp_path: Path) -> None:
     assert cubic == pytest.approx(31.397374, abs=1e-6)
 
     def plain(codec: str, rates: list[float], values: list[float]) -> list[RatePoint]:
-        return [rate_point(point=f"{codec}{i}", codec=codec, params=str(i), bpp=r, value=v)
-                for i, (r, v) in enumerate(zip(rates, values))]  # fmt: skip
+        return [
+            rate_point(point=f"{codec}{i}", codec=codec, params=str(i), bpp=r, value=v)
+            for i, (r, v) in enumerate(zip(rates, values))
+        ]
 
     rows = results.to_frame(plain("a", r_a, q_a) + plain("b", r_t, q_t))
     found = compare(rows.assign(folder=str(tmp_path)), "a")[0][1]
@@ -228,9 +227,7 @@ def test_published_case_of_two_video_codecs(tmp_path: Path) -> None:
 
 
 # ----------------------------------------------------------------------------------------- refusals
-def test_three_points_and_no_overlap_are_refused_with_the_reason(
-    tmp_path: Path,
-) -> None:
+def test_three_points_and_no_overlap_are_refused_with_the_reason(tmp_path: Path) -> None:
     points = curve_points("a") + curve_points("three")[:3]
     points += curve_points("above", rate=64, lift=0.6)
     found = run(write(tmp_path, *points))
@@ -251,7 +248,7 @@ def test_rates_never_reached_or_never_measured_low_enough(tmp_path: Path) -> Non
 
 def test_anchor_in_no_row_names_the_nearest(tmp_path: Path) -> None:
     folder = write(tmp_path, *curve_points("hyperprior"))
-    with pytest.raises(FcbenchError, match="unknown anchor 'hyperpior'. Did you mean 'hyperprior'"):  # fmt: skip
+    with pytest.raises(FcbenchError, match="unknown anchor 'hyperpior'. Did you mean 'hyperprior'"):
         run(folder, anchor="hyperpior")
 
 
@@ -259,7 +256,7 @@ def test_anchor_of_several_objectives_must_be_said(tmp_path: Path) -> None:
     a = curve_points("a")
     b = [(replace(r, objective="task", point=f"{r.point}t"), s) for r, s in a]
     folder = write(tmp_path, *a, *b)
-    with pytest.raises(FcbenchError, match="2 curves; give one of: 'a, mse'; 'a, task'"):  # fmt: skip
+    with pytest.raises(FcbenchError, match="2 curves; give one of: 'a, mse'; 'a, task'"):
         run(folder)
     assert run(folder, anchor="a, mse")["a, task"].bd_rate_percent.value == 0
 
@@ -292,7 +289,7 @@ def test_nothing_to_compare(tmp_path: Path) -> None:
 
 # ----------------------------------------------------------------------------------------- failures
 def test_failed_points_are_counted_with_their_reason(tmp_path: Path) -> None:
-    points = [*curve_points("a"), *curve_points("b"), failed("b"), failed("none", 0), failed("none", 1)]  # fmt: skip
+    points = [*curve_points("a"), *curve_points("b"), failed("b"), failed("none", 0), failed("none", 1)]
     found = run(write(tmp_path, *points))
     assert (found["b"].n_points, found["b"].n_failed) == (5, 1)
     assert found["b"].failure == "boom" and found["b"].bd_rate_percent.value == 0
@@ -311,10 +308,8 @@ def test_nan_accuracy_is_a_failed_point(tmp_path: Path) -> None:
     assert found.bd_rate_percent.value is not None
 
 
-def test_point_that_failed_and_was_measured_elsewhere_is_no_failure(
-    tmp_path: Path,
-) -> None:
-    a = write(tmp_path / "1", *curve_points("a"), *curve_points("b")[:4], failed("b", 4))  # fmt: skip
+def test_point_that_failed_and_was_measured_elsewhere_is_no_failure(tmp_path: Path) -> None:
+    a = write(tmp_path / "1", *curve_points("a"), *curve_points("b")[:4], failed("b", 4))
     b = write(tmp_path / "2", *curve_points("b")[4:])
     found = run(a, b)["b"]
     assert (found.n_points, found.n_failed) == (5, 0)
@@ -353,7 +348,7 @@ def test_seeds_are_means_and_drawn(tmp_path: Path) -> None:
     points = [
         p
         for seed, lift in ((0, 0.0), (1, 0.02))
-        for p in [*curve_points("a", seed=seed), *curve_points("b", seed=seed, lift=lift)]  # fmt: skip
+        for p in [*curve_points("a", seed=seed), *curve_points("b", seed=seed, lift=lift)]
     ]
     gain = run(write(tmp_path, *points))["b"].bd_accuracy
     assert gain.value == pytest.approx(0.01)
@@ -371,9 +366,7 @@ def test_other_seeds_are_refused_and_a_missing_one_is_a_failure(tmp_path: Path) 
 
 
 # ------------------------------------------------------------------------------------ what intervals need
-def test_without_samples_intervals_are_empty_and_one_line_says_why(
-    tmp_path: Path,
-) -> None:
+def test_without_samples_intervals_are_empty_and_one_line_says_why(tmp_path: Path) -> None:
     folder = write(tmp_path, *curve_points("a"), *curve_points("b", 0.75))
     for file in (folder / "samples.parquet").glob("b*"):
         file.unlink()
@@ -396,31 +389,24 @@ def test_samples_of_other_images_are_not_paired(tmp_path: Path) -> None:
 
 
 def test_order_of_samples_does_not_matter(tmp_path: Path) -> None:
-    back = [
-        (r, SampleTable(s.ids[::-1], s.n_bytes[::-1], s.stats[::-1]))
-        for r, s in curve_points("b")
-    ]
+    back = [(r, SampleTable(s.ids[::-1], s.n_bytes[::-1], s.stats[::-1])) for r, s in curve_points("b")]
     rate = run(write(tmp_path, *curve_points("a"), *back))["b"].bd_rate_percent
     assert rate.low == pytest.approx(0, abs=1e-9)
     assert rate.high == pytest.approx(0, abs=1e-9)
 
 
-def test_samples_of_another_number_of_statistics_give_no_interval(
-    tmp_path: Path,
-) -> None:
+def test_samples_of_another_number_of_statistics_give_no_interval(tmp_path: Path) -> None:
     short = [(r, replace(s, stats=s.stats[:, :1])) for r, s in curve_points("b")]
     rows = series.load([write(tmp_path, *curve_points("a"), *short)])
     found, notes = compare(rows, "a", values_of=values_of)
     assert found[1].bd_rate_percent.low is None
-    assert notes == [
-        "segmentation: its plug-in gives no values of these statistics, so intervals are empty"
-    ]
+    assert notes == ["segmentation: its plug-in gives no values of these statistics, so intervals are empty"]
 
 
 def test_samples_that_contradict_their_row_are_refused(tmp_path: Path) -> None:
     a = curve_points("a")
     a[0] = (replace(a[0][0], value=0.9 * (a[0][0].value or 0)), a[0][1])
-    with pytest.raises(FcbenchError, match="samples of point a0s0 .* do not give its value"):  # fmt: skip
+    with pytest.raises(FcbenchError, match="samples of point a0s0 .* do not give its value"):
         run(write(tmp_path, *a))
 
 
@@ -444,19 +430,17 @@ def test_folders_of_one_suite_are_merged(tmp_path: Path) -> None:
         ("n_samples", N + 1),
     ],
 )
-def test_incompatible_suites_are_refused(
-    tmp_path: Path, column: str, other: Any
-) -> None:
+def test_incompatible_suites_are_refused(tmp_path: Path, column: str, other: Any) -> None:
     a = write(tmp_path / "1", *curve_points("a"))
     b = write(tmp_path / "2", *curve_points("b", **{column: other}))
-    with pytest.raises(FcbenchError, match=f"cannot be compared: {column} of") as caught:  # fmt: skip
+    with pytest.raises(FcbenchError, match=f"cannot be compared: {column} of") as caught:
         run(a, b)
     assert str(other) in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_other_subjects_may_stand_beside_each_other(tmp_path: Path) -> None:
     a = write(tmp_path / "1", *curve_points("a"))
-    b = write(tmp_path / "2", *curve_points("a", dataset="camvid", dataset_revision="r2"))  # fmt: skip
+    b = write(tmp_path / "2", *curve_points("a", dataset="camvid", dataset_revision="r2"))
     found, _ = compare(series.load([a, b]), "a")
     assert [c.dataset for c in found] == ["scenes", "camvid"]
 
@@ -518,10 +502,7 @@ def reference(of: Any, a: Resampled, t: Resampled) -> np.ndarray:
 @pytest.mark.parametrize("higher", [True, False])
 def test_many_at_once_are_what_one_at_a_time_is(higher: bool) -> None:
     a, t = noisy_curves(higher)
-    for many, one in (
-        (resampled.bd_rates, curves.bd_rate),
-        (resampled.bd_accuracies, curves.bd_accuracy),
-    ):
+    for many, one in ((resampled.bd_rates, curves.bd_rate), (resampled.bd_accuracies, curves.bd_accuracy)):
         expected = reference(one, a, t)
         assert 0 < np.isnan(expected).sum() < 55
         np.testing.assert_allclose(many(a, t), expected, rtol=1e-9, atol=1e-9)
@@ -557,7 +538,7 @@ def test_csv_and_json_hold_everything(found: list[Comparison]) -> None:
         assert list(row) == list(entry)
     assert float(rows[1]["bd_rate_percent"]) == pytest.approx(-25)
     assert rows[1]["n_failed"] == "1" and rows[1]["failure"] == "boom"
-    assert rows[2]["bd_rate_percent"] == "" and "3 points" in rows[2]["bd_rate_percent_reason"]  # fmt: skip
+    assert rows[2]["bd_rate_percent"] == "" and "3 points" in rows[2]["bd_rate_percent_reason"]
     assert content["comparisons"][2]["bd_rate_percent"] is None
 
 

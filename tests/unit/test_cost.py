@@ -58,15 +58,20 @@ def plant(
                 sizes = [int(s) for s in 1000 * rate * 2**i * np.exp(0.1 * noise)]
                 n_bytes = sum(sizes)
                 row = rate_point(params=json.dumps({"q": i}), n_bytes=n_bytes)
-                row = replace(row, bpp=8 * n_bytes / 65536, bytes_per_sample=n_bytes / N)  # fmt: skip
+                row = replace(row, bpp=8 * n_bytes / 65536, bytes_per_sample=n_bytes / N)
             else:
                 sizes = [9999] * N
-                row = end("ceiling", 0.0, n_bytes=9999 * N, params="{}", objective="", bpp=16.0)  # fmt: skip
+                row = end("ceiling", 0.0, n_bytes=9999 * N, params="{}", objective="", bpp=16.0)
             table = stats(value + lift, seed)
             row = replace(
-                row, point=key, encoder=encoder, weights_sha256=encoder, seed=seed, n_samples=N,
+                row,
+                point=key,
+                encoder=encoder,
+                weights_sha256=encoder,
+                seed=seed,
+                n_samples=N,
                 value=float(table[:, 0].mean()),
-            )  # fmt: skip
+            )
             given = null = None
             if lost_nats is not None:
                 missing = 2.0 * (len(RATES) - i)  # nats that this rate does not carry
@@ -79,7 +84,7 @@ def plant(
 
 
 def found(path: Path, special: str = "special") -> Costs:
-    return costs(series.load([path]), "general", special, values_of=values_of, n_resamples=300)  # fmt: skip
+    return costs(series.load([path]), "general", special, values_of=values_of, n_resamples=300)
 
 
 def one(path: Path, special: str = "special") -> Cost:
@@ -166,7 +171,7 @@ def test_without_likelihoods_the_rest_stands(tmp_path: Path) -> None:
     plant(tmp_path, "special", lift=-0.03, lost_nats=None)
     whole = found(tmp_path)
     (cost,) = whole.costs
-    assert cost.information.value is None and "no log-likelihoods" in cost.information.reason  # fmt: skip
+    assert cost.information.value is None and "no log-likelihoods" in cost.information.reason
     assert holds(cost.uncoded, -0.03) and not whole.efficiency
     assert any("left out" in note for note in whole.notes)
     assert any("one seed" in note for note in whole.notes)
@@ -205,9 +210,7 @@ def test_different_samples_give_no_information(tmp_path: Path) -> None:
         ("general", "special", {"task": "depth"}, "share no task"),
     ],
 )
-def test_refusals(
-    tmp_path: Path, general: str, special: str, changes: dict, words: str
-) -> None:
+def test_refusals(tmp_path: Path, general: str, special: str, changes: dict, words: str) -> None:
     plant(tmp_path, "general")
     plant(tmp_path, "special", **changes)
     with pytest.raises(FcbenchError, match=words):
@@ -224,9 +227,7 @@ def test_split_points_of_other_names_are_compared(tmp_path: Path) -> None:
 def test_likelihoods_are_kept_beside_the_samples(tmp_path: Path) -> None:
     plant(tmp_path, "general")
     plant(tmp_path, "silent", lost_nats=None)
-    ceiling, coded, silent = (
-        load_samples(tmp_path, key) for key in ("general5s0", "general0s0", "silent0s0")
-    )
+    ceiling, coded, silent = (load_samples(tmp_path, key) for key in ("general5s0", "general0s0", "silent0s0"))
     assert ceiling.log_likelihood.shape == ceiling.null_log_likelihood.shape == (N,)
     assert coded.log_likelihood is not None and coded.null_log_likelihood is None
     assert silent.log_likelihood is None
@@ -249,7 +250,7 @@ def test_tables_hold_every_figure(tmp_path: Path) -> None:
     plant(tmp_path, "special", lift=-0.03, lost_nats=4.0)
     whole = found(tmp_path)
     for text in (_cost_tables.terminal(whole), _cost_tables.markdown(whole)):
-        for word in ("special less general", "-0.0300", "cost", "usable bits", "Efficiency"):  # fmt: skip
+        for word in ("special less general", "-0.0300", "cost", "usable bits", "Efficiency"):
             assert word in text
     lines = list(csv.DictReader(io.StringIO(_cost_tables.comma_separated(whole))))
     figures = {r["figure"]: r for r in lines}
@@ -265,7 +266,7 @@ def test_tables_hold_every_figure(tmp_path: Path) -> None:
 def test_command(tmp_path: Path) -> None:
     folder = plant(plant(tmp_path / "r", "general"), "special", lift=-0.03)
     args = ["cost", str(folder), "--general", "general", "--special", "special"]
-    files = [str(tmp_path / f"c{suffix}") for suffix in (".csv", ".md", ".png")]  # fmt: skip
+    files = [str(tmp_path / f"c{suffix}") for suffix in (".csv", ".md", ".png")]
     done = CliRunner().invoke(main, args + [a for f in files for a in ("-o", f)])
     assert done.exit_code == 0, done.output
     assert all(Path(f).stat().st_size > 200 for f in files)

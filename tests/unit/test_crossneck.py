@@ -124,7 +124,7 @@ def test_rows_are_complete(finished: Path) -> None:
     assert len(uncoded) == 2 + 4 + 2  # direct, pairs and selves, deep
     assert len(coded) == 2 * (2 + 4 + 4)  # direct and pairs before, pairs between
     between = coded[coded.split.str.startswith("neck:")]
-    assert len(between) == 8 and set(between.split) == {"neck:depth", "neck:segmentation"}  # fmt: skip
+    assert len(between) == 8 and set(between.split) == {"neck:depth", "neck:segmentation"}
     assert (between.n_points == 6 * 32 * 4 * 4).all()  # six samples of neck outputs
     assert set(coded[coded.split == "stage3"].n_points) == {6 * 128 * 4 * 4}
 
@@ -137,9 +137,7 @@ def test_depth_of_a_chain_is_in_its_row(finished: Path) -> None:
     assert direct < params["neck_4L"] < chain < 2 * direct + 4096
 
 
-def test_nothing_is_repeated(
-    finished: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_is_repeated(finished: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object, **__: object) -> None:
         raise AssertionError("called")
 
@@ -171,13 +169,11 @@ def test_a_chain_reads_through_the_frozen_neck(
         maps = bench.test.store.batch(range(6))
         with torch.no_grad():
             middle = first.neck(Standardize.forward(first, maps))
-            torch.testing.assert_close(
-                reader.model.last({"neck:depth": middle}), x, rtol=1e-4, atol=1e-4
-            )
+            torch.testing.assert_close(reader.model.last({"neck:depth": middle}), x, rtol=1e-4, atol=1e-4)
         assert not any(p.requires_grad for p in reader.model.parameters())
 
 
-def test_rows_are_the_same_in_any_folder(finished: Path, cache: Path, tmp_path: Path) -> None:  # fmt: skip
+def test_rows_are_the_same_in_any_folder(finished: Path, cache: Path, tmp_path: Path) -> None:
     crossneck.measure(SUITE, tmp_path, cache, CPU)
     a, b = (rows_of(p).set_index("point").value for p in (tmp_path, finished))
     assert len(a) == 8
@@ -214,14 +210,17 @@ def plant(path: Path) -> Path:
         samples = SampleTable(*astuple(table(value))[:3], *nats)
         sizes = [row.n_bytes // N] * N
         value = float(samples.stats[:, 0].mean())
-        folder.append([replace(row, value=value, n_samples=N)], replace(samples, n_bytes=sizes))  # fmt: skip
+        folder.append([replace(row, value=value, n_samples=N)], replace(samples, n_bytes=sizes))
 
     through = "neck_2L(a) > neck_2L"
     with ResultsFolder(path) as folder:
         for task, neck, value, lost in (
-            ("b", "neck_2L", 0.5, 0.0), ("b", through, 0.45, 6.0), ("b", "neck_4L", 0.5, 0.0),
-            ("e", "neck_2L", 0.2, 0.0), ("e", through, 0.25, 3.0),
-        ):  # fmt: skip
+            ("b", "neck_2L", 0.5, 0.0),
+            ("b", through, 0.45, 6.0),
+            ("b", "neck_4L", 0.5, 0.0),
+            ("e", "neck_2L", 0.2, 0.0),
+            ("e", through, 0.25, 3.0),
+        ):
             key = f"{task}{len(neck)}{neck[5]}"
             row = end(
                 "ceiling",
@@ -263,9 +262,7 @@ def test_planted_losses_are_found(tmp_path: Path) -> None:
     assert by["b", "cross"].ratio.value == pytest.approx(0.9)
     assert (by["b", "cross"].ratio.high or 1) < 0.95
     assert by["b", "deep"].ratio.value == pytest.approx(1)
-    assert by["e", "cross"].ratio.value == pytest.approx(
-        0.8
-    )  # an error, a quarter more
+    assert by["e", "cross"].ratio.value == pytest.approx(0.8)  # an error, a quarter more
     assert by["b", "cross"].lost.value == pytest.approx(6 / math.log(2))
     assert by["b", "cross"].information.value == pytest.approx(24 / math.log(2))
     (placed,) = found.placed

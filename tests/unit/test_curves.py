@@ -45,13 +45,8 @@ def test_hull_of_an_error_falls() -> None:
     assert curves.running_best(c).values.tolist() == [0.9, 0.5, 0.5, 0.4]
 
 
-@given(
-    st.lists(st.tuples(st.floats(0.01, 10), st.floats(-1, 1)), min_size=1, max_size=12),
-    st.booleans(),
-)
-def test_hull_is_strictly_monotone_and_holds_the_best(
-    points: list[tuple[float, float]], higher: bool
-) -> None:
+@given(st.lists(st.tuples(st.floats(0.01, 10), st.floats(-1, 1)), min_size=1, max_size=12), st.booleans())
+def test_hull_is_strictly_monotone_and_holds_the_best(points: list[tuple[float, float]], higher: bool) -> None:
     rates, values = zip(*points)
     c = curve(rates, values, higher)
     h = curves.hull(c)
@@ -126,12 +121,8 @@ def test_deltas_agree_with_the_package_and_with_plain_integration(higher: bool) 
     options = {"method": "pchip", "require_matching_points": False, "min_overlap": 0}
     rate, accuracy = curves.bd_rate(a, t).value, curves.bd_accuracy(a, t).value
     assert rate is not None and accuracy is not None
-    assert rate == pytest.approx(
-        bjontegaard.bd_rate(RATES, q_a, r_t, q_t, **options), abs=1e-6
-    )
-    assert sign * accuracy == pytest.approx(
-        bjontegaard.bd_psnr(RATES, q_a, r_t, q_t, **options), abs=1e-6
-    )
+    assert rate == pytest.approx(bjontegaard.bd_rate(RATES, q_a, r_t, q_t, **options), abs=1e-6)
+    assert sign * accuracy == pytest.approx(bjontegaard.bd_psnr(RATES, q_a, r_t, q_t, **options), abs=1e-6)
     log = _integral_mean(q_a, np.log10(RATES), q_t, np.log10(r_t))
     assert rate == pytest.approx(100 * (10**log - 1), abs=1e-6)
     plain = _integral_mean(np.log10(RATES), q_a, np.log10(r_t), q_t)
@@ -217,9 +208,7 @@ def test_bootstrap_covers_a_known_mean_95_times_of_100() -> None:
         stats = np.stack([x, np.ones(n)], axis=1)
         low, high = curves.bootstrap(stats, mean, n_resamples=200, seed=trial)
         hits += low <= 1.0 <= high
-    assert (
-        0.91 <= hits / n_trials <= 0.97
-    )  # 0.95 within 2 standard errors, a little less at n = 60
+    assert 0.91 <= hits / n_trials <= 0.97  # 0.95 within 2 standard errors, a little less at n = 60
 
 
 def test_interval_is_as_wide_as_theory_says() -> None:

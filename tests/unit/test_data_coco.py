@@ -29,9 +29,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def _open(root: Path, split: str = "train", **options: Any) -> Dataset:
-    return registry.get("dataset", "coco").open(
-        split, DataOptions(root, root.parent, **options)
-    )
+    return registry.get("dataset", "coco").open(split, DataOptions(root, root.parent, **options))
 
 
 def _edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -84,10 +82,7 @@ def test_a_person_leaves_the_box_clipped_to_the_image(root: Path) -> None:
 
 
 def test_captions(root: Path) -> None:
-    assert _open(root, "test")[2].targets["captioning"] == (
-        "Dog 0 of 102.",
-        "Dog 1 of 102.",
-    )
+    assert _open(root, "test")[2].targets["captioning"] == ("Dog 0 of 102.", "Dog 1 of 102.")
 
 
 def test_all_targets_go_along_with_the_size(root: Path) -> None:
@@ -98,9 +93,7 @@ def test_all_targets_go_along_with_the_size(root: Path) -> None:
     assert sample.targets["pose"].areas.tolist() == [480]
 
 
-def test_who_wants_a_caption_decodes_no_mask(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_wants_a_caption_decodes_no_mask(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: Any) -> None:
         raise AssertionError("a mask was decoded")
 
@@ -166,8 +159,7 @@ def test_a_task_without_annotations_says_what_was_expected(root: Path) -> None:
     _common.require_tasks(train, ["pose"])
     _common.require_tasks(test, ["captioning"])
     with pytest.raises(
-        FcbenchError,
-        match="person_keypoints_val2017.json is missing. Expected.*https://cocodataset.org",
+        FcbenchError, match="person_keypoints_val2017.json is missing. Expected.*https://cocodataset.org"
     ):
         _common.require_tasks(test, ["captioning", "pose"])
     with pytest.raises(FcbenchError, match="no targets for task 'depth'; it has: seg"):
@@ -196,9 +188,8 @@ def test_a_damaged_annotation_file(root: Path, content: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "lost"),
-    [("captions", "caption"), ("person_keypoints", "keypoints"), ("instances", "segmentation")],
-)  # fmt: skip
+    ("kind", "lost"), [("captions", "caption"), ("person_keypoints", "keypoints"), ("instances", "segmentation")]
+)
 def test_annotations_of_another_format(root: Path, kind: str, lost: str) -> None:
     def change(content: dict[str, Any]) -> None:
         for row in content["annotations"]:
@@ -232,16 +223,12 @@ def test_resized_images_do_not_fit_their_annotations(root: Path) -> None:
 
 
 # --------------------------------------------------------------------------------------- the real one
-@pytest.mark.skipif(
-    not REAL.is_dir(), reason="needs ../shared/data/coco_tiny beside the repository"
-)
+@pytest.mark.skipif(not REAL.is_dir(), reason="needs ../shared/data/coco_tiny beside the repository")
 def test_the_real_coco() -> None:
     train, test = _open(REAL), _open(REAL, "test")
     assert (len(train), len(test)) == (50, 50)
     assert len(train.meta.class_names) == 81 and train.meta == test.meta
-    persons = [
-        [len(d.targets(i)["pose"].areas) for i in range(len(d))] for d in (train, test)
-    ]
+    persons = [[len(d.targets(i)["pose"].areas) for i in range(len(d))] for d in (train, test)]
     assert [sum(p) for p in persons] == [57, 46]
     assert sum(len(test.targets(i)["captioning"]) for i in range(50)) == 250
     sample = test[0]

@@ -21,9 +21,7 @@ MAT = "nyu_depth_v2_labeled.mat"
 
 
 def _open(name: str, root: Path, split: str = "train", **options: Any) -> Dataset:
-    return registry.get("dataset", name).open(
-        split, DataOptions(root, root.parent, **options)
-    )
+    return registry.get("dataset", name).open(split, DataOptions(root, root.parent, **options))
 
 
 # --------------------------------------------------------------------------------------------- nyuv2
@@ -146,9 +144,7 @@ def test_a_frame_without_depth(tmp_path: Path) -> None:
         _open("rgbd", tmp_path)
 
 
-@pytest.mark.skipif(
-    not REAL.is_dir(), reason="needs ../shared/data/rgbd_room beside the repository"
-)
+@pytest.mark.skipif(not REAL.is_dir(), reason="needs ../shared/data/rgbd_room beside the repository")
 def test_the_real_room() -> None:
     train, test = _open("rgbd", REAL), _open("rgbd", REAL, "test")
     assert (len(train), len(test)) == (56, 24)

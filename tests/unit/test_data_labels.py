@@ -17,18 +17,13 @@ from fcbench.types import VOID, DataOptions, Dataset, FcbenchError, UnreadableSa
 
 
 def _open(name: str, root: Path, split: str = "train", **options: Any) -> Dataset:
-    return registry.get("dataset", name).open(
-        split, DataOptions(root, root.parent, **options)
-    )
+    return registry.get("dataset", name).open(split, DataOptions(root, root.parent, **options))
 
 
 def _labels(data: Dataset) -> dict[str, str]:
     """Label name by file name."""
     names = data.meta.label_names
-    return {
-        Path(data[i].id).name: names[data.targets(i)["classification"]]
-        for i in range(len(data))
-    }
+    return {Path(data[i].id).name: names[data.targets(i)["classification"]] for i in range(len(data))}
 
 
 # ------------------------------------------------------------------------------------------ imagenet
@@ -39,9 +34,7 @@ def test_imagenet_in_both_layouts(tmp_path: Path, flat: bool) -> None:
     assert train.meta.label_names == test.meta.label_names == tiny_sets.SYNSETS
     assert all(name.startswith(label) for name, label in _labels(train).items())
     assert len(train) == 9
-    assert _labels(test) == {
-        f"ILSVRC2012_val_{i + 1:08d}.JPEG": tiny_sets.SYNSETS[i % 3] for i in range(6)
-    }
+    assert _labels(test) == {f"ILSVRC2012_val_{i + 1:08d}.JPEG": tiny_sets.SYNSETS[i % 3] for i in range(6)}
 
 
 def test_the_first_images_are_of_all_classes(tmp_path: Path) -> None:
@@ -83,9 +76,7 @@ def test_imagenet_with_half_a_devkit(tmp_path: Path, part: str, harm: str) -> No
 def test_imagenet_with_a_validation_image_missing(tmp_path: Path) -> None:
     tiny_sets.imagenet(tmp_path, flat=True)
     (tmp_path / "val" / "ILSVRC2012_val_00000002.JPEG").unlink()
-    with pytest.raises(
-        FcbenchError, match="holds 5 images, the ground truth numbers 6"
-    ):
+    with pytest.raises(FcbenchError, match="holds 5 images, the ground truth numbers 6"):
         _open("imagenet", tmp_path, "test")
 
 
@@ -102,15 +93,11 @@ def test_folder_with_train_and_test(tmp_path: Path) -> None:
     assert train.meta.label_names == ("cat", "dog", "owl") and len(test) == 9
     for data in (train, test):
         for i in range(len(data)):
-            assert data[i].id.split("/")[1] == ("cat", "dog", "owl")[_open_label(data, i)]  # fmt: skip
+            assert data[i].id.split("/")[1] == ("cat", "dog", "owl")[_open_label(data, i)]
 
 
-@pytest.mark.parametrize(
-    ("splits", "n_train"), [(("train", "val"), 9), (("train", "val", "test"), 18)]
-)
-def test_val_tests_or_else_trains(
-    tmp_path: Path, splits: tuple[str, ...], n_train: int
-) -> None:
+@pytest.mark.parametrize(("splits", "n_train"), [(("train", "val"), 9), (("train", "val", "test"), 18)])
+def test_val_tests_or_else_trains(tmp_path: Path, splits: tuple[str, ...], n_train: int) -> None:
     tiny_sets.folder(tmp_path, splits)
     train, test = _open("folder", tmp_path), _open("folder", tmp_path, "test")
     assert (len(train), len(test)) == (n_train, 9)
@@ -171,7 +158,7 @@ def test_ade20k_with_a_class_too_many(tmp_path: Path) -> None:
     path = tmp_path / "annotations" / "training" / "ADE_train_00000001.png"
     tiny_sets.write_map(path, np.full(tiny_sets.SIZE, 151, np.uint8))
     data = _open("ade20k", tmp_path)
-    with pytest.raises(UnreadableSample, match="index 151: allowed are 1 to 150 and void 0"):  # fmt: skip
+    with pytest.raises(UnreadableSample, match="index 151: allowed are 1 to 150 and void 0"):
         data[1]
 
 
@@ -182,7 +169,7 @@ def test_ade20k_with_a_class_too_many(tmp_path: Path) -> None:
         ("images/validation", "validation is missing"),
         ("annotations/validation/ADE_valid_00000002.png", "no PNG for ADE_valid_00000002.jpg"),
     ],
-)  # fmt: skip
+)
 def test_half_of_ade20k(tmp_path: Path, part: str, match: str) -> None:
     tiny_sets.ade20k(tmp_path / "ade")
     (tmp_path / "ade" / part).rename(tmp_path / "gone")

@@ -20,9 +20,7 @@ from fcbench.codecs._strings import StringDecoder, StringEncoder, checksum
 from fcbench.types import FcbenchError
 
 
-def make_tables(
-    rows: list[list[int]], offset: list[int], escape: bool
-) -> EntropyTables:
+def make_tables(rows: list[list[int]], offset: list[int], escape: bool) -> EntropyTables:
     """Tables of integer frequencies; each row sums to 65536."""
     width = max(map(len, rows)) + 1
     cdf = torch.zeros(len(rows), width, dtype=torch.int32)
@@ -42,11 +40,7 @@ def scaled(weights: list[int]) -> list[int]:
     return freq
 
 
-ROWS = st.lists(
-    st.lists(st.integers(0, 1000), min_size=2, max_size=9).map(scaled),
-    min_size=1,
-    max_size=4,
-)
+ROWS = st.lists(st.lists(st.integers(0, 1000), min_size=2, max_size=9).map(scaled), min_size=1, max_size=4)
 
 
 @st.composite
@@ -70,9 +64,7 @@ def encode(tables: EntropyTables, symbols: np.ndarray, groups: Groups) -> bytes:
 
 @settings(deadline=None, max_examples=200)
 @given(coded())
-def test_any_symbols_survive(
-    case: tuple[EntropyTables, np.ndarray, np.ndarray],
-) -> None:
+def test_any_symbols_survive(case: tuple[EntropyTables, np.ndarray, np.ndarray]) -> None:
     tables, symbols, index = case
     groups = Groups.by_index(index, len(tables.length))
     payload = encode(tables, symbols, groups)
@@ -81,9 +73,7 @@ def test_any_symbols_survive(
 
 @settings(deadline=None, max_examples=200)
 @given(coded(), st.binary(max_size=80))
-def test_any_bytes_decode_or_are_refused(
-    case: tuple[EntropyTables, np.ndarray, np.ndarray], payload: bytes
-) -> None:
+def test_any_bytes_decode_or_are_refused(case: tuple[EntropyTables, np.ndarray, np.ndarray], payload: bytes) -> None:
     tables, _, index = case
     groups = Groups.by_index(index, len(tables.length))
     try:
@@ -100,9 +90,7 @@ def test_length_is_the_information_and_a_byte() -> None:
         freq = np.array(scaled(rng.integers(0, 1000, 8).tolist()))
         tables = make_tables([freq.tolist()], [0], escape=False)
         symbols = rng.choice(8, size=rng.integers(1, 200), p=freq / 65536)
-        payload = encode(
-            tables, symbols.astype(np.int32), Groups.equal(1, len(symbols))
-        )
+        payload = encode(tables, symbols.astype(np.int32), Groups.equal(1, len(symbols)))
         ideal_bytes = -np.log2(freq[symbols] / 65536).sum() / 8
         overheads.append(len(payload) - ideal_bytes)
     assert max(overheads) <= 1.01
@@ -115,9 +103,7 @@ def test_models_are_exact() -> None:
         encoder = constriction.stream.queue.RangeEncoder()
         encoder.encode(np.array([symbol], np.int32), exact_model(np.array(freq)))
         _, (lower, width) = encoder.pos()
-        unit = (
-            (1 << 64) - 1 >> 24
-        ) << 8  # the coder's range, cut to 24 bits, over 65536
+        unit = ((1 << 64) - 1 >> 24) << 8  # the coder's range, cut to 24 bits, over 65536
         assert width == unit * count
         assert lower == unit * sum(freq[:symbol])
 
@@ -139,12 +125,7 @@ def test_one_symbol() -> None:
 
 @pytest.mark.parametrize(
     ("symbols", "message"),
-    [
-        ([], "no symbols"),
-        ([MAX_SYMBOL], "2\\*\\*24"),
-        ([-MAX_SYMBOL], "2\\*\\*24"),
-        ([-(2**31)], "2\\*\\*24"),
-    ],
+    [([], "no symbols"), ([MAX_SYMBOL], "2\\*\\*24"), ([-MAX_SYMBOL], "2\\*\\*24"), ([-(2**31)], "2\\*\\*24")],
 )
 def test_refusals(symbols: list[int], message: str) -> None:
     tables = make_tables([[60000, 5536]], [0], escape=True)
@@ -163,9 +144,7 @@ def test_unfilled_and_wrong_tables_are_refused() -> None:
         encode(EntropyTables(), np.array([0], np.int32), Groups.equal(1, 1))
     for row in ([0, 5, 5, 65536], [0, 5, 9, 65535], [1, 5, 9, 65536]):
         with pytest.raises(FcbenchError, match="rise"):
-            EntropyTables().fill(
-                torch.tensor([row]), torch.tensor([4]), torch.tensor([0]), True
-            )
+            EntropyTables().fill(torch.tensor([row]), torch.tensor([4]), torch.tensor([0]), True)
 
 
 def test_tables_load_and_copy_at_any_size() -> None:
@@ -182,9 +161,7 @@ def test_tables_load_and_copy_at_any_size() -> None:
 
 def test_stages_share_a_string() -> None:
     tables = make_tables([[1, 65534, 1], [30000, 35536]], [-1, 0], escape=True)
-    first, second = np.array([0, 7, 0, 1], np.int32), np.array(
-        [1, 0, 0, 1, 1, 0], np.int32
-    )
+    first, second = np.array([0, 7, 0, 1], np.int32), np.array([1, 0, 0, 1, 1, 0], np.int32)
     order = Groups.by_index(np.array([1, 0, 1, 1, 1, 0], np.uint8), 2)
     string = StringEncoder()
     string.put(tables, first, Groups.equal(2, 2))
@@ -192,11 +169,7 @@ def test_stages_share_a_string() -> None:
     decoder = StringDecoder(string.finish())
     assert np.array_equal(decoder.take(tables, Groups.equal(2, 2)), first)
     assert np.array_equal(decoder.take(tables, order), second)
-    assert (
-        (decoder.n_symbols, decoder.check)
-        == (10, string.check)
-        == (10, checksum(first, second))
-    )
+    assert (decoder.n_symbols, decoder.check) == (10, string.check) == (10, checksum(first, second))
 
 
 def test_checksum_is_of_little_endian_int32() -> None:
@@ -246,9 +219,7 @@ def test_size_matches_compressai() -> None:
     reference = len(bottleneck.compress(x)[0])
     medians = bottleneck.quantiles[:, 0, 1].detach()[None, :, None, None]
     tables = EntropyTables()
-    tables.fill(
-        bottleneck.quantized_cdf, bottleneck.cdf_length, bottleneck.offset, escape=True
-    )
+    tables.fill(bottleneck.quantized_cdf, bottleneck.cdf_length, bottleneck.offset, escape=True)
     symbols = torch.round(x - medians).int().numpy().ravel()
     ours = len(encode(tables, symbols, Groups.equal(32, 64)))
     assert abs(ours - reference) <= 8 + 0.01 * reference

@@ -19,15 +19,7 @@ from torch import Tensor, nn
 from fcbench import _feature_store as disk
 from fcbench import features
 from fcbench.features import FeatureStore, extract
-from fcbench.types import (
-    DatasetMeta,
-    FcbenchError,
-    Features,
-    FeatureSpec,
-    Sample,
-    UnreadableSample,
-    WeightsInfo,
-)
+from fcbench.types import DatasetMeta, FcbenchError, Features, FeatureSpec, Sample, UnreadableSample, WeightsInfo
 
 
 @dataclass
@@ -77,10 +69,7 @@ class Enc:
     default_split: str = "coarse"
     module: nn.Module = field(default_factory=nn.Identity)
     specs: Mapping[str, FeatureSpec] = field(
-        default_factory=lambda: {
-            "fine": FeatureSpec("fine", 3, 1),
-            "coarse": FeatureSpec("coarse", 3, 4),
-        }
+        default_factory=lambda: {"fine": FeatureSpec("fine", 3, 1), "coarse": FeatureSpec("coarse", 3, 4)}
     )
 
     @property
@@ -93,22 +82,16 @@ class Enc:
         if self.spoil:
             x[0, 0, 0, 0] = float("nan")
         coarse = nn.functional.avg_pool2d(x, 4, ceil_mode=True)
-        return Features(
-            {k: v for k, v in (("fine", x), ("coarse", coarse)) if k in splits}
-        )
+        return Features({k: v for k, v in (("fine", x), ("coarse", coarse)) if k in splits})
 
 
 BOTH = ("fine", "coarse")
 
 
-def run(
-    cache: Path, data: Data | None = None, enc: Enc | None = None, **kw: Any
-) -> FeatureStore:
+def run(cache: Path, data: Data | None = None, enc: Enc | None = None, **kw: Any) -> FeatureStore:
     given = {"batch_size": 3, "n_workers": 0, **kw}
     splits = given.pop("splits", BOTH)
-    return extract(
-        Data() if data is None else data, enc or Enc(), splits, cache, **given
-    )
+    return extract(Data() if data is None else data, enc or Enc(), splits, cache, **given)
 
 
 def folders(cache: Path) -> list[Path]:
@@ -149,9 +132,7 @@ def test_a_batch_is_in_the_order_asked_for_and_a_copy(tmp_path: Path) -> None:
         store.batch([-1])
 
 
-def test_large_stores_stay_on_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_large_stores_stay_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = run(tmp_path)
     expected = small.batch(range(7))
     monkeypatch.setattr(disk, "RAM_LIMIT_BYTES", 10)
@@ -182,20 +163,9 @@ def test_the_second_time_the_encoder_is_not_touched(tmp_path: Path) -> None:
         {"enc": Enc(sha256="b" * 64)},
         {"splits": ("coarse",)},
     ],
-    ids=[
-        "revision",
-        "split",
-        "dataset",
-        "limit",
-        "size",
-        "encoder",
-        "weights",
-        "splits",
-    ],
+    ids=["revision", "split", "dataset", "limit", "size", "encoder", "weights", "splits"],
 )
-def test_whatever_determines_features_is_in_the_key(
-    tmp_path: Path, change: dict[str, Any]
-) -> None:
+def test_whatever_determines_features_is_in_the_key(tmp_path: Path, change: dict[str, Any]) -> None:
     run(tmp_path)
     enc = change.pop("enc", Enc())
     run(tmp_path, enc=enc, **change)
@@ -210,11 +180,7 @@ def test_the_files_are_plain_numpy_and_json(tmp_path: Path) -> None:
     index = json.loads((store.folder / "index.json").read_text())
     assert index["key"]["weights_sha256"] == "a" * 64
     assert [s["id"] for s in index["samples"]] == list(store.ids)
-    assert {p.name for p in store.folder.iterdir()} == {
-        "fine.npy",
-        "coarse.npy",
-        "index.json",
-    }
+    assert {p.name for p in store.folder.iterdir()} == {"fine.npy", "coarse.npy", "index.json"}
 
 
 def test_progress_counts_to_the_end(tmp_path: Path) -> None:
@@ -236,12 +202,8 @@ def test_a_subset_is_the_first_ones(tmp_path: Path) -> None:
 
 
 # --------------------------------------------------------------------------------------- statistics
-def test_statistics_are_those_of_numpy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        disk, "CHUNK_BYTES", 3 * 130 * 8 * 2
-    )  # several chunks, the last one short
+def test_statistics_are_those_of_numpy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disk, "CHUNK_BYTES", 3 * 130 * 8 * 2)  # several chunks, the last one short
     store = run(tmp_path)
     x = np.load(store.folder / "fine.npy").astype(np.float64)
     found = store.stats()["fine"]
@@ -325,17 +287,13 @@ def test_nothing_readable(tmp_path: Path) -> None:
 
 
 def test_images_of_several_sizes(tmp_path: Path) -> None:
-    with pytest.raises(
-        FcbenchError, match="id5 is 11x13, the first is 10x13: give --image-size"
-    ):
+    with pytest.raises(FcbenchError, match="id5 is 11x13, the first is 10x13: give --image-size"):
         run(tmp_path, Data(odd=(5,)))
     assert folders(tmp_path) == []
 
 
 @pytest.mark.parametrize("n_workers", [0, 2])
-def test_other_failures_of_the_data_are_not_skipped(
-    tmp_path: Path, n_workers: int
-) -> None:
+def test_other_failures_of_the_data_are_not_skipped(tmp_path: Path, n_workers: int) -> None:
     with pytest.raises(FcbenchError, match="^the disk is gone: plug it in$"):
         run(tmp_path, Data(fatal=(5,)), on_bad_image="skip", n_workers=n_workers)
 
@@ -401,9 +359,7 @@ def _no_map(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [_cut_array, _cut_index, _other_schema, _no_map])
-def test_a_damaged_folder_is_made_again(
-    tmp_path: Path, damage: Callable[[Path], None]
-) -> None:
+def test_a_damaged_folder_is_made_again(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     damage(run(tmp_path).folder)
     enc = Enc()
     store = run(tmp_path, enc=enc)
@@ -413,33 +369,22 @@ def test_a_damaged_folder_is_made_again(
 
 def test_a_file_where_the_cache_should_be(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("I am a file")
-    with pytest.raises(
-        FcbenchError, match="cannot write to cache folder .*cache.*--cache-dir"
-    ):
+    with pytest.raises(FcbenchError, match="cannot write to cache folder .*cache.*--cache-dir"):
         run(tmp_path / "cache")
 
 
-@pytest.mark.parametrize(
-    ("number", "hint"),
-    [(errno.ENOSPC, "make room"), (errno.EACCES, "check its permissions")],
-)
-def test_a_disk_that_cannot_be_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, hint: str
-) -> None:
+@pytest.mark.parametrize(("number", "hint"), [(errno.ENOSPC, "make room"), (errno.EACCES, "check its permissions")])
+def test_a_disk_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, hint: str) -> None:
     def fail(self: disk.Writer, maps: Mapping[str, Tensor]) -> None:
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(disk.Writer, "append", fail)
-    with pytest.raises(
-        FcbenchError, match=f"cannot write to cache folder {tmp_path}.*{hint}"
-    ):
+    with pytest.raises(FcbenchError, match=f"cannot write to cache folder {tmp_path}.*{hint}"):
         run(tmp_path)
     assert folders(tmp_path) == []
 
 
-@pytest.mark.skipif(
-    not Path("/dev/full").exists(), reason="needs /dev/full, a disk always full"
-)
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk always full")
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = Path.open
 
@@ -448,9 +393,7 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return opened(target, mode, *args, **kw)
 
     monkeypatch.setattr(Path, "open", full)
-    with pytest.raises(
-        FcbenchError, match=f"cache folder {tmp_path}.*No space left.*make room"
-    ):
+    with pytest.raises(FcbenchError, match=f"cache folder {tmp_path}.*No space left.*make room"):
         run(tmp_path, Data(size=(200, 200)))
     assert folders(tmp_path) == []
 
@@ -473,9 +416,7 @@ def test_two_at_once_extract_once(tmp_path: Path) -> None:
     assert [len(s) for s in stores] == [60, 60]
 
 
-def test_the_schema_is_part_of_the_key(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_schema_is_part_of_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run(tmp_path).folder
     monkeypatch.setattr(features, "SCHEMA", 2)
     monkeypatch.setattr(disk, "SCHEMA", 2)

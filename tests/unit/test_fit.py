@@ -16,9 +16,7 @@ from fcbench.types import FcbenchError, FeatureStats
 def regression(module: nn.Module):  # type: ignore[no-untyped-def]
     def loss_of(rng: np.random.Generator) -> Tensor:
         x = torch.from_numpy(rng.normal(size=(16, 3)).astype(np.float32))
-        loss: Tensor = (
-            (module(x) - x.sum(1, keepdim=True) + torch.randn(())).square().mean()
-        )
+        loss: Tensor = (module(x) - x.sum(1, keepdim=True) + torch.randn(())).square().mean()
         return loss
 
     return loss_of
@@ -32,9 +30,7 @@ def train(path: Path, steps: int = 12, **options: object) -> nn.Module:
     return module
 
 
-def test_interrupted_training_gives_the_same_weights(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupted_training_gives_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = train(tmp_path / "a")
     monkeypatch.setattr(fit, "CHECKPOINT_S", 0.0)
 
@@ -59,12 +55,7 @@ def test_divergence_is_an_error(tmp_path: Path) -> None:
     module = nn.Linear(3, 1)
     with pytest.raises(FcbenchError, match="diverged at step 0"):
         fit.optimize(
-            module,
-            lambda rng: module.weight.sum() * float("nan"),
-            steps=3,
-            rate=0.1,
-            seed=0,
-            resume=tmp_path / "a",
+            module, lambda rng: module.weight.sum() * float("nan"), steps=3, rate=0.1, seed=0, resume=tmp_path / "a"
         )
 
 
@@ -93,6 +84,4 @@ def test_normalized_mse_is_one_at_the_mean() -> None:
     mean, std = x.mean((0, 2, 3)), x.std((0, 2, 3), unbiased=False)
     stats = {"s": FeatureStats(mean, std, x.amin((0, 2, 3)), x.amax((0, 2, 3)))}
     flat = mean.view(-1, 1, 1).expand_as(x)
-    assert float(fit.normalized_mse({"s": x}, {"s": flat}, stats)) == pytest.approx(
-        1.0, abs=1e-5
-    )
+    assert float(fit.normalized_mse({"s": x}, {"s": flat}, stats)) == pytest.approx(1.0, abs=1e-5)

@@ -26,9 +26,7 @@ def build(variant: str, weights: Path | str) -> Encoder:
 
 def images(height: int, width: int, n: int = 1) -> Tensor:
     generator = torch.Generator().manual_seed(height + width)
-    return torch.randint(
-        0, 256, (n, 3, height, width), dtype=torch.uint8, generator=generator
-    )
+    return torch.randint(0, 256, (n, 3, height, width), dtype=torch.uint8, generator=generator)
 
 
 def close(got: Tensor, expected: Tensor) -> None:
@@ -59,9 +57,7 @@ def encoder(path: Path) -> Encoder:
 
 def intermediates(model: nn.Module, x: Tensor) -> list[Tensor]:
     with torch.no_grad():
-        return model.forward_intermediates(
-            (x / 255 - MEAN) / STD, intermediates_only=True
-        )
+        return model.forward_intermediates((x / 255 - MEAN) / STD, intermediates_only=True)
 
 
 def test_features_are_timms_at_its_own_size(encoder: Encoder, full: nn.Module) -> None:
@@ -72,9 +68,7 @@ def test_features_are_timms_at_its_own_size(encoder: Encoder, full: nn.Module) -
     assert encoder.weights.origin == "file:model.safetensors"
 
 
-def test_sizes_smaller_than_a_unit_over_are_padded(
-    encoder: Encoder, full: nn.Module
-) -> None:
+def test_sizes_smaller_than_a_unit_over_are_padded(encoder: Encoder, full: nn.Module) -> None:
     x = images(201, 222)
     padded = nn.functional.pad(x.float(), (0, 2, 0, 23), mode="replicate")
     maps = encoder(x, list(encoder.specs)).maps
@@ -82,9 +76,7 @@ def test_sizes_smaller_than_a_unit_over_are_padded(
         close(got, expected[..., : got.shape[-2], : got.shape[-1]])
 
 
-def test_features_at_another_size_are_those_of_timms_model_of_that_size(
-    encoder: Encoder, full: nn.Module
-) -> None:
+def test_features_at_another_size_are_those_of_timms_model_of_that_size(encoder: Encoder, full: nn.Module) -> None:
     size_px = (128, 288)
     other = timm.create_model("hiera_tiny_224.mae_in1k_ft_in1k", img_size=size_px)
     state = full.state_dict()

@@ -139,9 +139,7 @@ def test_no_server(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     refused(f"would download {hub.url}/{REPO} .{FILE}.*hiera_nano and sam2_nano")
 
 
-def test_a_truncated_file_is_refused_and_fetched_again(
-    hub: Hub, tmp_path: Path
-) -> None:
+def test_a_truncated_file_is_refused_and_fetched_again(hub: Hub, tmp_path: Path) -> None:
     hub.sent = PAYLOAD[:-100]
     refused("failed .*run the command again")
     assert left(tmp_path / "hub") == []
@@ -149,9 +147,7 @@ def test_a_truncated_file_is_refused_and_fetched_again(
     assert fetch().read_bytes() == PAYLOAD
 
 
-def test_a_file_of_another_checksum_is_refused_and_fetched_again(
-    hub: Hub, tmp_path: Path
-) -> None:
+def test_a_file_of_another_checksum_is_refused_and_fetched_again(hub: Hub, tmp_path: Path) -> None:
     hub.sent = PAYLOAD[:-1] + b"?"  # the size is right
     refused(f"damaged .*the hub says {hub.sha256[:12]}.*run the command again")
     assert left(tmp_path / "hub") == []
@@ -159,9 +155,7 @@ def test_a_file_of_another_checksum_is_refused_and_fetched_again(
     assert fetch().read_bytes() == PAYLOAD
 
 
-def test_a_file_damaged_in_the_cache_is_refused_and_fetched_again(
-    hub: Hub, tmp_path: Path
-) -> None:
+def test_a_file_damaged_in_the_cache_is_refused_and_fetched_again(hub: Hub, tmp_path: Path) -> None:
     blob = fetch().resolve()
     blob.write_bytes(PAYLOAD[:100])
     refused("damaged")
@@ -226,11 +220,7 @@ def test_sam2_from_the_hub_and_then_without_it(hub: Hub, tmp_path: Path) -> None
     env.pop("HF_HUB_OFFLINE", None)
     env.pop("HF_HUB_CACHE", None)
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT],
-        env=env,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
+        [sys.executable, "-c", SCRIPT], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     with process:
         assert process.stdout is not None and process.stdin is not None

@@ -113,9 +113,7 @@ def test_colours_survive_their_conversion() -> None:
 
 
 # ---------------------------------------------------------------------------------- CompressAI
-def test_weights_that_are_not_cached_are_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_that_are_not_cached_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from fcbench.images import compressai_image
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))

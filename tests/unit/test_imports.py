@@ -19,34 +19,14 @@ ROOMS = ("data", "encoders", "codecs", "necks", "tasks")
 
 LAYERS = (
     ("types", "ratepoint", "registry", "__init__"),
-    (
-        "rate",
-        "curves",
-        "bitstream",
-        "results",
-        "plot",
-        "series",
-        "resampled",
-        "information",
-        *ROOMS,
-    ),
+    ("rate", "curves", "bitstream", "results", "plot", "series", "resampled", "information", *ROOMS),
     ("fit", "features", "pipeline"),
     ("cli", "__main__"),
 )
 """A module imports from its own layer and those before it. Other modules at the top of the package are free, but for
 what the layers below `cli` may not import: `cli` itself."""
 
-NO_TORCH = (
-    "types",
-    "registry",
-    "rate",
-    "curves",
-    "results",
-    "plot",
-    "series",
-    "resampled",
-    "compare",
-)
+NO_TORCH = ("types", "registry", "rate", "curves", "results", "plot", "series", "resampled", "compare")
 
 
 def files() -> list[Path]:
@@ -102,9 +82,7 @@ def violations(name: str, imports: set[str]) -> list[str]:
     bad = set()
     for other in imports - {name}:
         theirs = layer(other)
-        later = theirs is not None and theirs > (
-            len(LAYERS) - 2 if mine is None else mine
-        )
+        later = theirs is not None and theirs > (len(LAYERS) - 2 if mine is None else mine)
         if later or (other in ROOMS and mine == 1):
             bad.add(other)
     return sorted(bad)
@@ -121,11 +99,7 @@ def test_imports_follow_the_layers(path: Path) -> None:
         ("types", {"registry"}, ["registry"]),
         ("registry", {"types"}, []),
         ("codecs", {"types", "registry", "codecs", "rate"}, []),
-        (
-            "codecs",
-            {"data", "encoders", "tasks", "types"},
-            ["data", "encoders", "tasks"],
-        ),
+        ("codecs", {"data", "encoders", "tasks", "types"}, ["data", "encoders", "tasks"]),
         ("tasks", {"data"}, ["data"]),
         ("plot", {"results", "curves", "codecs"}, ["codecs"]),
         ("curves", {"pipeline", "fit"}, ["fit", "pipeline"]),
@@ -134,15 +108,11 @@ def test_imports_follow_the_layers(path: Path) -> None:
         ("helper", {"cli", "fit"}, ["cli"]),
     ],
 )
-def test_the_rule_finds_what_it_forbids(
-    name: str, imports: set[str], bad: list[str]
-) -> None:
+def test_the_rule_finds_what_it_forbids(name: str, imports: set[str], bad: list[str]) -> None:
     assert violations(name, imports) == bad
 
 
-def test_the_parser_sees_every_form_of_import(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_parser_sees_every_form_of_import(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
     (tmp_path / "codecs").mkdir()
     file = tmp_path / "codecs" / "x.py"
@@ -167,16 +137,12 @@ def test_no_torch_in_the_source(name: str) -> None:
 def loaded_after(code: str) -> set[str]:
     """Modules in a fresh process after running code."""
     code += "\nimport sys; print('\\n'.join(sys.modules))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return set(done.stdout.split())
 
 
 def test_importing_and_listing_imports_no_plugin_and_no_torch() -> None:
-    loaded = loaded_after(
-        "import fcbench\nfrom fcbench import registry\n[registry.names(k) for k in registry.KINDS]"
-    )
+    loaded = loaded_after("import fcbench\nfrom fcbench import registry\n[registry.names(k) for k in registry.KINDS]")
     assert "fcbench.registry" in loaded and "torch" not in loaded
     rooms = tuple(f"fcbench.{room}." for room in ROOMS)
     assert not [m for m in loaded if m.startswith(rooms)]

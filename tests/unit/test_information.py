@@ -55,16 +55,11 @@ def counted(rng: np.random.Generator, pair: Pair, n_train: int, n_test: int) -> 
     return np.log(table)[xt, yt], np.log(null / null.sum())[yt]
 
 
-def regressed(
-    rng: np.random.Generator, pair: Pair, n_train: int, n_test: int
-) -> Fitted:
+def regressed(rng: np.random.Generator, pair: Pair, n_train: int, n_test: int) -> Fitted:
     """Linear-Gaussian family: least squares with its residual deviation; the null has mean and deviation alone."""
     (x, y), (xt, yt) = pair(rng, n_train), pair(rng, n_test)
     slope, shift = np.polyfit(x, y, 1)
-    return (
-        normal(yt - slope * xt - shift, np.std(y - slope * x - shift)),
-        normal(yt - y.mean(), np.std(y)),
-    )
+    return (normal(yt - slope * xt - shift, np.std(y - slope * x - shift)), normal(yt - y.mean(), np.std(y)))
 
 
 def normal(residual: np.ndarray, deviation: float) -> np.ndarray:
@@ -75,18 +70,14 @@ def normal(residual: np.ndarray, deviation: float) -> np.ndarray:
 # ------------------------------------------------------------------------------------ known answers
 @pytest.mark.parametrize("p", [0.02, 0.11, 0.3, 0.5])
 def test_noisy_channel(p: float) -> None:
-    found = bits_between(
-        *counted(np.random.default_rng(0), channel(p), 20_000, 20_000), 300
-    )
+    found = bits_between(*counted(np.random.default_rng(0), channel(p), 20_000, 20_000), 300)
     assert found.value == pytest.approx(1 - entropy(p), abs=0.012)
     assert found.low <= 1 - entropy(p) + 0.003 and 1 - entropy(p) <= found.high + 0.003
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.3, 0.8, 0.99])
 def test_gaussian_pair(rho: float) -> None:
-    found = bits_between(
-        *regressed(np.random.default_rng(1), gaussian(rho), 20_000, 20_000), 300
-    )
+    found = bits_between(*regressed(np.random.default_rng(1), gaussian(rho), 20_000, 20_000), 300)
     assert found.value == pytest.approx(gaussian_bits(rho), abs=0.02)
     assert found.low - 0.003 <= gaussian_bits(rho) <= found.high + 0.003
 
@@ -148,9 +139,7 @@ def test_difference_needs_no_null_and_is_paired() -> None:
     rng = np.random.default_rng(5)
     y = rng.integers(0, 2, 4000)
     noise = rng.random(4000)
-    general, special = (
-        np.where(noise < p, math.log(p), math.log(1 - p)) for p in (0.1, 0.2)
-    )
+    general, special = (np.where(noise < p, math.log(p), math.log(1 - p)) for p in (0.1, 0.2))
     found = bits_between(special, general)
     assert found.value == pytest.approx(entropy(0.1) - entropy(0.2), abs=0.05)
     assert found.high < 0
@@ -189,9 +178,7 @@ def test_best_null_leaves_the_least() -> None:
     weak, strong = np.full(5, -9.0), np.full(5, -2.0)
     given = np.full(5, -1.0)
     assert best_null([weak, strong]) is not None
-    assert bits_between(given, best_null([weak, strong])).value == pytest.approx(
-        1 / math.log(2)
-    )
+    assert bits_between(given, best_null([weak, strong])).value == pytest.approx(1 / math.log(2))
 
 
 @pytest.mark.parametrize(

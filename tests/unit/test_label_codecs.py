@@ -12,14 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fcbench.labels import (
-    _squeeze,
-    captioning,
-    classification,
-    depth,
-    pose,
-    segmentation,
-)
+from fcbench.labels import _squeeze, captioning, classification, depth, pose, segmentation
 from fcbench.types import VOID, FcbenchError, Pose
 
 MODULES = ("segmentation", "depth", "pose", "captioning", "classification")
@@ -126,9 +119,7 @@ def test_captions_of_usual_words_shrink() -> None:
         captioning.encode(())
 
 
-@pytest.mark.parametrize(
-    ("n_classes", "n_bytes"), [(1, 1), (2, 1), (256, 1), (257, 2), (65536, 2)]
-)
+@pytest.mark.parametrize(("n_classes", "n_bytes"), [(1, 1), (2, 1), (256, 1), (257, 2), (65536, 2)])
 def test_classes_take_whole_bytes(n_classes: int, n_bytes: int) -> None:
     for index in {0, n_classes // 2, n_classes - 1}:
         data = classification.encode(index, n_classes)

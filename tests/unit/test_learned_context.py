@@ -25,9 +25,7 @@ def randomized(net: torch.nn.Module) -> torch.nn.Module:
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("groups", [(6,), (1, 2, 3)])
 @pytest.mark.parametrize("n_passes", [1, 2])
-def test_parts_put_back_what_they_take(
-    grid: tuple[int, int], groups: tuple[int, ...], n_passes: int
-) -> None:
+def test_parts_put_back_what_they_take(grid: tuple[int, int], groups: tuple[int, ...], n_passes: int) -> None:
     y = torch.randn(2, 6, *grid)
     out = torch.full_like(y, torch.nan)
     for part in parts_of(groups, n_passes, *grid):
@@ -78,9 +76,7 @@ def test_strata_context_sees_decoded_rings_only() -> None:
             known[:, :, stage.decoded] = energy[:, :, stage.decoded]
             expected = net(stage, static, usual, energy)
             assert torch.equal(net(stage, static, usual, known), expected)
-            assert not torch.equal(
-                net(stage, static, usual, torch.zeros_like(known)), expected
-            )
+            assert not torch.equal(net(stage, static, usual, torch.zeros_like(known)), expected)
 
 
 def test_empty_pass_of_one_point_is_left_out() -> None:

@@ -27,9 +27,7 @@ def build(lmbda: float) -> Any:
     x = data(16, 0)
     flat = x.transpose(0, 1).flatten(1)
     stats = FeatureStats(flat.mean(1), flat.std(1), flat.amin(1), flat.amax(1))
-    codec = registry.get("codec", NAME).build(
-        SPECS, {"stage3": stats}, {"lmbda": lmbda}
-    )
+    codec = registry.get("codec", NAME).build(SPECS, {"stage3": stats}, {"lmbda": lmbda})
     codec.prepare([x])
     return codec
 
@@ -72,13 +70,7 @@ def test_a_checkpoint_holds_its_point(tmp_path: Path) -> None:
     codec.at(0.4)
     codec.freeze()
     point = OperatingPoint(NAME, {"lmbda": 0.4})
-    _checkpoint.save(
-        tmp_path / "c.safetensors",
-        codec,
-        point,
-        SPECS,
-        _checkpoint.Source("hiera_nano", "00" * 32),
-    )
+    _checkpoint.save(tmp_path / "c.safetensors", codec, point, SPECS, _checkpoint.Source("hiera_nano", "00" * 32))
     loaded = _checkpoint.load(tmp_path / "c.safetensors").codec
     assert loaded.encode(x) == codec.encode(x)
 

@@ -55,9 +55,7 @@ def test_rounding_trades_error_for_bits() -> None:
         with torch.no_grad():
             plain, chosen = torch.round(y), coder._round(y, log_scales)
             costs = [
-                -mixture(q, log_scales, coder.mix).log2()
-                + 6 / math.log(2) * (y - q).square()
-                for q in (plain, chosen)
+                -mixture(q, log_scales, coder.mix).log2() + 6 / math.log(2) * (y - q).square() for q in (plain, chosen)
             ]
         assert bool((costs[1] <= costs[0] + 1e-4).all())
         assert bool(((plain.abs() - chosen.abs()) >= 0).all())

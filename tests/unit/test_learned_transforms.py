@@ -8,26 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fcbench import registry
-from fcbench.codecs._spectrum import (
-    N_BANDS,
-    N_CELLS,
-    N_STAGES,
-    Refinement,
-    Spectrum,
-    dct,
-    inverse_dct,
-    plane,
-)
-from fcbench.codecs._transforms import (
-    PLENTY,
-    Analysis,
-    Synthesis,
-    half,
-    held_out_variances,
-    init_klt,
-    klt,
-    to_depth,
-)
+from fcbench.codecs._spectrum import N_BANDS, N_CELLS, N_STAGES, Refinement, Spectrum, dct, inverse_dct, plane
+from fcbench.codecs._transforms import PLENTY, Analysis, Synthesis, half, held_out_variances, init_klt, klt, to_depth
 from fcbench.rate import rate_alarm
 from fcbench.types import Features, FeatureSpec, FeatureStats
 
@@ -63,16 +45,12 @@ def test_block_klt_starts_invertible_and_ordered(grid: tuple[int, int]) -> None:
 def low_rank(n: int, channels: int, seed: int) -> Tensor:
     """[n, C, 8, 8] four smooth signals mixed into all channels, and white noise."""
     mix = torch.randn(channels, 4, generator=torch.Generator().manual_seed(99)) / 2
-    white = torch.randn(
-        n, channels, 8, 8, generator=torch.Generator().manual_seed(seed)
-    )
+    white = torch.randn(n, channels, 8, 8, generator=torch.Generator().manual_seed(seed))
     return torch.einsum("cr,nrhw->nchw", mix, smooth(n, 4, (8, 8), -seed)) + white / 3
 
 
 @pytest.mark.parametrize(("n_maps", "is_few"), [(12, False), (11, True)])
-def test_plenty_of_positions_start_from_the_features_themselves(
-    n_maps: int, is_few: bool
-) -> None:
+def test_plenty_of_positions_start_from_the_features_themselves(n_maps: int, is_few: bool) -> None:
     """Sixteen positions a map, 24 dimensions: twelve maps are the first that suffice."""
     assert (n_maps * 16 < PLENTY * 24) == is_few
     x = low_rank(n_maps, 6, 1)
@@ -84,9 +62,7 @@ def test_plenty_of_positions_start_from_the_features_themselves(
 
 
 @pytest.mark.parametrize(("n_maps", "within"), [(1, 0.5), (2, 0.25), (6, 0.25)])
-def test_held_out_variances_are_those_of_unseen_features(
-    n_maps: int, within: float
-) -> None:
+def test_held_out_variances_are_those_of_unseen_features(n_maps: int, within: float) -> None:
     """Of fewer positions than dimensions the sample's own are zero in most directions; one map tells less."""
     deep, unseen = to_depth(low_rank(n_maps, 32, 1)), to_depth(low_rank(64, 32, 2))
     rows, mean = klt(deep)
@@ -101,9 +77,7 @@ def test_held_out_variances_are_those_of_unseen_features(
 
 
 def test_one_position_expects_the_variance_of_normalized_features() -> None:
-    assert torch.equal(
-        held_out_variances(torch.zeros(1, 8, 1, 1)), torch.ones(8).double()
-    )
+    assert torch.equal(held_out_variances(torch.zeros(1, 8, 1, 1)), torch.ones(8).double())
 
 
 def test_what_is_unseen_is_drawn_in_training_only() -> None:
@@ -177,9 +151,7 @@ def test_spectrum_starts_invertible_at_any_size(grid: tuple[int, int]) -> None:
     x = smooth(2, 4, grid, 2) + 2
     with torch.no_grad():
         y = spectrum.analyze(x)
-        torch.testing.assert_close(
-            spectrum.synthesize(y, grid), x, atol=1e-4, rtol=1e-4
-        )
+        torch.testing.assert_close(spectrum.synthesize(y, grid), x, atol=1e-4, rtol=1e-4)
 
 
 def test_spectrum_packs_smooth_features_into_few_coefficients() -> None:

@@ -50,9 +50,7 @@ def test_class_counts_by_hand():
 
 
 def test_all_void_counts_nothing():
-    counts = class_counts(
-        np.zeros((1, 2, 2), int), np.full((1, 2, 2), VOID, np.uint8), 2
-    )
+    counts = class_counts(np.zeros((1, 2, 2), int), np.full((1, 2, 2), VOID, np.uint8), 2)
     assert not counts.any()
 
 
@@ -77,9 +75,7 @@ def test_depth_equals_its_definition_over_pooled_pixels(seed):
 def people(seed: int, n: int = 12):
     """Predictions [P, 17, 2], truth [P, 17, 3], boxes [P, 4], areas [P]; person 0 has no labelled keypoint."""
     rng = np.random.default_rng(seed)
-    truth = np.concatenate(
-        [rng.uniform(0, 100, (n, 17, 2)), rng.integers(0, 3, (n, 17, 1))], axis=-1
-    )
+    truth = np.concatenate([rng.uniform(0, 100, (n, 17, 2)), rng.integers(0, 3, (n, 17, 1))], axis=-1)
     truth[0, :, 2] = 0
     pred = truth[..., :2] + rng.normal(0, 4, (n, 17, 2))
     low = rng.uniform(0, 30, (n, 2))
@@ -95,9 +91,7 @@ def test_oks_equals_pycocotools(seed):
     judge = COCOeval(iouType="keypoints")
     for i in range(1, len(pred)):
         found = np.concatenate([pred[i], np.ones((17, 1))], axis=-1).ravel()
-        judge._gts[i, 1] = [
-            {"keypoints": truth[i].ravel(), "bbox": boxes[i], "area": areas[i]}
-        ]
+        judge._gts[i, 1] = [{"keypoints": truth[i].ravel(), "bbox": boxes[i], "area": areas[i]}]
         judge._dts[i, 1] = [{"keypoints": found, "score": 1.0}]
         assert ours[i] == pytest.approx(judge.computeOks(i, 1)[0, 0], abs=1e-12)
     assert ours[1:].std() > 0.01
@@ -121,9 +115,7 @@ def captions(seed: int, n: int = 25):
         return tuple(rng.choice(WORDS, rng.integers(1, 12)))
 
     references = [tuple(one() for _ in range(rng.integers(1, 6))) for _ in range(n)]
-    said = [
-        r[0][: rng.integers(1, 12)] if rng.random() < 0.7 else one() for r in references
-    ]
+    said = [r[0][: rng.integers(1, 12)] if rng.random() < 0.7 else one() for r in references]
     said[0] = ()  # a head may say nothing
     return said, references
 
@@ -158,9 +150,7 @@ def test_caption_values_are_mean_cider_and_corpus_bleu():
     task = CaptioningTask(vocabulary=None, max_words=9, cider=Cider(references))
     values = task.values(task.score(said, references).sum(0))
     assert values["cider"] == pytest.approx(ReferenceCider().compute_score(gts, res)[0])
-    assert values["bleu4"] == pytest.approx(
-        Bleu(4).compute_score(gts, res, verbose=0)[0][3]
-    )
+    assert values["bleu4"] == pytest.approx(Bleu(4).compute_score(gts, res, verbose=0)[0][3])
 
 
 def test_cider_of_a_batch_keeps_the_whole_sets_frequencies():
@@ -172,6 +162,4 @@ def test_cider_of_a_batch_keeps_the_whole_sets_frequencies():
 
 # ------------------------------------------------------------------------------------------ common
 def test_ratio_is_nan_over_nothing():
-    np.testing.assert_array_equal(
-        ratio(np.array([1, 0]), np.array([2, 0])), [0.5, np.nan]
-    )
+    np.testing.assert_array_equal(ratio(np.array([1, 0]), np.array([2, 0])), [0.5, np.nan])

@@ -11,14 +11,7 @@ from pycocotools.cocoeval import COCOeval
 from torch import nn
 
 from fcbench.tasks._caption_head import words_of
-from fcbench.tasks._pose_metrics import (
-    N_AP_STATISTICS,
-    N_BINS,
-    ap_statistics,
-    average_precision,
-    matches,
-    score_bins,
-)
+from fcbench.tasks._pose_metrics import N_AP_STATISTICS, N_BINS, ap_statistics, average_precision, matches, score_bins
 from fcbench.tasks.depth import DepthTask
 from fcbench.tasks.pose import PoseTask
 from fcbench.types import MetricSpec, Pose
@@ -127,9 +120,7 @@ def test_score_bins_cover_all_scores():
 
 
 def test_images_without_persons_count_nothing():
-    none = ap_statistics(
-        np.zeros((0, 17, 2)), np.zeros(0), np.zeros((0, 17, 3)), np.zeros(0)
-    )
+    none = ap_statistics(np.zeros((0, 17, 2)), np.zeros(0), np.zeros((0, 17, 3)), np.zeros(0))
     assert none.shape == (N_AP_STATISTICS,) and not none.any()
     assert np.isnan(average_precision(none, np.asarray(0)))
 
@@ -147,7 +138,7 @@ def test_the_pose_task_gives_ap_by_image():
     for n in (2, 0, 5):
         pred, truth, areas = crowd(rng, max(n, 1))
         boxes = np.tile(np.array([[0.0, 0, 90, 90]]), (n, 1))
-        poses.append(Pose(truth[:n].astype("f4"), boxes.astype("f4"), areas[:n].astype("f4")))  # fmt: skip
+        poses.append(Pose(truth[:n].astype("f4"), boxes.astype("f4"), areas[:n].astype("f4")))
     task = PoseTask()
     batch = task.collate([{"pose": p} for p in poses])
     table = task.statistics(Oracle(), 0.0, batch)
@@ -179,16 +170,12 @@ def test_eigen_metrics_are_means_over_images_inside_the_crop(size):
     for p, t in zip(pred[:, rows, columns], target[:, rows, columns]):
         p, t = p[t > 0].astype(float), t[t > 0].astype(float)
         close = np.maximum(p / t, t / p) < 1.25
-        expected.append(
-            [np.mean((p - t) ** 2) ** 0.5, np.mean(abs(p - t) / t), close.mean()]
-        )
+        expected.append([np.mean((p - t) ** 2) ** 0.5, np.mean(abs(p - t) / t), close.mean()])
     task = DepthTask(10.0, 0.0, 1.0, EIGEN)
     table = task.statistics(Said(), torch.from_numpy(pred), torch.from_numpy(target))
     values = task.values(table.sum(0))
     names = ("rmse_eigen", "abs_rel_eigen", "delta1_eigen")
-    np.testing.assert_allclose(
-        [values[n] for n in names], np.mean(expected, 0), rtol=1e-6
-    )
+    np.testing.assert_allclose([values[n] for n in names], np.mean(expected, 0), rtol=1e-6)
     assert values["rmse"] != pytest.approx(values["rmse_eigen"], rel=1e-5)
 
 
@@ -227,5 +214,5 @@ def test_our_words_are_those_of_the_ptb_tokenizer_but_for_possessives_and_hyphen
     official = [v[0].split() for _, v in sorted(PTBTokenizer().tokenize(rows).items())]
     ours = [list(words_of(c)) for c in plain + differing]
     assert official[:3] == ours[:3]
-    assert official[3:] == [["a", "man", "'s", "dog"], ["a", "close-up", "of", "a", "stove"]]  # fmt: skip
+    assert official[3:] == [["a", "man", "'s", "dog"], ["a", "close-up", "of", "a", "stove"]]
     assert ours[3:] == [["a", "mans", "dog"], ["a", "close", "up", "of", "a", "stove"]]

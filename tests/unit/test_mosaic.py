@@ -25,9 +25,7 @@ def stats(low: list[float], high: list[float], std: list[float]) -> FeatureStats
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 40), SIZES, SIZES, st.integers(1, 20), st.sampled_from([1, 2, 8]))
-def test_tiles_survive_at_any_size(
-    channels: int, h: int, w: int, least: int, multiple: int
-) -> None:
+def test_tiles_survive_at_any_size(channels: int, h: int, w: int, least: int, multiple: int) -> None:
     maps = np.arange(channels * h * w, dtype=np.uint16).reshape(channels, h, w)
     picture = _mosaic.tile(maps, 9999, least, multiple)
     shape = (channels, h, w)
@@ -71,9 +69,7 @@ def test_a_map_in_which_nothing_varies() -> None:
     flat = MapStats(stats([0.0], [0.0], [1.0]), FeatureSpec("s", 1, 1))
     for bits in (8, 10, None):
         levels = _mosaic._Levels(flat, bits)
-        assert levels.backward(levels.forward(np.full((1, 2, 2), 3.0))).tolist() == [
-            [[0, 0], [0, 0]]
-        ]
+        assert levels.backward(levels.forward(np.full((1, 2, 2), 3.0))).tolist() == [[[0, 0], [0, 0]]]
 
 
 def test_floats_pass_as_they_are() -> None:

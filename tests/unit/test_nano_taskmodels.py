@@ -77,9 +77,7 @@ def test_own_features_are_worth_something(name: str, scenes: Scenes) -> None:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_likelihood_of_own_features_beats_mean_features(
-    name: str, scenes: Scenes
-) -> None:
+def test_likelihood_of_own_features_beats_mean_features(name: str, scenes: Scenes) -> None:
     task = bound(name, scenes)
     model = plugin_of(name).build("", None, task, SIZE_PX, CPU)
     head: Any = model.head()
@@ -102,9 +100,7 @@ def test_features_are_standardized(scenes: Scenes) -> None:
 
 
 @pytest.mark.parametrize("image_px", [(48, 48), (72, 104), (128, 130)])
-def test_sizes_that_no_stride_divides(
-    image_px: tuple[int, int], scenes: Scenes
-) -> None:
+def test_sizes_that_no_stride_divides(image_px: tuple[int, int], scenes: Scenes) -> None:
     task = SegmentationTask(len(scenes.meta.class_names), scenes.meta.class_names)
     model = plugin_of("segmentation").build("", None, task, image_px, CPU)
     images = torch.zeros(2, 3, *image_px, dtype=torch.uint8)

@@ -13,25 +13,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from small_models import (
-    CONFIGS,
-    SAM2_OVERRIDES,
-    blip_config,
-    depth_config,
-    pose_config,
-)
+from small_models import CONFIGS, SAM2_OVERRIDES, blip_config, depth_config, pose_config
 from torch import Tensor, nn
 
 from fcbench import registry
 from fcbench.encoders import _weights
-from fcbench.taskmodels import (
-    _official,
-    _transformers,
-    blip,
-    depth_anything,
-    sam2_masks,
-    vitpose,
-)
+from fcbench.taskmodels import _official, _transformers, blip, depth_anything, sam2_masks, vitpose
 from fcbench.tasks._caption_head import Vocabulary, words_of
 from fcbench.tasks._caption_metrics import Cider
 from fcbench.tasks.captioning import CaptioningTask
@@ -40,16 +27,11 @@ from fcbench.tasks.pose import PoseTask
 from fcbench.tasks.segmentation import SegmentationTask
 from fcbench.types import VOID, FcbenchError, Pose, Task, TaskModel
 
-transformers = pytest.importorskip(
-    "transformers", reason="needs pip install fcbench[heads]"
-)
+transformers = pytest.importorskip("transformers", reason="needs pip install fcbench[heads]")
 CPU = torch.device("cpu")
 IMAGE_PX = (64, 48)
 NAMES = ("depth_anything", "vitpose", "blip", "sam2_masks")
-CAPTIONS = (
-    ("A red cube left of a cone.", "A cube and a cone"),
-    ("Two green spheres!", "A pair of spheres"),
-)
+CAPTIONS = (("A red cube left of a cone.", "A cube and a cone"), ("Two green spheres!", "A pair of spheres"))
 
 
 def targets_of(i: int) -> dict[str, Any]:
@@ -99,12 +81,7 @@ def task_of(name: str) -> Task:
     return SegmentationTask(3)
 
 
-def build(
-    name: str,
-    weights: str = "random",
-    config: Any = None,
-    image_px: tuple[int, int] = IMAGE_PX,
-) -> TaskModel:
+def build(name: str, weights: str = "random", config: Any = None, image_px: tuple[int, int] = IMAGE_PX) -> TaskModel:
     """The small model of a name."""
     task = task_of(name)
     if name == "sam2_masks":
@@ -178,10 +155,7 @@ def test_the_decoder_is_frozen_and_gradients_reach_its_inputs(case: Case) -> Non
 
 def test_training_on_the_inputs_lowers_the_loss(case: Case) -> None:
     generator = torch.Generator().manual_seed(0)
-    x = {
-        n: (m + torch.randn(m.shape, generator=generator) * m.std()).requires_grad_()
-        for n, m in case.x.items()
-    }
+    x = {n: (m + torch.randn(m.shape, generator=generator) * m.std()).requires_grad_() for n, m in case.x.items()}
     optimizer = torch.optim.Adam([*x.values()], 0.02)
     losses = []
     for _ in range(8):
@@ -248,9 +222,7 @@ def save(name: str, folder: Path) -> tuple[Path, nn.Module]:
         model = transformers.VitPoseForPoseEstimation(pose_config())
     else:
         tokenizer = blip.word_tokenizer(("a", "dog", "runs", "red", "cube", "of"))
-        model = transformers.BlipForConditionalGeneration(
-            blip.with_words(blip_config(), tokenizer)
-        )
+        model = transformers.BlipForConditionalGeneration(blip.with_words(blip_config(), tokenizer))
         tokenizer.save_pretrained(folder)
     with _transformers.quiet():
         model.eval().save_pretrained(folder)
@@ -294,9 +266,7 @@ def test_weights_of_another_architecture_are_refused(name: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_weights_that_are_not_there(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_that_are_not_there(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FcbenchError, match="nowhere.safetensors not found"):
         _weights.load_state(_find(name, str(tmp_path / "nowhere.safetensors")))
     import huggingface_hub as hub
@@ -352,15 +322,11 @@ def test_wrong_tasks_and_variants_are_named(name: str) -> None:
         plugin.build("giant", "random", task_of(name), IMAGE_PX, CPU)
 
 
-def test_without_transformers_the_extra_is_named(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_without_transformers_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     for name in NAMES[:3]:
         with pytest.raises(FcbenchError, match=r"pip install fcbench\[heads\]"):
-            registry.get("taskmodel", name).build(
-                "", "random", task_of(name), IMAGE_PX, CPU
-            )
+            registry.get("taskmodel", name).build("", "random", task_of(name), IMAGE_PX, CPU)
 
 
 @pytest.mark.parametrize("module", [depth_anything, vitpose, blip])
@@ -412,9 +378,7 @@ def test_relative_depth_is_fitted_to_the_ground_truth() -> None:
     target[:, 0] = 0  # invalid
     got = 1 / depth_anything.fit_inverse_depth(inverse, target)
     torch.testing.assert_close(got, depth, rtol=1e-3, atol=1e-3)
-    flat = depth_anything.fit_inverse_depth(
-        torch.ones(1, 2, 2), torch.full((1, 2, 2), 4.0)
-    )
+    flat = depth_anything.fit_inverse_depth(torch.ones(1, 2, 2), torch.full((1, 2, 2), 4.0))
     torch.testing.assert_close(flat, torch.full((1, 2, 2), 0.25))
     none = depth_anything.fit_inverse_depth(inverse, torch.zeros_like(depth))
     assert torch.isfinite(none).all()
@@ -430,17 +394,13 @@ def test_scale_invariant_loss_forgives_half_of_a_common_factor() -> None:
 
 # -------------------------------------------------------------------------------------------- pose
 @pytest.mark.parametrize(("simple", "experts"), [(True, 1), (False, 1), (False, 3)])
-def test_pose_on_a_persons_own_crop_is_the_official_model(
-    simple: bool, experts: int
-) -> None:
+def test_pose_on_a_persons_own_crop_is_the_official_model(simple: bool, experts: int) -> None:
     config = pose_config(simple, experts)
     ours = build("vitpose", config=config)
     with _weights.seeded():
         official = transformers.VitPoseForPoseEstimation(config).eval()
     images = images_of(2)
-    processor = transformers.VitPoseImageProcessor(
-        size={"height": 64, "width": 48}, do_affine_transform=False
-    )
+    processor = transformers.VitPoseImageProcessor(size={"height": 64, "width": 48}, do_affine_transform=False)
     pixels = processor(list(images), boxes=None, return_tensors="pt")["pixel_values"]
     expert = torch.zeros(2, dtype=torch.long) if experts > 1 else None
     head: Any = ours.head()
@@ -455,9 +415,7 @@ def test_pose_on_a_persons_own_crop_is_the_official_model(
 
 def test_interpolated_positions_keep_the_whole_image() -> None:
     small, large = build("vitpose"), build("vitpose", image_px=(100, 161))
-    assert large.encoder(images_of(1, (100, 161)), ["tokens"]).shapes == {
-        "tokens": (7, 11)
-    }
+    assert large.encoder(images_of(1, (100, 161)), ["tokens"]).shapes == {"tokens": (7, 11)}
     assert small.encoder(images_of(1), ["tokens"]).shapes == {"tokens": (4, 3)}
 
 
@@ -505,9 +463,7 @@ def test_ideal_heat_maps_give_the_keypoints_back() -> None:
     x = {"tokens": torch.zeros(1, 32, *head.wanted["tokens"][1:])}
     assert float(head.loss(x, batch)) == pytest.approx(0, abs=1e-8)
     got, scores = head.predict(x, batch)
-    assert (
-        np.abs(got.numpy() - xy).max() < 0.2
-    )  # px; DARK takes the Gaussian as sampled
+    assert np.abs(got.numpy() - xy).max() < 0.2  # px; DARK takes the Gaussian as sampled
     assert ((scores > 0.8) & (scores <= 1)).all()
 
 
@@ -540,20 +496,10 @@ def test_captioning_is_the_official_model(tmp_path: Path) -> None:
     model: Any = official
     with torch.no_grad():
         want = model(
-            pixel_values=pixels,
-            input_ids=tokens,
-            attention_mask=mask,
-            labels=tokens.masked_fill(mask == 0, -100),
+            pixel_values=pixels, input_ids=tokens, attention_mask=mask, labels=tokens.masked_fill(mask == 0, -100)
         )
-        said = model.generate(
-            pixel_values=pixels,
-            do_sample=False,
-            num_beams=1,
-            max_new_tokens=blip.MAX_TOKENS,
-        )
-        torch.testing.assert_close(
-            head.image_tokens(x), want.image_embeds, atol=1e-4, rtol=1e-4
-        )
+        said = model.generate(pixel_values=pixels, do_sample=False, num_beams=1, max_new_tokens=blip.MAX_TOKENS)
+        torch.testing.assert_close(head.image_tokens(x), want.image_embeds, atol=1e-4, rtol=1e-4)
         assert float(head.loss(x, batch)) == pytest.approx(float(want.loss), rel=1e-5)
     decoded = head.tokenizer.batch_decode(said, skip_special_tokens=True)
     got = head.predict(x, batch)
@@ -576,13 +522,7 @@ def test_in_training_one_reference_an_image_is_drawn() -> None:
 def test_the_word_tokenizer_knows_the_vocabulary() -> None:
     tokenizer = blip.word_tokenizer(("red", "cube"))
     ids = tokenizer("red cube unheard")["input_ids"]
-    assert tokenizer.convert_ids_to_tokens(ids) == [
-        "[CLS]",
-        "red",
-        "cube",
-        "[UNK]",
-        "[SEP]",
-    ]
+    assert tokenizer.convert_ids_to_tokens(ids) == ["[CLS]", "red", "cube", "[UNK]", "[SEP]"]
     assert tokenizer.decode(ids, skip_special_tokens=True) == "red cube"
 
 
@@ -638,9 +578,7 @@ def test_regions_are_the_large_components_with_their_deepest_pixel() -> None:
     assert len(stripes) == sam2_masks.MAX_REGIONS
 
 
-def test_each_pixel_gets_the_class_of_the_largest_logit(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_each_pixel_gets_the_class_of_the_largest_logit(monkeypatch: pytest.MonkeyPatch) -> None:
     head: Any = build("sam2_masks").head()
     classes = torch.zeros(2, *IMAGE_PX, dtype=torch.uint8)
     classes[0, :, 24:] = 2
@@ -663,9 +601,7 @@ def test_mask_loss_is_that_of_the_best_mask() -> None:
     right = (target - 0.5) * 40
     logits = torch.cat([right, -right, torch.zeros_like(right)], 1)
     truth = torch.tensor([[1.0, 0.0, 0.0]])
-    assert float(sam2_masks.mask_loss(logits, truth, target)) == pytest.approx(
-        0, abs=1e-3
-    )
+    assert float(sam2_masks.mask_loss(logits, truth, target)) == pytest.approx(0, abs=1e-3)
     worse = sam2_masks.mask_loss(logits[:, 1:], truth[:, 1:], target)
     assert float(worse) > 0.3
 

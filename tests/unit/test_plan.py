@@ -22,14 +22,21 @@ from fcbench.types import FcbenchError
 CPU = torch.device("cpu")
 LMBDAS = ({"lmbda": 0.5}, {"lmbda": 5.0})
 SUITE = Suite(
-    name="plan", codecs=("uniform", "factorized", "gained_hyperprior", "image:jpeg", "label"),
-    tasks=("depth",), weights="random", n_train=20, n_test=6, image_size_px=(64, 64),
+    name="plan",
+    codecs=("uniform", "factorized", "gained_hyperprior", "image:jpeg", "label"),
+    tasks=("depth",),
+    weights="random",
+    n_train=20,
+    n_test=6,
+    image_size_px=(64, 64),
     params={
-        "uniform": ({"bits": 6},), "factorized": LMBDAS, "gained_hyperprior": LMBDAS,
+        "uniform": ({"bits": 6},),
+        "factorized": LMBDAS,
+        "gained_hyperprior": LMBDAS,
         "image:jpeg": ({"quality": 30},),
     },
     budget=Budget(task_steps=2, task_batch=4, codec_steps=2, codec_batch=4, width=32),
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +52,7 @@ def models(cache: Path) -> set[str]:
 
 
 # --------------------------------------------------------------------------------------------- counts
-def test_counts_are_what_the_run_does(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_counts_are_what_the_run_does(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Points, trainings, features: foreseen, then done, then found done."""
     out, trained = tmp_path / "out", Counter[str]()
     optimize = fit.optimize
@@ -59,13 +64,9 @@ def test_counts_are_what_the_run_does(
     before = plan.count(SUITE, out, cache, CPU)
     assert not out.exists() and models(cache) == set()
     assert not (cache / "features").exists()
-    each = {
-        "uncoded and mean": 2, "uniform": 1, "factorized": 2, "gained_hyperprior": 2, "image:jpeg": 1, "label": 1,
-    }  # fmt: skip
+    each = {"uncoded and mean": 2, "uniform": 1, "factorized": 2, "gained_hyperprior": 2, "image:jpeg": 1, "label": 1}
     n_encoders = 2
-    assert {n: f.n_points for n, f in before.families.items()} == {
-        n: k * n_encoders for n, k in each.items()
-    }
+    assert {n: f.n_points for n, f in before.families.items()} == {n: k * n_encoders for n, k in each.items()}
     n_trained = {n: f.trained.total() for n, f in before.families.items()}
     assert n_trained["factorized"] == 4 and n_trained["gained_hyperprior"] == 2
     assert before.readouts == {"depth": 2}
@@ -93,10 +94,7 @@ def test_counts_are_what_the_run_does(
     anew = plan.count(longer, tmp_path / "other", cache, CPU)
     assert (anew.n_readouts, anew.n_codecs) == (0, before.n_codecs)
 
-    failed = [
-        replace(p, status="broke") if p.codec == "uniform" else p
-        for p in results.load_points(out)
-    ]
+    failed = [replace(p, status="broke") if p.codec == "uniform" else p for p in results.load_points(out)]
     monkeypatch.setattr(results, "load_points", lambda _: failed)
     again = plan.count(SUITE, out, cache, CPU)
     assert again.n_points - again.n_found == 2
@@ -145,10 +143,17 @@ def test_probe_times_all_and_leaves_no_trace(cache: Path, tmp_path: Path) -> Non
     learned = {("factorized", None), ("gained_hyperprior", None)}
     coded = learned | {("image:jpeg", None), *(("label", t) for t in tasks)}
     for timed, keys in (
-        (rates.image_s, {"hiera_nano"}), (rates.readout_s, tasks), (rates.readout_bytes, tasks),
-        (rates.read_s, tasks), (rates.row_s, tasks), (rates.row_bytes, tasks), (rates.train_s, learned),
-        (rates.make_s, learned), (rates.make_bytes, learned), (rates.code_s, coded),
-    ):  # fmt: skip
+        (rates.image_s, {"hiera_nano"}),
+        (rates.readout_s, tasks),
+        (rates.readout_bytes, tasks),
+        (rates.read_s, tasks),
+        (rates.row_s, tasks),
+        (rates.row_bytes, tasks),
+        (rates.train_s, learned),
+        (rates.make_s, learned),
+        (rates.make_bytes, learned),
+        (rates.code_s, coded),
+    ):
         assert set(timed) == keys and all(v > 0 for v in timed.values())
     assert rates.train_bytes["factorized", None] == 0
     assert rates.train_bytes["gained_hyperprior", None] > 0  # what its sweep shares
@@ -169,16 +174,26 @@ def test_estimate_is_a_plain_sum() -> None:
     counts.readouts["depth"], counts.nulls["depth"] = 2, 1
     counts.images.update({"a": 100, "b": 100})
     rates = Rates(
-        "a", 10, image_s={"a": 0.5}, readout_s={"depth": 20.0}, readout_bytes={"depth": 100}, train_s={which: 60.0},
-        train_bytes={which: 7}, make_s={which: 2.0}, make_bytes={which: 30}, code_s={which: 0.1},
-        read_s={"depth": 0.01}, row_s={"depth": 1.0}, row_bytes={"depth": 50},
-    )  # fmt: skip
+        "a",
+        10,
+        image_s={"a": 0.5},
+        readout_s={"depth": 20.0},
+        readout_bytes={"depth": 100},
+        train_s={which: 60.0},
+        train_bytes={which: 7},
+        make_s={which: 2.0},
+        make_bytes={which: 30},
+        code_s={which: 0.1},
+        read_s={"depth": 0.01},
+        row_s={"depth": 1.0},
+        row_bytes={"depth": 50},
+    )
     found = plan.estimate(counts, rates)
     assert found.features_s == pytest.approx(100.0)  # b is taken for as fast as a
     assert found.readouts_s == pytest.approx(40.0)
     assert found.nulls_s == pytest.approx(20.0 + 10 * 0.01)
     coded_s, read_s = 3 * 10 * 0.1, 6 * (10 * 0.01 + 1.0)
-    assert found.families_s["hyperprior"] == pytest.approx(60 + 2 * 2 + coded_s + read_s)  # fmt: skip
+    assert found.families_s["hyperprior"] == pytest.approx(60 + 2 * 2 + coded_s + read_s)
     assert found.total_s == pytest.approx(100 + 40 + 20.1 + 64 + coded_s + read_s)
     assert found.model_bytes == 3 * 100 + 7 + 2 * 30
     assert (found.feature_bytes, found.result_bytes) == (1000, 300)
@@ -190,8 +205,8 @@ def test_estimate_is_a_plain_sum() -> None:
 
 
 def test_sizes_and_durations_are_rounded() -> None:
-    assert [duration(s) for s in (0.2, 99.0, 120.0, 5400.0)] == ["0 s", "99 s", "2 min", "1.5 h"]  # fmt: skip
-    assert [size(n) for n in (40_000, 52_300_000, 1_500_000_000)] == ["0.0 MB", "52 MB", "1.5 GB"]  # fmt: skip
+    assert [duration(s) for s in (0.2, 99.0, 120.0, 5400.0)] == ["0 s", "99 s", "2 min", "1.5 h"]
+    assert [size(n) for n in (40_000, 52_300_000, 1_500_000_000)] == ["0.0 MB", "52 MB", "1.5 GB"]
 
 
 # ------------------------------------------------------------------------------------------------ verb

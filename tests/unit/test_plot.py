@@ -22,20 +22,13 @@ from fcbench.results import ResultsFolder, SampleTable, to_frame
 from fcbench.types import FcbenchError
 from fcbench.verbs import plot as verb
 
-TASKS = {
-    "segmentation": ("miou", True),
-    "depth": ("rmse", False),
-    "pose": ("pck", True),
-    "captioning": ("cider", True),
-}
+TASKS = {"segmentation": ("miou", True), "depth": ("rmse", False), "pose": ("pck", True), "captioning": ("cider", True)}
 
 
 def suite(n_tasks: int, encoders: int = 2, codecs: int = 2) -> list[RatePoint]:
     """Coded points and both ends of every task, encoder, codec."""
     rows = []
-    for (task, (metric, higher)), e in itertools.product(
-        list(TASKS.items())[:n_tasks], range(encoders)
-    ):
+    for (task, (metric, higher)), e in itertools.product(list(TASKS.items())[:n_tasks], range(encoders)):
         what = {"task": task, "metric": metric, "higher_is_better": higher}
         what["encoder"] = f"encoder_{e}"
         key = f"{task}{e}"
@@ -56,20 +49,12 @@ def curves_of(ax: Axes) -> list[np.ndarray]:
 
 
 def level_lines(ax: Axes) -> list[float]:
-    return [
-        float(np.asarray(line.get_ydata())[0])
-        for line in ax.lines
-        if line.get_marker() in ("None", "")
-    ]
+    return [float(np.asarray(line.get_ydata())[0]) for line in ax.lines if line.get_marker() in ("None", "")]
 
 
 def texts(fig: Figure) -> list[Text]:
     """Every text that is shown."""
-    return [
-        t
-        for t in fig.findobj(Text)
-        if isinstance(t, Text) and t.get_visible() and t.get_text().strip()
-    ]
+    return [t for t in fig.findobj(Text) if isinstance(t, Text) and t.get_visible() and t.get_text().strip()]
 
 
 # ------------------------------------------------------------------------------------- what is drawn
@@ -142,10 +127,7 @@ def test_what_varies_is_told_apart() -> None:
     rows = sweep(4, "a", objective="mse") + sweep(4, "b", objective="task")
     rows += sweep(4, "c", neck="neck_4L") + sweep(4, "d", dataset="camvid")
     fig = draw(rows)
-    assert [ax.get_title() for ax in fig.axes] == [
-        "segmentation, scenes",
-        "segmentation, camvid",
-    ]
+    assert [ax.get_title() for ax in fig.axes] == ["segmentation, scenes", "segmentation, camvid"]
     legend = {t.get_text() for t in fig.legends[0].get_texts()} - {" "}
     assert {"hyperprior, mse", "hyperprior, task"} < legend
     assert {"hiera_nano, neck_2L", "hiera_nano, neck_4L"} < legend
@@ -155,10 +137,7 @@ def test_fifteen_codecs_differ_without_colour() -> None:
     (ax,) = draw(suite(1, encoders=1, codecs=15)).axes
     drawn = [line for line in ax.lines if line.get_marker() not in ("None", "")]
     assert len({line.get_marker() for line in drawn}) == 15
-    looks = [
-        (line.get_color(), line.get_fillstyle(), line.get_markerfacecolor())
-        for line in drawn
-    ]
+    looks = [(line.get_color(), line.get_fillstyle(), line.get_markerfacecolor()) for line in drawn]
     assert len(set(looks)) == 15
 
 
@@ -170,11 +149,7 @@ def is_grey(colour: object) -> bool:
 def test_anchors_are_grey_and_come_last_in_the_legend() -> None:
     fig = draw(suite(2, codecs=3), anchors=["codec_0"])
     names = [t.get_text() for t in fig.legends[0].get_texts()]
-    assert [n for n in names if n.startswith("codec")] == [
-        "codec_1",
-        "codec_2",
-        "codec_0",
-    ]
+    assert [n for n in names if n.startswith("codec")] == ["codec_1", "codec_2", "codec_0"]
     for ax in fig.axes:
         drawn = [line for line in ax.lines if line.get_marker() not in ("None", "")]
         assert sum(is_grey(line.get_color()) for line in drawn) == 2  # of two encoders
@@ -183,9 +158,7 @@ def test_anchors_are_grey_and_come_last_in_the_legend() -> None:
 
 def test_remote_names_all_that_code_images() -> None:
     rows = sweep(4) + [
-        p
-        for c in ("image:jpeg", "image:webp")
-        for p in sweep(4, c, codec=c, kind="remote", objective="")
+        p for c in ("image:jpeg", "image:webp") for p in sweep(4, c, codec=c, kind="remote", objective="")
     ]
     (ax,) = draw(rows, anchors=["remote"]).axes
     assert [is_grey(line.get_color()) for line in ax.lines].count(True) == 2
@@ -253,11 +226,7 @@ def test_grid_of_one_task_is_a_row_of_encoders() -> None:
 
 
 def test_panel_without_points_is_left_out() -> None:
-    rows = [
-        r
-        for r in suite(2, codecs=4)
-        if not (r.encoder == "encoder_1" and r.task == "depth" and r.kind == "coded")
-    ]
+    rows = [r for r in suite(2, codecs=4) if not (r.encoder == "encoder_1" and r.task == "depth" and r.kind == "coded")]
     shown = [ax for ax in draw(rows).axes if ax.get_visible()]
     assert len(shown) == 3
 
@@ -268,7 +237,7 @@ def test_complexity_is_a_column_a_cost_and_a_row_a_task() -> None:
         replace(p, task=task, encode_ms=1.0 + i, decode_ms=3.0, kmac_per_px="", point=f"{task}{i}")
         for i, p in enumerate(sweep(4))
         for task in ("segmentation", "pose")
-    ]  # fmt: skip
+    ]
     fig = plot.complexity(to_frame(rows))
     assert len(fig.axes) == 2 * 3
     (rate,) = curves_of(fig.axes[0])  # once, not once a task
@@ -296,10 +265,7 @@ LAYOUTS = {
     "four panels": (suite(4), {}),
     "grid": (suite(4, codecs=15), {"anchors": ["codec_3"]}),
     "column of many": (suite(1, encoders=1, codecs=15), {}),
-    "long names": (
-        [replace(r, encoder="timm:tf_efficientnet_lite0") for r in suite(1, 1, 4)],
-        {},
-    ),
+    "long names": ([replace(r, encoder="timm:tf_efficientnet_lite0") for r in suite(1, 1, 4)], {}),
 }
 
 
@@ -330,10 +296,7 @@ def _inside(fig: Figure) -> list[Text]:
     """Texts that are shown, less the tick labels beyond an axis' limits, which matplotlib keeps but hides."""
     hidden = set()
     for ax in fig.axes:
-        for axis, (low, high) in (
-            (ax.xaxis, ax.get_xlim()),
-            (ax.yaxis, ax.get_ylim()),
-        ):
+        for axis, (low, high) in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim())):
             for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()]:
                 if not low <= tick.get_loc() <= high:
                     hidden |= {id(tick.label1), id(tick.label2)}
@@ -350,12 +313,8 @@ def test_rate_axis_has_a_few_plain_numbers(span: float) -> None:
 
 
 # --------------------------------------------------------------------------------------------- files
-@pytest.mark.parametrize(
-    ("name", "magic"), [("a.png", b"\x89PNG"), ("a.svg", b"<?xml"), ("a.PDF", b"%PDF")]
-)
-def test_saved_as_the_suffix_says_and_the_same_twice(
-    tmp_path: Path, name: str, magic: bytes
-) -> None:
+@pytest.mark.parametrize(("name", "magic"), [("a.png", b"\x89PNG"), ("a.svg", b"<?xml"), ("a.PDF", b"%PDF")])
+def test_saved_as_the_suffix_says_and_the_same_twice(tmp_path: Path, name: str, magic: bytes) -> None:
     first = plot.save(draw(sweep(4)), tmp_path / name).read_bytes()
     assert first.startswith(magic)
     assert plot.save(draw(sweep(4)), tmp_path / name).read_bytes() == first

@@ -46,25 +46,16 @@ _VALUES = {
 _POINTS = st.builds(
     RatePoint,
     **{
-        f.name: (
-            {
-                "schema": st.just(results.SCHEMA),
-                "point": st.just("p"),
-                "status": st.just("ok"),
-            }
-        ).get(f.name, _VALUES[str(f.type)])
+        f.name: ({"schema": st.just(results.SCHEMA), "point": st.just("p"), "status": st.just("ok")}).get(
+            f.name, _VALUES[str(f.type)]
+        )
         for f in fields(RatePoint)
     },
 )
 
 
 @settings(
-    max_examples=30,
-    deadline=None,
-    suppress_health_check=[
-        HealthCheck.function_scoped_fixture,
-        HealthCheck.too_slow,
-    ],
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(st.lists(_POINTS, min_size=1, max_size=3))
 def test_points_come_back_as_they_were(tmp_path: Path, points: list[RatePoint]) -> None:
@@ -80,9 +71,7 @@ def test_columns_are_the_fields(tmp_path: Path) -> None:
 
 
 def test_frame_has_the_right_dtypes_and_missing_stays_missing(tmp_path: Path) -> None:
-    empty = rate_point(
-        point="p1", n_bytes=None, bpp=None, rate_alarm=None, commit="NA", codec=""
-    )
+    empty = rate_point(point="p1", n_bytes=None, bpp=None, rate_alarm=None, commit="NA", codec="")
     write(tmp_path, rate_point(), empty)
     df = results.load(tmp_path)
     kinds = {"n_bytes": "Int64", "bpp": "float64", "rate_alarm": "boolean"}
@@ -135,9 +124,7 @@ def test_a_failed_point_is_a_row_and_is_tried_again(tmp_path: Path) -> None:
     assert sorted(df["point"]) == ["p0", "p1", "p2"] and set(df["status"]) == {"ok"}
 
 
-def test_killed_between_samples_and_rows_lacks_the_point_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_between_samples_and_rows_lacks_the_point_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, rate_point())
     before = (tmp_path / "rates.csv").read_bytes()
     real = os.replace
@@ -161,9 +148,7 @@ def test_killed_between_samples_and_rows_lacks_the_point_only(
     assert len(pd.read_parquet(tmp_path / "samples.parquet")) == 4
 
 
-def test_full_disk_is_one_line_and_loses_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_is_one_line_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, rate_point())
 
     def full(fd: int) -> None:
@@ -184,9 +169,7 @@ def test_unwritable_folder_is_one_line(tmp_path: Path) -> None:
         ResultsFolder(tmp_path / "file" / "out")
 
 
-@pytest.mark.skipif(
-    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere"
-)
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
 def test_forbidden_folder_is_one_line(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(FcbenchError, match="Permission denied"):
@@ -245,9 +228,7 @@ def test_other_columns_are_named(tmp_path: Path) -> None:
         ('00Z"', "00Z", "line 2: unexpected end of data"),
     ],
 )
-def test_damaged_rows_name_their_line(
-    tmp_path: Path, old: str, new: str, what: str
-) -> None:
+def test_damaged_rows_name_their_line(tmp_path: Path, old: str, new: str, what: str) -> None:
     write(tmp_path, rate_point())
     damage(tmp_path, old, new)
     with pytest.raises(FcbenchError, match=what) as caught:
@@ -315,13 +296,8 @@ def test_provenance_keeps_every_run(tmp_path: Path) -> None:
     runs = results.load_provenance(tmp_path)
     assert [r["suite"]["name"] for r in runs] == ["first", "second"]
     assert runs[0]["versions"]["numpy"] == np.__version__
-    assert runs[0]["command"] == [provenance.portable(a) for a in sys.argv] and runs[0][
-        "utc"
-    ].endswith("Z")
-    assert (
-        json.loads((tmp_path / "provenance.json").read_text())["schema"]
-        == results.SCHEMA
-    )
+    assert runs[0]["command"] == [provenance.portable(a) for a in sys.argv] and runs[0]["utc"].endswith("Z")
+    assert json.loads((tmp_path / "provenance.json").read_text())["schema"] == results.SCHEMA
 
 
 def test_damaged_provenance_is_one_line(tmp_path: Path) -> None:

@@ -35,16 +35,12 @@ class Official:
 def build(name: str, weights: Path | str | None) -> Encoder:
     kind, _, variant = name.partition(":")
     plugin = registry.get("encoder", kind)
-    return plugin.build(
-        variant, None if weights is None else str(weights), torch.device("cpu")
-    )
+    return plugin.build(variant, None if weights is None else str(weights), torch.device("cpu"))
 
 
 def images(height: int, width: int, n: int = 1) -> Tensor:
     generator = torch.Generator().manual_seed(height + width)
-    return torch.randint(
-        0, 256, (n, 3, height, width), dtype=torch.uint8, generator=generator
-    )
+    return torch.randint(0, 256, (n, 3, height, width), dtype=torch.uint8, generator=generator)
 
 
 def close(got: Tensor, expected: Tensor) -> None:
@@ -57,9 +53,7 @@ def close(got: Tensor, expected: Tensor) -> None:
 def official(tmp_path_factory: pytest.TempPathFactory) -> Official:
     """SAM 2.1 tiny for `SIZE_PX` images, saved as Meta saves it: a dict with the state under ``model``."""
     torch.manual_seed(1)
-    model = build_sam2(
-        CONFIG, device="cpu", hydra_overrides_extra=[f"++model.image_size={SIZE_PX}"]
-    )
+    model = build_sam2(CONFIG, device="cpu", hydra_overrides_extra=[f"++model.image_size={SIZE_PX}"])
     trunk = model.image_encoder.trunk
     for embedding in (trunk.pos_embed, trunk.pos_embed_window):  # zero when new
         torch.nn.init.normal_(embedding)
@@ -98,14 +92,10 @@ def test_features_are_those_of_the_official_predictor_at_its_own_size(
 
 
 @pytest.mark.parametrize("size", [(96, 128), (97, 130)], ids=str)
-def test_maps_are_those_of_the_official_encoder(
-    official: Official, size: tuple[int, int]
-) -> None:
+def test_maps_are_those_of_the_official_encoder(official: Official, size: tuple[int, int]) -> None:
     image = images(*size, n=2)
     x = (image / 255 - MEAN) / STD
-    padded = torch.nn.functional.pad(
-        x, (0, -size[1] % 32, 0, -size[0] % 32), mode="replicate"
-    )
+    padded = torch.nn.functional.pad(x, (0, -size[1] % 32, 0, -size[0] % 32), mode="replicate")
     with torch.no_grad():
         stages = official.model.image_encoder.trunk(padded)
         levels = official.model.image_encoder(padded)["backbone_fpn"]
@@ -156,17 +146,11 @@ def test_split_points_groups_and_channels(official: Official) -> None:
     assert specs[official.encoder.default_split].stride_px == 16
 
 
-def test_a_checkpoint_of_the_other_version_is_refused(
-    official: Official, tmp_path: Path
-) -> None:
+def test_a_checkpoint_of_the_other_version_is_refused(official: Official, tmp_path: Path) -> None:
     with pytest.raises(FcbenchError, match="SAM 2.1's.*use --encoder sam2:tiny$"):
         build("sam2:tiny-2.0", official.path)
     state = official.model.state_dict()
-    older = {
-        k: torch.zeros(1).expand(t.shape)
-        for k, t in state.items()
-        if k != "no_obj_embed_spatial"
-    }
+    older = {k: torch.zeros(1).expand(t.shape) for k, t in state.items() if k != "no_obj_embed_spatial"}
     torch.save({"model": older}, tmp_path / "sam2_hiera_tiny.pt")
     with pytest.raises(FcbenchError, match="SAM 2.0's.*use --encoder sam2:tiny-2.0$"):
         build("sam2", tmp_path / "sam2_hiera_tiny.pt")

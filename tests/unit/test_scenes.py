@@ -10,18 +10,7 @@ from fcbench.data._objects import CLASSES, COLOURS, KINDS
 
 N = 40
 PINNED_MEAN = 121.99993
-PINNED_SHARES = [
-    0.47664,
-    0.30519,
-    0.01837,
-    0.04901,
-    0.02223,
-    0.01899,
-    0.04792,
-    0.02135,
-    0.01109,
-    0.02923,
-]
+PINNED_SHARES = [0.47664, 0.30519, 0.01837, 0.04901, 0.02223, 0.01899, 0.04792, 0.02135, 0.01109, 0.02923]
 PINNED_CAPTIONS = (
     "a striped black ring to the right of an orange barrel",
     "two rings, a barrel and a cone on asphalt",
@@ -37,10 +26,7 @@ def rendered() -> list[_scene.Rendered]:
 
 
 def test_deterministic_by_split_and_index() -> None:
-    first, again, other = (
-        _scene.render(_scene.sample_scene(split, 3), 64, 96)
-        for split in ("train", "train", "test")
-    )
+    first, again, other = (_scene.render(_scene.sample_scene(split, 3), 64, 96) for split in ("train", "train", "test"))
     assert np.array_equal(first.image, again.image)
     assert np.array_equal(first.depth, again.depth)
     assert _words.captions(first) == _words.captions(again)
@@ -88,23 +74,16 @@ def test_ground_depth_follows_the_camera(rendered: list[_scene.Rendered]) -> Non
         rows = np.arange(128) + 0.5
         ground = scene.classes == 1
         for y in np.unique(np.nonzero(ground)[0]):
-            expected = min(
-                s.focal * 128 * s.camera_m / max(rows[y] - s.horizon * 128, 0.5),
-                s.wall_m,
-            )
+            expected = min(s.focal * 128 * s.camera_m / max(rows[y] - s.horizon * 128, 0.5), s.wall_m)
             assert scene.depth[y][ground[y]] == pytest.approx(expected, rel=1e-5)
 
 
-def test_visible_keypoints_lie_on_their_person(
-    rendered: list[_scene.Rendered],
-) -> None:
+def test_visible_keypoints_lie_on_their_person(rendered: list[_scene.Rendered]) -> None:
     n_visible = n_hidden = 0
     for scene in rendered:
         for points, box in zip(scene.pose.keypoints, scene.pose.boxes):
             visible = points[points[:, 2] == 2]
-            n_visible, n_hidden = n_visible + len(visible), n_hidden + int(
-                (points[:, 2] == 1).sum()
-            )
+            n_visible, n_hidden = n_visible + len(visible), n_hidden + int((points[:, 2] == 1).sum())
             for x, y, _ in visible:
                 assert scene.classes[int(y), int(x)] == CLASSES.index("person")
                 assert box[0] <= x <= box[2] and box[1] <= y <= box[3]

@@ -37,7 +37,7 @@ def test_zeroed_channels_lower_it() -> None:
     maps = RNG.normal(size=(40, 8, 3, 3))
     cut = maps.copy()
     cut[:, :4] = 0
-    whole, half = (maps_cka([(maps[:25], v[:25]), (maps[25:], v[25:])], 40) for v in (maps, cut))  # fmt: skip
+    whole, half = (maps_cka([(maps[:25], v[:25]), (maps[25:], v[25:])], 40) for v in (maps, cut))
     assert whole.value == pytest.approx(1) and whole.low == pytest.approx(1)
     assert half.high < 0.85 and half.low <= half.value <= half.high
 

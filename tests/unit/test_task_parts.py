@@ -6,15 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fcbench.tasks._caption_head import (
-    BOS,
-    EOS,
-    UNK,
-    CaptionHead,
-    Vocabulary,
-    min_count,
-    words_of,
-)
+from fcbench.tasks._caption_head import BOS, EOS, UNK, CaptionHead, Vocabulary, min_count, words_of
 from fcbench.tasks._dense import DenseHead, coverage_px, n_doublings
 from fcbench.tasks.depth import MIN_DEPTH_M, DepthTask, log_depth_scale
 from fcbench.tasks.pose import bilinear_targets, cells_in_boxes, peaks
@@ -101,12 +93,7 @@ def test_log_depth_scale_ignores_invalid_pixels():
 def test_cells_in_boxes():
     boxes = torch.tensor(
         [
-            [
-                4.0,
-                8.0,
-                12.0,
-                16.0,
-            ],  # widened by 0.8 px: from 3.2 to 12.8 and 7.2 to 16.8
+            [4.0, 8.0, 12.0, 16.0],  # widened by 0.8 px: from 3.2 to 12.8 and 7.2 to 16.8
             [5.0, 5.0, 5.0, 5.0],  # empty: its cell
             [-50.0, -50.0, 500.0, 500.0],  # all
             [100.0, 100.0, 120.0, 120.0],  # beyond the image: the last cell
@@ -152,9 +139,7 @@ def test_peaks_are_refined_and_stay_inside():
 
 # ---------------------------------------------------------------------------------------- captions
 def test_words():
-    assert words_of("  The dog's RED ball -- (and 2 cats).") == (
-        *("the", "dogs", "red", "ball", "and", "2", "cats"),
-    )
+    assert words_of("  The dog's RED ball -- (and 2 cats).") == (*("the", "dogs", "red", "ball", "and", "2", "cats"),)
     assert words_of("...") == ()
     assert words_of("Caf\u00e9 na\u00efve") == ("caf\u00e9", "na\u00efve")
 

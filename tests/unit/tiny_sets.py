@@ -86,9 +86,7 @@ def devkit(home: Path) -> None:
     home.mkdir(parents=True)
     kinds = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("num_children", "O")]
     synsets = np.zeros((4, 1), dtype=kinds)
-    for row, values in enumerate(
-        [(1, SYNSETS[2], 0), (2, SYNSETS[0], 0), (3, SYNSETS[1], 0)]
-    ):
+    for row, values in enumerate([(1, SYNSETS[2], 0), (2, SYNSETS[0], 0), (3, SYNSETS[1], 0)]):
         synsets[row, 0] = values
     synsets[3, 0] = (1001, "n00001740", 3)
     scipy.io.savemat(home / "meta.mat", {"synsets": synsets})
@@ -123,32 +121,39 @@ def box_polygon(x: float, y: float, w: float, h: float) -> list[list[float]]:
 
 def coco_annotations(images: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """Of every image: a dog over a person's corner, a crowd; two captions. Even images have a person to be counted."""
-    rows: dict[str, list[dict[str, Any]]] = {
-        k: [] for k in ("instances", "person_keypoints", "captions")
-    }
+    rows: dict[str, list[dict[str, Any]]] = {k: [] for k in ("instances", "person_keypoints", "captions")}
     for image in images:
         key = image["id"]
         base = {"image_id": key, "iscrowd": 0, "area": 80.0}
         person = {
-            **base, "id": 10 * key, "category_id": 1, "bbox": [8, 2, 10, 8],
+            **base,
+            "id": 10 * key,
+            "category_id": 1,
+            "bbox": [8, 2, 10, 8],
             "segmentation": box_polygon(8, 2, 10, 8),
-        }  # fmt: skip
+        }
         dog = {
-            **base, "id": 10 * key + 1, "category_id": 18, "bbox": [14, 6, 8, 8],
+            **base,
+            "id": 10 * key + 1,
+            "category_id": 18,
+            "bbox": [14, 6, 8, 8],
             "segmentation": box_polygon(14, 6, 8, 8),
-        }  # fmt: skip
+        }
         crowd = {
-            **base, "id": 10 * key + 2, "category_id": 1, "bbox": [0, 18, 30, 2], "iscrowd": 1,
+            **base,
+            "id": 10 * key + 2,
+            "category_id": 1,
+            "bbox": [0, 18, 30, 2],
+            "iscrowd": 1,
             "segmentation": {"size": list(SIZE), "counts": _bottom_rows(2)},
-        }  # fmt: skip
+        }
         unseen = {**person, "id": 10 * key + 3, "keypoints": [0] * 51}
         counted = {**person, "keypoints": KEYPOINTS, "num_keypoints": 2}
         rows["instances"] += [person, dog, crowd]
         rows["person_keypoints"] += [unseen, {**crowd, "keypoints": [0] * 51}]
         rows["person_keypoints"] += [counted] if key % 2 == 0 else []
         rows["captions"] += [
-            {"image_id": key, "id": 10 * key + i, "caption": f" Dog {i} of {key}.\n"}
-            for i in range(2)
+            {"image_id": key, "id": 10 * key + i, "caption": f" Dog {i} of {key}.\n"} for i in range(2)
         ]
     return rows
 
@@ -165,7 +170,7 @@ def coco(root: Path, splits: tuple[str, ...] = ("train2017", "val2017")) -> None
         images = [
             {"id": 100 * k + i, "file_name": f"{100 * k + i:012d}.jpg", "height": SIZE[0], "width": SIZE[1]}
             for i in range(5)
-        ]  # fmt: skip
+        ]
         for image in images:
             picture(root / tag / image["file_name"], image["id"])
         (root / "annotations").mkdir(exist_ok=True)
