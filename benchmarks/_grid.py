@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from fcbench import registry
-from fcbench.cost import Cost, verdict
+from fcbench.analysis.cost import Cost, verdict
+from fcbench.core import registry
 
 
 def label(cost: Cost) -> str:
@@ -43,7 +43,7 @@ def save_figure(found: Sequence[Cost], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from fcbench._plot_style import COLOURS, LINES, MARKERS, METRIC_LABELS, PAGE_IN, STYLE
+    from fcbench.reports.style import COLOURS, LINES, MARKERS, METRIC_LABELS, PAGE_IN, STYLE
 
     tasks = list(dict.fromkeys(c.task for c in found))
     labels = list(dict.fromkeys(map(label, found)))

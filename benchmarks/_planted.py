@@ -6,7 +6,7 @@
 - *again*: the same features, readouts trained with another seed. Nothing was taken away.
 
 Readouts are trained anew on what is left. Rows are those of an uncoded run, under an encoder's name that says what was
-planted, so that `fcbench.cost` reads them.
+planted, so that `fcbench.analysis.cost` reads them.
 """
 
 from __future__ import annotations
@@ -18,14 +18,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fcbench import rows, scoring
-from fcbench.bench import Bench, digest
-from fcbench.coding import code
-from fcbench.derived import Derived, made_store
-from fcbench.jobs import CEILING, ENDS, Job
-from fcbench.readout import Standardize
-from fcbench.results import ResultsFolder, SampleTable
-from fcbench.types import FcbenchError
+from fcbench.core.cache import digest
+from fcbench.core.errors import FcbenchError
+from fcbench.core.kinds import CEILING, ENDS
+from fcbench.measure import evaluate, rows
+from fcbench.measure.bench import Bench
+from fcbench.measure.coding import code
+from fcbench.measure.derived import Derived, made_store
+from fcbench.measure.points import Job
+from fcbench.results.folder import ResultsFolder
+from fcbench.results.samples import SampleTable
+from fcbench.training.readout import Standardize
 
 GRADIENT_SAMPLES = 64
 GRADIENT_BATCH = 16
@@ -75,16 +78,16 @@ def measure(bench: Bench, every: Sequence[Effect], folder: ResultsFolder) -> Ite
 
 def _measure(bench: Bench, effect: Effect, job: Job, task: str, point: str, folder: ResultsFolder) -> float:
     planted = _bench(bench, effect, task)
-    readers = {task: scoring.reader(planted, task)}
+    readers = {task: evaluate.reader(planted, task)}
     coding = code(planted, job, Path())  # uncoded: writes no file
-    every, mse = scoring.evaluate(planted, readers, coding.decoded)
+    every, mse = evaluate.evaluate(planted, readers, coding.decoded)
     found, null = every[task], None
     made = rows.measured_rows(planted, job, task, coding, found.stats, mse)
     name = f"{bench.encoder.name} {effect.label}".rstrip()
     about = {"point": point, "encoder": name, "seed": bench.seed, "split": bench.split_point}
     named = [replace(row, **about) for row in made]  # type: ignore[arg-type]
-    if effect.kind == "none" and scoring.wants_null(bench, job, found):
-        null = scoring.null(bench, task)
+    if effect.kind == "none" and evaluate.wants_null(bench, job, found):
+        null = evaluate.null(bench, task)
     ids, n_bytes = bench.test.store.ids, coding.sample_bytes
     table = SampleTable(ids, n_bytes, found.stats, found.log_likelihood, null)
     folder.append(named, table)

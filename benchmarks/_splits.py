@@ -11,16 +11,16 @@ from typing import Any
 import pandas as pd
 import torch
 
-from fcbench import compare, series
-from fcbench._paired import ValuesOf
-from fcbench.bench import Bench
-from fcbench.compare import Number
-from fcbench.information import Bits
-from fcbench.opened import open_data
-from fcbench.pipeline import build_encoder
-from fcbench.progress import Report
-from fcbench.similarity import maps_cka
-from fcbench.suite import Suite
+from benchmarks.similarity import maps_cka
+from fcbench.analysis import compare, situations
+from fcbench.analysis.bootstrap import ValuesOf
+from fcbench.analysis.compare import Number
+from fcbench.analysis.information import Bits
+from fcbench.core.progress import Report
+from fcbench.core.registry import build_encoder
+from fcbench.measure.bench import Bench
+from fcbench.measure.study import open_data
+from fcbench.measure.suite import Suite
 
 BATCH = 64
 
@@ -52,7 +52,7 @@ def cuts(rows: pd.DataFrame, default: str, values_of: ValuesOf) -> Iterator[Cut]
     kmac = rows["kmac_per_px"].map(lambda text: float(json.loads(text)["encoder"]))
     rows = rows.assign(kmac=kmac)
     for (encoder, task), one in rows.groupby(["encoder", "task"], sort=False):
-        ends = one[one["kind"] == series.CEILING].groupby("split")["value"].mean()
+        ends = one[one["kind"] == situations.CEILING].groupby("split")["value"].mean()
         macs = one.groupby("split")["kmac"].mean()
         coded = one[one["kind"] == "coded"]
         for codec, curves in coded.groupby("codec", sort=False):
@@ -103,7 +103,7 @@ def save_figure(found: Sequence[Cut], path: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
-    from fcbench._plot_style import COLOURS, MARKERS, PAGE_IN, STYLE
+    from fcbench.reports.style import COLOURS, MARKERS, PAGE_IN, STYLE
 
     tasks = list(dict.fromkeys(c.task for c in found))
     encoders = list(dict.fromkeys(c.encoder for c in found))

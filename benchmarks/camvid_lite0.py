@@ -3,7 +3,8 @@
 fcbench run benchmarks/camvid_lite0.py --data-root CAMVID --out results/camvid_lite0
 """
 
-from fcbench.suite import Budget, Suite
+from fcbench.measure.suite import Suite
+from fcbench.training.options import Budget
 
 SUITE = Suite(
     name="camvid_lite0",

@@ -7,7 +7,7 @@ fcbench compare results/codecs_camvid --anchor hyperprior -o results/codecs_camv
 from dataclasses import replace
 from pathlib import Path
 
-from fcbench.suite import load
+from fcbench.measure.suite import load
 
 HERE = Path(__file__).parent
 ANCHOR = load(HERE / "camvid_lite0.py")

@@ -4,7 +4,7 @@ fcbench run benchmarks/codecs_scenes.py --out results/codecs_scenes
 fcbench compare results/codecs_scenes --anchor hyperprior -o results/codecs_scenes/compare.md
 """
 
-from fcbench.suite import Suite
+from fcbench.measure.suite import Suite
 
 LEARNED = ("factorized", "scale_hyperprior", "hyperprior", "checkerboard", "elic", "gained_hyperprior", "strata")
 MOSAICS = ("vvc", "hevc", "av1", "jpeg2000", "jpegxl", "jpeg", "webp")

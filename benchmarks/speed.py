@@ -7,7 +7,7 @@
 Every figure is a ratio of two times, or of two sizes, taken in one process and on one machine: repetitions of both
 sides alternate, and the figure is the median of the ratios of neighbours. Nothing else should run meanwhile.
 
-- *Extraction*: `fcbench.features.extract` into a fresh cache (reads, encodes, checks, writes, syncs) against a bare
+- *Extraction*: `fcbench.features.extract.extract` into a fresh cache (reads, encodes, checks, writes, syncs) against a bare
   loop that calls the same encoder on the same images, held in memory as batches of the same size.
 - *Entropy coding*: everything between a sample's integers and table indexes and its payload and checksum (sorting
   by table, offsets, range checks, escapes, coder calls, end of the string, checksum), both ways, against bare calls on
@@ -47,14 +47,18 @@ import numpy as np
 import torch
 from compressai import ans
 
-from fcbench import bitstream, fit, registry
-from fcbench.codecs._entropy import EntropyTables, Groups
-from fcbench.codecs._strings import StringDecoder, StringEncoder
-from fcbench.encoders._nano import FOLDER
-from fcbench.features import FeatureStore, extract
-from fcbench.pipeline import build_encoder
-from fcbench.suite import Budget
-from fcbench.types import DataOptions, Dataset, Encoder, OperatingPoint
+from fcbench.coders.strings import StringDecoder, StringEncoder
+from fcbench.coders.tables import EntropyTables, Groups
+from fcbench.core import registry
+from fcbench.core.codecs import OperatingPoint
+from fcbench.core.features import Encoder
+from fcbench.core.registry import build_encoder
+from fcbench.core.samples import DataOptions, Dataset
+from fcbench.encoders.shared.nano import FOLDER
+from fcbench.features.extract import FeatureStore, extract
+from fcbench.training.codec import fit_codec
+from fcbench.training.options import Budget
+from fcbench.transmit import container
 
 BATCH = 8
 NANO, LITE = "hiera_nano", "timm:tf_efficientnet_lite0"
@@ -319,7 +323,7 @@ def trained(point: OperatingPoint, store: FeatureStore, steps: int, batch: int, 
     maps = store.batch(range(min(256, len(store))))
     codec.prepare([maps[s.name] for s in specs])
     if codec.trained:
-        fit.fit_codec(
+        fit_codec(
             codec,
             (float(point.params["lmbda"]),) * 2,
             store,
@@ -344,8 +348,8 @@ def points(name: str, which: Sequence[float]) -> list[OperatingPoint]:
 def coded_size(point: OperatingPoint, codec: Any, test: FeatureStore, work: Path) -> Figure:
     """Size of the .fcb file of a set, less 16 B a sample, over the estimate."""
     path, bits = work / "speed.fcb", 0.0
-    header = bitstream.Header(point.codec, "0" * 64, tuple(test.specs.values()))
-    with bitstream.Writer(path, header) as writer, torch.inference_mode():
+    header = container.Header(point.codec, "0" * 64, tuple(test.specs.values()))
+    with container.Writer(path, header) as writer, torch.inference_mode():
         for place in range(len(test)):
             sample = test.maps(place)
             writer.append(codec.encode(sample), sample.shapes)
@@ -361,7 +365,7 @@ def second_codec(work: Path, options: Sequence[str]) -> Figure:
     """Wall time of a run that adds ``factorized``, over the first one's with ``hyperprior``."""
     weights = weights_of(NANO)
     command = [
-        *(sys.executable, "-m", "fcbench.cli", "run", "--encoder", NANO),
+        *(sys.executable, "-m", "fcbench.cli.main", "run", "--encoder", NANO),
         *("--cache-dir", str(work / "run-cache"), "--out", str(work / "run")),
         *(("--weights", weights) if weights else ()),
         *options,

@@ -32,18 +32,25 @@ import torch
 
 from benchmarks import _grid, _planted, _splits
 from benchmarks._page import write_page, write_records
-from fcbench import _cost_figure, _cost_tables, cost, crossneck, pipeline, registry, series
-from fcbench.bench import Bench
-from fcbench.compare import Number
-from fcbench.jobs import CODED, jobs
-from fcbench.opened import open_data
-from fcbench.plan import Rates, probe
-from fcbench.progress import Report
-from fcbench.results import ResultsFolder
-from fcbench.suite import QUICK, TASKS, Budget, Suite
-from fcbench.types import FcbenchError, OperatingPoint
-from fcbench.verbs._options import cache_option
-from fcbench.verbs.cross_neck import write as write_cross_neck
+from fcbench.analysis import cost, situations
+from fcbench.analysis.compare import Number
+from fcbench.cli.cross_neck import write as write_cross_neck
+from fcbench.cli.options import cache_option
+from fcbench.core import registry
+from fcbench.core.codecs import OperatingPoint
+from fcbench.core.errors import FcbenchError
+from fcbench.core.kinds import CODED
+from fcbench.core.progress import Report
+from fcbench.measure import cross_neck
+from fcbench.measure.bench import Bench
+from fcbench.measure.plan import Rates, probe
+from fcbench.measure.points import jobs
+from fcbench.measure.run import measure as measure_suite
+from fcbench.measure.study import open_data
+from fcbench.measure.suite import TASKS, Suite
+from fcbench.reports import cost_figure, cost_table
+from fcbench.results.folder import ResultsFolder
+from fcbench.training.options import QUICK, Budget
 
 PARTS = ("grid", "coded", "cross", "splits", "planted")
 NECKS = ("neck_2L", "neck_4L", "neck_6L")
@@ -133,7 +140,7 @@ class Plan:
             each = len(self.base.encoders) * len(self.seeds)
             return n * len(self.seeds) * n_points, len(self.base.tasks), each * n_trained
         if part == "cross":
-            n_chains = len(list(crossneck.chains(self.base.tasks, self.base.neck, self.length)))
+            n_chains = len(list(cross_neck.chains(self.base.tasks, self.base.neck, self.length)))
             n_chains *= len(self.base.encoders)
             n_coded = (n_points - 2) * (1 + 2 * len(self.base.tasks)) * n
             return n_chains + n_coded, n_chains, n_trained * n
@@ -178,7 +185,7 @@ class Run:
     def measure(self, suite: Suite, part: str) -> tuple[str, ...]:
         """Points of a suite into a part's folder. Returns what failed."""
         folder = self.out / part
-        done = pipeline.measure(suite, folder, self.cache_dir, self.device)
+        done = measure_suite(suite, folder, self.cache_dir, self.device)
         click.echo(f"{part}: {done.n_measured} measured, {done.n_found} found done")
         return done.failures
 
@@ -187,8 +194,8 @@ class Run:
         for suite in self.plan.grid():
             yield from self.measure(suite, "grid")
         general, special = self.plan.base.encoders
-        rows = series.load([self.out / "grid"])
-        found = cost.costs(rows, general, special, values_of=series.values_of).costs
+        rows = situations.load([self.out / "grid"])
+        found = cost.costs(rows, general, special, values_of=situations.values_of).costs
         write_records(self.out / "grid", list(_grid.records(found)))
         _grid.save_figure(found, self.out / "grid.png")
 
@@ -197,16 +204,16 @@ class Run:
         suite = self.plan.coded()
         yield from self.measure(suite, "coded")
         general, special = self.plan.base.encoders
-        rows = series.load([self.out / "coded"])
-        found = cost.costs(rows, general, special, values_of=series.values_of)
-        for suffix, writer in _cost_tables.FORMATS.items():
+        rows = situations.load([self.out / "coded"])
+        found = cost.costs(rows, general, special, values_of=situations.values_of)
+        for suffix, writer in cost_table.FORMATS.items():
             (self.out / f"cost{suffix}").write_text(writer(found), encoding="utf-8")
-        _cost_figure.save(found, self.out / "cost.png")
+        cost_figure.save(found, self.out / "cost.png")
 
     def cross(self) -> Iterator[str]:
         """Chains of necks."""
         folder = self.out / "cross"
-        done = crossneck.measure(
+        done = cross_neck.measure(
             self.plan.cross(), folder, self.cache_dir, self.device, length=self.plan.length, coded=True
         )
         click.echo(f"cross: {done.n_measured} measured, {done.n_found} found done")
@@ -217,9 +224,9 @@ class Run:
         """Split points, and how alike the encoders are."""
         for split in self.plan.splits:
             yield from self.measure(self.plan.cut(split), "splits")
-        rows = series.load([self.out / "splits"])
+        rows = situations.load([self.out / "splits"])
         default = "stage3" if "stage3" in self.plan.splits else self.plan.splits[0]
-        found = list(_splits.cuts(rows, default, series.values_of))
+        found = list(_splits.cuts(rows, default, situations.values_of))
         write_records(self.out / "splits", [_plain(c) for c in found])
         _splits.save_figure(found, self.out / "splits.png")
         alike = _splits.likeness(self.plan.base, self.plan.splits, self.cache_dir, self.device)
@@ -229,7 +236,7 @@ class Run:
         """Planted effects, and whether they are found."""
         suite = self.plan.planted()
         data = open_data(suite, self.cache_dir)
-        encoder = pipeline.build_encoder(suite.encoders[0], suite.weights, self.device)
+        encoder = registry.build_encoder(suite.encoders[0], suite.weights, self.device)
         with ResultsFolder(self.out / "planted") as folder, Report(0) as report:
             folder.add_provenance(suite.described())
             for seed in suite.seeds:
@@ -241,11 +248,11 @@ class Run:
 
     def found_effects(self) -> Iterator[dict[str, Any]]:
         """Each planted effect on each task: the cost, and whether its interval leaves zero out."""
-        rows = series.load([self.out / "planted"])
+        rows = situations.load([self.out / "planted"])
         name = self.plan.base.encoders[0]
         others = [f"{name} {e.label}" for e in self.plan.effects() if e.label]
         for other in (name, *others):
-            for c in cost.costs(rows, name, other, values_of=series.values_of).costs:
+            for c in cost.costs(rows, name, other, values_of=situations.values_of).costs:
                 for what, n, higher in (
                     (c.metric, c.uncoded, c.higher_is_better),
                     ("usable bits", c.information, True),

@@ -17,11 +17,14 @@ import click
 import numpy as np
 import torch
 
-from fcbench import curves, pipeline, scoring
-from fcbench.bench import Bench
-from fcbench.opened import open_data
-from fcbench.progress import Report
-from fcbench.suite import Budget, Suite
+from fcbench.core import registry
+from fcbench.core.progress import Report
+from fcbench.measure import evaluate
+from fcbench.measure.bench import Bench
+from fcbench.measure.study import open_data
+from fcbench.measure.suite import Suite
+from fcbench.results import intervals
+from fcbench.training.options import Budget
 
 TASKS = ("segmentation", "depth", "pose", "captioning", "classification")
 FIELDS = "encoder task metric embedded random gain ci_low ci_high n_test".split()
@@ -31,7 +34,7 @@ def ceiling(bench: Bench, task: str) -> np.ndarray:
     """Statistics [N, S] of a task on uncoded test features."""
     store = bench.test.store
     batches = (store.batch(range(i, min(i + 32, len(store)))) for i in range(0, len(store), 32))
-    found, _ = scoring.evaluate(bench, {task: scoring.reader(bench, task)}, batches)
+    found, _ = evaluate.evaluate(bench, {task: evaluate.reader(bench, task)}, batches)
     return found[task].stats
 
 
@@ -50,7 +53,7 @@ def main(cache_dir: Path, encoders: tuple[str, ...], steps: int, seed: int) -> N
         data = open_data(suite, cache_dir)
         for name in encoders:
             benches = [
-                Bench(suite, data, pipeline.build_encoder(name, weights, device), seed, cache_dir, device, report)
+                Bench(suite, data, registry.build_encoder(name, weights, device), seed, cache_dir, device, report)
                 for weights in (None, "random")
             ]
             for task in TASKS:
@@ -59,8 +62,8 @@ def main(cache_dir: Path, encoders: tuple[str, ...], steps: int, seed: int) -> N
                 metric = bound.metrics[0]
                 sign = 1 if metric.higher_is_better else -1
                 values = [float(bound.values(t.sum(0))[metric.name]) for t in tables]
-                a, b = curves.paired_bootstrap(tables, lambda s: bound.values(s)[metric.name])
-                low, high = curves.interval(sign * (a - b))
+                a, b = intervals.paired_bootstrap(tables, lambda s: bound.values(s)[metric.name])
+                low, high = intervals.interval(sign * (a - b))
                 row = (name, task, metric.name, *values, sign * (values[0] - values[1]), low, high, len(tables[0]))
                 out.writerow(dict(zip(FIELDS, (f"{v:.4f}" if isinstance(v, float) else v for v in row))))
                 sys.stdout.flush()

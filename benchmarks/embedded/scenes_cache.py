@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from rich.progress import track
 
-from fcbench.data import _scene, _words
+from fcbench.data.scenes import scene, words
 
 SIZE_PX = 128
 CHUNK = 200
@@ -29,8 +29,8 @@ class Scenes:
 
 
 def _render_chunk(start: int) -> tuple[int, dict[str, np.ndarray]]:
-    scenes = [_scene.render(_scene.sample_scene("embedded", i), SIZE_PX, SIZE_PX) for i in range(start, start + CHUNK)]
-    table = [[value for value, _ in _words.attributes(s).values()] for s in scenes]
+    scenes = [scene.render(scene.sample_scene("embedded", i), SIZE_PX, SIZE_PX) for i in range(start, start + CHUNK)]
+    table = [[value for value, _ in words.attributes(s).values()] for s in scenes]
     return start, {
         "images": np.stack([s.image for s in scenes]),
         "instances": np.stack([s.instances for s in scenes]),
@@ -41,7 +41,7 @@ def _render_chunk(start: int) -> tuple[int, dict[str, np.ndarray]]:
 
 def load(folder: Path, n: int) -> Scenes:
     """Render the first n scenes into a folder, once, and map them."""
-    kinds = _words.attributes(_scene.render(_scene.sample_scene("embedded", 0), 32, 32))
+    kinds = words.attributes(scene.render(scene.sample_scene("embedded", 0), 32, 32))
     shapes: dict[str, tuple[int, ...]] = {
         "images": (3, SIZE_PX, SIZE_PX),
         "instances": (SIZE_PX, SIZE_PX),
@@ -49,7 +49,7 @@ def load(folder: Path, n: int) -> Scenes:
         "attributes": (len(kinds),),
     }
     done = folder / "done.json"
-    if not done.exists() or json.loads(done.read_text()) != {"n": n, "version": _scene.VERSION}:
+    if not done.exists() or json.loads(done.read_text()) != {"n": n, "version": scene.VERSION}:
         folder.mkdir(parents=True, exist_ok=True)
         out = {
             k: np.lib.format.open_memmap(
@@ -61,6 +61,6 @@ def load(folder: Path, n: int) -> Scenes:
             for start, arrays in track(pool.map(_render_chunk, range(0, n, CHUNK)), "rendering", total=n // CHUNK):
                 for k, a in arrays.items():
                     out[k][start : start + CHUNK] = a
-        done.write_text(json.dumps({"n": n, "version": _scene.VERSION}))
+        done.write_text(json.dumps({"n": n, "version": scene.VERSION}))
     maps = {k: np.load(folder / f"{k}.npy", mmap_mode="r") for k in shapes}
     return Scenes(**maps, names=tuple(kinds), sizes=tuple(size for _, size in kinds.values()))

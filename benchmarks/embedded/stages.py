@@ -17,10 +17,10 @@ from sam2.modeling.sam.transformer import TwoWayTransformer
 from torch import Tensor, nn
 
 from benchmarks.embedded.scenes_cache import SIZE_PX, Scenes
-from fcbench.data import _scene
-from fcbench.data._figure import ARMS, LEGS
-from fcbench.data._objects import COLOURS, KINDS, TEXTURES
-from fcbench.encoders._nano import MEAN, STAGES, STD, UNIT_PX, build_trunk
+from fcbench.data.scenes.figure import ARMS, LEGS
+from fcbench.data.scenes.objects import COLOURS, KINDS, TEXTURES
+from fcbench.data.scenes.scene import GROUNDS, Scene, sample_scene
+from fcbench.encoders.shared.nano import MEAN, STAGES, STD, UNIT_PX, build_trunk
 
 GRID = SIZE_PX // 16  # stage 3
 UNITS = SIZE_PX // UNIT_PX
@@ -157,7 +157,7 @@ class Attributes(nn.Module):
             crop = torch.from_numpy(scenes.images[index, :, at[0] : at[0] + side, at[1] : at[1] + side].copy())
             size = (self.CROP_PX, self.CROP_PX)
             crops.append(F.interpolate(crop[None].float(), size, mode="area"))
-            labels.append(thing_labels(_scene.sample_scene("embedded", index), number))
+            labels.append(thing_labels(sample_scene("embedded", index), number))
         return normalize(torch.cat(crops)), torch.tensor(labels)
 
 
@@ -176,7 +176,7 @@ THING_SIZES = (8, 8, 8, 4, 5, 5, 4, 3, 4, 2, 4)
 """Numbers of values of `thing_labels`."""
 
 
-def thing_labels(scene: _scene.Scene, number: int) -> list[int]:
+def thing_labels(scene: Scene, number: int) -> list[int]:
     """Kind, both colours, texture, pose of an instance, where it stands."""
     thing = scene.things[number - 1]
     figure, colours = thing.figure, list(COLOURS)
@@ -191,7 +191,7 @@ def thing_labels(scene: _scene.Scene, number: int) -> list[int]:
         1 + int(figure.facing_front) if figure else 0,
         int(np.digitize(thing.z_m, (3, 4, 5.5))),
         int(scene.indoor),
-        _scene.GROUNDS.index(scene.ground),
+        GROUNDS.index(scene.ground),
     ]
 
 

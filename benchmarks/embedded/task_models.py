@@ -20,11 +20,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fcbench import fit, registry
-from fcbench.data import _scene
-from fcbench.data.scenes import SIZE_PX
-from fcbench.taskmodels._nano import SPEC, NanoModel, NanoPlugin
-from fcbench.types import DataOptions, Dataset, Task, TaskModel
+from fcbench.core import registry
+from fcbench.core.samples import DataOptions, Dataset
+from fcbench.core.tasks import Task, TaskModel
+from fcbench.data.scenes.dataset import SIZE_PX
+from fcbench.data.scenes.scene import VERSION
+from fcbench.taskmodels.shared.nano import SPEC, NanoModel, NanoPlugin
+from fcbench.training import loop
+from fcbench.training.targets import Targets
 
 TASKS = ("segmentation", "depth", "pose", "captioning")
 N_TEST = 400
@@ -57,10 +60,10 @@ def train(
 ) -> float:
     """Train encoder and decoder by the task's loss; the encoder runs in bfloat16. Returns the final loss."""
     losses: list[float] = []
-    targets = fit.Targets(data, task.name)
+    targets = Targets(data, task.name)
 
     def loss_of(rng: np.random.Generator) -> Tensor:
-        places = fit.draw(rng, len(data), batch)
+        places = loop.draw(rng, len(data), batch)
         with torch.autocast("cpu", torch.bfloat16):
             own = model.trunk(images_of(data, places))
         head: Any = model.decoder.head
@@ -76,7 +79,7 @@ def train(
             mean = np.mean(losses[-100:])
             print(f"{task.name} {step}/{steps} loss {mean:.4f} {took:.0f} s", flush=True)
 
-    return fit.optimize(model, loss_of, steps=steps, rate=rate, seed=seed, resume=resume, progress=progress)
+    return loop.optimize(model, loss_of, steps=steps, rate=rate, seed=seed, resume=resume, progress=progress)
 
 
 def export(model: NanoModel, path: Path, about: dict[str, Any]) -> None:
@@ -112,7 +115,7 @@ def main(name: str, work: Path, n: int, steps: int, batch: int, rate: float, see
         "facts": facts,
         "training": {
             "task": name,
-            "data": f"scenes v{_scene.VERSION}, split embedded, {n} at {SIZE_PX[0]}x{SIZE_PX[1]}",
+            "data": f"scenes v{VERSION}, split embedded, {n} at {SIZE_PX[0]}x{SIZE_PX[1]}",
             "steps": steps,
             "batch": batch,
             "rate": rate,

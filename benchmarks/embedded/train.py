@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from benchmarks.embedded import scenes_cache, stages
-from fcbench.data import _scene
+from fcbench.data.scenes.scene import VERSION
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "fcbench" / "weights"
 NAMES = {"attributes": "hiera_nano", "promptable": "sam2_nano"}
@@ -115,7 +115,7 @@ def main(stage: str, work: Path, n_scenes: int, steps: int, batch: int, rate: fl
         facts = {
             "stage": stage,
             "from": "mae",
-            "data": f"scenes v{_scene.VERSION}, split embedded, {n_scenes} at 128x128",
+            "data": f"scenes v{VERSION}, split embedded, {n_scenes} at 128x128",
             "history": history,
             "seed": seed,
             "seconds": round(took),

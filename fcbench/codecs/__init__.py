@@ -1,1 +1,4 @@
-"""Plug-ins: one file each, found by its name (see fcbench.registry)."""
+"""Codecs: feature maps to a bitstream and back, one module each.
+
+Imports: core, coders.
+"""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fcbench.codecs._mosaic import Grid, MosaicPlugin, PictureCoder
-from fcbench.codecs._video import av1_decode, av1_encode, av1_versions
+from fcbench.codecs.shared.mosaic import Grid, MosaicPlugin, PictureCoder
+from fcbench.coders.video import av1_decode, av1_encode, av1_versions
 
 _FORMATS = {8: "yuv420p", 10: "yuv420p10le"}
 

@@ -1,7 +1,7 @@
 """Hyperprior with uneven channel groups and space-channel context: the codec ``elic``.
 
 Five groups of KLT channels, the strongest first and alone; each from z, from all groups before, and in its second
-pass from its neighbours of the checkerboard: see `fcbench.codecs._hyper`.
+pass from its neighbours of the checkerboard: see `fcbench.codecs.shared.hyper`.
 
 References: He, Yang, Peng, Ma, Qin, Wang, ELIC: efficient learned image compression with unevenly grouped
 space-channel contextual adaptive coding, CVPR 2022.
@@ -9,8 +9,8 @@ space-channel contextual adaptive coding, CVPR 2022.
 
 from __future__ import annotations
 
-from fcbench.codecs._hyper import HyperMap
-from fcbench.codecs._learned import LearnedPlugin
+from fcbench.codecs.shared.hyper import HyperMap
+from fcbench.codecs.shared.learned import LearnedPlugin
 
 _SHARES = (20, 20, 10, 5)  # of y's channels, as in ELIC: 16, 16, 32, 64 and the other 192 of 320
 

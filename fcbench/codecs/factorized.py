@@ -12,9 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fcbench.codecs._entropy import EntropyTables, Groups
-from fcbench.codecs._learned import Grid, Latents, LearnedPlugin, MapCoder, Plan, Plans
-from fcbench.codecs._transforms import (
+from fcbench.codecs.shared.learned import Grid, Latents, LearnedPlugin, MapCoder, Plan, Plans
+from fcbench.codecs.shared.transforms import (
     Analysis,
     IntegerBottleneck,
     Synthesis,
@@ -24,6 +23,7 @@ from fcbench.codecs._transforms import (
     round_through,
     total_bits,
 )
+from fcbench.coders.tables import EntropyTables, Groups
 
 
 class FactorizedMap(MapCoder):

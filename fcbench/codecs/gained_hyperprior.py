@@ -18,10 +18,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-from fcbench.codecs._hyper import EntropyNet, HyperMap
-from fcbench.codecs._hyper_layers import Params
-from fcbench.codecs._learned import LearnedPlugin
-from fcbench.codecs._transforms import IntegerBottleneck
+from fcbench.codecs.shared.hyper import EntropyNet, HyperMap
+from fcbench.codecs.shared.hyper_layers import Params
+from fcbench.codecs.shared.learned import LearnedPlugin
+from fcbench.codecs.shared.transforms import IntegerBottleneck
 
 _MIDDLE = 1.5  # lmbda at which units are those of the latents
 _SPAN = 2.5  # logarithms from the middle to an end of the usual sweeps

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fcbench.codecs._mosaic import Grid, MosaicPlugin, PictureCoder
-from fcbench.codecs._video import hevc_decode, hevc_encode, hevc_versions
+from fcbench.codecs.shared.mosaic import Grid, MosaicPlugin, PictureCoder
+from fcbench.coders.video import hevc_decode, hevc_encode, hevc_versions
 
 _FORMATS = {8: "gray", 10: "gray10le"}
 

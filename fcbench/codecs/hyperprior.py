@@ -1,13 +1,13 @@
 """Mean-scale hyperprior: the codec ``hyperprior``.
 
-All of y in one pass, its means and scales from z alone: see `fcbench.codecs._hyper`.
+All of y in one pass, its means and scales from z alone: see `fcbench.codecs.shared.hyper`.
 
 References: Minnen, Balle, Toderici, Joint autoregressive and hierarchical priors, NeurIPS 2018.
 """
 
 from __future__ import annotations
 
-from fcbench.codecs._hyper import HyperMap
-from fcbench.codecs._learned import LearnedPlugin
+from fcbench.codecs.shared.hyper import HyperMap
+from fcbench.codecs.shared.learned import LearnedPlugin
 
 PLUGIN = LearnedPlugin("hyperprior", HyperMap)

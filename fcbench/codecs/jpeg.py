@@ -7,22 +7,22 @@ from __future__ import annotations
 
 import numpy as np
 
-from fcbench.codecs import _stills
-from fcbench.codecs._mosaic import Grid, MosaicPlugin, PictureCoder
+from fcbench.codecs.shared.mosaic import Grid, MosaicPlugin, PictureCoder
+from fcbench.coders import stills
 
 
 def _coder(quality: float, bits: int | None) -> PictureCoder:
     def encode(picture: np.ndarray) -> bytes:
-        return _stills.encode("jpeg8", picture, int(quality), colorspace="GRAYSCALE", optimize=True)
+        return stills.encode("jpeg8", picture, int(quality), colorspace="GRAYSCALE", optimize=True)
 
     def decode(data: bytes, size: Grid) -> np.ndarray:
-        return _stills.decode("jpeg8", data)
+        return stills.decode("jpeg8", data)
 
     return PictureCoder(encode, decode, bits)
 
 
 def _versions() -> dict[str, str]:
-    return _stills.versions("jpeg8")
+    return stills.versions("jpeg8")
 
 
 PLUGIN = MosaicPlugin("jpeg", "quality", 1, 100, True, (8, 20, 40, 65, 85, 96), (8,), _coder, _versions)

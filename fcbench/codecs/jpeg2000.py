@@ -7,24 +7,24 @@ from __future__ import annotations
 
 import numpy as np
 
-from fcbench.codecs import _stills
-from fcbench.codecs._mosaic import Grid, MosaicPlugin, PictureCoder
+from fcbench.codecs.shared.mosaic import Grid, MosaicPlugin, PictureCoder
+from fcbench.coders import stills
 
 
 def _coder(psnr_db: float, bits: int | None) -> PictureCoder:
     def encode(picture: np.ndarray) -> bytes:
-        return _stills.encode(
+        return stills.encode(
             "jpeg2k", picture, level=psnr_db, codecformat="J2K", bitspersample=bits, reversible=False, numthreads=1
         )
 
     def decode(data: bytes, size: Grid) -> np.ndarray:
-        return _stills.decode("jpeg2k", data, numthreads=1)
+        return stills.decode("jpeg2k", data, numthreads=1)
 
     return PictureCoder(encode, decode, bits)
 
 
 def _versions() -> dict[str, str]:
-    return _stills.versions("jpeg2k")
+    return stills.versions("jpeg2k")
 
 
 PLUGIN = MosaicPlugin(

@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fcbench.codecs._base import Params, only, whole_number
-from fcbench.codecs._static import MapQuantizer, StaticCodec
-from fcbench.types import FeatureSpec, FeatureStats
+from fcbench.codecs.shared.base import Params, only, whole_number
+from fcbench.codecs.shared.static import MapQuantizer, StaticCodec
+from fcbench.core.features import FeatureSpec, FeatureStats
 
 _MAX_VECTORS = 1 << 13
 _N_ITERATIONS = 10

@@ -14,10 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fcbench.codecs import _zstd
-from fcbench.codecs._base import CodecBase, Params, fixed_numerics, only
-from fcbench.codecs._strings import checksum
-from fcbench.types import Bitstream, Decoded, FcbenchError, Features, FeatureSpec, FeatureStats
+from fcbench.codecs.shared.base import CodecBase, Params, only
+from fcbench.coders import zstd
+from fcbench.coders.numerics import fixed_numerics
+from fcbench.coders.strings import checksum
+from fcbench.core.codecs import Bitstream, Decoded
+from fcbench.core.errors import FcbenchError
+from fcbench.core.features import Features, FeatureSpec, FeatureStats
 
 _FORMATS = {"fp32": ("<f4", "<i4", torch.float32), "fp16": ("<f2", "<i2", torch.float16)}
 """Name -> (numpy format, integers of the same width, torch type)."""
@@ -61,7 +64,7 @@ class Raw(CodecBase):
 
     def _pack(self, data: bytes) -> bytes:
         """The payload of stored floats."""
-        return _zstd.squeeze(data, self._n_bytes) if self._squeezed else data
+        return zstd.squeeze(data, self._n_bytes) if self._squeezed else data
 
     @fixed_numerics
     def encode(self, features: Features) -> Bitstream:
@@ -76,7 +79,7 @@ class Raw(CodecBase):
         grid = self.grid(shapes)
         sizes = [s.channels * h * w for s, (h, w) in zip(self.specs, grid, strict=True)]
         if self._squeezed:
-            payload = _zstd.expand(payload, self._n_bytes, sum(sizes) * self._n_bytes)
+            payload = zstd.expand(payload, self._n_bytes, sum(sizes) * self._n_bytes)
         if len(payload) != sum(sizes) * self._n_bytes:
             raise FcbenchError(f"raw payload has {len(payload)} bytes, its shapes ask for {sum(sizes) * self._n_bytes}")
         parts = np.split(np.frombuffer(payload, self._floats).astype(np.float32), np.cumsum(sizes)[:-1])
@@ -104,7 +107,7 @@ class _Plugin:
 
     def versions(self) -> dict[str, str]:
         """Of zstd."""
-        return _zstd.versions()
+        return zstd.versions()
 
 
 PLUGIN = _Plugin()

@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import numpy as np
 
-from fcbench.codecs import _stills
-from fcbench.codecs._mosaic import Grid, MosaicPlugin, PictureCoder
+from fcbench.codecs.shared.mosaic import Grid, MosaicPlugin, PictureCoder
+from fcbench.coders import stills
 
 
 def _coder(tolerance_std: float, bits: int | None) -> PictureCoder:
     def encode(picture: np.ndarray) -> bytes:
-        return _stills.encode("sperr", picture, tolerance_std, "pwe", numthreads=1)
+        return stills.encode("sperr", picture, tolerance_std, "pwe", numthreads=1)
 
     def decode(data: bytes, size: Grid) -> np.ndarray:
-        return _stills.decode("sperr", data, shape=size, dtype=np.dtype(np.float32), numthreads=1)
+        return stills.decode("sperr", data, shape=size, dtype=np.dtype(np.float32), numthreads=1)
 
     return PictureCoder(encode, decode, None, least_px=8)
 
 
 def _versions() -> dict[str, str]:
-    return _stills.versions("sperr")
+    return stills.versions("sperr")
 
 
 PLUGIN = MosaicPlugin(

@@ -21,9 +21,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fcbench.codecs._base import CLIP_STD, MapStats, Params, only, whole_number
-from fcbench.codecs._static import MapQuantizer, StaticCodec
-from fcbench.types import FeatureSpec, FeatureStats
+from fcbench.codecs.shared.base import CLIP_STD, MapStats, Params, only, whole_number
+from fcbench.codecs.shared.static import MapQuantizer, StaticCodec
+from fcbench.core.features import FeatureSpec, FeatureStats
 
 
 class _MapQuantizer(MapQuantizer):

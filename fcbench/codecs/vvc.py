@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fcbench.codecs._mosaic import Grid, MosaicPlugin, PictureCoder
-from fcbench.codecs._vvc import BITS, vvc_binaries, vvc_decode, vvc_encode, vvc_versions
+from fcbench.codecs.shared.mosaic import Grid, MosaicPlugin, PictureCoder
+from fcbench.coders.vvc import BITS, vvc_binaries, vvc_decode, vvc_encode, vvc_versions
 
 
 def _coder(qp: float, bits: int | None) -> PictureCoder:

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from fcbench.codecs import _stills
-from fcbench.codecs._mosaic import Grid, MosaicPlugin, PictureCoder
+from fcbench.codecs.shared.mosaic import Grid, MosaicPlugin, PictureCoder
+from fcbench.coders import stills
 
 
 def _coder(quality: float, bits: int | None) -> PictureCoder:
     def encode(picture: np.ndarray) -> bytes:
-        return _bare(_stills.webp_encode(np.repeat(picture[..., None], 3, axis=2), quality))
+        return _bare(stills.webp_encode(np.repeat(picture[..., None], 3, axis=2), quality))
 
     def decode(data: bytes, size: Grid) -> np.ndarray:
-        return _stills.webp_decode(_contained(data))[..., 1]
+        return stills.webp_decode(_contained(data))[..., 1]
 
     return PictureCoder(encode, decode, bits)
 
@@ -35,7 +35,7 @@ def _contained(frame: bytes) -> bytes:
 
 
 def _versions() -> dict[str, str]:
-    return _stills.versions("webp")
+    return stills.versions("webp")
 
 
 PLUGIN = MosaicPlugin("webp", "quality", 0, 100, False, (1.0, 20.0, 50.0, 75.0, 90.0, 98.0), (8,), _coder, _versions)

@@ -11,8 +11,10 @@ from typing import Literal
 
 from torch import Tensor
 
-from fcbench.data import _common, _files
-from fcbench.types import DataOptions, Dataset, DatasetMeta, FcbenchError
+from fcbench.core.errors import FcbenchError
+from fcbench.core.samples import DataOptions, Dataset, DatasetMeta
+from fcbench.data.shared import folders, layout, targets
+from fcbench.data.shared.images import read_class_mask
 
 NAME = "ade20k"
 LAYOUT = (
@@ -28,7 +30,7 @@ VOID_IN_FILE = 0
 
 def read_mask(path: Path, size_px: tuple[int, int]) -> Tensor:
     """Mask of an image of (H, W), uint8 [H, W], classes 0 to 149 or `VOID`. Raises `UnreadableSample`."""
-    return _common.read_class_mask(path, N_CLASSES, size_px, VOID_IN_FILE, first=1)
+    return read_class_mask(path, N_CLASSES, size_px, VOID_IN_FILE, first=1)
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
@@ -41,11 +43,11 @@ def read_class_names(path: Path) -> tuple[str, ...]:
         lines = path.read_text(encoding="utf-8").splitlines()[1:]
     except (OSError, UnicodeDecodeError) as exc:
         problem = f"is missing or cannot be read ({exc})"
-        raise FcbenchError(_common.layout_error(NAME, path, problem, LAYOUT)) from exc
+        raise FcbenchError(layout.layout_error(NAME, path, problem, LAYOUT)) from exc
     names = [row.split("\t")[-1].split(",")[0].strip() for row in lines if row.strip()]
     if len(names) != N_CLASSES:
         problem = f"names {len(names)} classes, {N_CLASSES} are known"
-        raise FcbenchError(_common.layout_error(NAME, path, problem, LAYOUT))
+        raise FcbenchError(layout.layout_error(NAME, path, problem, LAYOUT))
     return tuple(names)
 
 
@@ -62,19 +64,19 @@ class Plugin:
         Raises:
             FcbenchError: the folder is missing, has another layout, or lacks annotations.
         """
-        root = _common.require_root(NAME, options, LAYOUT)
+        root = layout.require_root(NAME, options, LAYOUT)
         folder = FOLDERS[split]
         images, masks = root / "images" / folder, root / "annotations" / folder
-        files = _files.pairs(NAME, root, images, masks, LAYOUT)
+        files = folders.pairs(NAME, root, images, masks, LAYOUT)
         info = root / "objectInfo150.txt"
         names = read_class_names(info)
         used = [info, *(p for pair in files for p in pair[1:])]
-        return _files.ImageAndMap(
+        return folders.ImageAndMap(
             NAME,
             split,
-            _common.files_revision(root, used),
+            layout.files_revision(root, used),
             self.tasks,
-            DatasetMeta(class_names=names, task_models=_common.PHOTOGRAPHS),
+            DatasetMeta(class_names=names, task_models=targets.PHOTOGRAPHS),
             tuple(files[: options.limit]),
             read_mask,
             options.image_size_px,

@@ -12,8 +12,10 @@ from typing import Literal
 
 from torch import Tensor
 
-from fcbench.data import _common, _files
-from fcbench.types import DataOptions, Dataset, DatasetMeta, FcbenchError
+from fcbench.core.errors import FcbenchError
+from fcbench.core.samples import DataOptions, Dataset, DatasetMeta
+from fcbench.data.shared import folders, layout, targets
+from fcbench.data.shared.images import read_class_mask
 
 NAME = "camvid"
 LAYOUT = (
@@ -28,20 +30,20 @@ FOLDERS = {"train": ("train", "val"), "test": ("test",)}
 
 def read_mask(path: Path, size_px: tuple[int, int]) -> Tensor:
     """Mask of an image of (H, W), uint8 [H, W], class index or `VOID`. Raises `UnreadableSample`."""
-    return _common.read_class_mask(path, len(CLASSES), size_px, VOID_IN_FILE)
+    return read_class_mask(path, len(CLASSES), size_px, VOID_IN_FILE)
 
 
 def _pairs(root: Path, folder: str) -> list[tuple[str, Path, Path]]:
     """(id, image, mask) of one folder. Raises `FcbenchError` where an image has no mask."""
-    images = _common.images_in(NAME, root / folder / "images", LAYOUT)
+    images = layout.images_in(NAME, root / folder / "images", LAYOUT)
     masks = root / folder / "masks"
     if not masks.is_dir():
-        raise FcbenchError(_common.layout_error(NAME, masks, "is missing", LAYOUT))
+        raise FcbenchError(layout.layout_error(NAME, masks, "is missing", LAYOUT))
     there = {p.name for p in masks.iterdir()}
     lonely = [p.name for p in images if f"{p.stem}.png" not in there]
     if lonely:
-        problem = f"has no mask for {_common.some(lonely)}"
-        raise FcbenchError(_common.layout_error(NAME, masks, problem, LAYOUT))
+        problem = f"has no mask for {layout.some(lonely)}"
+        raise FcbenchError(layout.layout_error(NAME, masks, problem, LAYOUT))
     return [(f"{folder}/{p.stem}", p, masks / f"{p.stem}.png") for p in images]
 
 
@@ -58,15 +60,15 @@ class Plugin:
         Raises:
             FcbenchError: the folder is missing, has another layout, or lacks masks.
         """
-        root = _common.require_root(NAME, options, LAYOUT)
+        root = layout.require_root(NAME, options, LAYOUT)
         pairs = [pair for folder in FOLDERS[split] for pair in _pairs(root, folder)]
-        revision = _common.files_revision(root, [p for pair in pairs for p in pair[1:]])
-        return _files.ImageAndMap(
+        revision = layout.files_revision(root, [p for pair in pairs for p in pair[1:]])
+        return folders.ImageAndMap(
             NAME,
             split,
             revision,
             self.tasks,
-            DatasetMeta(class_names=tuple(CLASSES), task_models=_common.PHOTOGRAPHS),
+            DatasetMeta(class_names=tuple(CLASSES), task_models=targets.PHOTOGRAPHS),
             tuple(pairs[: options.limit]),
             read_mask,
             options.image_size_px,

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from fcbench.data import _common, _files
-from fcbench.types import DataOptions, Dataset, DatasetMeta, FcbenchError
+from fcbench.core.errors import FcbenchError
+from fcbench.core.samples import DataOptions, Dataset, DatasetMeta
+from fcbench.data.shared import layout
+from fcbench.data.shared.folders import Labelled, class_names, hash_split, labelled
 
 NAME = "folder"
 LAYOUT = (
@@ -35,7 +37,7 @@ def split_folders(root: Path) -> dict[str, tuple[Path, ...]]:
         return {}
     if "train" not in there or len(there) < 2:
         problem = f"holds {' and '.join(there)} only: train and test (or val) go together"
-        raise FcbenchError(_common.layout_error(NAME, root, problem, LAYOUT))
+        raise FcbenchError(layout.layout_error(NAME, root, problem, LAYOUT))
     test = there[-1]
     train = tuple(root / s for s in there if s != test)
     return {"train": train[::-1], "test": (root / test,)}
@@ -48,11 +50,11 @@ def images_of(folder: Path, names: tuple[str, ...]) -> Found:
         FcbenchError: a class is not among the names, or a class folder is empty.
     """
     found = []
-    for name in _files.class_names(NAME, folder, LAYOUT):
+    for name in class_names(NAME, folder, LAYOUT):
         if name not in names:
-            problem = f"is a class that the training images lack ({_common.some(names)})"
-            raise FcbenchError(_common.layout_error(NAME, folder / name, problem, LAYOUT))
-        images = _common.images_in(NAME, folder / name, LAYOUT)
+            problem = f"is a class that the training images lack ({layout.some(names)})"
+            raise FcbenchError(layout.layout_error(NAME, folder / name, problem, LAYOUT))
+        images = layout.images_in(NAME, folder / name, LAYOUT)
         found += [(path, name) for path in images]
     return found
 
@@ -62,7 +64,7 @@ def by_hash(root: Path, found: Found, split: Literal["train", "test"]) -> Found:
     classes: dict[str, dict[str, Path]] = {}
     for path, name in found:
         classes.setdefault(name, {})[path.relative_to(root).as_posix()] = path
-    return [(paths[key], name) for name, paths in classes.items() for key in _files.hash_split(paths, split)]
+    return [(paths[key], name) for name, paths in classes.items() for key in hash_split(paths, split)]
 
 
 @dataclass(frozen=True)
@@ -78,24 +80,24 @@ class Plugin:
         Raises:
             FcbenchError: the folder is missing or has another layout.
         """
-        root = _common.require_root(NAME, options, LAYOUT)
+        root = layout.require_root(NAME, options, LAYOUT)
         folders = split_folders(root)
         if folders:
-            names = _files.class_names(NAME, root / "train", LAYOUT)
+            names = class_names(NAME, root / "train", LAYOUT)
             found = [i for f in folders[split] for i in images_of(f, names)]
             how = ""
         else:
-            names = _files.class_names(NAME, root, LAYOUT)
+            names = class_names(NAME, root, LAYOUT)
             found = by_hash(root, images_of(root, names), split)
             how = "hash-split-"
         if not found:
             problem = f"holds too few images for a {split} split"
-            raise FcbenchError(_common.layout_error(NAME, root, problem, LAYOUT))
-        files = _files.labelled(root, found, names)
-        return _files.Labelled(
+            raise FcbenchError(layout.layout_error(NAME, root, problem, LAYOUT))
+        files = labelled(root, found, names)
+        return Labelled(
             NAME,
             split,
-            how + _common.files_revision(root, [path for path, _ in found]),
+            how + layout.files_revision(root, [path for path, _ in found]),
             DatasetMeta(label_names=names),
             files[: options.limit],
             options.image_size_px,

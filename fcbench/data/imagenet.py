@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from fcbench.data import _common, _files
-from fcbench.types import DataOptions, Dataset, DatasetMeta, FcbenchError
+from fcbench.core.errors import FcbenchError
+from fcbench.core.samples import DataOptions, Dataset, DatasetMeta
+from fcbench.data.shared import folders, layout
 
 NAME = "imagenet"
 DEVKIT = "ILSVRC2012_devkit_t12/data"
@@ -36,11 +37,11 @@ def synsets_in(folder: Path) -> tuple[str, ...]:
     Raises:
         FcbenchError: there are none, or folders of other names.
     """
-    names = _files.class_names(NAME, folder, LAYOUT)
+    names = folders.class_names(NAME, folder, LAYOUT)
     wrong = [n for n in names if not SYNSET.fullmatch(n)]
     if wrong:
-        problem = f"holds {_common.some(wrong)}, no WordNet id (for other classes: --dataset folder)"
-        raise FcbenchError(_common.layout_error(NAME, folder, problem, LAYOUT))
+        problem = f"holds {layout.some(wrong)}, no WordNet id (for other classes: --dataset folder)"
+        raise FcbenchError(layout.layout_error(NAME, folder, problem, LAYOUT))
     return names
 
 
@@ -52,9 +53,9 @@ def validation_folders(val: Path, synsets: tuple[str, ...]) -> Found:
     """
     differing = sorted(set(synsets) ^ set(synsets_in(val)))
     if differing:
-        problem = f"and train differ in {_common.some(differing)}"
-        raise FcbenchError(_common.layout_error(NAME, val, problem, LAYOUT))
-    return [(p, s) for s in synsets for p in _common.images_in(NAME, val / s, LAYOUT)]
+        problem = f"and train differ in {layout.some(differing)}"
+        raise FcbenchError(layout.layout_error(NAME, val, problem, LAYOUT))
+    return [(p, s) for s in synsets for p in layout.images_in(NAME, val / s, LAYOUT)]
 
 
 def read_truth(devkit: Path) -> list[str]:
@@ -63,14 +64,14 @@ def read_truth(devkit: Path) -> list[str]:
     Raises:
         FcbenchError: a file is missing, damaged, or names a class that the other does not know.
     """
-    rows = _files.read_mat(NAME, devkit / META, "synsets", LAYOUT)
+    rows = folders.read_mat(NAME, devkit / META, "synsets", LAYOUT)
     try:
         wnid = {int(r["ILSVRC2012_ID"]): str(r["WNID"]) for r in rows.flat}
         text = (devkit / TRUTH).read_text(encoding="ascii")
         return [wnid[int(line)] for line in text.split()]
     except (OSError, ValueError, KeyError, IndexError) as exc:
         problem = f"lacks {TRUTH}, or it and {META} do not fit each other ({exc!r})"
-        raise FcbenchError(_common.layout_error(NAME, devkit, problem, LAYOUT)) from exc
+        raise FcbenchError(layout.layout_error(NAME, devkit, problem, LAYOUT)) from exc
 
 
 def validation_flat(val: Path, devkit: Path, synsets: tuple[str, ...]) -> Found:
@@ -79,16 +80,16 @@ def validation_flat(val: Path, devkit: Path, synsets: tuple[str, ...]) -> Found:
     Raises:
         FcbenchError: images are missing, have other names, or are of classes without training images.
     """
-    images, truth = _common.images_in(NAME, val, LAYOUT), read_truth(devkit)
+    images, truth = layout.images_in(NAME, val, LAYOUT), read_truth(devkit)
     numbers = [VAL_IMAGE.match(p.stem) for p in images]
     came = [int(m.group(1)) for m in numbers if m]
     if came != list(range(1, len(truth) + 1)) or len(came) != len(images):
         problem = f"holds {len(images)} images, the ground truth numbers {len(truth)} from ILSVRC2012_val_00000001 on"
-        raise FcbenchError(_common.layout_error(NAME, val, problem, LAYOUT))
+        raise FcbenchError(layout.layout_error(NAME, val, problem, LAYOUT))
     unknown = sorted(set(truth) - set(synsets))
     if unknown:
-        problem = f"shows {_common.some(unknown)}, of which train has no folder"
-        raise FcbenchError(_common.layout_error(NAME, val, problem, LAYOUT))
+        problem = f"shows {layout.some(unknown)}, of which train has no folder"
+        raise FcbenchError(layout.layout_error(NAME, val, problem, LAYOUT))
     return list(zip(images, truth))
 
 
@@ -105,23 +106,23 @@ class Plugin:
         Raises:
             FcbenchError: the folder is missing or has another layout.
         """
-        root = _common.require_root(NAME, options, LAYOUT)
+        root = layout.require_root(NAME, options, LAYOUT)
         train, val = root / "train", root / "val"
         synsets = synsets_in(train)
         if not val.is_dir():
-            raise FcbenchError(_common.layout_error(NAME, val, "is missing", LAYOUT))
+            raise FcbenchError(layout.layout_error(NAME, val, "is missing", LAYOUT))
         if split == "train":
-            found = [(p, s) for s in synsets for p in _common.images_in(NAME, train / s, LAYOUT)]
+            found = [(p, s) for s in synsets for p in layout.images_in(NAME, train / s, LAYOUT)]
         elif any(p.is_dir() for p in val.iterdir()):
             found = validation_folders(val, synsets)
         else:
             found = validation_flat(val, root / DEVKIT, synsets)
-        return _files.Labelled(
+        return folders.Labelled(
             NAME,
             split,
-            _common.files_revision(root, [path for path, _ in found]),
+            layout.files_revision(root, [path for path, _ in found]),
             DatasetMeta(label_names=synsets),
-            _files.labelled(root, found, synsets)[: options.limit],
+            folders.labelled(root, found, synsets)[: options.limit],
             options.image_size_px,
         )
 

@@ -20,8 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fcbench.data import _common, _files
-from fcbench.types import DataOptions, Dataset, DatasetMeta, FcbenchError, Sample, UnreadableSample
+from fcbench.core.errors import FcbenchError, UnreadableSample
+from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, Sample
+from fcbench.data.shared import folders, layout
+from fcbench.data.shared.images import resize_image
+from fcbench.data.shared.targets import PHOTOGRAPHS, resize_targets
 
 NAME = "nyuv2"
 FRAMES, SPLITS = "nyu_depth_v2_labeled.mat", "splits.mat"
@@ -52,7 +55,7 @@ class NYUv2:
     image_size_px: tuple[int, int] | None
     name: str = NAME
     tasks: tuple[str, ...] = ("depth",)
-    meta: DatasetMeta = DatasetMeta(max_depth_m=MAX_DEPTH_M, eval_crop=EIGEN_CROP, task_models=_common.PHOTOGRAPHS)
+    meta: DatasetMeta = DatasetMeta(max_depth_m=MAX_DEPTH_M, eval_crop=EIGEN_CROP, task_models=PHOTOGRAPHS)
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -62,7 +65,7 @@ class NYUv2:
         image = torch.from_numpy(self._read("images", index).transpose(0, 2, 1).copy())
         size_px = (int(image.shape[-2]), int(image.shape[-1]))
         targets = self.targets(index)
-        image = _common.resize_image(image, self.image_size_px or size_px)
+        image = resize_image(image, self.image_size_px or size_px)
         return Sample(f"nyu-{self.numbers[index] + 1:04d}", image, targets, size_px)
 
     def targets(self, index: int) -> Mapping[str, Any]:
@@ -70,7 +73,7 @@ class NYUv2:
         depth = clean_depth(self._read("rawDepths", index).T)
         size_px = (int(depth.shape[0]), int(depth.shape[1]))
         new_px = self.image_size_px or size_px
-        return _common.resize_targets({"depth": depth}, size_px, new_px)
+        return resize_targets({"depth": depth}, size_px, new_px)
 
     def _read(self, key: str, index: int) -> np.ndarray:
         """One frame. The file is opened for it: reading processes cannot share a handle."""
@@ -95,16 +98,16 @@ def n_frames(path: Path) -> int:
         FcbenchError: it is missing or cut, has no images and raw depth, or they do not fit each other.
     """
     if not path.is_file():
-        raise FcbenchError(_common.layout_error(NAME, path, "is missing", LAYOUT))
+        raise FcbenchError(layout.layout_error(NAME, path, "is missing", LAYOUT))
     try:
         with h5py.File(path, "r") as file:
             images, depths = file["images"].shape, file["rawDepths"].shape
     except (OSError, KeyError, AttributeError) as exc:
         problem = f"is cut short or not the labelled data set ({exc}): download it anew"
-        raise FcbenchError(_common.layout_error(NAME, path, problem, LAYOUT)) from exc
+        raise FcbenchError(layout.layout_error(NAME, path, problem, LAYOUT)) from exc
     if len(images) != 4 or images[1] != 3 or (images[0], *images[2:]) != depths:
         problem = f"holds images {images} and rawDepths {depths}, not [N, 3, W, H] and [N, W, H]"
-        raise FcbenchError(_common.layout_error(NAME, path, problem, LAYOUT))
+        raise FcbenchError(layout.layout_error(NAME, path, problem, LAYOUT))
     return int(depths[0])
 
 
@@ -114,11 +117,11 @@ def read_split(path: Path, split: str, n: int) -> tuple[int, ...]:
     Raises:
         FcbenchError: the file is missing or damaged, or names frames that are not among the n.
     """
-    read = _files.read_mat(NAME, path, KEYS[split], LAYOUT)
+    read = folders.read_mat(NAME, path, KEYS[split], LAYOUT)
     numbers = read.ravel().astype(np.int64) - 1
     if not numbers.size or numbers.min() < 0 or numbers.max() >= n:
         problem = f"names {numbers.size} frames up to {numbers.max(initial=-1) + 1}; {FRAMES} holds {n}"
-        raise FcbenchError(_common.layout_error(NAME, path, problem, LAYOUT))
+        raise FcbenchError(layout.layout_error(NAME, path, problem, LAYOUT))
     return tuple(int(i) for i in numbers)
 
 
@@ -135,10 +138,10 @@ class Plugin:
         Raises:
             FcbenchError: a file is missing, damaged or half there.
         """
-        root = _common.require_root(NAME, options, LAYOUT)
+        root = layout.require_root(NAME, options, LAYOUT)
         frames, splits = root / FRAMES, root / SPLITS
         numbers = read_split(splits, split, n_frames(frames))
-        revision = _common.files_revision(root, [frames, splits])
+        revision = layout.files_revision(root, [frames, splits])
         used = numbers[: options.limit]
         return NYUv2(split, revision, frames, used, options.image_size_px)
 

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fcbench.data import _common, _files
-from fcbench.types import DataOptions, Dataset, DatasetMeta
+from fcbench.core.samples import DataOptions, Dataset, DatasetMeta
+from fcbench.data.shared import folders, layout, targets
 
 NAME = "rgbd"
 LAYOUT = (
@@ -29,7 +29,7 @@ MAX_DEPTH_M = 10.0
 
 def read_depth(path: Path, size_px: tuple[int, int]) -> Tensor:
     """Depth of an image of (H, W), float32 [H, W] metres, 0 where invalid. Raises `UnreadableSample`."""
-    metres = _files.read_16_bit(path, size_px).astype(np.float32) * METRES_PER_UNIT
+    metres = folders.read_16_bit(path, size_px).astype(np.float32) * METRES_PER_UNIT
     return torch.from_numpy(np.where(metres <= MAX_DEPTH_M, metres, 0).astype("f4"))
 
 
@@ -46,16 +46,16 @@ class Plugin:
         Raises:
             FcbenchError: the folder is missing, has another layout, or lacks depth maps.
         """
-        root = _common.require_root(NAME, options, LAYOUT)
+        root = layout.require_root(NAME, options, LAYOUT)
         images, maps = root / split / "rgb", root / split / "depth"
-        files = _files.pairs(NAME, root, images, maps, LAYOUT)
+        files = folders.pairs(NAME, root, images, maps, LAYOUT)
         used = [p for pair in files for p in pair[1:]]
-        return _files.ImageAndMap(
+        return folders.ImageAndMap(
             NAME,
             split,
-            _common.files_revision(root, used),
+            layout.files_revision(root, used),
             self.tasks,
-            DatasetMeta(max_depth_m=MAX_DEPTH_M, task_models=_common.PHOTOGRAPHS),
+            DatasetMeta(max_depth_m=MAX_DEPTH_M, task_models=targets.PHOTOGRAPHS),
             tuple(files[: options.limit]),
             read_depth,
             options.image_size_px,

@@ -1,1 +1,4 @@
-"""Plug-ins: one file each, found by its name (see fcbench.registry)."""
+"""Frozen encoders and their split points, one module each.
+
+Imports: core.
+"""

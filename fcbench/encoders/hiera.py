@@ -23,10 +23,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fcbench.encoders import _weights
-from fcbench.encoders._official import PaddedEncoder, variant_of
-from fcbench.encoders.timm import info_of, load, specs_of
-from fcbench.types import WeightsInfo
+from fcbench.core.features import WeightsInfo
+from fcbench.encoders.shared.padded import PaddedEncoder, variant_of
+from fcbench.encoders.shared.timm_weights import info_of, load, specs_of
+from fcbench.encoders.shared.weights import freeze, seeded
 
 SIZES = ("tiny", "small", "base", "base_plus", "large", "huge")
 TAGS = ("mae", "mae_in1k_ft_in1k")
@@ -103,12 +103,12 @@ class HieraEncoder(PaddedEncoder):
         with torch.device("meta"):  # shapes only: the tensors are those of the state
             module = timm.create_model(self._timm_name, features_only=True, img_size=size_px)
         module.load_state_dict(state, assign=True)
-        return _weights.freeze(module)
+        return freeze(module)
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """See `fcbench.types.EncoderPlugin`."""
+    """See `fcbench.core.features.EncoderPlugin`."""
 
     variants: str = (
         "tiny (default), small, base, base_plus, large, huge; with .mae (default) or .mae_in1k_ft_in1k behind it"
@@ -118,7 +118,7 @@ class Plugin:
         """Build ``hiera:VARIANT`` with its weights: the hub's, a file's, or random where that was asked for."""
         name = f"hiera:{variant}" if variant else "hiera"
         timm_name = VARIANTS[variant_of("hiera", variant, VARIANTS)]
-        with _weights.seeded():
+        with seeded():
             module = timm.create_model(timm_name, features_only=True)
         info = load(name, timm_name, module, weights)
         return HieraEncoder(name, timm_name, module, info, device)

@@ -28,10 +28,19 @@ from sam2.build_sam import HF_MODEL_ID_TO_FILENAMES
 from sam2.modeling.backbones.image_encoder import ImageEncoder
 from torch import Tensor
 
-from fcbench.encoders import _weights
-from fcbench.encoders._hieradet import stages
-from fcbench.encoders._official import PaddedEncoder, variant_of
-from fcbench.types import FcbenchError, FeatureSpec, WeightsInfo
+from fcbench.core.errors import FcbenchError
+from fcbench.core.features import FeatureSpec, WeightsInfo
+from fcbench.encoders.shared.hieradet import stages
+from fcbench.encoders.shared.padded import PaddedEncoder, variant_of
+from fcbench.encoders.shared.weights import (
+    RANDOM_ORIGIN,
+    file_sha256,
+    hub_file,
+    load_into,
+    load_state,
+    seeded,
+    state_sha256,
+)
 
 SIZES = ("tiny", "small", "base_plus", "large")
 REPOS = {"2.1": "facebook/sam2.1-hiera-", "2.0": "facebook/sam2-hiera-"}
@@ -91,7 +100,7 @@ def _image_encoder_state(path: Path, name: str, variant: str) -> dict[str, Tenso
     Raises:
         FcbenchError: the file cannot be read, or is of the other version.
     """
-    state = _weights.load_state(path)
+    state = load_state(path)
     inside = {k.removeprefix(PREFIX): v for k, v in state.items() if k.startswith(PREFIX)}
     if not inside:
         return state
@@ -106,7 +115,7 @@ def _image_encoder_state(path: Path, name: str, variant: str) -> dict[str, Tenso
 
 @dataclass(frozen=True)
 class Plugin:
-    """See `fcbench.types.EncoderPlugin`."""
+    """See `fcbench.core.features.EncoderPlugin`."""
 
     variants: str = "tiny (default), small, base_plus, large: SAM 2.1; with -2.0 behind it SAM 2.0: tiny-2.0"
 
@@ -117,17 +126,17 @@ class Plugin:
         repo = VARIANTS[variant]
         config, file = HF_MODEL_ID_TO_FILENAMES[repo]
         if weights == "random":
-            with _weights.seeded():
+            with seeded():
                 module = build_image_encoder(config)
-            info = WeightsInfo(_weights.state_sha256(module), _weights.RANDOM_ORIGIN)
+            info = WeightsInfo(state_sha256(module), RANDOM_ORIGIN)
         else:
-            path = Path(weights) if weights else _weights.hub_file(name, repo, [file])
+            path = Path(weights) if weights else hub_file(name, repo, [file])
             state = _image_encoder_state(path, name, variant)
-            with _weights.seeded():  # the generator outside goes on untouched
+            with seeded():  # the generator outside goes on untouched
                 module = build_image_encoder(config)
-            _weights.load_into(module, state, f"weights {path}", name)
+            load_into(module, state, f"weights {path}", name)
             origin = f"file:{path.name}" if weights else f"hub:{repo}"
-            info = WeightsInfo(_weights.file_sha256(path), origin)
+            info = WeightsInfo(file_sha256(path), origin)
         return Sam2Encoder(name, module, specs_of(module), info, device)
 
 

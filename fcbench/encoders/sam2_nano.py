@@ -1,5 +1,5 @@
 """``sam2_nano``: embedded, special, 2.0 M parameters: the same masked autoencoder, then promptable masks."""
 
-from fcbench.encoders._nano import NanoPlugin
+from fcbench.encoders.shared.nano import NanoPlugin
 
 PLUGIN = NanoPlugin("sam2_nano")

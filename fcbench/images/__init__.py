@@ -1,1 +1,4 @@
-"""Image codecs for remote inference: one file per codec, its ``PLUGIN`` an `ImageCodec`."""
+"""Image coders, for remote inference, one module each.
+
+Imports: core, coders.
+"""

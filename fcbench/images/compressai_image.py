@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from fcbench._bytes import Cursor
-from fcbench.codecs._foreign import guarded, package_version, seal, unseal
-from fcbench.images._common import ImageCodec, rgb_of
-from fcbench.types import FcbenchError
+from fcbench.coders.foreign import guarded, package_version, seal, unseal
+from fcbench.coders.varint import Cursor
+from fcbench.core.errors import FcbenchError
+from fcbench.images.shared.coder import ImageCodec, rgb_of
 
 _MODEL = "mbt2018-mean"
 _MULTIPLE_PX = 64
@@ -59,7 +59,7 @@ def _encode(image: np.ndarray, quality: float) -> bytes:
 def _compress(image: np.ndarray, quality: int) -> bytes:
     import torch
 
-    from fcbench.codecs._base import coding_numerics
+    from fcbench.coders.numerics import coding_numerics
 
     height, width = image.shape[:2]
     if max(height, width) > 0xFFFF:
@@ -83,7 +83,7 @@ def _decode(data: bytes) -> np.ndarray:
 def _decompress(data: bytes) -> np.ndarray:
     from io import BytesIO
 
-    from fcbench.codecs._base import coding_numerics
+    from fcbench.coders.numerics import coding_numerics
 
     cursor = Cursor(BytesIO(data), len(data), _MODEL)
     quality, height, width, h, w, n_y = _HEAD.unpack(cursor.take(_HEAD.size))

@@ -10,9 +10,9 @@ import struct
 
 import numpy as np
 
-from fcbench.codecs._video import hevc_decode, hevc_encode, hevc_versions
-from fcbench.images._common import ImageCodec, rgb, ycbcr
-from fcbench.types import FcbenchError
+from fcbench.coders.video import hevc_decode, hevc_encode, hevc_versions
+from fcbench.core.errors import FcbenchError
+from fcbench.images.shared.coder import ImageCodec, rgb, ycbcr
 
 _FORMAT = "yuv444p"  # full range by agreement of both sides, not by a flag
 _SIZE = struct.Struct("<HH")

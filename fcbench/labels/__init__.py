@@ -1,1 +1,4 @@
-"""Label coding: one file per task, ``encode`` and ``decode`` of its own target."""
+"""Coders of a task's own output, one module each.
+
+Imports: core, coders.
+"""

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fcbench.labels._common import LabelCoder
-from fcbench.labels._squeeze import expand, squeeze
-from fcbench.types import FcbenchError
+from fcbench.core.errors import FcbenchError
+from fcbench.labels.shared.coder import LabelCoder
+from fcbench.labels.shared.general import expand, squeeze
 
 _DICTIONARY = (
     "the picture of several three four five people children women men boy girl child woman person holding wearing "

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from fcbench.labels._common import LabelCoder
-from fcbench.types import FcbenchError
+from fcbench.core.errors import FcbenchError
+from fcbench.labels.shared.coder import LabelCoder
 
 
 def encode(target: int, n_classes: int = 256) -> bytes:

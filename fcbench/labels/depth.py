@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from fcbench.labels import _picture
-from fcbench.labels._common import LabelCoder
-from fcbench.types import FcbenchError
+from fcbench.core.errors import FcbenchError
+from fcbench.labels.shared import picture
+from fcbench.labels.shared.coder import LabelCoder
 
 PRECISION_M = 0.001
 _MAX_LEVEL = 0xFFFF
@@ -36,20 +36,20 @@ def encode(target: Any) -> bytes:
         raise FcbenchError(f"a depth of {deepest:g} m cannot be coded")
     levels = np.rint(depth_m / (PRECISION_M * 2**doublings))
     levels = np.where(depth_m > 0, np.maximum(levels, 1), 0)
-    return bytes([doublings]) + _picture.encode(levels.astype(np.uint16))
+    return bytes([doublings]) + picture.encode(levels.astype(np.uint16))
 
 
 def decode(data: bytes) -> np.ndarray:
     """float32 [H, W] metres. Raises `FcbenchError` on damage that can be seen."""
     if not data or data[0] > _MAX_DOUBLINGS:
         raise FcbenchError("a depth map is damaged: its precision makes no sense")
-    levels = _picture.decode(data[1:])
+    levels = picture.decode(data[1:])
     return (levels * (PRECISION_M * 2.0 ** data[0])).astype(np.float32)
 
 
 def versions() -> dict[str, str]:
     """Of both coders."""
-    return _picture.versions()
+    return picture.versions()
 
 
 def _output(prediction: Any) -> np.ndarray:

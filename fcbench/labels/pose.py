@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from fcbench._bytes import Cursor, varint
-from fcbench.labels._common import LabelCoder
-from fcbench.labels._squeeze import expand, squeeze
-from fcbench.types import FcbenchError, Pose
+from fcbench.coders.varint import Cursor, varint
+from fcbench.core.errors import FcbenchError
+from fcbench.core.samples import Pose
+from fcbench.labels.shared.coder import LabelCoder
+from fcbench.labels.shared.general import expand, squeeze
 
 PRECISION_PX = 0.25
 _N_KEYPOINTS = 17

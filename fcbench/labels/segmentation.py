@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from fcbench.labels import _picture
-from fcbench.labels._common import LabelCoder
-from fcbench.types import FcbenchError
+from fcbench.core.errors import FcbenchError
+from fcbench.labels.shared import picture
+from fcbench.labels.shared.coder import LabelCoder
 
 
 def encode(target: Any) -> bytes:
@@ -16,17 +16,17 @@ def encode(target: Any) -> bytes:
     mask = np.asarray(target)
     if mask.dtype != np.uint8:
         raise FcbenchError(f"a mask is uint8 [H, W], not {mask.dtype}")
-    return _picture.encode(mask)
+    return picture.encode(mask)
 
 
 def decode(data: bytes) -> np.ndarray:
     """uint8 [H, W]. Raises `FcbenchError` on damage that can be seen."""
-    return _picture.decode(data).astype(np.uint8)
+    return picture.decode(data).astype(np.uint8)
 
 
 def versions() -> dict[str, str]:
     """Of both coders."""
-    return _picture.versions()
+    return picture.versions()
 
 
 def _output(prediction: Any) -> np.ndarray:

@@ -1,1 +1,4 @@
-"""Plug-ins: one file each, found by its name (see fcbench.registry)."""
+"""Necks: what turns features into a head's input, one module each.
+
+Imports: core.
+"""

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from fcbench.necks._transformer import Embedding
-from fcbench.types import FeatureSpec
+from fcbench.core.features import FeatureSpec
+from fcbench.necks.shared.transformer import Embedding
 
 
 class LinearPlugin:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from fcbench.necks._transformer import TransformerPlugin
+from fcbench.necks.shared.transformer import TransformerPlugin
 
 PLUGIN = TransformerPlugin(n_layers=4)

@@ -1,1 +1,4 @@
-"""Task models: one file each (`fcbench.types.TaskModelPlugin`)."""
+"""Third-party task models whose decoders serve as frozen heads, one module each.
+
+Imports: core, encoders, tasks.
+"""

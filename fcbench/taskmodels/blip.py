@@ -26,10 +26,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from fcbench.taskmodels import _official, _transformers
-from fcbench.tasks._caption_head import CaptionBatch
-from fcbench.tasks.captioning import CaptioningTask
-from fcbench.types import FcbenchError, FeatureSpec, Task, TaskModel, WeightsInfo
+from fcbench.core.errors import FcbenchError
+from fcbench.core.features import FeatureSpec, WeightsInfo
+from fcbench.core.tasks import Task, TaskModel
+from fcbench.taskmodels.shared import huggingface, official
+from fcbench.tasks.captioning.head import CaptionBatch
+from fcbench.tasks.captioning.task import CaptioningTask
 
 REPOS = {size: f"Salesforce/blip-image-captioning-{size}" for size in ("base", "large")}
 VISION = {"base": (768, 12, 12), "large": (1024, 24, 16)}
@@ -50,7 +52,7 @@ IGNORED = -100
 # --------------------------------------------------------------------------------------- tokenizer
 def word_tokenizer(words: Sequence[str]) -> Any:
     """A tokenizer of whole words, in place of BLIP's where weights are random."""
-    transformers = _transformers.library()
+    transformers = huggingface.library()
     import tokenizers
 
     table = {w: i for i, w in enumerate(dict.fromkeys([*SPECIAL, *words]))}
@@ -89,15 +91,15 @@ def tokenizer_of(name: str, folder: Path) -> Any:
             "give the model's whole folder, as published or as save_pretrained writes model and tokenizer"
         )
     try:
-        with _transformers.quiet():
-            return _transformers.library().AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        with huggingface.quiet():
+            return huggingface.library().AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except Exception as exc:  # its readers fail in as many ways as there are formats
         reason = (str(exc).splitlines() or [type(exc).__name__])[0]
         raise FcbenchError(f"{name}: the tokenizer in {folder} cannot be read ({reason})") from exc
 
 
 # -------------------------------------------------------------------------------------------- head
-class CaptionDecoder(_official.FrozenDecoder):
+class CaptionDecoder(official.FrozenDecoder):
     """The text decoder, frozen: image tokens to captions.
 
     Args:
@@ -109,7 +111,7 @@ class CaptionDecoder(_official.FrozenDecoder):
     """
 
     def __init__(
-        self, name: str, specs: Sequence[FeatureSpec], grids: _official.Grids, model: Any, tokenizer: Any
+        self, name: str, specs: Sequence[FeatureSpec], grids: official.Grids, model: Any, tokenizer: Any
     ) -> None:
         super().__init__(name, specs, grids)
         self.decoder: nn.Module = model.text_decoder
@@ -180,7 +182,7 @@ class CaptionDecoder(_official.FrozenDecoder):
 # ------------------------------------------------------------------------------------------- build
 def default_config(variant: str) -> Any:
     """The official configuration of a variant, as published."""
-    transformers = _transformers.library()
+    transformers = huggingface.library()
     width, layers, heads = VISION[variant]
     vision = transformers.BlipVisionConfig(
         hidden_size=width,
@@ -205,15 +207,15 @@ def build_from_config(
     repo: str = "",
 ) -> TaskModel:
     """The task model of any configuration of the official class; see `TransformersPlugin.build`."""
-    model_class = _transformers.library().BlipForConditionalGeneration
+    model_class = huggingface.library().BlipForConditionalGeneration
     if weights == "random":
         tokenizer = word_tokenizer(cast(CaptioningTask, task).vocabulary.words)
         config = with_words(config, tokenizer)
-        found = _transformers.random_model(model_class, config)
+        found = huggingface.random_model(model_class, config)
     else:
-        files = _transformers.find(name, weights, repo, TOKENIZER)
+        files = huggingface.find(name, weights, repo, TOKENIZER)
         tokenizer = tokenizer_of(name, files[0].parent)
-        found = _transformers.load(name, model_class, *files)
+        found = huggingface.load(name, model_class, *files)
     return _task_model(name, *found, tokenizer, image_px, device)
 
 
@@ -224,16 +226,16 @@ def _task_model(
     side = vision.image_size
     grid = (side // vision.patch_size, side // vision.patch_size)
     grids = {"tokens": grid, "class": (1, 1)}
-    specs = [_official.spec_of(n, vision.hidden_size, g, image_px) for n, g in grids.items()]
+    specs = [official.spec_of(n, vision.hidden_size, g, image_px) for n, g in grids.items()]
 
     def run(images: Tensor) -> list[Tensor]:
-        x = _official.pixels(images, (side, side), NORMALIZATION)
+        x = official.pixels(images, (side, side), NORMALIZATION)
         tokens = encoder_module(x).last_hidden_state
-        return [_official.to_map(tokens[:, 1:], grid), _official.to_map(tokens[:, :1], (1, 1))]
+        return [official.to_map(tokens[:, 1:], grid), official.to_map(tokens[:, :1], (1, 1))]
 
-    encoder = _official.OwnEncoder(name, specs, grids, encoder_module, run, info, image_px, device)
+    encoder = official.OwnEncoder(name, specs, grids, encoder_module, run, info, image_px, device)
     decoder = CaptionDecoder(name, specs, grids, model, tokenizer)
-    return _official.OfficialModel(encoder, decoder, device)
+    return official.OfficialModel(encoder, decoder, device)
 
 
-PLUGIN = _transformers.TransformersPlugin("blip", "captioning", REPOS, default_config, build_from_config)
+PLUGIN = huggingface.TransformersPlugin("blip", "captioning", REPOS, default_config, build_from_config)

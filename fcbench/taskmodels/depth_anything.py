@@ -28,9 +28,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fcbench.taskmodels import _official, _transformers
+from fcbench.core.features import FeatureSpec, WeightsInfo
+from fcbench.core.tasks import Task, TaskModel
+from fcbench.taskmodels.shared import huggingface, official
 from fcbench.tasks.depth import MIN_DEPTH_M, DepthTask
-from fcbench.types import FeatureSpec, Task, TaskModel, WeightsInfo
 
 REPOS = {
     f"{kind}{size}": f"depth-anything/Depth-Anything-V2-{kind.title()}{size.title()}-hf"
@@ -102,7 +103,7 @@ def fit_inverse_depth(inverse: Tensor, target: Tensor) -> Tensor:
 
 
 # -------------------------------------------------------------------------------------------- head
-class DepthDecoder(_official.FrozenDecoder):
+class DepthDecoder(official.FrozenDecoder):
     """The DPT neck and head, frozen: four maps [B, C, h, w] to depth.
 
     Args:
@@ -114,7 +115,7 @@ class DepthDecoder(_official.FrozenDecoder):
     """
 
     def __init__(
-        self, name: str, specs: Sequence[FeatureSpec], grids: _official.Grids, model: Any, max_depth_m: float
+        self, name: str, specs: Sequence[FeatureSpec], grids: official.Grids, model: Any, max_depth_m: float
     ) -> None:
         super().__init__(name, specs, grids)
         self.neck: nn.Module = model.neck
@@ -169,7 +170,7 @@ class DepthDecoder(_official.FrozenDecoder):
 # ------------------------------------------------------------------------------------------- build
 def default_config(variant: str) -> Any:
     """The official configuration of a variant, as published."""
-    transformers = _transformers.library()
+    transformers = huggingface.library()
     kind, _, size = variant.rpartition("-")
     width, layers, heads, blocks = SIZES[size]["backbone"]
     backbone = transformers.Dinov2Config(
@@ -202,8 +203,8 @@ def build_from_config(
     repo: str = "",
 ) -> TaskModel:
     """The task model of any configuration of the official class; see `TransformersPlugin.build`."""
-    model_class = _transformers.library().DepthAnythingForDepthEstimation
-    found = _transformers.obtain(name, model_class, config, weights, repo)
+    model_class = huggingface.library().DepthAnythingForDepthEstimation
+    found = huggingface.obtain(name, model_class, config, weights, repo)
     return _task_model(name, *found, task, image_px, device)
 
 
@@ -216,19 +217,19 @@ def _task_model(
     grid = (size[0] // patch, size[1] // patch)
     blocks = config.backbone_config.out_indices
     channels = config.reassemble_hidden_size
-    specs = [_official.spec_of(f"block{i}", channels, grid, image_px) for i in blocks]
+    specs = [official.spec_of(f"block{i}", channels, grid, image_px) for i in blocks]
     grids = {s.name: grid for s in specs}
     backbone = model.backbone
 
     def run(images: Tensor) -> list[Tensor]:
-        x = _official.pixels(images, size, _official.IMAGENET)
+        x = official.pixels(images, size, official.IMAGENET)
         tokens = backbone(x).feature_maps
-        return [_official.to_map(t[:, 1:], grid) for t in tokens]
+        return [official.to_map(t[:, 1:], grid) for t in tokens]
 
-    encoder = _official.OwnEncoder(name, specs, grids, backbone, run, info, image_px, device)
+    encoder = official.OwnEncoder(name, specs, grids, backbone, run, info, image_px, device)
     max_depth_m = cast(DepthTask, task).max_depth_m
     decoder = DepthDecoder(name, specs, grids, model, max_depth_m)
-    return _official.OfficialModel(encoder, decoder, device)
+    return official.OfficialModel(encoder, decoder, device)
 
 
-PLUGIN = _transformers.TransformersPlugin("depth_anything", "depth", REPOS, default_config, build_from_config)
+PLUGIN = huggingface.TransformersPlugin("depth_anything", "depth", REPOS, default_config, build_from_config)

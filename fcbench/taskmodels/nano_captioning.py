@@ -7,15 +7,15 @@ from typing import Any
 
 from torch import nn
 
-from fcbench.taskmodels._nano import WIDTH, NanoPlugin
-from fcbench.tasks._caption_head import CaptionHead, Vocabulary
-from fcbench.tasks.captioning import CaptioningTask
+from fcbench.taskmodels.shared.nano import WIDTH, NanoPlugin
+from fcbench.tasks.captioning.head import CaptionHead, Vocabulary
+from fcbench.tasks.captioning.task import CaptioningTask
 
 DECODER_WIDTH = 64
 
 
 class Plugin(NanoPlugin):
-    """See `fcbench.types.TaskModelPlugin`."""
+    """See `fcbench.core.tasks.TaskModelPlugin`."""
 
     def facts(self, task: CaptioningTask) -> dict[str, Any]:
         """The words and the longest caption."""

@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import nn
 
-from fcbench.taskmodels._nano import WIDTH, NanoPlugin
-from fcbench.tasks.pose import PoseTask
+from fcbench.taskmodels.shared.nano import WIDTH, NanoPlugin
+from fcbench.tasks.pose.task import PoseTask
 
 
 class Plugin(NanoPlugin):
-    """See `fcbench.types.TaskModelPlugin`."""
+    """See `fcbench.core.tasks.TaskModelPlugin`."""
 
     def facts(self, task: PoseTask) -> dict[str, Any]:
         """Nothing: the 17 keypoints are the same in every data set."""

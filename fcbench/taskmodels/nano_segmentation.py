@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import nn
 
-from fcbench.taskmodels._nano import WIDTH, NanoPlugin
+from fcbench.taskmodels.shared.nano import WIDTH, NanoPlugin
 from fcbench.tasks.segmentation import SegmentationHead, SegmentationTask
 
 
 class Plugin(NanoPlugin):
-    """See `fcbench.types.TaskModelPlugin`."""
+    """See `fcbench.core.tasks.TaskModelPlugin`."""
 
     def facts(self, task: SegmentationTask) -> dict[str, Any]:
         """The classes."""

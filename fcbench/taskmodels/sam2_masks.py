@@ -39,10 +39,21 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torchvision.ops import sigmoid_focal_loss
 
-from fcbench.encoders import _weights
-from fcbench.encoders._official import variant_of
-from fcbench.taskmodels import _official
-from fcbench.types import VOID, FcbenchError, FeatureSpec, Task, TaskModel, WeightsInfo
+from fcbench.core.errors import FcbenchError
+from fcbench.core.features import FeatureSpec, WeightsInfo
+from fcbench.core.samples import VOID
+from fcbench.core.tasks import Task, TaskModel
+from fcbench.encoders.shared.padded import variant_of
+from fcbench.encoders.shared.weights import (
+    RANDOM_ORIGIN,
+    file_sha256,
+    hub_file,
+    load_into,
+    load_state,
+    seeded,
+    state_sha256,
+)
+from fcbench.taskmodels.shared import official
 
 SIDE_PX = 1024
 COARSEST_PX = 32
@@ -124,7 +135,7 @@ def mask_loss(logits: Tensor, scores: Tensor, target: Tensor) -> Tensor:
 
 
 # -------------------------------------------------------------------------------------------- head
-class MaskHead(_official.FrozenDecoder):
+class MaskHead(official.FrozenDecoder):
     """Prompt encoder and mask decoder, frozen: image features and clicks to a class map.
 
     Args:
@@ -134,7 +145,7 @@ class MaskHead(_official.FrozenDecoder):
         model: SAM2Base, of which both are taken.
     """
 
-    def __init__(self, name: str, specs: Sequence[FeatureSpec], grids: _official.Grids, model: Any) -> None:
+    def __init__(self, name: str, specs: Sequence[FeatureSpec], grids: official.Grids, model: Any) -> None:
         super().__init__(name, specs, grids)
         self.prompts: Any = model.sam_prompt_encoder
         self.decoder: nn.Module = model.sam_mask_decoder
@@ -261,7 +272,7 @@ def find(name: str, variant: str, weights: str | None) -> tuple[Path, str] | Non
         return None
     if weights is None:
         repo = REPOS[variant]
-        path = _weights.hub_file(name, repo, (f"sam2.1_hiera_{variant}.pt",))
+        path = hub_file(name, repo, (f"sam2.1_hiera_{variant}.pt",))
         return path, f"hub:{repo}"
     return Path(weights), f"file:{Path(weights).name}"
 
@@ -273,10 +284,10 @@ def load(name: str, model: nn.Module, found: tuple[Path, str] | None) -> Weights
         FcbenchError: it is missing, damaged, or of another architecture.
     """
     if found is None:
-        return WeightsInfo(_weights.state_sha256(model), _weights.RANDOM_ORIGIN)
+        return WeightsInfo(state_sha256(model), RANDOM_ORIGIN)
     path, origin = found
-    _weights.load_into(model, _weights.load_state(path), f"weights {path}", name)
-    return WeightsInfo(_weights.file_sha256(path), origin)
+    load_into(model, load_state(path), f"weights {path}", name)
+    return WeightsInfo(file_sha256(path), origin)
 
 
 class _Encoder(nn.Module):
@@ -306,21 +317,21 @@ def build_from_model(
     width = int(model.hidden_dim)
     channels = {"high_res_0": width // 8, "high_res_1": width // 4}
     grids = {n: (side // s, side // s) for n, s in INPUTS.items()}
-    specs = [_official.spec_of(n, channels.get(n, width), grids[n], image_px) for n in INPUTS]
+    specs = [official.spec_of(n, channels.get(n, width), grids[n], image_px) for n in INPUTS]
     module = _Encoder(model)
 
     def run(images: Tensor) -> list[Tensor]:
         x = tv.resize(images.float() / 255, [side, side], antialias=True)
-        maps: list[Tensor] = module(tv.normalize(x, *map(list, _official.IMAGENET)))
+        maps: list[Tensor] = module(tv.normalize(x, *map(list, official.IMAGENET)))
         return maps
 
-    encoder = _official.OwnEncoder(name, specs, grids, module, run, info, image_px, device)
+    encoder = official.OwnEncoder(name, specs, grids, module, run, info, image_px, device)
     head = MaskHead(name, specs, grids, model)
-    return _official.OfficialModel(encoder, head, device)
+    return official.OfficialModel(encoder, head, device)
 
 
 class Plugin:
-    """See `fcbench.types.TaskModelPlugin`."""
+    """See `fcbench.core.tasks.TaskModelPlugin`."""
 
     task = "segmentation"
 
@@ -341,9 +352,9 @@ class Plugin:
         """
         chosen, side_px = parse(variant)
         name = f"sam2_masks:{chosen}" + (f"@{side_px}" if side_px != SIDE_PX else "")
-        _official.require_task(name, task, self.task)
+        official.require_task(name, task, self.task)
         found = find(name, chosen, weights)
-        with _weights.seeded():
+        with seeded():
             model = official_model(chosen, side_px)
         info = load(name, model, found)
         return build_from_model(name, model, info, image_px, device)

@@ -31,9 +31,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
-from fcbench.taskmodels import _official, _transformers
-from fcbench.tasks.pose import PoseBatch
-from fcbench.types import FcbenchError, FeatureSpec, Task, TaskModel, WeightsInfo
+from fcbench.core.errors import FcbenchError
+from fcbench.core.features import FeatureSpec, WeightsInfo
+from fcbench.core.tasks import Task, TaskModel
+from fcbench.taskmodels.shared import huggingface, official
+from fcbench.tasks.pose.task import PoseBatch
 
 REPOS = {
     variant: f"usyd-community/vitpose-{variant}"
@@ -107,7 +109,7 @@ def gaussians(at: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 # -------------------------------------------------------------------------------------------- head
-class PoseDecoder(_official.FrozenDecoder):
+class PoseDecoder(official.FrozenDecoder):
     """The heat-map decoder, frozen: tokens of the whole image and boxes to keypoints.
 
     Args:
@@ -119,7 +121,7 @@ class PoseDecoder(_official.FrozenDecoder):
     """
 
     def __init__(
-        self, name: str, specs: Sequence[FeatureSpec], grids: _official.Grids, model: Any, image_px: tuple[int, int]
+        self, name: str, specs: Sequence[FeatureSpec], grids: official.Grids, model: Any, image_px: tuple[int, int]
     ) -> None:
         super().__init__(name, specs, grids)
         self.decoder: nn.Module = model.head
@@ -185,7 +187,7 @@ class PoseDecoder(_official.FrozenDecoder):
 # ------------------------------------------------------------------------------------------- build
 def default_config(variant: str) -> Any:
     """The official configuration of a variant, as published."""
-    transformers = _transformers.library()
+    transformers = huggingface.library()
     plus = variant.startswith("plus-")
     size = variant.removeprefix("plus-").split("-")[0]
     width, layers, heads = SIZES[size]
@@ -212,8 +214,8 @@ def build_from_config(
     repo: str = "",
 ) -> TaskModel:
     """The task model of any configuration of the official class; see `TransformersPlugin.build`."""
-    model_class = _transformers.library().VitPoseForPoseEstimation
-    found = _transformers.obtain(name, model_class, config, weights, repo)
+    model_class = huggingface.library().VitPoseForPoseEstimation
+    found = huggingface.obtain(name, model_class, config, weights, repo)
     return _task_model(name, *found, image_px, device)
 
 
@@ -228,7 +230,7 @@ def encode(backbone: Any, x: Tensor) -> Tensor:
     size, patch = patches.image_size, patches.patch_size
     own = (size[0] // patch[0], size[1] // patch[1])
     first, rest = embeddings.position_embeddings.split([1, own[0] * own[1]], dim=1)
-    position = _official.to_map(rest, own)
+    position = official.to_map(rest, own)
     if position.shape[-2:] != tokens.shape[-2:]:
         position = F.interpolate(position, tokens.shape[-2:], mode="bicubic")
     tokens = (tokens + position).flatten(2).transpose(1, 2) + first
@@ -247,16 +249,16 @@ def _task_model(name: str, model: Any, info: WeightsInfo, image_px: tuple[int, i
     grid = (-(-image_px[0] // patch[0]), -(-image_px[1] // patch[1]))
     size = (grid[0] * patch[0], grid[1] * patch[1])
     channels = config.backbone_config.hidden_size
-    specs = [_official.spec_of("tokens", channels, grid, image_px)]
+    specs = [official.spec_of("tokens", channels, grid, image_px)]
     grids = {"tokens": grid}
 
     def run(images: Tensor) -> list[Tensor]:
-        x = _official.pixels(images, size, _official.IMAGENET)
-        return [_official.to_map(encode(backbone, x), grid)]
+        x = official.pixels(images, size, official.IMAGENET)
+        return [official.to_map(encode(backbone, x), grid)]
 
-    encoder = _official.OwnEncoder(name, specs, grids, backbone, run, info, image_px, device)
+    encoder = official.OwnEncoder(name, specs, grids, backbone, run, info, image_px, device)
     decoder = PoseDecoder(name, specs, grids, model, image_px)
-    return _official.OfficialModel(encoder, decoder, device)
+    return official.OfficialModel(encoder, decoder, device)
 
 
-PLUGIN = _transformers.TransformersPlugin("vitpose", "pose", REPOS, default_config, build_from_config)
+PLUGIN = huggingface.TransformersPlugin("vitpose", "pose", REPOS, default_config, build_from_config)

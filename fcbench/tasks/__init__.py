@@ -1,1 +1,4 @@
-"""Plug-ins: one file each, found by its name (see fcbench.registry)."""
+"""Tasks: a head, its loss and its metric, one module each.
+
+Imports: core.
+"""

@@ -14,12 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fcbench.tasks._common import HeadLoss, ratio, require, require_same
-from fcbench.types import Dataset, FcbenchError, Head, MetricSpec, Task
+from fcbench.core.errors import FcbenchError
+from fcbench.core.samples import Dataset
+from fcbench.core.tasks import Head, MetricSpec, Task
+from fcbench.tasks.shared.targets import HeadLoss, ratio, require, require_same
 
 
 class PoolHead(nn.Module):
-    """Mean over the grid, then a linear layer: [B, D, h, w] to logits [B, K] (a `fcbench.types.Head`)."""
+    """Mean over the grid, then a linear layer: [B, D, h, w] to logits [B, K] (a `fcbench.core.tasks.Head`)."""
 
     def __init__(self, width: int, n_classes: int) -> None:
         super().__init__()

@@ -23,9 +23,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fcbench.tasks._common import HeadLoss, ratio, require, require_maps, require_size, stack_maps
-from fcbench.tasks._dense import DenseHead
-from fcbench.types import Dataset, FcbenchError, Head, MetricSpec, Task
+from fcbench.core.errors import FcbenchError
+from fcbench.core.samples import Dataset
+from fcbench.core.tasks import Head, MetricSpec, Task
+from fcbench.tasks.shared.dense import DenseHead
+from fcbench.tasks.shared.targets import HeadLoss, ratio, require, require_maps, require_size, stack_maps
 
 MIN_DEPTH_M = 1e-3
 """Smallest predicted depth (the lower bound of the usual NYU and KITTI evaluations)."""
@@ -112,7 +114,7 @@ def log_depth_scale(data: Dataset) -> tuple[float, float]:
 
 
 class DepthHead(nn.Module):
-    """Log depth: [B, D, h, w] to [B, 1, h', w'], log of metres (a `fcbench.types.Head`).
+    """Log depth: [B, D, h, w] to [B, 1, h', w'], log of metres (a `fcbench.core.tasks.Head`).
 
     Args:
         dense: maps to standardized log depth.
@@ -123,7 +125,7 @@ class DepthHead(nn.Module):
 
     mean: Tensor
     std: Tensor
-    has_scale = True  # its density has one, which is fitted: see `fcbench.scoring`
+    has_scale = True  # its density has one, which is fitted: see `fcbench.measure.evaluate`
 
     def __init__(self, dense: DenseHead, mean: float, std: float, max_depth_m: float) -> None:
         super().__init__()

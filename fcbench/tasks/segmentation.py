@@ -17,9 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fcbench.tasks._common import HeadLoss, ratio, require, require_maps, require_same, require_size, stack_maps
-from fcbench.tasks._dense import DenseHead
-from fcbench.types import VOID, Dataset, FcbenchError, Head, MetricSpec, Task
+from fcbench.core.errors import FcbenchError
+from fcbench.core.samples import VOID, Dataset
+from fcbench.core.tasks import Head, MetricSpec, Task
+from fcbench.tasks.shared.dense import DenseHead
+from fcbench.tasks.shared.targets import HeadLoss, ratio, require, require_maps, require_same, require_size, stack_maps
 
 
 def class_counts(pred: np.ndarray, target: np.ndarray, n_classes: int) -> np.ndarray:
@@ -40,7 +42,7 @@ def class_counts(pred: np.ndarray, target: np.ndarray, n_classes: int) -> np.nda
 
 
 class SegmentationHead(DenseHead):
-    """Logits at stride 4: [B, D, h, w] to [B, K, h', w'] (a `fcbench.types.Head`)."""
+    """Logits at stride 4: [B, D, h, w] to [B, K, h', w'] (a `fcbench.core.tasks.Head`)."""
 
     def loss(self, x: Tensor, batch: Tensor) -> Tensor:
         """Mean cross-entropy in nats over the cells that are not void, at the head's resolution.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fcbench.types import VOID, DatasetMeta, Pose, Sample
+from fcbench.core.samples import VOID, DatasetMeta, Pose, Sample
 
 CAPTIONS = (
     "A red cube left of a cone.",

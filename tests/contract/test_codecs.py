@@ -16,10 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fcbench import registry
-from fcbench.bitstream import Header, Reader, Writer
-from fcbench.codecs import _checkpoint
-from fcbench.types import FcbenchError, Features, FeatureSpec, FeatureStats, OperatingPoint
+from fcbench.core import registry
+from fcbench.core.codecs import OperatingPoint
+from fcbench.core.errors import FcbenchError
+from fcbench.core.features import Features, FeatureSpec, FeatureStats
+from fcbench.transmit import checkpoint
+from fcbench.transmit.container import Header, Reader, Writer
 
 
 def _here(name: str) -> bool:
@@ -30,7 +32,7 @@ def _here(name: str) -> bool:
 CODECS = [n for n in registry.names("codec") if _here(n)]
 LEARNED = [name for name in CODECS if registry.get("codec", name).trained]
 GRIDS = [(1, 1), (5, 7), (8, 8), (23, 30)]
-SOURCE = _checkpoint.Source("hiera_nano", "00" * 32)
+SOURCE = checkpoint.Source("hiera_nano", "00" * 32)
 ONE = (FeatureSpec("stage3", 12, 16),)
 TWO = (FeatureSpec("layer.2", 6, 8), FeatureSpec("layer.3", 10, 16))
 
@@ -141,13 +143,13 @@ def test_coding_needs_no_order_of_maps(codec_two: Any) -> None:
 
 def test_a_fresh_object_from_checkpoint_and_file_alone(name: str, codec_two: Any, tmp_path: Path) -> None:
     point = OperatingPoint(name, middle(name))
-    sha256 = _checkpoint.save(tmp_path / "c.safetensors", codec_two, point, TWO, SOURCE)
+    sha256 = checkpoint.save(tmp_path / "c.safetensors", codec_two, point, TWO, SOURCE)
     assert sha256 == hashlib.sha256((tmp_path / "c.safetensors").read_bytes()).hexdigest()
     samples = [features(TWO, grid) for grid in GRIDS]
     with Writer(tmp_path / "a.fcb", Header(name, sha256, TWO)) as writer:
         for x in samples:
             writer.append(codec_two.encode(x), x.shapes)
-    loaded = _checkpoint.load(tmp_path / "c.safetensors")
+    loaded = checkpoint.load(tmp_path / "c.safetensors")
     assert (loaded.point, loaded.specs, loaded.sha256) == (point, TWO, sha256)
     reader = Reader(tmp_path / "a.fcb")
     reader.verify_checkpoint(loaded.sha256)
@@ -164,7 +166,7 @@ DECODE = """
 import hashlib, sys
 from pathlib import Path
 import torch
-from fcbench.bitstream import Reader
+from fcbench.transmit.container import Reader
 from fcbench.codecs import _checkpoint
 torch.set_num_threads(int(sys.argv[2]))
 folder = Path(sys.argv[1])
@@ -179,7 +181,7 @@ print(digest.hexdigest())
 
 
 def test_a_fresh_process_decodes_the_same(name: str, codec: Any, tmp_path: Path) -> None:
-    sha256 = _checkpoint.save(tmp_path / "c.safetensors", codec, OperatingPoint(name, middle(name)), ONE, SOURCE)
+    sha256 = checkpoint.save(tmp_path / "c.safetensors", codec, OperatingPoint(name, middle(name)), ONE, SOURCE)
     x = features(ONE, (23, 30))
     stream = codec.encode(x)
     with Writer(tmp_path / "a.fcb", Header(name, sha256, ONE)) as writer:
@@ -282,7 +284,7 @@ def _flip(data: bytes, bit: int) -> bytes:
 
 def test_damaged_checkpoints_are_refused(name: str, codec: Any, tmp_path: Path) -> None:
     path = tmp_path / "c.safetensors"
-    _checkpoint.save(path, codec, OperatingPoint(name, middle(name)), ONE, SOURCE)
+    checkpoint.save(path, codec, OperatingPoint(name, middle(name)), ONE, SOURCE)
     data = path.read_bytes()
     rng = random.Random(0)
     flips = [_flip(data, rng.randrange(8 * len(data))) for _ in range(20)]
@@ -290,9 +292,9 @@ def test_damaged_checkpoints_are_refused(name: str, codec: Any, tmp_path: Path) 
     for damaged in [b"", b"PK\x03\x04", data[:100], data[:-1], data + b"0", *flips, *header]:
         path.write_bytes(damaged)
         with pytest.raises(FcbenchError):
-            _checkpoint.load(path)
+            checkpoint.load(path)
     with pytest.raises(FcbenchError, match="cannot read"):
-        _checkpoint.load(tmp_path / "absent")
+        checkpoint.load(tmp_path / "absent")
 
 
 def test_unknown_parameters_are_refused(name: str) -> None:

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from fcbench import registry
-from fcbench.types import VOID, DataOptions, Dataset, FcbenchError, Pose
+from fcbench.core import registry
+from fcbench.core.errors import FcbenchError
+from fcbench.core.samples import VOID, DataOptions, Dataset, Pose
 
 LIMIT = 8
 SHARED = Path(__file__).parents[3] / "shared" / "data"

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from fcbench import registry
-from fcbench.complexity import macs
-from fcbench.encoders._weights import state_sha256
-from fcbench.types import Encoder, FcbenchError
+from fcbench.core import registry
+from fcbench.core.errors import FcbenchError
+from fcbench.core.features import Encoder
+from fcbench.encoders.shared.weights import state_sha256
+from fcbench.measure.complexity import macs
 
 TIMM = ("test_resnet", "test_vit", "test_convnext", "test_mambaout", "tf_efficientnet_lite0")
 SIZES = ((96, 96), (97, 130), (64, 161))

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fcbench import registry
-from fcbench.types import FcbenchError, FeatureSpec
+from fcbench.core import registry
+from fcbench.core.errors import FcbenchError
+from fcbench.core.features import FeatureSpec
 
 SPECS = (FeatureSpec("fine", 6, 8), FeatureSpec("coarse", 5, 16))
 GRIDS = [((8, 8), (4, 4)), ((7, 5), (4, 3)), ((1, 1), (1, 1))]

@@ -15,9 +15,9 @@ import pytest
 import torch
 from fake_dataset import FakeDataset
 
-from fcbench import registry
-from fcbench.encoders._weights import state_sha256
-from fcbench.types import FcbenchError
+from fcbench.core import registry
+from fcbench.core.errors import FcbenchError
+from fcbench.encoders.shared.weights import state_sha256
 
 IMAGE_PX = (64, 80)
 N = 3  # images of 0, 1, 2 persons

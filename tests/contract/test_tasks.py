@@ -7,8 +7,9 @@ import pytest
 import torch
 from fake_dataset import FakeDataset
 
-from fcbench import registry
-from fcbench.types import DatasetMeta, FcbenchError, Pose
+from fcbench.core import registry
+from fcbench.core.errors import FcbenchError
+from fcbench.core.samples import DatasetMeta, Pose
 
 TASKS = registry.names("task")
 WIDTH = 32
@@ -268,7 +269,7 @@ def test_perfect_classification():
 
 def test_perfect_pose():
     """Logits that are the log of each keypoint's bilinear weights decode to the keypoint itself."""
-    from fcbench.tasks.pose import bilinear_targets
+    from fcbench.tasks.pose.task import bilinear_targets
 
     task, targets, head = bind("pose", 3)
     persons = [Pose(*(a[:1] for a in fields(t["pose"]))) for t in targets]

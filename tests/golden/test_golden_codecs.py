@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from fcbench import registry
-from fcbench.bitstream import Header, Reader, Writer
-from fcbench.codecs._entropy import EntropyTables, Groups
-from fcbench.codecs._strings import StringDecoder, StringEncoder
-from fcbench.types import Features, FeatureSpec, FeatureStats
+from fcbench.coders.strings import StringDecoder, StringEncoder
+from fcbench.coders.tables import EntropyTables, Groups
+from fcbench.core import registry
+from fcbench.core.features import Features, FeatureSpec, FeatureStats
+from fcbench.transmit.container import Header, Reader, Writer
 
 DATA = Path(__file__).parent / "data"
 NAMES = {"entropy.bin", "raw_fp16.fcb", "raw_fp32.fcb", "uniform.fcb"}

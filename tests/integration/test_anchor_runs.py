@@ -10,7 +10,7 @@ import pytest
 from click.testing import Result
 from refusals import refused
 
-from fcbench import results
+from fcbench.results import table
 
 Tiny = Callable[..., Result]
 TASKS = ("segmentation", "depth", "pose", "captioning", "classification")
@@ -22,7 +22,7 @@ def test_remote_inference_and_label_coding(tiny: Tiny, tmp_path: Path) -> None:
     tasks = [t for n in TASKS for t in ("--task", n)]
     result = tiny(out, *codecs, *tasks, "--keep-streams")
     assert result.exit_code == 0, result.output
-    df = results.load(out)
+    df = table.load(out)
     df = df[df.primary]
     assert set(df.kind) == {"ceiling", "floor", "coded", "remote", "label"}
     ceiling = df[df.kind == "ceiling"].set_index("task").value
@@ -52,7 +52,7 @@ def test_codecs_whose_programs_are_missing_are_skipped_with_the_reason(
     result = tiny(out, "--codec", "vvc", "--codec", "zfp", "--task", "pose")
     assert result.exit_code == 0, result.output
     assert "skipped vvc: vvencapp and vvdecapp not found on the PATH" in result.output
-    assert set(results.load(out).codec) == {"uncoded", "mean", "zfp"}
+    assert set(table.load(out).codec) == {"uncoded", "mean", "zfp"}
     alone = refused(tiny(tmp_path / "alone", "--codec", "vvc"))
     assert "vvencapp and vvdecapp not found" in alone
 
@@ -60,11 +60,11 @@ def test_codecs_whose_programs_are_missing_are_skipped_with_the_reason(
 def test_a_point_that_fails_for_want_of_a_program_is_a_failed_row(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fcbench.suite.Suite.missing", lambda suite: {})
+    monkeypatch.setattr("fcbench.measure.suite.Suite.missing", lambda suite: {})
     monkeypatch.setenv("PATH", "")
     out = tmp_path / "out"
     result = tiny(out, "--codec", "vvc", "--codec", "zfp", "--task", "pose")
     assert "6 jobs failed" in refused(result)
-    df = results.load(out)
+    df = table.load(out)
     assert df[df.codec == "vvc"].status.str.contains("vvencapp").all()
     assert (df[df.codec == "zfp"].status == "ok").all()

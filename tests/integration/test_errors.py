@@ -11,8 +11,8 @@ import torch
 from click.testing import Result
 from refusals import refused
 
-from fcbench import results
-from fcbench.cli import main
+from fcbench.cli.main import main
+from fcbench.results import row, table
 
 Run = Callable[..., Result]
 
@@ -162,4 +162,4 @@ def test_list_and_doctor(fcbench: Run, tmp_path: Path) -> None:
 
 
 def test_schema_is_the_one_written(finished: Path) -> None:
-    assert set(results.load(finished).schema) == {results.SCHEMA}
+    assert set(table.load(finished).schema) == {row.SCHEMA}

@@ -12,12 +12,14 @@ from click.testing import Result
 from refusals import refused
 from torch import nn
 
-from fcbench import fit, readout, results
-from fcbench.encoders._weights import state_sha256
-from fcbench.features import FeatureStore
+from fcbench.core.features import FeatureSpec, FeatureStats
+from fcbench.encoders.shared.weights import state_sha256
+from fcbench.features.extract import FeatureStore
 from fcbench.necks.neck_2L import PLUGIN as NECK
-from fcbench.suite import Budget
-from fcbench.types import FeatureSpec, FeatureStats
+from fcbench.results import table
+from fcbench.training import readout
+from fcbench.training.options import Budget
+from fcbench.training.targets import Targets
 
 Tiny = Callable[..., Result]
 FROZEN = ("--head", "frozen", "--task", "depth", "--task-weights", "depth=random")
@@ -28,7 +30,7 @@ def test_rows_say_whose_decoder_read(tiny: Tiny, tmp_path: Path, neck_loss: str)
     out = tmp_path / "out"
     result = tiny(out, *FROZEN, "--neck-loss", neck_loss, "--codec", "uniform")
     assert result.exit_code == 0, result.output
-    df = results.load(out)
+    df = table.load(out)
     assert set(df["head"]) == {"frozen:nano_depth"}
     assert set(df.neck_loss) == {neck_loss}
     assert df.head_sha256.str.len().eq(64).all()
@@ -101,7 +103,7 @@ def test_adapter_meets_every_grid_and_the_decoder_stays(tmp_path: Path) -> None:
 
     budget = Budget(task_steps=30, task_batch=2, task_rate=1e-2)
     store: FeatureStore = Store()  # type: ignore[assignment]
-    targets: fit.Targets = lambda places: []  # type: ignore[assignment]
+    targets: Targets = lambda places: []  # type: ignore[assignment]
     final = readout.fit_readout(
         model, Task(), store, targets, None, "task", budget, seed=0, resume=tmp_path / "r"  # type: ignore[arg-type]
     )

@@ -12,10 +12,12 @@ import torch
 from click.testing import Result
 from torch import Tensor
 
-from fcbench import coding, pipeline, registry, results
-from fcbench.codecs import _checkpoint
-from fcbench.encoders._weights import state_sha256
-from fcbench.opened import Readable
+from fcbench.core import registry
+from fcbench.encoders.shared.weights import state_sha256
+from fcbench.features.source import Readable
+from fcbench.measure import coding, run
+from fcbench.results import samples, table
+from fcbench.transmit.checkpoint import load as load_checkpoint
 
 Tiny = Callable[..., Result]
 SMALLEST = {"timm": "timm:test_efficientnet"}
@@ -27,7 +29,7 @@ N = ("--n-train", "8", "--n-test", "4")
 
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_proofs(encoder: str, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    built = _recorded(monkeypatch, pipeline, "build_encoder")
+    built = _recorded(monkeypatch, run, "build_encoder")
     _no_images_while_decoding(monkeypatch)
     out = tmp_path / "out"
     result = tiny(out, *OPTIONS, *N, "--encoder", encoder)
@@ -40,7 +42,7 @@ def test_proofs(encoder: str, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.Mo
     flat = tmp_path / "flat"
     result = tiny(flat, *OPTIONS, *N, "--encoder", encoder)
     assert result.exit_code == 0, result.output
-    rows = results.load(flat)
+    rows = table.load(flat)
     floor = _statistics(flat, rows[rows.kind == "floor"].point.iloc[0])
     for point in rows[rows.kind == "coded"].point.unique():
         assert (_statistics(flat, point) == floor).all(), "something else was read"
@@ -80,7 +82,7 @@ def _means(decode: Any) -> Any:
     """Decoding that gives the training mean, whatever the file says."""
 
     def flat(checkpoint: Path, path: Path, times_ms: list[float]) -> Iterator[Mapping[str, Tensor]]:
-        codec: Any = _checkpoint.load(checkpoint).codec
+        codec: Any = load_checkpoint(checkpoint).codec
         means = [s.mean.view(1, -1, 1, 1) for s in codec.map_stats]
         for maps in decode(checkpoint, path, times_ms):
             yield {k: m.expand_as(x) for m, (k, x) in zip(means, maps.items())}
@@ -89,7 +91,7 @@ def _means(decode: Any) -> Any:
 
 
 def _statistics(out: Path, point: str) -> np.ndarray:
-    return np.stack(results.load_samples(out, point).stats)
+    return np.stack(samples.load_samples(out, point).stats)
 
 
 @pytest.mark.parametrize("encoder", ["hiera_nano", "sam2_nano"])
@@ -100,7 +102,7 @@ def test_noise_for_features_is_worth_no_more_than_none(
     decode = coding.decode
 
     def noise(checkpoint: Path, path: Path, times_ms: list[float]) -> Any:
-        stats = [s for s in _checkpoint.load(checkpoint).codec.map_stats]  # type: ignore[attr-defined]
+        stats = [s for s in load_checkpoint(checkpoint).codec.map_stats]  # type: ignore[attr-defined]
         generator = torch.Generator().manual_seed(0)
         for maps in decode(checkpoint, path, times_ms):
             yield {
@@ -130,7 +132,7 @@ def test_noise_for_features_is_worth_no_more_than_none(
         out,
     )
     assert result.exit_code == 0, result.output
-    df = results.load(out)
+    df = table.load(out)
     value = df[df.metric == "miou"].groupby("kind").value.max()
     assert value.ceiling > 2 * value.floor, "the neck has learned nothing"
     assert value.coded < value.floor + 0.25 * (value.ceiling - value.floor)

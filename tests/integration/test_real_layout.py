@@ -11,7 +11,7 @@ from click.testing import Result
 from PIL import Image
 from refusals import refused
 
-from fcbench import results
+from fcbench.results import table
 
 Tiny = Callable[..., Result]
 OPTIONS = (
@@ -38,7 +38,7 @@ def root(tmp_path: Path) -> Path:
 def test_run_on_photographs(tiny: Tiny, root: Path, tmp_path: Path) -> None:
     result = tiny(tmp_path / "out", *OPTIONS, "--data-root", root)
     assert result.exit_code == 0, result.output
-    row = results.load(tmp_path / "out").query("kind == 'coded' and primary").iloc[0]
+    row = table.load(tmp_path / "out").query("kind == 'coded' and primary").iloc[0]
     assert (row.n_samples, row.n_px) == (3, 3 * 47 * 64)
     assert row.encoder == "timm:test_resnet" and row.split == "stage3"
 
@@ -47,7 +47,7 @@ def test_bpp_is_by_the_original_image(tiny: Tiny, root: Path, tmp_path: Path) ->
     """At another image size the features change, the pixels that bpp divides by do not."""
     result = tiny(tmp_path / "out", *OPTIONS, "--data-root", root, "--image-size", "32x48")
     assert result.exit_code == 0, result.output
-    row = results.load(tmp_path / "out").iloc[0]
+    row = table.load(tmp_path / "out").iloc[0]
     assert (row.image_size, row.n_px) == ("32x48", 3 * 47 * 64)
 
 
@@ -63,7 +63,7 @@ def test_unreadable_image_is_left_out_by_option(tiny: Tiny, root: Path, tmp_path
     result = tiny(tmp_path / "out", *OPTIONS, "--data-root", root, "--on-bad-image", "skip")
     assert result.exit_code == 0, result.output
     assert "test1.jpg" in result.output and "1 of 3 test samples" in result.output
-    assert set(results.load(tmp_path / "out").n_samples) == {2}
+    assert set(table.load(tmp_path / "out").n_samples) == {2}
 
 
 def test_mask_of_another_size(tiny: Tiny, root: Path, tmp_path: Path) -> None:

@@ -11,18 +11,22 @@ import pytest
 import torch
 from click.testing import Result
 
-from fcbench import bitstream, coding, pipeline, results
-from fcbench.codecs import _checkpoint
-from fcbench.encoders import _weights
-from fcbench.encoders._nano import NanoEncoder
-from fcbench.results import ResultsFolder
+from fcbench.core import registry
+from fcbench.encoders.shared import weights
+from fcbench.encoders.shared.nano import NanoEncoder
+from fcbench.measure import coding, run
+from fcbench.results import folder, samples
+from fcbench.results import table as table_module
+from fcbench.results.folder import ResultsFolder
+from fcbench.transmit import container
+from fcbench.transmit.checkpoint import load as load_checkpoint
 
 Tiny = Callable[..., Result]
 TASKS = {"segmentation", "captioning"}
 
 
 def test_rows_are_complete(finished: Path) -> None:
-    df = results.load(finished)
+    df = table_module.load(finished)
     assert set(df.task) == TASKS
     assert set(df.kind) == {"coded", "ceiling", "floor"}
     assert (df.status == "ok").all()
@@ -36,7 +40,7 @@ def test_rows_are_complete(finished: Path) -> None:
 
 
 def test_rate_is_the_size_of_the_file(finished: Path) -> None:
-    df = results.load(finished)
+    df = table_module.load(finished)
     sizes = {p.stat().st_size for p in (finished / "streams").glob("*.fcb")}
     coded = df[df.kind == "coded"]
     assert set(coded.n_bytes) == sizes
@@ -47,16 +51,16 @@ def test_rate_is_the_size_of_the_file(finished: Path) -> None:
 
 
 def test_ends_of_the_curves(finished: Path) -> None:
-    df = results.load(finished)
+    df = table_module.load(finished)
     assert (df[df.kind == "ceiling"].bpfp == 32).all()
     assert (df[df.kind == "floor"].n_bytes == 0).all()
 
 
 def test_samples_give_the_values(finished: Path) -> None:
     """A row's value can be had again from the kept statistics of its samples."""
-    df = results.load(finished)
+    df = table_module.load(finished)
     for point, rows in df[df.task == "segmentation"].groupby("point"):
-        table = results.load_samples(finished, str(point))
+        table = samples.load_samples(finished, str(point))
         tp, seen, real = table.stats.sum(0).reshape(3, -1)
         union = seen + real - tp
         miou = (tp[union > 0] / union[union > 0]).mean()
@@ -65,12 +69,12 @@ def test_samples_give_the_values(finished: Path) -> None:
 
 def test_picture_and_provenance(finished: Path) -> None:
     assert (finished / "curves.png").read_bytes().startswith(b"\x89PNG")
-    run = results.load_provenance(finished)[0]
+    run = folder.load_provenance(finished)[0]
     assert run["suite"]["encoders"] == ["sam2_nano"] and "torch" in run["versions"]
 
 
 def test_second_run_repeats_nothing(tiny: Tiny, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "_measure_job", _never)
+    monkeypatch.setattr(run, "_measure_job", _never)
     result = tiny(finished, "--task", "segmentation", "--task", "captioning")
     assert result.exit_code == 0, result.output
     assert "0 points measured, 26 found done" in result.output
@@ -82,7 +86,7 @@ def test_second_codec_does_not_touch_the_encoder(
     monkeypatch.setattr(NanoEncoder, "__call__", _never)
     result = tiny(tmp_path / "out", "--task", "segmentation", "--codec", "raw")
     assert result.exit_code == 0, result.output
-    df = results.load(tmp_path / "out")
+    df = table_module.load(tmp_path / "out")
     coded = df[(df.kind == "coded") & df.primary]
     dtypes = [json.loads(p)["dtype"] for p in coded.params]
     ceiling = df[(df.kind == "ceiling") & df.primary].value.item()
@@ -109,10 +113,10 @@ def test_killed_run_resumes_to_the_same_rows(
     with monkeypatch.context() as patch:
         patch.setattr(ResultsFolder, "append", dies)
         assert tiny(tmp_path / "out", *options).exit_code != 0
-    assert results.load(tmp_path / "out").point.nunique() == 5
+    assert table_module.load(tmp_path / "out").point.nunique() == 5
     result = tiny(tmp_path / "out", *options)
     assert result.exit_code == 0 and "2 points measured, 5 found" in result.output
-    got, whole = results.load(tmp_path / "out"), results.load(finished)
+    got, whole = table_module.load(tmp_path / "out"), table_module.load(finished)
     both = got.merge(whole, on=["point", "metric"])
     assert len(both) == len(got)
     pd.testing.assert_series_equal(both.value_x, both.value_y, check_names=False)
@@ -120,8 +124,8 @@ def test_killed_run_resumes_to_the_same_rows(
 
 
 def test_encoder_stays_frozen(tiny: Tiny, tmp_path: Path, cache: Path) -> None:
-    before = pipeline.build_encoder("sam2_nano", "random", torch.device("cpu"))
-    sha256 = _weights.state_sha256(before.module)
+    before = registry.build_encoder("sam2_nano", "random", torch.device("cpu"))
+    sha256 = weights.state_sha256(before.module)
     kept: list[torch.nn.Module] = []
     original = NanoEncoder.__init__
 
@@ -133,7 +137,7 @@ def test_encoder_stays_frozen(tiny: Tiny, tmp_path: Path, cache: Path) -> None:
         patch.setattr(NanoEncoder, "__init__", remember)
         result = tiny(tmp_path / "o", "--task", "segmentation", "--lambdas", "1", "--codec", "hyperprior")
     assert result.exit_code == 0, result.output
-    assert kept and {_weights.state_sha256(m) for m in kept} == {sha256}
+    assert kept and {weights.state_sha256(m) for m in kept} == {sha256}
 
 
 def test_task_objective_fits_a_codec_a_task(tiny: Tiny, tmp_path: Path) -> None:
@@ -152,7 +156,7 @@ def test_task_objective_fits_a_codec_a_task(tiny: Tiny, tmp_path: Path) -> None:
         "--keep-streams",
     )
     assert result.exit_code == 0, result.output
-    coded = results.load(tmp_path / "out").query("kind == 'coded' and primary")
+    coded = table_module.load(tmp_path / "out").query("kind == 'coded' and primary")
     assert set(coded.objective) == {"task"}
     assert coded.checkpoint_sha256.nunique() == 2
     assert len(list((tmp_path / "out" / "streams").glob("*.fcb"))) == 2
@@ -173,22 +177,22 @@ def test_failed_point_is_a_row_and_the_sweep_goes_on(
         patch.setattr(coding, "encode", sometimes)
         result = tiny(tmp_path / "out", *options)
     assert result.exit_code == 1 and "1 jobs failed" in result.output
-    failed = results.load(tmp_path / "out").query("status != 'ok'")
+    failed = table_module.load(tmp_path / "out").query("status != 'ok'")
     assert list(failed.status) == ["out of luck"] and failed.value.isna().all()
     result = tiny(tmp_path / "out", *options)
     assert result.exit_code == 0 and "1 points measured, 6 found" in result.output
-    assert (results.load(tmp_path / "out").status == "ok").all()
+    assert (table_module.load(tmp_path / "out").status == "ok").all()
 
 
 def codec_bits(checkpoint: Path) -> object:
-    from fcbench.codecs import _checkpoint
+    from fcbench.transmit.checkpoint import load as load_checkpoint
 
-    return _checkpoint.load(checkpoint).point.params.get("bits")
+    return load_checkpoint(checkpoint).point.params.get("bits")
 
 
 def test_streams_hold_every_sample(finished: Path) -> None:
     for path in (finished / "streams").glob("*.fcb"):
-        assert len(bitstream.Reader(path)) == 8
+        assert len(container.Reader(path)) == 8
 
 
 def test_tasks_see_the_decoded_features_and_nothing_else(
@@ -198,18 +202,18 @@ def test_tasks_see_the_decoded_features_and_nothing_else(
     decode = coding.decode
 
     def flat(checkpoint: Path, path: Path, times_ms: list[float]):  # type: ignore[no-untyped-def]
-        stats = _checkpoint.load(checkpoint).codec.map_stats[0]  # type: ignore[attr-defined]
+        stats = load_checkpoint(checkpoint).codec.map_stats[0]  # type: ignore[attr-defined]
         for maps in decode(checkpoint, path, times_ms):
             yield {name: stats.mean.expand_as(x) for name, x in maps.items()}
 
     monkeypatch.setattr(coding, "decode", flat)
     out = tmp_path / "out"
     assert tiny(out, "--task", "segmentation", "--codec", "uniform").exit_code == 0, "run"
-    df, whole = results.load(out), results.load(finished)
+    df, whole = table_module.load(out), table_module.load(finished)
     floor = df[df.kind == "floor"].point.iloc[0]
-    expected = results.load_samples(out, floor).stats
+    expected = samples.load_samples(out, floor).stats
     for point in df[df.kind == "coded"].point.unique():
-        assert (results.load_samples(out, point).stats == expected).all()
-        intact = results.load_samples(finished, point).stats
+        assert (samples.load_samples(out, point).stats == expected).all()
+        intact = samples.load_samples(finished, point).stats
         assert (intact != expected).any()
     assert whole.point.isin(df.point).any()

@@ -9,7 +9,8 @@ import pytest
 from click.testing import Result
 from refusals import refused
 
-from fcbench import bitstream, results
+from fcbench.results import table
+from fcbench.transmit import container
 
 Tiny = Callable[..., Result]
 POINTS = {"stage2": 64 * 16 * 16, "stage3": 128 * 8 * 8}
@@ -21,10 +22,10 @@ def test_several_maps_are_one_sample(tiny: Tiny, tmp_path: Path, codec: str) -> 
     options = ("--task", "segmentation", "--codec", codec, "--keep-streams")
     result = tiny(out, *options, "--split", "stage3+stage2")
     assert result.exit_code == 0, result.output
-    df = results.load(out)
+    df = table.load(out)
     assert set(df.n_points) == {8 * sum(POINTS.values())}
     path, *_ = (out / "streams").glob("*.fcb")
-    reader = bitstream.Reader(path)
+    reader = container.Reader(path)
     assert [s.name for s in reader.header.specs] == ["stage2", "stage3"]  # fine first
     assert len(reader) == 8
 
@@ -35,7 +36,7 @@ def test_a_group_names_several(tiny: Tiny, tmp_path: Path) -> None:
     result = tiny(out, *options)
     assert result.exit_code == 0, result.output
     whole = sum(POINTS.values()) + 32 * 32 * 32 + 256 * 4 * 4
-    assert set(results.load(out).n_points) == {8 * whole}
+    assert set(table.load(out).n_points) == {8 * whole}
 
 
 def test_unknown_split_points_name_the_nearest(tiny: Tiny, tmp_path: Path) -> None:

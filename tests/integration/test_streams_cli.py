@@ -14,8 +14,10 @@ from PIL import Image
 from refusals import refused
 from safetensors.torch import load_file
 
-from fcbench import bitstream, registry, results
-from fcbench.codecs import _checkpoint
+from fcbench.core import registry
+from fcbench.results import table
+from fcbench.transmit import container
+from fcbench.transmit.checkpoint import load as load_checkpoint
 
 Run = Callable[..., Result]
 
@@ -24,7 +26,7 @@ Run = Callable[..., Result]
 def checkpoint(finished: Path) -> Path:
     """Of a hyperprior, trained on features of sam2_nano with random weights."""
     found = sorted((finished / "streams").glob("*.safetensors"))
-    return next(f for f in found if _checkpoint.load(f).point.codec == "hyperprior")
+    return next(f for f in found if load_checkpoint(f).point.codec == "hyperprior")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def test_every_coded_stream_has_its_checkpoint_beside_it(fcbench: Run, finished: Path, tmp_path: Path) -> None:
     streams = sorted((finished / "streams").glob("*.fcb"))
-    rows = results.load(finished)
+    rows = table.load(finished)
     sizes = set(rows[rows.kind == "coded"].n_bytes)
     assert len(streams) > 4 and {s.stat().st_size for s in streams} == sizes
     for stream in streams[:3]:
@@ -49,7 +51,7 @@ def test_every_coded_stream_has_its_checkpoint_beside_it(fcbench: Run, finished:
         result = fcbench("decode", stream, "-o", out)
         assert result.exit_code == 0, result.output
         (features,) = load_file(out).values()
-        assert len(features) == len(bitstream.Reader(stream))
+        assert len(features) == len(container.Reader(stream))
 
 
 def test_images_come_back_as_the_features_that_the_codec_makes_of_them(
@@ -66,7 +68,7 @@ def test_images_come_back_as_the_features_that_the_codec_makes_of_them(
     assert fcbench("decode", stream, *same, "-o", out).exit_code == 0
     decoded = load_file(out)["stage3"]
     assert said["bpfp"] == pytest.approx(8 * said["n_bytes"] / decoded.numel())
-    cpu, loaded = torch.device("cpu"), _checkpoint.load(checkpoint)
+    cpu, loaded = torch.device("cpu"), load_checkpoint(checkpoint)
     encoder = registry.get("encoder", "sam2_nano").build("", "random", cpu)
     with torch.inference_mode():
         for photo, features in zip(photos, decoded):
@@ -96,7 +98,7 @@ def test_inspect_says_what_is_in_the_file(fcbench: Run, finished: Path, checkpoi
     assert codec["encoder"] == "sam2_nano"
     ((h, w),) = coded["maps"][0]["sizes"]
     assert coded["n_points"] == 8 * coded["maps"][0]["channels"] * h * w
-    rows = results.load(finished)
+    rows = table.load(finished)
     row = rows[rows.n_bytes == coded["n_bytes"]].iloc[0]
     assert row.n_points == coded["n_points"]
     shown = fcbench("inspect", stream, checkpoint).stdout
@@ -126,9 +128,7 @@ def test_what_does_not_belong_together_is_refused(
     fcbench: Run, finished: Path, checkpoint: Path, photos: list[Path], tmp_path: Path
 ) -> None:
     stream, out = checkpoint.with_suffix(".fcb"), tmp_path / "out"
-    other = next(
-        f for f in (finished / "streams").glob("*.safetensors") if _checkpoint.load(f).point.codec == "uniform"
-    )
+    other = next(f for f in (finished / "streams").glob("*.safetensors") if load_checkpoint(f).point.codec == "uniform")
     decode = ("decode", stream, "-o", out, "--checkpoint")
     assert "was coded with the checkpoint" in refused(fcbench(*decode, other))
     encode = ("encode", "-o", out, "--checkpoint", checkpoint)

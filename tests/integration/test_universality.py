@@ -13,8 +13,11 @@ from click.testing import CliRunner
 
 from benchmarks import _planted, universality
 from benchmarks.universality import PARTS, QUICK_PLAN, Plan, Run, execute
-from fcbench import fit, results
-from fcbench.suite import TASKS, Budget, Suite
+from fcbench.measure.suite import TASKS, Suite
+from fcbench.results import samples
+from fcbench.results import table as table_module
+from fcbench.training import loop
+from fcbench.training.options import Budget
 
 CPU = torch.device("cpu")
 
@@ -61,7 +64,7 @@ def test_planted_run_repeats_nothing(planted: Run, monkeypatch: pytest.MonkeyPat
     def never(*_: object, **__: object) -> None:
         raise AssertionError("called")
 
-    monkeypatch.setattr(fit, "optimize", never)
+    monkeypatch.setattr(loop, "optimize", never)
     monkeypatch.setattr(_planted, "_measure", never)
     assert execute(planted, ["planted"]) == []
     assert "Planted effects" in (planted.out / "tables.md").read_text()
@@ -108,13 +111,13 @@ def test_every_part(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     universality.announce(run, PARTS)
     assert execute(run, PARTS) == []
     for part in ("grid", "coded", "cross", "splits", "planted"):
-        df = results.load(tmp_path / part)
+        df = table_module.load(tmp_path / part)
         assert (df.status == "ok").all(), part
         assert len(df.point.unique()) == QUICK_PLAN.counts(part)[0], part
     for name in ("grid", "cost", "splits", "cka", "planted", "cross/cross_neck"):
         assert table(tmp_path / f"{name}.csv")
-    for p in results.load_points(tmp_path / "coded"):
-        kept = results.load_samples(tmp_path / "coded", p.point)
+    for p in table_module.load_points(tmp_path / "coded"):
+        kept = samples.load_samples(tmp_path / "coded", p.point)
         assert kept.log_likelihood is not None
         assert (kept.null_log_likelihood is not None) == (p.kind == "ceiling")
     figures = {r["figure"] for r in table(tmp_path / "cost.csv")}
@@ -125,5 +128,5 @@ def test_every_part(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     def never(*_: object, **__: object) -> None:
         raise AssertionError("called")
 
-    monkeypatch.setattr(fit, "optimize", never)
+    monkeypatch.setattr(loop, "optimize", never)
     assert execute(run, PARTS) == []

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from fcbench.ratepoint import RatePoint
-from fcbench.results import SCHEMA
+from fcbench.results.row import SCHEMA, RatePoint
 
 _DEFAULTS: dict[str, Any] = {
     "schema": SCHEMA,

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from fcbench import registry
-from fcbench.codecs import _video, _vvc, _zstd
 from fcbench.codecs.pq import k_means, nearest
-from fcbench.types import FcbenchError, Features, FeatureSpec, FeatureStats
+from fcbench.coders import video, vvc, zstd
+from fcbench.core import registry
+from fcbench.core.errors import FcbenchError
+from fcbench.core.features import Features, FeatureSpec, FeatureStats
 
 SPEC = (FeatureSpec("s", 6, 8),)
 PICTURES = ("hevc", "av1", "jpeg2000", "jpegxl", "jpeg", "webp")
@@ -85,18 +86,18 @@ def test_versions_are_told(name: str) -> None:
 
 
 def test_x265_tells_its_own_version() -> None:
-    assert "build" in _video.hevc_versions()["libx265"]
+    assert "build" in video.hevc_versions()["libx265"]
 
 
 def test_a_string_of_no_frame_is_refused() -> None:
     for data in (b"\0\0\1\x40\1", b"no stream at all", bytes(1000)):
         with pytest.raises(FcbenchError):
-            _video.hevc_decode(data, "gray10le")
+            video.hevc_decode(data, "gray10le")
         with pytest.raises(FcbenchError):
-            _video.av1_decode(data, "yuv420p10le")
-    stream = _video.hevc_encode([np.zeros((16, 16), np.uint8)], "gray", 30)
+            video.av1_decode(data, "yuv420p10le")
+    stream = video.hevc_encode([np.zeros((16, 16), np.uint8)], "gray", 30)
     with pytest.raises(FcbenchError, match="gray10le"):
-        _video.hevc_decode(stream, "gray10le")
+        video.hevc_decode(stream, "gray10le")
 
 
 def test_coders_write_nothing_to_the_terminal(capfd: pytest.CaptureFixture) -> None:
@@ -104,7 +105,7 @@ def test_coders_write_nothing_to_the_terminal(capfd: pytest.CaptureFixture) -> N
     for name in ("hevc", "av1"):
         normalized_error(make(name, registry.get("codec", name).sweep("mse")[2]), x)
     with pytest.raises(FcbenchError):
-        _video.hevc_decode(b"\0\0\1\x26\1 damaged", "gray10le")
+        video.hevc_decode(b"\0\0\1\x26\1 damaged", "gray10le")
     assert capfd.readouterr() == ("", "")
 
 
@@ -157,10 +158,10 @@ def test_zstd_on_top_of_raw_changes_bytes_only(dtype: str) -> None:
 
 
 def test_zstd_never_gives_more_than_was_asked_for() -> None:
-    bomb = _zstd.squeeze(bytes(1 << 20), 4)
+    bomb = zstd.squeeze(bytes(1 << 20), 4)
     with pytest.raises(FcbenchError):
-        _zstd.expand(bomb, 4, 1000)
-    assert _zstd.expand(bomb, 4, 1 << 20) == bytes(1 << 20)
+        zstd.expand(bomb, 4, 1000)
+    assert zstd.expand(bomb, 4, 1 << 20) == bytes(1 << 20)
 
 
 # ----------------------------------------------------------------------------------------- VVC
@@ -186,7 +187,7 @@ def fake_vvc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path.write_text(_FAKE.format(python=sys.executable))
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", str(tmp_path) + os.pathsep + os.environ["PATH"])
-    _vvc._version.cache_clear()
+    vvc._version.cache_clear()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the fake programs are scripts")
@@ -204,4 +205,4 @@ def test_vvc_without_programs_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FcbenchError, match="vvencapp and vvdecapp not found"):
         make("vvc", {"qp": 20, "bits": 10})
     with pytest.raises(FcbenchError, match="vvenc"):
-        _vvc.vvc_binaries()
+        vvc.vvc_binaries()

@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fcbench.bitstream import MAGIC, Header, Reader, Record, Writer
-from fcbench.types import Bitstream, Decoded, FcbenchError, Features, FeatureSpec
+from fcbench.core.codecs import Bitstream, Decoded
+from fcbench.core.errors import FcbenchError
+from fcbench.core.features import Features, FeatureSpec
+from fcbench.transmit.container import MAGIC, Header, Reader, Record, Writer
 
 SPECS = (FeatureSpec("stage2", 8, 8), FeatureSpec("stage3", 16, 16, "BNC"))
 HEADER = Header("hyperprior", "ab" * 32, SPECS)

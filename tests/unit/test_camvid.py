@@ -9,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from fcbench import registry
-from fcbench.data import _common
-from fcbench.types import VOID, DataOptions, Dataset, FcbenchError, Pose, UnreadableSample
+from fcbench.core import registry
+from fcbench.core.errors import FcbenchError, UnreadableSample
+from fcbench.core.samples import VOID, DataOptions, Dataset, Pose
+from fcbench.data.shared import images, targets
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "camvid"
 
@@ -158,21 +159,21 @@ def test_a_cut_mask(root: Path) -> None:
 # ------------------------------------------------------------------------------------------ helpers
 def test_images_of_other_modes_become_rgb(tmp_path: Path) -> None:
     Image.new("LA", (4, 3), (100, 255)).save(tmp_path / "grey.png")
-    image = _common.read_image(tmp_path / "grey.png")
+    image = images.read_image(tmp_path / "grey.png")
     assert image.shape == (3, 3, 4) and bool((image == 100).all())
 
 
 def test_resizing_an_image_antialiases() -> None:
     stripes = torch.zeros(3, 8, 8, dtype=torch.uint8)
     stripes[..., ::2] = 200
-    small = _common.resize_image(stripes, (4, 2))
+    small = images.resize_image(stripes, (4, 2))
     assert small.dtype == torch.uint8
     assert bool(((small > 60) & (small < 140)).all()), "the mean, not one of the stripes"
 
 
 def test_resizing_depth_makes_no_value_up() -> None:
     depth = torch.tensor([[0.0, 5.0], [2.0, 9.0]])
-    big = _common.resize_targets({"depth": depth}, (2, 2), (6, 4))["depth"]
+    big = targets.resize_targets({"depth": depth}, (2, 2), (6, 4))["depth"]
     assert big.shape == (6, 4) and big.dtype == torch.float32
     assert set(big.flatten().tolist()) == {0.0, 5.0, 2.0, 9.0}
     assert big[0, 3] == 5.0 and big[5, 0] == 2.0
@@ -184,7 +185,7 @@ def test_resizing_a_pose_scales_x_y_and_area() -> None:
         boxes=np.array([[1.0, 2.0, 3.0, 4.0]], np.float32),
         areas=np.array([10.0], np.float32),
     )
-    found = _common.resize_targets({"pose": pose, "captioning": ("a",)}, (10, 20), (20, 60))
+    found = targets.resize_targets({"pose": pose, "captioning": ("a",)}, (10, 20), (20, 60))
     new = found["pose"]
     assert new.keypoints[0, 0].tolist() == [6.0, 8.0, 2.0]
     assert new.boxes[0].tolist() == [3.0, 4.0, 9.0, 8.0]

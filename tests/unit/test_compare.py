@@ -16,12 +16,15 @@ import pandas as pd
 import pytest
 from points import end, rate_point
 
-from fcbench import _tables, curves, resampled, results, series
-from fcbench.compare import ALL, Comparison, Number, compare
-from fcbench.ratepoint import RatePoint
-from fcbench.resampled import Resampled
-from fcbench.results import ResultsFolder, SampleTable
-from fcbench.types import FcbenchError
+from fcbench.analysis import curves, resampled_curves, situations
+from fcbench.analysis.compare import ALL, Comparison, Number, compare
+from fcbench.analysis.resampled_curves import Resampled
+from fcbench.core.errors import FcbenchError
+from fcbench.reports import compare_table
+from fcbench.results.folder import ResultsFolder
+from fcbench.results.row import SCHEMA, RatePoint
+from fcbench.results.samples import SampleTable
+from fcbench.results.table import load_points, to_frame
 
 N = 24
 BASE = np.array([0.20, 0.30, 0.38, 0.44, 0.47])
@@ -84,7 +87,7 @@ def write(path: Path, *points: tuple[RatePoint, SampleTable | None]) -> Path:
 
 
 def run(*paths: Path, anchor: str = "a", **options: Any) -> dict[str, Comparison]:
-    found, _ = compare(series.load(paths), anchor, values_of=values_of, **options)
+    found, _ = compare(situations.load(paths), anchor, values_of=values_of, **options)
     assert len({c.codec for c in found}) == len(found)
     return {c.codec: c for c in found}
 
@@ -153,7 +156,7 @@ def test_an_error_is_better_where_lower(tmp_path: Path) -> None:
 def test_rate_at_the_ceiling_less_one_percent(tmp_path: Path) -> None:
     """The target is the value of the fourth point: its rate is the answer."""
     folder = write(tmp_path, *curve_points("a"), ceiling(0.44 / 0.99))
-    row = next(p for p in results.load_points(folder) if p.point == "a3s0")
+    row = next(p for p in load_points(folder) if p.point == "a3s0")
     found = run(folder)["a"]
     assert found.target == pytest.approx(0.44)
     assert found.rate_at_target.value == pytest.approx(row.bpp)
@@ -219,7 +222,7 @@ def test_published_case_of_two_video_codecs(tmp_path: Path) -> None:
             for i, (r, v) in enumerate(zip(rates, values))
         ]
 
-    rows = results.to_frame(plain("a", r_a, q_a) + plain("b", r_t, q_t))
+    rows = to_frame(plain("a", r_a, q_a) + plain("b", r_t, q_t))
     found = compare(rows.assign(folder=str(tmp_path)), "a")[0][1]
     assert found.bd_rate_percent.value == pytest.approx(pchip, abs=1e-6)
     assert found.bd_rate_percent.value == pytest.approx(cubic, abs=0.05)
@@ -284,7 +287,7 @@ def test_nothing_to_compare(tmp_path: Path) -> None:
     with pytest.raises(FcbenchError, match="only ceilings or floors"):
         run(write(tmp_path, ceiling()))
     with pytest.raises(FcbenchError, match="no rows to compare"):
-        compare(results.to_frame([]), "a")
+        compare(to_frame([]), "a")
 
 
 # ----------------------------------------------------------------------------------------- failures
@@ -370,19 +373,19 @@ def test_without_samples_intervals_are_empty_and_one_line_says_why(tmp_path: Pat
     folder = write(tmp_path, *curve_points("a"), *curve_points("b", 0.75))
     for file in (folder / "samples.parquet").glob("b*"):
         file.unlink()
-    found, notes = compare(series.load([folder]), "a", values_of=values_of)
+    found, notes = compare(situations.load([folder]), "a", values_of=values_of)
     by = {c.codec: c for c in found}
     assert by["b"].bd_rate_percent.value == pytest.approx(-25)
     assert by["b"].bd_rate_percent.low is None
     assert by["a"].bd_rate_percent.low == 0
     assert len(notes) == 1 and "no samples of 5 points" in notes[0]
-    _, notes = compare(series.load([folder]), "a")
+    _, notes = compare(situations.load([folder]), "a")
     assert any("gives no values" in n for n in notes)
 
 
 def test_samples_of_other_images_are_not_paired(tmp_path: Path) -> None:
     b = [(r, replace(s, ids=[f"t{i}" for i in range(N)])) for r, s in curve_points("b")]
-    rows = series.load([write(tmp_path, *curve_points("a"), *b)])
+    rows = situations.load([write(tmp_path, *curve_points("a"), *b)])
     found, notes = compare(rows, "a", values_of=values_of)
     assert found[1].bd_rate_percent.low is None
     assert "different samples" in notes[0]
@@ -397,7 +400,7 @@ def test_order_of_samples_does_not_matter(tmp_path: Path) -> None:
 
 def test_samples_of_another_number_of_statistics_give_no_interval(tmp_path: Path) -> None:
     short = [(r, replace(s, stats=s.stats[:, :1])) for r, s in curve_points("b")]
-    rows = series.load([write(tmp_path, *curve_points("a"), *short)])
+    rows = situations.load([write(tmp_path, *curve_points("a"), *short)])
     found, notes = compare(rows, "a", values_of=values_of)
     assert found[1].bd_rate_percent.low is None
     assert notes == ["segmentation: its plug-in gives no values of these statistics, so intervals are empty"]
@@ -441,7 +444,7 @@ def test_incompatible_suites_are_refused(tmp_path: Path, column: str, other: Any
 def test_other_subjects_may_stand_beside_each_other(tmp_path: Path) -> None:
     a = write(tmp_path / "1", *curve_points("a"))
     b = write(tmp_path / "2", *curve_points("a", dataset="camvid", dataset_revision="r2"))
-    found, _ = compare(series.load([a, b]), "a")
+    found, _ = compare(situations.load([a, b]), "a")
     assert [c.dataset for c in found] == ["scenes", "camvid"]
 
 
@@ -451,7 +454,7 @@ def test_another_budget_is_refused(tmp_path: Path) -> None:
         with ResultsFolder(tmp_path / name) as folder:
             folder.add_provenance({"name": "s", "budget": {"codec_steps": steps}})
     with pytest.raises(FcbenchError, match="codec_steps is 100 in one and 200"):
-        series.load([tmp_path / "1", tmp_path / "2"])
+        situations.load([tmp_path / "1", tmp_path / "2"])
 
 
 def test_contradicting_repetitions_are_refused(tmp_path: Path) -> None:
@@ -464,15 +467,15 @@ def test_contradicting_repetitions_are_refused(tmp_path: Path) -> None:
 def test_another_schema_is_refused(tmp_path: Path) -> None:
     folder = write(tmp_path, *curve_points("a"))
     file = folder / "rates.csv"
-    file.write_text(file.read_text().replace(f"\n{results.SCHEMA},", "\n99,"))
+    file.write_text(file.read_text().replace(f"\n{SCHEMA},", "\n99,"))
     with pytest.raises(FcbenchError, match="schema '99'"):
-        series.load([folder])
+        situations.load([folder])
 
 
 def test_metrics_by_name_or_all(tmp_path: Path) -> None:
     rows = [r for r, _ in curve_points("a")]
     more = [replace(r, metric="oks", primary=False) for r in rows]
-    df = results.to_frame(rows + more).assign(folder=str(tmp_path))
+    df = to_frame(rows + more).assign(folder=str(tmp_path))
     assert [c.metric for c in compare(df, "a")[0]] == ["miou"]
     assert [c.metric for c in compare(df, "a", ["oks"])[0]] == ["oks"]
     assert [c.metric for c in compare(df, "a", [ALL])[0]] == ["miou", "oks"]
@@ -502,14 +505,17 @@ def reference(of: Any, a: Resampled, t: Resampled) -> np.ndarray:
 @pytest.mark.parametrize("higher", [True, False])
 def test_many_at_once_are_what_one_at_a_time_is(higher: bool) -> None:
     a, t = noisy_curves(higher)
-    for many, one in ((resampled.bd_rates, curves.bd_rate), (resampled.bd_accuracies, curves.bd_accuracy)):
+    for many, one in (
+        (resampled_curves.bd_rates, curves.bd_rate),
+        (resampled_curves.bd_accuracies, curves.bd_accuracy),
+    ):
         expected = reference(one, a, t)
         assert 0 < np.isnan(expected).sum() < 55
         np.testing.assert_allclose(many(a, t), expected, rtol=1e-9, atol=1e-9)
     target = 0.2 if higher else -0.2
     expected = reference(lambda c, _: curves.rate_at(c, target), a, a)
     assert 0 < np.isnan(expected).sum() < 60
-    found = resampled.rates_at(a, np.full(60, target))
+    found = resampled_curves.rates_at(a, np.full(60, target))
     np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
@@ -517,7 +523,7 @@ def test_resample_without_a_value_has_no_delta() -> None:
     a, t = noisy_curves(True)
     values = t.values.copy()
     values[0, :] = np.nan
-    assert np.isnan(resampled.bd_rates(a, replace(t, values=values))).all()
+    assert np.isnan(resampled_curves.bd_rates(a, replace(t, values=values))).all()
 
 
 # ---------------------------------------------------------------------------------------- as text
@@ -525,13 +531,13 @@ def test_resample_without_a_value_has_no_delta() -> None:
 def found(tmp_path_factory: pytest.TempPathFactory) -> list[Comparison]:
     points = [*curve_points("a_1"), *curve_points("b|&%", 0.75), failed("b|&%")]
     points += [*curve_points("three")[:3], ceiling()]
-    rows = series.load([write(tmp_path_factory.mktemp("r"), *points)])
+    rows = situations.load([write(tmp_path_factory.mktemp("r"), *points)])
     return compare(rows, "a_1", values_of=values_of)[0]
 
 
 def test_csv_and_json_hold_everything(found: list[Comparison]) -> None:
-    rows = list(csv.DictReader(io.StringIO(_tables.comma_separated(found, []))))
-    content = json.loads(_tables.as_json(found, ["a note"]))
+    rows = list(csv.DictReader(io.StringIO(compare_table.comma_separated(found, []))))
+    content = json.loads(compare_table.as_json(found, ["a note"]))
     assert content["notes"] == ["a note"]
     assert [r["codec"] for r in rows] == ["a_1", "b|&%", "three"]
     for row, entry in zip(rows, content["comparisons"]):
@@ -543,7 +549,7 @@ def test_csv_and_json_hold_everything(found: list[Comparison]) -> None:
 
 
 def test_markdown_is_a_table_with_notes(found: list[Comparison]) -> None:
-    lines = _tables.markdown(found, ["a note"]).splitlines()
+    lines = compare_table.markdown(found, ["a note"]).splitlines()
     table = [line for line in lines if line.startswith("|")]
     assert len(table) == 2 + 3
     assert len({line.replace(r"\|", "").count("|") for line in table}) == 1
@@ -554,7 +560,7 @@ def test_markdown_is_a_table_with_notes(found: list[Comparison]) -> None:
 
 
 def test_latex_is_balanced_and_escaped(found: list[Comparison]) -> None:
-    text = _tables.latex(found, ["50 % of a_note"])
+    text = compare_table.latex(found, ["50 % of a_note"])
     body = [line for line in text.splitlines() if not line.startswith("%")]
     assert body[0] == r"\begin{tabular}{lrrrrr}" and body[-1] == r"\end{tabular}"
     for rule in (r"\toprule", r"\midrule", r"\bottomrule"):
@@ -568,7 +574,7 @@ def test_latex_is_balanced_and_escaped(found: list[Comparison]) -> None:
 
 
 def test_terminal_table_keeps_every_cell(found: list[Comparison]) -> None:
-    text = _tables.terminal(found, ["a note"], width=120)
+    text = compare_table.terminal(found, ["a note"], width=120)
     for part in ("b|&%", "-25.0 (-25.0, -25.0)", "[1]", "need 4", "boom", "a note"):
         assert part in text
     assert max(map(len, text.splitlines())) <= 120
@@ -576,4 +582,4 @@ def test_terminal_table_keeps_every_cell(found: list[Comparison]) -> None:
 
 def test_codec_labels_name_the_objective_where_there_are_two() -> None:
     df = pd.DataFrame({"codec": ["a", "a", "b"], "objective": ["mse", "task", "mse"]})
-    assert series.codec_labels(df).tolist() == ["a, mse", "a, task", "b"]
+    assert situations.codec_labels(df).tolist() == ["a, mse", "a, task", "b"]

@@ -15,12 +15,14 @@ import pytest
 from click.testing import CliRunner
 from points import end, rate_point
 
-from fcbench import _cost_figure, _cost_tables, _likelihoods, series
-from fcbench.cli import main
-from fcbench.compare import Number
-from fcbench.cost import Cost, Costs, costs, verdict
-from fcbench.results import ResultsFolder, SampleTable, load_samples
-from fcbench.types import FcbenchError
+from fcbench.analysis import likelihoods, situations
+from fcbench.analysis.compare import Number
+from fcbench.analysis.cost import Cost, Costs, costs, verdict
+from fcbench.cli.main import main
+from fcbench.core.errors import FcbenchError
+from fcbench.reports import cost_figure, cost_table
+from fcbench.results.folder import ResultsFolder
+from fcbench.results.samples import SampleTable, load_samples
 
 N = 40
 RATES = np.array([0.20, 0.30, 0.38, 0.44, 0.47])
@@ -84,7 +86,7 @@ def plant(
 
 
 def found(path: Path, special: str = "special") -> Costs:
-    return costs(series.load([path]), "general", special, values_of=values_of, n_resamples=300)
+    return costs(situations.load([path]), "general", special, values_of=values_of, n_resamples=300)
 
 
 def one(path: Path, special: str = "special") -> Cost:
@@ -214,7 +216,7 @@ def test_refusals(tmp_path: Path, general: str, special: str, changes: dict, wor
     plant(tmp_path, "general")
     plant(tmp_path, "special", **changes)
     with pytest.raises(FcbenchError, match=words):
-        costs(series.load([tmp_path]), general, special)
+        costs(situations.load([tmp_path]), general, special)
 
 
 def test_split_points_of_other_names_are_compared(tmp_path: Path) -> None:
@@ -232,11 +234,11 @@ def test_likelihoods_are_kept_beside_the_samples(tmp_path: Path) -> None:
     assert coded.log_likelihood is not None and coded.null_log_likelihood is None
     assert silent.log_likelihood is None
     folder = str(tmp_path)
-    both = _likelihoods.over_seeds([(folder, "general5s0"), (folder, "general0s0")])
+    both = likelihoods.over_seeds([(folder, "general5s0"), (folder, "general0s0")])
     assert both is not None and both.given.shape == (2, N) and both.null is None
     assert list(both.ids) == sorted(both.ids)
     mixed = [(folder, "general5s0"), (folder, "silent5s0")]
-    assert _likelihoods.over_seeds(mixed) is None
+    assert likelihoods.over_seeds(mixed) is None
     for wrong in (np.full(N, np.nan), np.zeros(N + 1)):
         with ResultsFolder(tmp_path) as out:
             row = next(p for p in out.points if p.point == "general0s0")
@@ -249,17 +251,17 @@ def test_tables_hold_every_figure(tmp_path: Path) -> None:
     plant(tmp_path, "general")
     plant(tmp_path, "special", lift=-0.03, lost_nats=4.0)
     whole = found(tmp_path)
-    for text in (_cost_tables.terminal(whole), _cost_tables.markdown(whole)):
+    for text in (cost_table.terminal(whole), cost_table.markdown(whole)):
         for word in ("special less general", "-0.0300", "cost", "usable bits", "Efficiency"):
             assert word in text
-    lines = list(csv.DictReader(io.StringIO(_cost_tables.comma_separated(whole))))
+    lines = list(csv.DictReader(io.StringIO(cost_table.comma_separated(whole))))
     figures = {r["figure"]: r for r in lines}
     assert float(figures["uncoded_difference"]["value"]) == pytest.approx(-0.03)
     assert figures["information_difference"]["unit"] == "bit/sample"
     assert sum(r["figure"] == "information_kept" for r in lines) == 2 * len(RATES)
-    again = json.loads(_cost_tables.as_json(whole))["figures"]
+    again = json.loads(cost_table.as_json(whole))["figures"]
     assert len(again) == len(lines)
-    drawn = _cost_figure.draw(whole)
+    drawn = cost_figure.draw(whole)
     assert len(drawn.axes) == 4
 
 

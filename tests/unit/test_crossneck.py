@@ -17,13 +17,19 @@ import pytest
 import torch
 from points import end, rate_point
 
-from fcbench import _crossneck_tables, crossneck, results, scoring, series
-from fcbench.chains import Chain, parse
-from fcbench.crossneck import Lab, as_deep, chains
-from fcbench.readout import Standardize
-from fcbench.results import ResultsFolder, SampleTable
-from fcbench.suite import Budget, Suite
-from fcbench.types import FcbenchError
+from fcbench.analysis import situations
+from fcbench.analysis.cross_neck import matrices, role
+from fcbench.core.errors import FcbenchError
+from fcbench.measure import cross_neck, evaluate
+from fcbench.measure.cross_neck import Lab, as_deep, chains
+from fcbench.measure.suite import Suite
+from fcbench.reports import cross_neck_table
+from fcbench.results import table as table_module
+from fcbench.results.chain import Chain, parse
+from fcbench.results.folder import ResultsFolder
+from fcbench.results.samples import SampleTable
+from fcbench.training.options import Budget
+from fcbench.training.readout import Standardize
 
 TASKS = ("depth", "segmentation")
 SUITE = Suite(
@@ -43,7 +49,7 @@ CPU = torch.device("cpu")
 # -------------------------------------------------------------------------------------------- chains
 def test_every_ordered_pair_every_control() -> None:
     every = list(chains(("a", "b", "c", "d"), "neck_2L", 3))
-    roles = Counter(_crossneck_tables.role(c, "neck_2L") for c in every)
+    roles = Counter(role(c, "neck_2L") for c in every)
     assert roles == {"direct": 4, "self": 4, "cross": 12, "chain": 24, "deep": 8}
     assert len(set(every)) == len(every)
     assert {c.neck for c in every} == {"neck_2L", "neck_4L", "neck_6L"}
@@ -81,7 +87,7 @@ def test_names_can_be_read_back(chain: Chain) -> None:
 )
 def test_refusals(suite: Suite, length: int, words: str) -> None:
     with pytest.raises(FcbenchError, match=words):
-        crossneck.check(suite, length, True)
+        cross_neck.check(suite, length, True)
 
 
 # --------------------------------------------------------------------------------------- a tiny run
@@ -105,15 +111,15 @@ def finished(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ResultsFolder, "append", dies)
         with pytest.raises(KeyboardInterrupt):
-            crossneck.measure(SUITE, out, cache, CPU, coded=True)
-    assert results.load(out).point.nunique() == 5
-    summary = crossneck.measure(SUITE, out, cache, CPU, coded=True)
+            cross_neck.measure(SUITE, out, cache, CPU, coded=True)
+    assert table_module.load(out).point.nunique() == 5
+    summary = cross_neck.measure(SUITE, out, cache, CPU, coded=True)
     assert not summary.failures and summary.n_found == 5
     return out
 
 
 def rows_of(path: Path) -> Any:
-    df = results.load(path)
+    df = table_module.load(path)
     return df[df.primary]
 
 
@@ -142,7 +148,7 @@ def test_nothing_is_repeated(finished: Path, cache: Path, monkeypatch: pytest.Mo
         raise AssertionError("called")
 
     monkeypatch.setattr(Lab, "_reader", never)
-    summary = crossneck.measure(SUITE, finished, cache, CPU, coded=True)
+    summary = cross_neck.measure(SUITE, finished, cache, CPU, coded=True)
     assert (summary.n_measured, summary.n_found) == (0, 28)
 
 
@@ -151,7 +157,7 @@ def test_a_chain_reads_through_the_frozen_neck(
 ) -> None:
     """The model of A > B is B's readout on the output of A's neck, and A's neck is that of the direct chain."""
     seen: list[tuple[Any, Any, torch.Tensor]] = []
-    plain: Callable[..., Any] = scoring.evaluate
+    plain: Callable[..., Any] = evaluate.evaluate
 
     def spied(bench: Any, readers: Any, batches: Any) -> Any:
         kept = list(batches)
@@ -161,8 +167,8 @@ def test_a_chain_reads_through_the_frozen_neck(
                     seen.append((bench, r, r.model(kept[0])))
         return plain(bench, readers, kept)
 
-    monkeypatch.setattr(scoring, "evaluate", spied)
-    crossneck.measure(replace(SUITE, name="again"), tmp_path, cache, CPU)
+    monkeypatch.setattr(evaluate, "evaluate", spied)
+    cross_neck.measure(replace(SUITE, name="again"), tmp_path, cache, CPU)
     assert len(seen) == 2
     for bench, reader, x in seen:
         first = bench.readout("depth")[1]
@@ -174,14 +180,14 @@ def test_a_chain_reads_through_the_frozen_neck(
 
 
 def test_rows_are_the_same_in_any_folder(finished: Path, cache: Path, tmp_path: Path) -> None:
-    crossneck.measure(SUITE, tmp_path, cache, CPU)
+    cross_neck.measure(SUITE, tmp_path, cache, CPU)
     a, b = (rows_of(p).set_index("point").value for p in (tmp_path, finished))
     assert len(a) == 8
     np.testing.assert_allclose(a, b[a.index], rtol=1e-6)
 
 
 def test_output_files(finished: Path) -> None:
-    from fcbench.verbs.cross_neck import write
+    from fcbench.cli.cross_neck import write
 
     write(finished)
     lines = list(csv.DictReader((finished / "cross_neck.csv").open()))
@@ -256,7 +262,7 @@ def values_of(task: str) -> Any:
 
 
 def test_planted_losses_are_found(tmp_path: Path) -> None:
-    found = _crossneck_tables.matrices(series.load([plant(tmp_path)]), values_of, 200)
+    found = matrices(situations.load([plant(tmp_path)]), values_of, 200)
     by = {(e.chain.task, e.role): e for e in found.entries}
     assert by["b", "direct"].ratio.value == 1
     assert by["b", "cross"].ratio.value == pytest.approx(0.9)
@@ -267,11 +273,11 @@ def test_planted_losses_are_found(tmp_path: Path) -> None:
     assert by["b", "cross"].information.value == pytest.approx(24 / math.log(2))
     (placed,) = found.placed
     assert placed.extra_rate_percent.value == pytest.approx(50, abs=0.5)
-    assert "| a | 0.900 (" in _crossneck_tables.markdown(found)
-    lines = list(csv.DictReader(io.StringIO(_crossneck_tables.comma_separated(found))))
+    assert "| a | 0.900 (" in cross_neck_table.markdown(found)
+    lines = list(csv.DictReader(io.StringIO(cross_neck_table.comma_separated(found))))
     assert len(lines) == 4 * 5 + 2
 
 
 def test_nothing_measured_is_refused() -> None:
     with pytest.raises(FcbenchError, match="no measured chains"):
-        _crossneck_tables.matrices(results.to_frame([rate_point(status="boom")]))
+        matrices(table_module.to_frame([rate_point(status="boom")]))

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fcbench import curves
-from fcbench.curves import Curve, curve
-from fcbench.types import FcbenchError
+from fcbench.analysis import curves
+from fcbench.analysis.curves import Curve, curve
+from fcbench.core.errors import FcbenchError
+from fcbench.results import intervals
 
 RATES = np.array([0.1, 0.2, 0.4, 0.8, 1.6])
 VALUES = np.array([0.20, 0.31, 0.40, 0.46, 0.48])
@@ -193,10 +194,10 @@ def test_target_lies_on_the_worse_side_of_the_ceiling() -> None:
 
 # ---------------------------------------------------------------------------------------- bootstrap
 def test_weights_draw_as_many_as_there_are() -> None:
-    w = curves.resampling_weights(7, 50, seed=3)
+    w = intervals.resampling_weights(7, 50, seed=3)
     assert w.shape == (50, 7) and (w.sum(axis=1) == 7).all()
-    assert (w == curves.resampling_weights(7, 50, seed=3)).all()
-    assert (w != curves.resampling_weights(7, 50, seed=4)).any()
+    assert (w == intervals.resampling_weights(7, 50, seed=3)).all()
+    assert (w != intervals.resampling_weights(7, 50, seed=4)).any()
 
 
 def test_bootstrap_covers_a_known_mean_95_times_of_100() -> None:
@@ -206,7 +207,7 @@ def test_bootstrap_covers_a_known_mean_95_times_of_100() -> None:
     for trial in range(n_trials):
         x = rng.normal(1.0, 2.0, n)
         stats = np.stack([x, np.ones(n)], axis=1)
-        low, high = curves.bootstrap(stats, mean, n_resamples=200, seed=trial)
+        low, high = intervals.bootstrap(stats, mean, n_resamples=200, seed=trial)
         hits += low <= 1.0 <= high
     assert 0.91 <= hits / n_trials <= 0.97  # 0.95 within 2 standard errors, a little less at n = 60
 
@@ -214,13 +215,13 @@ def test_bootstrap_covers_a_known_mean_95_times_of_100() -> None:
 def test_interval_is_as_wide_as_theory_says() -> None:
     x = np.random.default_rng(1).normal(0, 1, 400)
     stats = np.stack([x, np.ones(400)], axis=1)
-    low, high = curves.bootstrap(stats, mean, n_resamples=4000)
+    low, high = intervals.bootstrap(stats, mean, n_resamples=4000)
     assert high - low == pytest.approx(2 * 1.96 * x.std() / 20, rel=0.06)
 
 
 def test_paired_difference_of_identical_tables_is_exactly_0() -> None:
     stats = np.random.default_rng(0).random((30, 2))
-    a, b = curves.paired_bootstrap([stats, stats.copy()], mean, 100)
+    a, b = intervals.paired_bootstrap([stats, stats.copy()], mean, 100)
     assert a.std() > 0
     assert (a - b == 0).all()
 
@@ -230,23 +231,23 @@ def test_pairing_narrows_the_interval_of_a_difference() -> None:
     hard = rng.normal(0, 1, 200)
     a = np.stack([hard, np.ones(200)], axis=1)
     b = np.stack([hard + 0.1 + rng.normal(0, 0.05, 200), np.ones(200)], axis=1)
-    m_a, m_b = curves.paired_bootstrap([a, b], mean)
-    low, high = curves.interval(m_b - m_a)
+    m_a, m_b = intervals.paired_bootstrap([a, b], mean)
+    low, high = intervals.interval(m_b - m_a)
     assert 0.08 < low < 0.1 < high < 0.12
-    (alone,) = curves.paired_bootstrap([b], mean, seed=1)
-    low, high = curves.interval(alone - m_a)
+    (alone,) = intervals.paired_bootstrap([b], mean, seed=1)
+    low, high = intervals.interval(alone - m_a)
     assert low < 0 < high
 
 
 def test_metric_is_of_summed_statistics_not_a_mean_of_ratios() -> None:
     stats = np.array([[1.0, 1.0], [0.0, 9.0]])
-    (values,) = curves.paired_bootstrap([stats], mean, 200)
+    (values,) = intervals.paired_bootstrap([stats], mean, 200)
     assert set(np.round(values, 12)) == {0.0, 0.1, 1.0}
 
 
 def test_interval_leaves_undefined_resamples_out() -> None:
-    assert curves.interval([np.nan, 1, 1, 1]) == (1.0, 1.0)
-    assert all(np.isnan(curves.interval([np.nan, np.nan, 1])))
+    assert intervals.interval([np.nan, 1, 1, 1]) == (1.0, 1.0)
+    assert all(np.isnan(intervals.interval([np.nan, np.nan, 1])))
 
 
 @pytest.mark.parametrize(
@@ -261,7 +262,7 @@ def test_interval_leaves_undefined_resamples_out() -> None:
 )
 def test_bootstrap_refuses(tables: list[np.ndarray], what: str) -> None:
     with pytest.raises(FcbenchError, match=what):
-        curves.paired_bootstrap(tables, mean, 10)
+        intervals.paired_bootstrap(tables, mean, 10)
 
 
 def test_quality_turns_the_sign() -> None:

@@ -13,10 +13,11 @@ import pytest
 import tiny_sets
 import torch
 
-from fcbench import registry
-from fcbench.data import _common
-from fcbench.data._coco_files import Instance, semantic_mask
-from fcbench.types import VOID, DataOptions, Dataset, FcbenchError, UnreadableSample
+from fcbench.core import registry
+from fcbench.core.errors import FcbenchError, UnreadableSample
+from fcbench.core.samples import VOID, DataOptions, Dataset
+from fcbench.data.coco.files import Instance, semantic_mask
+from fcbench.measure import study
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "coco_tiny"
 
@@ -97,7 +98,7 @@ def test_who_wants_a_caption_decodes_no_mask(root: Path, monkeypatch: pytest.Mon
     def never(*_: Any) -> None:
         raise AssertionError("a mask was decoded")
 
-    monkeypatch.setattr("fcbench.data._coco_files.semantic_mask", never)
+    monkeypatch.setattr("fcbench.data.coco.files.semantic_mask", never)
     targets = _open(root).targets(0)
     assert len(targets["captioning"]) == 2 and len(targets["pose"].areas) == 1
     with pytest.raises(AssertionError):
@@ -156,14 +157,14 @@ def test_a_task_without_annotations_says_what_was_expected(root: Path) -> None:
     train, test = _open(root), _open(root, "test")
     assert train.tasks == ("segmentation", "pose", "captioning")
     assert test.tasks == ("segmentation", "captioning") == tuple(test.targets(0))
-    _common.require_tasks(train, ["pose"])
-    _common.require_tasks(test, ["captioning"])
+    study.require_tasks(train, ["pose"])
+    study.require_tasks(test, ["captioning"])
     with pytest.raises(
         FcbenchError, match="person_keypoints_val2017.json is missing. Expected.*https://cocodataset.org"
     ):
-        _common.require_tasks(test, ["captioning", "pose"])
+        study.require_tasks(test, ["captioning", "pose"])
     with pytest.raises(FcbenchError, match="no targets for task 'depth'; it has: seg"):
-        _common.require_tasks(test, ["depth"])
+        study.require_tasks(test, ["depth"])
 
 
 def test_missing_images(root: Path) -> None:

@@ -12,9 +12,10 @@ import scipy.io
 import tiny_sets
 import torch
 
-from fcbench import registry
+from fcbench.core import registry
+from fcbench.core.errors import FcbenchError, UnreadableSample
+from fcbench.core.samples import DataOptions, Dataset
 from fcbench.data.nyuv2 import clean_depth
-from fcbench.types import DataOptions, Dataset, FcbenchError, UnreadableSample
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "rgbd_room"
 MAT = "nyu_depth_v2_labeled.mat"

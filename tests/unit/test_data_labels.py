@@ -12,8 +12,9 @@ import pytest
 import tiny_sets
 import torch
 
-from fcbench import registry
-from fcbench.types import VOID, DataOptions, Dataset, FcbenchError, UnreadableSample
+from fcbench.core import registry
+from fcbench.core.errors import FcbenchError, UnreadableSample
+from fcbench.core.samples import VOID, DataOptions, Dataset
 
 
 def _open(name: str, root: Path, split: str = "train", **options: Any) -> Dataset:

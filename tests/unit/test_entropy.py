@@ -14,10 +14,10 @@ from compressai.entropy_models import EntropyBottleneck
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fcbench.codecs._entropy import MAX_SYMBOL, EntropyTables, Groups
-from fcbench.codecs._escapes import exact_model
-from fcbench.codecs._strings import StringDecoder, StringEncoder, checksum
-from fcbench.types import FcbenchError
+from fcbench.coders.escapes import exact_model
+from fcbench.coders.strings import StringDecoder, StringEncoder, checksum
+from fcbench.coders.tables import MAX_SYMBOL, EntropyTables, Groups
+from fcbench.core.errors import FcbenchError
 
 
 def make_tables(rows: list[list[int]], offset: list[int], escape: bool) -> EntropyTables:

@@ -16,10 +16,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fcbench import _feature_store as disk
-from fcbench import features
-from fcbench.features import FeatureStore, extract
-from fcbench.types import DatasetMeta, FcbenchError, Features, FeatureSpec, Sample, UnreadableSample, WeightsInfo
+from fcbench.core.errors import FcbenchError, UnreadableSample
+from fcbench.core.features import Features, FeatureSpec, WeightsInfo
+from fcbench.core.samples import DatasetMeta, Sample
+from fcbench.features import extract as extract_module
+from fcbench.features import statistics
+from fcbench.features import store as store_module
+from fcbench.features.extract import FeatureStore, extract
+from fcbench.features.store import Writer
 
 
 @dataclass
@@ -135,7 +139,7 @@ def test_a_batch_is_in_the_order_asked_for_and_a_copy(tmp_path: Path) -> None:
 def test_large_stores_stay_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = run(tmp_path)
     expected = small.batch(range(7))
-    monkeypatch.setattr(disk, "RAM_LIMIT_BYTES", 10)
+    monkeypatch.setattr(store_module, "RAM_LIMIT_BYTES", 10)
     large = run(tmp_path)
     batch = large.batch(range(7))
     assert all(torch.equal(batch[k], expected[k]) for k in BOTH)
@@ -203,7 +207,7 @@ def test_a_subset_is_the_first_ones(tmp_path: Path) -> None:
 
 # --------------------------------------------------------------------------------------- statistics
 def test_statistics_are_those_of_numpy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disk, "CHUNK_BYTES", 3 * 130 * 8 * 2)  # several chunks, the last one short
+    monkeypatch.setattr(store_module, "CHUNK_BYTES", 3 * 130 * 8 * 2)  # several chunks, the last one short
     store = run(tmp_path)
     x = np.load(store.folder / "fine.npy").astype(np.float64)
     found = store.stats()["fine"]
@@ -219,7 +223,7 @@ def test_statistics_survive_a_large_mean_and_channels_that_do_not_vary() -> None
     x = torch.randn(40, 3, 5, 5, generator=generator)
     x[:, 0] += 3e4
     x[:, 1] = 0.1
-    found = disk.statistics(iter(x.split(7)))
+    found = statistics.statistics(iter(x.split(7)))
     expected = x.double().transpose(0, 1).flatten(1).std(1, correction=0)
     assert found.std[0] == pytest.approx(float(expected[0]), rel=1e-6)
     assert found.std[1] == 1.0
@@ -375,10 +379,10 @@ def test_a_file_where_the_cache_should_be(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("number", "hint"), [(errno.ENOSPC, "make room"), (errno.EACCES, "check its permissions")])
 def test_a_disk_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, hint: str) -> None:
-    def fail(self: disk.Writer, maps: Mapping[str, Tensor]) -> None:
+    def fail(self: Writer, maps: Mapping[str, Tensor]) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(disk.Writer, "append", fail)
+    monkeypatch.setattr(Writer, "append", fail)
     with pytest.raises(FcbenchError, match=f"cannot write to cache folder {tmp_path}.*{hint}"):
         run(tmp_path)
     assert folders(tmp_path) == []
@@ -418,6 +422,6 @@ def test_two_at_once_extract_once(tmp_path: Path) -> None:
 
 def test_the_schema_is_part_of_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run(tmp_path).folder
-    monkeypatch.setattr(features, "SCHEMA", 2)
-    monkeypatch.setattr(disk, "SCHEMA", 2)
+    monkeypatch.setattr(extract_module, "SCHEMA", 2)
+    monkeypatch.setattr(store_module, "SCHEMA", 2)
     assert run(tmp_path).folder != first

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fcbench import fit
-from fcbench.types import FcbenchError, FeatureStats
+from fcbench.core.errors import FcbenchError
+from fcbench.core.features import FeatureStats
+from fcbench.training import codec, loop
 
 
 def regression(module: nn.Module):  # type: ignore[no-untyped-def]
@@ -26,13 +27,13 @@ def train(path: Path, steps: int = 12, **options: object) -> nn.Module:
     torch.manual_seed(0)
     module = nn.Linear(3, 1)
     loss_of = regression(module)
-    fit.optimize(module, loss_of, steps=steps, rate=0.1, seed=3, resume=path, **options)  # type: ignore[arg-type]
+    loop.optimize(module, loss_of, steps=steps, rate=0.1, seed=3, resume=path, **options)  # type: ignore[arg-type]
     return module
 
 
 def test_interrupted_training_gives_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = train(tmp_path / "a")
-    monkeypatch.setattr(fit, "CHECKPOINT_S", 0.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_S", 0.0)
 
     def stop(done: int, total: int) -> None:
         if done == 7:
@@ -54,7 +55,7 @@ def test_training_learns(tmp_path: Path) -> None:
 def test_divergence_is_an_error(tmp_path: Path) -> None:
     module = nn.Linear(3, 1)
     with pytest.raises(FcbenchError, match="diverged at step 0"):
-        fit.optimize(
+        loop.optimize(
             module, lambda rng: module.weight.sum() * float("nan"), steps=3, rate=0.1, seed=0, resume=tmp_path / "a"
         )
 
@@ -66,7 +67,7 @@ def test_damaged_checkpoint_is_an_error(tmp_path: Path) -> None:
 
 
 def test_schedule_rises_and_falls() -> None:
-    rates = [fit.schedule(i, 100, 1.0) for i in range(100)]
+    rates = [loop.schedule(i, 100, 1.0) for i in range(100)]
     assert max(rates) == pytest.approx(1.0) and rates.index(max(rates)) <= 5
     assert all(a >= b for a, b in zip(rates[5:], rates[6:]))
     assert 0 < rates[-1] < 0.02
@@ -74,8 +75,8 @@ def test_schedule_rises_and_falls() -> None:
 
 def test_draw_repeats_only_where_it_must() -> None:
     rng = np.random.default_rng(0)
-    assert len(set(fit.draw(rng, 10, 10))) == 10
-    assert len(fit.draw(rng, 3, 10)) == 10
+    assert len(set(loop.draw(rng, 10, 10))) == 10
+    assert len(loop.draw(rng, 3, 10)) == 10
 
 
 def test_normalized_mse_is_one_at_the_mean() -> None:
@@ -84,4 +85,4 @@ def test_normalized_mse_is_one_at_the_mean() -> None:
     mean, std = x.mean((0, 2, 3)), x.std((0, 2, 3), unbiased=False)
     stats = {"s": FeatureStats(mean, std, x.amin((0, 2, 3)), x.amax((0, 2, 3)))}
     flat = mean.view(-1, 1, 1).expand_as(x)
-    assert float(fit.normalized_mse({"s": x}, {"s": flat}, stats)) == pytest.approx(1.0, abs=1e-5)
+    assert float(codec.normalized_mse({"s": x}, {"s": flat}, stats)) == pytest.approx(1.0, abs=1e-5)

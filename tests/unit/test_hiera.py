@@ -10,10 +10,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fcbench import registry
-from fcbench.encoders import _weights
+from fcbench.core import registry
+from fcbench.core.errors import FcbenchError
+from fcbench.core.features import Encoder
 from fcbench.encoders.hiera import VARIANTS, resize_positions
-from fcbench.types import Encoder, FcbenchError
+from fcbench.encoders.shared.weights import state_sha256
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
@@ -89,11 +90,11 @@ def test_features_at_another_size_are_those_of_timms_model_of_that_size(encoder:
 
 
 def test_other_sizes_leave_the_weights_alone(encoder: Encoder) -> None:
-    before = _weights.state_sha256(encoder.module)
+    before = state_sha256(encoder.module)
     native = encoder(images(224, 224), ["stage4"]).maps["stage4"]
     for size in ((64, 64), (96, 320), (64, 64)):
         encoder(images(*size), ["stage3"])
-    assert _weights.state_sha256(encoder.module) == before
+    assert state_sha256(encoder.module) == before
     again = encoder(images(224, 224), ["stage4"]).maps["stage4"]
     assert torch.equal(again, native)
 

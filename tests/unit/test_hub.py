@@ -19,8 +19,8 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from fcbench.encoders import _weights
-from fcbench.types import FcbenchError
+from fcbench.core.errors import FcbenchError
+from fcbench.encoders.shared import weights
 
 REPO, FILE = "facebook/sam2.1-hiera-tiny", "sam2.1_hiera_tiny.pt"
 PAYLOAD = bytes(range(256)) * 64
@@ -104,7 +104,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 
 def fetch(file: str = FILE, repo: str = REPO) -> Path:
-    return _weights.hub_file("sam2", repo, [file])
+    return weights.hub_file("sam2", repo, [file])
 
 
 def refused(match: str, file: str = FILE, repo: str = REPO) -> None:
@@ -189,7 +189,7 @@ def test_a_404_that_says_nothing(hub: Hub) -> None:
 SCRIPT = """
 import torch
 from fcbench import registry
-from fcbench.types import FcbenchError
+from fcbench.core import FcbenchError
 try:
     for time in ("first", "second"):
         e = registry.get("encoder", "sam2").build("", None, torch.device("cpu"))

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from fcbench.images import _common
-from fcbench.types import FcbenchError
+from fcbench.core.errors import FcbenchError
+from fcbench.images.shared import coder
 
 CODECS = ("jpeg", "webp", "jpegxl", "avif", "hevc")
 
@@ -106,10 +106,10 @@ def test_versions_are_told(name: str) -> None:
 
 def test_colours_survive_their_conversion() -> None:
     image = np.random.default_rng(0).integers(0, 256, (50, 60, 3), np.uint8)
-    back = _common.rgb(_common.ycbcr(image))
+    back = coder.rgb(coder.ycbcr(image))
     assert np.abs(back.astype(int) - image).max() <= 2
     grey = np.full((2, 2, 3), 77, np.uint8)
-    assert [int(p[0, 0]) for p in _common.ycbcr(grey)] == [77, 128, 128]
+    assert [int(p[0, 0]) for p in coder.ycbcr(grey)] == [77, 128, 128]
 
 
 # ---------------------------------------------------------------------------------- CompressAI

@@ -1,8 +1,10 @@
-"""The import graph: data flows one way, imports too, and what prints or draws never waits for torch."""
+"""The import table: each room says in its ``__init__`` what it may import, and imports just that."""
 
 from __future__ import annotations
 
 import ast
+import graphlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,34 +13,18 @@ from pathlib import Path
 import pytest
 
 import fcbench
+from fcbench.cli.main import VERBS
+from fcbench.core import registry
 
 ROOT = Path(fcbench.__file__).parent
+ROOMS = sorted(p.parent.name for p in ROOT.glob("*/__init__.py"))
+PLUGIN_ROOMS = sorted(registry.KINDS.values())
 
-ROOMS = ("data", "encoders", "codecs", "necks", "tasks")
-"""Folders of plug-ins: they know the nouns and themselves, nothing of each other."""
-
-LAYERS = (
-    ("types", "ratepoint", "registry", "__init__"),
-    ("rate", "curves", "bitstream", "results", "plot", "series", "resampled", "information", *ROOMS),
-    ("fit", "features", "pipeline"),
-    ("cli", "__main__"),
-)
-"""A module imports from its own layer and those before it. Other modules at the top of the package are free, but for
-what the layers below `cli` may not import: `cli` itself."""
-
-NO_TORCH = ("types", "registry", "rate", "curves", "results", "plot", "series", "resampled", "compare")
+NO_TORCH = ("core", "results", "analysis", "reports")
+"""Rooms that are loaded without torch."""
 
 
-def files() -> list[Path]:
-    return sorted(ROOT.rglob("*.py"))
-
-
-def unit(path: Path) -> str:
-    """``codecs`` for a file of that room, else the module's own name."""
-    return path.relative_to(ROOT).parts[0].removesuffix(".py")
-
-
-def imported(path: Path, running: bool = False) -> Iterator[str]:
+def imported(path: Path, root: Path = ROOT, running: bool = False) -> Iterator[str]:
     """Dotted names a file imports, anywhere in it; relative ones made absolute.
 
     Args:
@@ -50,7 +36,7 @@ def imported(path: Path, running: bool = False) -> Iterator[str]:
         for node in ast.walk(tree):
             if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
                 skipped |= {id(n) for child in node.body for n in ast.walk(child)}
-    package = ["fcbench", *path.relative_to(ROOT).parts[:-1]]
+    package = ["fcbench", *path.relative_to(root).parts[:-1]]
     for node in ast.walk(tree):
         if id(node) in skipped:
             continue
@@ -59,61 +45,60 @@ def imported(path: Path, running: bool = False) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             up = package[: len(package) - node.level + 1] if node.level else []
             base = ".".join([*up, *([node.module] if node.module else [])])
-            # "from fcbench import plot" imports a module, "from fcbench.plot import save" a name of one
             yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
-def ours(path: Path) -> set[str]:
-    """Units of the package that a file imports."""
-    names = {i.split(".")[1] for i in imported(path) if i.startswith("fcbench.")}
-    return {n for n in names if (ROOT / n).is_dir() or (ROOT / f"{n}.py").exists()}
+def declared(room: str) -> set[str]:
+    """The rooms that a room's ``__init__`` says it imports."""
+    doc = ast.get_docstring(ast.parse((ROOT / room / "__init__.py").read_text(encoding="utf-8"))) or ""
+    line = re.search(r"^Imports: (.+)\.$", doc, re.MULTILINE)
+    assert line, f"{room}/__init__.py has no line 'Imports: ...'"
+    return set() if line[1] == "nothing" else set(line[1].split(", "))
 
 
-def layer(name: str) -> int | None:
-    return next((i for i, names in enumerate(LAYERS) if name in names), None)
+def actual(room: str) -> set[str]:
+    """The rooms that the files of a room import."""
+    names = {i for path in (ROOT / room).rglob("*.py") for i in imported(path)}
+    return {i.split(".")[1] for i in names if i.startswith("fcbench.")} & set(ROOMS) - {room}
 
 
-def violations(name: str, imports: set[str]) -> list[str]:
-    """What a unit imports and may not."""
-    mine = layer(name)
-    if mine == 0:
-        allowed = {"types"} if name == "registry" else set()
-        return sorted(imports - allowed)
-    bad = set()
-    for other in imports - {name}:
-        theirs = layer(other)
-        later = theirs is not None and theirs > (len(LAYERS) - 2 if mine is None else mine)
-        if later or (other in ROOMS and mine == 1):
-            bad.add(other)
-    return sorted(bad)
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_what_it_says(room: str) -> None:
+    assert actual(room) == declared(room)
 
 
-@pytest.mark.parametrize("path", files(), ids=lambda p: str(p.relative_to(ROOT)))
-def test_imports_follow_the_layers(path: Path) -> None:
-    assert violations(unit(path), ours(path)) == []
+def test_rooms_are_in_floors() -> None:
+    order = list(graphlib.TopologicalSorter({room: declared(room) for room in ROOMS}).static_order())
+    assert order[0] == "core" and order.index("cli") > order.index("measure")
 
 
-@pytest.mark.parametrize(
-    ("name", "imports", "bad"),
-    [
-        ("types", {"registry"}, ["registry"]),
-        ("registry", {"types"}, []),
-        ("codecs", {"types", "registry", "codecs", "rate"}, []),
-        ("codecs", {"data", "encoders", "tasks", "types"}, ["data", "encoders", "tasks"]),
-        ("tasks", {"data"}, ["data"]),
-        ("plot", {"results", "curves", "codecs"}, ["codecs"]),
-        ("curves", {"pipeline", "fit"}, ["fit", "pipeline"]),
-        ("pipeline", {"fit", "codecs", "results"}, []),
-        ("pipeline", {"cli"}, ["cli"]),
-        ("helper", {"cli", "fit"}, ["cli"]),
-    ],
-)
-def test_the_rule_finds_what_it_forbids(name: str, imports: set[str], bad: list[str]) -> None:
-    assert violations(name, imports) == bad
+def test_every_module_is_in_a_room() -> None:
+    assert [p.name for p in ROOT.glob("*.py")] == ["__init__.py"]
+    assert {p.name for p in ROOT.iterdir() if p.is_dir()} - {"__pycache__", "weights"} == set(ROOMS)
 
 
-def test_the_parser_sees_every_form_of_import(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+def test_no_module_name_starts_with_an_underscore() -> None:
+    assert not [p for p in ROOT.rglob("_*.py") if p.name != "__init__.py"]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_the_init_of_a_room_holds_no_code(room: str) -> None:
+    body = ast.parse((ROOT / room / "__init__.py").read_text(encoding="utf-8")).body
+    assert len(body) == 1 and isinstance(body[0], ast.Expr)
+
+
+@pytest.mark.parametrize("room", PLUGIN_ROOMS)
+def test_plugins_import_no_other_plugin(room: str) -> None:
+    """What two plug-ins share is in the room's ``shared``."""
+    names = set(registry.names(next(k for k, v in registry.KINDS.items() if v == room)))
+    for path in (ROOT / room).rglob("*.py"):
+        own = path.relative_to(ROOT / room).parts[0].removesuffix(".py")
+        prefix = f"fcbench.{room}."
+        others = {i.removeprefix(prefix).split(".")[0] for i in imported(path) if i.startswith(prefix)}
+        assert not others & names - {own}, path
+
+
+def test_the_parser_sees_every_form_of_import(tmp_path: Path) -> None:
     (tmp_path / "codecs").mkdir()
     file = tmp_path / "codecs" / "x.py"
     file.write_text(
@@ -122,15 +107,15 @@ def test_the_parser_sees_every_form_of_import(monkeypatch: pytest.MonkeyPatch, t
         "def g():\n    import fcbench.h\n"
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch\nelse:\n    import fcbench.i\n"
     )
-    seen = set(imported(file, running=True))
+    seen = set(imported(file, tmp_path, running=True))
     assert {"fcbench.a", "fcbench.b", "fcbench.c.C", "fcbench.d", "fcbench.e.E"} < seen
     assert {"fcbench.codecs.f", "fcbench.h", "fcbench.i"} < seen
-    assert "torch" not in seen and "torch" in set(imported(file))
+    assert "torch" not in seen and "torch" in set(imported(file, tmp_path))
 
 
-@pytest.mark.parametrize("name", NO_TORCH)
-def test_no_torch_in_the_source(name: str) -> None:
-    roots = {i.split(".")[0] for i in imported(ROOT / f"{name}.py", running=True)}
+@pytest.mark.parametrize("room", NO_TORCH)
+def test_no_torch_in_the_source(room: str) -> None:
+    roots = {i.split(".")[0] for path in (ROOT / room).rglob("*.py") for i in imported(path, running=True)}
     assert not roots & {"torch", "torchvision", "timm", "compressai"}
 
 
@@ -142,12 +127,20 @@ def loaded_after(code: str) -> set[str]:
 
 
 def test_importing_and_listing_imports_no_plugin_and_no_torch() -> None:
-    loaded = loaded_after("import fcbench\nfrom fcbench import registry\n[registry.names(k) for k in registry.KINDS]")
-    assert "fcbench.registry" in loaded and "torch" not in loaded
-    rooms = tuple(f"fcbench.{room}." for room in ROOMS)
-    assert not [m for m in loaded if m.startswith(rooms)]
+    loaded = loaded_after(
+        "import fcbench\nfrom fcbench.core import registry\n[registry.names(k) for k in registry.KINDS]"
+    )
+    assert "fcbench.core.registry" in loaded and "torch" not in loaded
+    assert not [m for m in loaded if m.startswith(tuple(f"fcbench.{room}." for room in PLUGIN_ROOMS))]
 
 
-def test_drawing_imports_no_torch() -> None:
-    loaded = loaded_after("".join(f"import fcbench.{n}\n" for n in NO_TORCH))
-    assert {f"fcbench.{n}" for n in NO_TORCH} < loaded and "torch" not in loaded
+def test_analyses_and_help_import_no_torch() -> None:
+    modules = [
+        ".".join(["fcbench", *p.relative_to(ROOT).with_suffix("").parts])
+        for room in NO_TORCH
+        for p in (ROOT / room).rglob("*.py")
+        if p.name != "__init__.py"
+    ]
+    modules += [f"fcbench.cli.{verb.replace('-', '_')}" for verb in (*VERBS, "main")]
+    loaded = loaded_after("".join(f"import {m}\n" for m in modules))
+    assert set(modules) < loaded and "torch" not in loaded

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy.special import digamma
 
-from fcbench.information import best_null, bits_between, share_kept
-from fcbench.types import FcbenchError
+from fcbench.analysis.information import best_null, bits_between, share_kept
+from fcbench.core.errors import FcbenchError
 
 Pair = Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray]]
 Fitted = tuple[np.ndarray, np.ndarray]

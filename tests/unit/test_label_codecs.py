@@ -12,8 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fcbench.labels import _squeeze, captioning, classification, depth, pose, segmentation
-from fcbench.types import VOID, FcbenchError, Pose
+from fcbench.core.errors import FcbenchError
+from fcbench.core.samples import VOID, Pose
+from fcbench.labels import captioning, classification, depth, pose, segmentation
+from fcbench.labels.shared import general
 
 MODULES = ("segmentation", "depth", "pose", "captioning", "classification")
 CAPTION = "A man riding a wave on top of a surfboard."
@@ -132,13 +134,13 @@ def test_classes_take_whole_bytes(n_classes: int, n_bytes: int) -> None:
 @settings(deadline=None)
 @given(st.binary(max_size=300), st.binary(max_size=50))
 def test_any_bytes_survive(data: bytes, dictionary: bytes) -> None:
-    squeezed = _squeeze.squeeze(data, dictionary)
-    assert _squeeze.expand(squeezed, dictionary) == data
+    squeezed = general.squeeze(data, dictionary)
+    assert general.expand(squeezed, dictionary) == data
     assert len(squeezed) <= len(data) + 1
 
 
 def test_long_repetitions_take_few_bytes() -> None:
-    assert len(_squeeze.squeeze(b"abcd" * 10000)) < 100
+    assert len(general.squeeze(b"abcd" * 10000)) < 100
 
 
 @pytest.mark.parametrize("name", MODULES)

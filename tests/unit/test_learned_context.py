@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fcbench.codecs._hyper import EntropyNet, parts_of
-from fcbench.codecs._spectrum import plane
-from fcbench.codecs._strings import StringEncoder
 from fcbench.codecs.elic import groups_of
-from fcbench.codecs.strata import EntropyNet as StrataNet
+from fcbench.codecs.shared.hyper import EntropyNet, parts_of
+from fcbench.codecs.strata.codec import EntropyNet as StrataNet
+from fcbench.codecs.strata.spectrum import plane
+from fcbench.coders.strings import StringEncoder
 
 GRIDS = [(1, 1), (1, 4), (3, 5), (4, 4)]
 

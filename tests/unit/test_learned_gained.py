@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
-from fcbench import registry
-from fcbench.codecs import _checkpoint
-from fcbench.types import Features, FeatureSpec, FeatureStats, OperatingPoint
+from fcbench.core import registry
+from fcbench.core.codecs import OperatingPoint
+from fcbench.core.features import Features, FeatureSpec, FeatureStats
+from fcbench.transmit import checkpoint
 
 NAME = "gained_hyperprior"
 SPECS = (FeatureSpec("stage3", 6, 16),)
@@ -70,8 +71,8 @@ def test_a_checkpoint_holds_its_point(tmp_path: Path) -> None:
     codec.at(0.4)
     codec.freeze()
     point = OperatingPoint(NAME, {"lmbda": 0.4})
-    _checkpoint.save(tmp_path / "c.safetensors", codec, point, SPECS, _checkpoint.Source("hiera_nano", "00" * 32))
-    loaded = _checkpoint.load(tmp_path / "c.safetensors").codec
+    checkpoint.save(tmp_path / "c.safetensors", codec, point, SPECS, checkpoint.Source("hiera_nano", "00" * 32))
+    loaded = checkpoint.load(tmp_path / "c.safetensors").codec
     assert loaded.encode(x) == codec.encode(x)
 
 

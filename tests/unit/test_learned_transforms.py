@@ -7,11 +7,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fcbench import registry
-from fcbench.codecs._spectrum import N_BANDS, N_CELLS, N_STAGES, Refinement, Spectrum, dct, inverse_dct, plane
-from fcbench.codecs._transforms import PLENTY, Analysis, Synthesis, half, held_out_variances, init_klt, klt, to_depth
-from fcbench.rate import rate_alarm
-from fcbench.types import Features, FeatureSpec, FeatureStats
+from fcbench.codecs.shared.transforms import (
+    PLENTY,
+    Analysis,
+    Synthesis,
+    half,
+    held_out_variances,
+    init_klt,
+    klt,
+    to_depth,
+)
+from fcbench.codecs.strata.spectrum import N_BANDS, N_CELLS, N_STAGES, Refinement, Spectrum, dct, inverse_dct, plane
+from fcbench.core import registry
+from fcbench.core.features import Features, FeatureSpec, FeatureStats
+from fcbench.core.rates import rate_alarm
 
 GRIDS = [(1, 1), (1, 9), (5, 7), (8, 8), (23, 30)]
 

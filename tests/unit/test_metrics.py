@@ -10,13 +10,13 @@ from pycocoevalcap.cider.cider import Cider as ReferenceCider
 from pycocotools.cocoeval import COCOeval
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
-from fcbench.tasks._caption_metrics import Cider, bleu4, bleu_statistics
-from fcbench.tasks._common import ratio
-from fcbench.tasks._pose_metrics import oks, pck_counts
-from fcbench.tasks.captioning import CaptioningTask
+from fcbench.core.samples import VOID
+from fcbench.tasks.captioning.metrics import Cider, bleu4, bleu_statistics
+from fcbench.tasks.captioning.task import CaptioningTask
 from fcbench.tasks.depth import DepthTask, depth_sums
+from fcbench.tasks.pose.metrics import oks, pck_counts
 from fcbench.tasks.segmentation import SegmentationTask, class_counts
-from fcbench.types import VOID
+from fcbench.tasks.shared.targets import ratio
 
 WORDS = "a the red blue cube cone left right of on two big small man".split()
 

@@ -10,11 +10,12 @@ import torch
 from pycocotools.cocoeval import COCOeval
 from torch import nn
 
-from fcbench.tasks._caption_head import words_of
-from fcbench.tasks._pose_metrics import N_AP_STATISTICS, N_BINS, ap_statistics, average_precision, matches, score_bins
+from fcbench.core.samples import Pose
+from fcbench.core.tasks import MetricSpec
+from fcbench.tasks.captioning.head import words_of
 from fcbench.tasks.depth import DepthTask
-from fcbench.tasks.pose import PoseTask
-from fcbench.types import MetricSpec, Pose
+from fcbench.tasks.pose.metrics import N_AP_STATISTICS, N_BINS, ap_statistics, average_precision, matches, score_bins
+from fcbench.tasks.pose.task import PoseTask
 
 EIGEN = (45 / 480, 471 / 480, 41 / 640, 601 / 640)
 

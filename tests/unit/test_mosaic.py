@@ -11,9 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fcbench.codecs import _foreign, _mosaic, _video
-from fcbench.codecs._base import MapStats
-from fcbench.types import FcbenchError, Features, FeatureSpec, FeatureStats
+from fcbench.codecs.shared import mosaic
+from fcbench.codecs.shared.base import MapStats
+from fcbench.coders import foreign, video
+from fcbench.core.errors import FcbenchError
+from fcbench.core.features import Features, FeatureSpec, FeatureStats
 
 SIZES = st.integers(1, 9)
 
@@ -27,32 +29,32 @@ def stats(low: list[float], high: list[float], std: list[float]) -> FeatureStats
 @given(st.integers(1, 40), SIZES, SIZES, st.integers(1, 20), st.sampled_from([1, 2, 8]))
 def test_tiles_survive_at_any_size(channels: int, h: int, w: int, least: int, multiple: int) -> None:
     maps = np.arange(channels * h * w, dtype=np.uint16).reshape(channels, h, w)
-    picture = _mosaic.tile(maps, 9999, least, multiple)
+    picture = mosaic.tile(maps, 9999, least, multiple)
     shape = (channels, h, w)
-    assert picture.shape == _mosaic.picture_size(shape, least, multiple)
+    assert picture.shape == mosaic.picture_size(shape, least, multiple)
     assert min(picture.shape) >= least
     assert all(side % multiple == 0 for side in picture.shape)
-    assert np.array_equal(_mosaic.untile(picture, shape), maps)
+    assert np.array_equal(mosaic.untile(picture, shape), maps)
 
 
 def test_the_layout_of_a_mosaic() -> None:
     maps = np.arange(5, dtype=np.uint8)[:, None, None].repeat(1, 1).repeat(2, 2)
-    picture = _mosaic.tile(maps, 77, 1, 1)
+    picture = mosaic.tile(maps, 77, 1, 1)
     expected = [[0, 0], [1, 1], [2, 2], [3, 3], [4, 4]]
-    assert _mosaic.columns(5, 1, 2) == 1 and picture.tolist() == expected
-    assert _mosaic.tile(maps[:, :, :1], 77, 1, 1).tolist() == [[0, 1], [2, 3], [4, 77]]
-    assert _mosaic.tile(maps[:1], 0, 3, 2).shape == (4, 4)
+    assert mosaic.columns(5, 1, 2) == 1 and picture.tolist() == expected
+    assert mosaic.tile(maps[:, :, :1], 77, 1, 1).tolist() == [[0, 1], [2, 3], [4, 77]]
+    assert mosaic.tile(maps[:1], 0, 3, 2).shape == (4, 4)
 
 
 @pytest.mark.parametrize("channels", [1, 7, 112, 113, 256])
 def test_mosaics_are_nearly_square(channels: int) -> None:
-    height, width = _mosaic.picture_size((channels, 22, 30), 1, 1)
+    height, width = mosaic.picture_size((channels, 22, 30), 1, 1)
     assert height + width <= 2 * math.sqrt(channels * 22 * 30) + 2 * (22 + 30)
 
 
 def test_levels_clip_at_six_deviations_and_share_the_mean() -> None:
     given_stats = stats([-100.0, -1.0, 0.0], [100.0, 2.0, 0.0], [1.0, 1.0, 1.0])
-    levels = _mosaic._Levels(MapStats(given_stats, FeatureSpec("s", 3, 1)), 10)
+    levels = mosaic._Levels(MapStats(given_stats, FeatureSpec("s", 3, 1)), 10)
     x = np.array([-50, -6, 0, 1.5, 6, 50], np.float32) * np.ones((3, 1, 1), np.float32)
     coded = levels.forward(x)
     assert coded.dtype == np.uint16 and (coded.min(), coded.max()) == (0, 1023)
@@ -68,14 +70,14 @@ def test_levels_clip_at_six_deviations_and_share_the_mean() -> None:
 def test_a_map_in_which_nothing_varies() -> None:
     flat = MapStats(stats([0.0], [0.0], [1.0]), FeatureSpec("s", 1, 1))
     for bits in (8, 10, None):
-        levels = _mosaic._Levels(flat, bits)
+        levels = mosaic._Levels(flat, bits)
         assert levels.backward(levels.forward(np.full((1, 2, 2), 3.0))).tolist() == [[[0, 0], [0, 0]]]
 
 
 def test_floats_pass_as_they_are() -> None:
     given_stats = MapStats(stats([-9.0], [9.0], [2.0]), FeatureSpec("s", 1, 1))
     x = np.array([[[-4.4, 0.125, 4.6]]], np.float32)
-    levels = _mosaic._Levels(given_stats, None)
+    levels = mosaic._Levels(given_stats, None)
     assert np.allclose(levels.forward(x), np.clip(x, -4.5, 4.5))
 
 
@@ -83,30 +85,30 @@ def test_floats_pass_as_they_are() -> None:
 @given(st.lists(st.tuples(st.binary(max_size=20), st.binary(max_size=20)), min_size=1))
 def test_strings_survive_packing(pairs: list[tuple[bytes, bytes]]) -> None:
     strings, heads = [s for s, _ in pairs], [h for _, h in pairs]
-    data = b"".join(_foreign.pack(strings, heads))
-    assert _foreign.unpack(data, heads) == strings
+    data = b"".join(foreign.pack(strings, heads))
+    assert foreign.unpack(data, heads) == strings
 
 
 def test_what_strings_share_with_the_head_is_not_sent() -> None:
     head = bytes(range(100))
-    data = b"".join(_foreign.pack([head[:80] + b"xyz"], [head]))
+    data = b"".join(foreign.pack([head[:80] + b"xyz"], [head]))
     assert data == bytes([80]) + b"xyz"
     with pytest.raises(FcbenchError, match="another checkpoint"):
-        _foreign.unpack(data, [head[:10]])
+        foreign.unpack(data, [head[:10]])
 
 
 def test_seals_find_flips_and_cuts() -> None:
     data = bytes(range(50))
-    sealed = _foreign.seal(data) + data
-    assert _foreign.unseal(sealed) == data
+    sealed = foreign.seal(data) + data
+    assert foreign.unseal(sealed) == data
     for bit in range(8 * len(sealed)):
         flipped = bytearray(sealed)
         flipped[bit // 8] ^= 1 << bit % 8
         with pytest.raises(FcbenchError, match="seal"):
-            _foreign.unseal(bytes(flipped))
+            foreign.unseal(bytes(flipped))
     for n in range(3):
         with pytest.raises(FcbenchError, match="seal"):
-            _foreign.unseal(sealed[:n])
+            foreign.unseal(sealed[:n])
 
 
 def test_foreign_errors_become_one_line() -> None:
@@ -114,7 +116,7 @@ def test_foreign_errors_become_one_line() -> None:
         raise KeyError("first\nsecond")
 
     with pytest.raises(FcbenchError, match="coder failed: ") as caught:
-        _foreign.guarded("coder", fail)
+        foreign.guarded("coder", fail)
     assert "\n" not in str(caught.value)
 
 
@@ -134,11 +136,11 @@ class _Counting:
         return np.frombuffer(data[6:], "<u2").reshape(size)
 
 
-def build() -> tuple[_mosaic.MosaicCodec, _Counting]:
+def build() -> tuple[mosaic.MosaicCodec, _Counting]:
     counting = _Counting()
-    coder = _mosaic.PictureCoder(counting.encode, counting.decode, 10)
+    coder = mosaic.PictureCoder(counting.encode, counting.decode, 10)
     given_stats = {"s": stats([-2.0] * 3, [2.0] * 3, [1.0] * 3)}
-    codec = _mosaic.MosaicCodec((FeatureSpec("s", 3, 1),), given_stats, coder)
+    codec = mosaic.MosaicCodec((FeatureSpec("s", 3, 1),), given_stats, coder)
     codec.prepare([torch.full((1, 3, 2, 2), -2.0)])
     return codec, counting
 
@@ -178,5 +180,5 @@ def test_a_coder_leaves_the_process_its_scheduling() -> None:
     """SVT-AV1 makes its caller a real-time thread where it may (as root in a container)."""
     before = os.sched_getscheduler(0)
     planes = [np.zeros((64, 64), np.uint8)] + 2 * [np.full((32, 32), 128, np.uint8)]
-    assert _video.av1_encode(planes, "yuv420p", 30)
+    assert video.av1_encode(planes, "yuv420p", 30)
     assert os.sched_getscheduler(0) == before

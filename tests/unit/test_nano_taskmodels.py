@@ -12,14 +12,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from benchmarks.embedded import task_models
-from fcbench import registry
-from fcbench.data.scenes import Scenes
-from fcbench.taskmodels._nano import SPEC, NanoPlugin
-from fcbench.tasks._caption_head import Vocabulary
-from fcbench.tasks.captioning import CaptioningTask
+from fcbench.core import registry
+from fcbench.core.errors import FcbenchError
+from fcbench.core.tasks import Task
+from fcbench.data.scenes.dataset import Scenes
+from fcbench.taskmodels.shared.nano import SPEC, NanoPlugin
+from fcbench.tasks.captioning.head import Vocabulary
+from fcbench.tasks.captioning.task import CaptioningTask
 from fcbench.tasks.depth import DepthTask
 from fcbench.tasks.segmentation import SegmentationTask
-from fcbench.types import FcbenchError, Task
 
 TASKS = task_models.TASKS
 CPU = torch.device("cpu")
@@ -158,7 +159,7 @@ def test_script_trains_resumes_and_writes_what_can_be_read(
     whole, final = run(tmp_path / "whole.pt")
     resume = tmp_path / "cut.pt"
     with monkeypatch.context() as patch:
-        patch.setattr("fcbench.fit.CHECKPOINT_S", 0.0)
+        patch.setattr("fcbench.training.loop.CHECKPOINT_S", 0.0)
         patch.setattr(task_models, "images_of", _fails_after(3))
         with pytest.raises(KeyboardInterrupt):
             run(resume)

@@ -16,16 +16,20 @@ import torch.nn.functional as F
 from small_models import CONFIGS, SAM2_OVERRIDES, blip_config, depth_config, pose_config
 from torch import Tensor, nn
 
-from fcbench import registry
-from fcbench.encoders import _weights
-from fcbench.taskmodels import _official, _transformers, blip, depth_anything, sam2_masks, vitpose
-from fcbench.tasks._caption_head import Vocabulary, words_of
-from fcbench.tasks._caption_metrics import Cider
-from fcbench.tasks.captioning import CaptioningTask
+from fcbench.core import registry
+from fcbench.core.errors import FcbenchError
+from fcbench.core.samples import VOID, Pose
+from fcbench.core.tasks import Task, TaskModel
+from fcbench.encoders.shared.weights import file_sha256, load_state, seeded, state_sha256
+from fcbench.taskmodels import blip, depth_anything, sam2_masks, vitpose
+from fcbench.taskmodels.shared import huggingface
+from fcbench.taskmodels.shared.official import IMAGENET
+from fcbench.tasks.captioning.head import Vocabulary, words_of
+from fcbench.tasks.captioning.metrics import Cider
+from fcbench.tasks.captioning.task import CaptioningTask
 from fcbench.tasks.depth import DepthTask
-from fcbench.tasks.pose import PoseTask
+from fcbench.tasks.pose.task import PoseTask
 from fcbench.tasks.segmentation import SegmentationTask
-from fcbench.types import VOID, FcbenchError, Pose, Task, TaskModel
 
 transformers = pytest.importorskip("transformers", reason="needs pip install fcbench[heads]")
 CPU = torch.device("cpu")
@@ -63,7 +67,7 @@ def sam2_model() -> Any:
 
 @functools.cache
 def _sam2_model() -> Any:
-    with _weights.seeded():
+    with seeded():
         model = sam2_masks.official_model("tiny", 64, SAM2_OVERRIDES)
         nn.init.normal_(model.no_mem_embed, std=0.5)
     return model
@@ -136,16 +140,16 @@ def test_own_features_are_what_the_specs_and_grids_promise(case: Case) -> None:
 
 def test_the_decoder_is_frozen_and_gradients_reach_its_inputs(case: Case) -> None:
     x = {n: m.clone().requires_grad_() for n, m in case.x.items()}
-    before = _weights.state_sha256(case.head)
-    own = _weights.state_sha256(case.model.encoder.module)
+    before = state_sha256(case.head)
+    own = state_sha256(case.model.encoder.module)
     case.head.train()
     assert not any(m.training for m in case.head.modules() if m is not case.head)
     optimizer = torch.optim.SGD([*x.values()], 1e-2)
     case.head.loss(x, case.batch).backward()
     optimizer.step()
     case.head.eval()
-    assert _weights.state_sha256(case.head) == before
-    assert _weights.state_sha256(case.model.encoder.module) == own
+    assert state_sha256(case.head) == before
+    assert state_sha256(case.model.encoder.module) == own
     assert not any(p.requires_grad for p in case.head.parameters())
     assert not any(p.requires_grad for p in case.model.encoder.module.parameters())
     for name, m in x.items():
@@ -203,7 +207,7 @@ def test_random_weights_are_those_of_the_seed_and_say_so(case: Case) -> None:
     again = build(case.name)
     assert again.weights == case.model.weights == again.encoder.weights
     assert again.weights.origin == "random(seed=0)"
-    assert _weights.state_sha256(again.head()) == _weights.state_sha256(case.head)
+    assert state_sha256(again.head()) == state_sha256(case.head)
 
 
 # ----------------------------------------------------------------------------- weights and errors
@@ -224,7 +228,7 @@ def save(name: str, folder: Path) -> tuple[Path, nn.Module]:
         tokenizer = blip.word_tokenizer(("a", "dog", "runs", "red", "cube", "of"))
         model = transformers.BlipForConditionalGeneration(blip.with_words(blip_config(), tokenizer))
         tokenizer.save_pretrained(folder)
-    with _transformers.quiet():
+    with huggingface.quiet():
         model.eval().save_pretrained(folder)
     return folder, model
 
@@ -234,7 +238,7 @@ def test_saved_weights_come_back(name: str, tmp_path: Path) -> None:
     given, official = save(name, tmp_path)
     model = build(name, str(given))
     path = given if given.is_file() else given / "model.safetensors"
-    assert model.weights.sha256 == _weights.file_sha256(path)
+    assert model.weights.sha256 == file_sha256(path)
     assert model.weights.origin.startswith("file:")
     want = official.state_dict()
     for part in (model.head(), model.encoder.module):
@@ -250,7 +254,7 @@ def test_saved_weights_come_back(name: str, tmp_path: Path) -> None:
 def test_weights_of_another_architecture_are_refused(name: str, tmp_path: Path) -> None:
     given, _ = save(name, tmp_path)
     path = given if given.is_file() else given / "model.safetensors"
-    state = _weights.load_state(path)
+    state = load_state(path)
     del state[next(k for k in state if "bias" in k)]
     key = next(k for k in state if k.endswith("weight"))
     state[key] = torch.zeros(3, 5)
@@ -268,7 +272,7 @@ def test_weights_of_another_architecture_are_refused(name: str, tmp_path: Path) 
 @pytest.mark.parametrize("name", NAMES)
 def test_weights_that_are_not_there(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FcbenchError, match="nowhere.safetensors not found"):
-        _weights.load_state(_find(name, str(tmp_path / "nowhere.safetensors")))
+        load_state(_find(name, str(tmp_path / "nowhere.safetensors")))
     import huggingface_hub as hub
 
     class NoNet:
@@ -285,7 +289,7 @@ def test_weights_that_are_not_there(name: str, tmp_path: Path, monkeypatch: pyte
 def _find(name: str, weights: str) -> Path:
     if name == "sam2_masks":
         return Path(weights)
-    return _transformers.find(name, weights, "")[0]
+    return huggingface.find(name, weights, "")[0]
 
 
 @pytest.mark.parametrize("name", NAMES[:3])
@@ -343,15 +347,15 @@ def test_every_variant_has_an_official_configuration(module: Any) -> None:
 def test_depth_is_the_official_model(kind: str, size: tuple[int, int]) -> None:
     config = depth_config(kind)
     ours = build("depth_anything", config=config, image_px=size)
-    with _weights.seeded():
+    with seeded():
         official = transformers.DepthAnythingForDepthEstimation(config).eval()
     images = images_of(2, size)
     processor = transformers.DPTImageProcessor(
         size={"height": 56, "width": 56},
         keep_aspect_ratio=True,
         ensure_multiple_of=14,
-        image_mean=_official.IMAGENET[0],
-        image_std=_official.IMAGENET[1],
+        image_mean=IMAGENET[0],
+        image_std=IMAGENET[1],
     )
     pixels = processor(list(images), return_tensors="pt")["pixel_values"]
     with torch.no_grad():
@@ -397,7 +401,7 @@ def test_scale_invariant_loss_forgives_half_of_a_common_factor() -> None:
 def test_pose_on_a_persons_own_crop_is_the_official_model(simple: bool, experts: int) -> None:
     config = pose_config(simple, experts)
     ours = build("vitpose", config=config)
-    with _weights.seeded():
+    with seeded():
         official = transformers.VitPoseForPoseEstimation(config).eval()
     images = images_of(2)
     processor = transformers.VitPoseImageProcessor(size={"height": 64, "width": 48}, do_affine_transform=False)

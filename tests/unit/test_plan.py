@@ -11,13 +11,19 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from fcbench import features, fit, pipeline, plan, registry, results
-from fcbench._plan_table import duration, size, table
-from fcbench.cli import main
-from fcbench.opened import open_data, splits_of
-from fcbench.plan import Counts, Family, Rates
-from fcbench.suite import Budget, Suite
-from fcbench.types import FcbenchError
+from fcbench.cli.main import main
+from fcbench.cli.plan_table import duration, size, table
+from fcbench.core import registry
+from fcbench.core.errors import FcbenchError
+from fcbench.features import extract
+from fcbench.features.source import splits_of
+from fcbench.measure import plan, run
+from fcbench.measure.plan import Counts, Family, Rates
+from fcbench.measure.study import open_data
+from fcbench.measure.suite import Suite
+from fcbench.results import table as table_module
+from fcbench.training import loop
+from fcbench.training.options import Budget
 
 CPU = torch.device("cpu")
 LMBDAS = ({"lmbda": 0.5}, {"lmbda": 5.0})
@@ -55,7 +61,7 @@ def models(cache: Path) -> set[str]:
 def test_counts_are_what_the_run_does(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Points, trainings, features: foreseen, then done, then found done."""
     out, trained = tmp_path / "out", Counter[str]()
-    optimize = fit.optimize
+    optimize = loop.optimize
 
     def counted(module: Any, *args: Any, **named: Any) -> float:
         trained["readouts" if hasattr(module, "neck") else "codecs"] += 1
@@ -73,8 +79,8 @@ def test_counts_are_what_the_run_does(cache: Path, tmp_path: Path, monkeypatch: 
     assert before.nulls == {"depth": 1}  # encoders share it
     assert before.images == {"hiera_nano": 26, "sam2_nano": 26}
 
-    monkeypatch.setattr(fit, "optimize", counted)
-    done = pipeline.measure(SUITE, out, cache, CPU)
+    monkeypatch.setattr(loop, "optimize", counted)
+    done = run.measure(SUITE, out, cache, CPU)
     assert done.failures == () and done.n_measured == before.n_points
     assert trained == {"readouts": before.n_readouts, "codecs": before.n_codecs}
     arrays = [p for p in (cache / "features").rglob("*.npy")]
@@ -94,8 +100,8 @@ def test_counts_are_what_the_run_does(cache: Path, tmp_path: Path, monkeypatch: 
     anew = plan.count(longer, tmp_path / "other", cache, CPU)
     assert (anew.n_readouts, anew.n_codecs) == (0, before.n_codecs)
 
-    failed = [replace(p, status="broke") if p.codec == "uniform" else p for p in results.load_points(out)]
-    monkeypatch.setattr(results, "load_points", lambda _: failed)
+    failed = [replace(p, status="broke") if p.codec == "uniform" else p for p in table_module.load_points(out)]
+    monkeypatch.setattr(table_module, "load_points", lambda _: failed)
     again = plan.count(SUITE, out, cache, CPU)
     assert again.n_points - again.n_found == 2
     assert again.left(SUITE) == replace(SUITE, codecs=("uniform",))
@@ -115,12 +121,12 @@ def test_what_is_left_names_codecs_and_tasks() -> None:
 def test_foreseen_features_are_the_extracted_ones(
     name: str, size_px: tuple[int, int], tmp_path: Path, cache: Path
 ) -> None:
-    encoder = pipeline.build_encoder(name, "random", CPU)
+    encoder = registry.build_encoder(name, "random", CPU)
     data = open_data(replace(SUITE, n_train=2, image_size_px=size_px), cache)["train"]
     splits = splits_of(encoder, encoder.default_split)
     found, expected = plan.foreseen(data, encoder, splits, tmp_path)
     assert not found and not any(tmp_path.iterdir())
-    made = features.extract(data, encoder, splits, tmp_path)
+    made = extract.extract(data, encoder, splits, tmp_path)
     for what in ("folder", "shapes", "specs", "image_px", "n_points"):
         assert getattr(made, what) == getattr(expected, what), what
     assert plan.foreseen(data, encoder, splits, tmp_path)[0]

@@ -16,11 +16,14 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from points import end, rate_point, sweep
 
-from fcbench import plot, series
-from fcbench.ratepoint import RatePoint
-from fcbench.results import ResultsFolder, SampleTable, to_frame
-from fcbench.types import FcbenchError
-from fcbench.verbs import plot as verb
+from fcbench.analysis import situations
+from fcbench.cli import plot as verb
+from fcbench.core.errors import FcbenchError
+from fcbench.reports import curves_figure
+from fcbench.results.folder import ResultsFolder
+from fcbench.results.row import RatePoint
+from fcbench.results.samples import SampleTable
+from fcbench.results.table import to_frame
 
 TASKS = {"segmentation": ("miou", True), "depth": ("rmse", False), "pose": ("pck", True), "captioning": ("cider", True)}
 
@@ -39,7 +42,7 @@ def suite(n_tasks: int, encoders: int = 2, codecs: int = 2) -> list[RatePoint]:
 
 
 def draw(rows: list[RatePoint], **options: object) -> Figure:
-    return plot.figure(to_frame(rows), **options)  # type: ignore[arg-type]
+    return curves_figure.figure(to_frame(rows), **options)  # type: ignore[arg-type]
 
 
 def curves_of(ax: Axes) -> list[np.ndarray]:
@@ -58,7 +61,7 @@ def texts(fig: Figure) -> list[Text]:
 
 
 # ------------------------------------------------------------------------------------- what is drawn
-@pytest.mark.parametrize("x", list(plot.X_LABELS))
+@pytest.mark.parametrize("x", list(curves_figure.X_LABELS))
 def test_a_curve_is_the_rows_in_order_of_rate(x: str) -> None:
     rows = sweep(5)
     (ax,) = draw(rows[::-1], x=x).axes
@@ -168,10 +171,10 @@ def test_remote_names_all_that_code_images() -> None:
 def test_codecs_may_be_chosen_and_the_ends_stay() -> None:
     rows = sweep(4) + sweep(4, "w", codec="image:webp", kind="remote", objective="")
     df = to_frame(rows + [end("ceiling", 0.5, codec="uncoded")])
-    assert set(series.choose_codecs(df, ["remote"]).codec) == {"image:webp", "uncoded"}
-    assert len(series.choose_codecs(df, [])) == len(df)
+    assert set(situations.choose_codecs(df, ["remote"]).codec) == {"image:webp", "uncoded"}
+    assert len(situations.choose_codecs(df, [])) == len(df)
     with pytest.raises(FcbenchError, match="Did you mean 'image:webp'"):
-        series.choose_codecs(df, ["image:web"])
+        situations.choose_codecs(df, ["image:web"])
 
 
 def test_a_run_of_too_many_codecs_says_why_it_has_no_picture(
@@ -238,7 +241,7 @@ def test_complexity_is_a_column_a_cost_and_a_row_a_task() -> None:
         for i, p in enumerate(sweep(4))
         for task in ("segmentation", "pose")
     ]
-    fig = plot.complexity(to_frame(rows))
+    fig = curves_figure.complexity(to_frame(rows))
     assert len(fig.axes) == 2 * 3
     (rate,) = curves_of(fig.axes[0])  # once, not once a task
     assert rate.tolist() == [[1.0 + i, r.bpp] for i, r in enumerate(rows[::2])]
@@ -248,14 +251,14 @@ def test_complexity_is_a_column_a_cost_and_a_row_a_task() -> None:
 
 def test_operations_are_drawn_where_they_were_counted() -> None:
     kmac = json.dumps({"encoder": 9.0, "encode": 1.5, "decode": 2.5})
-    fig = plot.complexity(to_frame(sweep(4, kmac_per_px=kmac)))
+    fig = curves_figure.complexity(to_frame(sweep(4, kmac_per_px=kmac)))
     assert len(fig.axes) == 4 * 2
     assert set(curves_of(fig.axes[2])[0][:, 0]) == {1.5}
     none = json.dumps({"encoder": 9.0, "encode": 0.0})
-    assert len(plot.complexity(to_frame(sweep(4, kmac_per_px=none))).axes) == 2 * 2
+    assert len(curves_figure.complexity(to_frame(sweep(4, kmac_per_px=none))).axes) == 2 * 2
     nothing = sweep(4, encode_ms=None, decode_ms=None, kmac_per_px="")
     with pytest.raises(FcbenchError, match="no row has a time"):
-        plot.complexity(to_frame(nothing))
+        curves_figure.complexity(to_frame(nothing))
 
 
 # ------------------------------------------------------------------------------------------- layout
@@ -274,7 +277,7 @@ def test_nothing_is_cut_off_small_or_overlapping(layout: str) -> None:
     rows, options = LAYOUTS[layout]
     fig = draw(rows, **options)
     width, height = fig.get_size_inches()
-    assert width == (plot.COLUMN_IN if len(fig.axes) == 1 else plot.PAGE_IN)
+    assert width == (curves_figure.COLUMN_IN if len(fig.axes) == 1 else curves_figure.PAGE_IN)
     canvas = FigureCanvasAgg(fig)
     canvas.draw()
     renderer = canvas.get_renderer()
@@ -315,9 +318,9 @@ def test_rate_axis_has_a_few_plain_numbers(span: float) -> None:
 # --------------------------------------------------------------------------------------------- files
 @pytest.mark.parametrize(("name", "magic"), [("a.png", b"\x89PNG"), ("a.svg", b"<?xml"), ("a.PDF", b"%PDF")])
 def test_saved_as_the_suffix_says_and_the_same_twice(tmp_path: Path, name: str, magic: bytes) -> None:
-    first = plot.save(draw(sweep(4)), tmp_path / name).read_bytes()
+    first = curves_figure.save(draw(sweep(4)), tmp_path / name).read_bytes()
     assert first.startswith(magic)
-    assert plot.save(draw(sweep(4)), tmp_path / name).read_bytes() == first
+    assert curves_figure.save(draw(sweep(4)), tmp_path / name).read_bytes() == first
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
@@ -325,19 +328,19 @@ def test_png_is_of_300_dpi(tmp_path: Path) -> None:
     from PIL import Image
 
     fig = draw(sweep(4))
-    path = plot.save(fig, tmp_path / "a.png")
+    path = curves_figure.save(fig, tmp_path / "a.png")
     assert Image.open(path).size == tuple((fig.get_size_inches() * 300).astype(int))
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a", "a.svg.gz"])
 def test_other_suffixes_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(FcbenchError, match=r"one of \.png, \.svg, \.pdf"):
-        plot.save(draw(sweep(4)), tmp_path / name)
+        curves_figure.save(draw(sweep(4)), tmp_path / name)
 
 
 def test_unwritable_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(FcbenchError, match="No such file or directory"):
-        plot.save(draw(sweep(4)), tmp_path / "absent" / "a.svg")
+        curves_figure.save(draw(sweep(4)), tmp_path / "absent" / "a.svg")
 
 
 # ------------------------------------------------------------------------------------------- refused

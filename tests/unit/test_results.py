@@ -20,10 +20,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from points import rate_point
 
-from fcbench import provenance, results
-from fcbench.ratepoint import RatePoint
-from fcbench.results import ResultsFolder, SampleTable
-from fcbench.types import FcbenchError
+from fcbench.core.errors import FcbenchError
+from fcbench.results import provenance, row, table
+from fcbench.results.folder import ResultsFolder, load_provenance
+from fcbench.results.row import RatePoint
+from fcbench.results.samples import SampleTable, load_samples
 
 SAMPLES = SampleTable(["a", "b"], [10, None], np.array([[1.0, 2.0], [3.0, 4.5]]))
 
@@ -46,7 +47,7 @@ _VALUES = {
 _POINTS = st.builds(
     RatePoint,
     **{
-        f.name: ({"schema": st.just(results.SCHEMA), "point": st.just("p"), "status": st.just("ok")}).get(
+        f.name: ({"schema": st.just(row.SCHEMA), "point": st.just("p"), "status": st.just("ok")}).get(
             f.name, _VALUES[str(f.type)]
         )
         for f in fields(RatePoint)
@@ -61,7 +62,7 @@ _POINTS = st.builds(
 def test_points_come_back_as_they_were(tmp_path: Path, points: list[RatePoint]) -> None:
     with ResultsFolder(tmp_path) as folder:
         folder.append(points, SAMPLES)
-    assert results.load_points(tmp_path) == points
+    assert table.load_points(tmp_path) == points
 
 
 def test_columns_are_the_fields(tmp_path: Path) -> None:
@@ -73,7 +74,7 @@ def test_columns_are_the_fields(tmp_path: Path) -> None:
 def test_frame_has_the_right_dtypes_and_missing_stays_missing(tmp_path: Path) -> None:
     empty = rate_point(point="p1", n_bytes=None, bpp=None, rate_alarm=None, commit="NA", codec="")
     write(tmp_path, rate_point(), empty)
-    df = results.load(tmp_path)
+    df = table.load(tmp_path)
     kinds = {"n_bytes": "Int64", "bpp": "float64", "rate_alarm": "boolean"}
     kinds |= {"seed": "int64", "primary": "bool", "commit": "object"}
     assert {c: str(df[c].dtype) for c in kinds} == kinds
@@ -84,7 +85,7 @@ def test_frame_has_the_right_dtypes_and_missing_stays_missing(tmp_path: Path) ->
 
 def test_nan_is_a_missing_value(tmp_path: Path) -> None:
     write(tmp_path, rate_point(value=float("nan"), ci_high=math.inf))
-    (p,) = results.load_points(tmp_path)
+    (p,) = table.load_points(tmp_path)
     assert p.value is None and p.ci_high == math.inf
 
 
@@ -93,10 +94,10 @@ def test_samples_come_back_and_are_one_parquet_data_set(tmp_path: Path) -> None:
     with ResultsFolder(tmp_path) as folder:
         folder.append([rate_point(point="p1")], SAMPLES)
         folder.append([rate_point(point="p2")], wide)
-    found = results.load_samples(tmp_path, "p1")
+    found = load_samples(tmp_path, "p1")
     assert (found.ids, found.n_bytes) == (["a", "b"], [10, None])
     assert found.stats.dtype == np.float64 and (found.stats == SAMPLES.stats).all()
-    assert (results.load_samples(tmp_path, "p2").stats == wide.stats).all()
+    assert (load_samples(tmp_path, "p2").stats == wide.stats).all()
     df = pd.read_parquet(tmp_path / "samples.parquet")
     assert sorted(df.columns) == ["n_bytes", "point", "sample", "stats"]
     assert df["point"].tolist() == ["p1", "p1", "p2", "p2"]
@@ -120,7 +121,7 @@ def test_a_failed_point_is_a_row_and_is_tried_again(tmp_path: Path) -> None:
         assert not folder.done("p1")
         folder.append([replace(failed, status="ok", value=0.5)], SAMPLES)
         assert folder.done("p1")
-    df = results.load(tmp_path)
+    df = table.load(tmp_path)
     assert sorted(df["point"]) == ["p0", "p1", "p2"] and set(df["status"]) == {"ok"}
 
 
@@ -159,7 +160,7 @@ def test_full_disk_is_one_line_and_loses_nothing(tmp_path: Path, monkeypatch: py
         with pytest.raises(FcbenchError, match="No space left.*free some space"):
             folder.append([rate_point(point="p1")], SAMPLES)
         assert not folder.done("p1")
-    assert [p.point for p in results.load_points(tmp_path)] == ["p0"]
+    assert [p.point for p in table.load_points(tmp_path)] == ["p0"]
     assert not list(tmp_path.rglob(".*.tmp"))
 
 
@@ -178,8 +179,8 @@ def test_forbidden_folder_is_one_line(tmp_path: Path) -> None:
 
 def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
     code = (
-        "import sys; from fcbench.results import ResultsFolder\n"
-        "from fcbench.types import FcbenchError\n"
+        "import sys; from fcbench.results.folder import ResultsFolder\n"
+        "from fcbench.core import FcbenchError\n"
         "try: ResultsFolder(sys.argv[1])\n"
         "except FcbenchError as e: sys.exit(str(e))"
     )
@@ -200,7 +201,7 @@ def damage(path: Path, old: str, new: str) -> None:
 
 def test_another_schema_is_refused_and_kept(tmp_path: Path) -> None:
     write(tmp_path, rate_point())
-    damage(tmp_path, f"\n{results.SCHEMA},", "\n99,")
+    damage(tmp_path, f"\n{row.SCHEMA},", "\n99,")
     before = (tmp_path / "rates.csv").read_bytes()
     with pytest.raises(FcbenchError, match="schema '99', this version reads"):
         ResultsFolder(tmp_path)
@@ -232,7 +233,7 @@ def test_damaged_rows_name_their_line(tmp_path: Path, old: str, new: str, what: 
     write(tmp_path, rate_point())
     damage(tmp_path, old, new)
     with pytest.raises(FcbenchError, match=what) as caught:
-        results.load(tmp_path)
+        table.load(tmp_path)
     assert "\n" not in str(caught.value)
 
 
@@ -241,15 +242,15 @@ def test_bytes_that_are_no_text_are_damage(tmp_path: Path) -> None:
     file = tmp_path / "rates.csv"
     file.write_bytes(file.read_bytes().replace(b"hiera", b"\xff\xfe"))
     with pytest.raises(FcbenchError, match="is damaged at line"):
-        results.load(tmp_path)
+        table.load(tmp_path)
 
 
 def test_a_refused_folder_is_not_left_locked(tmp_path: Path) -> None:
     write(tmp_path, rate_point())
-    damage(tmp_path, f"\n{results.SCHEMA},", "\n99,")
+    damage(tmp_path, f"\n{row.SCHEMA},", "\n99,")
     with pytest.raises(FcbenchError):
         ResultsFolder(tmp_path)
-    damage(tmp_path, "\n99,", f"\n{results.SCHEMA},")
+    damage(tmp_path, "\n99,", f"\n{row.SCHEMA},")
     with ResultsFolder(tmp_path) as folder:
         assert folder.done("p0")
 
@@ -259,11 +260,11 @@ def test_damaged_or_absent_samples_and_tables(tmp_path: Path) -> None:
     part = tmp_path / "samples.parquet/p0.parquet"
     part.write_bytes(part.read_bytes()[:-9])
     with pytest.raises(FcbenchError, match="p0.parquet is damaged"):
-        results.load_samples(tmp_path, "p0")
+        load_samples(tmp_path, "p0")
     with pytest.raises(FcbenchError, match="no samples of point 'p9'"):
-        results.load_samples(tmp_path, "p9")
+        load_samples(tmp_path, "p9")
     with pytest.raises(FcbenchError, match="no rates.csv"):
-        results.load(tmp_path / "elsewhere")
+        table.load(tmp_path / "elsewhere")
 
 
 @pytest.mark.parametrize(
@@ -293,11 +294,11 @@ def test_provenance_keeps_every_run(tmp_path: Path) -> None:
     with ResultsFolder(tmp_path) as folder:
         folder.add_provenance({"name": "first"})
         folder.add_provenance({"name": "second"})
-    runs = results.load_provenance(tmp_path)
+    runs = load_provenance(tmp_path)
     assert [r["suite"]["name"] for r in runs] == ["first", "second"]
     assert runs[0]["versions"]["numpy"] == np.__version__
     assert runs[0]["command"] == [provenance.portable(a) for a in sys.argv] and runs[0]["utc"].endswith("Z")
-    assert json.loads((tmp_path / "provenance.json").read_text())["schema"] == results.SCHEMA
+    assert json.loads((tmp_path / "provenance.json").read_text())["schema"] == row.SCHEMA
 
 
 def test_damaged_provenance_is_one_line(tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ from sam2.modeling.sam2_base import SAM2Base
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 from torch import Tensor
 
-from fcbench import registry
-from fcbench.encoders import _weights
+from fcbench.core import registry
+from fcbench.core.errors import FcbenchError
+from fcbench.core.features import Encoder
 from fcbench.encoders.sam2 import FPN, TRUNK, VARIANTS
-from fcbench.types import Encoder, FcbenchError
+from fcbench.encoders.shared.weights import file_sha256
 
 CONFIG = "configs/sam2.1/sam2.1_hiera_t.yaml"
 SIZE_PX = 256  # of the predictor's input: the official 1024 is in a slow test
@@ -135,7 +136,7 @@ def test_only_the_image_encoder_is_built(official: Official) -> None:
 def test_the_row_says_which_file(official: Official) -> None:
     assert official.encoder.name == "sam2:tiny"
     assert official.encoder.weights.origin == "file:sam2.1_hiera_tiny.pt"
-    assert official.encoder.weights.sha256 == _weights.file_sha256(official.path)
+    assert official.encoder.weights.sha256 == file_sha256(official.path)
 
 
 def test_split_points_groups_and_channels(official: Official) -> None:

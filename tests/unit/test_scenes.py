@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fcbench.data import _figure, _scene, _words
-from fcbench.data._objects import CLASSES, COLOURS, KINDS
+from fcbench.data.scenes import figure as _figure
+from fcbench.data.scenes import words as _words
+from fcbench.data.scenes.objects import CLASSES, COLOURS, KINDS
+from fcbench.data.scenes.scene import VERSION, Rendered, render, sample_scene
 
 N = 40
 PINNED_MEAN = 121.99993
@@ -21,24 +23,24 @@ PINNED_CAPTIONS = (
 
 
 @pytest.fixture(scope="module")
-def rendered() -> list[_scene.Rendered]:
-    return [_scene.render(_scene.sample_scene("test", i), 128, 128) for i in range(N)]
+def rendered() -> list[Rendered]:
+    return [render(sample_scene("test", i), 128, 128) for i in range(N)]
 
 
 def test_deterministic_by_split_and_index() -> None:
-    first, again, other = (_scene.render(_scene.sample_scene(split, 3), 64, 96) for split in ("train", "train", "test"))
+    first, again, other = (render(sample_scene(split, 3), 64, 96) for split in ("train", "train", "test"))
     assert np.array_equal(first.image, again.image)
     assert np.array_equal(first.depth, again.depth)
     assert _words.captions(first) == _words.captions(again)
     assert not np.array_equal(first.image, other.image)
 
 
-def test_version_one_is_what_it_was(rendered: list[_scene.Rendered]) -> None:
+def test_version_one_is_what_it_was(rendered: list[Rendered]) -> None:
     """Raise VERSION with anything that changes a pixel, a target or a word; then mend these figures.
 
     Tolerances leave room for another processor's last digit, not for another scene.
     """
-    assert _scene.VERSION == 1
+    assert VERSION == 1
     mean = np.mean([s.image.mean() for s in rendered])
     assert mean == pytest.approx(PINNED_MEAN, abs=0.05)
     shares = np.bincount(np.stack([s.classes for s in rendered]).ravel(), minlength=10)
@@ -46,14 +48,14 @@ def test_version_one_is_what_it_was(rendered: list[_scene.Rendered]) -> None:
     assert _words.captions(rendered[0]) == PINNED_CAPTIONS
 
 
-def test_every_class_occurs_and_none_rules(rendered: list[_scene.Rendered]) -> None:
+def test_every_class_occurs_and_none_rules(rendered: list[Rendered]) -> None:
     shares = np.bincount(np.stack([s.classes for s in rendered]).ravel(), minlength=10)
     assert len(CLASSES) == 10 and (shares > 0).all()
     assert shares.max() < 0.6 * shares.sum()
     assert len({_words.label(s) for s in rendered}) >= 5
 
 
-def test_depth_is_that_of_the_thing_seen(rendered: list[_scene.Rendered]) -> None:
+def test_depth_is_that_of_the_thing_seen(rendered: list[Rendered]) -> None:
     """A pixel of a thing lies within its own radius of its ground point."""
     for scene in rendered:
         for number, thing in enumerate(scene.scene.things, 1):
@@ -62,13 +64,13 @@ def test_depth_is_that_of_the_thing_seen(rendered: list[_scene.Rendered]) -> Non
             assert (np.abs(depth - thing.z_m) <= reach).all(), thing.kind
 
 
-def test_near_things_hide_far_ones(rendered: list[_scene.Rendered]) -> None:
+def test_near_things_hide_far_ones(rendered: list[Rendered]) -> None:
     for scene in rendered:
         z = [t.z_m for t in scene.scene.things]
         assert z == sorted(z, reverse=True)
 
 
-def test_ground_depth_follows_the_camera(rendered: list[_scene.Rendered]) -> None:
+def test_ground_depth_follows_the_camera(rendered: list[Rendered]) -> None:
     for scene in rendered:
         s = scene.scene
         rows = np.arange(128) + 0.5
@@ -78,7 +80,7 @@ def test_ground_depth_follows_the_camera(rendered: list[_scene.Rendered]) -> Non
             assert scene.depth[y][ground[y]] == pytest.approx(expected, rel=1e-5)
 
 
-def test_visible_keypoints_lie_on_their_person(rendered: list[_scene.Rendered]) -> None:
+def test_visible_keypoints_lie_on_their_person(rendered: list[Rendered]) -> None:
     n_visible = n_hidden = 0
     for scene in rendered:
         for points, box in zip(scene.pose.keypoints, scene.pose.boxes):
@@ -99,7 +101,7 @@ def test_left_and_right_are_the_persons_own() -> None:
         assert left_is_right == figure.facing_front
 
 
-def test_five_captions_of_a_closed_vocabulary(rendered: list[_scene.Rendered]) -> None:
+def test_five_captions_of_a_closed_vocabulary(rendered: list[Rendered]) -> None:
     words = set()
     for scene in rendered:
         captions = _words.captions(scene)
@@ -109,7 +111,7 @@ def test_five_captions_of_a_closed_vocabulary(rendered: list[_scene.Rendered]) -
     assert len(words) < 120
 
 
-def test_attributes_stay_within_their_ranges(rendered: list[_scene.Rendered]) -> None:
+def test_attributes_stay_within_their_ranges(rendered: list[Rendered]) -> None:
     for scene in rendered:
         for name, (value, size) in _words.attributes(scene).items():
             assert 0 <= value < size, name
@@ -118,6 +120,6 @@ def test_attributes_stay_within_their_ranges(rendered: list[_scene.Rendered]) ->
 
 @pytest.mark.parametrize("size", [(64, 64), (96, 160), (33, 47)])
 def test_any_size(size: tuple[int, int]) -> None:
-    scene = _scene.render(_scene.sample_scene("train", 1), *size)
+    scene = render(sample_scene("train", 1), *size)
     assert scene.image.shape == (3, *size) and scene.image.dtype == np.uint8
     assert scene.classes.shape == scene.depth.shape == size

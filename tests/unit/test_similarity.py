@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fcbench.similarity import Moments, linear_cka, maps_cka
-from fcbench.types import FcbenchError
+from benchmarks.similarity import Moments, linear_cka, maps_cka
+from fcbench.core.errors import FcbenchError
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(400, 6))

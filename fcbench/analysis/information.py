@@ -1,0 +1,128 @@
+"""Usable information: how many bits about a target a family of readouts can get out of features.
+
+    I_V(X -> Y) = H_V(Y) - H_V(Y | X)        [bits per sample]
+
+H_V(Y | X) is the mean negative log-likelihood, on held-out samples, of a readout trained on the features; H_V(Y) that
+of a readout of the same family trained on a constant input, the *null model*. Both are means over the same samples,
+so the estimate and its interval are those of a paired difference.
+
+What the estimate errs towards: training and estimation on disjoint samples make H_V(Y | X) too large, never too small,
+by about d / (2 n) nats for d trained numbers and n training samples; so information comes out too small. A null model
+that is badly trained would err the other way: give several, and `best_null` takes the one that explains most.
+
+The difference of two encoders' information needs no null model: H_V(Y) is the same for both and cancels.
+
+References:
+    Y. Xu et al., "A theory of usable information under computational constraints", ICLR 2020, arXiv 2002.10689.
+    H. Akaike, "A new look at the statistical model identification", 1974 (the held-out excess of d / (2 n) nats).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fcbench.core.errors import FcbenchError
+from fcbench.results import intervals
+
+N_RESAMPLES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Bits:
+    """A figure in bits per sample (or a share of one) with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def bits_between(test: ArrayLike, anchor: ArrayLike, n_resamples: int = N_RESAMPLES) -> Bits:
+    """Bits per sample by which one set of log-likelihoods exceeds another.
+
+    With a null model as the anchor it is the usable information; with another encoder's, the difference of information.
+
+    Args:
+        test, anchor: [N] or [seeds, N] log-likelihoods in nats of the same held-out samples in the same order.
+
+    Raises:
+        FcbenchError: shapes that differ, no samples, NaN or inf.
+    """
+    first, second = _paired(test, anchor)
+    excess = (first - second) / math.log(2)
+    return _bits(float(excess.mean()), _resampled_means(excess, n_resamples))
+
+
+def share_kept(test: ArrayLike, ceiling: ArrayLike, null: ArrayLike, n_resamples: int = N_RESAMPLES) -> Bits:
+    """Usable information as a share of that at the ceiling, with a paired interval.
+
+    Args:
+        test, ceiling, null: [N] or [seeds, N] log-likelihoods in nats of the same samples in the same order.
+
+    Raises:
+        FcbenchError: what `bits_between` raises; no information at the ceiling, of which nothing is a share.
+    """
+    kept, base = _paired(test, null)
+    whole = _paired(ceiling, null)[0] - base
+    if whole.shape != kept.shape:
+        raise FcbenchError(_shapes(kept, whole))
+    if whole.mean() <= 0:
+        raise FcbenchError(
+            f"the ceiling holds {whole.mean() / math.log(2):.3g} bits of usable information; "
+            "a share needs more than none."
+        )
+    above = _resampled_means(kept - base, n_resamples)
+    below = _resampled_means(whole, n_resamples)
+    resampled = np.where(below > 0, above / np.where(below > 0, below, 1), np.nan)
+    return _bits(float((kept - base).mean() / whole.mean()), resampled)
+
+
+def best_null(candidates: Sequence[ArrayLike]) -> np.ndarray:
+    """Of several null models' log-likelihoods [N] or [seeds, N], those with the largest mean.
+
+    The best null leaves the least information: the choice errs on the careful side.
+
+    Raises:
+        FcbenchError: none was given.
+    """
+    arrays = [np.asarray(c, dtype=np.float64) for c in candidates]
+    if not arrays:
+        raise FcbenchError("got no null model; usable information needs one.")
+    return max(arrays, key=lambda a: float(a.mean()))
+
+
+# ------------------------------------------------------------------------------------------ bootstrap
+def _paired(a: ArrayLike, b: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Both as float64 [seeds, N]."""
+    first, second = (np.atleast_2d(np.asarray(v, dtype=np.float64)) for v in (a, b))
+    if first.shape != second.shape or first.ndim != 2 or not first.size:
+        raise FcbenchError(_shapes(first, second))
+    if not (np.isfinite(first).all() and np.isfinite(second).all()):
+        raise FcbenchError("got NaN or infinite log-likelihoods; a readout gave a target no probability at all.")
+    return first, second
+
+
+def _shapes(a: np.ndarray, b: np.ndarray) -> str:
+    return (
+        f"got log-likelihoods of shapes {list(a.shape)} and {list(b.shape)}; "
+        "need [N] or [seeds, N] of the same samples."
+    )
+
+
+def _resampled_means(values: np.ndarray, n_resamples: int) -> np.ndarray:
+    """Means [R] of values [seeds, N] over samples drawn anew, and over seeds drawn anew.
+
+    Draws are those of `fcbench.results.intervals.resampling_weights`: the same for all figures of as many samples.
+    """
+    n_seeds, n = values.shape
+    samples = intervals.resampling_weights(n, n_resamples) / n
+    seeds = intervals.resampling_weights(n_seeds, n_resamples, seed=1) / n_seeds
+    return np.asarray(((samples @ values.T) * seeds).sum(axis=1))
+
+
+def _bits(value: float, resampled: np.ndarray) -> Bits:
+    return Bits(value, *intervals.interval(resampled))

@@ -1,0 +1,226 @@
+"""What makes a curve out of rows: which columns tell situations apart, which codecs, and folders read together.
+
+A *situation* is what two curves must share to be compared: the task, the data, the encoder, its neck and head. A
+*curve* is the rows of one situation that differ in the operating point (and the seed) only.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fcbench.core.errors import FcbenchError
+from fcbench.core.registry import get, names, unknown
+from fcbench.results import table
+from fcbench.results.folder import PROVENANCE, load_provenance
+
+ValuesOf = Callable[[np.ndarray], dict[str, np.ndarray]]
+"""Metric values by name, [...], of summed statistics [..., S]."""
+
+CURVES = ("coded", "remote")
+"""Kinds of rows that make curves: coded features, and remote inference on coded images."""
+
+CEILING, FLOOR, LABEL = "ceiling", "floor", "label"
+"""The other kinds: uncoded features, no bits at all, the task's own output coded losslessly."""
+
+SUBJECT = ("dataset", "encoder", "task")
+"""Columns that name a situation; the rest of `SITUATION` must then agree."""
+
+SITUATION = (
+    *SUBJECT,
+    "dataset_revision",
+    "image_size",
+    "weights_sha256",
+    "split",
+    "neck",
+    "head",
+    "head_sha256",
+    "neck_loss",
+    "n_samples",
+    "n_px",
+)
+"""Columns that two curves must share to be compared."""
+
+POINT = ("kind", "codec", "objective", "params", "seed", "metric")
+"""Columns that tell rows of one situation apart."""
+
+FOLDER = "folder"
+"""Column that `load` adds: the results folder of a row."""
+
+_ENCODER = ("weights_origin", "split", "neck", "head", "neck_loss")
+_DATA = ("image_size", "dataset_revision")
+_BUDGET = ("budget", "n_train", "n_test")
+
+
+def load(paths: Sequence[Path]) -> pd.DataFrame:
+    """Rows of one or several results folders, with the column `FOLDER`; each measured point once.
+
+    Raises:
+        FcbenchError: what `results.load` raises; folders of the same subject that differ in what must agree
+            (data set revision, weights, split, neck, head, samples, training budget); one point with two values.
+    """
+    frames = [table.load(p).assign(**{FOLDER: str(p)}) for p in paths]
+    for a, b in itertools.combinations(frames, 2):
+        _check_compatible(a, b)
+    full = [f for f in frames if len(f)]
+    return _each_once(pd.concat(full, ignore_index=True) if full else frames[0])
+
+
+def measured(df: pd.DataFrame, x: str) -> pd.Series:
+    """Which rows are points of a figure or a fit: status ok, a finite value and, if coded, a positive rate."""
+    coded = df["kind"].isin([*CURVES, LABEL])
+    rate = df[x].astype(float)
+    positive = np.isfinite(rate) & (rate > 0)
+    return (df["status"] == "ok") & np.isfinite(df["value"]) & (positive | ~coded)
+
+
+def problem(row: pd.Series, x: str) -> str:
+    """Why a row that is not `measured` is none."""
+    if row["status"] != "ok":
+        return str(row["status"])
+    if not np.isfinite(row["value"]):
+        return f"{row['metric']} is NaN or empty"
+    return f"no positive {x}"
+
+
+def codec_labels(df: pd.DataFrame) -> pd.Series:
+    """How each row's codec is called: its name, with the objective where it was trained for several."""
+    several = df.groupby("codec")["objective"].transform("nunique") > 1
+    long = df["codec"] + ", " + df["objective"]
+    return df["codec"].where(~several, long).astype(object)
+
+
+def encoder_labels(df: pd.DataFrame) -> pd.Series:
+    """How each row's encoder is called: its name, with whatever else varies under that name."""
+    label = _with_what_varies(df, "encoder", _ENCODER)
+    several = df["weights_sha256"].groupby(label).transform("nunique") > 1
+    return label.where(~several, label + ", " + df["weights_sha256"].str.slice(0, 8))
+
+
+def data_labels(df: pd.DataFrame) -> pd.Series:
+    """How each row's data set is called: its name, with size and revision where there are several."""
+    return _with_what_varies(df, "dataset", _DATA)
+
+
+def _with_what_varies(df: pd.DataFrame, name: str, columns: Sequence[str]) -> pd.Series:
+    label = df[name].astype(object)
+    for column in columns:
+        values = _kinds_of_heads(df, name) if column == "head" else df[column]
+        groups = values.groupby([df[name], df["task"]])
+        several = df[name].isin(df[name][groups.transform("nunique") > 1])
+        label = label.where(~several, label + ", " + values)
+    return label
+
+
+def _kinds_of_heads(df: pd.DataFrame, name: str) -> pd.Series:
+    """``trained`` or ``frozen``, with the decoder's name where a task has several frozen ones."""
+    kind = df["head"].str.partition(":")[0]
+    several = df["head"].groupby([df[name], df["task"], kind]).transform("nunique") > 1
+    return kind.where(~several, df["head"])
+
+
+def choose(df: pd.DataFrame, column: str, names: Sequence[str]) -> pd.DataFrame:
+    """Rows whose column is one of the names; all rows for no names.
+
+    Raises:
+        FcbenchError: a name that is in no row.
+    """
+    for name in names:
+        if not (df[column] == name).any():
+            raise FcbenchError(unknown(column, name, sorted(set(df[column]) - {""})))
+    return df[df[column].isin(names)] if names else df
+
+
+def choose_codecs(df: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Rows of codecs (or of kinds, such as ``remote``), and the ends of the curves; all rows for no names.
+
+    Raises:
+        FcbenchError: a name that is in no row.
+    """
+    known = set(df["codec"]) | set(df["kind"])
+    for name in names:
+        if name not in known:
+            raise FcbenchError(unknown("codec", name, sorted(known - {""})))
+    kept = [*names, CEILING, FLOOR]
+    return df[df["codec"].isin(kept) | df["kind"].isin(kept)] if names else df
+
+
+def values_of(task: str) -> ValuesOf | None:
+    """How a task's summed statistics become values, None for a task that is not registered; imports it only now."""
+    return get("task", task).values if task in names("task") else None
+
+
+# ------------------------------------------------------------------------------------------ folders
+def _check_compatible(a: pd.DataFrame, b: pd.DataFrame) -> None:
+    """Refuse two folders that name the same subject and mean different things by it."""
+    shared = False
+    for subject in sorted(_tuples(a, SUBJECT) & _tuples(b, SUBJECT)):
+        mine, yours = (f[(f[list(SUBJECT)] == subject).all(axis=1)] for f in (a, b))
+        if _tuples(mine, SITUATION) & _tuples(yours, SITUATION):
+            shared = True
+            continue
+        column = next(c for c in SITUATION if not _tuples(mine, [c]) & _tuples(yours, [c]))
+        raise _incompatible(a, b, f"{column} of {' / '.join(subject)}", mine[column], yours[column])
+    if shared:
+        for key, (mine, yours) in _budgets(a, b).items():
+            if mine and yours and not set(mine) & set(yours):
+                raise _incompatible(a, b, key, mine, yours)
+
+
+def _incompatible(a: pd.DataFrame, b: pd.DataFrame, what: str, mine: Any, yours: Any) -> FcbenchError:
+    def shown(values: Any) -> str:
+        return " or ".join(sorted({str(v)[:40] for v in values}))
+
+    return FcbenchError(
+        f"{a[FOLDER].iloc[0]} and {b[FOLDER].iloc[0]} cannot be compared: {what} is {shown(mine)} in one and "
+        f"{shown(yours)} in the other; give folders of one suite, or one at a time."
+    )
+
+
+def _budgets(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, tuple[list[str], list[str]]]:
+    """What the runs of two folders spent on training, by option; nothing of a folder without provenance."""
+    found: list[dict[str, list[str]]] = []
+    for frame in (a, b):
+        folder = Path(frame[FOLDER].iloc[0])
+        runs = load_provenance(folder) if (folder / PROVENANCE).exists() else []
+        options: dict[str, list[str]] = {}
+        for run in runs:
+            suite = run.get("suite", {})
+            plain = {k: suite[k] for k in _BUDGET if k in suite}
+            plain |= plain.pop("budget", None) or {}
+            for key, value in plain.items():
+                options.setdefault(key, []).append(str(value))
+        found.append(options)
+    return {key: (found[0][key], found[1][key]) for key in found[0] if key in found[1]}
+
+
+def _tuples(df: pd.DataFrame, columns: Sequence[str]) -> set[tuple]:
+    rows = df[list(columns)].drop_duplicates()
+    return set(rows.itertuples(index=False, name=None))
+
+
+def _each_once(df: pd.DataFrame) -> pd.DataFrame:
+    """Drop failures of points that were measured after all, and repetitions; refuse contradictions."""
+    ok = df["status"] == "ok"
+    point = [*SITUATION, *(c for c in POINT if c != "metric")]
+    keys = pd.MultiIndex.from_frame(df[point].astype(str))
+    retried = ~ok & keys.isin(keys[ok])
+    df, key = df[~retried], [*SITUATION, *POINT]
+    failed_twice = df.duplicated([*key, "status"]) & (df["status"] != "ok")
+    df = df[~failed_twice]
+    ok = df["status"] == "ok"
+    first = df[ok].groupby(key, sort=False, dropna=False)["value"].transform("first")
+    differs = ~np.isclose(df.loc[ok, "value"], first, rtol=1e-9, equal_nan=True)
+    if differs.any():
+        row = df[ok][differs].iloc[0]
+        what = " ".join(str(row[c]) for c in ("encoder", "task", "codec", "params"))
+        raise FcbenchError(
+            f"{what} was measured twice with different {row['metric']} (second: point {row['point']} in "
+            f"{row.get(FOLDER, 'the rows')}): necks, heads or codecs were trained differently; give one suite's rows."
+        )
+    return df[~(df.duplicated(key) & ok)]

@@ -1,0 +1,69 @@
+"""Cross-neck analysis: what adapting features to one task costs the others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fcbench.cli.suite_options import device_of, machine_options, runnable, suite_of, suite_options
+from fcbench.core.errors import FcbenchError
+
+
+@click.command("cross-neck")
+@suite_options(
+    tasks="Repeatable; at least two. [all four]",
+    codecs="Also coded, before the first neck and between the two. Repeatable. [none]",
+    neck="Of every level. [neck_2L]",
+    objective=None,
+)
+@machine_options("runs/cross-neck")
+@click.option("--length", type=click.IntRange(2, 3), default=2, show_default=True, help="Necks of the longest chain.")
+def cross_neck(
+    suite_file: Path | None, out: Path, cache_dir: Path, device: str, threads: int | None, length: int, **options: Any
+) -> None:
+    """Train task B's neck on the output of task A's frozen neck, for every ordered pair: what is left of B?
+
+    Writes OUT/rates.csv as points are done, and OUT/cross_neck.csv, .md and .png: value, ratio to the direct neck and
+    usable bits lost, with 95 % intervals; controls are the same task twice, and one neck as deep as both together.
+    The same command resumes at the first missing point.
+
+    \b
+    Examples:
+      fcbench cross-neck --quick --out runs/look
+      fcbench cross-neck --encoder sam2_nano --length 3
+      fcbench cross-neck --task depth --task pose --codec hyperprior
+    """
+    suite = runnable(suite_of(suite_file, options))
+    coded = bool(options["codecs"])
+    import torch
+
+    from fcbench.measure.cross_neck import measure
+
+    if threads:
+        torch.set_num_threads(threads)
+    summary = measure(suite, out, cache_dir, device_of(device), length=length, coded=coded)
+    click.echo(f"{summary.n_measured} points measured, {summary.n_found} found done, in {out}")
+    write(out)
+    if summary.failures:
+        raise FcbenchError(f"{len(summary.failures)} jobs failed, first: {summary.failures[0]}")
+
+
+def write(out: Path) -> None:
+    """The matrices of a results folder, beside its rows: CSV, Markdown, heat maps."""
+    from fcbench.analysis import situations
+    from fcbench.analysis.cross_neck import matrices
+    from fcbench.reports import cross_neck_figure, cross_neck_table
+
+    found = matrices(situations.load([out]), situations.values_of)
+    for name, text in (
+        ("cross_neck.csv", cross_neck_table.comma_separated(found)),
+        ("cross_neck.md", cross_neck_table.markdown(found)),
+    ):
+        (out / name).write_text(text, encoding="utf-8")
+    cross_neck_figure.save(found, out / "cross_neck.png")
+    click.echo(out / "cross_neck.png")
+
+
+COMMAND = cross_neck

@@ -1,0 +1,31 @@
+"""Features of a coded file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("decode")
+@click.argument("file", metavar="FILE.fcb", type=click.Path(path_type=Path))
+@click.option(
+    "--checkpoint", type=click.Path(path_type=Path), help="Of its codec. [the one beside the file, under the same name]"
+)
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="FILE.safetensors")
+def decode(file: Path, checkpoint: Path | None, output: Path) -> None:
+    """Decode an .fcb file: features, float32 [N, C, h, w] a map, in the order in which the images were given.
+
+    \b
+    Example:
+      fcbench decode photo.fcb --checkpoint runs/strata/streams/*.safetensors -o photo.safetensors
+    """
+    from fcbench.transmit import images
+
+    maps = images.decode(file, checkpoint)
+    images.write_features(maps, output)
+    shapes = ", ".join(f"{name} {list(m.shape)}" for name, m in maps.items())
+    click.echo(f"{output}: {shapes}")
+
+
+COMMAND = decode

@@ -1,0 +1,47 @@
+"""What a coded file or a codec's checkpoint says of itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command("inspect")
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+def inspect(files: tuple[Path, ...], as_json: bool) -> None:
+    """Describe .fcb files and codecs' checkpoints, and check them whole.
+
+    \b
+    Example:
+      fcbench inspect runs/default/streams/*
+    """
+    from fcbench.transmit.inspect import described
+
+    found = [described(file) for file in files]
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+        return
+    click.echo("\n\n".join(map(_lines, found)))
+
+
+def _lines(found: dict[str, Any]) -> str:
+    lines = [f"{found['file']}: {found['kind']}, whole"]
+    for name, value in found.items():
+        if name == "maps":
+            lines += [f"  {'map':22}  {_map(one)}" for one in value]
+        elif name not in ("file", "kind"):
+            lines.append(f"  {name:22}  {value}")
+    return "\n".join(lines)
+
+
+def _map(one: dict[str, Any]) -> str:
+    sizes = ", ".join(f"{h}x{w}" for h, w in one.get("sizes", []))
+    text = f"{one['name']}: {one['channels']} channels, stride {one['stride_px']} px, {one['layout']}"
+    return f"{text}, {sizes}" if sizes else text
+
+
+COMMAND = inspect

@@ -1,0 +1,75 @@
+"""The command line: its verbs, and how their failures are shown."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import warnings
+from typing import Any
+
+import click
+
+from fcbench import __version__
+from fcbench.core import registry
+from fcbench.core.errors import FcbenchError
+
+VERBS = {
+    "run": "Measure rate-accuracy points of codecs.",
+    "compare": "Compare codecs with an anchor: BD-rates with intervals.",
+    "cost": "Price an encoder's specialization: accuracy, bits, usable information.",
+    "cross-neck": "Measure what adapting features to one task costs the others.",
+    "plot": "Draw rate-accuracy curves.",
+    "encode": "Code images into an .fcb file with a trained codec.",
+    "decode": "Decode an .fcb file to features.",
+    "inspect": "Show what an .fcb file or a checkpoint holds.",
+    "list": "List the plug-ins of a kind.",
+    "doctor": "Report versions, devices, weights, and what is missing.",
+}
+"""Each verb is the module of its name in this room and sets ``COMMAND``."""
+
+
+class Group(click.Group):
+    """The verbs. Their failures are one line on standard error and exit status 1, never a traceback."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the verbs without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in VERBS:
+            return None
+        module = importlib.import_module(f"fcbench.cli.{name.replace('-', '_')}")
+        command: click.Command = module.COMMAND
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except FcbenchError as error:
+            raise click.ClickException(str(error)) from error
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            ctx.fail(registry.unknown("command", args[0], self.list_commands(ctx)))
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="fcbench")
+@click.option("-v", "--verbose", is_flag=True, help="Log what is being done.")
+def main(verbose: bool) -> None:
+    """Rate-task-accuracy of coded vision features.
+
+    A frozen encoder's features cross a learned, entropy-coded bottleneck at several rates, then a neck and a task
+    head; out come (bits, accuracy) curves. With no options, `fcbench run` is a complete benchmark on embedded data.
+    """
+    warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")  # timm's affair
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s: %(message)s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""What a run will cost, as a table for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from fcbench.measure.forecast import N_TEST, STEPS, Rates
+from fcbench.measure.plan import Counts, Estimate, estimate
+
+BUSY = 1.5
+"""Load a core above which times are not to be relied on: this process had at most two thirds of a core."""
+
+
+def duration(seconds: float) -> str:
+    """Rounded as an estimate deserves.
+
+    >>> duration(7.3), duration(200), duration(9000)
+    ('7 s', '3 min', '2.5 h')
+    """
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def size(n_bytes: int) -> str:
+    """Rounded as an estimate deserves.
+
+    >>> size(1_234_000), size(2_345_000_000)
+    ('1.2 MB', '2.3 GB')
+    """
+    if n_bytes < 1e9:
+        return f"{n_bytes / 1e6:.{int(n_bytes < 1e7)}f} MB"
+    return f"{n_bytes / 1e9:.1f} GB"
+
+
+def table(counts: Counts, rates: Rates) -> str:
+    """A line a codec, then what all share, the total, the disk, and how it was timed."""
+    cost = estimate(counts, rates)
+    lines = _aligned(list(_cells(counts, cost, rates)))
+    lines.insert(-1, "-" * len(lines[0]))
+    cache_bytes = cost.feature_bytes + cost.model_bytes
+    lines += [
+        "",
+        f"disk: about {size(cache_bytes)} of cache ({size(cost.feature_bytes)} of them features), "
+        f"{size(cost.result_bytes)} of results",
+        f"timed just now on {rates.encoder}: {STEPS} steps of each training, {N_TEST} samples of each codec and task",
+    ]
+    if rates.load is not None and rates.load > BUSY:
+        lines.append(
+            f"the machine was busy (load {rates.load:.1f} a core): these times may be far off, ask again later"
+        )
+    lines += [f"{name} could not be timed: {why}" for name, why in rates.failed.items()]
+    return "\n".join(lines)
+
+
+def _cells(counts: Counts, cost: Estimate, rates: Rates) -> Iterator[tuple[str, ...]]:
+    yield "", "points", "done", "to train", "about"
+    for f in counts.families.values():
+        took = duration(cost.families_s[f.name]) if f.read else ""
+        if f.name in rates.failed:
+            took = "unknown"
+        yield f.name, f"{f.n_points}", f"{f.n_found}", f"{f.trained.total() or ''}", took
+    for name, n, took_s in (
+        ("readouts (neck and head)", counts.readouts.total(), cost.readouts_s),
+        ("null models", counts.nulls.total(), cost.nulls_s),
+    ):
+        if n:
+            yield name, "", "", f"{n}", duration(took_s)
+    if n := counts.images.total():
+        yield f"features of {n} images", "", "", "", duration(cost.features_s)
+    n = counts.n_readouts + counts.n_codecs
+    yield "in all", f"{counts.n_points}", f"{counts.n_found}", f"{n}", duration(cost.total_s)
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Lines of one width: the first column to the left, the others to the right."""
+    first, *others = (max(map(len, column)) for column in zip(*rows))
+    return ["  ".join([r[0].ljust(first), *(c.rjust(w) for c, w in zip(r[1:], others))]) for r in rows]

@@ -1,0 +1,83 @@
+"""Draw rate-accuracy curves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fcbench.cli.options import rate_option, results_argument
+from fcbench.core.errors import FcbenchError
+
+
+@click.command("plot")
+@results_argument
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="FILE.png, .svg or .pdf")
+@rate_option()
+@click.option("--metric", help="Another metric than each task's primary one, e.g. oks.")
+@click.option(
+    "--anchor", "anchors", multiple=True, metavar="NAME", help="Draw in grey: a codec, or `remote`. Repeatable."
+)
+@click.option(
+    "--grid/--overlay",
+    "grid",
+    default=None,
+    help="A panel for each task and encoder, or encoders together. [by the number of curves]",
+)
+@click.option(
+    "--complexity",
+    is_flag=True,
+    help="Times and operations against rate and accuracy, instead of rate against accuracy.",
+)
+@click.option("--task", "tasks", multiple=True, metavar="NAME", help="Repeatable. [all]")
+@click.option("--encoder", "encoders", multiple=True, metavar="NAME", help="Repeatable. [all]")
+@click.option(
+    "--codec", "codecs", multiple=True, metavar="NAME", help="Repeatable; `remote` for all that code images. [all]"
+)
+def plot(
+    results: tuple[Path, ...],
+    output: Path,
+    x: str,
+    metric: str | None,
+    anchors: tuple[str, ...],
+    grid: bool | None,
+    complexity: bool,
+    tasks: tuple[str, ...],
+    encoders: tuple[str, ...],
+    codecs: tuple[str, ...],
+) -> None:
+    """Draw rate-accuracy curves of results folders. Runs nothing.
+
+    \b
+    Examples:
+      fcbench plot runs/default -o curves.pdf --x bpfp
+      fcbench plot results/codecs_scenes -o curves.png --anchor remote --anchor uniform --grid
+      fcbench plot results/codecs_scenes -o cost.png --complexity --encoder hiera_nano
+    """
+    from fcbench.analysis import situations
+    from fcbench.reports import curves_figure as drawing
+
+    if complexity and grid is not None:
+        raise FcbenchError("got --complexity with --grid or --overlay; give one of them.")
+    rows = situations.choose(situations.load(results), "task", tasks)
+    rows = situations.choose(rows, "encoder", encoders)
+    rows = situations.choose_codecs(rows, codecs)
+    if complexity:
+        figure = drawing.complexity(rows, x, metric, anchors=anchors)
+    else:
+        figure = drawing.figure(rows, x, metric, anchors=anchors, grid=grid)
+    click.echo(drawing.save(figure, output))
+
+
+def draw(results: Path, output: Path) -> None:
+    """The picture of a run: every task's primary metric over bpp; why there is none, where it cannot be drawn."""
+    from fcbench.reports import curves_figure as drawing
+    from fcbench.results import table
+
+    try:
+        click.echo(drawing.save(drawing.figure(table.load(results)), output))
+    except FcbenchError as error:
+        click.echo(f"no {output.name}: {error} (fcbench plot {results} --codec ...)")
+
+
+COMMAND = plot

@@ -1,0 +1,91 @@
+"""Measure rate-accuracy points."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fcbench.cli.suite_options import device_of, machine_options, runnable, suite_of, suite_options
+from fcbench.core.errors import FcbenchError
+from fcbench.measure.suite import Suite
+
+if TYPE_CHECKING:
+    from fcbench.measure.plan import Counts
+
+EPILOG_RUN = """\b
+Examples:
+  fcbench run                                    both embedded encoders, four tasks
+  fcbench run --quick --out runs/look            a minute, to see that all works
+  fcbench run benchmarks/codecs_scenes.py --plan  what it will cost: points, trainings, time, disk
+  fcbench run --codec hyperprior --codec factorized --task depth
+  fcbench run --encoder timm:tf_efficientnet_lite0 --dataset camvid --data-root camvid --task segmentation
+"""
+
+
+@click.command("run", epilog=EPILOG_RUN)
+@suite_options()
+@machine_options("runs/default")
+@click.option(
+    "--plan",
+    "only_plan",
+    is_flag=True,
+    help="Say what is to be done, how long and how much disk it will take, and stop. Takes a minute or so.",
+)
+@click.option("--keep-streams", is_flag=True, help="Keep the .fcb files under OUT/streams.")
+def run(
+    suite_file: Path | None,
+    out: Path,
+    cache_dir: Path,
+    device: str,
+    threads: int | None,
+    only_plan: bool,
+    keep_streams: bool,
+    **options: Any,
+) -> None:
+    """Measure rate-accuracy points: code features, read them, write OUT/rates.csv and OUT/curves.png.
+
+    Every point is written when it is done; the same command resumes at the first missing one.
+    """
+    suite = runnable(suite_of(suite_file, options))
+    import torch
+
+    from fcbench.measure import plan
+    from fcbench.measure.run import measure
+    from fcbench.measure.study import open_data
+
+    if threads:
+        torch.set_num_threads(threads)
+    where = device_of(device)
+    data = open_data(suite, cache_dir)
+    counts = plan.count(suite, out, cache_dir, where, data)
+    if only_plan:
+        _say_plan(suite, counts, cache_dir, where, keep_streams)
+        return
+    click.echo(counts.line)
+    summary = measure(suite, out, cache_dir, where, keep_streams=keep_streams, data=data)
+    click.echo(f"{summary.n_measured} points measured, {summary.n_found} found done, in {out}")
+    if summary.n_coded:
+        from fcbench.cli.plot import draw
+
+        draw(out, out / "curves.png")
+    if summary.failures:
+        raise FcbenchError(f"{len(summary.failures)} jobs failed, first: {summary.failures[0]}")
+
+
+def _say_plan(suite: Suite, counts: Counts, cache_dir: Path, device: Any, keep_streams: bool) -> None:
+    """The cost of what is left; timed only where something is."""
+    from fcbench.cli.plan_table import table
+    from fcbench.measure.plan import probe
+
+    left = counts.left(suite)
+    if left is None:
+        click.echo(f"{counts.line}; nothing is left to measure")
+        return
+    click.echo(table(counts, probe(left, cache_dir, device)))
+    if keep_streams:
+        click.echo("the .fcb files of --keep-streams come on top of that")
+
+
+COMMAND = run

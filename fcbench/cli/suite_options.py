@@ -1,0 +1,169 @@
+"""The options of verbs that measure a suite; from them to the suite and the device it runs on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fcbench.cli.options import F, Size, by_task, cache_option, numbers
+from fcbench.core import registry
+from fcbench.core.errors import FcbenchError
+from fcbench.measure.suite import TASKS, Suite, load
+
+_SOME = click.IntRange(min=1)
+_SUITE_FILE = click.argument("suite_file", metavar="[SUITE.py]", required=False, type=click.Path(path_type=Path))
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "--encoder encoders": {
+        "multiple": True,
+        "metavar": "NAME[:VARIANT]",
+        "help": "Repeatable. [hiera_nano, sam2_nano]",
+    },
+    "--codec codecs": {"multiple": True, "metavar": "NAME", "help": "Repeatable. [uniform, hyperprior]"},
+    "--task tasks": {"multiple": True, "metavar": "NAME", "help": f"Repeatable. [{', '.join(TASKS)}]"},
+    "--dataset": {"metavar": "NAME", "help": "[scenes]"},
+    "--data-root": {"type": click.Path(path_type=Path), "help": "Folder of a data set that is read from disk."},
+    "--split": {
+        "metavar": "NAME",
+        "help": "Split point or group, or several: stage3, fpn, stage2+stage3. [the encoder's default]",
+    },
+    "--neck": {"metavar": "NAME", "help": "[neck_2L]"},
+    "--head": {
+        "type": click.Choice(["trained", "frozen"]),
+        "help": "Trained with the neck, or the frozen decoder of a task model. [trained]",
+    },
+    "--neck-loss": {
+        "type": click.Choice(["task", "distill", "both"]),
+        "help": "What trains the neck before a frozen decoder: the task, the task model's own features, both. [task]",
+    },
+    "--task-model task_models": {
+        "multiple": True,
+        "metavar": "TASK=NAME[:VARIANT]",
+        "help": "Whose decoder is used, repeatable; `fcbench list taskmodels`. [the data set's default]",
+    },
+    "--task-weights": {
+        "multiple": True,
+        "metavar": "TASK=random|FILE",
+        "help": "Of a task model, repeatable. [its own: official or embedded]",
+    },
+    "--objective": {
+        "type": click.Choice(["mse", "task", "both"]),
+        "help": "What learned codecs preserve: features, the task's loss, both. [mse]",
+    },
+    "--lambdas": {"metavar": "L1,L2,...", "help": "lmbda of every learned codec. [each codec's default sweep]"},
+    "--image-size": {"type": Size(), "help": "Resize images and targets to this. [the data set's own]"},
+    "--weights": {"metavar": "random|FILE", "help": "Of the encoder. [its own: official or embedded]"},
+    "--seeds": {"metavar": "S1,S2,...", "help": "[0]"},
+    "--n-train": {"type": _SOME, "help": "Use at most so many training samples."},
+    "--n-test": {"type": _SOME, "help": "Use at most so many test samples."},
+    "--task-steps": {"type": _SOME, "help": "Training steps of neck and head."},
+    "--codec-steps": {"type": _SOME, "help": "Training steps of a codec."},
+    "--batch": {"type": _SOME, "help": "Samples a training step."},
+    "--on-bad-image": {"type": click.Choice(["stop", "skip"]), "help": "Stop at an unreadable image, or go on. [stop]"},
+    "--quick": {"is_flag": True, "help": "A minute's run to see that all works; not to be quoted."},
+}
+_MACHINE: dict[str, dict[str, Any]] = {
+    "--device": {
+        "default": "auto",
+        "metavar": "NAME",
+        "show_default": True,
+        "help": "cpu, cuda, cuda:1, mps; auto takes a GPU if there is one.",
+    },
+    "--threads": {"type": _SOME, "help": "CPU threads. [all cores]"},
+}
+
+
+def suite_options(**helps: str | None) -> Callable[[F], F]:
+    """``[SUITE.py]`` and all options that `suite_of` reads.
+
+    Args:
+        helps: help texts of this verb, by parameter; None leaves the option out.
+    """
+
+    def decorate(function: F) -> F:
+        for names, settings in reversed(_OPTIONS.items()):
+            flag, _, parameter = names.partition(" ")
+            parameter = parameter or flag.strip("-").replace("-", "_")
+            text = helps.get(parameter, settings["help"])
+            if text is not None:
+                own = {**settings, "help": text}
+                function = click.option(flag, parameter, **own)(function)
+        return _SUITE_FILE(function)
+
+    return decorate
+
+
+def machine_options(out: str) -> Callable[[F], F]:
+    """Where a verb writes and computes: ``--out`` with its default, ``--device``, ``--threads``, ``--cache-dir``."""
+
+    def decorate(function: F) -> F:
+        function = cache_option(function)
+        for flag, settings in reversed(_MACHINE.items()):
+            function = click.option(flag, **settings)(function)
+        return click.option(
+            "--out",
+            type=click.Path(path_type=Path),
+            default=Path(out),
+            show_default=True,
+            help="Results folder; a run resumes in it.",
+        )(function)
+
+    return decorate
+
+
+def suite_of(suite_file: Path | None, options: dict[str, Any]) -> Suite:
+    """The suite of a file or the default, changed by the options that were given."""
+    suite = load(suite_file) if suite_file else Suite()
+    given = {k: v for k, v in options.items() if v is not None and v != () and v is not False}
+    steps = {f"{k}_steps": given.pop(f"{k}_steps") for k in ("task", "codec") if f"{k}_steps" in given}
+    if given.pop("quick", False):
+        suite = suite.quick()
+    if "batch" in given:
+        batch = given.pop("batch")
+        steps |= {"task_batch": batch, "codec_batch": batch}
+    if "lambdas" in given:
+        values = numbers(given.pop("lambdas"), float, "--lambdas")
+        codecs = given.get("codecs", suite.codecs)
+        learned = [c for c in codecs if c in registry.names("codec") and registry.get("codec", c).trained]
+        suite = replace(suite, params={**suite.params, **{c: tuple({"lmbda": v} for v in values) for c in learned}})
+    for name, option in (("task_models", "--task-model"), ("task_weights", "--task-weights")):
+        if name in given:
+            given[name] = by_task(given[name], option)
+    if "seeds" in given:
+        given["seeds"] = numbers(given["seeds"], int, "--seeds")
+    if "image_size" in given:
+        given["image_size_px"] = given.pop("image_size")
+    return replace(suite, **given, budget=replace(suite.budget, **steps))
+
+
+def runnable(suite: Suite) -> Suite:
+    """The suite, checked, without codecs whose program is not on this machine: each is named with the reason.
+
+    Raises:
+        FcbenchError: bad input, or nothing is left.
+    """
+    suite.check()
+    missing = suite.missing()
+    left = tuple(c for c in suite.codecs if c not in missing)
+    if not left:
+        raise FcbenchError(f"no codec of this run is here: {'; '.join(dict.fromkeys(missing.values()))}")
+    for codec, reason in missing.items():
+        click.echo(f"skipped {codec}: {reason}", err=True)
+    return replace(suite, codecs=left)
+
+
+def device_of(name: str) -> Any:
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+        return torch.device(name)
+    except (RuntimeError, AssertionError) as error:
+        raise FcbenchError(
+            f"device {name!r} cannot be used ({str(error).splitlines()[0]}): try --device cpu"
+        ) from error

@@ -1,0 +1,302 @@
+"""Feature mosaics: a map's channels tiled into one picture, through a coder of pictures or of scientific arrays.
+
+    x --clip, normalize--> [C, h, w] --tile--> picture [H, W] --round to levels--> foreign coder --> string
+
+The same for every mosaic, and all from the training split, in the checkpoint:
+
+- A channel is clipped to its training range [low, high] within six standard deviations of its mean (as `uniform` does),
+  and divided by its standard deviation: one step of the picture is the same error for every channel, so that a coder
+  that minimizes squared error minimizes the error that codecs are compared by.
+- Levels are 2**bits from the lowest to the highest normalized range of all channels; every channel's mean has the
+  same level. Coders of floats get the normalized picture itself.
+- Tiles stand in channel order, row after row, in as many columns as make the picture nearly square (smallest sum of
+  its sides); tiles left over have the level of the mean. Pictures smaller than their coder takes are padded with their
+  edge.
+- Several maps are several pictures in one payload; see `_foreign` for the seal and what is done to headers.
+
+``n_symbols`` and ``check`` are of the decoded integers: the samples of all tiles, of floats their bit patterns. These
+coders estimate nothing: the bits of `forward` are those of the payload. Their lossy decoders are integer arithmetic
+except those of JPEG 2000 (irreversible), JPEG XL and SPERR, whose last bit may depend on the machine: then the check
+of a file that was coded elsewhere says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fcbench.codecs.shared.base import CLIP_STD, CodecBase, MapStats, Params, number, only, whole_number
+from fcbench.coders.foreign import HEAD_BYTES, pack, seal, unpack, unseal
+from fcbench.coders.numerics import fixed_numerics
+from fcbench.coders.strings import checksum
+from fcbench.core.codecs import Bitstream, Decoded
+from fcbench.core.errors import FcbenchError
+from fcbench.core.features import Features, FeatureSpec, FeatureStats
+
+Grid = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class PictureCoder:
+    """A foreign coder of one picture [H, W].
+
+    Attributes:
+        encode: picture (uint8 of 8 bits, uint16 of more, float32 of floats) to a string.
+        decode: string and the picture's (H, W) to a picture of the same type.
+        bits: levels are 2**bits; None for floats.
+        least_px: pictures have at least this height and width,
+        multiple_px: and multiples of this.
+    """
+
+    encode: Callable[[np.ndarray], bytes]
+    decode: Callable[[bytes, Grid], np.ndarray]
+    bits: int | None
+    least_px: int = 1
+    multiple_px: int = 1
+
+
+# ---------------------------------------------------------------------------------------- geometry
+def columns(channels: int, h: int, w: int) -> int:
+    """Columns of the mosaic whose sides have the smallest sum, the fewest of equal ones.
+
+    >>> columns(112, 22, 30)
+    8
+    """
+    return min(range(1, channels + 1), key=lambda n: n * w + math.ceil(channels / n) * h)
+
+
+def tile(maps: np.ndarray, fill: float, least_px: int, multiple_px: int) -> np.ndarray:
+    """[C, h, w] to a picture [H, W]: empty tiles filled, right and lower edges repeated up to the coder's size."""
+    channels, h, w = maps.shape
+    n_columns = columns(channels, h, w)
+    n_rows = math.ceil(channels / n_columns)
+    full = np.full((n_rows * n_columns, h, w), fill, maps.dtype)
+    full[:channels] = maps
+    grid = full.reshape(n_rows, n_columns, h, w).transpose(0, 2, 1, 3)
+    picture = grid.reshape(n_rows * h, n_columns * w)
+    height, width = picture_size((channels, h, w), least_px, multiple_px)
+    pads = ((0, height - picture.shape[0]), (0, width - picture.shape[1]))
+    return np.pad(picture, pads, mode="edge")
+
+
+def untile(picture: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """Inverse of `tile`: [C, h, w], contiguous."""
+    channels, h, w = shape
+    n_columns = columns(channels, h, w)
+    n_rows = math.ceil(channels / n_columns)
+    inner = picture[: n_rows * h, : n_columns * w]
+    tiles = inner.reshape(n_rows, h, n_columns, w).transpose(0, 2, 1, 3)
+    return np.ascontiguousarray(tiles.reshape(-1, h, w)[:channels])
+
+
+def picture_size(shape: tuple[int, int, int], least_px: int, multiple_px: int) -> tuple[int, int]:
+    """(H, W) of the picture of a map [C, h, w]."""
+    channels, h, w = shape
+    n_columns = columns(channels, h, w)
+    sides = (math.ceil(channels / n_columns) * h, n_columns * w)
+    height, width = (math.ceil(max(side, least_px) / multiple_px) * multiple_px for side in sides)
+    return height, width
+
+
+# ------------------------------------------------------------------------------------------ levels
+def limits(stats: MapStats) -> tuple[Tensor, Tensor]:
+    """Normalized ranges [C, 1, 1] that features are clipped to: the training range within six deviations."""
+    low = stats.normalize(stats.low).clamp(-CLIP_STD, 0)
+    high = stats.normalize(stats.high).clamp(0, CLIP_STD)
+    return low, high
+
+
+class _Levels:
+    """Normalized values to levels and back, for one map."""
+
+    def __init__(self, stats: MapStats, bits: int | None) -> None:
+        low, high = limits(stats)
+        self.low, self.high, self.bits = low.numpy(), high.numpy(), bits
+        self.first = np.float32(self.low.min())
+        width = np.float32(self.high.max()) - self.first
+        steps = (1 << (bits or 1)) - 1
+        self.step = np.float32(width / steps if width > 0 else 1)
+
+    @property
+    def mean(self) -> float:
+        """What stands for a normalized 0."""
+        return 0.0 if self.bits is None else float(np.rint(-self.first / self.step))
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        """Normalized [C, h, w] to what the coder gets."""
+        x = np.clip(x, self.low, self.high)
+        if self.bits is None:
+            return x.astype(np.float32)
+        levels = np.rint((x - self.first) / self.step)
+        return levels.astype(np.uint8 if self.bits == 8 else np.uint16)
+
+    def backward(self, coded: np.ndarray) -> np.ndarray:
+        """What the coder gave, [C, h, w], to normalized values."""
+        x = coded.astype(np.float32)
+        if self.bits is not None:
+            x = x * self.step + self.first
+        return np.clip(x, self.low, self.high)
+
+
+# ------------------------------------------------------------------------------------------- codec
+@dataclass(frozen=True, slots=True)
+class _Memo:
+    """The last sample that was coded: pipelines ask for its estimate right after its bytes."""
+
+    key: bytes
+    decoded: Decoded
+    n_bytes: int
+
+
+class MosaicCodec(CodecBase):
+    """``{seal, MAP: string of each map}``."""
+
+    heads: Tensor
+    head_sizes: Tensor
+
+    def __init__(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], coder: PictureCoder) -> None:
+        super().__init__(specs, stats)
+        self._coder = coder
+        self._memo: _Memo | None = None
+        n = len(self.specs)
+        self.register_buffer("heads", torch.zeros(n, HEAD_BYTES, dtype=torch.uint8))
+        self.register_buffer("head_sizes", torch.zeros(n, dtype=torch.int32))
+
+    @fixed_numerics
+    def prepare(self, batches: Sequence[Tensor]) -> None:
+        """Keep the start of each map's string of the first training sample."""
+        for i, (x, stats) in enumerate(zip(batches, self.map_stats, strict=True)):
+            head = self._write(x[:1].float().cpu(), stats)[:HEAD_BYTES]
+            self.heads[i, : len(head)] = torch.frombuffer(bytearray(head), dtype=torch.uint8)
+            self.head_sizes[i] = len(head)
+        self._memo = None
+
+    def _starts(self) -> list[bytes]:
+        sizes = self.head_sizes.clamp(0, HEAD_BYTES).tolist()
+        rows = self.heads.cpu().numpy()
+        return [row[:n].tobytes() for row, n in zip(rows, sizes, strict=True)]
+
+    def _write(self, x: Tensor, stats: MapStats) -> bytes:
+        """[1, C, h, w] to a string."""
+        levels = _Levels(stats, self._coder.bits)
+        coded = levels.forward(stats.normalize(x)[0].numpy())
+        least, multiple = self._coder.least_px, self._coder.multiple_px
+        return self._coder.encode(tile(coded, levels.mean, least, multiple))
+
+    def _read(self, data: bytes, stats: MapStats, shape: tuple[int, int, int]) -> tuple[np.ndarray, Tensor]:
+        """A string to decoded integers [C, h, w] int32 and features [1, C, h, w]."""
+        coder = self._coder
+        size = picture_size(shape, coder.least_px, coder.multiple_px)
+        picture = coder.decode(data, size)
+        if picture.shape != size:
+            raise FcbenchError(f"a picture of {list(picture.shape)} was decoded, the maps' shapes ask for {list(size)}")
+        coded = untile(picture, shape)
+        if coder.bits is None and not np.isfinite(coded).all():
+            raise FcbenchError("NaN or inf was decoded: the payload is damaged")
+        integers = coded.view(np.int32) if coder.bits is None else coded
+        x = torch.from_numpy(_Levels(stats, coder.bits).backward(coded))
+        return integers.astype(np.int32), stats.restore(x[None])
+
+    @fixed_numerics
+    def encode(self, features: Features) -> Bitstream:
+        """Code one sample, and decode it for its check. Raises `FcbenchError` where the coder fails."""
+        maps = self.sample(features)
+        strings = [self._write(x, s) for x, s in zip(maps, self.map_stats, strict=True)]
+        bodies = pack(strings, self._starts())
+        parts = {"seal": seal(b"".join(bodies)), **dict(zip(self.names, bodies))}
+        stream = Bitstream(parts, 0, 0)
+        decoded = self._decode(stream.payload, features.shapes)
+        self._memo = _Memo(_key(maps), decoded, len(stream.payload))
+        return Bitstream(parts, decoded.n_symbols, decoded.check)
+
+    @fixed_numerics
+    def decode(self, payload: bytes, shapes: Mapping[str, Grid]) -> Decoded:
+        """Decode one sample. Raises `FcbenchError` on damage."""
+        return self._decode(payload, shapes)
+
+    def _decode(self, payload: bytes, shapes: Mapping[str, Grid]) -> Decoded:
+        grid = self.grid(shapes)
+        strings = unpack(unseal(payload), self._starts())
+        integers, maps = [], []
+        for data, spec, stats, (h, w) in zip(strings, self.specs, self.map_stats, grid, strict=True):
+            symbols, x = self._read(data, stats, (spec.channels, h, w))
+            integers.append(symbols.ravel())
+            maps.append(x)
+        n_symbols = sum(i.size for i in integers)
+        return Decoded(Features(self.named(maps)), n_symbols, checksum(*integers))
+
+    def forward(self, maps: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
+        """Coded and decoded maps (gradient passes straight through), and the bits [B] of the payloads."""
+        ordered = [maps[name] for name in self.names]
+        samples = [self._coded(self.named([x[b : b + 1].detach() for x in ordered])) for b in range(len(ordered[0]))]
+        out = []
+        for name, x in zip(self.names, ordered, strict=True):
+            decoded = torch.cat([s.decoded.features.maps[name] for s in samples])
+            out.append(decoded.to(x) + (x - x.detach()))
+        bits = [8.0 * s.n_bytes for s in samples]
+        return self.named(out), torch.tensor(bits, device=ordered[0].device)
+
+    def _coded(self, maps: dict[str, Tensor]) -> _Memo:
+        features = Features(maps)
+        if self._memo is None or self._memo.key != _key(self.sample(features)):
+            self.encode(features)
+        assert self._memo is not None
+        return self._memo
+
+
+def _key(maps: Sequence[Tensor]) -> bytes:
+    digest = hashlib.sha256()
+    for x in maps:
+        digest.update(repr(tuple(x.shape)).encode())
+        digest.update(x.contiguous().numpy().tobytes())
+    return digest.digest()
+
+
+# ----------------------------------------------------------------------------------------- plug-in
+@dataclass(frozen=True, slots=True)
+class MosaicPlugin:
+    """A picture coder with one knob as a codec plug-in.
+
+    Attributes:
+        knob: name of the parameter that sets the rate, from ``low`` to ``high``, whole numbers where ``whole``.
+        values: the knob's default sweep, low rate to high.
+        bits: depths that the coder takes, the default first; empty for coders of floats.
+        coder: (value of the knob, bits) to a coder. Raises `FcbenchError` where the library is missing.
+        versions: library and linked coder.
+    """
+
+    name: str
+    knob: str
+    low: float
+    high: float
+    whole: bool
+    values: tuple[float, ...]
+    bits: tuple[int, ...]
+    coder: Callable[[float, int | None], PictureCoder]
+    versions: Callable[[], dict[str, str]]
+    trained: bool = False
+    estimates: bool = False  # no model: what a sample takes is known when it is coded
+
+    def sweep(self, objective: Literal["mse", "task"]) -> list[dict[str, float | int | str]]:
+        """The knob's default values, whatever the objective."""
+        depth: dict[str, float | int | str] = {"bits": self.bits[0]} if self.bits else {}
+        return [{self.knob: int(v) if self.whole else v, **depth} for v in self.values]
+
+    def build(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], params: Params) -> MosaicCodec:
+        """The knob, and ``bits`` where the coder takes levels."""
+        only(params, self.name, self.knob, *(["bits"] if self.bits else []))
+        read = whole_number if self.whole else number
+        value = read(params, self.knob, self.low, self.high)
+        depth = params.get("bits")
+        if self.bits and depth not in self.bits:
+            raise FcbenchError(
+                f"codec {self.name!r} codes pictures of {' or '.join(map(str, self.bits))} bits, not {depth!r}"
+            )
+        return MosaicCodec(specs, stats, self.coder(value, int(depth) if depth else None))

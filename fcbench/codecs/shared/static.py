@@ -1,0 +1,159 @@
+"""The frame of codecs whose symbols are entropy-coded by static tables: histograms of the training symbols.
+
+A test sample of a few thousand symbols is too short to learn 100 histograms of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fcbench.codecs.shared.base import CodecBase, MapStats
+from fcbench.coders.escapes import PRECISION_BITS
+from fcbench.coders.numerics import fixed_numerics
+from fcbench.coders.strings import StringDecoder, StringEncoder
+from fcbench.coders.tables import EntropyTables, Groups
+from fcbench.core.codecs import Bitstream, Decoded
+from fcbench.core.errors import FcbenchError
+from fcbench.core.features import Features, FeatureSpec, FeatureStats
+
+
+def frequencies(histogram: np.ndarray) -> np.ndarray:
+    """Integer frequencies [L], all positive, with sum 65536, of counts [L] smoothed by one half each.
+
+    References: Krichevsky and Trofimov, The performance of universal encoding, 1981.
+    """
+    share = (histogram + 0.5) / (histogram.sum() + 0.5 * len(histogram))
+    free = (1 << PRECISION_BITS) - len(histogram)
+    counts = 1 + np.floor(share * free).astype(np.int64)
+    counts[counts.argmax()] += (1 << PRECISION_BITS) - counts.sum()
+    return counts
+
+
+class MapQuantizer(nn.Module):
+    """Turns one map into symbols of ``n_tables`` tables, and back. Subclasses say how."""
+
+    n_tables: int
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tables = EntropyTables()
+
+    def learn(self, x: Tensor) -> None:
+        """Learn from training features [B, C, h, w], and fill the tables."""
+        raise NotImplementedError
+
+    def quantize(self, x: Tensor) -> Tensor:
+        """[B, C, h, w] to non-negative symbols [T, B * h * w], int64."""
+        raise NotImplementedError
+
+    def dequantize(self, symbols: Tensor, batch: int, grid: tuple[int, int]) -> Tensor:
+        """Symbols [T, B * h * w], int64, to [B, C, h, w]."""
+        raise NotImplementedError
+
+    def fill(self, histograms: Sequence[np.ndarray]) -> None:
+        """Fill the tables from the counts [L] of each one's training symbols."""
+        lengths = torch.tensor([len(h) + 1 for h in histograms])
+        cdf = torch.zeros(len(histograms), int(lengths.max()), dtype=torch.int32)
+        for row, counts in zip(cdf, histograms, strict=True):
+            row[1 : len(counts) + 1] = torch.from_numpy(frequencies(counts).cumsum())
+        self.tables.fill(cdf, lengths, torch.zeros(len(histograms)), escape=False)
+
+    def bits(self, symbols: Tensor, batch: int) -> Tensor:
+        """Estimated bits [B] of symbols [T, B * h * w]."""
+        costs = [self.tables.bits(t) for t in range(self.n_tables)]
+        table = nn.utils.rnn.pad_sequence(costs, batch_first=True).to(symbols.device)
+        each = table.gather(1, symbols).reshape(self.n_tables, batch, -1)
+        return each.sum(dim=(0, 2)).float()
+
+
+class StaticCodec(CodecBase):
+    """``{y: entropy-coded symbols of all maps}``.
+
+    Attributes:
+        normalized: quantizers see features of zero mean and unit variance.
+        lacks: what is wrong before `prepare`, such as "codec 'uniform' has no histograms".
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[FeatureSpec],
+        stats: Mapping[str, FeatureStats],
+        quantizer: Callable[[FeatureSpec, MapStats], MapQuantizer],
+        normalized: bool,
+        lacks: str,
+    ) -> None:
+        super().__init__(specs, stats)
+        self.normalized, self.lacks = normalized, lacks
+        self.maps = nn.ModuleList(map(quantizer, self.specs, self.map_stats))
+
+    @property
+    def quantizers(self) -> list[MapQuantizer]:
+        """Quantizer of each map, in coding order."""
+        return [cast(MapQuantizer, m) for m in self.maps]
+
+    def _inward(self, maps: Iterable[Tensor]) -> list[Tensor]:
+        """Maps in coding order as their quantizers see them."""
+        if not self.normalized:
+            return list(maps)
+        return [s.normalize(x) for s, x in zip(self.map_stats, maps, strict=True)]
+
+    def _outward(self, maps: Iterable[Tensor]) -> list[Tensor]:
+        """Inverse of `_inward`."""
+        if not self.normalized:
+            return list(maps)
+        return [s.restore(x) for s, x in zip(self.map_stats, maps, strict=True)]
+
+    @fixed_numerics
+    def prepare(self, batches: Sequence[Tensor]) -> None:
+        """Learn from training features ([B, C, h, w] a map)."""
+        maps = self._inward(x.float().cpu() for x in batches)
+        for quantizer, x in zip(self.quantizers, maps, strict=True):
+            quantizer.learn(x)
+
+    def freeze(self) -> None:
+        """Check that `prepare` was called."""
+        if not all(q.tables.filled for q in self.quantizers):
+            raise FcbenchError(f"{self.lacks}: call prepare() with training features first")
+        self.cpu().eval()
+
+    def forward(self, maps: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
+        """Quantized maps (gradient passes straight through), and the estimated bits [B]."""
+        given = [maps[name] for name in self.names]
+        decoded, total = [], torch.zeros(())
+        inward = self._inward(x.detach() for x in given)
+        for quantizer, x in zip(self.quantizers, inward, strict=True):
+            batch, _, h, w = x.shape
+            symbols = quantizer.quantize(x)
+            decoded.append(quantizer.dequantize(symbols, batch, (h, w)))
+            total = total.to(x.device) + quantizer.bits(symbols, batch)
+        pairs = zip(self._outward(decoded), given, strict=True)
+        return self.named([y + (x - x.detach()) for y, x in pairs]), total
+
+    @fixed_numerics
+    def encode(self, features: Features) -> Bitstream:
+        """Code one sample."""
+        string = StringEncoder()
+        maps = self._inward(self.sample(features))
+        for quantizer, x in zip(self.quantizers, maps, strict=True):
+            symbols = quantizer.quantize(x)
+            groups = Groups.equal(*symbols.shape)
+            flat = symbols.flatten().to(torch.int32).numpy()
+            string.put(quantizer.tables, flat, groups)
+        return Bitstream({"y": string.finish()}, string.n_symbols, string.check)
+
+    @fixed_numerics
+    def decode(self, payload: bytes, shapes: Mapping[str, tuple[int, int]]) -> Decoded:
+        """Decode one sample. Raises `FcbenchError` on damage that can be seen."""
+        string, maps = StringDecoder(payload), []
+        for quantizer, (h, w) in zip(self.quantizers, self.grid(shapes), strict=True):
+            groups = Groups.equal(quantizer.n_tables, h * w)
+            flat = torch.from_numpy(string.take(quantizer.tables, groups)).long()
+            symbols = flat.reshape(quantizer.n_tables, h * w)
+            maps.append(quantizer.dequantize(symbols, 1, (h, w)))
+        decoded = self.named(self._outward(maps))
+        return Decoded(Features(decoded), string.n_symbols, string.check)

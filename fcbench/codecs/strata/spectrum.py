@@ -1,0 +1,264 @@
+"""Features as a spectrum: a cosine transform of the whole map, then a KLT of the channels in each band of frequencies.
+
+Maps of vision features are smooth, the more so the stronger the channel: most of their energy stands in few
+coefficients of low frequency, and which channels go together changes with frequency. Any size of map works, with no
+padding; statistics belong to relative frequencies, u / h and v / w, so that they carry over to other sizes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fcbench.codecs.shared.transforms import Residual
+
+N_BANDS = 12
+"""Half octaves of radial frequency: 0 holds the mean, 11 the corner."""
+N_CELLS = 24
+"""Cells of frequency along an axis, finer where it is low."""
+N_NEAR = 8
+"""Decoded neighbours in the plane of frequencies."""
+
+_LOWEST = 0.03
+_KNEE = 0.05
+_CHUNK = 4096
+_N_MEAN = 8  # cosine coefficients along an axis of the mean map
+_MAX_HIDDEN = 1024
+_MAX_POINTS = 1 << 15
+_RIDGE = 3e-3
+_CALM = 8.0  # the refinement's outer layer learns so much slower
+_SHRINK = 1.0  # weight of the next band's covariance, in samples a channel
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Coefficients that are coded together, a ring of frequencies.
+
+    Attributes:
+        index: [n] places in the flattened plane.
+        decoded: [m] places of the stages before.
+        near: [n, up to 8] of those, the nearest; None for the first stage.
+    """
+
+    index: Tensor
+    decoded: Tensor
+    near: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """Frequencies of a map (h, w), flattened row by row.
+
+    Attributes:
+        band: [h w] band of each; members: places by band.
+        cell: [h w] cell of each, of N_CELLS**2.
+        stages: rings, low to high.
+    """
+
+    band: Tensor
+    members: tuple[tuple[int, Tensor], ...]
+    cell: Tensor
+    stages: tuple[Stage, ...]
+
+
+N_STAGES = 8
+
+
+@lru_cache(maxsize=32)
+@torch.inference_mode(False)  # kept for training, too
+def plane(h: int, w: int) -> Plane:
+    """Geometry of the frequencies of a map, the same at both ends."""
+    f = torch.stack(
+        torch.meshgrid(
+            torch.arange(h, dtype=torch.float64) / h, torch.arange(w, dtype=torch.float64) / w, indexing="ij"
+        ),
+        dim=-1,
+    ).reshape(-1, 2)
+    radius = f.square().sum(dim=1).sqrt()
+    band = torch.round(2 * torch.log2(radius.clamp(min=_LOWEST) / _LOWEST)).long()
+    band = band.clamp(max=N_BANDS - 1)
+    axis = torch.log1p(f / _KNEE) / math.log1p(1 / _KNEE) * (N_CELLS - 1)
+    node = torch.round(axis).long()
+    members = tuple((int(b), (band == b).nonzero()[:, 0]) for b in band.unique())
+    return Plane(band, members, node[:, 0] * N_CELLS + node[:, 1], _stages(h, w))
+
+
+def _stages(h: int, w: int) -> tuple[Stage, ...]:
+    """Rings and their neighbours, by exact integer distances: ties must fall the same way on any machine."""
+    places = torch.arange(h * w)
+    f = torch.stack([places // w * w, places % w * h])  # u / h and v / w times h w
+    order = torch.argsort(f.square().sum(dim=0), stable=True)
+    bounds = [0, 1, *(4 * 3**i for i in range(N_STAGES - 2)), len(order)]
+    out = []
+    for a, b in zip(bounds[:-1], bounds[1:], strict=True):
+        index, decoded = order[a:b], order[:a]
+        near = None
+        if a > 0 and len(index) > 0:
+            some = [_nearest(f[:, i], f[:, decoded]) for i in index.split(_CHUNK)]
+            near = decoded[torch.cat(some)]
+        out.append(Stage(index, decoded, near))
+    return tuple(out)
+
+
+def _nearest(f: Tensor, others: Tensor) -> Tensor:
+    """Places [n, up to 8] of the nearest of others [2, m] to each of f [2, n], the first of equals."""
+    distance = (f[:, :, None] - others[:, None]).square().sum(dim=0)
+    n_others = others.shape[1]
+    keys = distance * n_others + torch.arange(n_others)
+    chosen = keys.topk(min(N_NEAR, n_others), largest=False).values
+    return chosen % n_others
+
+
+def cosines(n: int, like: Tensor) -> Tensor:
+    """Orthonormal DCT-II, [n, n]."""
+    k = torch.arange(n, dtype=torch.float64)
+    rows = torch.cos(math.pi * (k + 0.5) * k[:, None] / n) * math.sqrt(2 / n)
+    rows[0] /= math.sqrt(2)
+    return rows.to(like)
+
+
+def dct(x: Tensor) -> Tensor:
+    """[B, C, h, w] to its cosine coefficients, of that shape."""
+    h, w = x.shape[-2:]
+    return cosines(h, x) @ x @ cosines(w, x).T
+
+
+def inverse_dct(y: Tensor) -> Tensor:
+    """Inverse of `dct`."""
+    h, w = y.shape[-2:]
+    return cosines(h, y).T @ y @ cosines(w, y)
+
+
+class Refinement(nn.Module):
+    """x + 1x1(GELU(1x1(x))), wide: what coding lost at a position, guessed from what came through.
+
+    Features lie near a curved surface, which linear transforms do not know. The start is in closed form: random
+    directions inside, ridge regression outside, on training features against their own decoded versions.
+
+    References: Huang, Zhu, Siew, Extreme learning machine: theory and applications, Neurocomputing 2006.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        hidden = min(8 * channels, _MAX_HIDDEN)
+        self.inside = nn.Conv2d(channels, hidden, 1)
+        self.out = nn.Conv2d(hidden, channels, 1)
+        with torch.no_grad():
+            for parameter in self.out.parameters():
+                parameter.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, h, w] to [B, C, h, w]."""
+        return x + self.out(F.gelu(self.inside(x)) / _CALM)
+
+    @torch.no_grad()
+    def start(self, decoded: Tensor, x: Tensor) -> None:
+        """From decoded features and the true ones [B, C, h, w]."""
+        a = decoded.transpose(0, 1).flatten(1).T
+        rest = (x - decoded).transpose(0, 1).flatten(1).T
+        if len(a) > _MAX_POINTS:
+            chosen = torch.randperm(len(a))[:_MAX_POINTS]
+            a, rest = a[chosen], rest[chosen]
+        weight, bias, out = self.inside.weight, self.inside.bias, self.out.bias
+        assert bias is not None and out is not None
+        weight.normal_().div_(a.square().sum(dim=1).mean().sqrt().clamp(min=1e-3))
+        bias.normal_(std=0.5)
+        hidden = F.gelu(F.linear(a, weight[:, :, 0, 0], bias))
+        middle, level = hidden.mean(dim=0), rest.mean(dim=0)
+        hidden -= middle
+        gram = (hidden.T @ hidden / len(a)).double()
+        gram += _RIDGE * gram.diagonal().mean() * torch.eye(len(gram))
+        cross = (hidden.T @ (rest - level) / len(a)).double()
+        solved = torch.linalg.solve(gram, cross).T.float()
+        self.out.weight.copy_(_CALM * solved[:, :, None, None])
+        out.copy_(level - solved @ middle)
+
+
+class Spectrum(nn.Module):
+    """g_a and g_s in the plane of frequencies::
+
+    x --residual--> --DCT--> --less the mean map--> --KLT of the band--> y [B, C, h w]
+    x <--2 residuals-- <--inverse DCT-- <--plus the mean map-- <--KLT'-- y_hat
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.before = Residual(channels)
+        self.refine = Refinement(channels)
+        self.after = Residual(channels)
+        eye = torch.eye(channels).repeat(N_BANDS, 1, 1)
+        self.forth = nn.Parameter(eye.clone())
+        self.back = nn.Parameter(eye.clone())
+        self.mean = nn.Parameter(torch.zeros(channels, _N_MEAN, _N_MEAN))
+
+    def mean_map(self, h: int, w: int) -> Tensor:
+        """[C, h, w] coefficients of the mean, zero beyond the lowest ones."""
+        out = self.mean.new_zeros(self.mean.shape[0], h, w)
+        a, b = min(h, _N_MEAN), min(w, _N_MEAN)
+        out[:, :a, :b] = self.mean[:, :a, :b] * math.sqrt(h * w)
+        return out
+
+    def analyze(self, x: Tensor) -> Tensor:
+        """[B, C, h, w] to [B, C, h w]."""
+        h, w = x.shape[-2:]
+        flat = (dct(self.before(x)) - self.mean_map(h, w)).flatten(2)
+        return _by_band(flat, self.forth, plane(h, w))
+
+    def synthesize(self, y: Tensor, grid: tuple[int, int]) -> Tensor:
+        """[B, C, h w] to [B, C, h, w]."""
+        flat = _by_band(y, self.back, plane(*grid))
+        whole = flat.unflatten(2, grid) + self.mean_map(*grid)
+        out: Tensor = self.after(self.refine(inverse_dct(whole)))
+        return out
+
+    @torch.no_grad()
+    def start(self, x: Tensor) -> Tensor:
+        """Mean map and KLTs of normalized training features [B, C, h, w]. Returns their y [B, C, h w]."""
+        n, _, h, w = x.shape
+        y = dct(x)
+        mean = y.mean(dim=0)
+        noise = y.var(dim=0, unbiased=False) / n
+        mean *= (1 - noise / mean.square().clamp(min=1e-12)).clamp(min=0)
+        a, b = min(h, _N_MEAN), min(w, _N_MEAN)
+        self.mean.zero_()
+        self.mean[:, :a, :b] = mean[:, :a, :b] / math.sqrt(h * w)
+        flat = (y - self.mean_map(h, w)).flatten(2)
+        rows = _band_klts(flat, plane(h, w))
+        self.forth.copy_(rows)
+        self.back.copy_(rows.transpose(1, 2))
+        return _by_band(flat, self.forth, plane(h, w))
+
+
+def _by_band(y: Tensor, matrices: Tensor, where: Plane) -> Tensor:
+    """Each band's matrix [C, C] applied to the coefficients [B, C, h w] in it."""
+    order = torch.cat([places for _, places in where.members]).to(y.device)
+    parts = [matrices[b] @ y[:, :, places.to(y.device)] for b, places in where.members]
+    return torch.cat(parts, dim=2)[:, :, torch.argsort(order)]
+
+
+def _band_klts(y: Tensor, where: Plane) -> Tensor:
+    """KLT rows of each band [N_BANDS, C, C], of coefficients [B, C, h w]; absent bands take their neighbour's.
+
+    A band of few coefficients borrows from the next higher one, which is similar and better known.
+    """
+    channels = y.shape[1]
+    rows = torch.zeros(N_BANDS, channels, channels)
+    known: list[int] = []
+    above = None
+    for band, places in reversed(where.members):
+        flat = y[:, :, places].transpose(0, 1).flatten(1).double()
+        cov = flat @ flat.T / flat.shape[1]
+        if above is not None and float(above.trace()) > 0:
+            share = _SHRINK * channels / (flat.shape[1] + _SHRINK * channels)
+            cov = (1 - share) * cov + share * above * (cov.trace() / above.trace())
+        above = cov
+        rows[band] = torch.linalg.eigh(cov)[1].flip(1).T.float()
+        known.append(band)
+    for band in range(N_BANDS):
+        rows[band] = rows[min(known, key=lambda b: (abs(b - band), b))]
+    return rows

@@ -1,0 +1,173 @@
+"""One frame through a video coder of FFmpeg, by PyAV: elementary streams, no container. Imports no torch.
+
+Constant quantization parameter, intra, one thread, no perceptual tuning; pixel formats are always explicit. FFmpeg's
+and SVT-AV1's logs are silenced.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fcbench.coders.foreign import guarded, library, package_version
+from fcbench.core.errors import FcbenchError
+
+PRESET_X265 = "slow"
+PRESET_SVT = "4"
+
+_X265 = (
+    "keyint=1:bframes=0:ipratio=1:aq-mode=0:psy-rd=0:psy-rdoq=0:info={info}:hrd=0:aud=0:repeat-headers=1:"
+    "pools=none:frame-threads=1:wpp=0:log-level=none:qp={qp}"
+)
+_SVT = "rc=0:aq-mode=0:tune=1:avif=1:lp=1"
+_PLANES = {"gray": 1, "gray10le": 1}
+"""Planes of the formats that do not have three."""
+
+
+def _av() -> Any:
+    av = library("av", "av")
+    av.logging.set_level(av.logging.PANIC)
+    os.environ.setdefault("SVT_LOG", "0")  # SVT-AV1 writes to stderr by itself
+    return av
+
+
+def _depth(pix_fmt: str) -> Any:
+    return np.dtype("<u2") if pix_fmt.endswith("10le") else np.dtype("u1")
+
+
+def encode_frame(encoder: str, pix_fmt: str, planes: Sequence[np.ndarray], options: Mapping[str, str]) -> bytes:
+    """Code one frame.
+
+    Args:
+        planes: [H, W] each, of the format's type; chroma planes as small as the format has them.
+
+    Raises:
+        FcbenchError: the encoder is missing, refuses its options or the frame.
+    """
+    return guarded(encoder, _encode_frame, encoder, pix_fmt, planes, options)
+
+
+def _encode_frame(encoder: str, pix_fmt: str, planes: Sequence[np.ndarray], options: Mapping[str, str]) -> bytes:
+    av = _av()
+    height, width = planes[0].shape
+    context = av.CodecContext.create(encoder, "w")
+    context.width, context.height, context.pix_fmt = width, height, pix_fmt
+    context.time_base, context.framerate = Fraction(1, 25), Fraction(25)
+    context.thread_count, context.gop_size = 1, 1
+    context.options = dict(options)
+    frame = av.VideoFrame(width, height, pix_fmt)
+    for plane, values in zip(frame.planes, planes, strict=True):
+        _fill(plane, values, _depth(pix_fmt))
+    frame.pts = 0
+    packets = [*context.encode(frame), *context.encode(None)]
+    data = b"".join(bytes(p) for p in packets)
+    if not data:
+        raise FcbenchError("no bytes came out")
+    return data
+
+
+def _fill(plane: Any, values: np.ndarray, dtype: Any) -> None:
+    rows = np.zeros((plane.height, plane.line_size // dtype.itemsize), dtype)
+    rows[:, : values.shape[1]] = values
+    plane.update(rows.tobytes())
+
+
+def decode_frame(decoder: str, pix_fmt: str, data: bytes) -> list[np.ndarray]:
+    """The planes, [H, W] each, of a stream of one frame.
+
+    Raises:
+        FcbenchError: damaged, of no frame or many, of another pixel format.
+    """
+    return guarded(decoder, _decode_frame, decoder, pix_fmt, data)
+
+
+def _decode_frame(decoder: str, pix_fmt: str, data: bytes) -> list[np.ndarray]:
+    av = _av()
+    context = av.CodecContext.create(decoder, "r")
+    context.thread_count = 1
+    frames = [*context.decode(av.Packet(data)), *context.decode(None)]
+    if len(frames) != 1 or frames[0].format.name != pix_fmt:
+        found = ", ".join(f.format.name for f in frames) or "no frame"
+        raise FcbenchError(f"the stream holds {found}, not one frame of {pix_fmt}")
+    dtype = _depth(pix_fmt)
+    out = []
+    for plane in frames[0].planes[: _PLANES.get(pix_fmt, 3)]:
+        rows = np.frombuffer(plane, dtype)[: plane.height * plane.line_size // dtype.itemsize]
+        rows = rows.reshape(plane.height, plane.line_size // dtype.itemsize)
+        out.append(rows[:, : plane.width].copy())
+    return out
+
+
+def hevc_encode(planes: Sequence[np.ndarray], pix_fmt: str, qp: int, info: bool = False) -> bytes:
+    """An Annex B stream by libx265 at a constant QP, 0 to 51. ``info``: with the encoder's version in it."""
+    options = {"preset": PRESET_X265, "x265-params": _X265.format(qp=qp, info=int(info))}
+    return encode_frame("libx265", pix_fmt, planes, options)
+
+
+def hevc_decode(data: bytes, pix_fmt: str) -> list[np.ndarray]:
+    """Inverse of `hevc_encode`, by FFmpeg's own decoder."""
+    return decode_frame("hevc", pix_fmt, data)
+
+
+def av1_encode(planes: Sequence[np.ndarray], pix_fmt: str, qp: int) -> bytes:
+    """An OBU stream by SVT-AV1 at a constant quantizer, 1 to 63, in its still-picture mode."""
+    options = {"preset": PRESET_SVT, "qp": str(qp), "svtav1-params": _SVT}
+    with _same_scheduling():
+        return encode_frame("libsvtav1", pix_fmt, planes, options)
+
+
+@contextmanager
+def _same_scheduling() -> Iterator[None]:
+    """SVT-AV1 makes its caller a real-time thread where it may, as root: all else on the machine would wait."""
+    if not hasattr(os, "sched_getscheduler"):
+        yield
+        return
+    policy, param = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        if os.sched_getscheduler(0) != policy:
+            os.sched_setscheduler(0, policy, param)
+
+
+def av1_decode(data: bytes, pix_fmt: str) -> list[np.ndarray]:
+    """Inverse of `av1_encode`, by dav1d."""
+    return decode_frame("libdav1d", pix_fmt, data)
+
+
+def av_versions() -> dict[str, str]:
+    """Of PyAV and libavcodec."""
+    numbers = _av().library_versions["libavcodec"]
+    return {**package_version("av"), "libavcodec": ".".join(map(str, numbers))}
+
+
+@cache
+def _x265_version() -> str:
+    data = hevc_encode([np.zeros((16, 16), np.uint8)], "gray", 30, info=True)
+    found = re.search(rb"x265 \(build (\d+)\) - ([^: ]+)", data)
+    if found is None:
+        raise FcbenchError("libx265 wrote no version into its stream")
+    return f"{found[2].decode()} (build {found[1].decode()})"
+
+
+def hevc_versions() -> dict[str, str]:
+    """Of PyAV, libavcodec and libx265 (from a stream's own information), and its preset."""
+    return {**av_versions(), "libx265": _x265_version(), "x265_preset": PRESET_X265}
+
+
+def av1_versions() -> dict[str, str]:
+    """Of PyAV and libavcodec; of SVT-AV1 and dav1d where the wheel's file names tell."""
+    found = {**av_versions(), "svtav1_preset": PRESET_SVT}
+    folder = Path(_av().__file__).parent.parent / "av.libs"
+    for key, stem in (("libsvtav1", "libSvtAv1Enc"), ("libdav1d", "libdav1d")):
+        for path in sorted(folder.glob(f"{stem}*.so.*")):
+            found[key] = path.name.partition(".so.")[2]
+    return found

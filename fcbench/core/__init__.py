@@ -1,0 +1,4 @@
+"""Nouns, what each kind of plug-in must do, and small tools.
+
+Imports: nothing.
+"""

@@ -1,0 +1,93 @@
+"""Rate: every division of bits by anything.
+
+A rate is a quotient of sums over a test set: sum the bytes, sum the pixels, then divide. Ratios of single samples
+are never averaged. *Coded* bytes are the size of a file on disk; *estimated* bits come from likelihoods.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from fcbench.core.errors import FcbenchError
+
+ALARM_FRACTION = 0.03
+ALARM_BYTES_PER_SAMPLE = 16.0
+
+
+def bpp(n_bytes: int, n_px: int) -> float:
+    """Coded bits per pixel of the original images.
+
+    >>> bpp(1000, 16_000)
+    0.5
+
+    Raises:
+        FcbenchError: negative bytes, or no pixels.
+    """
+    return _quotient(8 * n_bytes, n_px, "pixels")
+
+
+def bpfp(n_bytes: int, n_points: int) -> float:
+    """Coded bits per feature point (scalar at the split point, before padding).
+
+    Raises:
+        FcbenchError: negative bytes, or no feature points.
+    """
+    return _quotient(8 * n_bytes, n_points, "feature points")
+
+
+def bytes_per_sample(n_bytes: int, n_samples: int) -> float:
+    """Coded bytes per sample [bytes].
+
+    Raises:
+        FcbenchError: negative bytes, or no samples.
+    """
+    return _quotient(n_bytes, n_samples, "samples")
+
+
+def bpp_estimated(estimated_bits: float, n_px: int) -> float:
+    """Estimated bits (from likelihoods) per pixel of the original images.
+
+    Raises:
+        FcbenchError: bits that are negative or not finite, or no pixels.
+    """
+    return _quotient(estimated_bits, n_px, "pixels")
+
+
+def bpfp_estimated(estimated_bits: float, n_points: int) -> float:
+    """Estimated bits (from likelihoods) per feature point.
+
+    Raises:
+        FcbenchError: bits that are negative or not finite, or no feature points.
+    """
+    return _quotient(estimated_bits, n_points, "feature points")
+
+
+def uncoded_bytes(n_points: int, bits_per_point: Literal[32, 16] = 32) -> int:
+    """Size of uncoded features, float32 or float16, nothing else [bytes]: the upper end of every curve.
+
+    >>> bpfp(uncoded_bytes(12, 16), 12)
+    16.0
+    """
+    if n_points <= 0:
+        raise FcbenchError(f"got {n_points} feature points; need at least one.")
+    return n_points * bits_per_point // 8
+
+
+def rate_alarm(coded_bytes: int, estimated_bits: float, n_samples: int) -> bool:
+    """Whether coded and estimated rate differ by more than 3 % of the estimate + 16 bytes a sample.
+
+    Raises:
+        FcbenchError: a negative size, an estimate that is not finite, or no samples.
+    """
+    coded = bytes_per_sample(coded_bytes, n_samples)
+    estimated = _quotient(estimated_bits / 8, n_samples, "samples")
+    allowed = ALARM_FRACTION * estimated + ALARM_BYTES_PER_SAMPLE
+    return abs(coded - estimated) > allowed
+
+
+def _quotient(amount: float, count: int, unit: str) -> float:
+    if not 0 <= amount < float("inf"):
+        raise FcbenchError(f"got a size of {amount}; a size is finite and not negative.")
+    if count <= 0:
+        raise FcbenchError(f"got {count} {unit} to divide a size by; need at least 1.")
+    return amount / count

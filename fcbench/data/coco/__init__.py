@@ -1,0 +1,5 @@
+"""COCO: semantic masks of 80 classes, persons' keypoints, captions (on disk: --data-root; test = val)."""
+
+from fcbench.data.coco.dataset import PLUGIN
+
+__all__ = ["PLUGIN"]

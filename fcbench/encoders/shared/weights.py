@@ -1,0 +1,243 @@
+"""Weights of encoders: read, fetched, compared, hashed. Shared by all encoders."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fcbench.core.errors import FcbenchError
+
+SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
+RANDOM_SEED = 0
+RANDOM_ORIGIN = f"random(seed={RANDOM_SEED})"
+_WRAPPERS = ("state_dict", "model", "model_state", "model_state_dict")
+_SHA256 = re.compile("[0-9a-f]{64}")
+_PROBE_TIMEOUT_S = 10.0
+
+
+# ------------------------------------------------------------------------------------------- hashes
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal.
+
+    Raises:
+        FcbenchError: the file cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as exc:
+        raise FcbenchError(f"cannot read weights {path}: {exc.strerror}") from exc
+    return digest.hexdigest()
+
+
+def state_sha256(state: nn.Module | Mapping[str, Tensor]) -> str:
+    """SHA-256 of a state dict, hexadecimal: of names in sorted order, types, shapes and bytes.
+
+    It does not depend on the order of the names, on strides or on the device.
+    """
+    tensors = state.state_dict() if isinstance(state, nn.Module) else state
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+# -------------------------------------------------------------------------------------------- state
+def load_state(path: Path) -> dict[str, Tensor]:
+    """Read a state dict from a ``.pt``, ``.pth``, ``.bin``, ``.ckpt`` or ``.safetensors`` file.
+
+    Usual wrappings are undone: a dict under ``state_dict`` or ``model``, names that begin with ``module.``.
+
+    Raises:
+        FcbenchError: the file is missing, damaged, of another kind, or holds no state dict.
+    """
+    if not path.is_file():
+        raise FcbenchError(f"weights {path} not found: give --weights a {', '.join(SUFFIXES)} file, or the word random")
+    if path.suffix not in SUFFIXES:
+        raise FcbenchError(f"weights {path} end in {path.suffix!r}: allowed are {', '.join(SUFFIXES)}")
+    raw = _read(path)
+    while isinstance(raw, Mapping) and (inside := _wrapped(raw)) is not None:
+        raw = inside
+    if not isinstance(raw, Mapping) or not raw or not _all_tensors(raw):
+        raise FcbenchError(f"weights {path} hold no state dict (names to tensors): save model.state_dict()")
+    prefix = "module." if all(k.startswith("module.") for k in raw) else ""
+    return {k[len(prefix) :]: v for k, v in raw.items()}
+
+
+def _read(path: Path) -> Any:
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as exc:
+        reason = "it is damaged, or holds more than tensors"
+        raise FcbenchError(f"cannot read weights {path}: {reason}") from exc
+    except Exception as exc:  # damaged files fail in as many ways as there are bytes
+        reason = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
+        raise FcbenchError(f"weights {path} are damaged ({reason}): fetch or save the file again") from exc
+
+
+def _wrapped(raw: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    found = [raw[k] for k in _WRAPPERS if isinstance(raw.get(k), Mapping)]
+    return found[0] if found else None
+
+
+def _all_tensors(raw: Mapping[str, Any]) -> bool:
+    return all(isinstance(k, str) and isinstance(v, Tensor) for k, v in raw.items())
+
+
+def differences(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], ignore: Sequence[str] = ()) -> str:
+    """How a state dict differs from the one expected, in a few names; empty where it does not.
+
+    Args:
+        state: what came.
+        expected: the model's own.
+        ignore: beginnings of names that do not matter (a classifier's).
+    """
+
+    def kept(names: set[str]) -> list[str]:
+        return sorted(n for n in names if not n.startswith(tuple(ignore)))
+
+    both = kept(set(state) & set(expected))
+    reshaped = [
+        f"{n} {tuple(state[n].shape)} instead of {tuple(expected[n].shape)}"
+        for n in both
+        if state[n].shape != expected[n].shape
+    ]
+    found = {
+        "missing": kept(set(expected) - set(state)),
+        "unexpected": kept(set(state) - set(expected)),
+        "of another shape": reshaped,
+    }
+    return "; ".join(
+        f"{len(n)} {what}: {', '.join(n[:3])}{', ...' if len(n) > 3 else ''}" for what, n in found.items() if n
+    )
+
+
+def other_architecture(what: str, model: str, different: str) -> FcbenchError:
+    """The error for weights that do not fit."""
+    return FcbenchError(f"{what} does not fit {model}: {different}. Give weights of that architecture")
+
+
+def load_into(module: nn.Module, state: Mapping[str, Tensor], what: str, model: str) -> None:
+    """Load a state dict, every name and every shape.
+
+    Raises:
+        FcbenchError: they differ; the first names are listed.
+    """
+    different = differences(state, module.state_dict())
+    if different:
+        raise other_architecture(what, model, different)
+    module.load_state_dict(dict(state))
+
+
+def freeze(module: nn.Module) -> nn.Module:
+    """Evaluation mode, no gradients. Returns the module."""
+    return module.eval().requires_grad_(False)
+
+
+@contextmanager
+def seeded(seed: int = RANDOM_SEED) -> Iterator[None]:
+    """Random weights made inside are those of the seed; the generator outside goes on untouched."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+# ---------------------------------------------------------------------------------------------- hub
+def hub_file(model: str, repo: str, names: Sequence[str], hint: str = "") -> Path:
+    """A checkpoint on the Hugging Face hub: from its cache, else downloaded into it.
+
+    Args:
+        model: as the user typed it, for messages.
+        repo: ``owner/name``, or ``owner/name@revision``.
+        names: files that would do, the preferred one first.
+        hint: a further way out, for messages.
+
+    A file that is not what the hub says it is (its SHA-256) is removed from the cache and refused.
+
+    Raises:
+        FcbenchError: not in the cache and no hub to be reached; the download broke or is damaged; no such file or
+            repository.
+    """
+    import huggingface_hub as hub
+
+    repo_id, _, revision = repo.partition("@")
+    for name in names:
+        cached = hub.try_to_load_from_cache(repo_id, name, revision=revision or None)
+        if isinstance(cached, str):
+            return _intact(model, Path(cached))
+    wanted = f"{hub.constants.ENDPOINT}/{repo_id} ({names[0]})"
+    try:  # one try in seconds: the client's own retries take most of a minute
+        hub.get_session().head(hub.constants.ENDPOINT, timeout=_PROBE_TIMEOUT_S)
+    except Exception as exc:
+        raise FcbenchError(no_weights(model, f"download {wanted}", hint)) from exc
+    for name in names:
+        try:
+            path = hub.hf_hub_download(repo_id, name, revision=revision or None)
+        except hub.errors.LocalEntryNotFoundError as exc:
+            raise FcbenchError(_broken(model, wanted, exc)) from exc
+        except hub.errors.EntryNotFoundError:
+            continue
+        except (hub.errors.RepositoryNotFoundError, hub.errors.RevisionNotFoundError) as exc:
+            raise FcbenchError(
+                f"{model}: {hub.constants.ENDPOINT} gives no {repo}: it is not there, or asks for a login "
+                "(HF_TOKEN); check HF_ENDPOINT, or give --weights FILE"
+            ) from exc
+        except Exception as exc:  # the client's own errors, and any of its transport's
+            raise FcbenchError(_broken(model, wanted, exc)) from exc
+        return _intact(model, Path(path))
+    raise FcbenchError(f"{model}: {repo} holds none of {', '.join(names)}")
+
+
+def _intact(model: str, path: Path) -> Path:
+    """A file of the hub's cache, if its bytes are those that the hub promised.
+
+    The cache keeps a large file under its SHA-256 and links to it; where it does not (small files, systems without
+    links), nothing is known and nothing checked.
+
+    Raises:
+        FcbenchError: they are not; the file is removed, so that the next run fetches it again.
+    """
+    promised = Path(os.readlink(path)).name if path.is_symlink() else ""
+    if not _SHA256.fullmatch(promised) or (got := file_sha256(path)) == promised:
+        return path
+    for damaged in (path.resolve(), path.parent / os.readlink(path), path):
+        damaged.unlink(missing_ok=True)
+    raise FcbenchError(
+        f"{model}: the downloaded {path.name} is damaged (SHA-256 {got[:12]}..., the hub says {promised[:12]}...) and "
+        "was removed: run the command again; or give --weights FILE"
+    )
+
+
+def no_weights(model: str, missing: str, hint: str = "") -> str:
+    """One line for weights that are neither here nor to be had: what is missing, and the ways out."""
+    return (
+        f"{model}: its weights are not on this machine and could not be fetched: would {missing}. "
+        f"{hint}Or give --weights FILE, or use the embedded encoders hiera_nano and sam2_nano, "
+        "which need no download"
+    )
+
+
+def _broken(model: str, wanted: str, exc: Exception) -> str:
+    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
+    reason = lines[0] if lines else type(exc).__name__
+    return (
+        f"{model}: the download of {wanted} failed ({reason}): run the command again, it takes up "
+        "where it stopped; or give --weights FILE"
+    )

@@ -1,0 +1,4 @@
+"""Features of a data set: extracted once, kept, never changed.
+
+Imports: core.
+"""

@@ -1,0 +1,32 @@
+"""A grey picture losslessly, as bare JPEG XL or as PNG, whichever is smaller. Imports no torch."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fcbench.coders import stills
+from fcbench.core.errors import FcbenchError
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def encode(picture: np.ndarray) -> bytes:
+    """[H, W] uint8 or uint16."""
+    if picture.ndim != 2 or picture.size == 0 or picture.dtype not in ("u1", "u2"):
+        raise FcbenchError(f"a label picture is uint8 or uint16 [H, W], not {picture.dtype} {list(picture.shape)}")
+    candidates = (stills.jpegxl_lossless(picture), stills.encode("png", picture, 9))
+    return min(candidates, key=len)
+
+
+def decode(data: bytes) -> np.ndarray:
+    """Inverse of `encode`. Raises `FcbenchError` on damage that can be seen."""
+    png = data.startswith(_PNG)
+    picture = stills.decode("png", data) if png else stills.jpegxl_decode(data)
+    if picture.ndim != 2:
+        raise FcbenchError(f"a label picture has shape {list(picture.shape)}, not [H, W]")
+    return picture
+
+
+def versions() -> dict[str, str]:
+    """Of both coders."""
+    return {**stills.versions("jpegxl"), **stills.versions("png")}

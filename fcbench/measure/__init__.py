@@ -1,0 +1,4 @@
+"""From a suite to rows.
+
+Imports: core, coders, features, transmit, training, results.
+"""

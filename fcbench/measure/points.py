@@ -1,0 +1,41 @@
+"""Which points a suite has: every operating point of every codec, image codec and label coder, and the curves' ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fcbench.core import registry
+from fcbench.core.codecs import OperatingPoint
+from fcbench.core.kinds import CODED, ENDS, LABEL, LABELS, REMOTE, codec_kind
+from fcbench.measure.suite import Suite
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One operating point and the tasks that read it."""
+
+    kind: str
+    point: OperatingPoint
+    tasks: tuple[str, ...]
+    fitted_to: str | None = None  # the task whose loss trained the codec
+
+
+def jobs(suite: Suite) -> list[Job]:
+    """Operating points of a suite for one encoder and seed, the ends of the curves first."""
+    out = [Job(kind, point, suite.tasks) for kind, point in ENDS.items()]
+    for codec in suite.codecs:
+        if codec == LABEL:
+            out += [Job(LABELS, OperatingPoint(LABEL), (t,)) for t in suite.tasks]
+            continue
+        kind, name = codec_kind(codec)
+        plugin = registry.get(kind, name)
+        sweep = plugin.sweep(suite.objective) if kind == "codec" else plugin.sweep()
+        for params in suite.params.get(codec) or sweep:
+            point = OperatingPoint(codec, dict(params))
+            if kind == "image":
+                out.append(Job(REMOTE, point, suite.tasks))
+            elif suite.objective != "mse" and plugin.trained:
+                out += [Job(CODED, point, (t,), fitted_to=t) for t in suite.tasks]
+            else:
+                out.append(Job(CODED, point, suite.tasks))
+    return out

@@ -1,0 +1,159 @@
+"""What a run measures: a suite, as plain data. Suites of your own are Python files that set ``SUITE``."""
+
+from __future__ import annotations
+
+import runpy
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from fcbench.core import registry
+from fcbench.core.errors import FcbenchError
+from fcbench.core.kinds import _IMAGE, LABEL, Objective, codec_kind
+from fcbench.core.registry import coder_versions
+from fcbench.core.samples import DatasetMeta
+from fcbench.training.options import QUICK, Budget
+
+TASKS = ("segmentation", "depth", "pose", "captioning")
+"""The paper's four."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """Everything that determines the points of a run.
+
+    Attributes:
+        codecs: names of codecs, ``image:NAME`` (the image coded, encoded at the far end), ``label`` (the task's output
+            coded without loss).
+        encoders: names, each ``NAME`` or ``NAME:VARIANT``.
+        params: operating points by codec; a codec not named here runs its default sweep.
+        n_train, n_test: at most so many samples of each split; None for all.
+        split: split point, group of split points, or several with plus signs; None for the encoder's default.
+        weights: of every encoder: None for its own, ``random``, or a file.
+        head: ``trained`` with the neck, or the ``frozen`` decoder of a task model.
+        neck_loss: what trains the neck before a frozen decoder: the task's loss, the task model's own features, both.
+        task_models: ``NAME[:VARIANT]`` by task, where not the data set's default.
+        task_weights: of a task's model: ``random`` or a file; its own where not named.
+        null_model: also train each task's neck and head on a constant: what usable information is counted from.
+    """
+
+    name: str = "default"
+    encoders: tuple[str, ...] = ("hiera_nano", "sam2_nano")
+    codecs: tuple[str, ...] = ("uniform", "hyperprior")
+    tasks: tuple[str, ...] = TASKS
+    dataset: str = "scenes"
+    data_root: Path | None = None
+    image_size_px: tuple[int, int] | None = None
+    split: str | None = None
+    weights: str | None = None
+    neck: str = "neck_2L"
+    head: Literal["trained", "frozen"] = "trained"
+    neck_loss: Literal["task", "distill", "both"] = "task"
+    task_models: Mapping[str, str] = field(default_factory=dict)
+    task_weights: Mapping[str, str] = field(default_factory=dict)
+    objective: Objective = "mse"
+    params: Mapping[str, tuple[Mapping[str, float | int | str], ...]] = field(default_factory=dict)
+    seeds: tuple[int, ...] = (0,)
+    null_model: bool = True
+    n_train: int | None = None
+    n_test: int | None = None
+    on_bad_image: Literal["stop", "skip"] = "stop"
+    budget: Budget = Budget()
+
+    def check(self) -> None:
+        """Raises `FcbenchError` for a name that no plug-in has, before any work is done."""
+        for kind, given in (
+            ("dataset", (self.dataset,)),
+            ("encoder", tuple(e.partition(":")[0] for e in self.encoders)),
+            ("neck", (self.neck,)),
+            ("task", self.tasks),
+        ):
+            if not given:
+                raise FcbenchError(f"a run needs at least one {kind}: `fcbench list {kind}s` names them")
+            for name in given:
+                if name not in registry.names(kind):
+                    raise FcbenchError(registry.unknown(kind, name, registry.names(kind)))
+        self._check_codecs()
+        for kind, values in (("encoder", self.encoders), ("codec", self.codecs), ("task", self.tasks)):
+            if len(set(values)) < len(values):
+                raise FcbenchError(f"{kind}s {', '.join(values)}: one is named twice")
+        self._check_heads()
+        carried = registry.get("dataset", self.dataset).tasks
+        for task in self.tasks:
+            if task not in carried:
+                raise FcbenchError(f"data set {self.dataset!r} carries no {task}; it has {', '.join(carried)}")
+
+    def _check_codecs(self) -> None:
+        if not self.codecs:
+            raise FcbenchError("a run needs at least one codec: `fcbench list codecs` names them")
+        for typed in self.codecs:
+            kind, name = codec_kind(typed)
+            known = registry.names(kind)
+            if kind == "codec":
+                known = [*known, LABEL, *(_IMAGE + n for n in registry.names("image"))]
+            if name not in known:
+                raise FcbenchError(registry.unknown(kind + " codec" * (kind == "image"), name, known))
+
+    def missing(self) -> dict[str, str]:
+        """Codecs whose external coder this machine lacks, each with what is missing."""
+        out = {}
+        for codec in self.codecs:
+            try:
+                coder_versions(*codec_kind(codec))
+            except FcbenchError as error:
+                out[codec] = str(error)
+        return out
+
+    def _check_heads(self) -> None:
+        if self.head == "trained" and (self.neck_loss != "task" or self.task_models or self.task_weights):
+            raise FcbenchError(
+                "--neck-loss, --task-model and --task-weights are for frozen decoders: add --head frozen"
+            )
+        for task, typed in self.task_models.items():
+            if task not in self.tasks:
+                raise FcbenchError(registry.unknown("task of the run", task, self.tasks))
+            registry.get("taskmodel", typed.partition(":")[0])
+
+    def task_model(self, task: str, meta: DatasetMeta) -> tuple[str, str, str | None]:
+        """Name, variant and weights of a task's frozen model.
+
+        Raises:
+            FcbenchError: none was named, and the data set has no default.
+        """
+        typed = self.task_models.get(task) or meta.task_models.get(task)
+        if typed is None:
+            raise FcbenchError(
+                f"data set {self.dataset!r} names no task model for {task}: give --task-model {task}=NAME[:VARIANT]; "
+                "`fcbench list taskmodels` names them"
+            )
+        name, _, variant = typed.partition(":")
+        return name, variant, self.task_weights.get(task)
+
+    def head_label(self, task: str, meta: DatasetMeta) -> str:
+        """``trained``, or ``frozen:NAME[:VARIANT]``."""
+        if self.head == "trained":
+            return self.head
+        name, variant, _ = self.task_model(task, meta)
+        return f"frozen:{name}" + (f":{variant}" if variant else "")
+
+    def quick(self) -> Suite:
+        """The suite with short training and few samples: to see that all works, not to be quoted."""
+        n_train, n_test = self.n_train or 300, self.n_test or 40
+        return replace(self, name=f"{self.name}-quick", budget=QUICK, n_train=n_train, n_test=n_test)
+
+    def described(self) -> dict[str, Any]:
+        """Plain JSON data. The data root is left out: it is a path of one machine."""
+        out = asdict(self)
+        out.pop("data_root")
+        return out
+
+
+def load(path: Path) -> Suite:
+    """The ``SUITE`` of a Python file. Raises `FcbenchError` where there is none."""
+    if not path.is_file():
+        raise FcbenchError(f"suite {path} not found: give a Python file that sets SUITE = Suite(...)")
+    found = runpy.run_path(str(path)).get("SUITE")
+    if not isinstance(found, Suite):
+        raise FcbenchError(f"{path} sets no SUITE: it must hold SUITE = fcbench.measure.suite.Suite(...)")
+    return found

@@ -1,0 +1,163 @@
+"""The neck of the paper: linear embedding, learnable positions, pre-norm Transformer layers.
+
+    maps -> resize to the finest, concatenate -> 1x1 linear -> + position -> n layers -> norm -> [B, D, h, w]
+
+References:
+    Khairi Atani et al., "How Universal Are SAM2 Features?", PCS 2025, arXiv 2510.17051.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fcbench.core.errors import FcbenchError
+from fcbench.core.features import FeatureSpec
+
+HEAD_WIDTH = 32
+"""Channels of one attention head (on a CPU, 32 trains a quarter faster than 16)."""
+
+
+def finest_grid(specs: Sequence[FeatureSpec], shapes: Mapping[str, tuple[int, int]]) -> tuple[int, int]:
+    """(h, w) of the finest map: the grid of the neck's output.
+
+    Raises:
+        FcbenchError: no split point was given, or one has no shape.
+    """
+    if not specs:
+        raise FcbenchError("a neck got no split point; give it at least one")
+    missing = [s.name for s in specs if s.name not in shapes]
+    if missing:
+        raise FcbenchError(f"a neck got no shape for {missing}; shapes came for {sorted(shapes)}")
+    return max((shapes[s.name] for s in specs), key=lambda hw: hw[0] * hw[1])
+
+
+def heads_of(width: int) -> int:
+    """Attention heads at a width.
+
+    Raises:
+        FcbenchError: the width is not a multiple of `HEAD_WIDTH`.
+    """
+    if width < 1 or width % HEAD_WIDTH:
+        raise FcbenchError(f"neck width {width} came; attention needs a multiple of {HEAD_WIDTH}")
+    return width // HEAD_WIDTH
+
+
+class Embedding(nn.Module):
+    """Linear embedding of the maps and a learnable positional encoding.
+
+    Args:
+        specs: split points, fine to coarse.
+        shapes: (h, w) of each map.
+        width: D.
+
+    Raises:
+        FcbenchError: no split point, a missing shape, a width below 1.
+    """
+
+    def __init__(self, specs: Sequence[FeatureSpec], shapes: Mapping[str, tuple[int, int]], width: int) -> None:
+        super().__init__()
+        self.grid = finest_grid(specs, shapes)
+        if width < 1:
+            raise FcbenchError(f"neck width {width} came; it must be at least 1")
+        self.specs = tuple(specs)
+        self.shapes = {s.name: tuple(shapes[s.name]) for s in specs}
+        self.linear = nn.Conv2d(sum(s.channels for s in specs), width, 1)
+        self.position = nn.Parameter(torch.empty(1, width, *self.grid))
+        nn.init.trunc_normal_(self.position, std=0.02)
+
+    def forward(self, maps: Mapping[str, Tensor]) -> Tensor:
+        """[B, D, h, w] of maps, each [B, C, h, w].
+
+        Raises:
+            FcbenchError: a map is missing, or has other channels or another grid than the neck was built for.
+        """
+        for spec in self.specs:
+            self._check(spec, maps)
+        parts = [maps[s.name] for s in self.specs]
+        resized = [
+            (m if tuple(m.shape[-2:]) == self.grid else F.interpolate(m, size=self.grid, mode="bilinear"))
+            for m in parts
+        ]
+        out: Tensor = self.linear(torch.cat(resized, dim=1)) + self.position
+        return out
+
+    def _check(self, spec: FeatureSpec, maps: Mapping[str, Tensor]) -> None:
+        if spec.name not in maps:
+            raise FcbenchError(f"the neck needs the map {spec.name!r}; these came: {sorted(maps)}")
+        came = tuple(maps[spec.name].shape[1:])
+        want = (spec.channels, *self.shapes[spec.name])
+        if came != want:
+            raise FcbenchError(
+                f"map {spec.name!r} has shape (C, h, w) = {came}; the neck was built for {want}. "
+                "Build it for this image size, or resize the images"
+            )
+
+
+class Layer(nn.Module):
+    """Pre-norm Transformer encoder layer: self-attention, then a GELU network of ratio 4.
+
+    Args:
+        width: D, a multiple of `HEAD_WIDTH`.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.n_heads = heads_of(width)
+        self.norm1 = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, N, D] to [B, N, D]."""
+        b, n, d = x.shape
+        qkv = self.qkv(self.norm1(x)).view(b, n, 3, self.n_heads, d // self.n_heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [B, heads, N, D / heads]
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        x = x + self.out(mixed.transpose(1, 2).reshape(b, n, d))
+        out: Tensor = x + self.mlp(self.norm2(x))
+        return out
+
+
+class TransformerNeck(nn.Module):
+    """Embedding, then ``n_layers`` Transformer layers, then a norm.
+
+    Args:
+        embedding: maps to [B, D, h, w].
+        width: D, a multiple of `HEAD_WIDTH`.
+        n_layers: its capacity: 2, 4 or 6 in the paper.
+    """
+
+    def __init__(self, embedding: Embedding, width: int, n_layers: int) -> None:
+        super().__init__()
+        self.embedding = embedding
+        self.layers = nn.Sequential(*(Layer(width) for _ in range(n_layers)))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, maps: Mapping[str, Tensor]) -> Tensor:
+        """[B, D, h, w] of maps, each [B, C, h, w]."""
+        x = self.embedding(maps)
+        tokens = self.norm(self.layers(x.flatten(2).transpose(1, 2)))  # [B, h w, D]
+        out: Tensor = tokens.transpose(1, 2).reshape(x.shape)
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class TransformerPlugin:
+    """Plug-in of a Transformer neck with a fixed number of layers."""
+
+    n_layers: int
+
+    def build(self, specs: Sequence[FeatureSpec], shapes: Mapping[str, tuple[int, int]], width: int) -> nn.Module:
+        """A neck from maps (dict of [B, C, h, w]) to [B, D, h, w].
+
+        Raises:
+            FcbenchError: no split point, a missing shape, a width that attention cannot use.
+        """
+        return TransformerNeck(Embedding(specs, shapes, width), width, self.n_layers)

@@ -1,0 +1,4 @@
+"""Tables and figures from analyses.
+
+Imports: core, results, analysis.
+"""

@@ -1,0 +1,368 @@
+"""Rate-accuracy figures from a table of rate points. Runs nothing, imports no torch.
+
+One panel a task, the encoders together, or a grid of panels, task by encoder. Curves join the raw points in order of
+rate; bands are the rows' 95 % intervals. The uncoded ceiling is dashed, the floor of no bits at all is dotted, label
+coding (the task's own output, coded) is a star on a line: no codec for that one task can sensibly need more.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from fcbench.analysis import situations
+from fcbench.core.errors import FcbenchError
+from fcbench.core.registry import unknown
+from fcbench.reports import style
+from fcbench.reports.style import COLUMN_IN, METRIC_LABELS, PAGE_IN, STYLE, X_LABELS
+
+SUFFIXES = (".png", ".svg", ".pdf")
+OVERLAY_CURVES = 6
+"""Curves that may share a panel before several encoders get panels of their own."""
+
+COMPLEXITY = {
+    "encode_ms": "Encoding (ms per image)",
+    "decode_ms": "Decoding (ms per image)",
+    "encode": "Encoding (kMAC per pixel)",
+    "decode": "Decoding (kMAC per pixel)",
+}
+"""Cost of coding -> label of its axis: a column, or a stage in the column ``kmac_per_px``."""
+
+_PANELS_A_ROW = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    """What is told apart: panels (task, data), codecs, encoders, in order of appearance."""
+
+    panels: list[str]
+    encoders: list[str]
+    codecs: style.Codecs
+    labels: list[str]
+
+
+def figure(
+    df: pd.DataFrame,
+    x: str = "bpp",
+    metric: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    anchors: Sequence[str] = (),
+    grid: bool | None = None,
+) -> Figure:
+    """Rate-accuracy curves.
+
+    With several seeds the line and the band are means over seeds, and each seed's points are drawn small. Points that
+    failed are counted in a footnote, by codec.
+
+    Args:
+        df: columns of `fcbench.results.row.RatePoint`, as `fcbench.results.table.load` or `fcbench.analysis.situations.load` gives them.
+        x: rate on the logarithmic axis, one of `X_LABELS`.
+        metric: drawn in every panel that has it; None for each task's primary one.
+        labels: how metrics are written, over `METRIC_LABELS`.
+        anchors: codecs to draw in grey; ``remote`` for all that code images.
+        grid: a panel for each task and encoder; None: where more than `OVERLAY_CURVES` curves would share a panel.
+
+    Raises:
+        FcbenchError: unknown x, metric or anchor, no coded points, NaN or no positive rate in a measured row, more
+            codecs or (without a grid) encoders than can be told apart.
+    """
+    ok = _drawable(df, x, metric)
+    ok, keys = _keys(ok, anchors, grid)
+    names = {**METRIC_LABELS, **(labels or {})}
+    with matplotlib.rc_context(STYLE):
+        fig, cells = _panels(keys)
+        for (panel, encoder), ax in list(cells.items()):
+            rows = ok[ok["panel"] == panel]
+            ax.set_ylabel(_metric_label(rows, names), labelpad=2)
+            own = rows if encoder is None else rows[rows["encoder_label"] == encoder]
+            if own["kind"].isin(situations.CURVES).any():
+                _panel(ax, own, x, keys)
+            else:
+                cells.pop((panel, encoder)).set_visible(False)
+        drawn = ok.loc[ok["kind"].isin([*situations.CURVES, situations.LABEL]), x]
+        low, high = float(drawn.min()), float(drawn.max())
+        style.log_axis(list(cells.values()), "x", low, high)
+        fig.supxlabel(X_LABELS[x] + _of_encoder(keys) + _failures(df), fontsize=7.5)
+        _legend(fig, ok, keys)
+        fig.canvas.draw()
+    return fig
+
+
+def complexity(
+    df: pd.DataFrame,
+    x: str = "bpp",
+    metric: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    anchors: Sequence[str] = (),
+) -> Figure:
+    """What coding costs (a column of panels a cost) against the rate (first row) and the accuracy (a row a task).
+
+    A cost that is 0, as the operations of a codec without a network, has no place on a logarithmic axis.
+
+    Args: as of `figure`.
+
+    Raises:
+        FcbenchError: what `figure` raises, or rows in which no cost was measured.
+    """
+    ok = _drawable(df, x, metric)
+    ok, keys = _keys(ok, anchors, False)
+    lines = ok[ok["kind"].isin(situations.CURVES)]
+    stages = [json.loads(cell or "{}") for cell in lines["kmac_per_px"]]
+    for stage in ("encode", "decode"):
+        lines = lines.assign(**{stage: [float(s.get(stage, 0)) for s in stages]})
+    costs = {c: text for c, text in COMPLEXITY.items() if (lines[c] > 0).any()}
+    if not costs:
+        raise FcbenchError("no row has a time or a count of operations to draw; run the suite again with this version.")
+    names = {**METRIC_LABELS, **(labels or {})}
+    with matplotlib.rc_context(STYLE):
+        n_rows, n_cols = 1 + len(keys.panels), len(costs)
+        width = COLUMN_IN if n_cols == 1 else PAGE_IN
+        fig = Figure(figsize=(width, 1.5 * n_rows + 0.5))
+        fig.set_layout_engine("constrained", w_pad=0.06)
+        axes = fig.subplots(n_rows, n_cols, sharex="col", sharey="row", squeeze=False)
+        for column, cost in zip(axes.T, costs):
+            paid = lines[lines[cost] > 0]
+            once = ["codec_label", "encoder_label", "params", "seed"]
+            _against(column[0], paid.drop_duplicates(once), cost, x, keys)
+            for ax, panel in zip(column[1:], keys.panels):
+                _against(ax, paid[paid["panel"] == panel], cost, "value", keys)
+            low, high = float(paid[cost].min()), float(paid[cost].max())
+            style.log_axis(list(column), "x", low, high)
+            column[-1].set_xlabel(costs[cost])
+        style.log_axis(list(axes[0]), "y", float(lines[x].min()), float(lines[x].max()))
+        axes[0, 0].set_ylabel(X_LABELS[x])
+        for ax, panel in zip(axes[1:, 0], keys.panels):
+            rows = ok[ok["panel"] == panel]
+            ax.set_ylabel(f"{panel}\n{_metric_label(rows, names)}")
+        note = _of_encoder(keys).removeprefix("; ") + _failures(df)
+        if note:
+            fig.supxlabel(note.strip(), fontsize=7.5)
+        style.legend(fig, keys.codecs, _together(keys), (), ())
+        fig.canvas.draw()
+    return fig
+
+
+def save(fig: Figure, path: Path | str) -> Path:
+    """Write a figure as its suffix says, png at 300 dpi; the same figure gives the same bytes.
+
+    Raises:
+        FcbenchError: another suffix, or the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise FcbenchError(f"cannot draw to {path.name!r}; the suffix must be one of {', '.join(SUFFIXES)}.")
+    kind = path.suffix.lower()[1:]
+    date = {"svg": "Date", "pdf": "CreationDate"}.get(kind)
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        no_date = {date: None} if date else None
+        fig.savefig(buffer, format=kind, dpi=300, metadata=no_date)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_bytes(buffer.getvalue())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise FcbenchError(f"cannot write {path}: {error.strerror}; choose another -o.") from error
+    return path
+
+
+# --------------------------------------------------------------------------------------------- rows
+def _drawable(df: pd.DataFrame, x: str, metric: str | None) -> pd.DataFrame:
+    """Measured rows of the metric asked for. Raises `FcbenchError` as `figure` says."""
+    if x not in X_LABELS:
+        raise FcbenchError(unknown("rate axis", x, X_LABELS))
+    if df.empty:
+        raise FcbenchError("no rows to draw; run `fcbench run` first.")
+    ok = df[df["status"] == "ok"]
+    if ok.empty:
+        raise FcbenchError(f"no rows to draw: all {len(df)} failed; see their column 'status'.")
+    known = sorted(set(ok["metric"]))
+    if metric is not None and metric not in known:
+        raise FcbenchError(unknown("metric", metric, known))
+    ok = ok[ok["primary"]] if metric is None else ok[ok["metric"] == metric]
+    coded = ok["kind"].isin(situations.CURVES)
+    if not coded.any():
+        raise FcbenchError("no coded points to draw, only ceilings or floors; run a codec first.")
+    values = ok["value"].isna() | np.isinf(ok["value"])
+    rates = coded & ~(np.isfinite(ok[x]) & (ok[x] > 0))
+    for bad, what in ((values, "finite value"), (rates, f"positive {x}")):
+        if bad.any():
+            raise FcbenchError(
+                f"{int(bad.sum())} measured rows have no {what} (first: point {ok.loc[bad, 'point'].iloc[0]}); "
+                "delete them and run again."
+            )
+    return ok
+
+
+def _keys(ok: pd.DataFrame, anchors: Sequence[str], grid: bool | None) -> tuple[pd.DataFrame, _Keys]:
+    """Rows with columns that name their panel, codec and encoder; and the names, in order of appearance."""
+    several_data = ok["dataset"].nunique() > 1 or ok["image_size"].nunique() > 1
+    data = situations.data_labels(ok)
+    ok = ok.assign(
+        codec_label=situations.codec_labels(ok),
+        encoder_label=situations.encoder_labels(ok),
+        panel=ok["task"] + ", " + data if several_data else ok["task"],
+    )
+    lines = ok[ok["kind"].isin(situations.CURVES)]
+    names, encoders = (list(dict.fromkeys(lines[c])) for c in ("codec_label", "encoder_label"))
+    grey = _anchors(lines, anchors, names)
+    if grid is None:
+        grid = len(encoders) > 1 and len(names) * len(encoders) > OVERLAY_CURVES
+    _check_few(names, "codecs", len(style.MARKERS))
+    _check_few([] if grid else encoders, "encoders", len(style.LINES))
+    shown = ["panel", "codec_label", "encoder_label", "params", "seed"]
+    twice = lines[lines.duplicated(shown)]
+    if len(twice):
+        raise FcbenchError(
+            f"got {len(twice)} rows that differ from others in nothing the figure shows (first: point "
+            f"{twice['point'].iloc[0]}); draw one suite and one revision of the data at a time."
+        )
+    coloured = [n for n in names if n not in grey]
+    overlay = not grid and len(encoders) > 1
+    codecs = style.Codecs((*coloured, *grey), len(coloured), overlay)
+    labels = list(dict.fromkeys(ok.loc[ok["kind"] == situations.LABEL, "codec_label"]))
+    return ok, _Keys(list(dict.fromkeys(lines["panel"])), encoders, codecs, labels)
+
+
+def _anchors(lines: pd.DataFrame, anchors: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Labels of the anchors' curves, in the order of the names."""
+    kinds = sorted(set(lines["kind"]) - {"coded"})
+    for anchor in anchors:
+        if anchor not in (*names, *kinds, *lines["codec"]):
+            raise FcbenchError(unknown("anchor", anchor, [*names, *kinds]))
+    meant = lines[["codec_label", "codec", "kind"]].isin(list(anchors)).any(axis=1)
+    return [n for n in names if n in set(lines.loc[meant, "codec_label"])]
+
+
+def _check_few(found: Sequence[str], what: str, allowed: int) -> None:
+    if len(found) > allowed:
+        raise FcbenchError(
+            f"got {len(found)} {what} ({'; '.join(found)}); at most {allowed} can be told apart: "
+            "draw fewer at a time."
+        )
+
+
+def _metric_label(rows: pd.DataFrame, names: Mapping[str, str]) -> str:
+    metric = str(rows["metric"].iloc[0])
+    label = names.get(metric, metric)
+    return label if rows["higher_is_better"].iloc[0] else f"{label}, lower is better"
+
+
+def _failures(df: pd.DataFrame) -> str:
+    """A footnote that counts points that failed, by codec; nothing where none did."""
+    failed = df[df["status"] != "ok"].drop_duplicates("point")
+    if failed.empty:
+        return ""
+    counts = failed.groupby("codec", sort=False)["point"].nunique()
+    each = ", ".join(f"{codec} {n}" for codec, n in counts.items())
+    return f"\n(failed points, not drawn: {len(failed)}; {each})"
+
+
+def _of_encoder(keys: _Keys) -> str:
+    """The encoder's name where there is one; several are in the legend or beside their panels."""
+    return f"; {keys.encoders[0]}" if len(keys.encoders) == 1 else ""
+
+
+# ------------------------------------------------------------------------------------------ drawing
+def _panels(keys: _Keys) -> tuple[Figure, dict[tuple[str, str | None], Axes]]:
+    """A figure as wide as a column for one panel, else as a page; its panels by task and encoder (None: all)."""
+    if keys.codecs.overlay or len(keys.encoders) == 1:
+        cells: list[tuple[str, str | None]] = [(p, None) for p in keys.panels]
+        n_rows = math.ceil(len(cells) / _PANELS_A_ROW)
+        n_cols = math.ceil(len(cells) / n_rows)
+        share: bool | str = False
+    else:
+        cells = [(p, e) for e in keys.encoders for p in keys.panels]
+        n_rows, n_cols, share = len(keys.encoders), len(keys.panels), "col"
+        if n_cols == 1 and n_rows <= _PANELS_A_ROW:
+            n_rows, n_cols, share = 1, n_rows, "row"
+    one = len(cells) == 1
+    fig = Figure(figsize=(COLUMN_IN if one else PAGE_IN, 2.5 if one else 1.75 * n_rows + 0.55))
+    fig.set_layout_engine("constrained", w_pad=0.06)
+    axes = list(fig.subplots(n_rows, n_cols, sharex=True, sharey=share, squeeze=False).flat)  # type: ignore[arg-type]
+    for ax in axes[len(cells) :]:
+        ax.remove()
+    for i, ((panel, encoder), ax) in enumerate(zip(cells, axes)):
+        if encoder is None or i < n_cols:
+            both = encoder is not None and share == "row"
+            ax.set_title(f"{panel}, {encoder}" if both else panel, pad=4)
+        if encoder is not None and share == "col" and i % n_cols == n_cols - 1:
+            ax.annotate(encoder, (1.04, 0.5), xycoords="axes fraction", rotation=270, va="center", fontsize=8)
+    return fig, dict(zip(cells, axes))
+
+
+def _panel(ax: Axes, rows: pd.DataFrame, x: str, keys: _Keys) -> None:
+    """Ends, label coding and curves of one panel."""
+    for e, encoder in enumerate(keys.encoders):
+        one = rows[rows["encoder_label"] == encoder]
+        shade = e if keys.codecs.overlay else 0
+        for kind, (_, dashes) in style.ENDS.items():
+            ends = one.loc[one["kind"] == kind, "value"]
+            if len(ends):
+                ax.axhline(ends.mean(), zorder=1.5, **style.end(shade, dashes))
+        for name in keys.labels:
+            own = one[(one["kind"] == situations.LABEL) & (one["codec_label"] == name)]
+            if len(own):
+                _label_coding(ax, own, x, style.SHADES[shade])
+        for name in reversed(keys.codecs.names):
+            points = one[one["kind"].isin(situations.CURVES) & (one["codec_label"] == name)]
+            if len(points):
+                _curve(ax, points, x, name, shade, keys.codecs)
+
+
+def _curve(ax: Axes, points: pd.DataFrame, x: str, name: str, e: int, codecs: style.Codecs) -> None:
+    """One codec on one encoder: means over seeds, bands, and the seeds themselves."""
+    colour = codecs.colour(name)
+    columns = [x, "value", "ci_low", "ci_high"]
+    mean = points.groupby("params", sort=False)[columns].mean().sort_values(x)
+    band = mean.dropna(subset=["ci_low", "ci_high"])
+    if not codecs.is_anchor(name):
+        ax.fill_between(band[x], band["ci_low"], band["ci_high"], color=colour, alpha=0.13, lw=0)
+    if points["seed"].nunique() > 1:
+        marker = codecs.marker(name)
+        ax.plot(points[x], points["value"], marker, ms=1.5, color=colour, alpha=0.6)
+    ax.plot(mean[x], mean["value"], **codecs.line(name, e))
+
+
+def _label_coding(ax: Axes, points: pd.DataFrame, x: str, colour: str) -> None:
+    """A curve through several points; of one point, a line down from it to the axis."""
+    mean = points.groupby("params", sort=False)[[x, "value"]].mean().sort_values(x)
+    ax.plot(mean[x], mean["value"], color=colour, **style.LABEL_LINE)
+    if len(mean) == 1:
+        ax.axvline(
+            float(mean[x].iloc[0]), color=colour, lw=style.LABEL_LINE["lw"], ls=style.LABEL_LINE["ls"], zorder=1.5
+        )
+
+
+def _against(ax: Axes, rows: pd.DataFrame, cost: str, y: str, keys: _Keys) -> None:
+    """Rate or accuracy over a cost, points joined in order of rate (or of accuracy)."""
+    for e, encoder in enumerate(keys.encoders):
+        shade = e if keys.codecs.overlay else 0
+        for name in reversed(keys.codecs.names):
+            own = rows[(rows["encoder_label"] == encoder) & (rows["codec_label"] == name)]
+            if len(own):
+                mean = own.groupby("params", sort=False)[[cost, y]].mean()
+                mean = mean.sort_values(y)
+                line = {**keys.codecs.line(name, shade), "lw": 0.6}
+                ax.plot(mean[cost], mean[y], **line)
+
+
+def _together(keys: _Keys) -> list[str]:
+    """Encoders that the legend must tell apart."""
+    return keys.encoders if keys.codecs.overlay else []
+
+
+def _legend(fig: Figure, ok: pd.DataFrame, keys: _Keys) -> None:
+    kinds = [k for k in style.ENDS if (ok["kind"] == k).any()]
+    style.legend(fig, keys.codecs, _together(keys), kinds, keys.labels)

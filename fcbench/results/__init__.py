@@ -1,0 +1,4 @@
+"""A results folder: rows, samples, provenance, the interval of a row.
+
+Imports: core.
+"""

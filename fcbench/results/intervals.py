@@ -1,0 +1,79 @@
+"""Bootstrap intervals over samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fcbench.core.errors import FcbenchError
+
+ValuesFn = Callable[[np.ndarray], np.ndarray]
+"""Metric values [R] of summed statistics [R, S]."""
+
+
+def resampling_weights(n_samples: int, n_resamples: int = 1000, seed: int = 0) -> np.ndarray:
+    """[R, N] float64: how often each of N samples was drawn in each of R resamples (rows sum to N).
+
+    Raises:
+        FcbenchError: no samples or no resamples.
+    """
+    if n_samples < 1 or n_resamples < 1:
+        raise FcbenchError(f"got {n_samples} samples and {n_resamples} resamples; a bootstrap needs both.")
+    rng = np.random.default_rng(seed)
+    shares = np.full(n_samples, 1 / n_samples)
+    return rng.multinomial(n_samples, shares, size=n_resamples).astype(np.float64)
+
+
+def paired_bootstrap(
+    tables: Sequence[np.ndarray], values_fn: ValuesFn, n_resamples: int = 1000, seed: int = 0
+) -> list[np.ndarray]:
+    """Metric of several tables under the same resamples, so that their differences are paired.
+
+    Args:
+        tables: of additive statistics, each [N, S] over the same samples in the same order.
+        values_fn: metric values [R] of summed statistics [R, S].
+
+    Returns:
+        One array [R] a table.
+
+    Raises:
+        FcbenchError: tables of different N or not [N, S], NaN in one, no samples.
+    """
+    arrays = [np.asarray(t, dtype=np.float64) for t in tables]
+    shapes = [list(a.shape) for a in arrays]
+    if not arrays or any(a.ndim != 2 or len(a) != len(arrays[0]) for a in arrays):
+        raise FcbenchError(f"got tables of shapes {shapes}; need [N, S] over the same samples in each.")
+    if not all(np.isfinite(a).all() for a in arrays):
+        raise FcbenchError("got NaN or infinite statistics of a sample; they must be finite sums.")
+    weights = resampling_weights(len(arrays[0]), n_resamples, seed)
+    return [np.asarray(values_fn(weights @ a), dtype=np.float64).reshape(n_resamples) for a in arrays]
+
+
+def interval(resampled: ArrayLike, percent: float = 95.0) -> tuple[float, float]:
+    """Percentile interval of resampled values [R].
+
+    Resamples that are NaN (nothing counted, no overlap) are left out; where they are more than half, so is the
+    interval: (nan, nan).
+    """
+    values = np.asarray(resampled, dtype=np.float64)
+    defined = values[~np.isnan(values)]
+    if 2 * defined.size < values.size or defined.size == 0:
+        return float("nan"), float("nan")
+    tail = (100 - percent) / 2
+    low, high = np.percentile(defined, [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def bootstrap(stats: np.ndarray, values_fn: ValuesFn, n_resamples: int = 1000, seed: int = 0) -> tuple[float, float]:
+    """95 % percentile interval of a metric over samples.
+
+    Args:
+        stats: [N, S] additive statistics of each sample.
+        values_fn: metric values [R] of summed statistics [R, S].
+
+    Raises:
+        FcbenchError: stats not [N, S], NaN in them, no samples.
+    """
+    return interval(paired_bootstrap([stats], values_fn, n_resamples, seed)[0])

@@ -1,0 +1,87 @@
+"""Statistics of the samples of a point: to disk and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fcbench.core.errors import FcbenchError
+from fcbench.results.table import RATES
+
+SAMPLES = "samples.parquet"
+
+LIKELIHOODS = "log_likelihood", "null_log_likelihood"
+"""Columns of `SampleTable` that not every point has."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleTable:
+    """What is kept of each sample of a point.
+
+    Attributes:
+        ids: [N] sample ids.
+        n_bytes: [N] size of each sample's record, None where nothing was coded [bytes].
+        stats: [N, S] float64 additive statistics of the task.
+        log_likelihood: [N] nats, of the target, as the head states it on what was decoded; None where it states none.
+        null_log_likelihood: [N] nats, of the null model (see `fcbench.analysis.information`); None but at the uncoded ceiling.
+    """
+
+    ids: Sequence[str]
+    n_bytes: Sequence[int | None]
+    stats: np.ndarray
+    log_likelihood: np.ndarray | None = None
+    null_log_likelihood: np.ndarray | None = None
+
+
+def load_samples(path: Path | str, point: str) -> SampleTable:
+    """Samples of one point, in the order in which they were written.
+
+    Raises:
+        FcbenchError: none kept for this point, or a damaged file.
+    """
+    file = Path(path) / SAMPLES / f"{point}.parquet"
+    if not file.exists():
+        raise FcbenchError(f"no samples of point {point!r} in {path}; it failed or was never run.")
+    try:
+        table = pq.read_table(file, partitioning=None)
+        ids, n_bytes = (table.column(c).to_pylist() for c in ("sample", "n_bytes"))
+        stats = table.column("stats").combine_chunks().flatten().to_numpy()
+        stated = {c: table.column(c).to_numpy() for c in LIKELIHOODS if c in table.schema.names}
+        return SampleTable(ids, n_bytes, stats.reshape(len(ids), -1), **stated)
+    except (pa.ArrowException, KeyError, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise FcbenchError(
+            f"{file} is damaged ({reason}); delete it and its rows in {RATES}, then run again."
+        ) from None
+
+
+def _sample_table(point: str, samples: SampleTable) -> pa.Table:
+    stats = np.asarray(samples.stats, dtype=np.float64)
+    n = len(samples.ids)
+    if n == 0 or stats.ndim != 2 or len(stats) != n or len(samples.n_bytes) != n:
+        raise FcbenchError(
+            f"got {n} sample ids, {len(samples.n_bytes)} sizes and statistics {list(stats.shape)}; need N, N, [N, S]."
+        )
+    offsets = np.arange(n + 1, dtype=np.int32) * stats.shape[1]
+    columns = {
+        "point": pa.array([point] * n, pa.string()),
+        "sample": pa.array(list(samples.ids), pa.string()),
+        "n_bytes": pa.array(list(samples.n_bytes), pa.int64()),
+        "stats": pa.ListArray.from_arrays(pa.array(offsets), stats.ravel()),
+    }
+    for name in LIKELIHOODS:
+        values = getattr(samples, name)
+        if values is None:
+            continue
+        if np.shape(values) != (n,) or not np.isfinite(values).all():
+            raise FcbenchError(
+                f"got {name} of shape {list(np.shape(values))} for {n} samples of point {point!r}; "
+                "need one finite number a sample."
+            )
+        columns[name] = pa.array(values, pa.float64())
+    return pa.table(columns)

@@ -1,0 +1,1 @@
+"""What several task models share."""

@@ -1,0 +1,208 @@
+"""Models of the package ``transformers``: imported, configured, their weights found and loaded."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fcbench.core.errors import FcbenchError
+from fcbench.core.features import WeightsInfo
+from fcbench.core.tasks import Task, TaskModel
+from fcbench.encoders.shared.padded import variant_of
+from fcbench.encoders.shared.weights import (
+    RANDOM_ORIGIN,
+    file_sha256,
+    hub_file,
+    load_state,
+    other_architecture,
+    seeded,
+    state_sha256,
+)
+from fcbench.taskmodels.shared.official import require_task
+
+FILES = ("model.safetensors", "pytorch_model.bin")
+CONFIG = "config.json"
+
+
+def library() -> Any:
+    """The package ``transformers``.
+
+    Raises:
+        FcbenchError: it is not installed.
+    """
+    try:
+        return importlib.import_module("transformers")
+    except ImportError as exc:
+        raise FcbenchError(
+            f"official task models need the package transformers ({exc}): pip install fcbench[heads]"
+        ) from exc
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars and no reports of transformers inside; its settings come back after."""
+    logging = library().utils.logging
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def find(name: str, weights: str | None, repo: str, also: Sequence[tuple[str, ...]] = ()) -> tuple[Path, str]:
+    """The weights file, whose folder also holds its configuration, and the origin to record.
+
+    A configuration is never guessed: the number of heads, say, does not show in the shapes of the weights.
+
+    Args:
+        name: the task model as typed.
+        weights: None for the hub or its cache; a file; a folder as `save_pretrained` writes it.
+        repo: on the hub.
+        also: further files to fetch from the hub, each with its other names.
+
+    Raises:
+        FcbenchError: not there, and not to be had.
+    """
+    if weights is None:
+        path = hub_file(name, repo, FILES)
+        for names in ((CONFIG,), *also):
+            hub_file(name, repo, names)
+        return path, f"hub:{repo}"
+    given = Path(weights)
+    path, origin = given, given.name
+    if given.is_dir():
+        found = [f for f in FILES if (given / f).is_file()]
+        if not found:
+            raise FcbenchError(
+                f"weights folder {given} holds none of {', '.join(FILES)}: give one that save_pretrained wrote"
+            )
+        path, origin = given / found[0], f"{given.name}/{found[0]}"
+    if path.is_file() and not (path.parent / CONFIG).is_file():
+        raise FcbenchError(
+            f"{name}: no {CONFIG} beside the weights {path}: give the model's whole folder, as published"
+        )
+    return path, f"file:{origin}"
+
+
+def random_model(model_class: Any, config: Any) -> tuple[nn.Module, WeightsInfo]:
+    """A model of a configuration with the seed's random weights."""
+    with seeded(), quiet():
+        model = model_class(config)
+    return model, WeightsInfo(state_sha256(model), RANDOM_ORIGIN)
+
+
+def load(name: str, model_class: Any, path: Path, origin: str) -> tuple[nn.Module, WeightsInfo]:
+    """A model with the weights of a file, through the official loader (which renames what older versions saved).
+
+    Tensors that the model has no place for are left out, as the official loader does; every one it has must be there.
+
+    Args:
+        name: the task model as typed.
+        model_class: of transformers.
+        path: the weights, their configuration beside them.
+        origin: to record.
+
+    Raises:
+        FcbenchError: damaged, or of another architecture.
+    """
+    state = load_state(path)
+    config = read_config(path.parent / CONFIG, model_class.config_class)
+    with quiet():
+        model, info = model_class.from_pretrained(
+            None,
+            config=config,
+            state_dict=state,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # to be refused below, in one line
+        )
+    if different := _different(info):
+        raise other_architecture(f"weights {path}", name, different)
+    return model, WeightsInfo(file_sha256(path), origin)
+
+
+def read_config(path: Path, config_class: Any) -> Any:
+    """A configuration of a class of transformers.
+
+    Raises:
+        FcbenchError: it is damaged, or of another model.
+    """
+    wanted = config_class.model_type
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if (came := values.get("model_type")) == wanted:
+            return config_class.from_dict(values)
+    except Exception as exc:  # its checks fail in as many ways as there are settings
+        reason = (str(exc).splitlines() or [type(exc).__name__])[0]
+        raise FcbenchError(f"configuration {path} cannot be read ({reason})") from exc
+    raise FcbenchError(f"configuration {path} is of a {came!r} model; {wanted!r} is needed")
+
+
+def _different(info: Mapping[str, Any]) -> str:
+    missing = sorted(info["missing_keys"])
+    reshaped = sorted(str(m[0]) for m in info["mismatched_keys"])
+    found = {"missing": missing, "of another shape": reshaped}
+    return "; ".join(
+        f"{len(n)} {what}: {', '.join(n[:3])}{', ...' if len(n) > 3 else ''}" for what, n in found.items() if n
+    )
+
+
+def obtain(name: str, model_class: Any, config: Any, weights: str | None, repo: str) -> tuple[nn.Module, WeightsInfo]:
+    """A model with the weights asked for: `random`, a file or folder, or the official ones.
+
+    Raises:
+        FcbenchError: they are not to be had, damaged, or of another architecture.
+    """
+    if weights == "random":
+        return random_model(model_class, config)
+    return load(name, model_class, *find(name, weights, repo))
+
+
+@dataclass(frozen=True)
+class TransformersPlugin:
+    """A task model of the package (a `fcbench.core.tasks.TaskModelPlugin`).
+
+    Attributes:
+        name: the plug-in's.
+        task: the task it was trained for.
+        repos: repository on the hub by variant, the default first.
+        config: the package's configuration of a variant.
+        make: builds from (name as typed, configuration, weights, task, (H, W), device, repository).
+    """
+
+    name: str
+    task: str
+    repos: Mapping[str, str]
+    config: Callable[[str], Any]
+    make: Callable[[str, Any, str | None, Task, tuple[int, int], torch.device, str], TaskModel]
+
+    def build(
+        self, variant: str, weights: str | None, task: Task, image_px: tuple[int, int], device: torch.device
+    ) -> TaskModel:
+        """Build ``NAME:VARIANT`` for images of (H, W).
+
+        Args:
+            variant: see the module; empty for the first.
+            weights: None for the hub or its cache; ``random``; a folder that `save_pretrained` wrote, or the weights
+                file in it.
+
+        Raises:
+            FcbenchError: another task, unknown variant, no transformers, weights missing or of another model.
+        """
+        chosen = variant_of(self.name, variant, self.repos)
+        name = f"{self.name}:{chosen}"
+        require_task(name, task, self.task)
+        config = self.config(chosen)
+        return self.make(name, config, weights, task, image_px, device, self.repos[chosen])

@@ -1,0 +1,4 @@
+"""Readouts and codecs, trained once into the cache.
+
+Imports: core, features.
+"""

@@ -1,0 +1,114 @@
+"""The training loop: readouts (neck and head) and codecs. Checkpointed, resumable, the same for all of them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fcbench.core.errors import FcbenchError
+
+CHECKPOINT_S = 60.0
+"""Seconds between checkpoints of a training under way."""
+Progress = Callable[[int, int], None]
+
+
+# ------------------------------------------------------------------------------------------- the loop
+def optimize(
+    module: nn.Module,
+    loss_of: Callable[[np.random.Generator], Tensor],
+    *,
+    steps: int,
+    rate: float,
+    seed: int,
+    resume: Path,
+    progress: Progress | None = None,
+) -> float:
+    """Train a module in place with AdamW, linear warm-up and cosine decay.
+
+    Args:
+        module: what is trained: its parameters that require a gradient.
+        loss_of: scalar loss of a step, all its randomness drawn from the generator given (numpy) and torch's own.
+        steps: optimizer steps.
+        rate: peak learning rate.
+        seed: step i draws from (seed, i), so a resumed training sees what an uninterrupted one would have seen.
+        resume: file of the training under way; removed at the end.
+
+    Returns:
+        Mean loss of the last tenth of the steps.
+
+    Raises:
+        FcbenchError: the loss is not finite.
+    """
+    params = [p for p in module.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(params, lr=rate, weight_decay=0.01)
+    first, losses = _resume(resume, module, optimizer)
+    saved = time.monotonic()
+    module.train()
+    for step in range(first, steps):
+        torch.manual_seed(seed * 1_000_003 + step)
+        for group in optimizer.param_groups:
+            group["lr"] = schedule(step, steps, rate)
+        loss = loss_of(np.random.default_rng((seed, step)))
+        value = float(loss.detach())
+        if not np.isfinite(value):
+            raise FcbenchError(f"training diverged at step {step} of {steps} (loss {value}): lower the learning rate")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(params, 1.0)
+        optimizer.step()
+        losses.append(value)
+        if time.monotonic() - saved > CHECKPOINT_S and step + 1 < steps:
+            _save(resume, module, optimizer, step + 1, losses)
+            saved = time.monotonic()
+        if progress:
+            progress(step + 1, steps)
+    resume.unlink(missing_ok=True)
+    module.eval()
+    return float(np.mean(losses[-max(1, steps // 10) :])) if losses else float("nan")
+
+
+def schedule(step: int, steps: int, peak: float) -> float:
+    """Learning rate: up over the first twentieth, then a cosine to a hundredth of the peak.
+
+    >>> schedule(0, 100, 1.0), round(schedule(99, 100, 1.0), 2)
+    (0.2, 0.01)
+    """
+    warm = max(1, steps // 20)
+    if step < warm:
+        return peak * (step + 1) / warm
+    return peak * (0.01 + 0.99 * 0.5 * (1 + float(np.cos(np.pi * (step - warm) / max(1, steps - warm)))))
+
+
+def _save(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, step: int, losses: list[float]) -> None:
+    part = path.with_name(path.name + ".part")
+    state = {"module": module.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "losses": losses}
+    try:
+        torch.save(state, part)
+        os.replace(part, path)
+    except (OSError, RuntimeError) as error:
+        raise FcbenchError(
+            f"cannot keep a checkpoint in {path.parent} ({error}): choose another --cache-dir"
+        ) from error
+
+
+def _resume(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list[float]]:
+    if not path.exists():
+        return 0, []
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        module.load_state_dict(state["module"])
+        optimizer.load_state_dict(state["optimizer"])
+        return int(state["step"]), list(state["losses"])
+    except Exception as error:
+        raise FcbenchError(f"checkpoint {path} is damaged ({error}): delete it and run again") from error
+
+
+def draw(rng: np.random.Generator, n: int, batch: int) -> list[int]:
+    """Places of a training batch, without repetition where the set allows it."""
+    return sorted(rng.choice(n, batch, replace=batch > n).tolist())

@@ -1,0 +1,138 @@
+"""A codec's checkpoint: one safetensors file that builds the codec anew, without the training set.
+
+The metadata holds the codec's name, parameters and specs, the encoder whose features it was made for, and a digest of
+all contents: safetensors itself would load a file with flipped bits without a word.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors import torch as safetensors
+from torch import Tensor, nn
+
+from fcbench.core import registry
+from fcbench.core.codecs import CodecModule, OperatingPoint
+from fcbench.core.errors import FcbenchError
+from fcbench.core.features import FeatureSpec, FeatureStats
+from fcbench.core.files import write_atomically
+
+_KEY = "fcbench_codec"
+_VERSION = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The encoder whose features a codec was made for: as typed, and the sha256 of its weights."""
+
+    encoder: str
+    weights_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a checkpoint holds.
+
+    Attributes:
+        codec: frozen, in eval mode, on the CPU.
+        sha256: of the file, hexadecimal.
+    """
+
+    codec: CodecModule
+    point: OperatingPoint
+    specs: tuple[FeatureSpec, ...]
+    sha256: str
+    source: Source
+
+
+def save(path: Path, codec: nn.Module, point: OperatingPoint, specs: tuple[FeatureSpec, ...], source: Source) -> str:
+    """Write a frozen codec, atomically.
+
+    Returns:
+        sha256 of the file, hexadecimal.
+
+    Raises:
+        FcbenchError: the file cannot be written.
+    """
+    state = {k: v.detach().cpu().contiguous() for k, v in codec.state_dict().items()}
+    meta: dict[str, Any] = {
+        "version": _VERSION,
+        "codec": point.codec,
+        "params": dict(point.params),
+        "specs": [asdict(s) for s in specs],
+        "source": asdict(source),
+    }
+    meta["digest"] = _digest(meta, state)
+    data = safetensors.save(state, {_KEY: json.dumps(meta, sort_keys=True)})
+    write_atomically(path, data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def load(path: Path) -> Loaded:
+    """Build the codec of a checkpoint.
+
+    Raises:
+        FcbenchError: no such file, not a codec's checkpoint, damaged, of a newer version or of an unknown codec.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise FcbenchError(f"cannot read the codec checkpoint {path}: {error.strerror}") from None
+    try:
+        state = safetensors.load(data)
+        n_header = int.from_bytes(data[:8], "little")
+        meta = json.loads(json.loads(data[8 : 8 + n_header])["__metadata__"][_KEY])
+        version, digest = meta["version"], meta.pop("digest")
+        point = OperatingPoint(meta["codec"], meta["params"])
+        specs = tuple(FeatureSpec(**s) for s in meta["specs"])
+        source = Source(**meta["source"])
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise FcbenchError(f"{path} is no fcbench codec checkpoint, or is damaged ({_line(error)})") from None
+    if version != _VERSION:
+        raise FcbenchError(f"codec checkpoint {path} has version {version}, this fcbench reads {_VERSION}: update it")
+    if digest != _digest(meta, state):
+        raise FcbenchError(f"codec checkpoint {path} is damaged: its contents do not match their digest")
+    codec = _build(path, point, specs, state)
+    return Loaded(codec, point, specs, hashlib.sha256(data).hexdigest(), source)
+
+
+def _build(
+    path: Path, point: OperatingPoint, specs: tuple[FeatureSpec, ...], state: Mapping[str, Tensor]
+) -> CodecModule:
+    """The codec with a checkpoint's state. Its statistics come with the state, so any stand in for them."""
+    stand_in = {
+        s.name: FeatureStats(
+            torch.zeros(s.channels), torch.ones(s.channels), -torch.ones(s.channels), torch.ones(s.channels)
+        )
+        for s in specs
+    }
+    codec = registry.get("codec", point.codec).build(specs, stand_in, point.params)
+    try:
+        codec.load_state_dict(state)
+    except RuntimeError as error:
+        raise FcbenchError(f"codec checkpoint {path} does not fit {point.label}: {_line(error)}") from None
+    codec.eval()
+    return codec
+
+
+def _digest(meta: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:
+    """sha256 over the metadata, then names, types, shapes and values in the order of names."""
+    total = hashlib.sha256(json.dumps(meta, sort_keys=True).encode())
+    for name in sorted(state):
+        tensor = state[name]
+        total.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        total.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
+
+
+def _line(error: Exception) -> str:
+    """First line of an error's text, cut to 160 characters."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:160] if lines else type(error).__name__

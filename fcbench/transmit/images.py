@@ -1,0 +1,142 @@
+"""Images to an ``.fcb`` file and back to features, by a codec that a run left: what a run does to its test set.
+
+images -> encoder of the checkpoint -> codec -> .fcb file -> codec anew -> features
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from fcbench.core.errors import FcbenchError
+from fcbench.core.features import Encoder, Features
+from fcbench.core.files import write_atomically
+from fcbench.core.progress import Advance
+from fcbench.core.registry import build_encoder
+from fcbench.data.shared.images import image_size, read_image, resize_image
+from fcbench.data.shared.layout import images_in
+from fcbench.transmit import container, senders
+from fcbench.transmit.checkpoint import Loaded
+from fcbench.transmit.checkpoint import load as load_checkpoint
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """What coding images came to: `fcbench.core.rates` divides."""
+
+    n_samples: int
+    n_bytes: int
+    n_px: int  # of the original images
+    n_points: int
+
+
+# ------------------------------------------------------------------------------------------- encode
+def encode(
+    images: Sequence[Path],
+    checkpoint: Path,
+    path: Path,
+    *,
+    image_size_px: Size | None = None,
+    weights: str | None = None,
+    device: torch.device = torch.device("cpu"),
+    advance: Advance = lambda done, total: None,
+) -> Coded:
+    """Code images into one file, in their order.
+
+    Args:
+        images: files, and folders of them (sorted by name).
+        checkpoint: of a codec; it names the encoder.
+        path: the ``.fcb`` file to write.
+        image_size_px: (H, W) to resize the images to; None for their own, which must be one.
+        weights: of the encoder, as `fcbench.core.features.EncoderPlugin.build` takes them.
+
+    Raises:
+        FcbenchError: an image or the checkpoint cannot be read, images of several sizes, other weights than those
+            that the codec was made for, features that cannot be coded, a file that cannot be written.
+    """
+    files = _files(images)
+    loaded = load_checkpoint(checkpoint)
+    sizes = [image_size(file) for file in files]
+    size_px = image_size_px or _one_size(files, sizes)
+    encoder = _encoder_of(loaded, checkpoint, weights, device)
+    n_points = 0
+
+    def samples() -> Iterator[Features]:
+        nonlocal n_points
+        for file in files:
+            image = resize_image(read_image(file), size_px)
+            maps = encoder(image[None].to(device), [s.name for s in loaded.specs]).maps
+            features = Features({name: m.cpu() for name, m in maps.items()})
+            n_points += features.n_points
+            yield features
+
+    senders.write(loaded, samples(), len(files), path, advance)
+    n_px = sum(h * w for h, w in sizes)
+    return Coded(len(files), path.stat().st_size, n_px, n_points)
+
+
+def _files(images: Sequence[Path]) -> list[Path]:
+    found: list[Path] = []
+    for path in images:
+        found += images_in("images", path, "DIR/*.jpg or .png") if path.is_dir() else [path]
+    return found
+
+
+def _one_size(files: Sequence[Path], sizes: Sequence[Size]) -> Size:
+    for file, size in zip(files, sizes):
+        if size != sizes[0]:
+            (h, w), (first_h, first_w) = size, sizes[0]
+            raise FcbenchError(
+                f"images of several sizes: {files[0].name} has {first_h}x{first_w}, {file.name} {h}x{w}; "
+                "give --image-size N or HxW"
+            )
+    return sizes[0]
+
+
+def _encoder_of(loaded: Loaded, path: Path, weights: str | None, device: torch.device) -> Encoder:
+    """The encoder that a codec was made for."""
+    encoder = build_encoder(loaded.source.encoder, weights, device)
+    if encoder.weights.sha256 != loaded.source.weights_sha256:
+        raise FcbenchError(
+            f"{encoder.name} has weights of sha256 {encoder.weights.sha256[:16]}, the codec {path.name} was made for "
+            f"{loaded.source.weights_sha256[:16]}: give the same --weights as to the run"
+        )
+    return encoder
+
+
+# ------------------------------------------------------------------------------------------- decode
+def decode(path: Path, checkpoint: Path | None = None) -> dict[str, Tensor]:
+    """Features of a file: float32 [N, C, h, w] by map, in the order in which they were coded.
+
+    Args:
+        checkpoint: of its codec; None for the one beside the file, under the same name.
+
+    Raises:
+        FcbenchError: either is missing or damaged, they do not belong together, or there are no features inside.
+    """
+    reader = container.Reader(path)
+    if not int(reader.header.checkpoint_sha256, 16):
+        raise FcbenchError(f"{path} holds no features: it was coded by {reader.header.codec}")
+    if len({tuple(r.shapes.values()) for r in reader}) > 1:
+        raise FcbenchError(f"{path} holds features of several sizes: code images of one size")
+    batches = list(senders.decode(checkpoint or _beside(path), path, []))
+    return {name: torch.cat([b[name] for b in batches]) for name in batches[0]}
+
+
+def _beside(path: Path) -> Path:
+    beside = path.with_suffix(".safetensors")
+    if not beside.is_file():
+        raise FcbenchError(f"no checkpoint {beside.name} beside {path}: give --checkpoint FILE")
+    return beside
+
+
+def write_features(maps: dict[str, Tensor], path: Path) -> None:
+    """Features as a safetensors file. Raises `FcbenchError` where it cannot be written."""
+    write_atomically(path, save(maps))
