@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Literal
 
 from fcbench.core.codecs import OperatingPoint
@@ -26,7 +27,18 @@ def codec_kind(name: str) -> tuple[str, str]:
     return "codec", name
 
 
-CEILING, FLOOR, CODED, REMOTE, LABELS = "ceiling", "floor", "coded", "remote", "label"
-"""Kinds of rate points: uncoded features; their training mean; coded features; the image coded and encoded again at
-the far end (remote inference); what the head made of uncoded features, coded without loss."""
+class Kind(str, Enum):
+    """Kinds of rate points: the column ``kind`` of rates.csv."""
+
+    CEILING = "ceiling"  # uncoded features
+    FLOOR = "floor"  # every feature replaced by its training mean
+    CODED = "coded"  # coded features
+    REMOTE = "remote"  # remote inference: the image coded, and encoded again at the far end
+    LABEL = "label"  # the task's own output, coded without loss
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+CEILING, FLOOR, CODED, REMOTE, LABELS = (kind.value for kind in Kind)
 ENDS = {CEILING: OperatingPoint("uncoded"), FLOOR: OperatingPoint("mean")}
