@@ -14,20 +14,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fcbench.core.cache import digest
 from fcbench.core.errors import FcbenchError
-from fcbench.core.kinds import CEILING, ENDS
-from fcbench.measure import evaluate, rows
-from fcbench.measure.bench import Bench
-from fcbench.measure.coding import code
-from fcbench.measure.derived import Derived, made_store
+from fcbench.core.kinds import ENDS, Kind
+from fcbench.features.feature_set import FeatureSet, batches_of
+from fcbench.features.source import Source, derive
 from fcbench.measure.points import Job
+from fcbench.measure.rows import make_rows, point_key
+from fcbench.measure.run import sample_table, send_and_read, wants_null
+from fcbench.measure.trial import Trial
 from fcbench.results.folder import ResultsFolder
-from fcbench.results.samples import SampleTable
 from fcbench.training.readout import Standardize
 
 GRADIENT_SAMPLES = 64
@@ -64,77 +65,63 @@ def effects(shares: Sequence[float], ranks: Sequence[int]) -> list[Effect]:
     return [Effect("none"), Effect("again"), *zeroed, *projected]
 
 
-def measure(bench: Bench, every: Sequence[Effect], folder: ResultsFolder) -> Iterator[str]:
-    """Measure every effect on every task that the folder lacks. Yields a line a point."""
+def measure(trial: Trial, every: Sequence[Effect], folder: ResultsFolder) -> Iterator[str]:
+    """Measure every effect on every task that the folder lacks. Yields a line per point."""
     for effect in every:
-        for task in bench.suite.tasks:
-            job = Job(CEILING, ENDS[CEILING], (task,))
-            point = digest({"base": rows.key(bench, job, task), "effect": effect.label})
+        for task in trial.study.suite.tasks:
+            job = Job(Kind.CEILING, ENDS[Kind.CEILING], (task,))
+            point = digest({"base": point_key(trial, job, task), "effect": effect.label})
             if folder.done(point):
                 continue
-            value = _measure(bench, effect, job, task, point, folder)
-            yield f"{bench.encoder.name} {effect.label}: {task} {value:.4g}"
+            value = _measure(trial, effect, job, task, point, folder)
+            yield f"{trial.source.encoder.name} {effect.label}: {task} {value:.4g}"
 
 
-def _measure(bench: Bench, effect: Effect, job: Job, task: str, point: str, folder: ResultsFolder) -> float:
-    planted = _bench(bench, effect, task)
-    readers = {task: evaluate.reader(planted, task)}
-    coding = code(planted, job, Path())  # uncoded: writes no file
-    every, mse = evaluate.evaluate(planted, readers, coding.decoded)
-    found, null = every[task], None
-    made = rows.measured_rows(planted, job, task, coding, found.stats, mse)
-    name = f"{bench.encoder.name} {effect.label}".rstrip()
-    about = {"point": point, "encoder": name, "seed": bench.seed, "split": bench.split_point}
-    named = [replace(row, **about) for row in made]  # type: ignore[arg-type]
-    if effect.kind == "none" and evaluate.wants_null(bench, job, found):
-        null = evaluate.null(bench, task)
-    ids, n_bytes = bench.test.store.ids, coding.sample_bytes
-    table = SampleTable(ids, n_bytes, found.stats, found.log_likelihood, null)
-    folder.append(named, table)
-    return float(named[0].value or 0.0)
+def _measure(trial: Trial, effect: Effect, job: Job, task: str, point: str, folder: ResultsFolder) -> float:
+    planted = _planted_trial(trial, effect, task)
+    reader = planted.reader(task)
+    done = send_and_read(planted, job, planted.source, {task: reader}, Path())  # uncoded: writes no file
+    assert done is not None
+    found, counts = done.read.found[task], planted.complexity.of_readout(reader)
+    rows = make_rows(planted, job, reader, counts, done.sender, done.sent, done.read, task)
+    name = f"{trial.source.encoder.name} {effect.label}".rstrip()
+    about: dict[str, Any] = {"point": point, "encoder": name, "seed": trial.seed, "split": trial.source.split_point}
+    plain = effect.kind == "none" and wants_null(trial, job, found)
+    null = trial.null_likelihood(task) if plain else None
+    folder.append([replace(row, **about) for row in rows], sample_table(trial, done.sent, found, null))
+    return float(rows[0].value or 0.0)
 
 
-def _bench(bench: Bench, effect: Effect, task: str) -> Bench:
+def _planted_trial(trial: Trial, effect: Effect, task: str) -> Trial:
     if effect.kind == "none":
-        return bench
+        return trial
     if effect.kind == "again":
-        other = Bench(
-            bench.suite,
-            bench.data,
-            bench.encoder,
-            bench.seed + ANOTHER_SEED,
-            bench.cache_dir,
-            bench.device,
-            bench.report,
-        )
-        other.__dict__ |= {k: getattr(bench, k) for k in ("train", "test", "stats")}
-        return other
-    if len(bench.splits) != 1:
-        raise FcbenchError(f"effects are planted in one map; split point {bench.split_point} has {len(bench.splits)}")
-    change = zeroed(bench, effect.size) if effect.kind == "zeroed" else projected(bench, task, int(effect.size))
-    return _changed(bench, change, digest({"effect": effect.label, "of": bench.readout_key(task)}))
+        return Trial(trial.study, trial.source, trial.seed + ANOTHER_SEED, trial.report)
+    if len(trial.source.split_points) != 1:
+        n, name = len(trial.source.split_points), trial.source.split_point
+        raise FcbenchError(f"effects are planted in one map; split point {name} has {n}")
+    change = zeroed(trial, effect.size) if effect.kind == "zeroed" else projected(trial, task, int(effect.size))
+    source = _changed(trial.source, change, digest({"effect": effect.label, "of": trial.recipe(task).key}))
+    return Trial(trial.study, source, trial.seed, trial.report)
 
 
-def _changed(bench: Bench, change: Change, key: str) -> Derived:
-    """The bench on changed features."""
-    (name,) = bench.splits
-    mean = bench.stats[name].mean.view(-1, 1, 1)
-    std = bench.stats[name].std.view(-1, 1, 1)
-    stores = []
-    for which, split in (("train", bench.train), ("test", bench.test)):
-        x = split.store.batch(range(len(split.store)))[name]
-        made = change((x - mean) / std) * std + mean
-        spec = split.store.specs[name]
-        stores.append(made_store(split.store, f"planted-{which}-{key}", spec, made))
-    return Derived(bench, *stores)
+def _changed(source: Source, change: Change, key: str) -> Source:
+    """The source with changed features."""
+    spec, _ = source.train.features.finest
+    mean, std = (getattr(source.stats[spec.name], k).view(-1, 1, 1) for k in ("mean", "std"))
+
+    def changed(features: FeatureSet) -> Tensor:
+        x = features.batch(range(len(features)))[spec.name]
+        return change((x - mean) / std) * std + mean
+
+    return derive(source, source.split_point, f"planted-{key}", spec, changed)
 
 
-def zeroed(bench: Bench, share: float) -> Change:
-    """Sets a share of the channels to its mean."""
-    (name,) = bench.splits
-    n = len(bench.stats[name].mean)
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(bench.seed))
-    gone = order[: round(share * n)]
+def zeroed(trial: Trial, share: float) -> Change:
+    """Set a share of the channels to its mean."""
+    spec, _ = trial.source.train.features.finest
+    order = torch.randperm(spec.channels, generator=torch.Generator().manual_seed(trial.seed))
+    gone = order[: round(share * spec.channels)]
 
     def change(x: Tensor) -> Tensor:
         x = x.clone()
@@ -144,9 +131,9 @@ def zeroed(bench: Bench, share: float) -> Change:
     return change
 
 
-def projected(bench: Bench, task: str, rank: int) -> Change:
-    """Projects out the directions that a task's readout uses most."""
-    directions = sensitive_directions(bench, task)[:, :rank]  # [C, k]
+def projected(trial: Trial, task: str, rank: int) -> Change:
+    """Project out the directions that a task's readout uses most."""
+    directions = sensitive_directions(trial, task)[:, :rank]  # [C, k]
 
     def change(x: Tensor) -> Tensor:
         seen = torch.einsum("nchw,ck->nkhw", x, directions)
@@ -155,19 +142,18 @@ def projected(bench: Bench, task: str, rank: int) -> Change:
     return change
 
 
-def sensitive_directions(bench: Bench, name: str) -> Tensor:
+def sensitive_directions(trial: Trial, name: str) -> Tensor:
     """Orthonormal directions [C, C] of standardized features, that to which a task's loss is most sensitive first."""
-    (split,) = bench.splits
-    task, readout = bench.readout(name)
-    store, targets = bench.train.store, bench.targets("train", name)
-    n = min(len(store), GRADIENT_SAMPLES)
+    (split_point,) = trial.source.split_points
+    task, readout = trial.reader(name).task, trial.readout(name)
+    head: Any = readout.head
+    features, targets = trial.source.train.features, trial.study.targets("train", name, trial.source)
     total: Tensor | None = None
-    for i in range(0, n, GRADIENT_BATCH):
-        places = range(i, min(i + GRADIENT_BATCH, n))
-        x = Standardize.forward(readout, store.batch(places))[split].requires_grad_()
-        read = readout.neck({split: x})
+    for indices in batches_of(min(len(features), GRADIENT_SAMPLES), GRADIENT_BATCH):
+        x = Standardize.forward(readout, features.batch(indices))[split_point].requires_grad_()
+        read = readout.neck({split_point: x})
         read = read if readout.adapter is None else readout.adapter(read)
-        loss = task.loss(readout.head, read, task.collate(targets(places)))
+        loss = head.loss(read, task.collate(targets(indices)))
         (gradient,) = torch.autograd.grad(loss, x)
         g = gradient.double().transpose(0, 1).flatten(1)  # [C, B h w]
         total = g @ g.T if total is None else total + g @ g.T

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -17,9 +18,8 @@ from fcbench.analysis.bootstrap import ValuesOf
 from fcbench.analysis.compare import Number
 from fcbench.analysis.information import Bits
 from fcbench.core.progress import Report
-from fcbench.core.registry import build_encoder
-from fcbench.measure.bench import Bench
-from fcbench.measure.study import open_data
+from fcbench.features.feature_set import FeatureSet
+from fcbench.measure.study import open_study
 from fcbench.measure.suite import Suite
 
 BATCH = 64
@@ -80,20 +80,19 @@ def cuts(rows: pd.DataFrame, default: str, values_of: ValuesOf) -> Iterator[Cut]
 
 def likeness(suite: Suite, splits: Sequence[str], cache_dir: Path, device: torch.device) -> Iterator[tuple[str, Bits]]:
     """Linear CKA of two encoders' features of the test images at each split point that both have."""
-    first, second = (build_encoder(e, suite.weights, device) for e in suite.encoders)
-    data = open_data(suite, cache_dir)
+    study = open_study(suite, cache_dir, device)
     with Report(0) as report:
         for split in splits:
-            stores = []
-            for encoder in (first, second):
-                one = replace(suite, split=split)
-                bench = Bench(one, data, encoder, 0, cache_dir, device, report)
-                stores.append((bench.test.store, bench.splits[0]))
-            n = len(stores[0][0])
-            pairs = (
-                tuple(s.batch(range(i, min(i + BATCH, n)))[m].numpy() for s, m in stores) for i in range(0, n, BATCH)
-            )
-            yield split, maps_cka(((a, b) for a, b in pairs), n)
+            cut = study.of(replace(suite, split=split))
+            a, b = (cut.source(study.encoder(e), report).test.features for e in suite.encoders)
+            pairs = zip(_batches(a), _batches(b))
+            yield split, maps_cka(pairs, len(a))
+
+
+def _batches(features: FeatureSet) -> Iterator[np.ndarray]:
+    """[B, C, h, w] of the finest map."""
+    spec, _ = features.finest
+    return (maps[spec.name].numpy() for maps in features.batches(BATCH))
 
 
 def save_figure(found: Sequence[Cut], path: Path) -> None:

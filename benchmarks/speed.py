@@ -36,7 +36,6 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -50,12 +49,15 @@ from compressai import ans
 from fcbench.coders.strings import StringDecoder, StringEncoder
 from fcbench.coders.tables import EntropyTables, Groups
 from fcbench.core import registry
+from fcbench.core.cache import Cache
 from fcbench.core.codecs import OperatingPoint
 from fcbench.core.features import Encoder
 from fcbench.core.registry import build_encoder
 from fcbench.core.samples import DataOptions, Dataset
 from fcbench.encoders.shared.nano import FOLDER
-from fcbench.features.extract import FeatureStore, extract
+from fcbench.features.extract import extract
+from fcbench.features.feature_set import FeatureSet
+from fcbench.features.statistics import stats_of
 from fcbench.training.codec import fit_codec
 from fcbench.training.options import Budget
 from fcbench.transmit import container
@@ -120,13 +122,13 @@ def scenes(work: Path, split: Any, n: int, size_px: tuple[int, int] | None = Non
     return opened
 
 
-def extraction(data: Dataset, encoder: Encoder, work: Path, repeats: int) -> tuple[Figure, FeatureStore]:
+def extraction(data: Dataset, encoder: Encoder, work: Path, repeats: int) -> tuple[Figure, FeatureSet]:
     """Extraction against the bare loop; the features of the last extraction."""
     splits = [encoder.default_split]
     images = torch.stack([data[i].image for i in range(len(data))])
     batches = images.split(BATCH)
-    stores: list[FeatureStore] = []
-    numbers = count()
+    stores: list[FeatureSet] = []
+    caches: list[Path] = []
 
     def bare() -> None:
         with torch.inference_mode():
@@ -134,12 +136,12 @@ def extraction(data: Dataset, encoder: Encoder, work: Path, repeats: int) -> tup
                 encoder(batch, splits)
 
     def ours() -> None:
-        cache = work / f"cache-{data.split}-{encoder.name.replace(':', '-')}-{next(numbers)}"
-        stores.append(extract(data, encoder, splits, cache, batch_size=BATCH))
+        caches.append(work / f"cache-{data.split}-{encoder.name.replace(':', '-')}-{len(caches)}")
+        stores.append(extract(data, encoder, splits, Cache(caches[-1]), batch_size=BATCH))
 
     times = alternate([bare, ours], repeats)
-    for store in stores[:-1]:
-        shutil.rmtree(store.folder.parents[1])
+    for cache in caches[:-1]:
+        shutil.rmtree(cache)
     height, width = images.shape[-2:]
     rates = len(data) / np.median(times, axis=1)
     detail = f"{rates[1]:.1f} of {rates[0]:.1f} images/s"
@@ -170,7 +172,7 @@ class Stage:
         return Groups.by_index(self.indexes, n_tables, pairs=self.groups.pairs)
 
 
-def recorded(codec: Any, store: FeatureStore, place: int) -> list[Stage]:
+def recorded(codec: Any, store: FeatureSet, place: int) -> list[Stage]:
     """The stages of coding one sample."""
     stages: list[Stage] = []
 
@@ -288,7 +290,7 @@ def our_coder(stages: Sequence[Stage]) -> tuple[Callable[[], object], Callable[[
     return encode, decode
 
 
-def entropy_coding(name: str, codec: Any, store: FeatureStore, n_samples: int, repeats: int) -> list[Figure]:
+def entropy_coding(name: str, codec: Any, store: FeatureSet, n_samples: int, repeats: int) -> list[Figure]:
     """Speed of entropy coding and decoding together, relative to the bare calls, over some samples."""
     bare = (("constriction", bare_coder), ("CompressAI", compressai_coder))
     ratios: list[list[np.ndarray]] = [[] for _ in bare]
@@ -315,10 +317,10 @@ def entropy_coding(name: str, codec: Any, store: FeatureStore, n_samples: int, r
 
 
 # --------------------------------------------------------------------------------------------- sizes
-def trained(point: OperatingPoint, store: FeatureStore, steps: int, batch: int, work: Path) -> Any:
+def trained(point: OperatingPoint, store: FeatureSet, steps: int, batch: int, work: Path) -> Any:
     """A frozen codec after a short training."""
     torch.manual_seed(0)
-    specs, stats = list(store.specs.values()), store.stats()
+    specs, stats = list(store.specs.values()), stats_of(store)
     codec = registry.get("codec", point.codec).build(specs, stats, point.params)
     maps = store.batch(range(min(256, len(store))))
     codec.prepare([maps[s.name] for s in specs])
@@ -345,7 +347,7 @@ def points(name: str, which: Sequence[float]) -> list[OperatingPoint]:
     return [OperatingPoint(name, sweep[round(f * (len(sweep) - 1))]) for f in which]
 
 
-def coded_size(point: OperatingPoint, codec: Any, test: FeatureStore, work: Path) -> Figure:
+def coded_size(point: OperatingPoint, codec: Any, test: FeatureSet, work: Path) -> Figure:
     """Size of the .fcb file of a set, less 16 B a sample, over the estimate."""
     path, bits = work / "speed.fcb", 0.0
     header = container.Header(point.codec, "0" * 64, tuple(test.specs.values()))

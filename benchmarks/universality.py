@@ -42,12 +42,12 @@ from fcbench.core.errors import FcbenchError
 from fcbench.core.kinds import CODED
 from fcbench.core.progress import Report
 from fcbench.measure import cross_neck
-from fcbench.measure.bench import Bench
 from fcbench.measure.plan import Rates, probe
 from fcbench.measure.points import jobs
 from fcbench.measure.run import measure as measure_suite
-from fcbench.measure.study import open_data
+from fcbench.measure.study import open_study
 from fcbench.measure.suite import TASKS, Suite
+from fcbench.measure.trial import Trial
 from fcbench.reports import cost_figure, cost_table
 from fcbench.results.folder import ResultsFolder
 from fcbench.training.options import QUICK, Budget
@@ -185,7 +185,7 @@ class Run:
     def measure(self, suite: Suite, part: str) -> tuple[str, ...]:
         """Points of a suite into a part's folder. Returns what failed."""
         folder = self.out / part
-        done = measure_suite(suite, folder, self.cache_dir, self.device)
+        done = measure_suite(open_study(suite, self.cache_dir, self.device), folder)
         click.echo(f"{part}: {done.n_measured} measured, {done.n_found} found done")
         return done.failures
 
@@ -213,9 +213,8 @@ class Run:
     def cross(self) -> Iterator[str]:
         """Chains of necks."""
         folder = self.out / "cross"
-        done = cross_neck.measure(
-            self.plan.cross(), folder, self.cache_dir, self.device, length=self.plan.length, coded=True
-        )
+        study = open_study(self.plan.cross(), self.cache_dir, self.device)
+        done = cross_neck.measure(study, folder, length=self.plan.length, coded=True)
         click.echo(f"cross: {done.n_measured} measured, {done.n_found} found done")
         yield from done.failures
         write_cross_neck(folder)
@@ -235,13 +234,13 @@ class Run:
     def planted(self) -> Iterator[str]:
         """Planted effects, and whether they are found."""
         suite = self.plan.planted()
-        data = open_data(suite, self.cache_dir)
-        encoder = registry.build_encoder(suite.encoders[0], suite.weights, self.device)
+        study = open_study(suite, self.cache_dir, self.device)
         with ResultsFolder(self.out / "planted") as folder, Report(0) as report:
-            folder.add_provenance(suite.described())
+            folder.add_provenance(suite.as_json())
+            source = study.source(study.encoder(suite.encoders[0]), report)
             for seed in suite.seeds:
-                bench = Bench(suite, data, encoder, seed, self.cache_dir, self.device, report)
-                for line in _planted.measure(bench, self.plan.effects(), folder):
+                trial = Trial(study, source, seed, report)
+                for line in _planted.measure(trial, self.plan.effects(), folder):
                     report.say(line)
         write_records(self.out / "planted", list(self.found_effects()))
         yield from ()
@@ -286,7 +285,7 @@ def _plain(cut: _splits.Cut) -> dict[str, Any]:
 def announce(run: Run, parts: Sequence[str]) -> None:
     """Points, trainings, and what they will take, from a few timed steps and samples on the first encoder."""
     plan, total_s, n_bytes = run.plan, 0.0, 0.0
-    rates = probe(plan.base, run.cache_dir, run.device)
+    rates = probe(open_study(plan.base, run.cache_dir, run.device))
     readout_s, codec_s, point_s = _means_s(rates)
     readout_bytes = _mean(rates.readout_bytes.values())
     codec_bytes = _mean(rates.make_bytes.values()) + _mean(rates.train_bytes.values())

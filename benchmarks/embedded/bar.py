@@ -14,28 +14,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import click
-import numpy as np
 import torch
 
 from fcbench.core import registry
 from fcbench.core.progress import Report
-from fcbench.measure import evaluate
-from fcbench.measure.bench import Bench
-from fcbench.measure.study import open_data
+from fcbench.measure.study import open_study
 from fcbench.measure.suite import Suite
+from fcbench.measure.trial import Trial
 from fcbench.results import intervals
 from fcbench.training.options import Budget
 
 TASKS = ("segmentation", "depth", "pose", "captioning", "classification")
 FIELDS = "encoder task metric embedded random gain ci_low ci_high n_test".split()
-
-
-def ceiling(bench: Bench, task: str) -> np.ndarray:
-    """Statistics [N, S] of a task on uncoded test features."""
-    store = bench.test.store
-    batches = (store.batch(range(i, min(i + 32, len(store)))) for i in range(0, len(store), 32))
-    found, _ = evaluate.evaluate(bench, {task: evaluate.reader(bench, task)}, batches)
-    return found[task].stats
 
 
 @click.command(help=__doc__)
@@ -50,15 +40,13 @@ def main(cache_dir: Path, encoders: tuple[str, ...], steps: int, seed: int) -> N
     out = csv.DictWriter(sys.stdout, FIELDS, lineterminator="\n")
     out.writeheader()
     with Report(2 * len(encoders) * (len(TASKS) + 2)) as report:
-        data = open_data(suite, cache_dir)
+        study = open_study(suite, cache_dir, device)
         for name in encoders:
-            benches = [
-                Bench(suite, data, registry.build_encoder(name, weights, device), seed, cache_dir, device, report)
-                for weights in (None, "random")
-            ]
+            built = [registry.build_encoder(name, weights, device) for weights in (None, "random")]
+            trials = [Trial(study, study.source(encoder, report), seed, report) for encoder in built]
             for task in TASKS:
-                tables = [ceiling(bench, task) for bench in benches]
-                bound = benches[0].readout(task)[0]
+                tables = [trial.evaluate_uncoded(task).found[task].stats for trial in trials]
+                bound = trials[0].reader(task).task
                 metric = bound.metrics[0]
                 sign = 1 if metric.higher_is_better else -1
                 values = [float(bound.values(t.sum(0))[metric.name]) for t in tables]

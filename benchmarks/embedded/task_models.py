@@ -63,7 +63,7 @@ def train(
     targets = Targets(data, task.name)
 
     def loss_of(rng: np.random.Generator) -> Tensor:
-        places = loop.draw(rng, len(data), batch)
+        places = loop.sample_indices(rng, len(data), batch)
         with torch.autocast("cpu", torch.bfloat16):
             own = model.trunk(images_of(data, places))
         head: Any = model.decoder.head
@@ -79,7 +79,7 @@ def train(
             mean = np.mean(losses[-100:])
             print(f"{task.name} {step}/{steps} loss {mean:.4f} {took:.0f} s", flush=True)
 
-    return loop.optimize(model, loss_of, steps=steps, rate=rate, seed=seed, resume=resume, progress=progress)
+    return loop.optimize(model, loss_of, steps=steps, rate=rate, seed=seed, resume=resume, advance=progress)
 
 
 def export(model: NanoModel, path: Path, about: dict[str, Any]) -> None:

@@ -40,10 +40,11 @@ def cross_neck(
     import torch
 
     from fcbench.measure.cross_neck import measure
+    from fcbench.measure.study import open_study
 
     if threads:
         torch.set_num_threads(threads)
-    summary = measure(suite, out, cache_dir, device_of(device), length=length, coded=coded)
+    summary = measure(open_study(suite, cache_dir, device_of(device)), out, length=length, coded=coded)
     click.echo(f"{summary.n_measured} points measured, {summary.n_found} found done, in {out}")
     write(out)
     if summary.failures:

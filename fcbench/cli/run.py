@@ -9,10 +9,10 @@ import click
 
 from fcbench.cli.suite_options import device_of, machine_options, runnable, suite_of, suite_options
 from fcbench.core.errors import FcbenchError
-from fcbench.measure.suite import Suite
 
 if TYPE_CHECKING:
     from fcbench.measure.plan import Counts
+    from fcbench.measure.study import Study
 
 EPILOG_RUN = """\b
 Examples:
@@ -53,18 +53,17 @@ def run(
 
     from fcbench.measure import plan
     from fcbench.measure.run import measure
-    from fcbench.measure.study import open_data
+    from fcbench.measure.study import open_study
 
     if threads:
         torch.set_num_threads(threads)
-    where = device_of(device)
-    data = open_data(suite, cache_dir)
-    counts = plan.count(suite, out, cache_dir, where, data)
+    study = open_study(suite, cache_dir, device_of(device))
+    counts = plan.count(study, out)
     if only_plan:
-        _say_plan(suite, counts, cache_dir, where, keep_streams)
+        _say_plan(study, counts, keep_streams)
         return
     click.echo(counts.line)
-    summary = measure(suite, out, cache_dir, where, keep_streams=keep_streams, data=data)
+    summary = measure(study, out, keep_streams=keep_streams)
     click.echo(f"{summary.n_measured} points measured, {summary.n_found} found done, in {out}")
     if summary.n_coded:
         from fcbench.cli.plot import draw
@@ -74,16 +73,16 @@ def run(
         raise FcbenchError(f"{len(summary.failures)} jobs failed, first: {summary.failures[0]}")
 
 
-def _say_plan(suite: Suite, counts: Counts, cache_dir: Path, device: Any, keep_streams: bool) -> None:
+def _say_plan(study: Study, counts: Counts, keep_streams: bool) -> None:
     """The cost of what is left; timed only where something is."""
     from fcbench.cli.plan_table import table
     from fcbench.measure.plan import probe
 
-    left = counts.left(suite)
+    left = counts.left(study.suite)
     if left is None:
         click.echo(f"{counts.line}; nothing is left to measure")
         return
-    click.echo(table(counts, probe(left, cache_dir, device)))
+    click.echo(table(counts, probe(study.of(left))))
     if keep_streams:
         click.echo("the .fcb files of --keep-streams come on top of that")
 

@@ -41,4 +41,5 @@ class Kind(str, Enum):
 
 
 CEILING, FLOOR, CODED, REMOTE, LABELS = (kind.value for kind in Kind)
-ENDS = {CEILING: OperatingPoint("uncoded"), FLOOR: OperatingPoint("mean")}
+ENDS = {Kind.CEILING: OperatingPoint("uncoded"), Kind.FLOOR: OperatingPoint("mean")}
+"""The ends of a curve."""

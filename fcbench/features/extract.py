@@ -1,6 +1,6 @@
 """Features of a data set, extracted once and kept on disk.
 
-One folder a set, ``CACHE/features/KEY``. It is written under another name and renamed at the end, so a folder under
+One folder per set, ``CACHE/features/KEY``. It is written under another name and renamed at the end, so a folder under
 its own name is whole; a lock keeps two processes from extracting the same set.
 """
 
@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,15 +24,15 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from fcbench.core import registry
+from fcbench.core.cache import Cache
 from fcbench.core.errors import FcbenchError, UnreadableSample
 from fcbench.core.features import Encoder
+from fcbench.core.progress import Advance
 from fcbench.core.samples import Dataset
-from fcbench.features.store import SCHEMA, Entry, FeatureStore, Skipped, Writer, disk_errors, open_store, write_index
-
-__all__ = ["BadImage", "FeatureStore", "Progress", "extract"]
+from fcbench.features.feature_set import FeatureSet, SampleInfo, Skipped
+from fcbench.features.store import SCHEMA, Writer, disk_errors, open_set, write_index
 
 BadImage = Literal["stop", "skip"]
-Progress = Callable[[int, int], None]
 log = logging.getLogger(__name__)
 
 
@@ -106,48 +106,48 @@ def _batches(dataset: Dataset, batch_size: int, n_workers: int) -> Iterator[list
 def extract(
     dataset: Dataset,
     encoder: Encoder,
-    splits: Sequence[str],
-    cache_dir: Path,
+    split_points: Sequence[str],
+    cache: Cache,
     *,
     on_bad_image: BadImage = "stop",
     batch_size: int = 8,
     n_workers: int | None = None,
-    progress: Progress | None = None,
-) -> FeatureStore:
+    advance: Advance | None = None,
+) -> FeatureSet:
     """Features of a data set at split points: from the cache, else made and put there.
 
     Args:
         dataset: one split, its images of one size.
         encoder: a frozen encoder.
-        splits: names of split points.
-        cache_dir: the cache; sets go to ``features`` in it.
-        on_bad_image: ``stop`` at an unreadable sample, or ``skip`` and list it in the store.
-        batch_size: images a batch.
-        n_workers: processes that read images, 0 for none but this one; None for one of every four cores.
-        progress: called with (samples done, samples in all).
+        split_points: names in ``encoder.specs``.
+        cache: sets go to ``features`` in it.
+        on_bad_image: ``stop`` at an unreadable sample, or ``skip`` and list it in the set.
+        batch_size: images per batch.
+        n_workers: processes that read images, 0 for none but this one; None for one per four cores.
+        advance: called with (samples done, samples in all).
 
     Raises:
         UnreadableSample: with ``stop``; it names the file.
         FcbenchError: images of several sizes, features that are not finite, no readable sample, or a
             cache that cannot be written.
     """
-    for split in splits:
-        if split not in encoder.specs:
-            what = f"split point of {encoder.name}"
-            raise FcbenchError(registry.unknown(what, split, encoder.specs))
-    home, name, key = described(dataset, encoder, splits, cache_dir)
-    if (found := usable(home / name, on_bad_image)) is not None:
+    for name in split_points:
+        if name not in encoder.specs:
+            raise FcbenchError(registry.unknown(f"split point of {encoder.name}", name, encoder.specs))
+    contents, home = describe(dataset, encoder, split_points), cache.features
+    key = key_of(contents)
+    if (found := usable(home / key, on_bad_image)) is not None:
         return found
-    with _locked(home, name):  # another process may have made it by now
-        if (found := usable(home / name, on_bad_image)) is not None:
+    with _locked(home, key):  # another process may have made it by now
+        if (found := usable(home / key, on_bad_image)) is not None:
             return found
         n_workers = _default_workers() if n_workers is None else n_workers
         reads = _batches(dataset, batch_size, n_workers)
-        with _new_folder(home, name) as folder:
-            _fill(folder, key, dataset, encoder, splits, reads, on_bad_image, progress)
-    made = open_store(home / name)
+        with _new_folder(home, key) as folder:
+            _fill(folder, contents, dataset, encoder, split_points, reads, on_bad_image, advance)
+    made = open_set(home / key)
     if made is None:
-        raise FcbenchError(f"cache folder {home / name} changed while it was written: run again")
+        raise FcbenchError(f"cache folder {home / key} changed while it was written: run again")
     return made
 
 
@@ -192,63 +192,46 @@ def _new_folder(home: Path, name: str) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def described(
-    dataset: Dataset, encoder: Encoder, splits: Sequence[str], cache_dir: Path
-) -> tuple[Path, str, dict[str, Any]]:
-    """Where a set is kept (folder of all sets, its name in it), and all that determines it, in clear."""
-    key = _key(dataset, encoder, splits)
-    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
-    return cache_dir / "features", name, key
-
-
-def _key(dataset: Dataset, encoder: Encoder, splits: Sequence[str]) -> dict[str, Any]:
-    """All that determines features, in clear."""
-    specs = [asdict(s) for n, s in encoder.specs.items() if n in splits]
+def describe(dataset: Dataset, encoder: Encoder, split_points: Sequence[str]) -> dict[str, Any]:
+    """All that determines features, in clear. No image is read."""
     return {
         "schema": SCHEMA,
         "dataset": dataset.name,
         "revision": dataset.revision,
         "split": dataset.split,
         "n_samples": len(dataset),
-        "image_px": _first_image_px(dataset),
         "image_size_px": dataset.image_size_px,
         "encoder": encoder.name,
         "weights_sha256": encoder.weights.sha256,
-        "specs": specs,
+        "specs": [asdict(s) for n, s in encoder.specs.items() if n in split_points],
     }
 
 
-def _first_image_px(dataset: Dataset) -> tuple[int, int] | None:
-    """(H, W) of the first readable image; all others must have it too. None where none is readable."""
-    for i in range(len(dataset)):
-        try:
-            image = dataset[i].image
-        except UnreadableSample:
-            continue
-        return int(image.shape[-2]), int(image.shape[-1])
-    return None
+def key_of(contents: Mapping[str, Any]) -> str:
+    """Name of a set in the cache."""
+    return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()[:24]
 
 
-def usable(folder: Path, on_bad_image: BadImage) -> FeatureStore | None:
+def usable(folder: Path, on_bad_image: BadImage) -> FeatureSet | None:
     """A set on disk that answers the question: one with gaps only where gaps are allowed."""
-    store = open_store(folder)
-    return None if store and store.skipped and on_bad_image == "stop" else store
+    found = open_set(folder)
+    return None if found and found.skipped and on_bad_image == "stop" else found
 
 
 def _fill(
     folder: Path,
-    key: Mapping[str, Any],
+    contents: Mapping[str, Any],
     dataset: Dataset,
     encoder: Encoder,
-    splits: Sequence[str],
+    split_points: Sequence[str],
     reads: Iterator[list[_Read]],
     on_bad_image: BadImage,
-    progress: Progress | None,
+    advance: Advance | None,
 ) -> None:
     """Extract a set into a folder, ``index.json`` last."""
-    entries: list[Entry] = []
+    samples: list[SampleInfo] = []
     skipped: list[Skipped] = []
-    writer = Writer(folder)
+    writer, image_px = Writer(folder), (0, 0)
     try:
         for batch in reads:
             bad = [r for r in batch if r.image is None]
@@ -256,18 +239,19 @@ def _fill(
             skipped += [Skipped(r.index, r.error) for r in bad]
             good = [r for r in batch if r.image is not None]
             if good:
-                images = _stack(good, key["image_px"])
-                maps = _encoded(encoder, images, splits, good)
+                images = _stack(good, image_px if samples else None)
+                image_px = (int(images.shape[-2]), int(images.shape[-1]))
+                maps = _encoded(encoder, images, split_points, good)
                 with disk_errors(folder.parent):
                     writer.append(maps)
-                entries += [Entry(r.id, r.index, r.size_px) for r in good]
-            if progress:
-                progress(len(entries) + len(skipped), len(dataset))
-        if not entries:
+                samples += [SampleInfo(r.id, r.index, r.size_px) for r in good]
+            if advance:
+                advance(len(samples) + len(skipped), len(dataset))
+        if not samples:
             why = f": {skipped[0].reason}" if skipped else ""
             raise FcbenchError(f"data set {dataset.name} has no readable sample{why}")
         with disk_errors(folder.parent):
-            write_index(folder, key, entries, skipped, writer.finish())
+            write_index(folder, contents, image_px, samples, skipped, writer.finish())
     finally:
         writer.close()
 
@@ -281,22 +265,25 @@ def _stop_at(bad: Sequence[_Read], on_bad_image: BadImage) -> None:
             raise UnreadableSample(read.error)
 
 
-def _stack(reads: Sequence[_Read], image_px: tuple[int, int]) -> Tensor:
-    """Images of one size as uint8 [B, 3, H, W]."""
+def _stack(reads: Sequence[_Read], image_px: tuple[int, int] | None) -> Tensor:
+    """Images of one size as uint8 [B, 3, H, W]; None: of the first one's."""
     images = [r.image for r in reads if r.image is not None]
+    first_h, first_w = image_px or images[0].shape[-2:]
     for read, image in zip(reads, images):
         h, w = int(image.shape[-2]), int(image.shape[-1])
-        if (h, w) != image_px:
+        if (h, w) != (first_h, first_w):
             raise FcbenchError(
-                f"images differ in size: {read.id} is {h}x{w}, the first is "
-                f"{image_px[0]}x{image_px[1]}: give --image-size to bring all to one"
+                f"images differ in size: {read.id} is {h}x{w}, the first is {first_h}x{first_w}: "
+                "give --image-size to bring all to one"
             )
     return torch.stack(images)
 
 
-def _encoded(encoder: Encoder, images: Tensor, splits: Sequence[str], reads: Sequence[_Read]) -> dict[str, Tensor]:
+def _encoded(
+    encoder: Encoder, images: Tensor, split_points: Sequence[str], reads: Sequence[_Read]
+) -> dict[str, Tensor]:
     with torch.inference_mode():
-        maps = encoder(images, splits).maps
+        maps = encoder(images, split_points).maps
     for name, tensor in maps.items():
         finite = torch.isfinite(tensor).flatten(1).all(1)
         if not bool(finite.all()):

@@ -1,25 +1,34 @@
-"""The samples of a data set that could be read, with their features."""
+"""What readouts and codecs are trained and measured on: the samples that could be read, with their features."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from fcbench.core import registry
+from fcbench.core.cache import Cache
 from fcbench.core.errors import FcbenchError
-from fcbench.core.features import Encoder
+from fcbench.core.features import Encoder, FeatureSpec, FeatureStats
+from fcbench.core.progress import Report
 from fcbench.core.samples import Dataset, Sample
-from fcbench.features.extract import FeatureStore
+from fcbench.features.extract import BadImage, extract
+from fcbench.features.feature_set import FeatureSet
+from fcbench.features.statistics import stats_of
+
+BATCH = 64
 
 
 class Readable:
-    """The samples of a data set that could be read, numbered as in its feature store (a `Dataset`)."""
+    """The samples of a data set that could be read, numbered as in its feature set (a `Dataset`)."""
 
     def __init__(self, dataset: Dataset, indices: Sequence[int]) -> None:
         self._dataset, self._indices = dataset, indices
-        self.name, self.split, self.revision = (dataset.name, dataset.split, dataset.revision)
-        self.tasks, self.meta, self.image_size_px = (dataset.tasks, dataset.meta, dataset.image_size_px)
+        self.name, self.split, self.revision = dataset.name, dataset.split, dataset.revision
+        self.tasks, self.meta, self.image_size_px = dataset.tasks, dataset.meta, dataset.image_size_px
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -37,19 +46,120 @@ class Split:
     """One split of the data with its features."""
 
     dataset: Readable
-    store: FeatureStore
+    features: FeatureSet
 
 
-def splits_of(encoder: Encoder, name: str) -> tuple[str, ...]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Source:
+    """Features of both splits: an encoder's, or derived from them.
+
+    Attributes:
+        split_points: where the features leave the encoder.
+        split_point: the same as rows name it; of derived features another name.
+        stats: of the training features, the same for every codec.
+    """
+
+    encoder: Encoder
+    split_points: tuple[str, ...]
+    split_point: str
+    train: Split
+    test: Split
+    stats: Mapping[str, FeatureStats]
+
+    @property
+    def revision(self) -> str:
+        """Revision of both splits of the data."""
+        return "/".join(dict.fromkeys(s.dataset.revision for s in (self.train, self.test)))
+
+
+def split_points_of(encoder: Encoder, name: str | None) -> tuple[str, ...]:
     """Split points of a name: one, a group of the encoder's, or several with plus signs, fine to coarse.
+
+    Args:
+        name: None for the encoder's default.
 
     Raises:
         FcbenchError: the encoder has no such split point.
     """
     found: list[str] = []
-    for part in name.split("+"):
+    for part in (name or encoder.default_split).split("+"):
         if part not in encoder.specs and part not in encoder.groups:
             known = [*encoder.specs, *encoder.groups]
             raise FcbenchError(registry.unknown(f"split point of {encoder.name}", part, known))
         found += encoder.groups.get(part, (part,))
     return tuple(n for n in encoder.specs if n in found)
+
+
+def open_source(
+    data: Mapping[str, Dataset],
+    encoder: Encoder,
+    split_point: str | None,
+    cache: Cache,
+    report: Report,
+    on_bad_image: BadImage = "stop",
+) -> Source:
+    """Features of both splits (``train`` and ``test``) of a data set at a split point, extracted where the cache lacks them."""
+    names = split_points_of(encoder, split_point)
+    splits = {}
+    for which, dataset in data.items():
+        features = reported_extract(dataset, encoder, names, cache, report, which, on_bad_image)
+        for skipped in features.skipped:
+            report.say(f"left out: {skipped.reason}")
+        if features.skipped:
+            report.say(f"{len(features.skipped)} of {len(dataset)} {which} samples left out")
+        splits[which] = Split(Readable(dataset, features.indices), features)
+    train = splits["train"]
+    stats = stats_of(train.features, cache.features / train.features.key / "stats.safetensors")
+    return Source(encoder, names, split_point or encoder.default_split, train, splits["test"], stats)
+
+
+def reported_extract(
+    dataset: Dataset,
+    encoder: Encoder,
+    split_points: Sequence[str],
+    cache: Cache,
+    report: Report,
+    what: str,
+    on_bad_image: BadImage = "stop",
+) -> FeatureSet:
+    """`extract` as a stage of a run. `what` names the samples."""
+    with report.stage(f"{encoder.name}: features of {what}") as advance:
+        return extract(dataset, encoder, split_points, cache, on_bad_image=on_bad_image, advance=advance)
+
+
+# ------------------------------------------------------------------------------------------- derived
+def derive(
+    source: Source, split_point: str, key: str, spec: FeatureSpec, function: Callable[[FeatureSet], Tensor]
+) -> Source:
+    """The same samples with features that a function makes of each set, kept in memory alone.
+
+    Args:
+        key: what is trained on the features is found again by this name.
+        spec: of the one map.
+        function: gives [N, C, h, w] of a set.
+    """
+    train, test = (
+        Split(split.dataset, derived_set(split.features, f"{key}-{which}", spec, function(split.features)))
+        for which, split in (("train", source.train), ("test", source.test))
+    )
+    return Source(source.encoder, source.split_points, split_point, train, test, stats_of(train.features))
+
+
+def derived_set(features: FeatureSet, key: str, spec: FeatureSpec, array: Tensor) -> FeatureSet:
+    """The samples of a set with other features [N, C, h, w]."""
+    grid = (int(array.shape[-2]), int(array.shape[-1]))
+    return FeatureSet(
+        key,
+        features.samples,
+        features.skipped,
+        features.image_px,
+        {spec.name: spec},
+        {spec.name: grid},
+        {spec.name: array},
+    )
+
+
+def mapped(features: FeatureSet, function: Callable[[dict[str, Tensor]], Tensor]) -> Tensor:
+    """[N, D, h, w] on the CPU, of a function of maps [B, C, h, w], over a whole set."""
+    with torch.no_grad():  # not inference mode: codecs and necks are trained on these
+        return torch.cat([function(maps).cpu() for maps in features.batches(BATCH)])

@@ -2,13 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from fcbench.core.errors import FcbenchError
-from fcbench.core.features import FeatureStats
+from fcbench.core.features import Features, FeatureStats
+from fcbench.core.files import write_atomically
+from fcbench.features.feature_set import FeatureSet
+
+CHUNK_BYTES = 64 << 20
+"""How much of a set is in memory at a time while its statistics are taken."""
+_STATS = ("mean", "std", "low", "high")
+log = logging.getLogger(__name__)
+
+
+def stats_of(features: FeatureSet, kept: Path | None = None) -> dict[str, FeatureStats]:
+    """Per-channel statistics of each map over a set, in float64, one pass.
+
+    Args:
+        kept: file in which they are kept; None keeps them nowhere.
+    """
+    found = _load(kept, features) if kept else None
+    if found is None:
+        found = {name: statistics(_chunks(features.arrays[name], len(features))) for name in features.specs}
+        if kept:
+            tensors = {f"{n}.{k}": getattr(s, k).contiguous() for n, s in found.items() for k in _STATS}
+            write_atomically(kept, save(tensors))
+    return found
+
+
+def _chunks(array: Tensor, n: int) -> Iterator[Tensor]:
+    step = max(1, CHUNK_BYTES // (array[0].numel() * 8))
+    return (array[i : min(i + step, n)] for i in range(0, n, step))
 
 
 def statistics(chunks: Iterator[Tensor]) -> FeatureStats:
@@ -37,3 +68,23 @@ def statistics(chunks: Iterator[Tensor]) -> FeatureStats:
     std = (squares / n).sqrt().float()
     std = torch.where((low == high) | (std == 0), torch.ones_like(std), std)
     return FeatureStats(mean.float(), std, low.float(), high.float())
+
+
+def normalized_mse(a: Mapping[str, Tensor], b: Mapping[str, Tensor], stats: Mapping[str, FeatureStats]) -> Tensor:
+    """Mean squared error of features divided by their training standard deviation, over all scalars of all maps."""
+    total = torch.zeros((), device=next(iter(a.values())).device)
+    for name, x in a.items():
+        std = stats[name].std.to(x.device).view(-1, 1, 1)
+        total = total + ((x - b[name].to(x.device)) / std).square().sum()
+    return total / Features(dict(a)).n_points
+
+
+def _load(path: Path, features: FeatureSet) -> dict[str, FeatureStats] | None:
+    if not path.exists():
+        return None
+    try:
+        tensors = load_file(path)
+        return {n: FeatureStats(*(tensors[f"{n}.{k}"] for k in _STATS)) for n in features.specs}
+    except (OSError, SafetensorError, KeyError):
+        log.warning("%s is damaged: taking the statistics again", path)
+        return None

@@ -1,4 +1,4 @@
 """From a suite to rows.
 
-Imports: core, coders, features, transmit, training, results.
+Imports: core, features, transmit, training, results.
 """

@@ -1,24 +1,24 @@
 """Multiply-accumulates and parameters of what runs: as executed, counted call by call.
 
-Counted are matrix products, convolutions and attention (PyTorch's `FlopCounterMode`, two operations a
+Counted are matrix products, convolutions and attention (PyTorch's `FlopCounterMode`, two operations per
 multiply-accumulate); element-wise work and entropy coding are not.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from fcbench.core.cache import Cache, digest
 from fcbench.core.files import write_atomically
-from fcbench.core.tasks import Head
-from fcbench.measure.bench import Bench
-from fcbench.transmit.checkpoint import load as load_checkpoint
+from fcbench.features.source import Source
+from fcbench.measure.evaluate import Reader
+from fcbench.transmit.checkpoint import Loaded
 
 
 def _attention(query: Any, key: Any, value: Any, *_: Any, out_val: Any = None, **__: Any) -> int:
@@ -43,66 +43,98 @@ def macs(call: Callable[[], object]) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def n_params(module: nn.Module) -> int:
+def n_weights(module: nn.Module) -> int:
     """Parameters of a module, trained and frozen.
 
-    >>> n_params(nn.Linear(3, 5))
+    >>> n_weights(nn.Linear(3, 5))
     20
     """
     return sum(p.numel() for p in module.parameters())
 
 
-def of_encoder(bench: Bench) -> tuple[int, int]:
-    """Multiply-accumulates of one image as far as the split points are computed, and parameters of the encoder.
-
-    Counted once and kept beside the features: a further codec does not run the encoder.
-    """
-    path = bench.models / f"encoder-macs-{bench.test.store.folder.name}.json"
-    if not path.exists():
-        image, encoder = bench.test.dataset[0].image[None], bench.encoder
-        spent = macs(lambda: encoder(image, bench.splits))
-        counts = json.dumps([spent, n_params(encoder.module)])
-        write_atomically(path, counts.encode())
-    spent, params = json.loads(path.read_text(encoding="utf-8"))
-    return spent, params
+Counts = Mapping[str, tuple[int, int]]
+"""Multiply-accumulates per sample, and parameters, by stage."""
 
 
-def of_codec(bench: Bench, checkpoint: Path) -> tuple[int, int, int]:
-    """Multiply-accumulates of coding and of decoding a sample, and parameters."""
-    codec = load_checkpoint(checkpoint).codec
-    features = bench.test.store.maps(0)
-    stream = codec.encode(features)
-    coding = macs(lambda: codec.encode(features))
-    decoding = macs(lambda: codec.decode(stream.payload, features.shapes))
-    return coding, decoding, n_params(cast(nn.Module, codec))
+class Complexity:
+    """Counts of the stages of one source, each counted once."""
 
+    def __init__(self, source: Source, cache: Cache) -> None:
+        self._source, self._cache = source, cache
+        self._counted: dict[str, Counts] = {}
 
-def of_readout(bench: Bench, name: str) -> dict[str, tuple[int, int]]:
-    """Multiply-accumulates of a sample, and parameters, of neck (with its adapter) and head."""
-    task, model = bench.readout(name)
-    head, maps = cast(Head, model.head), bench.test.store.batch([0])
-    batch, x = task.collate(bench.targets("test", name)([0])), model(maps)
-    adapter = 0 if model.adapter is None else n_params(model.adapter)
-    return {
-        "neck": (macs(lambda: model(maps)), n_params(model.neck) + adapter),
-        "head": (macs(lambda: head.predict(x, batch)), n_params(model.head)),
-    }
+    def of_encoder(self) -> Counts:
+        """The encoder, as far as the split points are computed.
 
+        Kept beside the features: a further run does not run the encoder.
+        """
+        return self._once("encoder", self._count_encoder)
 
-def of_point(bench: Bench, task: str, checkpoint: Path | None) -> tuple[str, str]:
-    """Multiply-accumulates [thousands a pixel of the original image] and parameters of each stage, as JSON."""
-    found = bench.costs
-    if "encoder" not in found:
-        found["encoder"] = of_encoder(bench)
-    if task not in found:
-        found[task] = of_readout(bench, task)
-    counts = {"encoder": found["encoder"], **found[task]}
-    spent = {stage: n for stage, (n, _) in counts.items()}
-    params = {stage: n for stage, (_, n) in counts.items()}
-    if checkpoint is not None:
-        if str(checkpoint) not in found:
-            found[str(checkpoint)] = of_codec(bench, checkpoint)
-        spent["encode"], spent["decode"], params["codec"] = found[str(checkpoint)]
-    height, width = bench.test.store.sizes_px[0]
-    kmac = {k: float(f"{n / 1e3 / (height * width):.6g}") for k, n in spent.items()}
-    return json.dumps(kmac), json.dumps(params)
+    def of_readout(self, reader: Reader) -> Counts:
+        """Neck (with its adapter) and head."""
+        return self._once(reader.task.name, lambda: self._count_readout(reader))
+
+    def of_codec(self, codec: Loaded) -> Counts:
+        """Encoder and decoder of a codec; the parameters are those of both."""
+        return self._once(codec.sha256, lambda: self._count_codec(codec))
+
+    def of_point(self, readout: Counts, codec: Loaded | None) -> tuple[str, str]:
+        """Multiply-accumulates [thousands per pixel of the original image] and parameters by stage, as JSON."""
+        stages = {**self.of_encoder(), **readout}
+        spent = {stage: n for stage, (n, _) in stages.items()}
+        weights = {stage: n for stage, (_, n) in stages.items()}
+        if codec is not None:
+            coding = self.of_codec(codec)
+            spent["encode"], spent["decode"], weights["codec"] = (
+                coding["encode"][0],
+                coding["decode"][0],
+                coding["encode"][1],
+            )
+        return json.dumps({k: self.kmac_per_px(n) for k, n in spent.items()}), json.dumps(weights)
+
+    def kmac_per_px(self, n_macs: float) -> float:
+        """Thousands of multiply-accumulates per pixel of an original image."""
+        height, width = self._source.test.features.samples[0].size_px
+        return float(f"{n_macs / 1e3 / (height * width):.6g}")
+
+    def _once(self, stage: str, count: Callable[[], Counts]) -> Counts:
+        if stage not in self._counted:
+            self._counted[stage] = count()
+        return self._counted[stage]
+
+    def _count_encoder(self) -> Counts:
+        source, encoder = self._source, self._source.encoder
+        contents = {
+            "encoder": encoder.name,
+            "sha256": encoder.weights.sha256,
+            "split_points": source.split_points,
+            "image_px": source.test.features.image_px,
+        }
+        path = self._cache.model("encoder-macs", digest(contents), ".json")
+        if not path.exists():
+            image = source.test.dataset[0].image[None]
+            spent = macs(lambda: encoder(image, source.split_points))
+            write_atomically(path, json.dumps([spent, n_weights(encoder.module)]).encode())
+        n_macs, weights = json.loads(path.read_text(encoding="utf-8"))
+        return {"encoder": (n_macs, weights)}
+
+    def _count_readout(self, reader: Reader) -> Counts:
+        model: Any = reader.model
+        maps, batch = self._source.test.features.batch([0]), reader.task.collate(reader.targets([0]))
+        x = model(maps)
+        neck = n_weights(model.neck) + (n_weights(model.adapter) if model.adapter is not None else 0)
+        head: Any = model.head
+        return {
+            "neck": (macs(lambda: model(maps)), neck),
+            "head": (macs(lambda: head.predict(x, batch)), n_weights(head)),
+        }
+
+    def _count_codec(self, loaded: Loaded) -> Counts:
+        codec: Any = loaded.codec
+        features = self._source.test.features.maps(0)
+        stream = codec.encode(features)
+        weights = n_weights(codec)
+        return {
+            "encode": (macs(lambda: codec.encode(features)), weights),
+            "decode": (macs(lambda: codec.decode(stream.payload, features.shapes)), weights),
+        }

@@ -8,7 +8,7 @@
 and under coding, at equal bits: the bottleneck before neck A, or between neck A and neck B.
 
 Every neck is trained as `fcbench run` trains it, on uncoded features; necks, heads and codecs are kept in the cache and
-shared with it. Points are rows of an ordinary results folder, whose column ``neck`` names the chain and whose ``split``
+shared with it. Points are rows of an ordinary results folder, whose column ``neck`` names the chain and whose column ``split`` says
 where it was coded; `fcbench.analysis.cross_neck` makes the matrices of it.
 
 References:
@@ -18,8 +18,6 @@ References:
 from __future__ import annotations
 
 import itertools
-import json
-import logging
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,33 +25,41 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from fcbench.core import registry
 from fcbench.core.cache import digest
 from fcbench.core.errors import FcbenchError
-from fcbench.core.kinds import CEILING, CODED, ENDS
+from fcbench.core.features import FeatureSpec
+from fcbench.core.kinds import ENDS, Kind
 from fcbench.core.progress import Report
-from fcbench.core.registry import build_encoder
-from fcbench.measure import complexity, evaluate, rows
-from fcbench.measure.bench import Bench
-from fcbench.measure.coding import Coding, code
-from fcbench.measure.derived import neck_bench, neck_name
+from fcbench.features.source import Source, derive, mapped
+from fcbench.measure.complexity import Counts
+from fcbench.measure.evaluate import Reader
 from fcbench.measure.points import Job, jobs
-from fcbench.measure.run import Summary
-from fcbench.measure.study import open_data
+from fcbench.measure.rows import failed_row, make_rows, point_key
+from fcbench.measure.run import (
+    Measured,
+    Summary,
+    attempt,
+    failure_lines,
+    n_coded,
+    sample_table,
+    send_and_read,
+    wants_null,
+)
+from fcbench.measure.study import Study
 from fcbench.measure.suite import Suite
+from fcbench.measure.trial import Trial
 from fcbench.results.chain import Chain
 from fcbench.results.folder import ResultsFolder
-from fcbench.results.row import OK, RatePoint
+from fcbench.results.row import RatePoint
 from fcbench.results.samples import SampleTable
 from fcbench.training.readout import Readout, Standardize
 
-VERSION = 1
-"""Of how a chain is measured: raise it when that changes, and a resumed run measures anew."""
+VERSION = 2
+"""Bump when chains are measured differently; resumed runs then start over."""
 MAX_LENGTH = 3
-log = logging.getLogger(__name__)
 
 
 class ChainModel(nn.Module):
@@ -76,23 +82,20 @@ class ChainModel(nn.Module):
     def forward(self, maps: Mapping[str, Tensor]) -> Any:
         """What the head reads of maps [B, C, h, w] of the encoder."""
         for readout, name in self.necks:
-            maps = {name: readout.neck(Standardize.forward(readout, maps))}
+            maps = {name: neck_output(readout, maps)}
         return self.last(maps)
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
-    """The end of a chain, trained: a task's readout on what comes before, its density, and what its neck takes."""
+class ChainEnd:
+    """The last neck and head of a chain: a task's readout on what comes before."""
 
     readout: Readout
-    reader: evaluate.Reader
-    neck_macs: int
-    neck_params: int
+    reader: Reader
+    counts: Counts
 
 
-def measure(
-    suite: Suite, out: Path, cache_dir: Path, device: torch.device, *, length: int = 2, coded: bool = False
-) -> Summary:
+def measure(study: Study, out: Path, *, length: int = 2, coded: bool = False) -> Summary:
     """Measure every chain of a suite's tasks that its results folder lacks.
 
     Args:
@@ -102,22 +105,41 @@ def measure(
     Raises:
         FcbenchError: bad input, or a folder that cannot be used. A chain that fails is a row with its reason.
     """
+    suite = study.suite
     check(suite, length, coded)
-    failures: list[str] = []
-    counts = [0, 0]
+    n_measured, n_found, failures = 0, 0, list[str]()
     with ResultsFolder(out) as folder, Report(n_stages(suite, length, coded)) as report:
-        folder.add_provenance(suite.described() | {"cross_neck": {"length": length, "coded": coded}})
-        data = open_data(suite, cache_dir)
+        folder.add_provenance(suite.as_json() | {"cross_neck": {"length": length, "coded": coded}})
         for name in suite.encoders:
-            encoder = build_encoder(name, suite.weights, device)
+            source = study.source(study.encoder(name), report)
             for seed in suite.seeds:
-                bench = Bench(suite, data, encoder, seed, cache_dir, device, report)
-                lab = Lab(bench, folder, counts, failures)
-                lab.uncoded(length)
-                if coded:
-                    lab.coded()
-    n_coded = len({r.point for r in folder.points if r.kind == CODED and r.status == OK})
-    return Summary(counts[0], counts[1], n_coded, tuple(failures))
+                chains_of = Chains(Trial(study, source, seed, report), folder)
+                for point, wanted in passes(suite, length, coded):
+                    pending = [c for c in wanted if not folder.done(chains_of.key(point, c))]
+                    n_found += len(wanted) - len(pending)
+                    report.skip(len(wanted) - len(pending))
+                    if pending:
+                        failed = chains_of.measure(point, pending)
+                        failures += failed
+                        n_measured += 0 if failed else len(pending)
+        return Summary(n_measured, n_found, n_coded(folder), tuple(failures))
+
+
+def passes(suite: Suite, length: int, coded: bool) -> Iterator[tuple[Job, list[Chain]]]:
+    """Operating points with the chains that are measured behind each; all are coded at the same place."""
+    uncoded = Job(Kind.CEILING, ENDS[Kind.CEILING], suite.tasks)
+    for _, group in itertools.groupby(chains(suite.tasks, suite.neck, length), key=lambda c: (c.neck, c.above)):
+        yield uncoded, list(group)
+    if not coded:
+        return
+    before = [c for c in chains(suite.tasks, suite.neck, 2) if c.neck == suite.neck]
+    points = [job for job in jobs(suite) if job.kind == Kind.CODED]
+    for job in points:
+        yield job, before
+    for task in suite.tasks:
+        pairs = [replace(c, coded_after=1) for c in before if c.above == (task,)]
+        for job in points:
+            yield job, pairs
 
 
 def check(suite: Suite, length: int, coded: bool) -> None:
@@ -157,7 +179,7 @@ def n_stages(suite: Suite, length: int, coded: bool) -> int:
     each = 2 + len(suite.tasks) + 2 * len(every)
     if coded:
         n_pairs = len(suite.tasks) ** 2
-        n_points = sum(j.kind == CODED for j in jobs(suite))
+        n_points = sum(job.kind == Kind.CODED for job in jobs(suite))
         each += n_points * (len(suite.tasks) + 2 * n_pairs) + n_pairs
     return len(suite.encoders) * len(suite.seeds) * each
 
@@ -172,156 +194,122 @@ def as_deep(neck: str, times: int) -> str | None:
     return None
 
 
-class Lab:
-    """The chains of one encoder and seed.
+class Chains:
+    """The chains of one trial: necks and heads, each trained or found once."""
 
-    Args:
-        counts: points measured and points found done; counted on.
-        failures: what failed, a line each; appended to.
-    """
+    def __init__(self, trial: Trial, folder: ResultsFolder) -> None:
+        self.trial, self.folder = trial, folder
+        self._trials: dict[tuple[str, ...], Trial] = {(): trial}
+        self._ends: dict[Chain, ChainEnd] = {}
 
-    def __init__(self, bench: Bench, folder: ResultsFolder, counts: list[int], failures: list[str]) -> None:
-        self.bench, self.folder, self._counts, self._failures = (bench, folder, counts, failures)
-        self._benches: dict[tuple[str, ...], Bench] = {}
-        self._links: dict[Chain, Link] = {}
-
-    def uncoded(self, length: int) -> None:
-        """Every chain on uncoded features."""
-        suite, job = self.bench.suite, Job(CEILING, ENDS[CEILING], self.bench.suite.tasks)
-        every = list(chains(suite.tasks, suite.neck, length))
-        for _, group in itertools.groupby(every, key=lambda c: (c.neck, c.above)):
-            self._measure(self.bench, job, list(group))
-
-    def coded(self) -> None:
-        """Pairs and direct chains behind every operating point: coded before the first neck, and between the two."""
-        suite = self.bench.suite
-        every = list(chains(suite.tasks, suite.neck, 2))
-        before = [c for c in every if c.neck == suite.neck]
-        points = [j for j in jobs(suite) if j.kind == CODED]
-        for job in points:
-            self._measure(self.bench, job, before)
-        for task in suite.tasks:
-            pairs = [replace(c, coded_after=1) for c in before if c.above == (task,)]
-            for job in points:
-                self._measure(None, job, pairs)
-
-    # ------------------------------------------------------------------------------------ one pass
-    def _measure(self, at: Bench | None, job: Job, wanted: Sequence[Chain]) -> None:
-        """Chains behind one operating point. `at`: whose features are coded; None for the neck above the last."""
-        keys = {c: self._key(job, c) for c in wanted}
-        pending = [c for c in wanted if not self.folder.done(keys[c])]
-        self._counts[1] += len(wanted) - len(pending)
-        self.bench.report.skip(len(wanted) - len(pending))
-        if not pending:
-            return
-        began = time.monotonic()
-        where = f"{self.bench.encoder.name}: {job.point.label}"
-        try:
-            coded_at = at or self._above(pending[0].above)
-            readers = {keys[c]: self._reader(c) for c in pending}
-            with tempfile.TemporaryDirectory(prefix=".streams-", dir=self.folder.path) as temporary:
-                coding = code(coded_at, job, Path(temporary) / "stream.fcb")
-                found, mse = evaluate.evaluate(coded_at, readers, coding.decoded)
-        except (FcbenchError, RuntimeError, ArithmeticError, MemoryError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            log.debug("failed chain", exc_info=error)
-            self._fail(job, pending, keys, f"{where}: {reason}", reason)
-            return
-        for chain in pending:
-            self._write(coded_at, job, chain, coding, found[keys[chain]], mse)
-        self._counts[0] += len(pending)
-        took = (time.monotonic() - began) / len(pending)
-        for chain in pending:
-            self.bench.report.finish(f"{where}: {chain.name}", took)
-
-    def _fail(self, job: Job, pending: Sequence[Chain], keys: Mapping[Chain, str], line: str, reason: str) -> None:
-        self.bench.report.say(f"FAILED {line}")
-        self._failures.append(line)
-        for chain in pending:
-            row = rows.failed_row(self.bench, job, chain.task, reason)
-            self.folder.append([self._named(row, chain, keys[chain])], None)
-
-    def _key(self, job: Job, chain: Chain) -> str:
-        described = {
+    def key(self, job: Job, chain: Chain) -> str:
+        """Key of resumption of a chain's point."""
+        contents = {
             "version": VERSION,
-            "base": rows.key(self.bench, job, chain.task),
+            "base": point_key(self.trial, job, chain.task),
             "neck": chain.neck,
             "above": chain.above,
             "coded_after": chain.coded_after,
         }
-        return digest(described)
+        return digest(contents)
 
-    def _write(self, at: Bench, job: Job, chain: Chain, coding: Coding, found: evaluate.Found, mse: float) -> None:
-        """Rows and samples of a chain's point."""
-        key = self._key(job, chain)
-        made = rows.measured_rows(at, job, chain.task, coding, found.stats, mse)
-        kmac, params = self._spent(made[0], chain)
-        named = [replace(self._named(r, chain, key), kmac_per_px=kmac, n_params=params) for r in made]
-        direct = chain.name == chain.task and chain.neck == self.bench.suite.neck
-        null = None
-        if direct and evaluate.wants_null(self.bench, job, found):
-            null = evaluate.null(self.bench, chain.task)
-        ids, n_bytes = at.test.store.ids, coding.sample_bytes
-        table = SampleTable(ids, n_bytes, found.stats, found.log_likelihood, null)
-        self.folder.append(named, table)
+    def measure(self, job: Job, wanted: Sequence[Chain]) -> list[str]:
+        """Measure chains behind one operating point, all coded at the same place. Returns what failed."""
+        where, began = f"{self.trial.source.encoder.name}: {job.point.label}", time.monotonic()
+        names, failed = {c.name: c for c in wanted}, dict[str, str]()
+        readers = {name: attempt(lambda: self.reader(c), [name], failed) for name, c in names.items()}
+        ready = {name: reader for name, reader in readers.items() if reader}
+        with tempfile.TemporaryDirectory(prefix=".streams-", dir=self.folder.path) as temporary:
+            stream = Path(temporary) / "stream.fcb"
+            done = attempt(lambda: self._send_and_read(job, wanted[0], ready, stream), list(ready), failed)
+        for name in ready if done else ():
+            found = attempt(lambda: self._rows_and_samples(job, names[name], done), [name], failed)
+            if found:
+                self.folder.append(*found)
+        for name, reason in failed.items():
+            row = failed_row(self.trial, job, names[name].task, reason)
+            self.folder.append([self._named(row, job, names[name])], None)
+        lines = failure_lines(where, list(names), failed)
+        for line in lines:
+            self.trial.report.say(f"FAILED {line}")
+        took_s = (time.monotonic() - began) / len(names)
+        for name in names.keys() - failed.keys():
+            self.trial.report.finish(f"{where}: {name}", took_s)
+        return lines
 
-    def _named(self, row: RatePoint, chain: Chain, point: str) -> RatePoint:
-        split = self.bench.split_point
+    def reader(self, chain: Chain) -> Reader:
+        """What reads the features that a chain takes at the place where it is coded."""
+        ends = [self._end(chain.up_to(i)) for i in range(len(chain.above) + 1)]
+        necks = [(end.readout, neck_name(task)) for end, task in zip(ends, chain.above)]
+        return replace(ends[-1].reader, model=ChainModel(necks[chain.coded_after :], ends[-1].readout))
+
+    # ---------------------------------------------------------------------------------------- one point
+    def _send_and_read(self, job: Job, first: Chain, readers: Mapping[str, Reader], stream: Path) -> Measured | None:
+        at = self._at(first)
+        return send_and_read(at, job, at.source, readers, stream)
+
+    def _rows_and_samples(self, job: Job, chain: Chain, done: Measured) -> tuple[list[RatePoint], SampleTable]:
+        at, reader, found = self._at(chain), self._end(chain).reader, done.read.found[chain.name]
+        rows = make_rows(at, job, reader, self._counts(chain), done.sender, done.sent, done.read, chain.name)
+        direct = chain == Chain(self.trial.study.suite.neck, (), chain.task)
+        null = self.trial.null_likelihood(chain.task) if direct and wants_null(self.trial, job, found) else None
+        return [self._named(row, job, chain) for row in rows], sample_table(at, done.sent, found, null)
+
+    def _named(self, row: RatePoint, job: Job, chain: Chain) -> RatePoint:
+        split_point = self.trial.source.split_point
         if chain.coded_after:
-            split = neck_name(chain.above[chain.coded_after - 1])
-        return replace(row, point=point, neck=chain.label, split=split)
+            split_point = neck_name(chain.above[chain.coded_after - 1])
+        return replace(row, point=self.key(job, chain), neck=chain.label, split=split_point)
 
-    def _spent(self, row: RatePoint, chain: Chain) -> tuple[str, str]:
-        """A row's multiply-accumulates and parameters with all necks of its chain."""
-        links = [self._link(chain.up_to(i)) for i in range(len(chain.above) + 1)]
-        height, width = self.bench.test.store.sizes_px[0]
-        spent = sum(link.neck_macs for link in links) / 1e3 / (height * width)
-        kmac, params = json.loads(row.kmac_per_px), json.loads(row.n_params)
-        kmac["neck"] = float(f"{spent:.6g}")
-        params["neck"] = sum(link.neck_params for link in links)
-        return json.dumps(kmac), json.dumps(params)
+    def _counts(self, chain: Chain) -> Counts:
+        """Counts of all necks of a chain, and of its head."""
+        necks = [self._end(chain.up_to(i)).counts["neck"] for i in range(len(chain.above) + 1)]
+        n_macs, weights = (sum(n) for n in zip(*necks))
+        return {"neck": (n_macs, weights), "head": self._end(chain).counts["head"]}
 
-    # ------------------------------------------------------------------------------- benches, readouts
-    def _direct(self, neck: str) -> Bench:
-        """The bench on the encoder's features, with another neck where it is not the suite's."""
-        if neck == self.bench.suite.neck:
-            return self.bench
-        other = Bench(
-            replace(self.bench.suite, neck=neck),
-            self.bench.data,
-            self.bench.encoder,
-            self.bench.seed,
-            self.bench.cache_dir,
-            self.bench.device,
-            self.bench.report,
-        )
-        other.__dict__ |= {k: getattr(self.bench, k) for k in ("train", "test", "stats")}
-        return other
+    # -------------------------------------------------------------------------------- trials and readouts
+    def _at(self, chain: Chain) -> Trial:
+        """The trial whose features are coded."""
+        return self._above(chain.above[: chain.coded_after]) if chain.coded_after else self.trial
 
-    def _above(self, above: tuple[str, ...]) -> Bench:
-        """The bench on the output of the necks above; those of other chains are let go."""
-        if not above:
-            return self.bench
-        for kept in list(self._benches):
+    def _above(self, above: tuple[str, ...]) -> Trial:
+        """The trial on the output of necks; those of other chains are dropped from memory."""
+        for kept in list(self._trials):
             if kept != above[: len(kept)]:
-                del self._benches[kept]
-        if above not in self._benches:
-            self._benches[above] = neck_bench(self._above(above[:-1]), above[-1])
-        return self._benches[above]
+                del self._trials[kept]
+        if above not in self._trials:
+            last = self._above(above[:-1])
+            source = neck_source(last, above[-1])
+            self._trials[above] = Trial(last.study, source, last.seed, last.report)
+        return self._trials[above]
 
-    def _link(self, chain: Chain) -> Link:
-        """The last neck and head of a chain, trained or found; kept as long as the lab."""
+    def _end(self, chain: Chain) -> ChainEnd:
+        """The last neck and head of a chain; kept."""
         key = replace(chain, coded_after=0)
-        if key not in self._links:
-            last = self._above(chain.above) if chain.above else self._direct(chain.neck)
-            spent = complexity.of_readout(last, chain.task)["neck"]
-            reader = evaluate.reader(last, chain.task)
-            self._links[key] = Link(last.readout(chain.task)[1], reader, *spent)
-        return self._links[key]
+        if key not in self._ends:
+            trial = self._above(chain.above) if chain.above else self.trial
+            if chain.neck != trial.neck:
+                trial = Trial(trial.study, trial.source, trial.seed, trial.report, chain.neck)
+            reader = trial.reader(chain.task)
+            self._ends[key] = ChainEnd(trial.readout(chain.task), reader, trial.complexity.of_readout(reader))
+        return self._ends[key]
 
-    def _reader(self, chain: Chain) -> evaluate.Reader:
-        links = [self._link(chain.up_to(i)) for i in range(len(chain.above) + 1)]
-        names = [neck_name(task) for task in chain.above]
-        necks = [(link.readout, name) for link, name in zip(links, names)]
-        model = ChainModel(necks[chain.coded_after :], links[-1].readout)
-        return replace(links[-1].reader, model=model)
+
+def neck_name(task: str) -> str:
+    """Split point that a task's neck gives: ``neck:depth``."""
+    return f"neck:{task}"
+
+
+def neck_source(trial: Trial, task: str) -> Source:
+    """The samples of a trial as the frozen neck of a task gives them."""
+    source, readout, name = trial.source, trial.readout(task), neck_name(task)
+    finest, _ = source.train.features.finest
+    spec = FeatureSpec(name, trial.study.suite.budget.width, finest.stride_px)
+    key = f"neck-{trial.recipe(task).key}"
+    return derive(source, name, key, spec, lambda f: mapped(f, lambda maps: neck_output(readout, maps)))
+
+
+def neck_output(readout: Readout, maps: Mapping[str, Tensor]) -> Tensor:
+    """What a frozen neck makes of maps [B, C, h, w]: [B, D, h, w], before any adapter."""
+    out: Tensor = readout.neck(Standardize.forward(readout, maps))
+    return out

@@ -1,4 +1,9 @@
-"""The density that a head states, and the scale that is fitted to it."""
+"""The density that a head states of its targets, and the scale that is fitted to it.
+
+A head that has ``log_likelihood`` states a probability of each sample's target (which one: see its task). Where its
+density has a scale (depth), the scale is fitted on training samples, for the readout and for the null model alike: a
+scale that fits neither would be counted as information.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fcbench.core.cache import digest
+from fcbench.core.cache import Cache
 from fcbench.core.files import write_atomically
-from fcbench.measure.bench import PREPARE_SAMPLES, Bench
-from fcbench.measure.coding import EVAL_BATCH
+from fcbench.features.feature_set import batches_of
+from fcbench.training.options import PREPARE_SAMPLES
+from fcbench.training.readout import Readout, ReadoutRecipe
+from fcbench.training.targets import Targets
+from fcbench.transmit.senders import EVAL_BATCH
 
 SCALES = (1e-3, 10.0)
 """Where a density's scale is looked for, in units of the target's deviation."""
@@ -34,34 +42,32 @@ class Scorer:
         return found.double().cpu().numpy()
 
 
-def scorer(bench: Bench, name: str) -> Scorer | None:
-    """The density of a task's readout; None where its head states none."""
-    head: Any = bench.readout(name)[1].head
+def make_scorer(recipe: ReadoutRecipe, model: Readout, targets: Targets, cache: Cache) -> Scorer | None:
+    """The density of a readout, its scale fitted once and kept beside it; None where the head states none.
+
+    Args:
+        targets: of the training samples.
+    """
+    head: Any = model.head
     if not hasattr(head, "log_likelihood"):
         return None
-    scaled = getattr(head, "has_scale", False)
-    return Scorer(head, _kept_scale(bench, name) if scaled else None)
-
-
-def _kept_scale(bench: Bench, name: str) -> float:
-    """The scale of a readout's density, fitted once and kept beside the readout."""
-    path = bench.models / f"scale-{digest(bench.readout_key(name))}.json"
+    if not getattr(head, "has_scale", False):
+        return Scorer(head, None)
+    path = cache.model("scale", recipe.key, ".json")
     if not path.exists():
-        scale = fitted_scale(_training_likelihood(bench, name))
+        scale = fitted_scale(_training_likelihood(recipe, model, targets))
         write_atomically(path, json.dumps(scale).encode())
-    return float(json.loads(path.read_text(encoding="utf-8")))
+    return Scorer(head, float(json.loads(path.read_text(encoding="utf-8"))))
 
 
-def _training_likelihood(bench: Bench, name: str) -> Callable[[float], float]:
+def _training_likelihood(recipe: ReadoutRecipe, model: Readout, targets: Targets) -> Callable[[float], float]:
     """Sum of log-likelihoods over training samples as a function of the scale."""
-    task, model = bench.readout(name)
-    head: Any = model.head
-    store, targets = bench.train.store, bench.targets("train", name)
-    n, parts = min(len(store), PREPARE_SAMPLES), list[tuple[Any, Any]]()
+    features, head = recipe.source.train.features, model.head
     with torch.inference_mode():
-        for i in range(0, n, EVAL_BATCH):
-            places = range(i, min(i + EVAL_BATCH, n))
-            parts.append((model(store.batch(places)), task.collate(targets(places))))
+        parts = [
+            (model(features.batch(places)), recipe.task.collate(targets(places)))
+            for places in batches_of(min(len(features), PREPARE_SAMPLES), EVAL_BATCH)
+        ]
 
     def total(scale: float) -> float:
         with torch.inference_mode():

@@ -1,29 +1,22 @@
-"""What readouts make of decoded features: a task's statistics, and log-likelihoods of the targets.
-
-A head that has ``log_likelihood(x, batch)`` states a probability of each sample's target (which one: see its task);
-`fcbench.information` is computed from these. Where the head ``has_scale`` (depth's density), the scale is fitted on
-training samples, for the readout and for the null model alike: a scale that fits neither would be counted as
-information.
-"""
+"""What readouts make of decoded features: a task's statistics, and log-likelihoods of the targets."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fcbench.core.errors import FcbenchError
-from fcbench.core.kinds import CEILING
 from fcbench.core.tasks import Task
-from fcbench.measure.bench import Bench
-from fcbench.measure.coding import EVAL_BATCH
-from fcbench.measure.density import Scorer, scorer
-from fcbench.measure.derived import null_bench
-from fcbench.measure.points import Job
-from fcbench.training import codec
+from fcbench.features.source import Source
+from fcbench.features.statistics import normalized_mse
+from fcbench.measure.density import Scorer
+from fcbench.training.targets import Targets
+from fcbench.transmit.senders import Received
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,82 +25,76 @@ class Reader:
 
     Attributes:
         model: maps of the encoder to what the head reads; has the head.
+        targets: of the test samples.
         scorer: None where the head states no likelihood.
     """
 
     task: Task
     model: nn.Module
+    targets: Targets
     scorer: Scorer | None
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Of one reader: statistics [N, S] of the task, and log-likelihoods [N] nats where the head states them."""
+    """Statistics [N, S] of a reader's task, and log-likelihoods [N] nats where its head states them."""
 
     stats: np.ndarray
     log_likelihood: np.ndarray | None
 
 
-def reader(bench: Bench, name: str) -> Reader:
-    """The reader of a task: its readout, and the density of its head."""
-    task, model = bench.readout(name)
-    return Reader(task, model, scorer(bench, name))
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What readers made of a received test set.
+
+    Attributes:
+        found: by reader.
+        feature_mse: of features divided by their training standard deviation.
+        decode_ms: of each sample; empty where nothing was decoded.
+    """
+
+    found: Mapping[str, Found]
+    feature_mse: float
+    decode_ms: Sequence[float] = field(default_factory=list)
 
 
-def evaluate(
-    bench: Bench, readers: Mapping[str, Reader], batches: Iterable[Mapping[str, Tensor]]
-) -> tuple[dict[str, Found], float]:
-    """What each reader finds on decoded features, and the features' mean squared error.
+def evaluate(received: Iterable[Received], source: Source, readers: Mapping[str, Reader]) -> Evaluation:
+    """Read decoded features with several readers.
 
     Args:
-        batches: decoded maps in the order of the test features.
+        received: batches in the order of the source's test set.
+        readers: by any key.
 
     Raises:
-        FcbenchError: another number of samples than the test set has.
+        FcbenchError: another number of samples than the test set has, or a likelihood that is not finite.
     """
-    store, error, at = bench.test.store, 0.0, 0
+    test, error, n_read = source.test.features, 0.0, 0
     stats = {key: list[np.ndarray]() for key in readers}
-    given = {key: list[np.ndarray]() for key, r in readers.items() if r.scorer}
+    likelihoods = {key: list[np.ndarray]() for key, r in readers.items() if r.scorer}
+    decode_ms: list[float] = []
     with torch.inference_mode():
-        for maps in batches:
-            places = range(at, at + len(next(iter(maps.values()))))
-            at = places.stop
-            difference = codec.normalized_mse(store.batch(places), maps, bench.stats)
-            error += float(difference) * len(places)
+        for batch in received:
+            indices = range(n_read, n_read + len(next(iter(batch.maps.values()))))
+            n_read = indices.stop
+            decode_ms += batch.decode_ms
+            error += float(normalized_mse(test.batch(indices), batch.maps, source.stats)) * len(indices)
             for key, r in readers.items():
-                batch = r.task.collate(bench.targets("test", r.task.name)(places))
-                head, x = r.model.head, r.model(maps)
-                stats[key].append(r.task.statistics(head, x, batch))  # type: ignore[arg-type]
+                targets, head = r.task.collate(r.targets(indices)), _head(r)
+                x = r.model(batch.maps)
+                stats[key].append(r.task.statistics(head, x, targets))
                 if r.scorer:
-                    given[key].append(r.scorer(x, batch))
-    if at != len(store):
-        raise FcbenchError(f"decoded {at} samples of {len(store)}: the stream is not of this data set")
+                    likelihoods[key].append(r.scorer(x, targets))
+    if n_read != len(test):
+        raise FcbenchError(f"decoded {n_read} samples of {len(test)}: the stream is not of this data set")
     found = {
-        key: Found(np.concatenate(s), np.concatenate(given[key]) if key in given else None) for key, s in stats.items()
+        key: Found(np.concatenate(s), np.concatenate(likelihoods[key]) if key in likelihoods else None)
+        for key, s in stats.items()
     }
     for key, one in found.items():
         if one.log_likelihood is not None and not np.isfinite(one.log_likelihood).all():
             raise FcbenchError(f"the head of {key} gives a target no probability at all, or NaN")
-    return found, error / at
+    return Evaluation(found, error / n_read, decode_ms)
 
 
-def wants_null(bench: Bench, job: Job, found: Found) -> bool:
-    """Whether a point keeps the null model's likelihoods: the uncoded ceiling, where the run asks for them."""
-    stated = found.log_likelihood is not None
-    return stated and job.kind == CEILING and bench.suite.null_model
-
-
-def null(bench: Bench, name: str) -> np.ndarray | None:
-    """Log-likelihoods [N] nats of the null model: the same neck and head trained on a constant.
-
-    None where the head states no likelihood.
-    """
-    constant = null_bench(bench)
-    found, _ = evaluate(constant, {name: reader(constant, name)}, _batches(constant))
-    return found[name].log_likelihood
-
-
-def _batches(bench: Bench) -> Iterator[dict[str, Tensor]]:
-    store = bench.test.store
-    for i in range(0, len(store), EVAL_BATCH):
-        yield store.batch(range(i, min(i + EVAL_BATCH, len(store))))
+def _head(reader: Reader) -> Any:
+    return reader.model.head

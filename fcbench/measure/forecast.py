@@ -9,36 +9,33 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 
 import numpy as np
-import torch
 from rich.console import Console
 
-from fcbench.core import registry
-from fcbench.core.errors import FcbenchError
+from fcbench.core.cache import Cache
 from fcbench.core.features import Encoder
-from fcbench.core.kinds import CEILING, CODED, ENDS, LABELS
+from fcbench.core.kinds import ENDS, Kind
 from fcbench.core.progress import Advance, Report
-from fcbench.core.registry import build_encoder
-from fcbench.core.samples import Dataset
-from fcbench.core.tasks import Task
-from fcbench.features.extract import FeatureStore
-from fcbench.features.source import Readable
-from fcbench.measure import complexity
-from fcbench.measure.bench import PREPARE_SAMPLES, Bench
-from fcbench.measure.coding import code
-from fcbench.measure.evaluate import evaluate, reader
+from fcbench.features.extract import extract
+from fcbench.features.feature_set import FeatureSet
+from fcbench.features.source import Readable, Source, Split, split_points_of
+from fcbench.features.statistics import stats_of
+from fcbench.measure.evaluate import Found
 from fcbench.measure.points import Job, jobs
-from fcbench.measure.rows import measured_rows
-from fcbench.measure.study import open_data
-from fcbench.measure.suite import Suite
+from fcbench.measure.rows import make_rows
+from fcbench.measure.run import send_and_read
+from fcbench.measure.study import Study
+from fcbench.measure.trial import Trial
 from fcbench.results.folder import ResultsFolder
 from fcbench.results.samples import SampleTable
+from fcbench.training.readout import own_samples
+from fcbench.transmit.senders import CodecSender
 
 STEPS = 8
 """Training steps that are timed."""
@@ -50,7 +47,7 @@ Variant = tuple[str, str | None]
 
 def variant(job: Job) -> Variant:
     """What of a job's codec determines how long it takes; not its operating point, which matters less."""
-    labels = job.tasks[0] if job.kind == LABELS else None
+    labels = job.tasks[0] if job.kind == Kind.LABEL else None
     return job.point.codec, job.fitted_to or labels
 
 
@@ -91,32 +88,30 @@ class Rates:
     load: float | None = None
 
 
-def probe(suite: Suite, cache_dir: Path, device: torch.device) -> Rates:
-    """Time the parts of a suite. The cache is used for the data set alone.
+def probe(study: Study) -> Rates:
+    """Time the parts of a suite, on its first encoder. Nothing of the cache but the data set is used.
 
     A codec that fails here is named in the result: it would fail in the run too.
 
     Raises:
         FcbenchError: bad input, as the run would find it.
     """
-    data = open_data(suite, cache_dir)
-    encoder = build_encoder(suite.encoders[0], suite.weights, device)
+    suite, encoder = study.suite, study.encoder(study.suite.encoders[0])
     budget = replace(suite.budget, task_steps=STEPS, codec_steps=STEPS)
-    short, rates = replace(suite, budget=budget), Rates(encoder.name, len(data["test"]))
+    rates, watch = Rates(encoder.name, len(study.data["test"])), Stopwatch()
     with tempfile.TemporaryDirectory(prefix="fcbench-probe-") as name:
         folder = Path(name)
-        bench = Small(short, data, encoder, suite.seeds[0], folder, device, rates)
-        each = 4 * bench.train.store.n_points // len(bench.train.store)
-        rates.feature_bytes = each * sum(map(len, data.values()))
+        small = study.of(replace(suite, budget=budget), Cache(folder).make())
+        source = _few_features(small, encoder, rates)
+        trial = Trial(small, source, suite.seeds[0], watch)
         for task in suite.tasks:
-            _time_readout(bench, task, rates, suite.budget.task_steps)
-            _time_reading(bench, task, rates, folder / "rows" / task)
+            _time_readout(trial, task, watch, rates, suite.budget.task_steps)
+            _time_reading(trial, task, rates, folder / "rows" / task)
         for job in _one_each(jobs(suite)):
             try:
-                _time_codec(bench, job, rates, suite.budget.codec_steps, folder)
-            except (FcbenchError, RuntimeError, ArithmeticError, MemoryError) as error:
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                rates.failed[job.point.codec] = reason
+                _time_codec(trial, job, watch, rates, suite.budget.codec_steps, folder / "stream.fcb")
+            except Exception as error:  # a plug-in may raise anything
+                rates.failed[job.point.codec] = str(error).splitlines()[0] if str(error) else type(error).__name__
     if hasattr(os, "getloadavg"):
         rates.load = os.getloadavg()[0] / (os.cpu_count() or 1)
     return rates
@@ -132,107 +127,89 @@ def _one_each(every: Sequence[Job]) -> list[Job]:
 
 
 # ---------------------------------------------------------------------------------------------- timed
-def _time_readout(bench: Small, task: str, rates: Rates, steps: int) -> None:
-    before = _n_bytes(bench.models)
-    bench.readout(task)
-    rates.readout_s[task] = bench.watch.step_s * steps
-    rates.readout_bytes[task] = _n_bytes(bench.models) - before
+def _few_features(study: Study, encoder: Encoder, rates: Rates) -> Source:
+    """Features of a few samples, timed. Tasks know the whole data set."""
+    names, splits = split_points_of(encoder, study.suite.split), {}
+    for which, n in (("train", N_TRAIN), ("test", N_TEST)):
+        data = study.data[which]
+        samples = Readable(data, range(min(n, len(data))))
+        features = _timed_extract(samples, encoder, names, study.cache, rates)
+        rates.feature_bytes += 4 * features.n_scalars // len(features) * len(data)
+        splits[which] = Split(Readable(data, range(len(data))), features)
+    train = splits["train"]
+    name = study.suite.split or encoder.default_split
+    return Source(encoder, names, name, train, splits["test"], stats_of(train.features))
 
 
-def _time_reading(bench: Small, task: str, rates: Rates, folder: Path) -> None:
+def _timed_extract(
+    samples: Readable, encoder: Encoder, split_points: Sequence[str], cache: Cache, rates: Rates
+) -> FeatureSet:
+    began = time.perf_counter()
+    features = extract(samples, encoder, split_points, cache)
+    took_s = (time.perf_counter() - began) / len(features)
+    rates.image_s[encoder.name] = min(took_s, rates.image_s.get(encoder.name, took_s))
+    return features
+
+
+def _time_readout(trial: Trial, task: str, watch: Stopwatch, rates: Rates, steps: int) -> None:
+    cache, recipe = trial.study.cache, trial.recipe(task)
+    if recipe.decoder is not None:
+        _timed_extract(own_samples(recipe), recipe.decoder.encoder, recipe.decoder.inputs, cache, rates)
+    before = _n_bytes(cache.models)
+    trial.readout(task)
+    rates.readout_s[task] = watch.step_s * steps
+    rates.readout_bytes[task] = _n_bytes(cache.models) - before
+
+
+def _time_reading(trial: Trial, task: str, rates: Rates, folder: Path) -> None:
     """Time what a point takes that is decoded: statistics of each sample, intervals over as many as the run has."""
-    job = Job(CEILING, ENDS[CEILING], (task,))
-    readers = {task: reader(bench, task)}
+    job, reader = Job(Kind.CEILING, ENDS[Kind.CEILING], (task,)), trial.reader(task)
     for _ in range(2):  # the first warms up
-        coding = code(bench, job, folder)
         began = time.perf_counter()
-        found, mse = evaluate(bench, readers, coding.decoded)
-        rates.read_s[task] = (time.perf_counter() - began) / len(bench.test.store)
-    complexity.of_point(bench, task, None)  # counted once for all points
-    n_test = rates.n_test
-    stats = np.resize(found[task].stats, (n_test, found[task].stats.shape[1]))
-    n_bytes = list(np.resize(coding.sample_bytes, n_test))
+        done = send_and_read(trial, job, trial.source, {task: reader}, folder)
+        rates.read_s[task] = (time.perf_counter() - began) / len(trial.source.test.features)
+    assert done is not None
+    counts = trial.complexity.of_readout(reader)
+    trial.complexity.of_point(counts, None)  # counted once for all points
+    found, n_test = done.read.found[task], rates.n_test
+    given = found.log_likelihood
+    stats = np.resize(found.stats, (n_test, found.stats.shape[1]))
+    whole = Found(stats, None if given is None else np.resize(given, n_test))
+    read = replace(done.read, found={task: whole})
     with ResultsFolder(folder) as rows:
         began = time.perf_counter()
         ids = [f"{task}-{i:012d}" for i in range(n_test)]
-        measured = measured_rows(bench, job, task, coding, stats, mse)
-        given = found[task].log_likelihood
-        table = SampleTable(ids, n_bytes, stats, None if given is None else np.resize(given, n_test))
-        rows.append(measured, table)
+        made = make_rows(trial, job, reader, counts, done.sender, done.sent, read, task)
+        n_bytes = list(np.resize(done.sent.sample_bytes, n_test))
+        rows.append(made, SampleTable(ids, n_bytes, stats, whole.log_likelihood))
         rates.row_s[task] = time.perf_counter() - began
     rates.row_bytes[task] = _n_bytes(folder)
 
 
-def _time_codec(bench: Small, job: Job, rates: Rates, steps: int, folder: Path) -> None:
-    which, watch, checkpoint = variant(job), bench.watch, None
-    if job.kind == CODED:
-        before, began = _n_bytes(bench.models), time.perf_counter()
-        checkpoint = bench.codec(job.point, job.fitted_to)
+def _time_codec(trial: Trial, job: Job, watch: Stopwatch, rates: Rates, steps: int, stream: Path) -> None:
+    which, models = variant(job), trial.study.cache.models
+    before, began = _n_bytes(models), time.perf_counter()
+    sender = trial.sender(job)
+    if isinstance(sender, CodecSender):
         ended = time.perf_counter()
         if watch.n_steps:  # one of variable rate makes more of them
             rates.train_s[which] = watch.step_s * watch.n_steps / STEPS * steps
             began = watch.ticks_s[-1]
-        rates.make_s[which] = ended - began
-        rates.make_bytes[which] = checkpoint.stat().st_size
-        grown = _n_bytes(bench.models) - before
-        rates.train_bytes[which] = grown - rates.make_bytes[which]
-    n = len(bench.test.store)
-    coding = code(bench, job, folder / "stream.fcb")
-    ended = time.perf_counter()
+        rates.make_bytes[which] = sender.checkpoint.stat().st_size
+        rates.train_bytes[which] = _n_bytes(models) - before - rates.make_bytes[which]
+        trial.complexity.of_codec(sender.loaded)
+        rates.make_s[which] = ended - began + time.perf_counter() - ended
+    with watch.part("coding") as advance:
+        sender.send(stream, advance)
+    ended, n = time.perf_counter(), len(trial.source.test.features)
     there_s = watch.step_s + (ended - watch.ticks_s[-1]) / n
-    for _ in coding.decoded:
+    for _ in sender.receive(stream):
         pass
     rates.code_s[which] = there_s + (time.perf_counter() - ended) / n
-    if checkpoint is not None:
-        began = time.perf_counter()
-        complexity.of_codec(bench, checkpoint)
-        rates.make_s[which] += time.perf_counter() - began
 
 
 def _n_bytes(folder: Path) -> int:
     return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
-
-
-# --------------------------------------------------------------------------------------------- tools
-class Small(Bench):
-    """A bench of a few samples that tells how long its features took; tasks know the whole data set."""
-
-    def __init__(
-        self,
-        suite: Suite,
-        data: Mapping[str, Dataset],
-        encoder: Encoder,
-        seed: int,
-        cache_dir: Path,
-        device: torch.device,
-        rates: Rates,
-    ) -> None:
-        self.watch, self._rates = Stopwatch(), rates
-        super().__init__(suite, data, encoder, seed, cache_dir, device, self.watch)
-
-    def _extract(self, data: Dataset, encoder: Encoder, splits: Sequence[str], what: str) -> FeatureStore:
-        test = what == "test"
-        n = min(len(data), N_TEST if test else N_TRAIN)
-        began = time.perf_counter()
-        store = super()._extract(Readable(data, range(n)), encoder, splits, what)
-        took_s = (time.perf_counter() - began) / n
-        known = self._rates.image_s
-        known[encoder.name] = min(took_s, known.get(encoder.name, took_s))
-        return store if test else repeated(store, min(len(data), PREPARE_SAMPLES))
-
-    def _task(self, name: str) -> Task:
-        task: Task = registry.get("task", name).build(self.data["train"], self.data["test"])
-        return task
-
-
-def repeated(store: FeatureStore, n: int) -> FeatureStore:
-    """As many samples as codecs take their initial values from, over and over the same."""
-    places = [i % len(store) for i in range(n)]
-    entries = [store.entries[i] for i in places]
-    # not whole (its statistics are kept nowhere)
-    return FeatureStore(
-        store.folder, entries, store.skipped, store.image_px, store.specs, store.shapes, n + 1, store.batch(places)
-    )
 
 
 class Stopwatch(Report):

@@ -11,26 +11,26 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from fcbench.core import registry
+from fcbench.core.cache import Cache
+from fcbench.core.errors import UnreadableSample
 from fcbench.core.features import Encoder
-from fcbench.core.kinds import CEILING, CODED, ENDS
-from fcbench.core.registry import build_encoder
+from fcbench.core.kinds import ENDS, Kind
+from fcbench.core.progress import Report
 from fcbench.core.samples import Dataset
 from fcbench.features import extract
 from fcbench.features.extract import BadImage
-from fcbench.features.store import Entry, FeatureStore
-from fcbench.measure.bench import Bench
-from fcbench.measure.derived import null_bench
-from fcbench.measure.forecast import Rates, Stopwatch, Variant, probe, variant
+from fcbench.features.feature_set import FeatureSet, SampleInfo
+from fcbench.features.source import Readable, Source, Split, split_points_of
+from fcbench.measure.forecast import Rates, Variant, probe, variant
 from fcbench.measure.points import Job, jobs
-from fcbench.measure.rows import key
-from fcbench.measure.study import open_data
+from fcbench.measure.rows import key_of
+from fcbench.measure.study import Study
 from fcbench.measure.suite import Suite
-from fcbench.results import row, table
+from fcbench.measure.trial import Trial, null_source
+from fcbench.results import table
+from fcbench.results.row import OK
+from fcbench.training.readout import ReadoutRecipe, own_samples
 
 __all__ = ["Counts", "Estimate", "Rates", "count", "estimate", "probe"]
 
@@ -118,154 +118,137 @@ class Counts:
         )
 
 
-def count(
-    suite: Suite, out: Path, cache_dir: Path, device: torch.device, data: Mapping[str, Dataset] | None = None
-) -> Counts:
+def count(study: Study, out: Path) -> Counts:
     """What `fcbench.measure.run.measure` would do with the same arguments. Extracts, trains and codes nothing.
 
     Null models that encoders share are counted once. Where the features of no encoder are in the cache yet, they
     count as to be trained.
 
-    Args:
-        data: both splits, where they are open already: large annotations take their time.
-
     Raises:
         FcbenchError: bad input, as the run would find it.
     """
-    data = data or open_data(suite, cache_dir)
-    tally = _Tally(Counts(len(data["test"])), _done(out))
-    for name in suite.encoders:
-        encoder = build_encoder(name, suite.weights, device)
-        for seed in suite.seeds:
-            tally.add(Foreseen(suite, data, encoder, seed, cache_dir, device))
-    return tally.finished()
+    tally = _Tally(study, Counts(len(study.data["test"])), _done(out))
+    for name in study.suite.encoders:
+        encoder = study.encoder(name)
+        tally.add_encoder(encoder)
+    return tally.counts
 
 
 def _done(out: Path) -> set[str]:
     """Keys of the points of a results folder that need not be measured again."""
     rows = table.load_points(out)
-    failed = {r.point for r in rows if r.status != row.OK}
+    failed = {r.point for r in rows if r.status != OK}
     return {r.point for r in rows} - failed
 
 
-class Foreseen(Bench):
-    """A bench that extracts nothing: of features that are not in the cache it knows names and shapes alone.
-
-    Attributes:
-        missing: feature sets that are not in the cache, with the encoder of each, by the name of their folder.
-    """
-
-    def __init__(
-        self,
-        suite: Suite,
-        data: Mapping[str, Dataset],
-        encoder: Encoder,
-        seed: int,
-        cache_dir: Path,
-        device: torch.device,
-    ) -> None:
-        super().__init__(suite, data, encoder, seed, cache_dir, device, Stopwatch())
-        self.missing: dict[str, tuple[str, FeatureStore]] = {}
-
-    def _extract(self, data: Dataset, encoder: Encoder, splits: Sequence[str], what: str) -> FeatureStore:
-        found, store = foreseen(data, encoder, splits, self.cache_dir, self.suite.on_bad_image)
-        if not found:
-            self.missing[store.folder.name] = encoder.name, store
-        return store
-
-
-def foreseen(
-    data: Dataset, encoder: Encoder, splits: Sequence[str], cache_dir: Path, on_bad_image: BadImage = "stop"
-) -> tuple[bool, FeatureStore]:
+def expected_set(
+    data: Dataset, encoder: Encoder, split_points: Sequence[str], cache: Cache, on_bad_image: BadImage = "stop"
+) -> tuple[bool, FeatureSet]:
     """Whether a feature set is in the cache; the set, else one without values under the name that it will have.
 
     Raises:
-        UnreadableSample: it cannot be described, for no image can be read.
+        UnreadableSample: no image can be read.
     """
-    home, name, key = extract.described(data, encoder, splits, cache_dir)
-    found = extract.usable(home / name, on_bad_image)
+    key = extract.key_of(extract.describe(data, encoder, split_points))
+    found = extract.usable(cache.features / key, on_bad_image)
     if found is not None:
         return True, found
-    if key["image_px"] is None:
-        data[0]  # raises
-    height, width = key["image_px"]
-    specs = {n: s for n, s in encoder.specs.items() if n in splits}
-    shapes = {n: (-(-height // s.stride_px), -(-width // s.stride_px)) for n, s in specs.items()}
-    entries = [Entry("", i, (height, width)) for i in range(len(data))]
-    return False, FeatureStore(home / name, entries, (), (height, width), specs, shapes, len(entries))
+    height, width = data.image_size_px or _first_image_px(data)
+    specs = {n: s for n, s in encoder.specs.items() if n in split_points}
+    grids = {n: (-(-height // s.stride_px), -(-width // s.stride_px)) for n, s in specs.items()}
+    samples = tuple(SampleInfo("", i, (height, width)) for i in range(len(data)))
+    return False, FeatureSet(key, samples, (), (height, width), specs, grids, {})
+
+
+def _first_image_px(data: Dataset) -> tuple[int, int]:
+    """(H, W) of the first readable image."""
+    for i in range(len(data)):
+        try:
+            image = data[i].image
+        except UnreadableSample:
+            continue
+        return int(image.shape[-2]), int(image.shape[-1])
+    raise UnreadableSample(f"data set {data.name} has no readable sample")
 
 
 # ---------------------------------------------------------------------------------------------- tally
 class _Tally:
     """Counts encoder by encoder and seed by seed; what they share is counted once."""
 
-    def __init__(self, counts: Counts, done: set[str]) -> None:
-        self.counts, self._done = counts, done
-        self._missing: dict[str, tuple[str, FeatureStore]] = {}
-        self._trained: set[Path] = set()
-        self._nulls: dict[tuple[Any, ...], bool] = {}  # whether it is in the cache
+    def __init__(self, study: Study, counts: Counts, done: set[str]) -> None:
+        self.study, self.counts, self._done = study, counts, done
+        self._seen: set[Path] = set()
 
-    def add(self, bench: Foreseen) -> None:
-        """Count one encoder and seed."""
-        for job in jobs(bench.suite):
-            name = ENDS_NAME if job.kind in ENDS else job.point.codec
-            family = self.counts.families.setdefault(name, Family(name))
-            pending = [t for t in job.tasks if key(bench, job, t) not in self._done]
-            family.n_points += len(job.tasks)
-            family.n_found += len(job.tasks) - len(pending)
-            if pending:
-                family.coded[variant(job)] += 1
-                family.read.update(pending)
-                self._add_models(bench, job, pending, family)
-        self._missing |= bench.missing
+    def add_encoder(self, encoder: Encoder) -> None:
+        """Count an encoder's points, with all that they need."""
+        suite = self.study.suite
+        points = jobs(suite)
+        names, source = split_points_of(encoder, suite.split), None
+        for seed in suite.seeds:
+            for job in points:
+                name = ENDS_NAME if job.kind in ENDS else job.point.codec
+                family = self.counts.families.setdefault(name, Family(name))
+                pending = [t for t in job.tasks if key_of(self.study, encoder, seed, job, t) not in self._done]
+                family.n_points += len(job.tasks)
+                family.n_found += len(job.tasks) - len(pending)
+                if pending:
+                    family.coded[variant(job)] += 1
+                    family.read.update(pending)
+                    source = source or self._source(encoder, names)
+                    self._add_models(Trial(self.study, source, seed, Report(0)), job, pending, family)
 
-    def finished(self) -> Counts:
-        """The counts."""
-        for task, *_ in (k for k, found in self._nulls.items() if not found):
-            self.counts.nulls[task] += 1
-        for encoder, store in self._missing.values():
-            self.counts.images[encoder] += len(store)
-            self.counts.feature_bytes += 4 * store.n_points
-        return self.counts
+    def _source(self, encoder: Encoder, split_points: Sequence[str]) -> Source:
+        """The source that the run will have, without values where it must be extracted."""
+        suite = self.study.suite
+        splits = {}
+        for which, data in self.study.data.items():
+            features = self._features(data, encoder, split_points)
+            splits[which] = Split(Readable(data, features.indices), features)
+        name = suite.split or encoder.default_split
+        return Source(encoder, tuple(split_points), name, splits["train"], splits["test"], {})
 
-    def _add_models(self, bench: Foreseen, job: Job, tasks: Sequence[str], family: Family) -> None:
-        bench.test  # noqa: B018 - features are extracted for whatever is pending
+    def _features(self, data: Dataset, encoder: Encoder, split_points: Sequence[str]) -> FeatureSet:
+        found, features = expected_set(data, encoder, split_points, self.study.cache, self.study.suite.on_bad_image)
+        if not found and self._is_new(self.study.cache.features / features.key):
+            self.counts.images[encoder.name] += len(features)
+            self.counts.feature_bytes += 4 * features.n_scalars
+        return features
+
+    def _add_models(self, trial: Trial, job: Job, tasks: Sequence[str], family: Family) -> None:
+        cache = self.study.cache
         for task in tasks:
-            if (decoder := bench.task_model(task)) is not None:
-                bench._own_features(decoder)
-            if self._is_new(bench.readout_path(task)):
-                self.counts.readouts[task] += 1
-            if job.kind == CEILING and bench.suite.null_model:
-                self._add_null(bench, task)
-        if job.kind != CODED:
+            recipe = trial.recipe(task)
+            if recipe.decoder is not None:
+                self._features(own_samples(recipe), recipe.decoder.encoder, recipe.decoder.inputs)
+            self.counts.readouts[task] += self._is_new(recipe.path(cache))
+            if job.kind == Kind.CEILING and self.study.suite.null_model:
+                self._add_null(recipe)
+        if job.kind != Kind.CODED:
             return
-        plugin = registry.get("codec", job.point.codec)
-        if self._is_new(bench.codec_path(job.point, job.fitted_to)):
+        codec = trial.codec_recipe(job.point, job.fitted_to)
+        if self._is_new(codec.path(cache)):
             family.made[variant(job)] += 1
-            if getattr(plugin, "variable", False):
-                sweep, _ = bench.sweep_of(job.point.codec, job.fitted_to)
-                family.trained[variant(job)] += self._is_new(sweep)
-            elif plugin.trained:
-                family.trained[variant(job)] += 1
+            if job.trained:
+                shared = codec.trained_path(cache)
+                family.trained[variant(job)] += shared == codec.path(cache) or self._is_new(shared)
+
+    def _add_null(self, recipe: ReadoutRecipe) -> None:
+        features = recipe.source.train.features
+        _, grid = features.finest
+        if recipe.decoder is None:
+            head = recipe.task.head(recipe.budget.width, grid, features.image_px)
+        else:
+            head = recipe.decoder.head()
+        if hasattr(head, "log_likelihood"):
+            null = replace(recipe, source=null_source(recipe.source), neck_loss="task")
+            self.counts.nulls[recipe.task.name] += self._is_new(null.path(self.study.cache))
 
     def _is_new(self, path: Path) -> bool:
-        """Whether a model is to be trained that was not counted yet."""
-        if path in self._trained or path.exists():
+        """Whether something is to be made that was not counted yet."""
+        if path in self._seen or path.exists():
             return False
-        self._trained.add(path)
+        self._seen.add(path)
         return True
-
-    def _add_null(self, bench: Foreseen, task: str) -> None:
-        store, decoder = bench.train.store, bench.task_model(task)
-        grid = next(iter(store.shapes.values()))
-        if decoder is None:
-            head = bench._task(task).head(bench.suite.budget.width, grid, store.image_px)
-        else:
-            head = decoder.head()
-        if hasattr(head, "log_likelihood"):
-            same = task, bench.seed, grid, store.image_px
-            found = null_bench(bench).readout_path(task).exists()
-            self._nulls[same] = self._nulls.get(same, False) or found
 
 
 # ----------------------------------------------------------------------------------------------- cost

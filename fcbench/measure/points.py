@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from fcbench.core import registry
 from fcbench.core.codecs import OperatingPoint
-from fcbench.core.kinds import CODED, ENDS, LABEL, LABELS, REMOTE, codec_kind
+from fcbench.core.kinds import ENDS, LABEL, Kind, codec_kind
 from fcbench.measure.suite import Suite
 
 
@@ -14,10 +14,15 @@ from fcbench.measure.suite import Suite
 class Job:
     """One operating point and the tasks that read it."""
 
-    kind: str
+    kind: Kind
     point: OperatingPoint
     tasks: tuple[str, ...]
     fitted_to: str | None = None  # the task whose loss trained the codec
+
+    @property
+    def trained(self) -> bool:
+        """Whether the codec is trained."""
+        return self.kind == Kind.CODED and bool(registry.get("codec", self.point.codec).trained)
 
 
 def jobs(suite: Suite) -> list[Job]:
@@ -25,7 +30,7 @@ def jobs(suite: Suite) -> list[Job]:
     out = [Job(kind, point, suite.tasks) for kind, point in ENDS.items()]
     for codec in suite.codecs:
         if codec == LABEL:
-            out += [Job(LABELS, OperatingPoint(LABEL), (t,)) for t in suite.tasks]
+            out += [Job(Kind.LABEL, OperatingPoint(LABEL), (t,)) for t in suite.tasks]
             continue
         kind, name = codec_kind(codec)
         plugin = registry.get(kind, name)
@@ -33,9 +38,18 @@ def jobs(suite: Suite) -> list[Job]:
         for params in suite.params.get(codec) or sweep:
             point = OperatingPoint(codec, dict(params))
             if kind == "image":
-                out.append(Job(REMOTE, point, suite.tasks))
+                out.append(Job(Kind.REMOTE, point, suite.tasks))
             elif suite.objective != "mse" and plugin.trained:
-                out += [Job(CODED, point, (t,), fitted_to=t) for t in suite.tasks]
+                out += [Job(Kind.CODED, point, (t,), fitted_to=t) for t in suite.tasks]
             else:
-                out.append(Job(CODED, point, suite.tasks))
+                out.append(Job(Kind.CODED, point, suite.tasks))
     return out
+
+
+def lmbdas_of(suite: Suite, codec: str) -> tuple[float, ...]:
+    """All lmbdas of a codec of variable rate, which one training serves; none for any other codec."""
+    plugin = registry.get("codec", codec)
+    if not getattr(plugin, "variable", False):
+        return ()
+    points = [*plugin.sweep(suite.objective), *suite.params.get(codec, ())]
+    return tuple(sorted(float(p["lmbda"]) for p in points))

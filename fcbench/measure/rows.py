@@ -4,65 +4,88 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from fcbench.core import rates
 from fcbench.core.cache import digest
 from fcbench.core.errors import FcbenchError
-from fcbench.core.kinds import CEILING, CODED, ENDS, LABELS, codec_kind
+from fcbench.core.features import Encoder
+from fcbench.core.kinds import ENDS, Kind, codec_kind
 from fcbench.core.registry import coder_versions
-from fcbench.measure import complexity
-from fcbench.measure.bench import Bench
-from fcbench.measure.coding import Coding
-from fcbench.measure.points import Job
+from fcbench.measure.complexity import Counts
+from fcbench.measure.evaluate import Evaluation, Reader
+from fcbench.measure.points import Job, lmbdas_of
+from fcbench.measure.study import Study
+from fcbench.measure.trial import Trial
 from fcbench.results import intervals, provenance
 from fcbench.results.row import OK, SCHEMA, RatePoint
+from fcbench.transmit.senders import CodecSender, Sender, Sent
 
-VERSION = 1
-"""Of how a point is measured: raise it when that changes, and a resumed run measures anew."""
+VERSION = 2
+"""Bump when points are measured differently; resumed runs then start over."""
 log = logging.getLogger(__name__)
 
 
-def key(bench: Bench, job: Job, task: str) -> str:
-    """Key of resumption: a hash of all that determines a point."""
-    suite = bench.suite
-    described = suite.described()
-    for name in ("name", "encoders", "codecs", "tasks", "params", "seeds", "null_model"):  # what else the run measured
-        described.pop(name)
-    if job.kind == CEILING:
-        described["null_model"] = suite.null_model
-    described |= {
+def point_key(trial: Trial, job: Job, task: str) -> str:
+    """Key of resumption of a trial's point."""
+    return key_of(trial.study, trial.source.encoder, trial.seed, job, task)
+
+
+def key_of(study: Study, encoder: Encoder, seed: int, job: Job, task: str) -> str:
+    """Key of resumption: a hash of all that determines a point. Needs no features."""
+    suite, data, budget = study.suite, study.data, study.suite.budget
+    contents: dict[str, Any] = {
         "version": VERSION,
-        "encoder": bench.encoder.name,
-        "sha256": bench.encoder.weights.sha256,
-        "kind": job.kind,
-        "point": job.point.label,
+        "dataset": (suite.dataset, study.revision, suite.image_size_px, len(data["train"]), len(data["test"])),
+        "on_bad_image": suite.on_bad_image,
+        "encoder": (encoder.name, encoder.weights.sha256, suite.split or encoder.default_split),
         "task": task,
-        "fitted_to": job.fitted_to,
-        "seed": bench.seed,
-        "revision": bench.revision,
+        "neck": suite.neck,
+        "head": suite.head_label(task, data["train"].meta),
+        "readout_budget": budget.of_readout,
+        "seed": seed,
+        "kind": job.kind.value,
+        "codec": job.point.codec,
+        "params": dict(job.point.params),
     }
-    return digest(described)
+    if suite.head == "frozen":
+        contents |= {"neck_loss": suite.neck_loss, "task_weights": suite.task_weights.get(task)}
+    if job.kind == Kind.CEILING:
+        contents["null_model"] = suite.null_model
+    if job.trained:
+        contents |= {"codec_budget": budget.of_codec, "lmbdas": lmbdas_of(suite, job.point.codec)}
+    if job.fitted_to:
+        contents |= {"objective": suite.objective, "fitted_to": job.fitted_to}
+    return digest(contents)
 
 
-def failed_row(bench: Bench, job: Job, task: str, reason: str) -> RatePoint:
+def failed_row(trial: Trial, job: Job, task: str, reason: str) -> RatePoint:
     """The row of a point that failed."""
-    return replace(_unmeasured(bench, job, task), status=reason)
+    return replace(_unmeasured(trial, job, task), status=reason)
 
 
-def measured_rows(bench: Bench, job: Job, name: str, coding: Coding, stats: np.ndarray, mse: float) -> list[RatePoint]:
-    """Rows of a point, one a metric, of its task's statistics [N, S]."""
-    task = bench.readout(name)[0]
-    coded = _coded(bench, job, _unmeasured(bench, job, name), coding)
-    values = task.values(stats.sum(0))
+def make_rows(
+    trial: Trial, job: Job, reader: Reader, counts: Counts, sender: Sender, sent: Sent, read: Evaluation, key: str
+) -> list[RatePoint]:
+    """Rows of a point, one per metric of its task.
+
+    Args:
+        counts: of the neck and the head.
+        key: of the reader in `read`.
+    """
+    found = read.found[key]
+    row = _coded(trial, job, _unmeasured(trial, job, reader.task.name), counts, sender, sent, read)
+    values = reader.task.values(found.stats.sum(0))
     out = []
-    for i, metric in enumerate(task.metrics):
-        low, high = intervals.bootstrap(stats, lambda sums, m=metric.name: task.values(sums)[m])  # type: ignore[misc]
+    for i, metric in enumerate(reader.task.metrics):
+        low, high = intervals.bootstrap(found.stats, lambda sums, m=metric.name: reader.task.values(sums)[m])  # type: ignore[misc]
         out.append(
             replace(
-                coded,
+                row,
                 metric=metric.name,
                 value=float(values[metric.name]),
                 ci_low=low,
@@ -71,20 +94,21 @@ def measured_rows(bench: Bench, job: Job, name: str, coding: Coding, stats: np.n
                 protocol=metric.protocol,
                 higher_is_better=metric.higher_is_better,
                 primary=i == 0,
-                feature_mse=mse,
             )
         )
     return out
 
 
-def _coded(bench: Bench, job: Job, row: RatePoint, coding: Coding) -> RatePoint:
-    """A row with its rate: every division is `fcbench.core.rates`'s."""
-    n_bytes, bits, n = coding.n_bytes, coding.estimated_bits, row.n_samples
+def _coded(
+    trial: Trial, job: Job, row: RatePoint, counts: Counts, sender: Sender, sent: Sent, read: Evaluation
+) -> RatePoint:
+    """A row with its rate, its times and what its stages cost."""
+    n_bytes, bits, n = sent.n_bytes, sent.estimated_bits, row.n_samples
     alarm = None if bits is None else rates.rate_alarm(n_bytes, bits, n)
     if alarm:
         log.warning("%s %s: coded %d B, estimated %.0f B", row.encoder, job.point.label, n_bytes, (bits or 0) / 8)
-    kmac, params = complexity.of_point(bench, row.task, coding.checkpoint)
-    size = coding.checkpoint.stat().st_size if coding.checkpoint else None
+    codec = sender if isinstance(sender, CodecSender) else None
+    kmac, weights = trial.complexity.of_point(counts, codec.loaded if codec else None)
     return replace(
         row,
         n_bytes=n_bytes,
@@ -93,70 +117,86 @@ def _coded(bench: Bench, job: Job, row: RatePoint, coding: Coding) -> RatePoint:
         bytes_per_sample=rates.bytes_per_sample(n_bytes, n),
         bpp_estimated=None if bits is None else rates.bpp_estimated(bits, row.n_px),
         rate_alarm=alarm,
-        encode_ms=coding.encode_ms,
-        decode_ms=float(np.median(coding.decode_ms)) if coding.decode_ms else None,
+        feature_mse=read.feature_mse,
+        encode_ms=sent.encode_ms,
+        decode_ms=float(np.median(read.decode_ms)) if read.decode_ms else None,
         kmac_per_px=kmac,
-        n_params=params,
-        checkpoint_sha256=coding.checkpoint_sha256,
-        checkpoint_bytes=size,
+        n_params=weights,
+        checkpoint_sha256=codec.loaded.sha256 if codec else "",
+        checkpoint_bytes=codec.checkpoint.stat().st_size if codec else None,
     )
 
 
-def _unmeasured(bench: Bench, job: Job, task: str) -> RatePoint:
+def _unmeasured(trial: Trial, job: Job, task: str) -> RatePoint:
     """All of a row that is known before anything is measured."""
-    suite, encoder, store = bench.suite, bench.encoder, bench.test.store
-    decoder = bench.task_model(task)
+    study, source = trial.study, trial.source
+    suite, encoder, features = study.suite, source.encoder, source.test.features
+    frozen = suite.head == "frozen"
+    objective = suite.objective if job.fitted_to else "mse"
     return RatePoint(
         schema=SCHEMA,
-        point=key(bench, job, task),
+        point=point_key(trial, job, task),
         status=OK,
         suite=suite.name,
-        kind=job.kind,
+        kind=job.kind.value,
         dataset=suite.dataset,
-        dataset_revision=bench.revision,
-        image_size="x".join(map(str, store.image_px)),
+        dataset_revision=source.revision,
+        image_size="x".join(map(str, features.image_px)),
         encoder=encoder.name,
         weights_sha256=encoder.weights.sha256,
         weights_origin=encoder.weights.origin,
-        split=bench.split_point,
+        split=source.split_point,
         codec=job.point.codec,
         params=json.dumps(dict(job.point.params)),
-        objective=((suite.objective if job.fitted_to else "mse") if job.kind == CODED else ""),
+        objective=objective if job.kind == Kind.CODED else "",
         neck=suite.neck,
-        head=suite.head_label(task, bench.train.dataset.meta),
-        head_sha256=decoder.weights.sha256 if decoder else "",
-        neck_loss=suite.neck_loss if decoder else "",
+        head=suite.head_label(task, source.train.dataset.meta),
+        head_sha256=_decoder_sha256(trial, task),
+        neck_loss=suite.neck_loss if frozen else "",
         task=task,
-        seed=bench.seed,
-        n_samples=len(store),
-        n_px=store.n_px,
-        n_points=store.n_points,
-        n_bytes=None,
-        bpp=None,
-        bpfp=None,
-        bytes_per_sample=None,
-        bpp_estimated=None,
-        rate_alarm=None,
-        metric="",
-        value=None,
-        ci_low=None,
-        ci_high=None,
-        unit="",
-        protocol="",
-        higher_is_better=True,
-        primary=True,
-        feature_mse=None,
-        encode_ms=None,
-        decode_ms=None,
-        kmac_per_px="",
-        n_params="",
-        checkpoint_sha256="",
-        checkpoint_bytes=None,
+        seed=trial.seed,
+        n_samples=len(features),
+        n_px=features.n_px,
+        n_points=features.n_scalars,
         versions=json.dumps(provenance.versions() | _coder_versions(job)),
-        device=str(bench.device),
+        device=str(study.device),
         commit=provenance.commit(),
         utc=provenance.utc_now(),
+        **_EMPTY,
     )
+
+
+_EMPTY: Mapping[str, Any] = {
+    **dict.fromkeys(
+        (
+            "n_bytes",
+            "bpp",
+            "bpfp",
+            "bytes_per_sample",
+            "bpp_estimated",
+            "rate_alarm",
+            "value",
+            "ci_low",
+            "ci_high",
+            "feature_mse",
+            "encode_ms",
+            "decode_ms",
+            "checkpoint_bytes",
+        )
+    ),
+    **dict.fromkeys(("metric", "unit", "protocol", "kmac_per_px", "n_params", "checkpoint_sha256"), ""),
+    "higher_is_better": True,
+    "primary": True,
+}
+
+
+def _decoder_sha256(trial: Trial, task: str) -> str:
+    """Of a frozen decoder's weights; empty for a trained head, and for a decoder that cannot be built."""
+    try:
+        decoder = trial.study.task_model(task, trial.source)
+    except FcbenchError:
+        return ""
+    return decoder.weights.sha256 if decoder else ""
 
 
 def _coder_versions(job: Job) -> dict[str, str]:
@@ -164,7 +204,7 @@ def _coder_versions(job: Job) -> dict[str, str]:
     if job.kind in ENDS:
         return {}
     try:
-        if job.kind == LABELS:
+        if job.kind == Kind.LABEL:
             return coder_versions("label", job.tasks[0])
         return coder_versions(*codec_kind(job.point.codec))
     except FcbenchError:

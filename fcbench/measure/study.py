@@ -1,19 +1,99 @@
-"""What the points of a suite share: its data sets."""
+"""What the points of a suite share: its data sets, tasks and targets."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import torch
 
 from fcbench.core import registry
+from fcbench.core.cache import Cache
 from fcbench.core.errors import FcbenchError
+from fcbench.core.features import Encoder
+from fcbench.core.progress import Report
 from fcbench.core.samples import DataOptions, Dataset
+from fcbench.core.tasks import Task, TaskModel
+from fcbench.features.source import Source, open_source
 from fcbench.measure.suite import Suite
+from fcbench.training.readout import ReadoutRecipe
+from fcbench.training.targets import Targets
+
+
+class Study:
+    """A suite at work on a device: each of its parts is made on first use, once.
+
+    Tasks and targets are those of the samples that could be read.
+    """
+
+    def __init__(self, suite: Suite, data: Mapping[str, Dataset], cache: Cache, device: torch.device) -> None:
+        self.suite, self.data, self.cache, self.device = suite, data, cache, device
+        self._made: dict[tuple[Any, ...], Any] = {}
+
+    def of(self, suite: Suite, cache: Cache | None = None) -> Study:
+        """A study of a part of the suite, or with another budget or cache: what was made already is shared."""
+        other = Study(suite, self.data, cache or self.cache, self.device)
+        other._made = self._made
+        return other
+
+    @property
+    def revision(self) -> str:
+        """Revision of both splits of the data."""
+        return "/".join(dict.fromkeys(d.revision for d in self.data.values()))
+
+    def source(self, encoder: Encoder, report: Report) -> Source:
+        """Features of an encoder at the suite's split point."""
+        return open_source(self.data, encoder, self.suite.split, self.cache, report, self.suite.on_bad_image)
+
+    def encoder(self, name: str) -> Encoder:
+        """The encoder of a name in ``suite.encoders``."""
+        return self._once(("encoder", name), lambda: registry.build_encoder(name, self.suite.weights, self.device))
+
+    def task(self, name: str, source: Source) -> Task:
+        """A task on the samples of a source."""
+        train, test = source.train, source.test
+        key = "task", name, train.features.indices, test.features.indices
+        return self._once(key, lambda: registry.get("task", name).build(train.dataset, test.dataset))
+
+    def targets(self, which: Literal["train", "test"], task: str, source: Source) -> Targets:
+        """Targets of the samples of a source."""
+        split = source.train if which == "train" else source.test
+        key = "targets", which, task, split.features.indices
+        return self._once(key, lambda: Targets(split.dataset, task))
+
+    def task_model(self, task: str, source: Source) -> TaskModel | None:
+        """The task model whose decoder reads for a task; None where the head is trained."""
+        if self.suite.head == "trained":
+            return None
+        family, variant, weights = self.suite.task_model(task, source.train.dataset.meta)
+        image_px = source.train.features.image_px
+        key = "task model", task, image_px, source.train.features.indices, source.test.features.indices
+        build = registry.get("taskmodel", family).build
+        return self._once(key, lambda: build(variant, weights, self.task(task, source), image_px, self.device))
+
+    def readout(self, task: str, source: Source, seed: int) -> ReadoutRecipe:
+        """The recipe of a task's readout."""
+        suite, decoder = self.suite, self.task_model(task, source)
+        return ReadoutRecipe(source, self.task(task, source), suite.neck, suite.budget, seed, decoder, suite.neck_loss)
+
+    def _once(self, key: tuple[Any, ...], make: Any) -> Any:
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+
+def open_study(suite: Suite, cache_dir: Path, device: torch.device) -> Study:
+    """Open a suite's data sets.
+
+    Raises:
+        FcbenchError: bad input, or a cache that cannot be used.
+    """
+    return Study(suite, open_data(suite, cache_dir), Cache(cache_dir).make(), device)
 
 
 def open_data(suite: Suite, cache_dir: Path) -> dict[str, Dataset]:
-    """Both splits of the suite's data set."""
+    """Both splits of the suite's data set, ``train`` and ``test``."""
     plugin = registry.get("dataset", suite.dataset)
     if plugin.needs_root and suite.data_root is None:
         raise FcbenchError(

@@ -142,7 +142,7 @@ class Suite:
         n_train, n_test = self.n_train or 300, self.n_test or 40
         return replace(self, name=f"{self.name}-quick", budget=QUICK, n_train=n_train, n_test=n_test)
 
-    def described(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """Plain JSON data. The data root is left out: it is a path of one machine."""
         out = asdict(self)
         out.pop("data_root")

@@ -1,4 +1,4 @@
 """Readouts and codecs, trained once into the cache.
 
-Imports: core, features.
+Imports: core, features, transmit.
 """

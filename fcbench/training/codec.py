@@ -1,8 +1,9 @@
-"""Training of a codec."""
+"""Codecs at operating points: what determines one, how it is trained, and its checkpoint in the cache."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,31 +11,152 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fcbench.core import registry
+from fcbench.core.cache import Cache, digest
+from fcbench.core.codecs import OperatingPoint
 from fcbench.core.features import Features, FeatureStats
+from fcbench.core.files import write_atomically
 from fcbench.core.kinds import Objective
-from fcbench.features.extract import FeatureStore
-from fcbench.training.loop import Progress, draw, optimize
-from fcbench.training.options import Budget
+from fcbench.core.progress import Advance, Report
+from fcbench.features.feature_set import FeatureSet
+from fcbench.features.source import Source
+from fcbench.features.statistics import normalized_mse
+from fcbench.training import loop
+from fcbench.training.options import PREPARE_SAMPLES, VERSION, Budget
+from fcbench.training.readout import ReadoutRecipe, TaskLoss
+from fcbench.transmit import checkpoint
 
 VARIABLE_STEPS = 3
 """A codec of variable rate trains once for all its points, for so many times the steps of one."""
 
 
+@dataclass(frozen=True, slots=True)
+class CodecRecipe:
+    """All that determines a codec at an operating point.
+
+    Attributes:
+        objective: what a trained codec preserves; ``mse`` for any other.
+        fitted_to: the readout whose loss trains it; None for ``mse``.
+        lmbdas: of all operating points, for a codec of variable rate.
+    """
+
+    source: Source
+    point: OperatingPoint
+    budget: Budget
+    seed: int
+    objective: Objective = "mse"
+    fitted_to: ReadoutRecipe | None = None
+    lmbdas: tuple[float, ...] = ()
+
+    @property
+    def contents(self) -> dict[str, Any]:
+        """All that determines the codec, in clear."""
+        plugin = registry.get("codec", self.point.codec)
+        contents: dict[str, Any] = {
+            "version": VERSION,
+            "features": self.source.train.features.key,
+            "codec": self.point.codec,
+            "params": dict(self.point.params),
+        }
+        if plugin.trained:
+            contents |= {"seed": self.seed, "budget": self.budget.of_codec}
+        if self.fitted_to:
+            contents |= {"task": self.fitted_to.key, "objective": self.objective}
+        return contents
+
+    def path(self, cache: Cache) -> Path:
+        """Where its checkpoint is kept."""
+        return cache.model("codec", digest(self.contents))
+
+    def trained_path(self, cache: Cache) -> Path:
+        """Where what one training makes is kept: the checkpoint, or a codec of variable rate between its points."""
+        if not self.lmbdas:
+            return self.path(cache)
+        return cache.model("sweep", digest({**self.contents, "params": {}, "lmbdas": self.lmbdas}))
+
+
+def make_codec(
+    recipe: CodecRecipe, cache: Cache, report: Report, device: torch.device, task_loss: TaskLoss | None = None
+) -> Path:
+    """Checkpoint of a codec: from the cache, else trained and put there.
+
+    Args:
+        task_loss: of the readout that the recipe names.
+    """
+    plugin, path = registry.get("codec", recipe.point.codec), recipe.path(cache)
+    name = f"{recipe.source.encoder.name}: {recipe.point.label}"
+    name += f" for {recipe.fitted_to.task.name}" if recipe.fitted_to else ""
+    with report.part(f"{name}, {'training' if plugin.trained else 'tables'}") as advance:
+        if not path.exists():
+            _make(recipe, cache, device, task_loss, advance)
+    return path
+
+
+def _make(
+    recipe: CodecRecipe, cache: Cache, device: torch.device, task_loss: TaskLoss | None, advance: Advance
+) -> None:
+    plugin, path, source = registry.get("codec", recipe.point.codec), recipe.path(cache), recipe.source
+    specs = list(source.train.features.specs.values())
+    torch.manual_seed(recipe.seed)
+    codec: Any = plugin.build(specs, source.stats, recipe.point.params)
+
+    def train(lmbdas: tuple[float, float], resume: Path) -> None:
+        _prepare(codec, recipe)
+        fit_codec(
+            codec,
+            lmbdas,
+            source.train.features,
+            source.stats,
+            recipe.budget,
+            objective=recipe.objective,
+            task_loss=task_loss,
+            device=device,
+            seed=recipe.seed,
+            resume=resume.with_suffix(".resume"),
+            advance=advance,
+        )
+
+    if recipe.lmbdas:
+        shared = recipe.trained_path(cache)
+        if shared.exists():
+            loop.load_into(codec, shared)
+        else:
+            train((recipe.lmbdas[0], recipe.lmbdas[-1]), shared)
+            write_atomically(shared, loop.state_bytes(codec))
+        codec.at(float(recipe.point.params["lmbda"]))
+    elif plugin.trained:
+        lmbda = float(recipe.point.params["lmbda"])
+        train((lmbda, lmbda), path)
+    else:
+        _prepare(codec, recipe)
+    codec.freeze()
+    made_for = checkpoint.Source(source.encoder.name, source.encoder.weights.sha256)
+    checkpoint.save(path, codec, recipe.point, tuple(specs), made_for)
+
+
+def _prepare(codec: Any, recipe: CodecRecipe) -> None:
+    """Give a codec its initial values, from training features."""
+    features = recipe.source.train.features
+    n = min(PREPARE_SAMPLES, len(features))
+    maps = features.batch(loop.sample_indices(np.random.default_rng(recipe.seed), len(features), n))
+    codec.prepare([maps[name] for name in features.specs])
+
+
 def fit_codec(
     codec: Any,
     lmbdas: tuple[float, float],
-    store: FeatureStore,
+    features: FeatureSet,
     stats: Mapping[str, FeatureStats],
     budget: Budget,
     *,
     objective: Objective,
-    task_loss: Callable[[Mapping[str, Tensor], Sequence[int]], Tensor] | None,
+    task_loss: TaskLoss | None,
     device: torch.device,
     seed: int,
     resume: Path,
-    progress: Progress | None = None,
+    advance: Advance | None = None,
 ) -> float:
-    """Train a codec: bits a feature point + lmbda x distortion + the bottleneck's own loss.
+    """Train a codec: bits per feature scalar + lmbda x distortion.
 
     The distortion is the squared error of features divided by their training standard deviation (``mse``), the loss
     of a frozen neck and head (in nats) on the decoded features (``task``), or their sum (``both``).
@@ -47,38 +169,24 @@ def fit_codec(
     low, high = np.log(lmbdas)
 
     def loss_of(rng: np.random.Generator) -> Tensor:
-        places = draw(rng, len(store), budget.codec_batch)
+        indices = loop.sample_indices(rng, len(features), budget.codec_batch)
         lmbda = lmbdas[0]
         if low < high:
             lmbda = float(np.exp(rng.uniform(low, high)))
             codec.at(lmbda)
-        maps = {k: v.to(device) for k, v in store.batch(places).items()}
+        maps = {k: v.to(device) for k, v in features.batch(indices).items()}
         decoded, bits = codec(maps)
-        loss: Tensor = bits.sum() / Features(maps).n_points + codec.aux_loss()
+        loss: Tensor = bits.sum() / Features(maps).n_points
         if objective != "task":
             loss = loss + lmbda * normalized_mse(maps, decoded, stats)
         if objective != "mse":
             assert task_loss is not None
-            loss = loss + lmbda * task_loss(decoded, places)
+            loss = loss + lmbda * task_loss(decoded, indices)
         return loss
 
-    final = optimize(
-        codec,
-        loss_of,
-        steps=budget.codec_steps * (VARIABLE_STEPS if low < high else 1),
-        rate=budget.codec_rate,
-        seed=seed,
-        resume=resume,
-        progress=progress,
+    steps = budget.codec_steps * (VARIABLE_STEPS if low < high else 1)
+    final = loop.optimize(
+        codec, loss_of, steps=steps, rate=budget.codec_rate, seed=seed, resume=resume, advance=advance
     )
     codec.to("cpu")
     return final
-
-
-def normalized_mse(a: Mapping[str, Tensor], b: Mapping[str, Tensor], stats: Mapping[str, FeatureStats]) -> Tensor:
-    """Mean squared error of features divided by their training standard deviation, over all scalars of all maps."""
-    total = torch.zeros((), device=next(iter(a.values())).device)
-    for name, x in a.items():
-        std = stats[name].std.to(x.device).view(-1, 1, 1)
-        total = total + ((x - b[name].to(x.device)) / std).square().sum()
-    return total / Features(dict(a)).n_points

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from fcbench.core.errors import FcbenchError
+from fcbench.core.progress import Advance
 
 CHECKPOINT_S = 60.0
 """Seconds between checkpoints of a training under way."""
-Progress = Callable[[int, int], None]
 
 
 # ------------------------------------------------------------------------------------------- the loop
@@ -27,7 +29,7 @@ def optimize(
     rate: float,
     seed: int,
     resume: Path,
-    progress: Progress | None = None,
+    advance: Advance | None = None,
 ) -> float:
     """Train a module in place with AdamW, linear warm-up and cosine decay.
 
@@ -66,8 +68,8 @@ def optimize(
         if time.monotonic() - saved > CHECKPOINT_S and step + 1 < steps:
             _save(resume, module, optimizer, step + 1, losses)
             saved = time.monotonic()
-        if progress:
-            progress(step + 1, steps)
+        if advance:
+            advance(step + 1, steps)
     resume.unlink(missing_ok=True)
     module.eval()
     return float(np.mean(losses[-max(1, steps // 10) :])) if losses else float("nan")
@@ -109,6 +111,22 @@ def _resume(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> 
         raise FcbenchError(f"checkpoint {path} is damaged ({error}): delete it and run again") from error
 
 
-def draw(rng: np.random.Generator, n: int, batch: int) -> list[int]:
-    """Places of a training batch, without repetition where the set allows it."""
+def sample_indices(rng: np.random.Generator, n: int, batch: int) -> list[int]:
+    """Indices of a training batch out of n samples, without repetition where there are enough."""
     return sorted(rng.choice(n, batch, replace=batch > n).tolist())
+
+
+# ------------------------------------------------------------------------------------------ kept models
+def state_bytes(module: nn.Module) -> bytes:
+    """A module's state as a safetensors file."""
+    return save({k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()})
+
+
+def load_into(module: nn.Module, path: Path) -> None:
+    """Load a kept state. Raises `FcbenchError` where the file is damaged."""
+    try:
+        module.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise FcbenchError(
+            f"cached model {path} is damaged ({str(error).splitlines()[0]}): delete it and run again"
+        ) from error

@@ -8,22 +8,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fcbench.core import registry
+from fcbench.core.cache import Cache, digest
 from fcbench.core.features import FeatureStats
-from fcbench.core.tasks import Task
-from fcbench.features.extract import FeatureStore
-from fcbench.training import codec, loop
-from fcbench.training.options import Budget
+from fcbench.core.files import write_atomically
+from fcbench.core.progress import Advance, Report
+from fcbench.core.tasks import Head, Task, TaskModel
+from fcbench.features.feature_set import FeatureSet
+from fcbench.features.source import Readable, Source, reported_extract
+from fcbench.features.statistics import normalized_mse, stats_of
+from fcbench.training import loop
+from fcbench.training.options import PREPARE_SAMPLES, VERSION, Budget
 from fcbench.training.targets import Targets
 
 NeckLoss = Literal["task", "distill", "both"]
+TaskLoss = Callable[[Mapping[str, Tensor], Sequence[int]], Tensor]
+"""Loss of decoded maps of training samples, through a frozen neck and head."""
 
 
 class Standardize(nn.Module):
@@ -113,18 +122,116 @@ class Readout(Standardize):
         return x if self.adapter is None else self.adapter(x)
 
 
+@dataclass(frozen=True, slots=True)
+class ReadoutRecipe:
+    """All that determines a readout.
+
+    Attributes:
+        decoder: the task model whose frozen decoder reads; None where the head is trained.
+        neck_loss: what trains the neck before a frozen decoder.
+    """
+
+    source: Source
+    task: Task
+    neck: str
+    budget: Budget
+    seed: int
+    decoder: TaskModel | None = None
+    neck_loss: NeckLoss = "task"
+
+    @property
+    def key(self) -> str:
+        """Name of the readout in the cache."""
+        contents = {
+            "version": VERSION,
+            "features": self.source.train.features.key,
+            "task": self.task.name,
+            "neck": self.neck,
+            "seed": self.seed,
+            "budget": self.budget.of_readout,
+        }
+        if self.decoder is not None:
+            contents |= {
+                "decoder": self.decoder.name,
+                "sha256": self.decoder.weights.sha256,
+                "neck_loss": self.neck_loss,
+            }
+        return digest(contents)
+
+    def path(self, cache: Cache) -> Path:
+        """Where it is kept."""
+        return cache.model("task", self.key)
+
+
+def make_readout(
+    recipe: ReadoutRecipe, targets: Targets, cache: Cache, report: Report, device: torch.device
+) -> Readout:
+    """A task's neck and head, trained on uncoded features and frozen: from the cache, else trained and put there.
+
+    Args:
+        targets: of the training samples.
+    """
+    source, task, width = recipe.source, recipe.task, recipe.budget.width
+    features, path = source.train.features, recipe.path(cache)
+    torch.manual_seed(recipe.seed)
+    neck = registry.get("neck", recipe.neck).build(list(features.specs.values()), features.grids, width)
+    _, grid = features.finest
+    own: FeatureSet | None = None
+    if recipe.decoder is None:
+        model = Readout(source.stats, neck, task.head(width, grid, features.image_px))
+        what = "head"
+    else:
+        own = own_features(recipe, cache, report)
+        adapter = Adapter(width, grid, stats_of(own), own.grids)
+        model = Readout(source.stats, neck, recipe.decoder.head(), adapter)
+        what = f"adapter to {recipe.decoder.name}"
+    model.to(device)
+    with report.stage(f"{source.encoder.name}: {recipe.neck} and {what}, {task.name}") as advance:
+        if path.exists():
+            loop.load_into(model, path)
+        else:
+            fit_readout(
+                model,
+                task,
+                features,
+                targets,
+                own,
+                recipe.neck_loss,
+                recipe.budget,
+                seed=recipe.seed,
+                resume=path.with_suffix(".resume"),
+                advance=advance,
+            )
+            write_atomically(path, loop.state_bytes(model))
+    return model.eval().requires_grad_(False)
+
+
+def own_samples(recipe: ReadoutRecipe) -> Readable:
+    """The training samples that a task model's own encoder sees; for statistics alone, a subset is enough."""
+    n = len(recipe.source.train.features)
+    n = min(n, PREPARE_SAMPLES) if recipe.neck_loss == "task" else n
+    return Readable(recipe.source.train.dataset, range(n))
+
+
+def own_features(recipe: ReadoutRecipe, cache: Cache, report: Report) -> FeatureSet:
+    """Training features of the task model's own encoder, as its decoder takes them."""
+    assert recipe.decoder is not None
+    samples, decoder = own_samples(recipe), recipe.decoder
+    return reported_extract(samples, decoder.encoder, decoder.inputs, cache, report, f"{len(samples)} samples")
+
+
 def fit_readout(
     model: Readout,
     task: Task,
-    store: FeatureStore,
+    features: FeatureSet,
     targets: Targets,
-    own: FeatureStore | None,
+    own: FeatureSet | None,
     neck_loss: NeckLoss,
     budget: Budget,
     *,
     seed: int,
     resume: Path,
-    progress: loop.Progress | None = None,
+    advance: Advance | None = None,
 ) -> float:
     """Train on uncoded training features: neck, and head or adapter. Returns the final training loss.
 
@@ -133,29 +240,35 @@ def fit_readout(
         neck_loss: ``task``; ``distill``, the mean squared difference of the adapter's maps from `own`, in units of
             its standard deviation; ``both``, their sum.
     """
+    head = cast(Head, model.head)
+    own_stats = None if own is None else stats_of(own)
 
     def loss_of(rng: np.random.Generator) -> Tensor:
-        places = loop.draw(rng, len(store), budget.task_batch)
-        x, losses = model(store.batch(places)), []
+        indices = loop.sample_indices(rng, len(features), budget.task_batch)
+        x, losses = model(features.batch(indices)), []
         if neck_loss != "distill":
-            losses.append(task.loss(model.head, x, task.collate(targets(places))))
+            losses.append(head.loss(x, task.collate(targets(indices))))
         if neck_loss != "task":
-            assert own is not None
-            losses.append(codec.normalized_mse(own.batch(places), x, own.stats()))
+            assert own is not None and own_stats is not None
+            losses.append(normalized_mse(own.batch(indices), x, own_stats))
         return torch.stack(losses).sum()
 
     return loop.optimize(
-        model, loss_of, steps=budget.task_steps, rate=budget.task_rate, seed=seed, resume=resume, progress=progress
+        model,
+        loss_of,
+        steps=budget.task_steps,
+        rate=budget.task_rate,
+        seed=seed,
+        resume=resume,
+        advance=advance,
     )
 
 
-TaskLoss = Callable[[Mapping[str, Tensor], Sequence[int]], Tensor]
+def task_loss(model: Readout, task: Task, targets: Targets) -> TaskLoss:
+    """Task loss of decoded features of training samples, through a finished neck and head."""
+    head = cast(Head, model.head)
 
-
-def frozen_loss(model: Readout, task: Task, targets: Targets) -> TaskLoss:
-    """Task loss of decoded features at places of the training split, through a finished neck and head."""
-
-    def loss(maps: Mapping[str, Tensor], places: Sequence[int]) -> Tensor:
-        return task.loss(model.head, model(maps), task.collate(targets(places)))
+    def loss(maps: Mapping[str, Tensor], indices: Sequence[int]) -> Tensor:
+        return head.loss(model(maps), task.collate(targets(indices)))
 
     return loss

@@ -126,7 +126,7 @@ def decode(path: Path, checkpoint: Path | None = None) -> dict[str, Tensor]:
         raise FcbenchError(f"{path} holds no features: it was coded by {reader.header.codec}")
     if len({tuple(r.shapes.values()) for r in reader}) > 1:
         raise FcbenchError(f"{path} holds features of several sizes: code images of one size")
-    batches = list(senders.decode(checkpoint or _beside(path), path, []))
+    batches = [r.maps for r in senders.decode(checkpoint or _beside(path), path)]
     return {name: torch.cat([b[name] for b in batches]) for name in batches[0]}
 
 

@@ -1,21 +1,132 @@
-"""Features through a file: written, read back, made features again."""
+"""The ways of sending a test set: one class per kind of point.
+
+Everything that is coded, be it features, images or labels, goes through the same ``.fcb`` container: the rate is the
+size of that file.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from fcbench.core.features import Features
+from fcbench.coders.strings import checksum
+from fcbench.core import rates, registry
+from fcbench.core.codecs import Bitstream, Decoded, OperatingPoint
+from fcbench.core.errors import FcbenchError
+from fcbench.core.features import Encoder, Features, FeatureSpec, FeatureStats
+from fcbench.core.kinds import codec_kind
 from fcbench.core.progress import Advance
+from fcbench.core.samples import Dataset
+from fcbench.features.feature_set import FeatureSet, batches_of
 from fcbench.transmit import container
 from fcbench.transmit.checkpoint import Loaded
 from fcbench.transmit.checkpoint import load as load_checkpoint
 
+T = TypeVar("T")
 EVAL_BATCH = 32
+IMAGE_BATCH = 8
+_NO_CHECKPOINT = "0" * 64
+_IMAGE, _LABEL = FeatureSpec("image", 3, 1), FeatureSpec("label", 1, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """Size and timing of the coded test set.
+
+    Attributes:
+        n_bytes: size of the file.
+        sample_bytes: size of each sample's record.
+        estimated_bits: from likelihoods; None where the codec has none.
+        encode_ms: median per sample; None where nothing is coded.
+    """
+
+    n_bytes: int
+    sample_bytes: Sequence[int]
+    estimated_bits: float | None = None
+    encode_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A batch of maps [B, C, h, w] as the receiver has them, with the decoding time of each sample."""
+
+    maps: Mapping[str, Tensor]
+    decode_ms: Sequence[float] = ()
+
+
+class Sender(Protocol):
+    """A way of sending the test set."""
+
+    def send(self, path: Path, advance: Advance) -> Sent:
+        """Code the test set into a file. Where nothing is coded no file is written."""
+
+    def receive(self, path: Path) -> Iterator[Received]:
+        """Batches of features in the order of the test set, from the file and what the receiver has."""
+
+
+# ------------------------------------------------------------------------------------- ends of a curve
+@dataclass(frozen=True, slots=True)
+class Uncoded:
+    """Uncoded float32 features: the ceiling of a curve."""
+
+    test: FeatureSet
+
+    def send(self, path: Path, advance: Advance) -> Sent:
+        n_bytes, n = rates.uncoded_bytes(self.test.n_scalars, 32), len(self.test)
+        return Sent(n_bytes, [n_bytes // n] * n)
+
+    def receive(self, path: Path) -> Iterator[Received]:
+        return (Received(maps) for maps in self.test.batches(EVAL_BATCH))
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingMean:
+    """Every feature replaced by its mean over the training split: the floor of a curve."""
+
+    test: FeatureSet
+    stats: Mapping[str, FeatureStats]
+
+    def send(self, path: Path, advance: Advance) -> Sent:
+        return Sent(0, [0] * len(self.test))
+
+    def receive(self, path: Path) -> Iterator[Received]:
+        means = {n: s.mean.view(1, -1, 1, 1) for n, s in self.stats.items()}
+        for places in batches_of(len(self.test), EVAL_BATCH):
+            yield Received({n: m.expand(len(places), -1, *self.test.grids[n]) for n, m in means.items()})
+
+
+# -------------------------------------------------------------------------------------------- features
+class CodecSender:
+    """Features coded by a codec. The receiver builds a codec of its own from the checkpoint."""
+
+    def __init__(self, checkpoint: Path, test: FeatureSet) -> None:
+        self.checkpoint, self.loaded, self.test = checkpoint, load_checkpoint(checkpoint), test
+
+    def send(self, path: Path, advance: Advance) -> Sent:
+        codec: Any = self.loaded.codec
+        estimates = getattr(registry.get("codec", self.loaded.point.codec), "estimates", True)
+        bits = 0.0
+
+        def samples() -> Iterator[Features]:
+            nonlocal bits
+            for maps in self.test.batches(EVAL_BATCH):
+                if estimates:
+                    bits += float(codec.forward(maps)[1].sum())
+                yield from split_batch(maps)
+
+        sizes, times = write(self.loaded, samples(), len(self.test), path, advance)
+        return Sent(path.stat().st_size, sizes, bits if estimates else None, typical(times))
+
+    def receive(self, path: Path) -> Iterator[Received]:
+        return decode(self.checkpoint, path)
 
 
 def write(
@@ -26,30 +137,171 @@ def write(
     Returns:
         Size [bytes] and time [ms] of each.
     """
-    sizes, times = [], []
-    header = container.Header(loaded.point.codec, loaded.sha256, loaded.specs)
-    with container.Writer(path, header) as writer, torch.inference_mode():
+
+    def coded() -> Iterator[Coded]:
         for features in samples:
-            began = time.perf_counter()
-            stream = loaded.codec.encode(features)
-            times.append((time.perf_counter() - began) * 1e3)
-            writer.append(stream, features.shapes)
+            stream, took_ms = timed(lambda: loaded.codec.encode(features))
+            yield stream, features.shapes, took_ms
+
+    header = container.Header(loaded.point.codec, loaded.sha256, loaded.specs)
+    with torch.inference_mode():
+        return write_records(path, header, coded(), n_samples, advance)
+
+
+def decode(checkpoint: Path, path: Path) -> Iterator[Received]:
+    """Batches of features from a file and a checkpoint alone, by a codec of their own."""
+    loaded, reader = load_checkpoint(checkpoint), container.Reader(path)
+    reader.verify_checkpoint(loaded.sha256)
+
+    def decoded() -> Iterator[tuple[Features, float]]:
+        for record in reader:
+            found, took_ms = timed(lambda: loaded.codec.decode(record.payload, record.shapes))
+            record.verify(found)
+            yield found.features, took_ms
+
+    for group in grouped(decoded(), EVAL_BATCH):
+        maps = {name: torch.cat([f.maps[name] for f, _ in group]) for name in group[0][0].maps}
+        yield Received(maps, [ms for _, ms in group])
+
+
+def split_batch(maps: Mapping[str, Tensor]) -> Iterator[Features]:
+    """The samples of maps [B, C, h, w], each [1, C, h, w]."""
+    for i in range(len(next(iter(maps.values())))):
+        yield Features({name: m[i : i + 1] for name, m in maps.items()})
+
+
+# ---------------------------------------------------------------------------------------------- images
+@dataclass(frozen=True, slots=True)
+class ImageSender:
+    """Remote inference: the image is coded, and the receiver runs the same encoder on what it decodes.
+
+    Attributes:
+        images: the data set of the test samples.
+    """
+
+    point: OperatingPoint
+    test: FeatureSet
+    images: Dataset
+    encoder: Encoder
+    split_points: Sequence[str]
+
+    @property
+    def _plugin(self) -> Any:
+        return registry.get("image", codec_kind(self.point.codec)[1])
+
+    def send(self, path: Path, advance: Advance) -> Sent:
+        plugin = self._plugin
+
+        def coded() -> Iterator[Coded]:
+            for i in range(len(self.test)):
+                image = self.images[i].image.numpy()
+                payload, took_ms = timed(lambda: plugin.encode(image, self.point.params))
+                seen = plugin.decode(payload)
+                stream = Bitstream({"image": payload}, seen.size, _check(seen))
+                yield stream, {_IMAGE.name: seen.shape[1:]}, took_ms
+
+        header = container.Header(self.point.codec, _NO_CHECKPOINT, (_IMAGE,))
+        sizes, times = write_records(path, header, coded(), len(self.test), advance)
+        return Sent(path.stat().st_size, sizes, encode_ms=typical(times))
+
+    def receive(self, path: Path) -> Iterator[Received]:
+        plugin = self._plugin
+
+        def decoded() -> Iterator[tuple[Tensor, float]]:
+            for record in container.Reader(path):
+                image, took_ms = timed(lambda: plugin.decode(record.payload))
+                tensor = torch.from_numpy(image)
+                record.verify(Decoded(Features({_IMAGE.name: tensor[None]}), image.size, _check(image)))
+                yield tensor, took_ms
+
+        for group in grouped(decoded(), IMAGE_BATCH):
+            maps = self.encoder(torch.stack([image for image, _ in group]), self.split_points).maps
+            yield Received({name: m.cpu() for name, m in maps.items()}, [ms for _, ms in group])
+
+
+def _check(image: np.ndarray) -> int:
+    return checksum(image.reshape(-1).astype(np.int32))
+
+
+# ---------------------------------------------------------------------------------------------- labels
+@dataclass(frozen=True, slots=True)
+class LabelSender:
+    """The task's own output for uncoded features, coded without loss: what reads it at the far end is lossless.
+
+    Attributes:
+        predict: a head's prediction for a sample of the test set.
+    """
+
+    task: str
+    test: FeatureSet
+    predict: Callable[[int], Any]
+
+    def send(self, path: Path, advance: Advance) -> Sent:
+        plugin = registry.get("label", self.task)
+
+        def coded() -> Iterator[Coded]:
+            for i, name in enumerate(self.test.ids):
+                output = plugin.output(self.predict(i))
+                payload, took_ms = timed(lambda: plugin.encode(output))
+                if not plugin.same(plugin.decode(payload), output):
+                    raise FcbenchError(f"label coding of {self.task} is not lossless for sample {name}")
+                stream = Bitstream({"label": payload}, 1, zlib.crc32(payload) & 0xFFFF)
+                yield stream, {_LABEL.name: (1, 1)}, took_ms
+
+        header = container.Header("label", _NO_CHECKPOINT, (_LABEL,))
+        sizes, times = write_records(path, header, coded(), len(self.test), advance)
+        return Sent(path.stat().st_size, sizes, encode_ms=typical(times))
+
+    def receive(self, path: Path) -> Iterator[Received]:
+        return (Received(maps) for maps in self.test.batches(EVAL_BATCH))
+
+
+# ----------------------------------------------------------------------------------------------- tools
+Coded = tuple[Bitstream, Mapping[str, tuple[int, int]], float]
+"""A coded sample, the grids of its maps, and the encoding time [ms]."""
+
+
+def write_records(
+    path: Path, header: container.Header, coded: Iterable[Coded], n_samples: int, advance: Advance
+) -> tuple[list[int], list[float]]:
+    """Write coded samples into a file, one record each.
+
+    Returns:
+        Size [bytes] and encoding time [ms] of each.
+    """
+    sizes, times = list[int](), list[float]()
+    with container.Writer(path, header) as writer:
+        for stream, grids, took_ms in coded:
+            writer.append(stream, grids)
             sizes.append(len(stream.payload))
+            times.append(took_ms)
             advance(len(sizes), n_samples)
     return sizes, times
 
 
-def decode(checkpoint: Path, path: Path, times_ms: list[float]) -> Iterator[dict[str, Tensor]]:
-    """Batches of features from a file and a checkpoint alone, by a codec of their own."""
-    loaded, waiting = load_checkpoint(checkpoint), list[Features]()
-    reader = container.Reader(path)
-    reader.verify_checkpoint(loaded.sha256)
-    for number, record in enumerate(reader, 1):
-        began = time.perf_counter()
-        decoded = loaded.codec.decode(record.payload, record.shapes)
-        times_ms.append((time.perf_counter() - began) * 1e3)
-        record.verify(decoded)
-        waiting.append(decoded.features)
-        if len(waiting) == EVAL_BATCH or number == len(reader):
-            yield {name: torch.cat([f.maps[name] for f in waiting]) for name in waiting[0].maps}
-            waiting.clear()
+def timed(call: Callable[[], T]) -> tuple[T, float]:
+    """Result of a call, and how long it took [ms]."""
+    began = time.perf_counter()
+    result = call()
+    return result, (time.perf_counter() - began) * 1e3
+
+
+def grouped(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Items in lists of `size`; the last may be shorter.
+
+    >>> list(grouped("abcde", 2))
+    [['a', 'b'], ['c', 'd'], ['e']]
+    """
+    group: list[T] = []
+    for item in items:
+        group.append(item)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def typical(times_ms: Sequence[float]) -> float:
+    """Median time, the first left out where there are more: it warms up."""
+    return float(np.median(times_ms[1:] or times_ms))

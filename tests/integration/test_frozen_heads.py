@@ -14,7 +14,7 @@ from torch import nn
 
 from fcbench.core.features import FeatureSpec, FeatureStats
 from fcbench.encoders.shared.weights import state_sha256
-from fcbench.features.extract import FeatureStore
+from fcbench.features.feature_set import FeatureSet
 from fcbench.necks.neck_2L import PLUGIN as NECK
 from fcbench.results import table
 from fcbench.training import readout
@@ -102,7 +102,7 @@ def test_adapter_meets_every_grid_and_the_decoder_stays(tmp_path: Path) -> None:
             return {"s": torch.ones(len(places), 8, 4, 6)}
 
     budget = Budget(task_steps=30, task_batch=2, task_rate=1e-2)
-    store: FeatureStore = Store()  # type: ignore[assignment]
+    store: FeatureSet = Store()  # type: ignore[assignment]
     targets: Targets = lambda places: []  # type: ignore[assignment]
     final = readout.fit_readout(
         model, Task(), store, targets, None, "task", budget, seed=0, resume=tmp_path / "r"  # type: ignore[arg-type]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 from click.testing import Result
-from torch import Tensor
 
 from fcbench.core import registry
 from fcbench.encoders.shared.weights import state_sha256
 from fcbench.features.source import Readable
-from fcbench.measure import coding, run
 from fcbench.results import samples, table
+from fcbench.transmit import senders
 from fcbench.transmit.checkpoint import load as load_checkpoint
+from fcbench.transmit.senders import Received
 
 Tiny = Callable[..., Result]
 SMALLEST = {"timm": "timm:test_efficientnet"}
@@ -29,7 +29,7 @@ N = ("--n-train", "8", "--n-test", "4")
 
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_proofs(encoder: str, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    built = _recorded(monkeypatch, run, "build_encoder")
+    built = _recorded(monkeypatch, registry, "build_encoder")
     _no_images_while_decoding(monkeypatch)
     out = tmp_path / "out"
     result = tiny(out, *OPTIONS, *N, "--encoder", encoder)
@@ -38,7 +38,7 @@ def test_proofs(encoder: str, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.Mo
     assert state_sha256(module) == before, "the encoder changed during the run"
     assert not any(p.requires_grad or p.grad is not None for p in module.parameters())
 
-    monkeypatch.setattr(coding, "decode", _means(coding.decode))
+    monkeypatch.setattr(senders, "decode", _means(senders.decode))
     flat = tmp_path / "flat"
     result = tiny(flat, *OPTIONS, *N, "--encoder", encoder)
     assert result.exit_code == 0, result.output
@@ -49,7 +49,7 @@ def test_proofs(encoder: str, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def _recorded(monkeypatch: pytest.MonkeyPatch, where: Any, name: str) -> list[tuple[str, Any]]:
-    """Encoders that a run builds, each with the hash of its parameters at that time."""
+    """Encoders that a run builds (each once), each with the hash of its parameters at that time."""
     made, build = list[tuple[str, Any]](), getattr(where, name)
 
     def recording(*args: Any) -> Any:
@@ -63,9 +63,9 @@ def _recorded(monkeypatch: pytest.MonkeyPatch, where: Any, name: str) -> list[tu
 
 def _no_images_while_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     """From the end of coding to the end of measuring, no image can be read."""
-    decode, read, closed = coding.decode, Readable.__getitem__, [False]
+    decode, read, closed = senders.decode, Readable.__getitem__, [False]
 
-    def blind(*args: Any) -> Iterator[dict[str, Tensor]]:
+    def blind(*args: Any) -> Iterator[Received]:
         closed[0] = True
         yield from decode(*args)
         closed[0] = False
@@ -74,18 +74,18 @@ def _no_images_while_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not closed[0], "an image was read while coded features were measured"
         return read(self, index)
 
-    monkeypatch.setattr(coding, "decode", blind)
+    monkeypatch.setattr(senders, "decode", blind)
     monkeypatch.setattr(Readable, "__getitem__", guarded)
 
 
 def _means(decode: Any) -> Any:
     """Decoding that gives the training mean, whatever the file says."""
 
-    def flat(checkpoint: Path, path: Path, times_ms: list[float]) -> Iterator[Mapping[str, Tensor]]:
+    def flat(checkpoint: Path, path: Path) -> Iterator[Received]:
         codec: Any = load_checkpoint(checkpoint).codec
         means = [s.mean.view(1, -1, 1, 1) for s in codec.map_stats]
-        for maps in decode(checkpoint, path, times_ms):
-            yield {k: m.expand_as(x) for m, (k, x) in zip(means, maps.items())}
+        for received in decode(checkpoint, path):
+            yield Received({k: m.expand_as(x) for m, (k, x) in zip(means, received.maps.items())})
 
     return flat
 
@@ -99,18 +99,20 @@ def test_noise_for_features_is_worth_no_more_than_none(
     encoder: str, fcbench: Tiny, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Trained weights and a neck that works: noise of the features' own mean and deviation brings the floor."""
-    decode = coding.decode
+    decode = senders.decode
 
-    def noise(checkpoint: Path, path: Path, times_ms: list[float]) -> Any:
+    def noise(checkpoint: Path, path: Path) -> Iterator[Received]:
         stats = [s for s in load_checkpoint(checkpoint).codec.map_stats]  # type: ignore[attr-defined]
         generator = torch.Generator().manual_seed(0)
-        for maps in decode(checkpoint, path, times_ms):
-            yield {
-                k: s.mean.view(1, -1, 1, 1) + s.std.view(1, -1, 1, 1) * torch.randn(x.shape, generator=generator)
-                for s, (k, x) in zip(stats, maps.items())
-            }
+        for received in decode(checkpoint, path):
+            yield Received(
+                {
+                    k: s.mean.view(1, -1, 1, 1) + s.std.view(1, -1, 1, 1) * torch.randn(x.shape, generator=generator)
+                    for s, (k, x) in zip(stats, received.maps.items())
+                }
+            )
 
-    monkeypatch.setattr(coding, "decode", noise)
+    monkeypatch.setattr(senders, "decode", noise)
     out = tmp_path / "out"
     size = ("--n-train", "200", "--n-test", "24", "--task-steps", "40", "--batch", "16")
     result = fcbench(

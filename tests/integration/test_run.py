@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -14,12 +15,13 @@ from click.testing import Result
 from fcbench.core import registry
 from fcbench.encoders.shared import weights
 from fcbench.encoders.shared.nano import NanoEncoder
-from fcbench.measure import coding, run
+from fcbench.measure import run
 from fcbench.results import folder, samples
 from fcbench.results import table as table_module
 from fcbench.results.folder import ResultsFolder
-from fcbench.transmit import container
+from fcbench.transmit import container, senders
 from fcbench.transmit.checkpoint import load as load_checkpoint
+from fcbench.transmit.senders import CodecSender, Received, Sent
 
 Tiny = Callable[..., Result]
 TASKS = {"segmentation", "captioning"}
@@ -74,7 +76,7 @@ def test_picture_and_provenance(finished: Path) -> None:
 
 
 def test_second_run_repeats_nothing(tiny: Tiny, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "_measure_job", _never)
+    monkeypatch.setattr(run, "measure_point", _never)
     result = tiny(finished, "--task", "segmentation", "--task", "captioning")
     assert result.exit_code == 0, result.output
     assert "0 points measured, 26 found done" in result.output
@@ -167,27 +169,21 @@ def test_failed_point_is_a_row_and_the_sweep_goes_on(
 ) -> None:
     options = ("--task", "segmentation", "--codec", "uniform")
     with monkeypatch.context() as patch:
-        encode = coding.encode
+        send = CodecSender.send
 
-        def sometimes(bench: object, checkpoint: Path, path: Path, advance: object):  # type: ignore[no-untyped-def]
-            if "4" in str(codec_bits(checkpoint)):
+        def sometimes(self: CodecSender, *args: Any) -> Sent:
+            if self.loaded.point.params.get("bits") == 4:
                 raise RuntimeError("out of luck\nsecond line")
-            return encode(bench, checkpoint, path, advance)  # type: ignore[arg-type]
+            return send(self, *args)
 
-        patch.setattr(coding, "encode", sometimes)
+        patch.setattr(CodecSender, "send", sometimes)
         result = tiny(tmp_path / "out", *options)
     assert result.exit_code == 1 and "1 jobs failed" in result.output
     failed = table_module.load(tmp_path / "out").query("status != 'ok'")
-    assert list(failed.status) == ["out of luck"] and failed.value.isna().all()
+    assert list(failed.status) == ["RuntimeError: out of luck"] and failed.value.isna().all()
     result = tiny(tmp_path / "out", *options)
     assert result.exit_code == 0 and "1 points measured, 6 found" in result.output
     assert (table_module.load(tmp_path / "out").status == "ok").all()
-
-
-def codec_bits(checkpoint: Path) -> object:
-    from fcbench.transmit.checkpoint import load as load_checkpoint
-
-    return load_checkpoint(checkpoint).point.params.get("bits")
 
 
 def test_streams_hold_every_sample(finished: Path) -> None:
@@ -199,14 +195,14 @@ def test_tasks_see_the_decoded_features_and_nothing_else(
     tiny: Tiny, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Decoded features replaced by the training mean: every sample's statistics fall to the floor's."""
-    decode = coding.decode
+    decode = senders.decode
 
-    def flat(checkpoint: Path, path: Path, times_ms: list[float]):  # type: ignore[no-untyped-def]
+    def flat(checkpoint: Path, path: Path) -> Iterator[Received]:
         stats = load_checkpoint(checkpoint).codec.map_stats[0]  # type: ignore[attr-defined]
-        for maps in decode(checkpoint, path, times_ms):
-            yield {name: stats.mean.expand_as(x) for name, x in maps.items()}
+        for received in decode(checkpoint, path):
+            yield Received({name: stats.mean.expand_as(x) for name, x in received.maps.items()})
 
-    monkeypatch.setattr(coding, "decode", flat)
+    monkeypatch.setattr(senders, "decode", flat)
     out = tmp_path / "out"
     assert tiny(out, "--task", "segmentation", "--codec", "uniform").exit_code == 0, "run"
     df, whole = table_module.load(out), table_module.load(finished)

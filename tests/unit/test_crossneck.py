@@ -20,8 +20,9 @@ from points import end, rate_point
 from fcbench.analysis import situations
 from fcbench.analysis.cross_neck import matrices, role
 from fcbench.core.errors import FcbenchError
-from fcbench.measure import cross_neck, evaluate
-from fcbench.measure.cross_neck import Lab, as_deep, chains
+from fcbench.measure import cross_neck
+from fcbench.measure.cross_neck import Chains, as_deep, chains
+from fcbench.measure.study import Study, open_study
 from fcbench.measure.suite import Suite
 from fcbench.reports import cross_neck_table
 from fcbench.results import table as table_module
@@ -44,6 +45,10 @@ SUITE = Suite(
     budget=Budget(task_steps=2, task_batch=4, width=32),
 )
 CPU = torch.device("cpu")
+
+
+def study(cache: Path) -> Study:
+    return open_study(SUITE, cache, CPU)
 
 
 # -------------------------------------------------------------------------------------------- chains
@@ -111,9 +116,9 @@ def finished(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ResultsFolder, "append", dies)
         with pytest.raises(KeyboardInterrupt):
-            cross_neck.measure(SUITE, out, cache, CPU, coded=True)
+            cross_neck.measure(study(cache), out, coded=True)
     assert table_module.load(out).point.nunique() == 5
-    summary = cross_neck.measure(SUITE, out, cache, CPU, coded=True)
+    summary = cross_neck.measure(study(cache), out, coded=True)
     assert not summary.failures and summary.n_found == 5
     return out
 
@@ -147,8 +152,8 @@ def test_nothing_is_repeated(finished: Path, cache: Path, monkeypatch: pytest.Mo
     def never(*_: object, **__: object) -> None:
         raise AssertionError("called")
 
-    monkeypatch.setattr(Lab, "_reader", never)
-    summary = cross_neck.measure(SUITE, finished, cache, CPU, coded=True)
+    monkeypatch.setattr(Chains, "reader", never)
+    summary = cross_neck.measure(study(cache), finished, coded=True)
     assert (summary.n_measured, summary.n_found) == (0, 28)
 
 
@@ -157,22 +162,21 @@ def test_a_chain_reads_through_the_frozen_neck(
 ) -> None:
     """The model of A > B is B's readout on the output of A's neck, and A's neck is that of the direct chain."""
     seen: list[tuple[Any, Any, torch.Tensor]] = []
-    plain: Callable[..., Any] = evaluate.evaluate
+    plain: Callable[..., Any] = cross_neck.send_and_read
 
-    def spied(bench: Any, readers: Any, batches: Any) -> Any:
-        kept = list(batches)
+    def spied(trial: Any, job: Any, source: Any, readers: Any, stream: Any) -> Any:
         for r in readers.values():
             if [n for _, n in getattr(r.model, "necks", ())] == ["neck:depth"]:
                 with torch.no_grad():
-                    seen.append((bench, r, r.model(kept[0])))
-        return plain(bench, readers, kept)
+                    seen.append((trial, r, r.model(source.test.features.batch(range(6)))))
+        return plain(trial, job, source, readers, stream)
 
-    monkeypatch.setattr(evaluate, "evaluate", spied)
-    cross_neck.measure(replace(SUITE, name="again"), tmp_path, cache, CPU)
+    monkeypatch.setattr(cross_neck, "send_and_read", spied)
+    cross_neck.measure(study(cache), tmp_path)
     assert len(seen) == 2
-    for bench, reader, x in seen:
-        first = bench.readout("depth")[1]
-        maps = bench.test.store.batch(range(6))
+    for trial, reader, x in seen:
+        first = trial.readout("depth")
+        maps = trial.source.test.features.batch(range(6))
         with torch.no_grad():
             middle = first.neck(Standardize.forward(first, maps))
             torch.testing.assert_close(reader.model.last({"neck:depth": middle}), x, rtol=1e-4, atol=1e-4)
@@ -180,7 +184,7 @@ def test_a_chain_reads_through_the_frozen_neck(
 
 
 def test_rows_are_the_same_in_any_folder(finished: Path, cache: Path, tmp_path: Path) -> None:
-    cross_neck.measure(SUITE, tmp_path, cache, CPU)
+    cross_neck.measure(study(cache), tmp_path)
     a, b = (rows_of(p).set_index("point").value for p in (tmp_path, finished))
     assert len(a) == 8
     np.testing.assert_allclose(a, b[a.index], rtol=1e-6)

@@ -16,13 +16,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fcbench.core.cache import Cache
 from fcbench.core.errors import FcbenchError, UnreadableSample
 from fcbench.core.features import Features, FeatureSpec, WeightsInfo
 from fcbench.core.samples import DatasetMeta, Sample
 from fcbench.features import extract as extract_module
-from fcbench.features import statistics
+from fcbench.features import feature_set, statistics
 from fcbench.features import store as store_module
-from fcbench.features.extract import FeatureStore, extract
+from fcbench.features.extract import extract
+from fcbench.features.feature_set import FeatureSet
+from fcbench.features.statistics import stats_of
 from fcbench.features.store import Writer
 
 
@@ -92,10 +95,14 @@ class Enc:
 BOTH = ("fine", "coarse")
 
 
-def run(cache: Path, data: Data | None = None, enc: Enc | None = None, **kw: Any) -> FeatureStore:
+def run(cache: Path, data: Data | None = None, enc: Enc | None = None, **kw: Any) -> FeatureSet:
     given = {"batch_size": 3, "n_workers": 0, **kw}
     splits = given.pop("splits", BOTH)
-    return extract(Data() if data is None else data, enc or Enc(), splits, cache, **given)
+    return extract(Data() if data is None else data, enc or Enc(), splits, Cache(cache), **given)
+
+
+def folder_of(cache: Path, features: FeatureSet) -> Path:
+    return cache / "features" / features.key
 
 
 def folders(cache: Path) -> list[Path]:
@@ -110,16 +117,16 @@ def test_the_store_holds_the_encoders_maps(tmp_path: Path, n_workers: int) -> No
     assert len(store) == 7
     assert store.ids == tuple(f"id{i}" for i in range(7))
     assert store.indices == tuple(range(7))
-    assert store.sizes_px == ((20, 26),) * 7
+    assert {s.size_px for s in store.samples} == {(20, 26)}
     assert store.n_px == 7 * 20 * 26
     assert store.image_px == (10, 13)
-    assert store.shapes == {"fine": (10, 13), "coarse": (3, 4)}
-    assert store.n_points == 7 * 3 * (10 * 13 + 3 * 4)
+    assert store.grids == {"fine": (10, 13), "coarse": (3, 4)}
+    assert store.n_scalars == 7 * 3 * (10 * 13 + 3 * 4)
     assert list(store.specs) == ["fine", "coarse"]
     for i in range(7):
         expected = Enc()(data[i].image[None], BOTH).maps
         found = store.maps(i)
-        assert found.n_points * 7 == store.n_points
+        assert found.n_points * 7 == store.n_scalars
         assert all(torch.equal(found.maps[k], expected[k]) for k in BOTH)
 
 
@@ -139,7 +146,7 @@ def test_a_batch_is_in_the_order_asked_for_and_a_copy(tmp_path: Path) -> None:
 def test_large_stores_stay_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = run(tmp_path)
     expected = small.batch(range(7))
-    monkeypatch.setattr(store_module, "RAM_LIMIT_BYTES", 10)
+    monkeypatch.setattr(feature_set, "RAM_LIMIT_BYTES", 10)
     large = run(tmp_path)
     batch = large.batch(range(7))
     assert all(torch.equal(batch[k], expected[k]) for k in BOTH)
@@ -162,7 +169,7 @@ def test_the_second_time_the_encoder_is_not_touched(tmp_path: Path) -> None:
         {"data": Data(split="test")},
         {"data": Data(name="other")},
         {"data": Data(n=6)},
-        {"data": Data(size=(12, 13))},
+        {"data": Data(size=(12, 13), image_size_px=(12, 13))},
         {"enc": Enc(name="enc2")},
         {"enc": Enc(sha256="b" * 64)},
         {"splits": ("coarse",)},
@@ -179,38 +186,26 @@ def test_whatever_determines_features_is_in_the_key(tmp_path: Path, change: dict
 
 def test_the_files_are_plain_numpy_and_json(tmp_path: Path) -> None:
     store = run(tmp_path)
-    array = np.load(store.folder / "coarse.npy")
+    array = np.load(folder_of(tmp_path, store) / "coarse.npy")
     assert array.dtype == np.float32 and array.shape == (7, 3, 3, 4)
-    index = json.loads((store.folder / "index.json").read_text())
+    index = json.loads((folder_of(tmp_path, store) / "index.json").read_text())
     assert index["key"]["weights_sha256"] == "a" * 64
     assert [s["id"] for s in index["samples"]] == list(store.ids)
-    assert {p.name for p in store.folder.iterdir()} == {"fine.npy", "coarse.npy", "index.json"}
+    assert {p.name for p in folder_of(tmp_path, store).iterdir()} == {"fine.npy", "coarse.npy", "index.json"}
 
 
 def test_progress_counts_to_the_end(tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
-    run(tmp_path, progress=lambda done, total: calls.append((done, total)))
+    run(tmp_path, advance=lambda done, total: calls.append((done, total)))
     assert calls == [(3, 7), (6, 7), (7, 7)]
-
-
-def test_a_subset_is_the_first_ones(tmp_path: Path) -> None:
-    store = run(tmp_path)
-    few = store.subset(3)
-    assert few.ids == store.ids[:3] and len(few) == 3
-    assert few.n_px * 7 == store.n_px * 3
-    with pytest.raises(IndexError):
-        few.batch([3])
-    for n in (0, 8):
-        with pytest.raises(FcbenchError, match="give 1 to 7"):
-            store.subset(n)
 
 
 # --------------------------------------------------------------------------------------- statistics
 def test_statistics_are_those_of_numpy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "CHUNK_BYTES", 3 * 130 * 8 * 2)  # several chunks, the last one short
+    monkeypatch.setattr(statistics, "CHUNK_BYTES", 3 * 130 * 8 * 2)  # several chunks, the last one short
     store = run(tmp_path)
-    x = np.load(store.folder / "fine.npy").astype(np.float64)
-    found = store.stats()["fine"]
+    x = np.load(folder_of(tmp_path, store) / "fine.npy").astype(np.float64)
+    found = stats_of(store)["fine"]
     np.testing.assert_allclose(found.mean, x.mean((0, 2, 3)), rtol=1e-6)
     np.testing.assert_allclose(found.std, x.std((0, 2, 3)), rtol=1e-6)
     assert found.low.tolist() == x.min((0, 2, 3)).tolist()
@@ -230,23 +225,19 @@ def test_statistics_survive_a_large_mean_and_channels_that_do_not_vary() -> None
 
 
 def test_statistics_are_kept_and_damage_to_them_is_repaired(tmp_path: Path) -> None:
-    first = run(tmp_path).stats()["fine"]
-    path = folders(tmp_path)[0] / "stats.safetensors"
-    kept = run(tmp_path).stats()["fine"]
+    path = tmp_path / "stats.safetensors"
+    first = stats_of(run(tmp_path), path)["fine"]
+    kept = stats_of(run(tmp_path), path)["fine"]
     assert torch.equal(kept.std, first.std)
     path.write_bytes(b"damaged")
-    again = run(tmp_path).stats()["fine"]
+    again = stats_of(run(tmp_path), path)["fine"]
     assert torch.equal(again.std, first.std)
     assert len(path.read_bytes()) > 100
 
 
-def test_statistics_of_a_subset_are_its_own(tmp_path: Path) -> None:
-    store = run(tmp_path)
-    few = store.subset(2)
-    x = np.load(store.folder / "fine.npy")[:2].astype(np.float64)
-    np.testing.assert_allclose(few.stats()["fine"].mean, x.mean((0, 2, 3)), rtol=1e-6)
-    assert not (store.folder / "stats.safetensors").exists()
-    assert not torch.equal(store.stats()["fine"].mean, few.stats()["fine"].mean)
+def test_statistics_are_kept_nowhere_unless_asked(tmp_path: Path) -> None:
+    stats_of(run(tmp_path))
+    assert not list(tmp_path.rglob("stats.safetensors"))
 
 
 # --------------------------------------------------------------------------------------- bad images
@@ -269,7 +260,7 @@ def test_skip_lists_them_and_goes_on(tmp_path: Path, bad: tuple[int, ...]) -> No
     assert store.n_px == len(good) * 20 * 26
     last = data[good[-1]].image[None].float()
     assert torch.equal(store.maps(len(good) - 1).maps["fine"], last)
-    assert np.load(store.folder / "fine.npy").shape[0] == len(good)
+    assert np.load(folder_of(tmp_path, store) / "fine.npy").shape[0] == len(good)
     enc = Enc()
     assert run(tmp_path, data, enc, on_bad_image="skip").skipped == store.skipped
     assert enc.n_seen == 0
@@ -329,15 +320,15 @@ def test_half_a_folder_is_never_read(tmp_path: Path) -> None:
             raise Killed
 
     with pytest.raises(Killed):
-        run(tmp_path, progress=kill)
+        run(tmp_path, advance=kill)
     assert folders(tmp_path) == []
     assert len(run(tmp_path)) == 7
 
 
 def test_what_a_killed_process_left_is_cleared(tmp_path: Path) -> None:
     store = run(tmp_path)
-    part = store.folder.with_name(store.folder.name + ".part")
-    store.folder.rename(part)
+    part = folder_of(tmp_path, store).with_name(folder_of(tmp_path, store).name + ".part")
+    folder_of(tmp_path, store).rename(part)
     enc = Enc()
     assert len(run(tmp_path, enc=enc)) == 7
     assert enc.n_seen == 7 and not part.exists()
@@ -364,7 +355,7 @@ def _no_map(folder: Path) -> None:
 
 @pytest.mark.parametrize("damage", [_cut_array, _cut_index, _other_schema, _no_map])
 def test_a_damaged_folder_is_made_again(tmp_path: Path, damage: Callable[[Path], None]) -> None:
-    damage(run(tmp_path).folder)
+    damage(folder_of(tmp_path, run(tmp_path)))
     enc = Enc()
     store = run(tmp_path, enc=enc)
     assert enc.n_seen == 7
@@ -404,7 +395,7 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_two_at_once_extract_once(tmp_path: Path) -> None:
     encs = [Enc(), Enc()]
-    stores: list[FeatureStore] = []
+    stores: list[FeatureSet] = []
     start = threading.Barrier(2)
 
     def work(enc: Enc) -> None:
@@ -421,7 +412,7 @@ def test_two_at_once_extract_once(tmp_path: Path) -> None:
 
 
 def test_the_schema_is_part_of_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = run(tmp_path).folder
-    monkeypatch.setattr(extract_module, "SCHEMA", 2)
-    monkeypatch.setattr(store_module, "SCHEMA", 2)
-    assert run(tmp_path).folder != first
+    first = run(tmp_path).key
+    monkeypatch.setattr(extract_module, "SCHEMA", 99)
+    monkeypatch.setattr(store_module, "SCHEMA", 99)
+    assert run(tmp_path).key != first

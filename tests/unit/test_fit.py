@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import FeatureStats
-from fcbench.training import codec, loop
+from fcbench.features.statistics import normalized_mse
+from fcbench.training import loop
 
 
 def regression(module: nn.Module):  # type: ignore[no-untyped-def]
@@ -40,7 +41,7 @@ def test_interrupted_training_gives_the_same_weights(tmp_path: Path, monkeypatch
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "b", progress=stop)
+        train(tmp_path / "b", advance=stop)
     assert (tmp_path / "b").exists()
     resumed = train(tmp_path / "b")
     assert torch.equal(whole.weight, resumed.weight)  # type: ignore[arg-type]
@@ -73,10 +74,10 @@ def test_schedule_rises_and_falls() -> None:
     assert 0 < rates[-1] < 0.02
 
 
-def test_draw_repeats_only_where_it_must() -> None:
+def test_sampling_repeats_only_where_it_must() -> None:
     rng = np.random.default_rng(0)
-    assert len(set(loop.draw(rng, 10, 10))) == 10
-    assert len(loop.draw(rng, 3, 10)) == 10
+    assert len(set(loop.sample_indices(rng, 10, 10))) == 10
+    assert len(loop.sample_indices(rng, 3, 10)) == 10
 
 
 def test_normalized_mse_is_one_at_the_mean() -> None:
@@ -85,4 +86,4 @@ def test_normalized_mse_is_one_at_the_mean() -> None:
     mean, std = x.mean((0, 2, 3)), x.std((0, 2, 3), unbiased=False)
     stats = {"s": FeatureStats(mean, std, x.amin((0, 2, 3)), x.amax((0, 2, 3)))}
     flat = mean.view(-1, 1, 1).expand_as(x)
-    assert float(codec.normalized_mse({"s": x}, {"s": flat}, stats)) == pytest.approx(1.0, abs=1e-5)
+    assert float(normalized_mse({"s": x}, {"s": flat}, stats)) == pytest.approx(1.0, abs=1e-5)

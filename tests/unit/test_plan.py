@@ -14,12 +14,13 @@ from click.testing import CliRunner
 from fcbench.cli.main import main
 from fcbench.cli.plan_table import duration, size, table
 from fcbench.core import registry
+from fcbench.core.cache import Cache
 from fcbench.core.errors import FcbenchError
 from fcbench.features import extract
-from fcbench.features.source import splits_of
+from fcbench.features.source import split_points_of
 from fcbench.measure import plan, run
 from fcbench.measure.plan import Counts, Family, Rates
-from fcbench.measure.study import open_data
+from fcbench.measure.study import Study, open_data, open_study
 from fcbench.measure.suite import Suite
 from fcbench.results import table as table_module
 from fcbench.training import loop
@@ -53,6 +54,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def study(suite: Suite, cache: Path) -> Study:
+    return open_study(suite, cache, CPU)
+
+
 def models(cache: Path) -> set[str]:
     return {p.name for p in (cache / "models").glob("*")}
 
@@ -67,7 +72,7 @@ def test_counts_are_what_the_run_does(cache: Path, tmp_path: Path, monkeypatch: 
         trained["readouts" if hasattr(module, "neck") else "codecs"] += 1
         return optimize(module, *args, **named)
 
-    before = plan.count(SUITE, out, cache, CPU)
+    before = plan.count(study(SUITE, cache), out)
     assert not out.exists() and models(cache) == set()
     assert not (cache / "features").exists()
     each = {"uncoded and mean": 2, "uniform": 1, "factorized": 2, "gained_hyperprior": 2, "image:jpeg": 1, "label": 1}
@@ -80,29 +85,29 @@ def test_counts_are_what_the_run_does(cache: Path, tmp_path: Path, monkeypatch: 
     assert before.images == {"hiera_nano": 26, "sam2_nano": 26}
 
     monkeypatch.setattr(loop, "optimize", counted)
-    done = run.measure(SUITE, out, cache, CPU)
+    done = run.measure(study(SUITE, cache), out)
     assert done.failures == () and done.n_measured == before.n_points
     assert trained == {"readouts": before.n_readouts, "codecs": before.n_codecs}
     arrays = [p for p in (cache / "features").rglob("*.npy")]
     on_disk = sum(p.stat().st_size for p in arrays)
     assert 0 <= on_disk - before.feature_bytes <= 1024 * len(arrays)  # their heads
 
-    after = plan.count(SUITE, out, cache, CPU)
+    after = plan.count(study(SUITE, cache), out)
     assert after.n_found == after.n_points == before.n_points
     assert after.n_readouts == after.n_codecs == after.feature_bytes == 0
     assert after.left(SUITE) is None
 
-    elsewhere = plan.count(SUITE, tmp_path / "other", cache, CPU)
+    elsewhere = plan.count(study(SUITE, cache), tmp_path / "other")
     assert elsewhere.n_found == 0 and elsewhere.feature_bytes == 0
     assert elsewhere.n_readouts == elsewhere.n_codecs == 0
     assert sum(f.made.total() for f in elsewhere.families.values()) == 0
     longer = replace(SUITE, budget=replace(SUITE.budget, codec_steps=3))
-    anew = plan.count(longer, tmp_path / "other", cache, CPU)
+    anew = plan.count(study(longer, cache), tmp_path / "other")
     assert (anew.n_readouts, anew.n_codecs) == (0, before.n_codecs)
 
     failed = [replace(p, status="broke") if p.codec == "uniform" else p for p in table_module.load_points(out)]
     monkeypatch.setattr(table_module, "load_points", lambda _: failed)
-    again = plan.count(SUITE, out, cache, CPU)
+    again = plan.count(study(SUITE, cache), out)
     assert again.n_points - again.n_found == 2
     assert again.left(SUITE) == replace(SUITE, codecs=("uniform",))
 
@@ -123,18 +128,19 @@ def test_foreseen_features_are_the_extracted_ones(
 ) -> None:
     encoder = registry.build_encoder(name, "random", CPU)
     data = open_data(replace(SUITE, n_train=2, image_size_px=size_px), cache)["train"]
-    splits = splits_of(encoder, encoder.default_split)
-    found, expected = plan.foreseen(data, encoder, splits, tmp_path)
+    names = split_points_of(encoder, None)
+    kept = Cache(tmp_path)
+    found, expected = plan.expected_set(data, encoder, names, kept)
     assert not found and not any(tmp_path.iterdir())
-    made = extract.extract(data, encoder, splits, tmp_path)
-    for what in ("folder", "shapes", "specs", "image_px", "n_points"):
+    made = extract.extract(data, encoder, names, kept)
+    for what in ("key", "grids", "specs", "image_px", "n_scalars"):
         assert getattr(made, what) == getattr(expected, what), what
-    assert plan.foreseen(data, encoder, splits, tmp_path)[0]
+    assert plan.expected_set(data, encoder, names, kept)[0]
 
 
 def test_bad_input_is_refused_as_by_the_run(cache: Path, tmp_path: Path) -> None:
     with pytest.raises(FcbenchError, match="split point"):
-        plan.count(replace(SUITE, split="stage9"), tmp_path, cache, CPU)
+        plan.count(study(replace(SUITE, split="stage9"), cache), tmp_path)
 
 
 # ---------------------------------------------------------------------------------------------- probe
@@ -142,7 +148,7 @@ def test_probe_times_all_and_leaves_no_trace(cache: Path, tmp_path: Path) -> Non
     wrong = {**SUITE.params, "uniform": ({"bits": 99},)}
     suite = replace(SUITE, params=wrong, encoders=("hiera_nano",))
     kept, sets = models(cache), set(cache.glob("features/*"))
-    rates = plan.probe(suite, cache, CPU)
+    rates = plan.probe(study(suite, cache))
     assert models(cache) == kept and set(cache.glob("features/*")) == sets
     assert list(rates.failed) == ["uniform"] and "99" in rates.failed["uniform"]
     tasks = {"depth"}
@@ -164,7 +170,7 @@ def test_probe_times_all_and_leaves_no_trace(cache: Path, tmp_path: Path) -> Non
     assert rates.train_bytes["factorized", None] == 0
     assert rates.train_bytes["gained_hyperprior", None] > 0  # what its sweep shares
     assert rates.n_test == 6 and rates.encoder == "hiera_nano"
-    counts = plan.count(suite, tmp_path, cache, CPU)
+    counts = plan.count(study(suite, cache), tmp_path)
     text = table(counts, rates)
     assert next(r for r in text.splitlines() if "uniform" in r).endswith("unknown")
     assert "uniform could not be timed" in text

@@ -1,0 +1,156 @@
+"""One source of features and one seed: its readers, its senders, what its stages cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from fcbench.core.cache import digest
+from fcbench.core.codecs import OperatingPoint
+from fcbench.core.features import FeatureSpec
+from fcbench.core.kinds import Kind
+from fcbench.core.progress import Report
+from fcbench.features.source import Source, derive
+from fcbench.measure.complexity import Complexity
+from fcbench.measure.density import make_scorer
+from fcbench.measure.evaluate import Evaluation, Reader, evaluate
+from fcbench.measure.points import Job, lmbdas_of
+from fcbench.measure.study import Study
+from fcbench.training.codec import CodecRecipe, make_codec
+from fcbench.training.readout import Readout, ReadoutRecipe, make_readout, task_loss
+from fcbench.transmit.senders import (
+    EVAL_BATCH,
+    CodecSender,
+    ImageSender,
+    LabelSender,
+    Received,
+    Sender,
+    TrainingMean,
+    Uncoded,
+)
+
+CONSTANT = "constant"
+
+
+class Trial:
+    """Makes what the points of one source and seed share, each part on first use.
+
+    Attributes:
+        neck: of every readout.
+        complexity: counts of the stages.
+    """
+
+    def __init__(self, study: Study, source: Source, seed: int, report: Report, neck: str | None = None) -> None:
+        self.study, self.source, self.seed, self.report = study, source, seed, report
+        self.neck = neck or study.suite.neck
+        self.complexity = Complexity(source, study.cache)
+        self._readouts: dict[str, Readout] = {}
+        self._readers: dict[str, Reader] = {}
+        self._null: Source | None = None
+
+    def recipe(self, task: str) -> ReadoutRecipe:
+        """The recipe of a task's readout."""
+        return replace(self.study.readout(task, self.source, self.seed), neck=self.neck)
+
+    def readout(self, task: str) -> Readout:
+        """A task's neck and head, trained on uncoded features and frozen."""
+        if task not in self._readouts:
+            study, recipe = self.study, self.recipe(task)
+            targets = study.targets("train", task, self.source)
+            self._readouts[task] = make_readout(recipe, targets, study.cache, self.report, study.device)
+        return self._readouts[task]
+
+    def reader(self, task: str) -> Reader:
+        """A task's readout, with the density of its head."""
+        if task not in self._readers:
+            study, recipe, model = self.study, self.recipe(task), self.readout(task)
+            scorer = make_scorer(recipe, model, study.targets("train", task, self.source), study.cache)
+            self._readers[task] = Reader(recipe.task, model, study.targets("test", task, self.source), scorer)
+        return self._readers[task]
+
+    def codec_recipe(self, point: OperatingPoint, fitted_to: str | None) -> CodecRecipe:
+        """The recipe of a codec at an operating point."""
+        suite = self.study.suite
+        readout = self.recipe(fitted_to) if fitted_to else None
+        objective = suite.objective if fitted_to else "mse"
+        return CodecRecipe(
+            self.source, point, suite.budget, self.seed, objective, readout, lmbdas_of(suite, point.codec)
+        )
+
+    def sender(self, job: Job) -> Sender:
+        """How the test set of a point is sent; a codec that the cache lacks is trained."""
+        source, test = self.source, self.source.test.features
+        if job.kind == Kind.CEILING:
+            return Uncoded(test)
+        if job.kind == Kind.FLOOR:
+            return TrainingMean(test, source.stats)
+        if job.kind == Kind.REMOTE:
+            return ImageSender(job.point, test, source.test.dataset, source.encoder, source.split_points)
+        if job.kind == Kind.LABEL:
+            (task,) = job.tasks
+            return LabelSender(task, test, lambda index: self.predict(task, index))
+        loss = None
+        if job.fitted_to:
+            reader = self.reader(job.fitted_to)
+            loss = task_loss(
+                self.readout(job.fitted_to), reader.task, self.study.targets("train", job.fitted_to, source)
+            )
+        recipe = self.codec_recipe(job.point, job.fitted_to)
+        return CodecSender(make_codec(recipe, self.study.cache, self.report, self.study.device, loss), test)
+
+    def predict(self, task: str, index: int) -> Any:
+        """What a task's head predicts of the uncoded features of a test sample."""
+        reader = self.reader(task)
+        head: Any = reader.model.head
+        with torch.inference_mode():
+            x = reader.model(self.source.test.features.batch([index]))
+            return head.predict(x, reader.task.collate(reader.targets([index])))
+
+    def evaluate_uncoded(self, *tasks: str) -> Evaluation:
+        """What readers make of the uncoded test set."""
+        return evaluate(uncoded(self.source), self.source, {t: self.reader(t) for t in tasks})
+
+    def null_likelihood(self, task: str) -> np.ndarray | None:
+        """Log-likelihoods [N] nats of the null model: the same neck and head trained on a constant.
+
+        It is trained by the task's loss, whatever trained the necks: a null model that explains little would count as
+        information. None where the head states no likelihood.
+        """
+        if self._null is None:
+            self._null = null_source(self.source)
+        study, recipe = self.study, replace(self.recipe(task), source=self._null, neck_loss="task")
+        targets = study.targets("train", task, self.source)
+        model = make_readout(recipe, targets, study.cache, self.report, study.device)
+        scorer = make_scorer(recipe, model, targets, study.cache)
+        reader = Reader(recipe.task, model, study.targets("test", task, self.source), scorer)
+        return evaluate(uncoded(self._null), self._null, {task: reader}).found[task].log_likelihood
+
+
+def uncoded(source: Source) -> Iterator[Received]:
+    """The test set as it is."""
+    return (Received(maps) for maps in source.test.features.batches(EVAL_BATCH))
+
+
+def null_source(source: Source) -> Source:
+    """The same samples with a constant for features: what is trained on it is the null model.
+
+    The constant is one channel of zeros. Behind a neck's embedding that is all that any constant is, so encoders share
+    the null model of their data, grid, neck and head.
+    """
+    spec, grid = source.train.features.finest
+    key = digest(
+        {
+            "data": source.train.dataset.name,
+            "revision": source.revision,
+            "indices": [s.features.indices for s in (source.train, source.test)],
+            "grid": grid,
+            "image_px": source.train.features.image_px,
+        }
+    )
+    constant = FeatureSpec(CONSTANT, 1, spec.stride_px)
+    zeros = torch.zeros(1, 1, *grid)
+    return derive(source, CONSTANT, f"{CONSTANT}-{key}", constant, lambda f: zeros.expand(len(f), -1, -1, -1))
