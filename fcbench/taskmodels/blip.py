@@ -233,9 +233,9 @@ def _task_model(
         tokens = encoder_module(x).last_hidden_state
         return [official.to_map(tokens[:, 1:], grid), official.to_map(tokens[:, :1], (1, 1))]
 
-    encoder = official.OwnEncoder(name, specs, grids, encoder_module, run, info, image_px, device)
+    encoder = official.OwnEncoder(name, specs, encoder_module, run, info, image_px, device)
     decoder = CaptionDecoder(name, specs, grids, model, tokenizer)
-    return official.OfficialModel(encoder, decoder, device)
+    return official.OfficialModel(encoder, decoder)
 
 
 PLUGIN = huggingface.TransformersPlugin("blip", "captioning", REPOS, default_config, build_from_config)

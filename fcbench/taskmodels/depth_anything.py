@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from fcbench.core.features import FeatureSpec, WeightsInfo
 from fcbench.core.tasks import Task, TaskModel
+from fcbench.encoders.shared.padded import IMAGENET
 from fcbench.taskmodels.shared import huggingface, official
 from fcbench.tasks.depth import MIN_DEPTH_M, DepthTask
 
@@ -222,14 +223,14 @@ def _task_model(
     backbone = model.backbone
 
     def run(images: Tensor) -> list[Tensor]:
-        x = official.pixels(images, size, official.IMAGENET)
+        x = official.pixels(images, size, IMAGENET)
         tokens = backbone(x).feature_maps
         return [official.to_map(t[:, 1:], grid) for t in tokens]
 
-    encoder = official.OwnEncoder(name, specs, grids, backbone, run, info, image_px, device)
+    encoder = official.OwnEncoder(name, specs, backbone, run, info, image_px, device)
     max_depth_m = cast(DepthTask, task).max_depth_m
     decoder = DepthDecoder(name, specs, grids, model, max_depth_m)
-    return official.OfficialModel(encoder, decoder, device)
+    return official.OfficialModel(encoder, decoder)
 
 
 PLUGIN = huggingface.TransformersPlugin("depth_anything", "depth", REPOS, default_config, build_from_config)

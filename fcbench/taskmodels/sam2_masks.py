@@ -28,7 +28,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,17 +41,9 @@ from torchvision.ops import sigmoid_focal_loss
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import FeatureSpec, WeightsInfo
 from fcbench.core.samples import VOID
-from fcbench.core.tasks import Task, TaskModel
-from fcbench.encoders.shared.padded import variant_of
-from fcbench.encoders.shared.weights import (
-    RANDOM_ORIGIN,
-    file_sha256,
-    hub_file,
-    load_into,
-    load_state,
-    seeded,
-    state_sha256,
-)
+from fcbench.core.tasks import Task, TaskModel, TaskModelPlugin
+from fcbench.encoders.shared.padded import IMAGENET, variant_of
+from fcbench.encoders.shared.weights import hub_file, load_weights, seeded, weights_file
 from fcbench.taskmodels.shared import official
 
 SIDE_PX = 1024
@@ -211,7 +202,7 @@ class MaskHead(official.FrozenDecoder):
     ) -> tuple[Tensor, Tensor]:
         """Mask logits and scores of one image's regions."""
         height, width = batch.shape[-2:]
-        one = {n: m[i : i + 1] for n, m in zip(self.wanted, self.inputs(x))}
+        one = {n: m[i : i + 1] for n, m in zip(self.shapes, self.inputs(x))}
         clicks = torch.tensor(
             [[r.click_px[0] / width, r.click_px[1] / height] for r in regions], device=next(iter(one.values())).device
         )
@@ -262,34 +253,6 @@ def official_model(variant: str, side_px: int, overrides: Sequence[str] = ()) ->
     )
 
 
-def find(name: str, variant: str, weights: str | None) -> tuple[Path, str] | None:
-    """The checkpoint and the origin to record; None for random weights.
-
-    Raises:
-        FcbenchError: the official one is not in the hub's cache and cannot be fetched.
-    """
-    if weights == "random":
-        return None
-    if weights is None:
-        repo = REPOS[variant]
-        path = hub_file(name, repo, (f"sam2.1_hiera_{variant}.pt",))
-        return path, f"hub:{repo}"
-    return Path(weights), f"file:{Path(weights).name}"
-
-
-def load(name: str, model: nn.Module, found: tuple[Path, str] | None) -> WeightsInfo:
-    """Load a checkpoint into a model; where there is none, its present weights are the random ones.
-
-    Raises:
-        FcbenchError: it is missing, damaged, or of another architecture.
-    """
-    if found is None:
-        return WeightsInfo(state_sha256(model), RANDOM_ORIGIN)
-    path, origin = found
-    load_into(model, load_state(path), f"weights {path}", name)
-    return WeightsInfo(file_sha256(path), origin)
-
-
 class _Encoder(nn.Module):
     """The image encoder, and what the decoder applies to its finer levels once an image."""
 
@@ -322,42 +285,31 @@ def build_from_model(
 
     def run(images: Tensor) -> list[Tensor]:
         x = tv.resize(images.float() / 255, [side, side], antialias=True)
-        maps: list[Tensor] = module(tv.normalize(x, *map(list, official.IMAGENET)))
+        maps: list[Tensor] = module(tv.normalize(x, *map(list, IMAGENET)))
         return maps
 
-    encoder = official.OwnEncoder(name, specs, grids, module, run, info, image_px, device)
+    encoder = official.OwnEncoder(name, specs, module, run, info, image_px, device)
     head = MaskHead(name, specs, grids, model)
-    return official.OfficialModel(encoder, head, device)
+    return official.OfficialModel(encoder, head)
 
 
-class Plugin:
-    """See `fcbench.core.tasks.TaskModelPlugin`."""
+class Plugin(TaskModelPlugin):
+    """SAM 2's masks."""
 
     task = "segmentation"
 
     def build(
         self, variant: str, weights: str | None, task: Task, image_px: tuple[int, int], device: torch.device
     ) -> TaskModel:
-        """Build ``sam2_masks:VARIANT`` for images of (H, W).
-
-        Args:
-            variant: see the module; empty for the first.
-            weights: None for the hub or its cache; ``random``; an official checkpoint file.
-            task: segmentation.
-            image_px: (H, W).
-            device: where it runs.
-
-        Raises:
-            FcbenchError: another task, unknown variant or side, weights missing or of another model.
-        """
+        """Build ``sam2_masks:VARIANT``; weights are the hub's, an official checkpoint file's, or random."""
         chosen, side_px = parse(variant)
         name = f"sam2_masks:{chosen}" + (f"@{side_px}" if side_px != SIDE_PX else "")
         official.require_task(name, task, self.task)
-        found = find(name, chosen, weights)
+        repo = REPOS[chosen]
+        file = weights_file(weights, lambda: (hub_file(name, repo, (f"sam2.1_hiera_{chosen}.pt",)), f"hub:{repo}"))
         with seeded():
             model = official_model(chosen, side_px)
-        info = load(name, model, found)
-        return build_from_model(name, model, info, image_px, device)
+        return build_from_model(name, model, load_weights(model, name, file), image_px, device)
 
 
 PLUGIN = Plugin()

@@ -34,6 +34,7 @@ from torchvision.ops import roi_align
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import FeatureSpec, WeightsInfo
 from fcbench.core.tasks import Task, TaskModel
+from fcbench.encoders.shared.padded import IMAGENET
 from fcbench.taskmodels.shared import huggingface, official
 from fcbench.tasks.pose.task import PoseBatch
 
@@ -253,12 +254,12 @@ def _task_model(name: str, model: Any, info: WeightsInfo, image_px: tuple[int, i
     grids = {"tokens": grid}
 
     def run(images: Tensor) -> list[Tensor]:
-        x = official.pixels(images, size, official.IMAGENET)
+        x = official.pixels(images, size, IMAGENET)
         return [official.to_map(encode(backbone, x), grid)]
 
-    encoder = official.OwnEncoder(name, specs, grids, backbone, run, info, image_px, device)
+    encoder = official.OwnEncoder(name, specs, backbone, run, info, image_px, device)
     decoder = PoseDecoder(name, specs, grids, model, image_px)
-    return official.OfficialModel(encoder, decoder, device)
+    return official.OfficialModel(encoder, decoder)
 
 
 PLUGIN = huggingface.TransformersPlugin("vitpose", "pose", REPOS, default_config, build_from_config)

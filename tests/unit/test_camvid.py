@@ -85,7 +85,7 @@ def test_no_root() -> None:
 
 
 def test_missing_root(tmp_path: Path) -> None:
-    with pytest.raises(FcbenchError, match="nowhere is no folder.*Expected"):
+    with pytest.raises(FcbenchError, match="nowhere is not a directory.*Expected"):
         _open(tmp_path / "nowhere")
 
 
@@ -105,7 +105,7 @@ def test_no_images(root: Path) -> None:
 
 def test_images_without_masks(root: Path) -> None:
     (root / "val" / "masks" / "0001.png").unlink()
-    with pytest.raises(FcbenchError, match="no mask for 0001.jpg"):
+    with pytest.raises(FcbenchError, match="no PNG for 0001.jpg"):
         _open(root)
 
 

@@ -182,5 +182,5 @@ def test_ade20k_with_other_classes(tmp_path: Path) -> None:
     tiny_sets.ade20k(tmp_path)
     info = tmp_path / "objectInfo150.txt"
     info.write_text("\n".join(info.read_text().splitlines()[:100]))
-    with pytest.raises(FcbenchError, match="names 99 classes, 150 are known"):
+    with pytest.raises(FcbenchError, match="names 99 classes, expected 150"):
         _open("ade20k", tmp_path)

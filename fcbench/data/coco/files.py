@@ -13,15 +13,14 @@ import numpy as np
 from pycocotools import mask as rle
 from torch import Tensor, from_numpy
 
-from fcbench.core.errors import FcbenchError
 from fcbench.core.samples import VOID, Pose
-from fcbench.data.shared import layout
+from fcbench.data.shared.layout import Layout
 
-NAME = "coco"
-LAYOUT = (
+LAYOUT = Layout(
+    "coco",
     "ROOT/annotations/{instances,person_keypoints,captions}_{train2017,val2017}.json and "
     "ROOT/{train2017,val2017}/*.jpg (or ROOT/images/, with or without such folders; another year as well), from "
-    "https://cocodataset.org/#download"
+    "https://cocodataset.org/#download",
 )
 KINDS = {"segmentation": "instances", "pose": "person_keypoints", "captioning": "captions"}
 """Task -> the annotation files that carry it."""
@@ -52,18 +51,16 @@ def official_splits(folder: Path) -> dict[str, str]:
         FcbenchError: no annotation file, or those of two years.
     """
     if not folder.is_dir():
-        raise FcbenchError(layout.layout_error(NAME, folder, "is missing", LAYOUT))
+        raise LAYOUT.error(folder, "is missing")
     found: dict[str, set[str]] = {}
     for path in folder.iterdir():
         if match := _FILE.fullmatch(path.name):
             found.setdefault(match[3], set()).add(match[2])
     if not found:
-        problem = "holds no annotation files"
-        raise FcbenchError(layout.layout_error(NAME, folder, problem, LAYOUT))
+        raise LAYOUT.error(folder, "holds no annotation files")
     for tags in found.values():
         if len(tags) > 1:
-            problem = f"holds annotations of {' and '.join(sorted(tags))}: keep one"
-            raise FcbenchError(layout.layout_error(NAME, folder, problem, LAYOUT))
+            raise LAYOUT.error(folder, f"holds annotations of {' and '.join(sorted(tags))}: keep one")
     return {role: tags.pop() for role, tags in found.items()}
 
 
@@ -76,11 +73,9 @@ def read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError) as exc:
-        problem = f"is cut short or no JSON ({exc})"
-        raise FcbenchError(layout.layout_error(NAME, path, problem, LAYOUT)) from exc
+        raise LAYOUT.error(path, f"is cut short or no JSON ({exc})") from exc
     if not isinstance(content, dict) or {"images", "annotations"} - content.keys():
-        problem = "lists no images or no annotations"
-        raise FcbenchError(layout.layout_error(NAME, path, problem, LAYOUT))
+        raise LAYOUT.error(path, "lists no images or no annotations")
     return content
 
 

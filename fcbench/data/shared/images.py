@@ -61,11 +61,7 @@ def read_class_mask(
     Raises:
         UnreadableSample: damaged, not 8-bit, of another size, or with an index out of range.
     """
-    try:
-        with Image.open(path) as file:
-            mode, pixels = file.mode, np.array(file)
-    except DECODING_FAILS as exc:
-        raise UnreadableSample(f"cannot read mask {path}: {exc}") from exc
+    mode, pixels = _decode("mask", path)
     if mode not in ("L", "P"):
         raise UnreadableSample(f"mask {path} has pixel mode {mode!r}: expected 8-bit class indices (L or P)")
     require_image_size("mask", path, pixels.shape, size_px)
@@ -82,14 +78,36 @@ def read_class_mask(
     return torch.from_numpy(meaning[pixels])
 
 
-def require_image_size(what: str, path: Path, came: Sequence[int], size_px: tuple[int, int]) -> None:
+def read_16_bit(path: Path, size_px: tuple[int, int]) -> np.ndarray:
+    """Decode a 16-bit grey image. Returns uint16 [H, W].
+
+    Raises:
+        UnreadableSample: damaged, not 16-bit, or not of the size (H, W) of its image.
+    """
+    mode, pixels = _decode("map", path)
+    if not mode.startswith("I"):
+        raise UnreadableSample(f"map {path} has pixel mode {mode!r}: expected 16-bit grey (I;16)")
+    require_image_size("map", path, pixels.shape, size_px)
+    return pixels.astype(np.uint16)
+
+
+def _decode(what: str, path: Path) -> tuple[str, np.ndarray]:
+    """Mode and pixels of a plane. Raises `UnreadableSample`."""
+    try:
+        with Image.open(path) as file:
+            return file.mode, np.array(file)
+    except DECODING_FAILS as exc:
+        raise UnreadableSample(f"cannot read {what} {path}: {exc}") from exc
+
+
+def require_image_size(what: str, path: Path, shape: Sequence[int], size_px: tuple[int, int]) -> None:
     """Refuse a map of another size than its image's (H, W).
 
     Raises:
-        UnreadableSample: the sizes differ, or the map is no plane.
+        UnreadableSample: the sizes differ, or the map is not a plane.
     """
-    if tuple(came) != size_px:
-        raise UnreadableSample(f"{what} {path} is {_hxw(came)}, its image is {_hxw(size_px)}: they must be equal")
+    if tuple(shape) != size_px:
+        raise UnreadableSample(f"{what} {path} is {_hxw(shape)}, its image is {_hxw(size_px)}: they must be equal")
 
 
 def _hxw(size: Sequence[int]) -> str:

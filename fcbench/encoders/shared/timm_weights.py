@@ -17,14 +17,13 @@ from torch import Tensor, nn
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import FeatureSpec, WeightsInfo
 from fcbench.encoders.shared.weights import (
-    RANDOM_ORIGIN,
     differences,
     file_sha256,
     hub_file,
     load_into,
     load_state,
     other_architecture,
-    state_sha256,
+    random_weights,
 )
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -167,7 +166,7 @@ def load(model: str, name: str, module: nn.Module, weights: str | None) -> Weigh
         FcbenchError: weights missing or of another architecture.
     """
     if weights == "random":
-        return WeightsInfo(state_sha256(module), RANDOM_ORIGIN)
+        return random_weights(module)
     if weights is None:
         return _official(model, name, module)
     path = Path(weights)

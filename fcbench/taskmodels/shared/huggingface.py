@@ -18,13 +18,13 @@ from fcbench.core.features import WeightsInfo
 from fcbench.core.tasks import Task, TaskModel
 from fcbench.encoders.shared.padded import variant_of
 from fcbench.encoders.shared.weights import (
-    RANDOM_ORIGIN,
     file_sha256,
     hub_file,
     load_state,
     other_architecture,
+    random_weights,
     seeded,
-    state_sha256,
+    some_of_each,
 )
 from fcbench.taskmodels.shared.official import require_task
 
@@ -100,7 +100,7 @@ def random_model(model_class: Any, config: Any) -> tuple[nn.Module, WeightsInfo]
     """A model of a configuration with the seed's random weights."""
     with seeded(), quiet():
         model = model_class(config)
-    return model, WeightsInfo(state_sha256(model), RANDOM_ORIGIN)
+    return model, random_weights(model)
 
 
 def load(name: str, model_class: Any, path: Path, origin: str) -> tuple[nn.Module, WeightsInfo]:
@@ -151,12 +151,9 @@ def read_config(path: Path, config_class: Any) -> Any:
 
 
 def _different(info: Mapping[str, Any]) -> str:
-    missing = sorted(info["missing_keys"])
+    """Differences that the official loader found, in a few names; empty where there are none."""
     reshaped = sorted(str(m[0]) for m in info["mismatched_keys"])
-    found = {"missing": missing, "of another shape": reshaped}
-    return "; ".join(
-        f"{len(n)} {what}: {', '.join(n[:3])}{', ...' if len(n) > 3 else ''}" for what, n in found.items() if n
-    )
+    return some_of_each({"missing": sorted(info["missing_keys"]), "of another shape": reshaped})
 
 
 def obtain(name: str, model_class: Any, config: Any, weights: str | None, repo: str) -> tuple[nn.Module, WeightsInfo]:

@@ -19,10 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fcbench.core.errors import FcbenchError
-from fcbench.core.features import FeatureSpec, WeightsInfo
-from fcbench.core.tasks import Head, ProbabilisticHead, ScaledHead, Task, TaskModel
-from fcbench.encoders.shared.weights import RANDOM_ORIGIN, file_sha256, load_into, load_state, seeded, state_sha256
-from fcbench.taskmodels.shared.official import IMAGENET, FrozenDecoder, OfficialModel, OwnEncoder, require_task
+from fcbench.core.features import FeatureSpec
+from fcbench.core.tasks import Head, ProbabilisticHead, ScaledHead, Task, TaskModel, TaskModelPlugin
+from fcbench.encoders.shared.padded import IMAGENET, normalized, pad_to
+from fcbench.encoders.shared.weights import load_state, load_weights, seeded, weights_file
+from fcbench.taskmodels.shared.official import FrozenDecoder, OfficialModel, OwnEncoder, require_task
 from fcbench.tasks.shared.dense import n_doublings
 
 WIDTH = 96
@@ -66,16 +67,10 @@ class Trunk(nn.Module):
             layers += [Block(c, kernel) for _ in range(n)]
         layers += [nn.BatchNorm2d(CHANNELS[-1]), nn.Conv2d(CHANNELS[-1], WIDTH, 1)]
         self.layers = nn.Sequential(*layers, nn.BatchNorm2d(WIDTH, affine=False))
-        mean, std = (torch.tensor(v).view(3, 1, 1) * 255 for v in IMAGENET)
-        self.register_buffer("mean", mean, persistent=False)
-        self.register_buffer("std", std, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, H, W] to [B, 96, h, w]; sizes that 16 does not divide are padded."""
-        x = (images.float() - cast(Tensor, self.mean)) / cast(Tensor, self.std)
-        height, width = x.shape[-2:]
-        pad = (0, -width % STRIDE_PX, 0, -height % STRIDE_PX)
-        x = F.pad(x, pad, mode="replicate")
+        x = pad_to(normalized(images, IMAGENET), STRIDE_PX)
         out: Tensor = self.layers(x.contiguous(memory_format=torch.channels_last))
         return out
 
@@ -149,8 +144,8 @@ class ScaledNanoDecoder(NanoDecoder, ScaledHead):
         return cast(ScaledHead, head).log_density(read, batch, scale)
 
 
-class NanoPlugin(ABC):
-    """An embedded task model (a `fcbench.core.tasks.TaskModelPlugin`).
+class NanoPlugin(TaskModelPlugin, ABC):
+    """An embedded task model.
 
     Args:
         name: the plug-in's; its weights are ``weights/taskmodel_NAME.safetensors``.
@@ -201,49 +196,20 @@ class NanoPlugin(ABC):
     def build(
         self, variant: str, weights: str | None, task: Task, image_px: tuple[int, int], device: torch.device
     ) -> TaskModel:
-        """Build with the embedded weights, those of a file, or random ones where that was asked for.
-
-        Raises:
-            FcbenchError: a variant, another task, a data set with other classes or words, weights that do not fit.
-        """
+        """Build with the embedded weights, those of a file, or random ones."""
         if variant:
             raise FcbenchError(f"task model {self.name} has no variants (got {self.name}:{variant})")
         require_task(self.name, task, self.task)
-        if weights == "random":
-            model, grid = self.make(self.facts(task), image_px)
-            info = WeightsInfo(state_sha256(model), RANDOM_ORIGIN)
-            return self._wrap(model, grid, info, image_px, device)
-        path = Path(weights) if weights else self.path
-        state = {k: v.float() if v.is_floating_point() else v for k, v in load_state(path).items()}
-        facts = read_facts(path)
+        file = weights_file(weights, lambda: (self.path, "embedded"))
+        state = load_state(file[0]) if file else None
+        facts = read_facts(file[0]) if file else self.facts(task)
         if reason := self.misfit(facts, task):
             raise FcbenchError(f"task model {self.name} cannot be used on this data set: {reason}")
         model, grid = self.make(facts, image_px)
-        load_into(model, state, f"weights {path}", self.name)
-        origin = f"file:{path.name}" if weights else "embedded"
-        info = WeightsInfo(file_sha256(path), origin)
-        return self._wrap(model, grid, info, image_px, device)
-
-    def _wrap(
-        self,
-        model: NanoModel,
-        grid: tuple[int, int],
-        info: WeightsInfo,
-        image_px: tuple[int, int],
-        device: torch.device,
-    ) -> TaskModel:
-        encoder = OwnEncoder(
-            self.name,
-            [SPEC],
-            {SPEC.name: grid},
-            model.trunk,
-            lambda images: (model.trunk(images),),
-            info,
-            image_px,
-            device,
-        )
+        info = load_weights(model, self.name, file, state)
+        encoder = OwnEncoder(self.name, [SPEC], model.trunk, lambda x: (model.trunk(x),), info, image_px, device)
         decoder = ScaledNanoDecoder if isinstance(model.decoder.head, ScaledHead) else ProbabilisticNanoDecoder
-        return OfficialModel(encoder, decoder(self.name, grid, model.decoder), device)
+        return OfficialModel(encoder, decoder(self.name, grid, model.decoder))
 
 
 def read_facts(path: Path) -> dict[str, Any]:
