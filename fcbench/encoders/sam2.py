@@ -72,7 +72,7 @@ class Sam2Encoder(PaddedEncoder):
     multiple_px = 32  # the trunk tiles position embeddings by 8 tokens of 4 pixels
 
     def run(self, x: Tensor, split_points: Sequence[str]) -> Mapping[str, Tensor]:
-        """Stages [B, C, h, w] of normalized images [B, 3, H, W], and the pyramid where it is asked for."""
+        """Stages [B, C, h, w] of normalized images [B, 3, H, W], and the pyramid where it is requested."""
         in_trunk = set(split_points) <= set(TRUNK)
         n = 1 + max(TRUNK.index(s) for s in split_points) if in_trunk else len(TRUNK)
         found = stages(self.module.trunk, x, n)

@@ -7,7 +7,7 @@ Split points, fine to coarse:
 * a model of one stride (ViT, DeiT, EVA, MLP-Mixer, ...): ``block1`` to ``blockN``, a block's output as a map, without
   class and register tokens and before the final norm.
 
-The default is the last split point of stride 16; where there is none, the last of all.
+The default is the last split point of stride 16, or the last of all if none has that stride.
 
 Maps are [B, C, ceil(H / stride), ceil(W / stride)]. Models that cannot take a size that is no multiple of their
 coarsest stride, or that drop the remainder, get the image padded (edge pixels repeated, right and bottom) to
@@ -39,7 +39,7 @@ SIZE_OPTIONS: tuple[dict[str, Any], ...] = (
 
 
 def default_split(specs: Mapping[str, FeatureSpec]) -> str:
-    """The last split point of stride 16; where there is none, the last of all."""
+    """The last split point of stride 16, or the last of all if none has that stride."""
     return ([n for n, s in specs.items() if s.stride_px == 16] or list(specs))[-1]
 
 
@@ -69,11 +69,7 @@ class TimmEncoder(PaddedEncoder):
         self.multiple_px = self._find_multiple(max(strides))
 
     def maps(self, images: Tensor, split_points: Sequence[str]) -> Mapping[str, Tensor]:
-        """Maps [B, C, h, w] of uint8 images [B, 3, H, W].
-
-        Raises:
-            FcbenchError: an image size that the model does not have.
-        """
+        """Maps [B, C, h, w] of uint8 images [B, 3, H, W]."""
         try:
             return super().maps(images, split_points)
         except (AssertionError, RuntimeError, ValueError) as exc:
@@ -87,15 +83,15 @@ class TimmEncoder(PaddedEncoder):
         return dict(zip(self.specs, maps))
 
     def _find_multiple(self, coarsest: int) -> int:
-        """1 where a size that no stride divides gives the maps promised, else the coarsest stride [px]."""
+        """1 if maps have the promised sizes for an image that no stride divides, else the coarsest stride [px]."""
         odd = 2 * coarsest + 1
         try:
             with torch.inference_mode():
                 maps = self.run(torch.zeros(1, 3, odd, odd, device=self.device), list(self.specs))
         except (AssertionError, RuntimeError, ValueError):
             return coarsest
-        kept = (tuple(m.shape[1:]) == promised(self.specs[n], (odd, odd)) for n, m in maps.items())
-        return 1 if all(kept) else coarsest
+        fits = (tuple(m.shape[1:]) == promised(self.specs[n], (odd, odd)) for n, m in maps.items())
+        return 1 if all(fits) else coarsest
 
     def _size_error(self, size_px: tuple[int, int], reason: str) -> FcbenchError:
         first = (reason.splitlines() or ["no reason given"])[0]
@@ -139,11 +135,7 @@ class Plugin(EncoderPlugin):
     """Any timm backbone."""
 
     def build(self, variant: str, weights: str | None, device: torch.device) -> Encoder:
-        """Build ``timm:VARIANT`` with its weights.
-
-        Raises:
-            FcbenchError: unknown model or tag; weights missing or of another architecture.
-        """
+        """Build ``timm:VARIANT`` with its weights."""
         name = self._known(variant)
         with seeded():
             module = _create(name)

@@ -1,4 +1,4 @@
-"""The least neck: the embedding and positions of the Transformer necks, and no layer (affine in the features)."""
+"""The smallest neck: embedding and positions of the Transformer necks without a layer (affine in the features)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,10 @@ from fcbench.necks.shared.transformer import Embedding
 
 
 class LinearPlugin(NeckPlugin):
-    """Plug-in of the linear neck."""
+    """The linear neck."""
 
     def build(self, specs: Sequence[FeatureSpec], shapes: Mapping[str, tuple[int, int]], width: int) -> nn.Module:
-        """A neck from maps (dict of [B, C, h, w]) to [B, D, h, w].
-
-        Raises:
-            FcbenchError: no split point, a missing shape, a width below 1.
-        """
+        """A neck from maps (dict of [B, C, h, w]) to [B, D, h, w]."""
         return Embedding(specs, shapes, width)
 
 

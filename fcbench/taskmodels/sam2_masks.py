@@ -1,16 +1,16 @@
-"""``sam2_masks:VARIANT``: SAM 2's prompt encoder and mask decoder, prompted with one click a region.
+"""``sam2_masks:VARIANT``: SAM 2's prompt encoder and mask decoder, prompted with one click per region.
 
 Variants: ``tiny`` (default), ``small``, ``base_plus``, ``large``, of SAM 2.1. ``tiny@512`` runs the model at 512x512 px
 instead of its own 1024x1024 (a multiple of 32): cheaper by the square, and not what it was trained at.
 
     image -> 1024x1024 -> image encoder -> image_embed [B, 256, 64, 64], high_res_1 [B, 64, 128, 128],
                                            high_res_0 [B, 32, 256, 256]
-    class map -> regions -> one click each -> | frozen: prompt encoder, mask decoder | -> 3 masks, 3 scores a region
+    class map -> regions -> one click each -> | frozen: prompt encoder, mask decoder | -> 3 masks, 3 scores per region
 
 SAM 2 knows no classes: it is *promptable*, and prompts come from the **ground truth**, here as in the official
 evaluation. A region is a connected component of one class of the class map; its prompt is one positive click on the
 pixel deepest inside it. The `MAX_REGIONS` largest regions of an image that have at least `MIN_REGION_SHARE` of its
-pixels are prompted. The class of a region's mask is that of its click, so figures must not be compared with those of
+pixels are prompted. The class of a region's mask is that of its click, so results must not be compared with those of
 models that find the classes themselves.
 
 *Prediction*: of a region's three masks the one with the highest predicted score (official for one click). Masks are
@@ -86,7 +86,7 @@ def regions_of(classes: np.ndarray) -> list[Region]:
 
 
 def deepest(mask: np.ndarray) -> tuple[int, int]:
-    """(x, y) of the pixel of a mask [H, W] farthest from what is not in it, the image's border included.
+    """(x, y) of the pixel of a mask [H, W] that is farthest from its outside, the image's border included.
 
     >>> deepest(np.ones((5, 7), bool))[1]
     2
@@ -254,7 +254,7 @@ def official_model(variant: str, side_px: int, overrides: Sequence[str] = ()) ->
 
 
 class _Encoder(nn.Module):
-    """The image encoder, and what the decoder applies to its finer levels once an image."""
+    """The image encoder, and the layers that the decoder applies to its finer levels once per image."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()

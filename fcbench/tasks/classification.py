@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from fcbench.core.errors import FcbenchError
 from fcbench.core.samples import Dataset
-from fcbench.core.tasks import MetricSpec, ProbabilisticHead, Task
+from fcbench.core.tasks import MetricSpec, ProbabilisticHead, Task, TaskPlugin
 from fcbench.tasks.shared.targets import ratio, require, require_same
 
 
 class PoolHead(nn.Module, ProbabilisticHead):
-    """Mean over the grid, then a linear layer: [B, D, h, w] to logits [B, K] (a `fcbench.core.tasks.Head`)."""
+    """Mean over the grid, then a linear layer: [B, D, h, w] to logits [B, K]."""
 
     def __init__(self, width: int, n_classes: int) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class ClassificationTask(Task):
 
     def __init__(self, n_classes: int) -> None:
         if n_classes < 2:
-            raise FcbenchError(f"{n_classes} classes came; classification needs at least 2")
+            raise FcbenchError(f"classification needs at least 2 classes, got {n_classes}")
         self.n_classes = n_classes
         self.ranks = (1, 5) if n_classes > 5 else (1,)
         self.metrics = (*(MetricSpec(f"top{k}", True) for k in self.ranks), MetricSpec("nll", False, "bit"))
@@ -74,17 +74,11 @@ class ClassificationTask(Task):
         return PoolHead(width, self.n_classes)
 
     def collate(self, targets: Sequence[Mapping[str, Any]]) -> Tensor:
-        """Class indices, int64 [B].
-
-        Raises:
-            FcbenchError: an index is not in 0..K-1.
-        """
+        """Class indices, int64 [B]."""
         labels = [int(t[self.name]) for t in targets]
         wrong = [v for v in labels if not 0 <= v < self.n_classes]
         if wrong:
-            raise FcbenchError(
-                f"class index {wrong[0]} came; allowed are 0 to {self.n_classes - 1}. Check the label list"
-            )
+            raise FcbenchError(f"class index must be 0 to {self.n_classes - 1}, got {wrong[0]}: check the label list")
         return torch.tensor(labels, dtype=torch.int64)
 
     def statistics(self, prediction: Tensor, batch: Tensor) -> np.ndarray:
@@ -98,15 +92,11 @@ class ClassificationTask(Task):
     values = staticmethod(classification_values)
 
 
-class ClassificationPlugin:
-    """Plug-in of the task."""
+class ClassificationPlugin(TaskPlugin):
+    """Classification."""
 
     def build(self, train: Dataset, test: Dataset) -> Task:
-        """Bind to a data set.
-
-        Raises:
-            FcbenchError: it has no labels or no label names, or the splits' labels differ.
-        """
+        """Bind to a data set."""
         require("classification", train, test)
         names = require_same("labels", train.meta.label_names, test.meta.label_names)
         return ClassificationTask(len(names))

@@ -6,8 +6,8 @@ The head predicts the logarithm of depth at stride 4, in units of its training m
 over all valid pixels of the set, not averaged by image.
 
 Where the data set states the crop of a published evaluation (``DatasetMeta.eval_crop``; NYU's is that of Eigen et al.),
-``rmse_eigen``, ``abs_rel_eigen`` and ``delta1_eigen`` are given too, as published tables have them: inside the crop, by
-image, then the mean over images.
+``rmse_eigen``, ``abs_rel_eigen`` and ``delta1_eigen`` are computed as in published tables: inside the crop, per image,
+then the mean over images.
 
 A head's ``predict`` returns metres, float32 [B, H, W], at the targets' size.
 """
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from fcbench.core.errors import FcbenchError
 from fcbench.core.samples import Dataset
-from fcbench.core.tasks import MetricSpec, ScaledHead, Task
+from fcbench.core.tasks import MetricSpec, ScaledHead, Task, TaskPlugin
 from fcbench.tasks.shared.dense import DenseHead
 from fcbench.tasks.shared.targets import ratio, require, require_maps, require_size, stack_maps
 
@@ -52,7 +52,7 @@ SAMPLES_FOR_SCALE = 64
 def depth_sums(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Sums over the valid pixels of each sample, float64 [B, 4].
 
-    They are squared error (m^2), absolute relative error, pixels with max(p/t, t/p) < 1.25, valid pixels.
+    These are squared error (m^2), absolute relative error, pixels with max(p/t, t/p) < 1.25, valid pixels.
 
     Args:
         pred: [B, H, W] metres, above 0.
@@ -114,7 +114,7 @@ def log_depth_scale(data: Dataset) -> tuple[float, float]:
 
 
 class DepthHead(nn.Module, ScaledHead):
-    """Log depth: [B, D, h, w] to [B, 1, h', w'], log of metres (a `fcbench.core.tasks.Head`).
+    """Log depth: [B, D, h, w] to [B, 1, h', w'], log of metres.
 
     Args:
         dense: maps to standardized log depth.
@@ -139,13 +139,9 @@ class DepthHead(nn.Module, ScaledHead):
         return out
 
     def loss(self, x: Tensor, batch: Tensor) -> Tensor:
-        """Mean Huber loss of standardized log depth over the valid cells, at the head's resolution.
-
-        Raises:
-            FcbenchError: the maps do not have the images' size.
-        """
-        pred, wanted, valid = self._with_targets(x, batch)
-        each = F.huber_loss(pred, wanted, reduction="none")
+        """Mean Huber loss of standardized log depth over the valid cells, at the head's resolution."""
+        pred, expected, valid = self._with_targets(x, batch)
+        each = F.huber_loss(pred, expected, reduction="none")
         return (each * valid).sum() / valid.sum().clamp(min=1)
 
     def predict(self, x: Tensor, batch: Tensor) -> Tensor:
@@ -157,23 +153,20 @@ class DepthHead(nn.Module, ScaledHead):
         """Log-density of each sample's depth in nats, summed over the valid cells: [B].
 
         The density is Laplace's, of standardized log depth: log p = -|z - prediction| / scale - log(2 scale).
-
-        Raises:
-            FcbenchError: the maps do not have the images' size.
         """
-        pred, wanted, valid = self._with_targets(x, batch)
-        each = -(pred - wanted).abs() / scale - math.log(2 * scale)
+        pred, expected, valid = self._with_targets(x, batch)
+        each = -(pred - expected).abs() / scale - math.log(2 * scale)
         return (each * valid).flatten(1).sum(1)
 
     def _with_targets(self, x: Tensor, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Standardized log depth, predicted and wanted, and where it is valid: each [B, h', w']."""
+        """Standardized log depth, predicted and true, and where it is valid: each [B, h', w']."""
         require_size("depth", batch.shape, self.dense.image_px)
         logs = self(x)[:, 0]
         size = (logs.shape[-2], logs.shape[-1])
         target = self.dense.at_centres(batch.to(x.device), size, 0)
         valid = target > 0
-        wanted = torch.where(valid, target, torch.ones_like(target)).log()
-        return logs / self.std, wanted / self.std, valid
+        expected = torch.where(valid, target, torch.ones_like(target)).log()
+        return logs / self.std, expected / self.std, valid
 
 
 def depth_values(sums: np.ndarray) -> dict[str, np.ndarray]:
@@ -223,11 +216,7 @@ class DepthTask(Task):
         return DepthHead(dense, self.log_mean, self.log_std, self.max_depth_m)
 
     def collate(self, targets: Sequence[Mapping[str, Any]]) -> Tensor:
-        """Depth maps, float32 [B, H, W] metres.
-
-        Raises:
-            FcbenchError: sizes differ, or a depth is negative or not finite.
-        """
+        """Depth maps, float32 [B, H, W] metres."""
         maps = stack_maps(targets, self.name, np.float32)
         if not np.isfinite(maps).all() or (maps < 0).any():
             raise FcbenchError(
@@ -253,15 +242,11 @@ class DepthTask(Task):
     values = staticmethod(depth_values)
 
 
-class DepthPlugin:
-    """Plug-in of the task."""
+class DepthPlugin(TaskPlugin):
+    """Depth."""
 
     def build(self, train: Dataset, test: Dataset) -> Task:
-        """Bind to a data set.
-
-        Raises:
-            FcbenchError: it has no depth, states no largest depth, or has no valid pixel.
-        """
+        """Bind to a data set."""
         require("depth", train, test)
         max_depth_m = train.meta.max_depth_m
         if max_depth_m is None or max_depth_m <= MIN_DEPTH_M:

@@ -200,7 +200,7 @@ def test_predictions_that_do_not_fit_are_refused():
     wrong = {
         "segmentation": (torch.zeros(1, 64, 64, dtype=torch.uint8), "shape .1, 64, 64"),
         "depth": (torch.ones(2, 1, 64, 64), "shape .2, 1, 64, 64"),
-        "pose": ((torch.zeros(0, 17, 2), torch.zeros(0)), "need .1, 17, 2"),
+        "pose": ((torch.zeros(0, 17, 2), torch.zeros(0)), "expected .1, 17, 2"),
         "captioning": (["a cube"], "1 captions for 2 images"),
     }
     for name, (out, message) in wrong.items():
@@ -343,7 +343,7 @@ def test_data_set_refusals():
 
 def test_class_index_refusal():
     task, _, _ = bind("classification")
-    with pytest.raises(FcbenchError, match="class index 7 came; allowed are 0 to 6"):
+    with pytest.raises(FcbenchError, match="class index must be 0 to 6, got 7"):
         task.collate([{"classification": 7}])
 
 
@@ -357,7 +357,7 @@ def test_pose_shape_refusal_and_images_without_persons():
     assert loss == 0 and x.grad is not None
     np.testing.assert_array_equal(measured(task, head, x, batch), np.zeros((2, task.n_statistics)))
     wrong = Pose(none.keypoints, np.zeros((1, 4), np.float32), none.areas)
-    with pytest.raises(FcbenchError, match=r"\(0, 17, 3\), \(1, 4\)"):
+    with pytest.raises(FcbenchError, match=r"got \(\(0, 17, 3\), \(1, 4\)"):
         task.collate([{"pose": wrong}])
 
 

@@ -198,21 +198,21 @@ def test_annotations_of_another_format(root: Path, kind: str, lost: str) -> None
             row.pop(lost)
 
     _edit(root / "annotations" / f"{kind}_train2017.json", change)
-    with pytest.raises(FcbenchError, match=f"no COCO {kind} file.*{lost}"):
+    with pytest.raises(FcbenchError, match=f"not a COCO {kind} file.*{lost}"):
         _open(root)
 
 
 def test_files_of_different_releases(root: Path) -> None:
     path = root / "annotations" / "captions_train2017.json"
     _edit(path, lambda c: c["images"].pop(1))
-    with pytest.raises(FcbenchError, match="knows nothing of 000000000001.jpg"):
+    with pytest.raises(FcbenchError, match="lacks 000000000001.jpg"):
         _open(root)
 
 
 def test_an_image_without_a_caption(root: Path) -> None:
     path = root / "annotations" / "captions_train2017.json"
     _edit(path, lambda c: c.update(annotations=c["annotations"][2:]))
-    with pytest.raises(FcbenchError, match="knows nothing of 000000000000.jpg"):
+    with pytest.raises(FcbenchError, match="lacks 000000000000.jpg"):
         _open(root)
 
 

@@ -132,7 +132,7 @@ def test_refusals(tmp_path: Path, scenes: Scenes) -> None:
         build("pose", depth)
     with pytest.raises(FcbenchError, match="no variants .got nano_depth:big"):
         build("depth", depth, variant="big")
-    with pytest.raises(FcbenchError, match="32x32 px: 48x48 is the least"):
+    with pytest.raises(FcbenchError, match="at least 48x48 px, got 32x32"):
         build("depth", depth, image_px=(32, 32))
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pt")
     with pytest.raises(FcbenchError, match="do not say what their decoder knows"):

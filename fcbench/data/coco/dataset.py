@@ -71,7 +71,7 @@ class Coco(Dataset):
         return as_sample(f"{self.folder.name}/{Path(entry.file_name).stem}", image, self.image_size_px)
 
     def targets(self, index: int) -> Mapping[str, Any]:
-        """Targets, each made when it is asked for; no image is read."""
+        """Targets, each made on request; no image is read."""
         entry = self.images[index]
         new_px = self.image_size_px or entry.size_px
 
@@ -151,11 +151,11 @@ def read_tasks(
             if task == "segmentation":
                 names = coco_files.class_names(content)
         except (KeyError, TypeError, ValueError) as exc:
-            raise LAYOUT.error(path, f"is no COCO {KINDS[task]} file ({type(exc).__name__}: {exc})") from exc
+            raise LAYOUT.error(path, f"is not a COCO {KINDS[task]} file ({type(exc).__name__}: {exc})") from exc
         known = {i.id for i in listed}
         lost = [i.file_name for i in images if i.id not in known or (task == "captioning" and not found[task][i.id])]
         if lost:
-            raise LAYOUT.error(path, f"knows nothing of {some(lost)}, which other files list: use one release")
+            raise LAYOUT.error(path, f"lacks {some(lost)}, which other files list: use one release")
     return images, found, names
 
 

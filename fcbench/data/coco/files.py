@@ -1,4 +1,4 @@
-"""COCO's annotation files: found by their names, read whole, kept by image."""
+"""COCO's annotation files: found by name, read whole, indexed by image."""
 
 from __future__ import annotations
 
@@ -68,12 +68,12 @@ def read(path: Path) -> dict[str, Any]:
     """An annotation file.
 
     Raises:
-        FcbenchError: it cannot be read, or is none.
+        FcbenchError: it cannot be read, or is not an annotation file.
     """
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError) as exc:
-        raise LAYOUT.error(path, f"is cut short or no JSON ({exc})") from exc
+        raise LAYOUT.error(path, f"is cut short or not JSON ({exc})") from exc
     if not isinstance(content, dict) or {"images", "annotations"} - content.keys():
         raise LAYOUT.error(path, "lists no images or no annotations")
     return content
@@ -101,7 +101,7 @@ def class_names(content: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def instances(content: Mapping[str, Any], images: Iterable[Image]) -> dict[int, tuple[Instance, ...]]:
-    """Regions by image; crowds too: their class is known."""
+    """Regions by image, crowds included: their class is known."""
     ids = sorted(int(c["id"]) for c in content["categories"])
     label = {category: i for i, category in enumerate(ids, 1)}
 
@@ -144,7 +144,7 @@ def _decode(region: Any, size_px: tuple[int, int]) -> np.ndarray:
 
 # ------------------------------------------------------------------------------------ pose, captions
 def poses(content: Mapping[str, Any], images: Iterable[Image]) -> dict[int, Pose]:
-    """Persons by image: those with a labelled keypoint that are no crowd, as in COCO's evaluation."""
+    """Persons by image: those with a labelled keypoint that are not a crowd, as in COCO's evaluation."""
     sizes = {i.id: i.size_px for i in images}
     found = {}
     for key, rows in _by_image(content, images).items():
@@ -158,7 +158,7 @@ def poses(content: Mapping[str, Any], images: Iterable[Image]) -> dict[int, Pose
 
 
 def _person(row: Mapping[str, Any], size_px: tuple[int, int]) -> tuple[np.ndarray, list[float], float] | None:
-    """Keypoints [17, 3], box (x0, y0, x1, y1) clipped to the image, area; None for who is not counted."""
+    """Keypoints [17, 3], box (x0, y0, x1, y1) clipped to the image, area; None for persons that do not count."""
     keypoints = np.asarray(row["keypoints"], np.float64).reshape(17, 3)
     x, y, w, h = (float(v) for v in row["bbox"])
     x1, y1 = min(x + w, size_px[1]), min(y + h, size_px[0])
@@ -170,7 +170,7 @@ def _person(row: Mapping[str, Any], size_px: tuple[int, int]) -> tuple[np.ndarra
 
 
 def captions(content: Mapping[str, Any], images: Iterable[Image]) -> dict[int, tuple[str, ...]]:
-    """Captions by image, without the space around them."""
+    """Captions by image, stripped of white space."""
     return {
         key: tuple(text for r in rows if (text := str(r["caption"]).strip()))
         for key, rows in _by_image(content, images).items()

@@ -55,7 +55,7 @@ def read_class_mask(
         path: the mask file, grey or palette.
         n_classes: K; indices ``first`` to ``first + K - 1`` are allowed.
         size_px: (H, W) that the mask must have: its image's.
-        void: index in the file of pixels without a class; None where there are none.
+        void: index in the file of pixels without a class; None if there are none.
         first: index in the file of the first class.
 
     Raises:

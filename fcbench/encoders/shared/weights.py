@@ -109,10 +109,10 @@ def differences(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], ign
         ignore: beginnings of names that do not matter (a classifier's).
     """
 
-    def kept(names: set[str]) -> list[str]:
+    def counted(names: set[str]) -> list[str]:
         return sorted(n for n in names if not n.startswith(tuple(ignore)))
 
-    both = kept(set(state) & set(expected))
+    both = counted(set(state) & set(expected))
     reshaped = [
         f"{n} {tuple(state[n].shape)} instead of {tuple(expected[n].shape)}"
         for n in both
@@ -120,8 +120,8 @@ def differences(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], ign
     ]
     return some_of_each(
         {
-            "missing": kept(set(expected) - set(state)),
-            "unexpected": kept(set(state) - set(expected)),
+            "missing": counted(set(expected) - set(state)),
+            "unexpected": counted(set(state) - set(expected)),
             "of another shape": reshaped,
         }
     )
@@ -156,7 +156,7 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], what: str, model: 
 
 
 def weights_file(weights: str | None, official: Callable[[], tuple[Path, str]]) -> tuple[Path, str] | None:
-    """The file of the weights asked for, and the origin to record; None for random weights.
+    """The file of the requested weights, and the origin to record; None for random weights.
 
     Args:
         weights: None, ``random`` or the path of a file.
@@ -228,16 +228,16 @@ def hub_file(model: str, repo: str, names: Sequence[str], hint: str = "") -> Pat
         cached = hub.try_to_load_from_cache(repo_id, name, revision=revision or None)
         if isinstance(cached, str):
             return _intact(model, Path(cached))
-    wanted = f"{hub.constants.ENDPOINT}/{repo_id} ({names[0]})"
+    source = f"{hub.constants.ENDPOINT}/{repo_id} ({names[0]})"
     try:  # one try in seconds: the client's own retries take most of a minute
         hub.get_session().head(hub.constants.ENDPOINT, timeout=_PROBE_TIMEOUT_S)
     except Exception as exc:
-        raise FcbenchError(no_weights(model, f"download {wanted}", hint)) from exc
+        raise FcbenchError(no_weights(model, f"download {source}", hint)) from exc
     for name in names:
         try:
             path = hub.hf_hub_download(repo_id, name, revision=revision or None)
         except hub.errors.LocalEntryNotFoundError as exc:
-            raise FcbenchError(_broken(model, wanted, exc)) from exc
+            raise FcbenchError(_broken(model, source, exc)) from exc
         except hub.errors.EntryNotFoundError:
             continue
         except (hub.errors.RepositoryNotFoundError, hub.errors.RevisionNotFoundError) as exc:
@@ -246,7 +246,7 @@ def hub_file(model: str, repo: str, names: Sequence[str], hint: str = "") -> Pat
                 "(HF_TOKEN); check HF_ENDPOINT, or give --weights FILE"
             ) from exc
         except Exception as exc:  # the client's own errors, and any of its transport's
-            raise FcbenchError(_broken(model, wanted, exc)) from exc
+            raise FcbenchError(_broken(model, source, exc)) from exc
         return _intact(model, Path(path))
     raise FcbenchError(f"{model}: {repo} holds none of {', '.join(names)}")
 
@@ -280,10 +280,10 @@ def no_weights(model: str, missing: str, hint: str = "") -> str:
     )
 
 
-def _broken(model: str, wanted: str, exc: Exception) -> str:
+def _broken(model: str, source: str, exc: Exception) -> str:
     lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
     reason = lines[0] if lines else type(exc).__name__
     return (
-        f"{model}: the download of {wanted} failed ({reason}): run the command again, it takes up "
-        "where it stopped; or give --weights FILE"
+        f"{model}: the download of {source} failed ({reason}): run the command again, it resumes where it stopped; "
+        "or give --weights FILE"
     )

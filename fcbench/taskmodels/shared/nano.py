@@ -1,6 +1,6 @@
 """The embedded task models: a small convolutional encoder and a decoder each, weights shipped with fcbench.
 
-They are ours, trained on procedural scenes by ``benchmarks/embedded/task_models.py``: never results of
+They are ours, trained on procedural scenes by ``benchmarks/embedded/task_models.py``: their results are not those of
 published models.
 
     image [B, 3, H, W] -> trunk -> "own" [B, 96, H/16, W/16], standardized -> | frozen: blocks, the task's head |
@@ -162,10 +162,10 @@ class NanoPlugin(TaskModelPlugin, ABC):
 
     @abstractmethod
     def facts(self, task: Any) -> dict[str, Any]:
-        """What a decoder must know of its training data, as JSON can hold it; kept beside its weights."""
+        """Facts about its training data that a decoder needs, as JSON can hold them; kept with its weights."""
 
     def make_blocks(self) -> nn.Module:
-        """What stands between the encoder's features and the head, untrained."""
+        """Layers between the encoder's features and the head, untrained."""
         return nn.Sequential(Block(WIDTH, 5), Block(WIDTH, 5))
 
     @abstractmethod
@@ -174,7 +174,7 @@ class NanoPlugin(TaskModelPlugin, ABC):
 
     @abstractmethod
     def misfit(self, facts: Mapping[str, Any], task: Any) -> str:
-        """Why a decoder of these facts cannot be used on a task; empty where it can."""
+        """Reason why a decoder of these facts cannot be used on a task; empty if it can."""
 
     def make(self, facts: Mapping[str, Any], image_px: tuple[int, int]) -> tuple[NanoModel, tuple[int, int]]:
         """Encoder and decoder, untrained, and the grid (h, w) between them.
@@ -185,8 +185,8 @@ class NanoPlugin(TaskModelPlugin, ABC):
         grid = -(-image_px[0] // STRIDE_PX), -(-image_px[1] // STRIDE_PX)
         if min(image_px) < 48 or n_doublings(grid, image_px) != 2:
             raise FcbenchError(
-                f"task model {self.name} was given images of {image_px[0]}x{image_px[1]} px: 48x48 is the least. "
-                "Give a larger --image-size"
+                f"task model {self.name} needs images of at least 48x48 px, got {image_px[0]}x{image_px[1]}: "
+                "give a larger --image-size"
             )
         with seeded():
             head = self.make_head(facts, grid, image_px)
@@ -213,7 +213,7 @@ class NanoPlugin(TaskModelPlugin, ABC):
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """What `NanoPlugin.facts` kept beside the weights.
+    """Facts that `NanoPlugin.facts` kept with the weights.
 
     Raises:
         FcbenchError: the file holds none.

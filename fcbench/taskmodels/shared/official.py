@@ -66,7 +66,7 @@ class OwnEncoder(FrozenEncoder):
         name: the task model's, as typed.
         specs: the decoder's inputs.
         module: all its parameters.
-        run: uint8 images [B, 3, H, W] to the inputs, in the order of the specs.
+        run: makes the inputs, in the order of the specs, of uint8 images [B, 3, H, W].
         weights: where they came from.
         image_px: (H, W) of the images.
         device: where it runs.
@@ -87,11 +87,7 @@ class OwnEncoder(FrozenEncoder):
         self._run, self._image_px = run, image_px
 
     def maps(self, images: Tensor, split_points: Sequence[str]) -> Mapping[str, Tensor]:
-        """The decoder's inputs for uint8 images [B, 3, H, W].
-
-        Raises:
-            FcbenchError: images of another size.
-        """
+        """The decoder's inputs for uint8 images [B, 3, H, W]."""
         size_px = (int(images.shape[-2]), int(images.shape[-1]))
         if size_px != self._image_px:
             raise FcbenchError(
@@ -127,7 +123,7 @@ class FrozenDecoder(nn.Module, Head):
         """The input maps [B, C, h, w] in the decoder's order.
 
         Raises:
-            FcbenchError: one is missing, or has other channels or another grid.
+            FcbenchError: a map is missing, or has other channels or another grid.
         """
         for name, expected in self.shapes.items():
             if name not in x:

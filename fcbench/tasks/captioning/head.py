@@ -21,7 +21,7 @@ from fcbench.core.tasks import ProbabilisticHead
 
 BOS, EOS, UNK = 0, 1, 2
 PAD = -100
-"""Token of no word; no loss."""
+"""Label of a place without a word: it has no loss."""
 
 N_SPECIAL = 3
 N_LAYERS = 2
@@ -42,7 +42,7 @@ def words_of(caption: str) -> tuple[str, ...]:
 
 
 def min_count(n_captions: int) -> int:
-    """How often a word must occur to have its own token: 1 in small sets, 5 in those of COCO's size."""
+    """Occurrences that a word needs for a token of its own: 1 in small sets, 5 in sets as large as COCO."""
     if n_captions < 1_000:
         return 1
     return 2 if n_captions < 50_000 else 5
@@ -72,7 +72,7 @@ class Vocabulary:
             n_captions += 1
             counts.update(words)
         if not counts:
-            raise FcbenchError(f"{n_captions} training captions hold no word; captioning needs some")
+            raise FcbenchError(f"captioning needs words, got none in {n_captions} training captions")
         least = min_count(n_captions)
         return cls(tuple(sorted(w for w, n in counts.items() if n >= least)))
 
@@ -95,8 +95,8 @@ class CaptionBatch:
     """The references of a batch of images.
 
     Attributes:
-        captions: of each image, its captions as they are.
-        references: the same as words.
+        captions: of each image, as strings.
+        references: of each image, as words.
     """
 
     captions: tuple[tuple[str, ...], ...]
@@ -150,21 +150,18 @@ class DecoderLayer(nn.Module):
 
 
 class CaptionHead(nn.Module, ProbabilisticHead):
-    """Captions from neck outputs: [B, D, h, w] to word indices, greedy (a `fcbench.core.tasks.Head`).
+    """Captions from neck outputs: [B, D, h, w] to word indices, greedy.
 
     Args:
         width: D, a multiple of `HEAD_WIDTH`.
         vocabulary: the words that it can say; V with the special tokens.
         max_words: longest caption.
-
-    Raises:
-        FcbenchError: the width is not a multiple of `HEAD_WIDTH`.
     """
 
     def __init__(self, width: int, vocabulary: Vocabulary, max_words: int) -> None:
         super().__init__()
         if width < 1 or width % HEAD_WIDTH:
-            raise FcbenchError(f"neck width {width} came; the caption decoder needs a multiple of {HEAD_WIDTH}")
+            raise FcbenchError(f"neck width must be a multiple of {HEAD_WIDTH} for captioning, got {width}")
         self.vocabulary = vocabulary
         self.max_words = max_words
         self.embed = nn.Embedding(len(vocabulary), width)
@@ -177,7 +174,7 @@ class CaptionHead(nn.Module, ProbabilisticHead):
         self.out = nn.Linear(width, len(vocabulary))
 
     def look(self, x: Tensor) -> list[Cache]:
-        """Keys and values of the cells of x [B, D, h, w], one pair a layer."""
+        """Keys and values of the cells of x [B, D, h, w], one pair per layer."""
         cells = self.norm_cells(x.flatten(2).transpose(1, 2))
         return [cast(DecoderLayer, layer).look(cells) for layer in self.layers]
 
@@ -212,7 +209,7 @@ class CaptionHead(nn.Module, ProbabilisticHead):
     def loss(self, x: Tensor, batch: CaptionBatch) -> Tensor:
         """Mean cross-entropy of a word in nats, teacher-forced.
 
-        In training mode over one reference an image, drawn by torch's generator; otherwise over all.
+        In training mode over one reference per image, drawn by torch's generator; otherwise over all.
         """
         tokens, image = self._tokens(batch)
         chosen = torch.arange(len(image))
@@ -224,7 +221,7 @@ class CaptionHead(nn.Module, ProbabilisticHead):
         return F.cross_entropy(logits.flatten(0, 1), tokens.flatten(), ignore_index=PAD)
 
     def predict(self, x: Tensor, batch: CaptionBatch) -> list[tuple[str, ...]]:
-        """Greedy captions as words, one an image."""
+        """Greedy captions as words, one per image."""
         return [self.vocabulary.decode(t) for t in self(x).cpu().tolist()]
 
     def log_likelihood(self, x: Tensor, batch: CaptionBatch) -> Tensor:

@@ -1,4 +1,4 @@
-"""What the tasks share: checks of data sets, targets and predictions, and ratios of sums."""
+"""Checks of data sets, targets and predictions, and ratios of sums."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def require(task: str, *datasets: Dataset) -> None:
 
 
 def require_same(what: str, train: Sequence[str], test: Sequence[str]) -> tuple[str, ...]:
-    """The names that both splits use.
+    """Names that both splits use.
 
     Raises:
         FcbenchError: there are none, or the splits differ.
@@ -52,36 +52,34 @@ def stack_maps(targets: Sequence[Mapping[str, Any]], key: str, dtype: type[np.ge
     shapes = sorted({m.shape for m in maps})
     if len(shapes) != 1 or len(shapes[0]) != 2:
         raise FcbenchError(
-            f"{key} targets of one batch have the shapes {shapes}; they must be [H, W] and equal. "
-            "Give an image size so that all are resized alike"
+            f"{key} targets of one batch must be [H, W] of one size, got the shapes {shapes}: give an --image-size"
         )
     return np.stack(maps)
 
 
-def require_size(key: str, came: Sequence[int], image_px: tuple[int, int]) -> None:
+def require_size(key: str, shape: Sequence[int], image_px: tuple[int, int]) -> None:
     """Refuse target maps of another size than the image's.
 
     Raises:
         FcbenchError: the size differs.
     """
-    if tuple(came[-2:]) != tuple(image_px):
+    if tuple(shape[-2:]) != tuple(image_px):
         raise FcbenchError(
-            f"{key} targets are {came[-2]}x{came[-1]} px (H x W), the images "
+            f"{key} targets are {shape[-2]}x{shape[-1]} px (H x W), the images "
             f"{image_px[0]}x{image_px[1]} px; a target must have its image's size"
         )
 
 
-def require_maps(key: str, came: Tensor, batch: Tensor) -> None:
+def require_maps(key: str, prediction: Tensor, batch: Tensor) -> None:
     """Refuse predicted maps that do not lie pixel by pixel on the targets.
 
     Raises:
         FcbenchError: the shapes differ.
     """
-    require_size(key, batch.shape, (came.shape[-2], came.shape[-1]))
-    if came.shape != batch.shape:
+    require_size(key, batch.shape, (prediction.shape[-2], prediction.shape[-1]))
+    if prediction.shape != batch.shape:
         raise FcbenchError(
-            f"a head predicted {key} of the shape {tuple(came.shape)}; "
-            f"the targets have {tuple(batch.shape)} (B x H x W)"
+            f"a head predicted {key} of the shape {tuple(prediction.shape)}, expected {tuple(batch.shape)} (B x H x W)"
         )
 
 
