@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -12,6 +13,7 @@ if TYPE_CHECKING:  # the nouns are plain data: importing them imports no torch
     import numpy as np
     from torch import Tensor
 
+from fcbench.core.errors import FcbenchError
 
 VOID = 255
 """Class index of pixels that no loss and no metric counts."""
@@ -122,6 +124,19 @@ class Dataset(Protocol):
         Raises:
             UnreadableSample: a target cannot be read or does not fit its image; the message names its file.
         """
+
+
+def require_tasks(tasks: Iterable[str], *datasets: Dataset) -> None:
+    """Refuse splits that lack the targets of a task.
+
+    Raises:
+        FcbenchError: the first task that one lacks, with the reason if the data set states it.
+    """
+    for data, task in product(datasets, tasks):
+        if task not in data.tasks:
+            has = ", ".join(data.tasks) or "none"
+            missing = f"data set {data.name!r} ({data.split}) has no targets for task {task!r}; it has: {has}"
+            raise FcbenchError(data.absent.get(task) or missing)
 
 
 class DatasetPlugin(Protocol):

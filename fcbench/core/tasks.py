@@ -163,7 +163,7 @@ class TaskModel(Protocol):
         name: as typed: "dpt:small".
         weights: where they came from.
         encoder: its own encoder; its features at `inputs` are what the decoder was trained on, and the target of
-            distillation.
+            distillation. Their grids are the decoder's and need not follow from strides.
         inputs: names in ``encoder.specs`` of the maps that the decoder reads, in its order.
     """
 

@@ -34,11 +34,7 @@ def read_mask(path: Path, size_px: tuple[int, int]) -> Tensor:
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
-    """First name of each class, from ``objectInfo150.txt`` (tab-separated, one header line, the name last).
-
-    Raises:
-        FcbenchError: the file is missing or does not hold 150 rows.
-    """
+    """First name of each class, from ``objectInfo150.txt`` (tab-separated, one header line, the name last)."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()[1:]
     except (OSError, UnicodeDecodeError) as exc:

@@ -25,11 +25,7 @@ Found = list[tuple[Path, str]]
 
 
 def split_folders(root: Path) -> dict[str, tuple[Path, ...]]:
-    """Split -> its folders; empty where the root holds classes and no split.
-
-    Raises:
-        FcbenchError: some split folders are there, but not all that a run needs.
-    """
+    """Split -> its folders; empty where the root holds classes and no split."""
     there = [s for s in SPLITS if (root / s).is_dir()]
     if not there:
         return {}
@@ -41,11 +37,7 @@ def split_folders(root: Path) -> dict[str, tuple[Path, ...]]:
 
 
 def images_of(folder: Path, names: tuple[str, ...]) -> Found:
-    """Images of the class folders of a folder.
-
-    Raises:
-        FcbenchError: a class is not among the names, or a class folder is empty.
-    """
+    """Images of the class folders of a folder."""
     found = []
     for name in LAYOUT.class_names(folder):
         if name not in names:

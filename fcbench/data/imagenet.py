@@ -31,11 +31,7 @@ Found = list[tuple[Path, str]]
 
 
 def synsets_in(folder: Path) -> tuple[str, ...]:
-    """Synset folders, sorted.
-
-    Raises:
-        FcbenchError: there are none, or folders of other names.
-    """
+    """Synset folders, sorted."""
     names = LAYOUT.class_names(folder)
     wrong = [n for n in names if not SYNSET.fullmatch(n)]
     if wrong:
@@ -46,11 +42,7 @@ def synsets_in(folder: Path) -> tuple[str, ...]:
 
 
 def validation_folders(val: Path, synsets: tuple[str, ...]) -> Found:
-    """Validation images that lie in synset folders.
-
-    Raises:
-        FcbenchError: the synsets are not those of the training images.
-    """
+    """Validation images that lie in synset folders."""
     differing = sorted(set(synsets) ^ set(synsets_in(val)))
     if differing:
         raise LAYOUT.error(val, f"and train differ in {some(differing)}")
@@ -58,11 +50,7 @@ def validation_folders(val: Path, synsets: tuple[str, ...]) -> Found:
 
 
 def read_truth(devkit: Path) -> list[str]:
-    """Synset of each validation image, by its number, from the development kit.
-
-    Raises:
-        FcbenchError: a file is missing, damaged, or names a class that the other does not know.
-    """
+    """Synset of each validation image, by its number, from the development kit."""
     rows = LAYOUT.mat(devkit / META, "synsets")
     try:
         wnid = {int(r["ILSVRC2012_ID"]): str(r["WNID"]) for r in rows.flat}
@@ -73,11 +61,7 @@ def read_truth(devkit: Path) -> list[str]:
 
 
 def validation_flat(val: Path, devkit: Path, synsets: tuple[str, ...]) -> Found:
-    """Validation images that lie in one folder, with the development kit's ground truth.
-
-    Raises:
-        FcbenchError: images are missing, have other names, or are of classes without training images.
-    """
+    """Validation images that lie in one folder, with the development kit's ground truth."""
     images, truth = LAYOUT.images_in(val), read_truth(devkit)
     numbers = [VAL_IMAGE.match(p.stem) for p in images]
     if [int(m.group(1)) if m else 0 for m in numbers] != list(range(1, len(truth) + 1)):

@@ -89,11 +89,7 @@ def clean_depth(metres: np.ndarray) -> Tensor:
 
 
 def n_frames(path: Path) -> int:
-    """Frames in the MATLAB file.
-
-    Raises:
-        FcbenchError: it is missing or cut, has no images and raw depth, or they do not fit each other.
-    """
+    """Frames in the MATLAB file."""
     if not path.is_file():
         raise LAYOUT.error(path, "is missing")
     try:
@@ -107,11 +103,7 @@ def n_frames(path: Path) -> int:
 
 
 def read_split(path: Path, split: str, n: int) -> tuple[int, ...]:
-    """Frames of a split, from 0.
-
-    Raises:
-        FcbenchError: the file is missing or damaged, or names frames that are not among the n.
-    """
+    """Frames of a split, from 0."""
     read = LAYOUT.mat(path, KEYS[split])
     numbers = read.ravel().astype(np.int64) - 1
     if not numbers.size or numbers.min() < 0 or numbers.max() >= n:

@@ -9,21 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fcbench.core.errors import FcbenchError
 from fcbench.core.kinds import CEILING
-from fcbench.core.tasks import Task
+from fcbench.core.tasks import Head, Task
 from fcbench.measure.bench import Bench
 from fcbench.measure.coding import EVAL_BATCH
 from fcbench.measure.density import Scorer, scorer
 from fcbench.measure.derived import null_bench
 from fcbench.measure.points import Job
 from fcbench.training import codec
-from fcbench.training.readout import Readout
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Reader:
     """
 
     task: Task
-    model: Readout
+    model: nn.Module
     scorer: Scorer | None
 
 
@@ -76,8 +76,8 @@ def evaluate(
             error += float(difference) * len(places)
             for key, r in readers.items():
                 batch = r.task.collate(bench.targets("test", r.task.name)(places))
-                x = r.model(maps)
-                stats[key].append(r.task.statistics(r.model.head.predict(x, batch), batch))
+                head, x = cast(Head, r.model.head), r.model(maps)
+                stats[key].append(r.task.statistics(head.predict(x, batch), batch))
                 if r.scorer:
                     given[key].append(r.scorer(x, batch))
     if at != len(store):

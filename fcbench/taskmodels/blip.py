@@ -78,11 +78,7 @@ def with_words(config: Any, tokenizer: Any) -> Any:
 
 
 def tokenizer_of(name: str, folder: Path) -> Any:
-    """The tokenizer in a folder of weights.
-
-    Raises:
-        FcbenchError: there is none, or it cannot be read.
-    """
+    """The tokenizer in a folder of weights."""
     names = TOKENIZER[0]
     if not any((folder / n).is_file() for n in names):
         raise FcbenchError(

@@ -220,9 +220,6 @@ def parse(variant: str) -> tuple[str, int]:
 
     >>> parse("small@512")
     ('small', 512)
-
-    Raises:
-        FcbenchError: unknown variant; a side that is no multiple of 32.
     """
     base, at, side = variant.partition("@")
     chosen = variant_of("sam2_masks", base, REPOS)

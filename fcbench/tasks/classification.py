@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fcbench.core.errors import FcbenchError
-from fcbench.core.samples import Dataset
+from fcbench.core.samples import Dataset, require_tasks
 from fcbench.core.tasks import MetricSpec, ProbabilisticHead, Task, TaskPlugin
-from fcbench.tasks.shared.targets import ratio, require, require_same
+from fcbench.tasks.shared.targets import ratio, require_same
 
 
 class PoolHead(nn.Module, ProbabilisticHead):
@@ -97,7 +97,7 @@ class ClassificationPlugin(TaskPlugin):
 
     def build(self, train: Dataset, test: Dataset) -> Task:
         """Bind to a data set."""
-        require("classification", train, test)
+        require_tasks(["classification"], train, test)
         names = require_same("labels", train.meta.label_names, test.meta.label_names)
         return ClassificationTask(len(names))
 

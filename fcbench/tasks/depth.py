@@ -24,10 +24,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fcbench.core.errors import FcbenchError
-from fcbench.core.samples import Dataset
+from fcbench.core.samples import Dataset, require_tasks
 from fcbench.core.tasks import MetricSpec, ScaledHead, Task, TaskPlugin
 from fcbench.tasks.shared.dense import DenseHead
-from fcbench.tasks.shared.targets import ratio, require, require_maps, require_size, stack_maps
+from fcbench.tasks.shared.targets import ratio, require_maps, require_size, stack_maps
 
 MIN_DEPTH_M = 1e-3
 """Smallest predicted depth (the lower bound of the usual NYU and KITTI evaluations)."""
@@ -95,11 +95,7 @@ def image_means(sums: np.ndarray) -> np.ndarray:
 
 
 def log_depth_scale(data: Dataset) -> tuple[float, float]:
-    """Mean and standard deviation of log depth (m) over the first valid training pixels.
-
-    Raises:
-        FcbenchError: no pixel is valid.
-    """
+    """Mean and standard deviation of log depth (m) over the first valid training pixels."""
     values = []
     for i in range(min(len(data), SAMPLES_FOR_SCALE)):
         depth = np.asarray(data.targets(i)["depth"], np.float64)
@@ -247,7 +243,7 @@ class DepthPlugin(TaskPlugin):
 
     def build(self, train: Dataset, test: Dataset) -> Task:
         """Bind to a data set."""
-        require("depth", train, test)
+        require_tasks(["depth"], train, test)
         max_depth_m = train.meta.max_depth_m
         if max_depth_m is None or max_depth_m <= MIN_DEPTH_M:
             raise FcbenchError(

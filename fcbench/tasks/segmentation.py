@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fcbench.core.errors import FcbenchError
-from fcbench.core.samples import VOID, Dataset
+from fcbench.core.samples import VOID, Dataset, require_tasks
 from fcbench.core.tasks import MetricSpec, ProbabilisticHead, Task, TaskPlugin
 from fcbench.tasks.shared.dense import DenseHead
-from fcbench.tasks.shared.targets import ratio, require, require_maps, require_same, require_size, stack_maps
+from fcbench.tasks.shared.targets import ratio, require_maps, require_same, require_size, stack_maps
 
 
 def class_counts(pred: np.ndarray, target: np.ndarray, n_classes: int) -> np.ndarray:
@@ -123,7 +123,7 @@ class SegmentationPlugin(TaskPlugin):
 
     def build(self, train: Dataset, test: Dataset) -> Task:
         """Bind to a data set."""
-        require("segmentation", train, test)
+        require_tasks(["segmentation"], train, test)
         names = require_same("segmentation classes", train.meta.class_names, test.meta.class_names)
         return SegmentationTask(len(names), names)
 

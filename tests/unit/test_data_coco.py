@@ -15,9 +15,8 @@ import torch
 
 from fcbench.core import registry
 from fcbench.core.errors import FcbenchError, UnreadableSample
-from fcbench.core.samples import VOID, DataOptions, Dataset
+from fcbench.core.samples import VOID, DataOptions, Dataset, require_tasks
 from fcbench.data.coco.files import Instance, semantic_mask
-from fcbench.measure import study
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "coco_tiny"
 
@@ -158,14 +157,14 @@ def test_a_task_without_annotations_says_what_was_expected(root: Path) -> None:
     train, test = _open(root), _open(root, "test")
     assert train.tasks == ("segmentation", "pose", "captioning")
     assert test.tasks == ("segmentation", "captioning") == tuple(test.targets(0))
-    study.require_tasks(train, ["pose"])
-    study.require_tasks(test, ["captioning"])
+    require_tasks(["pose"], train)
+    require_tasks(["captioning"], test)
     with pytest.raises(
         FcbenchError, match="person_keypoints_val2017.json is missing. Expected.*https://cocodataset.org"
     ):
-        study.require_tasks(test, ["captioning", "pose"])
+        require_tasks(["captioning", "pose"], test)
     with pytest.raises(FcbenchError, match="no targets for task 'depth'; it has: seg"):
-        study.require_tasks(test, ["depth"])
+        require_tasks(["depth"], test)
 
 
 def test_missing_images(root: Path) -> None:

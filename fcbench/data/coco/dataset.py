@@ -86,11 +86,7 @@ class Coco(Dataset):
 
 # ------------------------------------------------------------------------------------------- opening
 def image_folders(root: Path, tags: Mapping[str, str]) -> dict[str, Path]:
-    """Where the images of the official splits lie, by role; splits without images are left out.
-
-    Raises:
-        FcbenchError: there is no image folder at all.
-    """
+    """Where the images of the official splits lie, by role; splits without images are left out."""
     found = {}
     for role, tag in tags.items():
         for folder in (root / tag, root / "images" / tag, root / "images"):
@@ -103,11 +99,7 @@ def image_folders(root: Path, tags: Mapping[str, str]) -> dict[str, Path]:
 
 
 def check_images(images: list[Image], folder: Path) -> None:
-    """Refuse a folder that lacks images.
-
-    Raises:
-        FcbenchError: some are missing.
-    """
+    """Refuse a folder that lacks images."""
     there = {p.name for p in folder.iterdir()}
     gone = [i.file_name for i in images if i.file_name not in there]
     if gone or not images:
@@ -115,11 +107,7 @@ def check_images(images: list[Image], folder: Path) -> None:
 
 
 def chosen(images: list[Image], split: Literal["train", "test"], limit: int | None) -> tuple[Image, ...]:
-    """Images of one of the two splits made of one official split.
-
-    Raises:
-        FcbenchError: there are too few.
-    """
+    """Images of one of the two splits made of one official split."""
     by_name = {i.file_name: i for i in images}
     names = hash_split(by_name, split)
     if not names:
@@ -135,9 +123,6 @@ def read_tasks(
     Args:
         files: those that are there.
         select: takes the images of the first file, gives those to be used; every file must list them.
-
-    Raises:
-        FcbenchError: a file is damaged or lacks images or captions.
     """
     images: tuple[Image, ...] = ()
     found: dict[str, dict[int, Any]] = {}

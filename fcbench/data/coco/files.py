@@ -45,11 +45,7 @@ class Instance:
 
 
 def official_splits(folder: Path) -> dict[str, str]:
-    """Role, ``train`` or ``val``, -> the one split with annotation files, such as ``train2017``.
-
-    Raises:
-        FcbenchError: no annotation file, or those of two years.
-    """
+    """Role, ``train`` or ``val``, -> the one split with annotation files, such as ``train2017``."""
     if not folder.is_dir():
         raise LAYOUT.error(folder, "is missing")
     found: dict[str, set[str]] = {}
@@ -65,11 +61,7 @@ def official_splits(folder: Path) -> dict[str, str]:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """An annotation file.
-
-    Raises:
-        FcbenchError: it cannot be read, or is not an annotation file.
-    """
+    """An annotation file."""
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError) as exc:

@@ -101,11 +101,7 @@ def _decode(what: str, path: Path) -> tuple[str, np.ndarray]:
 
 
 def require_image_size(what: str, path: Path, shape: Sequence[int], size_px: tuple[int, int]) -> None:
-    """Refuse a map of another size than its image's (H, W).
-
-    Raises:
-        UnreadableSample: the sizes differ, or the map is not a plane.
-    """
+    """Refuse a map of another size than its image's (H, W)."""
     if tuple(shape) != size_px:
         raise UnreadableSample(f"{what} {path} is {_hxw(shape)}, its image is {_hxw(size_px)}: they must be equal")
 

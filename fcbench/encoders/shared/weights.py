@@ -256,9 +256,6 @@ def _intact(model: str, path: Path) -> Path:
 
     The cache keeps a large file under its SHA-256 and links to it. Where it does not (small files, systems without
     links), nothing can be checked.
-
-    Raises:
-        FcbenchError: the file is damaged; it is removed, so that the next run fetches it again.
     """
     promised = Path(os.readlink(path)).name if path.is_symlink() else ""
     if not _SHA256.fullmatch(promised) or (got := file_sha256(path)) == promised:

@@ -177,11 +177,7 @@ class NanoPlugin(TaskModelPlugin, ABC):
         """Reason why a decoder of these facts cannot be used on a task; empty if it can."""
 
     def make(self, facts: Mapping[str, Any], image_px: tuple[int, int]) -> tuple[NanoModel, tuple[int, int]]:
-        """Encoder and decoder, untrained, and the grid (h, w) between them.
-
-        Raises:
-            FcbenchError: images that are too small.
-        """
+        """Encoder and decoder, untrained, and the grid (h, w) between them."""
         grid = -(-image_px[0] // STRIDE_PX), -(-image_px[1] // STRIDE_PX)
         if min(image_px) < 48 or n_doublings(grid, image_px) != 2:
             raise FcbenchError(
@@ -213,11 +209,7 @@ class NanoPlugin(TaskModelPlugin, ABC):
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """Facts that `NanoPlugin.facts` kept with the weights.
-
-    Raises:
-        FcbenchError: the file holds none.
-    """
+    """Facts that `NanoPlugin.facts` kept with the weights."""
     from safetensors import safe_open
 
     found = None

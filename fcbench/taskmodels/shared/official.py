@@ -20,11 +20,7 @@ Grids = Mapping[str, tuple[int, int]]
 
 
 def require_task(name: str, task: Task, expected: str) -> None:
-    """Refuse a task that a model was not trained for.
-
-    Raises:
-        FcbenchError: it is another one.
-    """
+    """Refuse a task that a model was not trained for."""
     if task.name != expected:
         raise FcbenchError(
             f"task model {name} was trained for {expected}, got task {task.name}: "
@@ -120,11 +116,7 @@ class FrozenDecoder(nn.Module, Head):
         return self
 
     def inputs(self, x: Mapping[str, Tensor]) -> list[Tensor]:
-        """The input maps [B, C, h, w] in the decoder's order.
-
-        Raises:
-            FcbenchError: a map is missing, or has other channels or another grid.
-        """
+        """The input maps [B, C, h, w] in the decoder's order."""
         for name, expected in self.shapes.items():
             if name not in x:
                 raise FcbenchError(f"decoder of {self.name} needs the map {name!r}, got {sorted(x)}")

@@ -61,11 +61,7 @@ class Vocabulary:
 
     @classmethod
     def count(cls, captions: Iterable[Sequence[str]]) -> Vocabulary:
-        """The words that occur at least `min_count` times, sorted.
-
-        Raises:
-            FcbenchError: no word at all.
-        """
+        """The words that occur at least `min_count` times, sorted."""
         counts: Counter[str] = Counter()
         n_captions = 0
         for words in captions:

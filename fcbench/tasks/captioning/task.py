@@ -19,22 +19,18 @@ import numpy as np
 from torch import nn
 
 from fcbench.core.errors import FcbenchError
-from fcbench.core.samples import Dataset
+from fcbench.core.samples import Dataset, require_tasks
 from fcbench.core.tasks import MetricSpec, Task, TaskPlugin
 from fcbench.tasks.captioning.head import CaptionBatch, CaptionHead, Vocabulary, words_of
 from fcbench.tasks.captioning.metrics import Cider, bleu4, bleu_statistics
-from fcbench.tasks.shared.targets import ratio, require
+from fcbench.tasks.shared.targets import ratio
 
 MAX_WORDS = 30
 """Longer training captions are cut to this."""
 
 
 def references_of(target: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
-    """Reference captions as words.
-
-    Raises:
-        FcbenchError: there are none, or they are one string.
-    """
+    """Reference captions as words."""
     captions = target["captioning"]
     if isinstance(captions, str) or not captions:
         raise FcbenchError(f"captioning target must be a non-empty tuple of captions, got {captions!r}")
@@ -98,7 +94,7 @@ class CaptioningPlugin(TaskPlugin):
 
     def build(self, train: Dataset, test: Dataset) -> Task:
         """Bind to a data set."""
-        require("captioning", train, test)
+        require_tasks(["captioning"], train, test)
         captions = [words for i in range(len(train)) for words in references_of(train.targets(i))]
         vocabulary = Vocabulary.count(captions)
         longest = max(len(words) for words in captions)

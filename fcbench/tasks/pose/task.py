@@ -25,11 +25,11 @@ import torch
 from torch import Tensor, nn
 
 from fcbench.core.errors import FcbenchError
-from fcbench.core.samples import Dataset, Pose
+from fcbench.core.samples import Dataset, Pose, require_tasks
 from fcbench.core.tasks import MetricSpec, ProbabilisticHead, Task, TaskPlugin
 from fcbench.tasks.pose.metrics import N_AP_STATISTICS, N_KEYPOINTS, ap_statistics, average_precision, oks, pck_counts
 from fcbench.tasks.shared.dense import DenseHead
-from fcbench.tasks.shared.targets import ratio, require
+from fcbench.tasks.shared.targets import ratio
 
 BOX_MARGIN = 0.1
 """Share of its width and height that is added to a box on each side (20 % in all)."""
@@ -247,7 +247,7 @@ class PosePlugin(TaskPlugin):
 
     def build(self, train: Dataset, test: Dataset) -> Task:
         """Bind to a data set."""
-        require("pose", train, test)
+        require_tasks(["pose"], train, test)
         return PoseTask()
 
     values = staticmethod(pose_values)

@@ -9,29 +9,10 @@ import numpy as np
 from torch import Tensor
 
 from fcbench.core.errors import FcbenchError
-from fcbench.core.samples import Dataset
-
-
-def require(task: str, *datasets: Dataset) -> None:
-    """Refuse data sets that do not carry the task.
-
-    Raises:
-        FcbenchError: one does not carry it.
-    """
-    for data in datasets:
-        if task not in data.tasks:
-            raise FcbenchError(
-                f"data set {data.name!r} ({data.split}) has no targets for task {task!r}; "
-                f"it has: {', '.join(data.tasks) or 'none'}"
-            )
 
 
 def require_same(what: str, train: Sequence[str], test: Sequence[str]) -> tuple[str, ...]:
-    """Names that both splits use.
-
-    Raises:
-        FcbenchError: there are none, or the splits differ.
-    """
+    """Names that both splits use."""
     if not train:
         raise FcbenchError(f"the data set names no {what}; its meta must list them")
     if tuple(train) != tuple(test):
@@ -58,11 +39,7 @@ def stack_maps(targets: Sequence[Mapping[str, Any]], key: str, dtype: type[np.ge
 
 
 def require_size(key: str, shape: Sequence[int], image_px: tuple[int, int]) -> None:
-    """Refuse target maps of another size than the image's.
-
-    Raises:
-        FcbenchError: the size differs.
-    """
+    """Refuse target maps of another size than the image's."""
     if tuple(shape[-2:]) != tuple(image_px):
         raise FcbenchError(
             f"{key} targets are {shape[-2]}x{shape[-1]} px (H x W), the images "
@@ -71,11 +48,7 @@ def require_size(key: str, shape: Sequence[int], image_px: tuple[int, int]) -> N
 
 
 def require_maps(key: str, prediction: Tensor, batch: Tensor) -> None:
-    """Refuse predicted maps that do not lie pixel by pixel on the targets.
-
-    Raises:
-        FcbenchError: the shapes differ.
-    """
+    """Refuse predicted maps that do not lie pixel by pixel on the targets."""
     require_size(key, batch.shape, (prediction.shape[-2], prediction.shape[-1]))
     if prediction.shape != batch.shape:
         raise FcbenchError(
