@@ -2,9 +2,9 @@
 
     python -m benchmarks.embedded.task_models TASK --work DIR
 
-Trains on the split ``embedded``, whose scenes no benchmark run uses, and writes ``taskmodel_nano_TASK.safetensors`` with
-its training settings and two sets of test metrics: with the written weights, and with every feature map replaced by the
-mean.
+Trains on the split ``embedded``, whose scenes no benchmark run uses, and writes ``taskmodel_nano_TASK.safetensors``
+with its training settings and two sets of test metrics: those of the written weights, and those with every feature map
+replaced by the mean.
 """
 
 from __future__ import annotations
