@@ -1,8 +1,9 @@
 """What readouts make of decoded features: a task's statistics, and log-likelihoods of the targets.
 
 A `ProbabilisticHead` states a probability of each sample's target (which one: see its task), from which
-`fcbench.analysis.information` is computed. The density of a `ScaledHead` (depth's) has a scale, which is fitted on training samples, for the
-readout and for the null model alike: a scale that fits neither would be counted as information.
+`fcbench.analysis.information` is computed. The density of a `ScaledHead` (depth's) has a scale, which is fitted on
+training samples, for the readout and for the null model alike: a scale that fits neither would be counted as
+information.
 """
 
 from __future__ import annotations
