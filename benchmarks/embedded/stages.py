@@ -20,7 +20,8 @@ from benchmarks.embedded.scenes_cache import SIZE_PX, Scenes
 from fcbench.data.scenes.figure import ARMS, LEGS
 from fcbench.data.scenes.objects import COLOURS, KINDS, TEXTURES
 from fcbench.data.scenes.scene import GROUNDS, Scene, sample_scene
-from fcbench.encoders.shared.nano import MEAN, STAGES, STD, UNIT_PX, build_trunk
+from fcbench.encoders.shared.nano import STAGES, UNIT_PX, build_trunk
+from fcbench.encoders.shared.padded import IMAGENET, normalized
 
 GRID = SIZE_PX // 16  # stage 3
 UNITS = SIZE_PX // UNIT_PX
@@ -29,12 +30,7 @@ D = 128
 
 def images(scenes: Scenes, indices: np.ndarray) -> Tensor:
     """[B, 3, H, W] normalized."""
-    return normalize(torch.from_numpy(scenes.images[indices]).float())
-
-
-def normalize(x: Tensor) -> Tensor:
-    """[B, 3, H, W] of values 0 to 255, normalized."""
-    return (x / 255 - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    return normalized(torch.from_numpy(scenes.images[indices]), IMAGENET, levels=255)
 
 
 class Fuse(nn.Module):
@@ -158,7 +154,7 @@ class Attributes(nn.Module):
             size = (self.CROP_PX, self.CROP_PX)
             crops.append(F.interpolate(crop[None].float(), size, mode="area"))
             labels.append(thing_labels(sample_scene("embedded", index), number))
-        return normalize(torch.cat(crops)), torch.tensor(labels)
+        return normalized(torch.cat(crops), IMAGENET, levels=255), torch.tensor(labels)
 
 
 def redundancy(tokens: Tensor) -> Tensor:

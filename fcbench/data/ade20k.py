@@ -5,27 +5,27 @@ Reference: Zhou et al., *Scene Parsing through ADE20K Dataset*, CVPR 2017 (the S
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from torch import Tensor
 
-from fcbench.core.errors import FcbenchError
-from fcbench.core.samples import DataOptions, Dataset, DatasetMeta
-from fcbench.data.shared import folders, layout, targets
+from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, DatasetPlugin
+from fcbench.data.shared.folders import image_and_map
 from fcbench.data.shared.images import read_class_mask
+from fcbench.data.shared.layout import Layout
+from fcbench.data.shared.targets import PHOTOGRAPHS
 
-NAME = "ade20k"
-LAYOUT = (
+LAYOUT = Layout(
+    "ade20k",
     "ROOT/images/{training,validation}/*.jpg, ROOT/annotations/{training,validation}/*.png of the same stem and "
     "ROOT/objectInfo150.txt, ROOT being the folder ADEChallengeData2016 of ADEChallengeData2016.zip from "
-    "http://sceneparsing.csail.mit.edu"
+    "http://sceneparsing.csail.mit.edu",
 )
 FOLDERS = {"train": "training", "test": "validation"}
 N_CLASSES = 150
 VOID_IN_FILE = 0
-"""Of pixels that are none of the 150 classes; those are 1 to 150 in the file."""
+"""Index of pixels that belong to none of the 150 classes, which are 1 to 150 in the file."""
 
 
 def read_mask(path: Path, size_px: tuple[int, int]) -> Tensor:
@@ -34,53 +34,29 @@ def read_mask(path: Path, size_px: tuple[int, int]) -> Tensor:
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
-    """First name of each class, from ``objectInfo150.txt`` (tab-separated, one header line, the name last).
-
-    Raises:
-        FcbenchError: the file is missing or does not hold 150 rows.
-    """
+    """First name of each class, from ``objectInfo150.txt`` (tab-separated, one header line, the name last)."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()[1:]
     except (OSError, UnicodeDecodeError) as exc:
-        problem = f"is missing or cannot be read ({exc})"
-        raise FcbenchError(layout.layout_error(NAME, path, problem, LAYOUT)) from exc
+        raise LAYOUT.error(path, f"is missing or cannot be read ({exc})") from exc
     names = [row.split("\t")[-1].split(",")[0].strip() for row in lines if row.strip()]
     if len(names) != N_CLASSES:
-        problem = f"names {len(names)} classes, {N_CLASSES} are known"
-        raise FcbenchError(layout.layout_error(NAME, path, problem, LAYOUT))
+        raise LAYOUT.error(path, f"names {len(names)} classes, expected {N_CLASSES}")
     return tuple(names)
 
 
-@dataclass(frozen=True)
-class Plugin:
+class Plugin(DatasetPlugin):
     """ADE20K from ``--data-root``."""
 
-    tasks: tuple[str, ...] = ("segmentation",)
-    needs_root: bool = True
+    tasks = ("segmentation",)
 
     def open(self, split: Literal["train", "test"], options: DataOptions) -> Dataset:
-        """Open a split.
-
-        Raises:
-            FcbenchError: the folder is missing, has another layout, or lacks annotations.
-        """
-        root = layout.require_root(NAME, options, LAYOUT)
-        folder = FOLDERS[split]
-        images, masks = root / "images" / folder, root / "annotations" / folder
-        files = folders.pairs(NAME, root, images, masks, LAYOUT)
+        """Open a split."""
+        root, folder = LAYOUT.root(options), FOLDERS[split]
+        files = LAYOUT.pairs(root, root / "images" / folder, root / "annotations" / folder)
         info = root / "objectInfo150.txt"
-        names = read_class_names(info)
-        used = [info, *(p for pair in files for p in pair[1:])]
-        return folders.ImageAndMap(
-            NAME,
-            split,
-            layout.files_revision(root, used),
-            self.tasks,
-            DatasetMeta(class_names=names, task_models=targets.PHOTOGRAPHS),
-            tuple(files[: options.limit]),
-            read_mask,
-            options.image_size_px,
-        )
+        meta = DatasetMeta(class_names=read_class_names(info), task_models=PHOTOGRAPHS)
+        return image_and_map(LAYOUT.name, split, root, "segmentation", meta, files, read_mask, options, [info])
 
 
 PLUGIN = Plugin()

@@ -6,26 +6,26 @@ the split and the classes of Badrinarayanan et al., *SegNet*, 2017.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from torch import Tensor
 
-from fcbench.core.errors import FcbenchError
-from fcbench.core.samples import DataOptions, Dataset, DatasetMeta
-from fcbench.data.shared import folders, layout, targets
+from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, DatasetPlugin
+from fcbench.data.shared.folders import image_and_map
 from fcbench.data.shared.images import read_class_mask
+from fcbench.data.shared.layout import Layout
+from fcbench.data.shared.targets import PHOTOGRAPHS
 
-NAME = "camvid"
-LAYOUT = (
+LAYOUT = Layout(
+    "camvid",
     "ROOT/{train,val,test}/images/*.jpg (or .png) and ROOT/{train,val,test}/masks/*.png of the same stem, "
-    "8-bit class index, 11 is void (the frames and split of the SegNet tutorial's CamVid)"
+    "8-bit class index, 11 is void (the frames and split of the SegNet tutorial's CamVid)",
 )
 CLASSES = "sky building pole road pavement tree sign fence car pedestrian bicyclist".split()
 VOID_IN_FILE = 11
 FOLDERS = {"train": ("train", "val"), "test": ("test",)}
-"""Split -> its folders: ``val`` is for training too, as nothing here is tuned on it."""
+"""Split -> its folders; ``val`` is used for training too, as nothing is tuned on it."""
 
 
 def read_mask(path: Path, size_px: tuple[int, int]) -> Tensor:
@@ -34,45 +34,22 @@ def read_mask(path: Path, size_px: tuple[int, int]) -> Tensor:
 
 
 def _pairs(root: Path, folder: str) -> list[tuple[str, Path, Path]]:
-    """(id, image, mask) of one folder. Raises `FcbenchError` where an image has no mask."""
-    images = layout.images_in(NAME, root / folder / "images", LAYOUT)
-    masks = root / folder / "masks"
-    if not masks.is_dir():
-        raise FcbenchError(layout.layout_error(NAME, masks, "is missing", LAYOUT))
-    there = {p.name for p in masks.iterdir()}
-    lonely = [p.name for p in images if f"{p.stem}.png" not in there]
-    if lonely:
-        problem = f"has no mask for {layout.some(lonely)}"
-        raise FcbenchError(layout.layout_error(NAME, masks, problem, LAYOUT))
-    return [(f"{folder}/{p.stem}", p, masks / f"{p.stem}.png") for p in images]
+    """(id, image, mask) of one folder."""
+    found = LAYOUT.pairs(root, root / folder / "images", root / folder / "masks")
+    return [(f"{folder}/{image.stem}", image, mask) for _, image, mask in found]
 
 
-@dataclass(frozen=True)
-class Plugin:
+class Plugin(DatasetPlugin):
     """CamVid from ``--data-root``."""
 
-    tasks: tuple[str, ...] = ("segmentation",)
-    needs_root: bool = True
+    tasks = ("segmentation",)
 
     def open(self, split: Literal["train", "test"], options: DataOptions) -> Dataset:
-        """Open a split.
-
-        Raises:
-            FcbenchError: the folder is missing, has another layout, or lacks masks.
-        """
-        root = layout.require_root(NAME, options, LAYOUT)
-        pairs = [pair for folder in FOLDERS[split] for pair in _pairs(root, folder)]
-        revision = layout.files_revision(root, [p for pair in pairs for p in pair[1:]])
-        return folders.ImageAndMap(
-            NAME,
-            split,
-            revision,
-            self.tasks,
-            DatasetMeta(class_names=tuple(CLASSES), task_models=targets.PHOTOGRAPHS),
-            tuple(pairs[: options.limit]),
-            read_mask,
-            options.image_size_px,
-        )
+        """Open a split."""
+        root = LAYOUT.root(options)
+        files = [pair for folder in FOLDERS[split] for pair in _pairs(root, folder)]
+        meta = DatasetMeta(class_names=tuple(CLASSES), task_models=PHOTOGRAPHS)
+        return image_and_map(LAYOUT.name, split, root, "segmentation", meta, files, read_mask, options)
 
 
 PLUGIN = Plugin()

@@ -20,18 +20,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fcbench.core.errors import FcbenchError, UnreadableSample
-from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, Sample
-from fcbench.data.shared import folders, layout
-from fcbench.data.shared.images import resize_image
+from fcbench.core.errors import UnreadableSample
+from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, DatasetPlugin, Sample
+from fcbench.data.shared.images import as_sample
+from fcbench.data.shared.layout import Layout, files_revision
 from fcbench.data.shared.targets import PHOTOGRAPHS, resize_targets
 
-NAME = "nyuv2"
 FRAMES, SPLITS = "nyu_depth_v2_labeled.mat", "splits.mat"
-LAYOUT = (
+LAYOUT = Layout(
+    "nyuv2",
     f"ROOT/{FRAMES} and ROOT/{SPLITS} (keys trainNdxs, testNdxs), from "
     "https://cs.nyu.edu/~fergus/datasets/nyu_depth_v2.html: the labeled dataset, and the train/test split of "
-    "http://horatio.cs.nyu.edu/mit/silberman/indoor_seg_sup/splits.mat"
+    "http://horatio.cs.nyu.edu/mit/silberman/indoor_seg_sup/splits.mat",
 )
 KEYS = {"train": "trainNdxs", "test": "testNdxs"}
 MAX_DEPTH_M = 10.0
@@ -40,7 +40,7 @@ EIGEN_CROP = (45 / 480, 471 / 480, 41 / 640, 601 / 640)
 
 
 @dataclass
-class NYUv2:
+class NYUv2(Dataset):
     """One split of NYU Depth V2, resized where `DataOptions` asks for it.
 
     Attributes:
@@ -53,7 +53,7 @@ class NYUv2:
     path: Path
     numbers: tuple[int, ...]
     image_size_px: tuple[int, int] | None
-    name: str = NAME
+    name: str = LAYOUT.name
     tasks: tuple[str, ...] = ("depth",)
     meta: DatasetMeta = DatasetMeta(max_depth_m=MAX_DEPTH_M, eval_crop=EIGEN_CROP, task_models=PHOTOGRAPHS)
 
@@ -61,15 +61,12 @@ class NYUv2:
         return len(self.numbers)
 
     def __getitem__(self, index: int) -> Sample:
-        """Read a sample. Raises `UnreadableSample` naming the frame."""
+        """Read a frame's image."""
         image = torch.from_numpy(self._read("images", index).transpose(0, 2, 1).copy())
-        size_px = (int(image.shape[-2]), int(image.shape[-1]))
-        targets = self.targets(index)
-        image = resize_image(image, self.image_size_px or size_px)
-        return Sample(f"nyu-{self.numbers[index] + 1:04d}", image, targets, size_px)
+        return as_sample(f"nyu-{self.numbers[index] + 1:04d}", image, self.image_size_px)
 
     def targets(self, index: int) -> Mapping[str, Any]:
-        """The depth map alone."""
+        """A frame's depth map."""
         depth = clean_depth(self._read("rawDepths", index).T)
         size_px = (int(depth.shape[0]), int(depth.shape[1]))
         new_px = self.image_size_px or size_px
@@ -92,58 +89,40 @@ def clean_depth(metres: np.ndarray) -> Tensor:
 
 
 def n_frames(path: Path) -> int:
-    """Frames in the MATLAB file.
-
-    Raises:
-        FcbenchError: it is missing or cut, has no images and raw depth, or they do not fit each other.
-    """
+    """Frames in the MATLAB file."""
     if not path.is_file():
-        raise FcbenchError(layout.layout_error(NAME, path, "is missing", LAYOUT))
+        raise LAYOUT.error(path, "is missing")
     try:
         with h5py.File(path, "r") as file:
             images, depths = file["images"].shape, file["rawDepths"].shape
     except (OSError, KeyError, AttributeError) as exc:
-        problem = f"is cut short or not the labelled data set ({exc}): download it anew"
-        raise FcbenchError(layout.layout_error(NAME, path, problem, LAYOUT)) from exc
+        raise LAYOUT.error(path, f"is cut short or not the labelled data set ({exc}): download it anew") from exc
     if len(images) != 4 or images[1] != 3 or (images[0], *images[2:]) != depths:
-        problem = f"holds images {images} and rawDepths {depths}, not [N, 3, W, H] and [N, W, H]"
-        raise FcbenchError(layout.layout_error(NAME, path, problem, LAYOUT))
+        raise LAYOUT.error(path, f"holds images {images} and rawDepths {depths}, not [N, 3, W, H] and [N, W, H]")
     return int(depths[0])
 
 
 def read_split(path: Path, split: str, n: int) -> tuple[int, ...]:
-    """Frames of a split, from 0.
-
-    Raises:
-        FcbenchError: the file is missing or damaged, or names frames that are not among the n.
-    """
-    read = folders.read_mat(NAME, path, KEYS[split], LAYOUT)
+    """Frames of a split, from 0."""
+    read = LAYOUT.mat(path, KEYS[split])
     numbers = read.ravel().astype(np.int64) - 1
     if not numbers.size or numbers.min() < 0 or numbers.max() >= n:
-        problem = f"names {numbers.size} frames up to {numbers.max(initial=-1) + 1}; {FRAMES} holds {n}"
-        raise FcbenchError(layout.layout_error(NAME, path, problem, LAYOUT))
+        raise LAYOUT.error(path, f"names {numbers.size} frames up to {numbers.max(initial=-1) + 1}; {FRAMES} holds {n}")
     return tuple(int(i) for i in numbers)
 
 
-@dataclass(frozen=True)
-class Plugin:
+class Plugin(DatasetPlugin):
     """NYU Depth V2 from ``--data-root``."""
 
-    tasks: tuple[str, ...] = ("depth",)
-    needs_root: bool = True
+    tasks = ("depth",)
 
     def open(self, split: Literal["train", "test"], options: DataOptions) -> Dataset:
-        """Open a split.
-
-        Raises:
-            FcbenchError: a file is missing, damaged or half there.
-        """
-        root = layout.require_root(NAME, options, LAYOUT)
+        """Open a split."""
+        root = LAYOUT.root(options)
         frames, splits = root / FRAMES, root / SPLITS
         numbers = read_split(splits, split, n_frames(frames))
-        revision = layout.files_revision(root, [frames, splits])
-        used = numbers[: options.limit]
-        return NYUv2(split, revision, frames, used, options.image_size_px)
+        revision = files_revision(root, [frames, splits])
+        return NYUv2(split, revision, frames, numbers[: options.limit], options.image_size_px)
 
 
 PLUGIN = Plugin()

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fcbench.core.features import WeightsInfo
+from fcbench.core.features import EncoderPlugin, WeightsInfo
 from fcbench.encoders.shared.padded import PaddedEncoder, variant_of
 from fcbench.encoders.shared.timm_weights import info_of, load, specs_of
 from fcbench.encoders.shared.weights import freeze, seeded
@@ -73,8 +73,6 @@ class HieraEncoder(PaddedEncoder):
 
     groups = {"trunk": ("stage1", "stage2", "stage3", "stage4")}
     multiple_px = UNIT_TOKENS * TOKEN_PX
-    mean = timm.data.IMAGENET_DEFAULT_MEAN
-    std = timm.data.IMAGENET_DEFAULT_STD
 
     def __init__(
         self, name: str, timm_name: str, module: nn.Module, weights: WeightsInfo, device: torch.device
@@ -85,11 +83,11 @@ class HieraEncoder(PaddedEncoder):
         self._timm_name = timm_name
         self._resized = lru_cache(N_SIZES_KEPT)(self._resize)
 
-    def maps(self, x: Tensor, splits: Sequence[str]) -> Mapping[str, Tensor]:
+    def run(self, x: Tensor, split_points: Sequence[str]) -> Mapping[str, Tensor]:
         """Stages [B, C, h, w] of normalized images [B, 3, H, W]."""
         size_px = (int(x.shape[-2]), int(x.shape[-1]))
         module = self.module if size_px == NATIVE_PX else self._resized(size_px)
-        n = 1 + max(list(self.specs).index(split) for split in splits)
+        n = 1 + max(list(self.specs).index(split) for split in split_points)
         found = module.model.forward_intermediates(  # type: ignore[union-attr,operator]
             x, indices=list(range(n)), intermediates_only=True
         )
@@ -107,15 +105,15 @@ class HieraEncoder(PaddedEncoder):
 
 
 @dataclass(frozen=True)
-class Plugin:
-    """See `fcbench.core.features.EncoderPlugin`."""
+class Plugin(EncoderPlugin):
+    """timm's Hieras."""
 
     variants: str = (
         "tiny (default), small, base, base_plus, large, huge; with .mae (default) or .mae_in1k_ft_in1k behind it"
     )
 
     def build(self, variant: str, weights: str | None, device: torch.device) -> HieraEncoder:
-        """Build ``hiera:VARIANT`` with its weights: the hub's, a file's, or random where that was asked for."""
+        """Build ``hiera:VARIANT`` with the hub's weights, those of a file, or random ones."""
         name = f"hiera:{variant}" if variant else "hiera"
         timm_name = VARIANTS[variant_of("hiera", variant, VARIANTS)]
         with seeded():

@@ -29,18 +29,10 @@ from sam2.modeling.backbones.image_encoder import ImageEncoder
 from torch import Tensor
 
 from fcbench.core.errors import FcbenchError
-from fcbench.core.features import FeatureSpec, WeightsInfo
+from fcbench.core.features import EncoderPlugin, FeatureSpec
 from fcbench.encoders.shared.hieradet import stages
 from fcbench.encoders.shared.padded import PaddedEncoder, variant_of
-from fcbench.encoders.shared.weights import (
-    RANDOM_ORIGIN,
-    file_sha256,
-    hub_file,
-    load_into,
-    load_state,
-    seeded,
-    state_sha256,
-)
+from fcbench.encoders.shared.weights import hub_file, load_state, load_weights, seeded, weights_file
 
 SIZES = ("tiny", "small", "base_plus", "large")
 REPOS = {"2.1": "facebook/sam2.1-hiera-", "2.0": "facebook/sam2-hiera-"}
@@ -78,13 +70,11 @@ class Sam2Encoder(PaddedEncoder):
     module: ImageEncoder
     groups = {"fpn": FPN, "trunk": TRUNK}
     multiple_px = 32  # the trunk tiles position embeddings by 8 tokens of 4 pixels
-    mean = (0.485, 0.456, 0.406)  # sam2.utils.transforms.SAM2Transforms
-    std = (0.229, 0.224, 0.225)
 
-    def maps(self, x: Tensor, splits: Sequence[str]) -> Mapping[str, Tensor]:
-        """Stages [B, C, h, w] of normalized images [B, 3, H, W], and the pyramid where it is asked for."""
-        in_trunk = set(splits) <= set(TRUNK)
-        n = 1 + max(TRUNK.index(s) for s in splits) if in_trunk else len(TRUNK)
+    def run(self, x: Tensor, split_points: Sequence[str]) -> Mapping[str, Tensor]:
+        """Stages [B, C, h, w] of normalized images [B, 3, H, W], and the pyramid where it is requested."""
+        in_trunk = set(split_points) <= set(TRUNK)
+        n = 1 + max(TRUNK.index(s) for s in split_points) if in_trunk else len(TRUNK)
         found = stages(self.module.trunk, x, n)
         maps = dict(zip(TRUNK, found))
         if in_trunk:
@@ -95,11 +85,7 @@ class Sam2Encoder(PaddedEncoder):
 
 
 def _image_encoder_state(path: Path, name: str, variant: str) -> dict[str, Tensor]:
-    """The image encoder's part of an official checkpoint.
-
-    Raises:
-        FcbenchError: the file cannot be read, or is of the other version.
-    """
+    """The image encoder's part of an official checkpoint."""
     state = load_state(path)
     inside = {k.removeprefix(PREFIX): v for k, v in state.items() if k.startswith(PREFIX)}
     if not inside:
@@ -114,30 +100,22 @@ def _image_encoder_state(path: Path, name: str, variant: str) -> dict[str, Tenso
 
 
 @dataclass(frozen=True)
-class Plugin:
-    """See `fcbench.core.features.EncoderPlugin`."""
+class Plugin(EncoderPlugin):
+    """SAM 2's image encoders."""
 
     variants: str = "tiny (default), small, base_plus, large: SAM 2.1; with -2.0 behind it SAM 2.0: tiny-2.0"
 
     def build(self, variant: str, weights: str | None, device: torch.device) -> Sam2Encoder:
-        """Build ``sam2:VARIANT`` with its weights: the hub's, a file's, or random where that was asked for."""
+        """Build ``sam2:VARIANT`` with the hub's weights, those of a file, or random ones."""
         name = f"sam2:{variant}" if variant else "sam2"
         variant = variant_of("sam2", variant, VARIANTS)
         repo = VARIANTS[variant]
-        config, file = HF_MODEL_ID_TO_FILENAMES[repo]
-        if weights == "random":
-            with seeded():
-                module = build_image_encoder(config)
-            info = WeightsInfo(state_sha256(module), RANDOM_ORIGIN)
-        else:
-            path = Path(weights) if weights else hub_file(name, repo, [file])
-            state = _image_encoder_state(path, name, variant)
-            with seeded():  # the generator outside goes on untouched
-                module = build_image_encoder(config)
-            load_into(module, state, f"weights {path}", name)
-            origin = f"file:{path.name}" if weights else f"hub:{repo}"
-            info = WeightsInfo(file_sha256(path), origin)
-        return Sam2Encoder(name, module, specs_of(module), info, device)
+        config, file_name = HF_MODEL_ID_TO_FILENAMES[repo]
+        file = weights_file(weights, lambda: (hub_file(name, repo, [file_name]), f"hub:{repo}"))
+        state = _image_encoder_state(file[0], name, variant) if file else None
+        with seeded():
+            module = build_image_encoder(config)
+        return Sam2Encoder(name, module, specs_of(module), load_weights(module, name, file, state), device)
 
 
 PLUGIN = Plugin()

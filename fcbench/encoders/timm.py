@@ -7,7 +7,7 @@ Split points, fine to coarse:
 * a model of one stride (ViT, DeiT, EVA, MLP-Mixer, ...): ``block1`` to ``blockN``, a block's output as a map, without
   class and register tokens and before the final norm.
 
-The default is the last split point of stride 16; where there is none, the last of all.
+The default is the last split point of stride 16, or the last of all if none has that stride.
 
 Maps are [B, C, ceil(H / stride), ceil(W / stride)]. Models that cannot take a size that is no multiple of their
 coarsest stride, or that drop the remainder, get the image padded (edge pixels repeated, right and bottom) to
@@ -26,13 +26,10 @@ from torch import Tensor, nn
 
 from fcbench.core import registry
 from fcbench.core.errors import FcbenchError
-from fcbench.core.features import Encoder, Features, FeatureSpec, WeightsInfo
-from fcbench.encoders.shared.padded import check_splits, pad_to, promised
+from fcbench.core.features import Encoder, EncoderPlugin, FeatureSpec, WeightsInfo
+from fcbench.encoders.shared.padded import PaddedEncoder, promised
 from fcbench.encoders.shared.timm_weights import config_of, info_of, load, specs_of
-from fcbench.encoders.shared.weights import (
-    freeze,
-    seeded,
-)
+from fcbench.encoders.shared.weights import seeded
 
 SIZE_OPTIONS: tuple[dict[str, Any], ...] = (
     {"dynamic_img_size": True},  # ViTs: position embeddings are interpolated
@@ -42,80 +39,59 @@ SIZE_OPTIONS: tuple[dict[str, Any], ...] = (
 
 
 def default_split(specs: Mapping[str, FeatureSpec]) -> str:
-    """The last split point of stride 16; where there is none, the last of all."""
+    """The last split point of stride 16, or the last of all if none has that stride."""
     return ([n for n, s in specs.items() if s.stride_px == 16] or list(specs))[-1]
 
 
-class TimmEncoder:
+class TimmEncoder(PaddedEncoder):
     """A frozen timm backbone, cut at split points."""
 
+    levels = 1
+
     def __init__(self, name: str, module: nn.Module, weights: WeightsInfo, device: torch.device) -> None:
-        """Wrap a ``features_only`` model.
+        """Freeze a ``features_only`` model, its weights loaded.
 
         Args:
             name: as typed, ``timm:resnet18``.
-            module: timm's model, its weights loaded.
-            weights: where they came from.
+            module: timm's model.
+            weights: where its weights came from.
             device: where it runs.
         """
-        self.name = name
-        self.specs: Mapping[str, FeatureSpec] = specs_of(info_of(module).get_dicts())
-        pyramid = len({s.stride_px for s in self.specs.values()}) > 1
-        self.groups: Mapping[str, tuple[str, ...]] = {"pyramid": tuple(self.specs)} if pyramid else {}
-        self.default_split = default_split(self.specs)
-        self.weights = weights
-        self.module = freeze(module).to(device)
+        super().__init__(name, module, specs_of(info_of(module).get_dicts()), weights, device)
         self.module.to(memory_format=torch.channels_last)  # 1.5 times faster on CPUs
+        strides = {s.stride_px for s in self.specs.values()}
+        self.groups = {"pyramid": tuple(self.specs)} if len(strides) > 1 else {}
+        self.default_split = default_split(self.specs)
         config = config_of(name.partition(":")[2])
         self._native_px = tuple(config.input_size[1:])
-        self._mean = torch.tensor(config.mean, device=device).view(1, -1, 1, 1) * 255
-        self._std = torch.tensor(config.std, device=device).view(1, -1, 1, 1) * 255
+        self.normalization = config.mean, config.std
         self._last = str(getattr(module, "output_fmt", "NCHW")).endswith("NHWC")
-        self._device = device
-        self._multiple = self._find_multiple()
+        self.multiple_px = self._find_multiple(max(strides))
 
-    def __call__(self, images: Tensor, splits: Sequence[str]) -> Features:
-        """Features of uint8 images [B, 3, H, W] at the split points asked for.
-
-        Raises:
-            FcbenchError: a split point or an image size that the model does not have.
-        """
-        check_splits(self.name, self.specs, splits)
-        size_px = (int(images.shape[-2]), int(images.shape[-1]))
-        x = (images.to(self._device).float() - self._mean) / self._std
+    def maps(self, images: Tensor, split_points: Sequence[str]) -> Mapping[str, Tensor]:
+        """Maps [B, C, h, w] of uint8 images [B, 3, H, W]."""
         try:
-            maps = self._forward(pad_to(x, self._multiple))
+            return super().maps(images, split_points)
         except (AssertionError, RuntimeError, ValueError) as exc:
-            raise self._size_error(size_px, str(exc)) from exc
-        wanted = {name: maps[name] for name in self.specs if name in splits}
-        return Features({n: self._cropped(n, m, size_px) for n, m in wanted.items()})
+            raise self._size_error((int(images.shape[-2]), int(images.shape[-1])), str(exc)) from exc
 
-    def _forward(self, x: Tensor) -> dict[str, Tensor]:
+    def run(self, x: Tensor, split_points: Sequence[str]) -> Mapping[str, Tensor]:
         """Maps [B, C, h, w] of normalized images [B, 3, H, W]."""
-        with torch.no_grad():
-            maps = self.module(x.contiguous(memory_format=torch.channels_last))
+        maps = self.module(x.contiguous(memory_format=torch.channels_last))
         if self._last:
             maps = [m.permute(0, 3, 1, 2) for m in maps]
         return dict(zip(self.specs, maps))
 
-    def _cropped(self, name: str, got: Tensor, size_px: tuple[int, int]) -> Tensor:
-        channels, h, w = promised(self.specs[name], size_px)
-        got = got[:, :, :h, :w]
-        if got.shape[1:] != (channels, h, w):
-            reason = f"{name} is {list(got.shape[1:])}, its stride promises {[channels, h, w]}"
-            raise self._size_error(size_px, reason)
-        return got.float().contiguous()
-
-    def _find_multiple(self) -> int:
-        """1 where a size that no stride divides gives the maps promised, else the coarsest stride [px]."""
-        coarsest = max(s.stride_px for s in self.specs.values())
+    def _find_multiple(self, coarsest: int) -> int:
+        """1 if maps have the promised sizes for an image that no stride divides, else the coarsest stride [px]."""
         odd = 2 * coarsest + 1
         try:
-            maps = self._forward(torch.zeros(1, 3, odd, odd, device=self._device))
+            with torch.inference_mode():
+                maps = self.run(torch.zeros(1, 3, odd, odd, device=self.device), list(self.specs))
         except (AssertionError, RuntimeError, ValueError):
             return coarsest
-        kept = (tuple(m.shape[1:]) == promised(self.specs[n], (odd, odd)) for n, m in maps.items())
-        return 1 if all(kept) else coarsest
+        fits = (tuple(m.shape[1:]) == promised(self.specs[n], (odd, odd)) for n, m in maps.items())
+        return 1 if all(fits) else coarsest
 
     def _size_error(self, size_px: tuple[int, int], reason: str) -> FcbenchError:
         first = (reason.splitlines() or ["no reason given"])[0]
@@ -126,11 +102,7 @@ class TimmEncoder:
 
 
 def _create(name: str) -> nn.Module:
-    """The ``features_only`` model, every split point, any image size where timm has a way. Weights are random.
-
-    Raises:
-        FcbenchError: timm has no feature maps of this model.
-    """
+    """The ``features_only`` model, every split point, any image size where timm has a way. Weights are random."""
     for options in SIZE_OPTIONS:
         try:
             found = timm.create_model(name, pretrained=False, features_only=True, **options)
@@ -155,15 +127,11 @@ def _no_features(name: str, exc: Exception) -> FcbenchError:
 
 
 @dataclass(frozen=True)
-class Plugin:
+class Plugin(EncoderPlugin):
     """Any timm backbone."""
 
     def build(self, variant: str, weights: str | None, device: torch.device) -> Encoder:
-        """Build ``timm:VARIANT`` with its weights.
-
-        Raises:
-            FcbenchError: unknown model or tag; weights missing or of another architecture.
-        """
+        """Build ``timm:VARIANT`` with its weights."""
         name = self._known(variant)
         with seeded():
             module = _create(name)

@@ -23,10 +23,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from fcbench.core import registry
 from fcbench.core.cache import Cache
 from fcbench.core.errors import FcbenchError, UnreadableSample
-from fcbench.core.features import Encoder
+from fcbench.core.features import Encoder, require_split_points
 from fcbench.core.progress import Advance
 from fcbench.core.samples import Dataset
 from fcbench.features.feature_set import FeatureSet, SampleInfo, Skipped
@@ -52,8 +51,8 @@ class _Read:
 class _Images(TorchDataset):
     """The images of a data set, for a loader; an unreadable one is a value, not an exception."""
 
-    def __init__(self, dataset: Dataset) -> None:
-        self._dataset = dataset
+    def __init__(self, dataset: Dataset, tasks: Sequence[str]) -> None:
+        self._dataset, self._tasks = dataset, tasks
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -61,6 +60,10 @@ class _Images(TorchDataset):
     def __getitem__(self, index: int) -> _Read:
         try:
             sample = self._dataset[index]
+            if self._tasks:  # unreadable targets leave a sample out, as an unreadable image does
+                targets = self._dataset.targets(index)
+                for task in self._tasks:
+                    targets[task]
         except UnreadableSample as exc:
             return _Read(index, error=str(exc))
         except FcbenchError as exc:  # a loader would wrap its line into a traceback
@@ -76,14 +79,18 @@ def _one_thread(worker: int) -> None:
     torch.set_num_threads(1)
 
 
-def _batches(dataset: Dataset, batch_size: int, n_workers: int) -> Iterator[list[_Read]]:
+def _batches(dataset: Dataset, tasks: Sequence[str], batch_size: int, n_workers: int) -> Iterator[list[_Read]]:
     """Batches of images, read beside the encoder's work by `n_workers` processes (0: in this one).
 
     Raises:
         FcbenchError: a reading process died.
     """
     loader = DataLoader(
-        _Images(dataset), batch_size=batch_size, num_workers=n_workers, collate_fn=_as_list, worker_init_fn=_one_thread
+        _Images(dataset, tasks),
+        batch_size=batch_size,
+        num_workers=n_workers,
+        collate_fn=_as_list,
+        worker_init_fn=_one_thread,
     )
     batches = iter(loader)
     while True:
@@ -110,6 +117,7 @@ def extract(
     cache: Cache,
     *,
     on_bad_image: BadImage = "stop",
+    tasks: Sequence[str] = (),
     batch_size: int = 8,
     n_workers: int | None = None,
     advance: Advance | None = None,
@@ -122,6 +130,7 @@ def extract(
         split_points: names in ``encoder.specs``.
         cache: sets go to ``features`` in it.
         on_bad_image: ``stop`` at an unreadable sample, or ``skip`` and list it in the set.
+        tasks: a sample whose target of one of these cannot be read counts as unreadable.
         batch_size: images per batch.
         n_workers: processes that read images, 0 for none but this one; None for one per four cores.
         advance: called with (samples done, samples in all).
@@ -131,9 +140,7 @@ def extract(
         FcbenchError: images of several sizes, features that are not finite, no readable sample, or a
             cache that cannot be written.
     """
-    for name in split_points:
-        if name not in encoder.specs:
-            raise FcbenchError(registry.unknown(f"split point of {encoder.name}", name, encoder.specs))
+    require_split_points(encoder.name, encoder.specs, split_points)
     contents, home = describe(dataset, encoder, split_points), cache.features
     key = key_of(contents)
     if (found := usable(home / key, on_bad_image)) is not None:
@@ -142,7 +149,7 @@ def extract(
         if (found := usable(home / key, on_bad_image)) is not None:
             return found
         n_workers = _default_workers() if n_workers is None else n_workers
-        reads = _batches(dataset, batch_size, n_workers)
+        reads = _batches(dataset, tasks, batch_size, n_workers)
         with _new_folder(home, key) as folder:
             _fill(folder, contents, dataset, encoder, split_points, reads, on_bad_image, advance)
     made = open_set(home / key)

@@ -9,10 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fcbench.core import registry
 from fcbench.core.cache import Cache
-from fcbench.core.errors import FcbenchError
-from fcbench.core.features import Encoder, FeatureSpec, FeatureStats
+from fcbench.core.features import Encoder, FeatureSpec, FeatureStats, require_split_points
 from fcbench.core.progress import Report
 from fcbench.core.samples import Dataset, Sample
 from fcbench.features.extract import BadImage, extract
@@ -22,13 +20,14 @@ from fcbench.features.statistics import stats_of
 BATCH = 64
 
 
-class Readable:
+class Readable(Dataset):
     """The samples of a data set that could be read, numbered as in its feature set (a `Dataset`)."""
 
     def __init__(self, dataset: Dataset, indices: Sequence[int]) -> None:
         self._dataset, self._indices = dataset, indices
         self.name, self.split, self.revision = dataset.name, dataset.split, dataset.revision
         self.tasks, self.meta, self.image_size_px = dataset.tasks, dataset.meta, dataset.image_size_px
+        self.absent = dataset.absent
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -81,12 +80,9 @@ def split_points_of(encoder: Encoder, name: str | None) -> tuple[str, ...]:
     Raises:
         FcbenchError: the encoder has no such split point.
     """
-    found: list[str] = []
-    for part in (name or encoder.default_split).split("+"):
-        if part not in encoder.specs and part not in encoder.groups:
-            known = [*encoder.specs, *encoder.groups]
-            raise FcbenchError(registry.unknown(f"split point of {encoder.name}", part, known))
-        found += encoder.groups.get(part, (part,))
+    parts = (name or encoder.default_split).split("+")
+    require_split_points(encoder.name, [*encoder.specs, *encoder.groups], parts)
+    found = [point for part in parts for point in encoder.groups.get(part, (part,))]
     return tuple(n for n in encoder.specs if n in found)
 
 
@@ -97,12 +93,13 @@ def open_source(
     cache: Cache,
     report: Report,
     on_bad_image: BadImage = "stop",
+    tasks: Sequence[str] = (),
 ) -> Source:
     """Features of both splits (``train`` and ``test``) of a data set at a split point, extracted where the cache lacks them."""
     names = split_points_of(encoder, split_point)
     splits = {}
     for which, dataset in data.items():
-        features = reported_extract(dataset, encoder, names, cache, report, which, on_bad_image)
+        features = reported_extract(dataset, encoder, names, cache, report, which, on_bad_image, tasks)
         for skipped in features.skipped:
             report.say(f"left out: {skipped.reason}")
         if features.skipped:
@@ -121,10 +118,11 @@ def reported_extract(
     report: Report,
     what: str,
     on_bad_image: BadImage = "stop",
+    tasks: Sequence[str] = (),
 ) -> FeatureSet:
     """`extract` as a stage of a run. `what` names the samples."""
     with report.stage(f"{encoder.name}: features of {what}") as advance:
-        return extract(dataset, encoder, split_points, cache, on_bad_image=on_bad_image, advance=advance)
+        return extract(dataset, encoder, split_points, cache, on_bad_image=on_bad_image, tasks=tasks, advance=advance)
 
 
 # ------------------------------------------------------------------------------------------- derived

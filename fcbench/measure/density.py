@@ -1,7 +1,7 @@
 """The density that a head states of its targets, and the scale that is fitted to it.
 
-A head that has ``log_likelihood`` states a probability of each sample's target (which one: see its task). Where its
-density has a scale (depth), the scale is fitted on training samples, for the readout and for the null model alike: a
+A `ProbabilisticHead` states a probability of each sample's target (which one: see its task). The density of a
+`ScaledHead` (depth's) has a scale, which is fitted on training samples, for the readout and for the null model alike: a
 scale that fits neither would be counted as information.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from fcbench.core.cache import Cache
 from fcbench.core.files import write_atomically
+from fcbench.core.tasks import ProbabilisticHead, ScaledHead
 from fcbench.features.feature_set import batches_of
 from fcbench.training.options import PREPARE_SAMPLES
 from fcbench.training.readout import Readout, ReadoutRecipe
@@ -32,14 +34,11 @@ SCALES = (1e-3, 10.0)
 class Scorer:
     """The density that a head states."""
 
-    head: Any  # a Head with log_likelihood
-    scale: float | None  # of the density, where it has one
+    log_likelihood: Callable[[Any, Any], Tensor]
 
     def __call__(self, x: Any, batch: Any) -> np.ndarray:
         """Log-likelihood of each sample's target [B] nats, for what the head reads."""
-        arguments = (x, batch) if self.scale is None else (x, batch, self.scale)
-        found: Tensor = self.head.log_likelihood(*arguments)
-        return found.double().cpu().numpy()
+        return self.log_likelihood(x, batch).double().cpu().numpy()
 
 
 def make_scorer(recipe: ReadoutRecipe, model: Readout, targets: Targets, cache: Cache) -> Scorer | None:
@@ -48,16 +47,14 @@ def make_scorer(recipe: ReadoutRecipe, model: Readout, targets: Targets, cache: 
     Args:
         targets: of the training samples.
     """
-    head: Any = model.head
-    if not hasattr(head, "log_likelihood"):
-        return None
-    if not getattr(head, "has_scale", False):
-        return Scorer(head, None)
+    head = model.head
+    if not isinstance(head, ScaledHead):
+        return Scorer(head.log_likelihood) if isinstance(head, ProbabilisticHead) else None
     path = cache.model("scale", recipe.key, ".json")
     if not path.exists():
         scale = fitted_scale(_training_likelihood(recipe, model, targets))
         write_atomically(path, json.dumps(scale).encode())
-    return Scorer(head, float(json.loads(path.read_text(encoding="utf-8"))))
+    return Scorer(partial(head.log_density, scale=float(json.loads(path.read_text(encoding="utf-8")))))
 
 
 def _training_likelihood(recipe: ReadoutRecipe, model: Readout, targets: Targets) -> Callable[[float], float]:
@@ -71,7 +68,7 @@ def _training_likelihood(recipe: ReadoutRecipe, model: Readout, targets: Targets
 
     def total(scale: float) -> float:
         with torch.inference_mode():
-            return sum(float(head.log_likelihood(x, batch, scale).double().sum()) for x, batch in parts)
+            return sum(float(head.log_density(x, batch, scale).double().sum()) for x, batch in parts)
 
     return total
 

@@ -81,7 +81,7 @@ def evaluate(received: Iterable[Received], source: Source, readers: Mapping[str,
             for key, r in readers.items():
                 targets, head = r.task.collate(r.targets(indices)), _head(r)
                 x = r.model(batch.maps)
-                stats[key].append(r.task.statistics(head, x, targets))
+                stats[key].append(r.task.statistics(head.predict(x, targets), targets))
                 if r.scorer:
                     likelihoods[key].append(r.scorer(x, targets))
     if n_read != len(test):

@@ -18,6 +18,7 @@ from fcbench.core.features import Encoder
 from fcbench.core.kinds import ENDS, Kind
 from fcbench.core.progress import Report
 from fcbench.core.samples import Dataset
+from fcbench.core.tasks import ProbabilisticHead, ScaledHead
 from fcbench.features import extract
 from fcbench.features.extract import BadImage
 from fcbench.features.feature_set import FeatureSet, SampleInfo
@@ -239,7 +240,7 @@ class _Tally:
             head = recipe.task.head(recipe.budget.width, grid, features.image_px)
         else:
             head = recipe.decoder.head()
-        if hasattr(head, "log_likelihood"):
+        if isinstance(head, ProbabilisticHead | ScaledHead):
             null = replace(recipe, source=null_source(recipe.source), neck_loss="task")
             self.counts.nulls[recipe.task.name] += self._is_new(null.path(self.study.cache))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from fcbench.core.cache import Cache
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Encoder
 from fcbench.core.progress import Report
-from fcbench.core.samples import DataOptions, Dataset
+from fcbench.core.samples import DataOptions, Dataset, require_tasks
 from fcbench.core.tasks import Task, TaskModel
 from fcbench.features.source import Source, open_source
 from fcbench.measure.suite import Suite
@@ -44,7 +44,9 @@ class Study:
 
     def source(self, encoder: Encoder, report: Report) -> Source:
         """Features of an encoder at the suite's split point."""
-        return open_source(self.data, encoder, self.suite.split, self.cache, report, self.suite.on_bad_image)
+        return open_source(
+            self.data, encoder, self.suite.split, self.cache, report, self.suite.on_bad_image, self.suite.tasks
+        )
 
     def encoder(self, name: str) -> Encoder:
         """The encoder of a name in ``suite.encoders``."""
@@ -105,22 +107,5 @@ def open_data(suite: Suite, cache_dir: Path) -> dict[str, Dataset]:
         split: plugin.open(split, DataOptions(suite.data_root, cache_dir, suite.image_size_px, limit))
         for split, limit in limits.items()
     }
-    for data in opened.values():
-        require_tasks(data, suite.tasks)
+    require_tasks(suite.tasks, *opened.values())
     return opened
-
-
-def require_tasks(data: Dataset, tasks: Sequence[str]) -> None:
-    """Refuse a split that lacks the targets of a task, before anything is computed.
-
-    Raises:
-        FcbenchError: it lacks one; the line says what was expected where, if the data set knows (``absent``).
-    """
-    for task in tasks:
-        if task not in data.tasks:
-            has = ", ".join(data.tasks) or "none"
-            why: Mapping[str, str] = getattr(data, "absent", {})
-            raise FcbenchError(
-                why.get(task)
-                or f"data set {data.name!r} ({data.split}) has no targets for task {task!r}; it has: {has}"
-            )

@@ -1,4 +1,4 @@
-"""The least neck: the embedding and positions of the Transformer necks, and no layer (affine in the features)."""
+"""The smallest neck: embedding and positions of the Transformer necks without a layer (affine in the features)."""
 
 from __future__ import annotations
 
@@ -7,18 +7,15 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from fcbench.core.features import FeatureSpec
+from fcbench.core.tasks import NeckPlugin
 from fcbench.necks.shared.transformer import Embedding
 
 
-class LinearPlugin:
-    """Plug-in of the linear neck."""
+class LinearPlugin(NeckPlugin):
+    """The linear neck."""
 
     def build(self, specs: Sequence[FeatureSpec], shapes: Mapping[str, tuple[int, int]], width: int) -> nn.Module:
-        """A neck from maps (dict of [B, C, h, w]) to [B, D, h, w].
-
-        Raises:
-            FcbenchError: no split point, a missing shape, a width below 1.
-        """
+        """A neck from maps (dict of [B, C, h, w]) to [B, D, h, w]."""
         return Embedding(specs, shapes, width)
 
 

@@ -1,17 +1,16 @@
-"""``blip:VARIANT``: BLIP's text decoder, which attends to the tokens of an image and says a caption.
+"""``blip:VARIANT``: BLIP's text decoder, which attends to the tokens of an image and writes a caption.
 
 Variants: ``base`` (default), ``large``: the captioning checkpoints.
 
     image -> 384x384 (bicubic, aspect not kept) -> ViT -> tokens [B, C, 24, 24] and class token [B, C, 1, 1]
     both -> [B, 1 + 576, C] -> | frozen: text decoder with cross-attention | -> word pieces
 
-The training loss is the decoder's own: mean cross-entropy in nats of a word piece of the reference captions (lower
-case, no punctuation, as in BLIP's training), teacher-forced. Captions are generated greedily, up to `MAX_TOKENS`
-pieces.
+The training loss is the decoder's own: mean cross-entropy in nats per word piece of the reference captions (lower case,
+no punctuation, as in BLIP's training), teacher-forced. Captions are generated greedily, up to `MAX_TOKENS` pieces.
 
 The tokenizer belongs to the weights: it is read from the folder that holds them, or fetched with them from the hub, and
-a lone weights file without one beside it is refused. Random weights have none: they get one token a word of the bound
-data set's vocabulary. That is for tests of the path alone, as is everything with random weights.
+a weights file without one beside it is refused. Random weights have none: they get one token per word of the data set's
+vocabulary, which serves tests of the code path only, as everything with random weights.
 
 References:
     Li et al., "BLIP: Bootstrapping Language-Image Pre-training", ICML 2022.
@@ -42,16 +41,16 @@ TOKENIZER = (("tokenizer.json", "vocab.txt"), ("tokenizer_config.json",))
 """Files of a tokenizer, each with its other names."""
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[DEC]")
 MAX_TOKENS = 20
-"""Longest caption said, as in the official evaluation."""
-MAX_LEARNT = 40
-"""Longer references are cut to this, as in the official training."""
+"""Longest generated caption, as in the official evaluation."""
+MAX_REFERENCE_TOKENS = 40
+"""Longest reference in training, as in the official training; longer ones are cut."""
 IGNORED = -100
 """Label of a token without loss."""
 
 
 # --------------------------------------------------------------------------------------- tokenizer
 def word_tokenizer(words: Sequence[str]) -> Any:
-    """A tokenizer of whole words, in place of BLIP's where weights are random."""
+    """A tokenizer of whole words, used in place of BLIP's with random weights."""
     transformers = huggingface.library()
     import tokenizers
 
@@ -68,7 +67,7 @@ def word_tokenizer(words: Sequence[str]) -> Any:
 
 
 def with_words(config: Any, tokenizer: Any) -> Any:
-    """A copy of a configuration whose text decoder speaks a `word_tokenizer`'s tokens."""
+    """A copy of a configuration whose text decoder uses the tokens of a `word_tokenizer`."""
     changed = type(config).from_dict(config.to_dict())
     text = changed.text_config
     text.vocab_size = len(tokenizer)
@@ -79,11 +78,7 @@ def with_words(config: Any, tokenizer: Any) -> Any:
 
 
 def tokenizer_of(name: str, folder: Path) -> Any:
-    """The tokenizer in a folder of weights.
-
-    Raises:
-        FcbenchError: there is none, or it cannot be read.
-    """
+    """The tokenizer in a folder of weights."""
     names = TOKENIZER[0]
     if not any((folder / n).is_file() for n in names):
         raise FcbenchError(
@@ -93,7 +88,7 @@ def tokenizer_of(name: str, folder: Path) -> Any:
     try:
         with huggingface.quiet():
             return huggingface.library().AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    except Exception as exc:  # its readers fail in as many ways as there are formats
+    except Exception as exc:  # readers fail in as many ways as there are formats
         reason = (str(exc).splitlines() or [type(exc).__name__])[0]
         raise FcbenchError(f"{name}: the tokenizer in {folder} cannot be read ({reason})") from exc
 
@@ -126,7 +121,9 @@ class CaptionDecoder(official.FrozenDecoder):
 
     def tokenize(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Tokens [R, T] int64, the first one `bos`, and where they are no padding [R, T]."""
-        rows = self.tokenizer(list(captions), padding=True, truncation=True, max_length=MAX_LEARNT, return_tensors="pt")
+        rows = self.tokenizer(
+            list(captions), padding=True, truncation=True, max_length=MAX_REFERENCE_TOKENS, return_tensors="pt"
+        )
         tokens: Tensor = rows["input_ids"].clone()
         tokens[:, 0] = self.bos
         return tokens, rows["attention_mask"]
@@ -134,7 +131,7 @@ class CaptionDecoder(official.FrozenDecoder):
     def loss(self, x: Mapping[str, Tensor], batch: CaptionBatch) -> Tensor:
         """Mean cross-entropy of a word piece in nats.
 
-        With the flag ``training`` over one reference an image, drawn by torch's generator; otherwise over all.
+        In training mode over one reference per image, drawn by torch's generator; otherwise over all.
         """
         image, captions = self._references(batch)
         seen = self.image_tokens(x)
@@ -148,7 +145,7 @@ class CaptionDecoder(official.FrozenDecoder):
         return loss
 
     def predict(self, x: Mapping[str, Tensor], batch: CaptionBatch) -> list[str]:
-        """Greedy captions, one an image."""
+        """Greedy captions, one per image."""
         seen = self.image_tokens(x)
         first = torch.full((len(seen), 1), self.bos, device=seen.device)
         decoder = cast(Any, self.decoder)
@@ -233,9 +230,9 @@ def _task_model(
         tokens = encoder_module(x).last_hidden_state
         return [official.to_map(tokens[:, 1:], grid), official.to_map(tokens[:, :1], (1, 1))]
 
-    encoder = official.OwnEncoder(name, specs, grids, encoder_module, run, info, image_px, device)
+    encoder = official.OwnEncoder(name, specs, encoder_module, run, info, image_px, device)
     decoder = CaptionDecoder(name, specs, grids, model, tokenizer)
-    return official.OfficialModel(encoder, decoder, device)
+    return official.OfficialModel(encoder, decoder)
 
 
 PLUGIN = huggingface.TransformersPlugin("blip", "captioning", REPOS, default_config, build_from_config)

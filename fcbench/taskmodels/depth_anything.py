@@ -11,8 +11,8 @@ Variants: ``metric-indoor-small`` (default), ``-base``, ``-large``; ``metric-out
 
 *Relative* variants predict inverse depth up to a scale and a shift. As in the official evaluation, these two are fitted
 to each image's **ground truth** (least squares of inverse depth over its valid pixels): ``predict`` takes them from
-the batch, so relative variants are told two numbers an image that metric variants are not, and their figures must
-not be compared with metric ones. Their training loss is the mean absolute error after that same fit.
+the batch. Relative variants thus know two numbers per image that metric variants do not, and their results must not be
+compared with metric ones. Their training loss is the mean absolute error after the same fit.
 
 References:
     Yang et al., "Depth Anything V2", NeurIPS 2024. Ranftl et al., "Towards Robust Monocular Depth Estimation", TPAMI
@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from fcbench.core.features import FeatureSpec, WeightsInfo
 from fcbench.core.tasks import Task, TaskModel
+from fcbench.encoders.shared.padded import IMAGENET
 from fcbench.taskmodels.shared import huggingface, official
 from fcbench.tasks.depth import MIN_DEPTH_M, DepthTask
 
@@ -52,7 +53,7 @@ VARIANCE_FOCUS = 0.5
 def input_px(image_px: tuple[int, int], side_px: int, patch_px: int) -> tuple[int, int]:
     """(H, W) of the encoder's input: one side about ``side_px``, the aspect kept, whole patches.
 
-    Of both sides the one is fitted that has to be scaled less.
+    The side that needs less scaling is the one fitted.
 
     >>> input_px((480, 640), 518, 14)
     (518, 686)
@@ -70,8 +71,8 @@ def scale_invariant_loss(metres: Tensor, target: Tensor) -> Tensor:
         target: [B, H, W], 0 where invalid.
     """
     valid = target > 0
-    wanted = torch.where(valid, target, torch.ones_like(target))
-    d = (wanted.log() - metres.clamp(min=MIN_DEPTH_M).log()) * valid
+    metres_true = torch.where(valid, target, torch.ones_like(target))
+    d = (metres_true.log() - metres.clamp(min=MIN_DEPTH_M).log()) * valid
     n = valid.sum().clamp(min=1)
     mean = d.sum() / n
     return ((d**2).sum() / n - VARIANCE_FOCUS * mean**2).clamp(min=1e-12).sqrt()
@@ -80,8 +81,8 @@ def scale_invariant_loss(metres: Tensor, target: Tensor) -> Tensor:
 def fit_inverse_depth(inverse: Tensor, target: Tensor) -> Tensor:
     """Inverse depth in 1/m by the scale and shift that fit each image's valid pixels best: [B, H, W].
 
-    The least-squares solution; an image whose prediction does not vary, or that has no valid pixel, gets
-    scale 0 and its mean inverse depth (1 / m where there is none).
+    They are the least-squares solution. An image whose prediction does not vary, or without a valid pixel, gets scale 0
+    and its mean inverse depth (1 / m without valid pixels).
 
     Args:
         inverse: [B, H, W] inverse depth of unknown scale and shift.
@@ -124,7 +125,7 @@ class DepthDecoder(official.FrozenDecoder):
         self.max_depth_m = max_depth_m
 
     def forward(self, x: Mapping[str, Tensor]) -> Tensor:
-        """What the official model predicts, [B, 14 h, 14 w]: metres, or inverse depth where it is relative."""
+        """Prediction of the official model, [B, 14 h, 14 w]: metres, or inverse depth of relative variants."""
         maps = self.inputs(x)
         h, w = maps[0].shape[-2:]
         tokens = [m.flatten(2).transpose(1, 2) for m in maps]
@@ -144,14 +145,14 @@ class DepthDecoder(official.FrozenDecoder):
         if not self.relative:
             return scale_invariant_loss(pred, target)
         valid = target > 0
-        wanted = 1 / torch.where(valid, target, torch.ones_like(target))
-        off = (fit_inverse_depth(pred, target) - wanted).abs() * valid
+        inverse = 1 / torch.where(valid, target, torch.ones_like(target))
+        off = (fit_inverse_depth(pred, target) - inverse).abs() * valid
         return off.sum() / valid.sum().clamp(min=1)
 
     def predict(self, x: Mapping[str, Tensor], batch: Tensor) -> Tensor:
         """Metres in [`MIN_DEPTH_M`, max_depth_m], float32 [B, H, W].
 
-        Metric variants take nothing from the batch but its size; relative ones a scale and a shift an image.
+        Metric variants take only the size from the batch, relative ones also a scale and a shift per image.
         """
         target = batch.to(self.inputs(x)[0].device)
         pred = self._at(x, target)
@@ -222,14 +223,14 @@ def _task_model(
     backbone = model.backbone
 
     def run(images: Tensor) -> list[Tensor]:
-        x = official.pixels(images, size, official.IMAGENET)
+        x = official.pixels(images, size, IMAGENET)
         tokens = backbone(x).feature_maps
         return [official.to_map(t[:, 1:], grid) for t in tokens]
 
-    encoder = official.OwnEncoder(name, specs, grids, backbone, run, info, image_px, device)
+    encoder = official.OwnEncoder(name, specs, backbone, run, info, image_px, device)
     max_depth_m = cast(DepthTask, task).max_depth_m
     decoder = DepthDecoder(name, specs, grids, model, max_depth_m)
-    return official.OfficialModel(encoder, decoder, device)
+    return official.OfficialModel(encoder, decoder)
 
 
 PLUGIN = huggingface.TransformersPlugin("depth_anything", "depth", REPOS, default_config, build_from_config)

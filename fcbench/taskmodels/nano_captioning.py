@@ -15,14 +15,14 @@ DECODER_WIDTH = 64
 
 
 class Plugin(NanoPlugin):
-    """See `fcbench.core.tasks.TaskModelPlugin`."""
+    """Embedded captioning."""
 
     def facts(self, task: CaptioningTask) -> dict[str, Any]:
         """The words and the longest caption."""
         return {"words": list(task.vocabulary.words), "max_words": task.max_words}
 
     def make_blocks(self) -> nn.Module:
-        """Fewer channels, no more: the decoder's work is done by its attention."""
+        """Reduce the channels; the decoder's work is done by its attention."""
         return nn.Conv2d(WIDTH, DECODER_WIDTH, 1)
 
     def make_head(self, facts: Mapping[str, Any], grid: tuple[int, int], image_px: tuple[int, int]) -> nn.Module:

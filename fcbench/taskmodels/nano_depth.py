@@ -12,7 +12,7 @@ from fcbench.tasks.depth import DepthTask
 
 
 class Plugin(NanoPlugin):
-    """See `fcbench.core.tasks.TaskModelPlugin`."""
+    """Embedded depth."""
 
     def facts(self, task: DepthTask) -> dict[str, Any]:
         """The scale of depth."""

@@ -12,7 +12,7 @@ from fcbench.tasks.pose.task import PoseTask
 
 
 class Plugin(NanoPlugin):
-    """See `fcbench.core.tasks.TaskModelPlugin`."""
+    """Embedded pose."""
 
     def facts(self, task: PoseTask) -> dict[str, Any]:
         """Nothing: the 17 keypoints are the same in every data set."""

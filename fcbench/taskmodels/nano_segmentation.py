@@ -12,7 +12,7 @@ from fcbench.tasks.segmentation import SegmentationHead, SegmentationTask
 
 
 class Plugin(NanoPlugin):
-    """See `fcbench.core.tasks.TaskModelPlugin`."""
+    """Embedded segmentation."""
 
     def facts(self, task: SegmentationTask) -> dict[str, Any]:
         """The classes."""

@@ -1,16 +1,16 @@
-"""``sam2_masks:VARIANT``: SAM 2's prompt encoder and mask decoder, prompted with one click a region.
+"""``sam2_masks:VARIANT``: SAM 2's prompt encoder and mask decoder, prompted with one click per region.
 
 Variants: ``tiny`` (default), ``small``, ``base_plus``, ``large``, of SAM 2.1. ``tiny@512`` runs the model at 512x512 px
 instead of its own 1024x1024 (a multiple of 32): cheaper by the square, and not what it was trained at.
 
     image -> 1024x1024 -> image encoder -> image_embed [B, 256, 64, 64], high_res_1 [B, 64, 128, 128],
                                            high_res_0 [B, 32, 256, 256]
-    class map -> regions -> one click each -> | frozen: prompt encoder, mask decoder | -> 3 masks, 3 scores a region
+    class map -> regions -> one click each -> | frozen: prompt encoder, mask decoder | -> 3 masks, 3 scores per region
 
 SAM 2 knows no classes: it is *promptable*, and prompts come from the **ground truth**, here as in the official
 evaluation. A region is a connected component of one class of the class map; its prompt is one positive click on the
 pixel deepest inside it. The `MAX_REGIONS` largest regions of an image that have at least `MIN_REGION_SHARE` of its
-pixels are prompted. The class of a region's mask is that of its click, so figures must not be compared with those of
+pixels are prompted. The class of a region's mask is that of its click, so results must not be compared with those of
 models that find the classes themselves.
 
 *Prediction*: of a region's three masks the one with the highest predicted score (official for one click). Masks are
@@ -28,7 +28,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,17 +41,9 @@ from torchvision.ops import sigmoid_focal_loss
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import FeatureSpec, WeightsInfo
 from fcbench.core.samples import VOID
-from fcbench.core.tasks import Task, TaskModel
-from fcbench.encoders.shared.padded import variant_of
-from fcbench.encoders.shared.weights import (
-    RANDOM_ORIGIN,
-    file_sha256,
-    hub_file,
-    load_into,
-    load_state,
-    seeded,
-    state_sha256,
-)
+from fcbench.core.tasks import Task, TaskModel, TaskModelPlugin
+from fcbench.encoders.shared.padded import IMAGENET, variant_of
+from fcbench.encoders.shared.weights import hub_file, load_weights, seeded, weights_file
 from fcbench.taskmodels.shared import official
 
 SIDE_PX = 1024
@@ -95,7 +86,7 @@ def regions_of(classes: np.ndarray) -> list[Region]:
 
 
 def deepest(mask: np.ndarray) -> tuple[int, int]:
-    """(x, y) of the pixel of a mask [H, W] farthest from what is not in it, the image's border included.
+    """(x, y) of the pixel of a mask [H, W] that is farthest from its outside, the image's border included.
 
     >>> deepest(np.ones((5, 7), bool))[1]
     2
@@ -211,7 +202,7 @@ class MaskHead(official.FrozenDecoder):
     ) -> tuple[Tensor, Tensor]:
         """Mask logits and scores of one image's regions."""
         height, width = batch.shape[-2:]
-        one = {n: m[i : i + 1] for n, m in zip(self.wanted, self.inputs(x))}
+        one = {n: m[i : i + 1] for n, m in zip(self.shapes, self.inputs(x))}
         clicks = torch.tensor(
             [[r.click_px[0] / width, r.click_px[1] / height] for r in regions], device=next(iter(one.values())).device
         )
@@ -229,9 +220,6 @@ def parse(variant: str) -> tuple[str, int]:
 
     >>> parse("small@512")
     ('small', 512)
-
-    Raises:
-        FcbenchError: unknown variant; a side that is no multiple of 32.
     """
     base, at, side = variant.partition("@")
     chosen = variant_of("sam2_masks", base, REPOS)
@@ -262,36 +250,8 @@ def official_model(variant: str, side_px: int, overrides: Sequence[str] = ()) ->
     )
 
 
-def find(name: str, variant: str, weights: str | None) -> tuple[Path, str] | None:
-    """The checkpoint and the origin to record; None for random weights.
-
-    Raises:
-        FcbenchError: the official one is not in the hub's cache and cannot be fetched.
-    """
-    if weights == "random":
-        return None
-    if weights is None:
-        repo = REPOS[variant]
-        path = hub_file(name, repo, (f"sam2.1_hiera_{variant}.pt",))
-        return path, f"hub:{repo}"
-    return Path(weights), f"file:{Path(weights).name}"
-
-
-def load(name: str, model: nn.Module, found: tuple[Path, str] | None) -> WeightsInfo:
-    """Load a checkpoint into a model; where there is none, its present weights are the random ones.
-
-    Raises:
-        FcbenchError: it is missing, damaged, or of another architecture.
-    """
-    if found is None:
-        return WeightsInfo(state_sha256(model), RANDOM_ORIGIN)
-    path, origin = found
-    load_into(model, load_state(path), f"weights {path}", name)
-    return WeightsInfo(file_sha256(path), origin)
-
-
 class _Encoder(nn.Module):
-    """The image encoder, and what the decoder applies to its finer levels once an image."""
+    """The image encoder, and the layers that the decoder applies to its finer levels once per image."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -322,42 +282,31 @@ def build_from_model(
 
     def run(images: Tensor) -> list[Tensor]:
         x = tv.resize(images.float() / 255, [side, side], antialias=True)
-        maps: list[Tensor] = module(tv.normalize(x, *map(list, official.IMAGENET)))
+        maps: list[Tensor] = module(tv.normalize(x, *map(list, IMAGENET)))
         return maps
 
-    encoder = official.OwnEncoder(name, specs, grids, module, run, info, image_px, device)
+    encoder = official.OwnEncoder(name, specs, module, run, info, image_px, device)
     head = MaskHead(name, specs, grids, model)
-    return official.OfficialModel(encoder, head, device)
+    return official.OfficialModel(encoder, head)
 
 
-class Plugin:
-    """See `fcbench.core.tasks.TaskModelPlugin`."""
+class Plugin(TaskModelPlugin):
+    """SAM 2's masks."""
 
     task = "segmentation"
 
     def build(
         self, variant: str, weights: str | None, task: Task, image_px: tuple[int, int], device: torch.device
     ) -> TaskModel:
-        """Build ``sam2_masks:VARIANT`` for images of (H, W).
-
-        Args:
-            variant: see the module; empty for the first.
-            weights: None for the hub or its cache; ``random``; an official checkpoint file.
-            task: segmentation.
-            image_px: (H, W).
-            device: where it runs.
-
-        Raises:
-            FcbenchError: another task, unknown variant or side, weights missing or of another model.
-        """
+        """Build ``sam2_masks:VARIANT``; weights are the hub's, an official checkpoint file's, or random."""
         chosen, side_px = parse(variant)
         name = f"sam2_masks:{chosen}" + (f"@{side_px}" if side_px != SIDE_PX else "")
         official.require_task(name, task, self.task)
-        found = find(name, chosen, weights)
+        repo = REPOS[chosen]
+        file = weights_file(weights, lambda: (hub_file(name, repo, (f"sam2.1_hiera_{chosen}.pt",)), f"hub:{repo}"))
         with seeded():
             model = official_model(chosen, side_px)
-        info = load(name, model, found)
-        return build_from_model(name, model, info, image_px, device)
+        return build_from_model(name, model, load_weights(model, name, file), image_px, device)
 
 
 PLUGIN = Plugin()

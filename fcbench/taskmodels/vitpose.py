@@ -11,7 +11,7 @@ the crop's aspect), sampled by ROI align to the decoder's grid of 16x12 cells; o
     tokens, boxes -> ROI align [P, C, 16, 12] -> | frozen: heat-map decoder | -> [P, 17, 64, 48] -> keypoints
 
 On an image that is exactly one person's crop this is the official model. On others the encoder sees persons smaller
-than in its training, so that the model's own features are no upper bound for a neck that is trained by the task loss.
+than in its training, so the model's own features are not an upper bound for a neck trained by the task loss.
 Heat maps are turned into keypoints by the official post-processing (DARK, unbiased coordinates), without flip test.
 The training loss is the official one: mean squared error against Gaussians of 2 cells, over the labelled keypoints.
 
@@ -34,6 +34,7 @@ from torchvision.ops import roi_align
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import FeatureSpec, WeightsInfo
 from fcbench.core.tasks import Task, TaskModel
+from fcbench.encoders.shared.padded import IMAGENET
 from fcbench.taskmodels.shared import huggingface, official
 from fcbench.tasks.pose.task import PoseBatch
 
@@ -44,14 +45,14 @@ REPOS = {
 SIZES = {"small": (384, 12, 12), "base": (768, 12, 12), "large": (1024, 24, 16), "huge": (1280, 32, 16)}
 """Width, layers, heads."""
 EXPERTS = 6
-"""Of the ``plus`` variants; each gives a quarter of the width."""
+"""Experts of the ``plus`` variants; each gives a quarter of the width."""
 COCO_EXPERT = 0
 PADDING = 1.25
 """Factor by which the official crop is larger than the person's box."""
 SIGMA_SHARE = 2 / 64
 """Deviation of the target Gaussians over the height of the heat map."""
-SEEN = 0.2
-"""Keypoints whose heat map peaks below it do not enter a person's score."""
+MIN_PEAK = 0.2
+"""Smallest peak of a heat map whose keypoint enters a person's score."""
 
 
 # ---------------------------------------------------------------------------------------- geometry
@@ -69,7 +70,7 @@ def crops(boxes: Tensor, crop_px: tuple[int, int]) -> tuple[Tensor, Tensor]:
 
 
 def regions(boxes: Tensor, crop_px: tuple[int, int]) -> Tensor:
-    """What the crops cover, [P, 4] (x0_px, y0_px, x1_px, y1_px) between pixel edges.
+    """Areas that the crops cover, [P, 4] (x0_px, y0_px, x1_px, y1_px) between pixel edges.
 
     The official crop puts the centres of its first and last pixel on the borders; it covers half a crop pixel more on
     each side, and pixel centres lie half a pixel inside pixel edges.
@@ -170,7 +171,7 @@ class PoseDecoder(official.FrozenDecoder):
         return (error * weight).sum() / weight.sum().clamp(min=1)
 
     def predict(self, x: Mapping[str, Tensor], batch: PoseBatch) -> tuple[Tensor, Tensor]:
-        """Keypoints (x_px, y_px) [P, 17, 2], and scores [P]: mean peak over the keypoints that peak above `SEEN`."""
+        """Keypoints (x_px, y_px) [P, 17, 2], and scores [P]: mean of the peaks above `MIN_PEAK`."""
         if not len(batch.boxes):
             return batch.boxes.new_zeros(0, 17, 2), batch.boxes.new_zeros(0)
         maps = self(x, batch).detach().float().cpu()
@@ -179,7 +180,7 @@ class PoseDecoder(official.FrozenDecoder):
         coco[:, 2:] -= corners[:, :2]
         persons = self._processor.post_process_pose_estimation(SimpleNamespace(heatmaps=maps), boxes=[list(coco)])[0]
         peaks = torch.stack([p["scores"].reshape(-1) for p in persons])
-        seen = peaks > SEEN
+        seen = peaks > MIN_PEAK
         score = (peaks * seen).sum(1) / seen.sum(1).clamp(min=1)
         return torch.stack([p["keypoints"] for p in persons]).float(), score.float()
 
@@ -253,12 +254,12 @@ def _task_model(name: str, model: Any, info: WeightsInfo, image_px: tuple[int, i
     grids = {"tokens": grid}
 
     def run(images: Tensor) -> list[Tensor]:
-        x = official.pixels(images, size, official.IMAGENET)
+        x = official.pixels(images, size, IMAGENET)
         return [official.to_map(encode(backbone, x), grid)]
 
-    encoder = official.OwnEncoder(name, specs, grids, backbone, run, info, image_px, device)
+    encoder = official.OwnEncoder(name, specs, backbone, run, info, image_px, device)
     decoder = PoseDecoder(name, specs, grids, model, image_px)
-    return official.OfficialModel(encoder, decoder, device)
+    return official.OfficialModel(encoder, decoder)
 
 
 PLUGIN = huggingface.TransformersPlugin("vitpose", "pose", REPOS, default_config, build_from_config)

@@ -15,13 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fcbench.core.errors import FcbenchError
-from fcbench.core.samples import Dataset
-from fcbench.core.tasks import Head, MetricSpec, Task
-from fcbench.tasks.shared.targets import HeadLoss, ratio, require, require_same
+from fcbench.core.samples import Dataset, require_tasks
+from fcbench.core.tasks import MetricSpec, ProbabilisticHead, Task, TaskPlugin
+from fcbench.tasks.shared.targets import ratio, require_same
 
 
-class PoolHead(nn.Module):
-    """Mean over the grid, then a linear layer: [B, D, h, w] to logits [B, K] (a `fcbench.core.tasks.Head`)."""
+class PoolHead(nn.Module, ProbabilisticHead):
+    """Mean over the grid, then a linear layer: [B, D, h, w] to logits [B, K]."""
 
     def __init__(self, width: int, n_classes: int) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ def classification_values(sums: np.ndarray) -> dict[str, np.ndarray]:
     return {name: ratio(sums[..., i], n) for i, name in enumerate(names)}
 
 
-class ClassificationTask(HeadLoss):
+class ClassificationTask(Task):
     """Classification into K classes.
 
     Args:
@@ -63,7 +63,7 @@ class ClassificationTask(HeadLoss):
 
     def __init__(self, n_classes: int) -> None:
         if n_classes < 2:
-            raise FcbenchError(f"{n_classes} classes came; classification needs at least 2")
+            raise FcbenchError(f"classification needs at least 2 classes, got {n_classes}")
         self.n_classes = n_classes
         self.ranks = (1, 5) if n_classes > 5 else (1,)
         self.metrics = (*(MetricSpec(f"top{k}", True) for k in self.ranks), MetricSpec("nll", False, "bit"))
@@ -74,23 +74,16 @@ class ClassificationTask(HeadLoss):
         return PoolHead(width, self.n_classes)
 
     def collate(self, targets: Sequence[Mapping[str, Any]]) -> Tensor:
-        """Class indices, int64 [B].
-
-        Raises:
-            FcbenchError: an index is not in 0..K-1.
-        """
+        """Class indices, int64 [B]."""
         labels = [int(t[self.name]) for t in targets]
         wrong = [v for v in labels if not 0 <= v < self.n_classes]
         if wrong:
-            raise FcbenchError(
-                f"class index {wrong[0]} came; allowed are 0 to {self.n_classes - 1}. Check the label list"
-            )
+            raise FcbenchError(f"class index must be 0 to {self.n_classes - 1}, got {wrong[0]}: check the label list")
         return torch.tensor(labels, dtype=torch.int64)
 
-    def statistics(self, head: nn.Module, x: Any, batch: Tensor) -> np.ndarray:
+    def statistics(self, prediction: Tensor, batch: Tensor) -> np.ndarray:
         """Right among the first k (for each k), cross-entropy in bits, 1: float64 [B, S]."""
-        with torch.no_grad():
-            log_probs = cast(Head, head).predict(x, batch).cpu().double()
+        log_probs = prediction.detach().cpu().double()
         nll_bits = F.nll_loss(log_probs, batch, reduction="none") / math.log(2)
         order = log_probs.topk(max(self.ranks), dim=1).indices == batch[:, None]
         hits = [order[:, :k].any(dim=1).double() for k in self.ranks]
@@ -99,16 +92,12 @@ class ClassificationTask(HeadLoss):
     values = staticmethod(classification_values)
 
 
-class ClassificationPlugin:
-    """Plug-in of the task."""
+class ClassificationPlugin(TaskPlugin):
+    """Classification."""
 
     def build(self, train: Dataset, test: Dataset) -> Task:
-        """Bind to a data set.
-
-        Raises:
-            FcbenchError: it has no labels or no label names, or the splits' labels differ.
-        """
-        require("classification", train, test)
+        """Bind to a data set."""
+        require_tasks(["classification"], train, test)
         names = require_same("labels", train.meta.label_names, test.meta.label_names)
         return ClassificationTask(len(names))
 

@@ -6,8 +6,8 @@ The head predicts the logarithm of depth at stride 4, in units of its training m
 over all valid pixels of the set, not averaged by image.
 
 Where the data set states the crop of a published evaluation (``DatasetMeta.eval_crop``; NYU's is that of Eigen et al.),
-``rmse_eigen``, ``abs_rel_eigen`` and ``delta1_eigen`` are given too, as published tables have them: inside the crop, by
-image, then the mean over images.
+``rmse_eigen``, ``abs_rel_eigen`` and ``delta1_eigen`` are computed as in published tables: inside the crop, per image,
+then the mean over images.
 
 A head's ``predict`` returns metres, float32 [B, H, W], at the targets' size.
 """
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,10 +24,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fcbench.core.errors import FcbenchError
-from fcbench.core.samples import Dataset
-from fcbench.core.tasks import Head, MetricSpec, Task
+from fcbench.core.samples import Dataset, require_tasks
+from fcbench.core.tasks import MetricSpec, ScaledHead, Task, TaskPlugin
 from fcbench.tasks.shared.dense import DenseHead
-from fcbench.tasks.shared.targets import HeadLoss, ratio, require, require_maps, require_size, stack_maps
+from fcbench.tasks.shared.targets import ratio, require_maps, require_size, stack_maps
 
 MIN_DEPTH_M = 1e-3
 """Smallest predicted depth (the lower bound of the usual NYU and KITTI evaluations)."""
@@ -52,7 +52,7 @@ SAMPLES_FOR_SCALE = 64
 def depth_sums(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Sums over the valid pixels of each sample, float64 [B, 4].
 
-    They are squared error (m^2), absolute relative error, pixels with max(p/t, t/p) < 1.25, valid pixels.
+    These are squared error (m^2), absolute relative error, pixels with max(p/t, t/p) < 1.25, valid pixels.
 
     Args:
         pred: [B, H, W] metres, above 0.
@@ -95,11 +95,7 @@ def image_means(sums: np.ndarray) -> np.ndarray:
 
 
 def log_depth_scale(data: Dataset) -> tuple[float, float]:
-    """Mean and standard deviation of log depth (m) over the first valid training pixels.
-
-    Raises:
-        FcbenchError: no pixel is valid.
-    """
+    """Mean and standard deviation of log depth (m) over the first valid training pixels."""
     values = []
     for i in range(min(len(data), SAMPLES_FOR_SCALE)):
         depth = np.asarray(data.targets(i)["depth"], np.float64)
@@ -113,8 +109,8 @@ def log_depth_scale(data: Dataset) -> tuple[float, float]:
     return float(logs.mean()), max(float(logs.std()), 1e-3)
 
 
-class DepthHead(nn.Module):
-    """Log depth: [B, D, h, w] to [B, 1, h', w'], log of metres (a `fcbench.core.tasks.Head`).
+class DepthHead(nn.Module, ScaledHead):
+    """Log depth: [B, D, h, w] to [B, 1, h', w'], log of metres.
 
     Args:
         dense: maps to standardized log depth.
@@ -125,7 +121,6 @@ class DepthHead(nn.Module):
 
     mean: Tensor
     std: Tensor
-    has_scale = True  # its density has one, which is fitted: see `fcbench.measure.evaluate`
 
     def __init__(self, dense: DenseHead, mean: float, std: float, max_depth_m: float) -> None:
         super().__init__()
@@ -140,13 +135,9 @@ class DepthHead(nn.Module):
         return out
 
     def loss(self, x: Tensor, batch: Tensor) -> Tensor:
-        """Mean Huber loss of standardized log depth over the valid cells, at the head's resolution.
-
-        Raises:
-            FcbenchError: the maps do not have the images' size.
-        """
-        pred, wanted, valid = self._with_targets(x, batch)
-        each = F.huber_loss(pred, wanted, reduction="none")
+        """Mean Huber loss of standardized log depth over the valid cells, at the head's resolution."""
+        pred, expected, valid = self._with_targets(x, batch)
+        each = F.huber_loss(pred, expected, reduction="none")
         return (each * valid).sum() / valid.sum().clamp(min=1)
 
     def predict(self, x: Tensor, batch: Tensor) -> Tensor:
@@ -154,27 +145,24 @@ class DepthHead(nn.Module):
         logs = self.dense.full(self(x))[:, 0]
         return logs.clamp(math.log(MIN_DEPTH_M), math.log(self.max_depth_m)).exp()
 
-    def log_likelihood(self, x: Tensor, batch: Tensor, scale: float) -> Tensor:
+    def log_density(self, x: Tensor, batch: Tensor, scale: float) -> Tensor:
         """Log-density of each sample's depth in nats, summed over the valid cells: [B].
 
         The density is Laplace's, of standardized log depth: log p = -|z - prediction| / scale - log(2 scale).
-
-        Raises:
-            FcbenchError: the maps do not have the images' size.
         """
-        pred, wanted, valid = self._with_targets(x, batch)
-        each = -(pred - wanted).abs() / scale - math.log(2 * scale)
+        pred, expected, valid = self._with_targets(x, batch)
+        each = -(pred - expected).abs() / scale - math.log(2 * scale)
         return (each * valid).flatten(1).sum(1)
 
     def _with_targets(self, x: Tensor, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Standardized log depth, predicted and wanted, and where it is valid: each [B, h', w']."""
+        """Standardized log depth, predicted and true, and where it is valid: each [B, h', w']."""
         require_size("depth", batch.shape, self.dense.image_px)
         logs = self(x)[:, 0]
         size = (logs.shape[-2], logs.shape[-1])
         target = self.dense.at_centres(batch.to(x.device), size, 0)
         valid = target > 0
-        wanted = torch.where(valid, target, torch.ones_like(target)).log()
-        return logs / self.std, wanted / self.std, valid
+        expected = torch.where(valid, target, torch.ones_like(target)).log()
+        return logs / self.std, expected / self.std, valid
 
 
 def depth_values(sums: np.ndarray) -> dict[str, np.ndarray]:
@@ -192,7 +180,7 @@ def depth_values(sums: np.ndarray) -> dict[str, np.ndarray]:
     return pooled | cropped
 
 
-class DepthTask(HeadLoss):
+class DepthTask(Task):
     """Depth in metres.
 
     Args:
@@ -224,11 +212,7 @@ class DepthTask(HeadLoss):
         return DepthHead(dense, self.log_mean, self.log_std, self.max_depth_m)
 
     def collate(self, targets: Sequence[Mapping[str, Any]]) -> Tensor:
-        """Depth maps, float32 [B, H, W] metres.
-
-        Raises:
-            FcbenchError: sizes differ, or a depth is negative or not finite.
-        """
+        """Depth maps, float32 [B, H, W] metres."""
         maps = stack_maps(targets, self.name, np.float32)
         if not np.isfinite(maps).all() or (maps < 0).any():
             raise FcbenchError(
@@ -236,18 +220,13 @@ class DepthTask(HeadLoss):
             )
         return torch.from_numpy(maps)
 
-    def statistics(self, head: nn.Module, x: Any, batch: Tensor) -> np.ndarray:
+    def statistics(self, prediction: Tensor, batch: Tensor) -> np.ndarray:
         """Sums of `depth_sums` of predictions clamped to [`MIN_DEPTH_M`, max_depth_m]: float64 [B, 4].
 
         With a crop, `image_means` inside it follow: [B, 8].
-
-        Raises:
-            FcbenchError: targets and predictions differ in size.
         """
-        with torch.no_grad():
-            metres: Tensor = cast(Head, head).predict(x, batch)
-        require_maps(self.name, metres, batch)
-        pred = metres.clamp(MIN_DEPTH_M, self.max_depth_m).cpu().numpy()
+        require_maps(self.name, prediction, batch)
+        pred = prediction.detach().clamp(MIN_DEPTH_M, self.max_depth_m).cpu().numpy()
         target = batch.cpu().numpy()
         sums = depth_sums(pred, target)
         if self.eval_crop is None:
@@ -259,16 +238,12 @@ class DepthTask(HeadLoss):
     values = staticmethod(depth_values)
 
 
-class DepthPlugin:
-    """Plug-in of the task."""
+class DepthPlugin(TaskPlugin):
+    """Depth."""
 
     def build(self, train: Dataset, test: Dataset) -> Task:
-        """Bind to a data set.
-
-        Raises:
-            FcbenchError: it has no depth, states no largest depth, or has no valid pixel.
-        """
-        require("depth", train, test)
+        """Bind to a data set."""
+        require_tasks(["depth"], train, test)
         max_depth_m = train.meta.max_depth_m
         if max_depth_m is None or max_depth_m <= MIN_DEPTH_M:
             raise FcbenchError(

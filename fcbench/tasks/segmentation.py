@@ -1,8 +1,8 @@
 """Semantic segmentation: mean intersection over union, pixel accuracy.
 
 The head predicts at stride 4 and is trained there, on the target pixel under each cell's centre. It is evaluated at
-the full resolution of the target: logits are resized (bilinear), then the largest class is taken. Void pixels count
-nowhere. Classes that occur neither in the targets nor in the predictions of the set do not enter the mean.
+the full resolution of the target: logits are resized (bilinear), then the largest one gives the class. Void pixels do
+not count. Classes that occur neither in the targets nor in the predictions of the set do not enter the mean.
 
 A head's ``predict`` returns class indices, int64 or uint8 [B, H, W], at the targets' size.
 """
@@ -10,7 +10,7 @@ A head's ``predict`` returns class indices, int64 or uint8 [B, H, W], at the tar
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fcbench.core.errors import FcbenchError
-from fcbench.core.samples import VOID, Dataset
-from fcbench.core.tasks import Head, MetricSpec, Task
+from fcbench.core.samples import VOID, Dataset, require_tasks
+from fcbench.core.tasks import MetricSpec, ProbabilisticHead, Task, TaskPlugin
 from fcbench.tasks.shared.dense import DenseHead
-from fcbench.tasks.shared.targets import HeadLoss, ratio, require, require_maps, require_same, require_size, stack_maps
+from fcbench.tasks.shared.targets import ratio, require_maps, require_same, require_size, stack_maps
 
 
 def class_counts(pred: np.ndarray, target: np.ndarray, n_classes: int) -> np.ndarray:
@@ -41,15 +41,11 @@ def class_counts(pred: np.ndarray, target: np.ndarray, n_classes: int) -> np.nda
     return np.asarray(rows, np.float64).reshape(len(pred), 3 * n_classes)
 
 
-class SegmentationHead(DenseHead):
-    """Logits at stride 4: [B, D, h, w] to [B, K, h', w'] (a `fcbench.core.tasks.Head`)."""
+class SegmentationHead(DenseHead, ProbabilisticHead):
+    """Logits at stride 4: [B, D, h, w] to [B, K, h', w']."""
 
     def loss(self, x: Tensor, batch: Tensor) -> Tensor:
-        """Mean cross-entropy in nats over the cells that are not void, at the head's resolution.
-
-        Raises:
-            FcbenchError: the masks do not have the images' size.
-        """
+        """Mean cross-entropy in nats over the cells that are not void, at the head's resolution."""
         logits, target = self._with_targets(x, batch)
         total = F.cross_entropy(logits, target, ignore_index=VOID, reduction="sum")
         return total / (target != VOID).sum().clamp(min=1)
@@ -59,11 +55,7 @@ class SegmentationHead(DenseHead):
         return self.full(self(x)).max(dim=1).indices  # argmax: ten times slower
 
     def log_likelihood(self, x: Tensor, batch: Tensor) -> Tensor:
-        """Log-probability of each sample's mask in nats, summed over the cells that are not void: [B].
-
-        Raises:
-            FcbenchError: the masks do not have the images' size.
-        """
+        """Log-probability of each sample's mask in nats, summed over the cells that are not void: [B]."""
         logits, target = self._with_targets(x, batch)
         nll = F.cross_entropy(logits, target, ignore_index=VOID, reduction="none")
         return -nll.flatten(1).sum(1)
@@ -85,12 +77,12 @@ def segmentation_values(sums: np.ndarray) -> dict[str, np.ndarray]:
     return {"miou": miou, "pixel_accuracy": ratio(tp.sum(-1), target.sum(-1))}
 
 
-class SegmentationTask(HeadLoss):
+class SegmentationTask(Task):
     """Segmentation into K classes.
 
     Args:
         n_classes: K, at most 255.
-        class_names: their names, by which a frozen decoder knows them; empty where nobody asks.
+        class_names: their names, which a frozen decoder compares with its own; may be empty.
     """
 
     name = "segmentation"
@@ -98,7 +90,7 @@ class SegmentationTask(HeadLoss):
 
     def __init__(self, n_classes: int, class_names: Sequence[str] = ()) -> None:
         if not 1 <= n_classes <= VOID:
-            raise FcbenchError(f"{n_classes} segmentation classes came; 1 to {VOID} can be indexed")
+            raise FcbenchError(f"segmentation needs 1 to {VOID} classes, got {n_classes}")
         self.class_names = tuple(class_names)
         self.n_classes = n_classes
         self.n_statistics = 3 * n_classes
@@ -108,11 +100,7 @@ class SegmentationTask(HeadLoss):
         return SegmentationHead(width, grid, image_px, self.n_classes)
 
     def collate(self, targets: Sequence[Mapping[str, Any]]) -> Tensor:
-        """Masks, uint8 [B, H, W].
-
-        Raises:
-            FcbenchError: sizes differ, or a class index is neither below K nor `VOID`.
-        """
+        """Masks, uint8 [B, H, W]."""
         masks = stack_maps(targets, self.name, np.int32)
         wrong = masks[((masks >= self.n_classes) & (masks != VOID)) | (masks < 0)]
         if wrong.size:
@@ -122,30 +110,20 @@ class SegmentationTask(HeadLoss):
             )
         return torch.from_numpy(masks.astype(np.uint8))
 
-    def statistics(self, head: nn.Module, x: Any, batch: Tensor) -> np.ndarray:
-        """True positives, predicted and target pixels by class, float64 [B, 3 K].
-
-        Raises:
-            FcbenchError: masks and predictions differ in size.
-        """
-        with torch.no_grad():
-            pred: Tensor = cast(Head, head).predict(x, batch)
-        require_maps(self.name, pred, batch)
-        return class_counts(pred.cpu().numpy(), batch.cpu().numpy(), self.n_classes)
+    def statistics(self, prediction: Tensor, batch: Tensor) -> np.ndarray:
+        """True positives, predicted and target pixels per class, float64 [B, 3 K]."""
+        require_maps(self.name, prediction, batch)
+        return class_counts(prediction.cpu().numpy(), batch.cpu().numpy(), self.n_classes)
 
     values = staticmethod(segmentation_values)
 
 
-class SegmentationPlugin:
-    """Plug-in of the task."""
+class SegmentationPlugin(TaskPlugin):
+    """Segmentation."""
 
     def build(self, train: Dataset, test: Dataset) -> Task:
-        """Bind to a data set.
-
-        Raises:
-            FcbenchError: it has no masks or no class names, or the splits' classes differ.
-        """
-        require("segmentation", train, test)
+        """Bind to a data set."""
+        require_tasks(["segmentation"], train, test)
         names = require_same("segmentation classes", train.meta.class_names, test.meta.class_names)
         return SegmentationTask(len(names), names)
 

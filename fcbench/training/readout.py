@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from fcbench.core.cache import Cache, digest
 from fcbench.core.features import FeatureStats
 from fcbench.core.files import write_atomically
 from fcbench.core.progress import Advance, Report
-from fcbench.core.tasks import Head, Task, TaskModel
+from fcbench.core.tasks import Task, TaskModel
 from fcbench.features.feature_set import FeatureSet
 from fcbench.features.source import Readable, Source, reported_extract
 from fcbench.features.statistics import normalized_mse, stats_of
@@ -100,10 +100,10 @@ class Readout(Standardize):
     A frozen head is no submodule: it is neither trained nor saved with the rest, and always in evaluation mode.
 
     Attributes:
-        head: a `fcbench.core.tasks.Head`.
+        head: a `fcbench.core.tasks.Head`, which is an ``nn.Module``.
     """
 
-    head: nn.Module
+    head: Any
 
     def __init__(
         self, stats: Mapping[str, FeatureStats], neck: nn.Module, head: nn.Module, adapter: Adapter | None = None
@@ -240,14 +240,13 @@ def fit_readout(
         neck_loss: ``task``; ``distill``, the mean squared difference of the adapter's maps from `own`, in units of
             its standard deviation; ``both``, their sum.
     """
-    head = cast(Head, model.head)
     own_stats = None if own is None else stats_of(own)
 
     def loss_of(rng: np.random.Generator) -> Tensor:
         indices = loop.sample_indices(rng, len(features), budget.task_batch)
         x, losses = model(features.batch(indices)), []
         if neck_loss != "distill":
-            losses.append(head.loss(x, task.collate(targets(indices))))
+            losses.append(model.head.loss(x, task.collate(targets(indices))))
         if neck_loss != "task":
             assert own is not None and own_stats is not None
             losses.append(normalized_mse(own.batch(indices), x, own_stats))
@@ -266,9 +265,8 @@ def fit_readout(
 
 def task_loss(model: Readout, task: Task, targets: Targets) -> TaskLoss:
     """Task loss of decoded features of training samples, through a finished neck and head."""
-    head = cast(Head, model.head)
 
     def loss(maps: Mapping[str, Tensor], indices: Sequence[int]) -> Tensor:
-        return head.loss(model(maps), task.collate(targets(indices)))
+        return model.head.loss(model(maps), task.collate(targets(indices)))
 
     return loss

@@ -19,7 +19,7 @@ from fcbench.core.files import write_atomically
 from fcbench.core.progress import Advance
 from fcbench.core.registry import build_encoder
 from fcbench.data.shared.images import image_size, read_image, resize_image
-from fcbench.data.shared.layout import images_in
+from fcbench.data.shared.layout import Layout
 from fcbench.transmit import container, senders
 from fcbench.transmit.checkpoint import Loaded
 from fcbench.transmit.checkpoint import load as load_checkpoint
@@ -85,7 +85,7 @@ def encode(
 def _files(images: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in images:
-        found += images_in("images", path, "DIR/*.jpg or .png") if path.is_dir() else [path]
+        found += Layout("images", "DIR/*.jpg or .png").images_in(path) if path.is_dir() else [path]
     return found
 
 

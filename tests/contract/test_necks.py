@@ -94,7 +94,7 @@ def test_wrong_builds_are_refused(name):
         plugin.build((), shapes, 32)
     with pytest.raises(FcbenchError, match="no shape for .'coarse'."):
         plugin.build(SPECS, {"fine": (8, 8)}, 32)
-    with pytest.raises(FcbenchError, match="width 0"):
+    with pytest.raises(FcbenchError, match="width .* got 0"):
         plugin.build(SPECS, shapes, 0)
 
 

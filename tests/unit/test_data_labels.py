@@ -149,7 +149,7 @@ def test_ade20k_zero_is_void(tmp_path: Path) -> None:
     data = _open("ade20k", tmp_path, "test")
     assert len(data.meta.class_names) == 150 and data.meta.class_names[0] == "class1"
     written = torch.arange(600).reshape(tiny_sets.SIZE) % 151
-    mask = data[0].targets["segmentation"].long()
+    mask = data.targets(0)["segmentation"].long()
     assert torch.equal(mask == VOID, written == 0)
     assert torch.equal(mask[mask != VOID], written[written > 0] - 1)
 
@@ -160,7 +160,7 @@ def test_ade20k_with_a_class_too_many(tmp_path: Path) -> None:
     tiny_sets.write_map(path, np.full(tiny_sets.SIZE, 151, np.uint8))
     data = _open("ade20k", tmp_path)
     with pytest.raises(UnreadableSample, match="index 151: allowed are 1 to 150 and void 0"):
-        data[1]
+        data.targets(1)
 
 
 @pytest.mark.parametrize(
@@ -182,5 +182,5 @@ def test_ade20k_with_other_classes(tmp_path: Path) -> None:
     tiny_sets.ade20k(tmp_path)
     info = tmp_path / "objectInfo150.txt"
     info.write_text("\n".join(info.read_text().splitlines()[:100]))
-    with pytest.raises(FcbenchError, match="names 99 classes, 150 are known"):
+    with pytest.raises(FcbenchError, match="names 99 classes, expected 150"):
         _open("ade20k", tmp_path)

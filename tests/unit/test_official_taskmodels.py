@@ -20,10 +20,17 @@ from fcbench.core import registry
 from fcbench.core.errors import FcbenchError
 from fcbench.core.samples import VOID, Pose
 from fcbench.core.tasks import Task, TaskModel
-from fcbench.encoders.shared.weights import file_sha256, load_state, seeded, state_sha256
+from fcbench.encoders.shared.padded import IMAGENET
+from fcbench.encoders.shared.weights import (
+    file_sha256,
+    load_state,
+    load_weights,
+    random_weights,
+    seeded,
+    state_sha256,
+)
 from fcbench.taskmodels import blip, depth_anything, sam2_masks, vitpose
 from fcbench.taskmodels.shared import huggingface
-from fcbench.taskmodels.shared.official import IMAGENET
 from fcbench.tasks.captioning.head import Vocabulary, words_of
 from fcbench.tasks.captioning.metrics import Cider
 from fcbench.tasks.captioning.task import CaptioningTask
@@ -90,7 +97,7 @@ def build(name: str, weights: str = "random", config: Any = None, image_px: tupl
     task = task_of(name)
     if name == "sam2_masks":
         model = sam2_model()
-        info = sam2_masks.load(name, model, sam2_masks.find(name, "tiny", weights))
+        info = load_weights(model, name, None if weights == "random" else (Path(weights), f"file:{Path(weights).name}"))
         return sam2_masks.build_from_model(name, model, info, image_px, CPU)
     module: Any = {"depth_anything": depth_anything, "vitpose": vitpose, "blip": blip}
     config = config or CONFIGS[name]()
@@ -123,12 +130,12 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 # ------------------------------------------------------------------------------------ all of them
 def test_own_features_are_what_the_specs_and_grids_promise(case: Case) -> None:
-    encoder, grids = case.model.encoder, case.model.grids  # type: ignore[attr-defined]
-    assert tuple(encoder.specs) == case.model.inputs == tuple(case.x) == tuple(grids)
+    encoder, shapes = case.model.encoder, case.head.shapes
+    assert tuple(encoder.specs) == case.model.inputs == tuple(case.x) == tuple(shapes)
     assert encoder.default_split in encoder.specs and encoder.groups == {}
     for name, spec in encoder.specs.items():
         assert spec.name == name and spec.stride_px >= 1
-        assert case.x[name].shape == (2, spec.channels, *grids[name])
+        assert case.x[name].shape == (2, *shapes[name]) and shapes[name][0] == spec.channels
         assert case.x[name].dtype == torch.float32
         assert case.x[name].is_contiguous() and not case.x[name].requires_grad
         assert not torch.equal(case.x[name][0], case.x[name][1])
@@ -173,9 +180,9 @@ def test_training_on_the_inputs_lowers_the_loss(case: Case) -> None:
 
 def test_the_task_reads_what_it_predicts(case: Case) -> None:
     task: Any = task_of(case.name)
-    rows = task.statistics(case.head, case.x, case.batch)
+    rows = task.statistics(case.head.predict(case.x, case.batch), case.batch)
     assert rows.shape == (2, task.n_statistics) and np.isfinite(rows).all()
-    again = task.statistics(case.head, case.x, case.batch)
+    again = task.statistics(case.head.predict(case.x, case.batch), case.batch)
     np.testing.assert_array_equal(rows, again)
 
 
@@ -190,7 +197,7 @@ def test_inputs_that_do_not_fit_are_refused(case: Case) -> None:
     with pytest.raises(FcbenchError, match=f"needs the map '{first}'"):
         case.head.predict({}, case.batch)
     wrong = {**case.x, first: case.x[first][:, :1]}
-    with pytest.raises(FcbenchError, match="takes .* as"):
+    with pytest.raises(FcbenchError, match="expects .* of shape"):
         case.head.loss(wrong, case.batch)
 
 
@@ -464,7 +471,7 @@ def test_ideal_heat_maps_give_the_keypoints_back() -> None:
     size = (64, 48)  # the official heat map's
     at = vitpose.on_heatmap(batch.keypoints[..., :2], batch.boxes, head.crop_px, size)
     head.decoder = _Ideal(vitpose.gaussians(at, size))
-    x = {"tokens": torch.zeros(1, 32, *head.wanted["tokens"][1:])}
+    x = {"tokens": torch.zeros(1, 32, *head.shapes["tokens"][1:])}
     assert float(head.loss(x, batch)) == pytest.approx(0, abs=1e-8)
     got, scores = head.predict(x, batch)
     assert np.abs(got.numpy() - xy).max() < 0.2  # px; DARK takes the Gaussian as sampled
@@ -537,7 +544,7 @@ def test_masks_are_those_of_the_official_predictor() -> None:
     model = sam2_model()
     predictor = SAM2ImagePredictor(model)
     predictor._bb_feat_sizes = [(16, 16), (8, 8), (4, 4)]  # it assumes 1024 px
-    info = sam2_masks.load("sam2_masks", model, None)
+    info = random_weights(model)
     ours = sam2_masks.build_from_model("sam2_masks", model, info, IMAGE_PX, CPU)
     images = images_of(1)
     predictor.set_image(images[0].permute(1, 2, 0).numpy())
@@ -593,7 +600,7 @@ def test_each_pixel_gets_the_class_of_the_largest_logit(monkeypatch: pytest.Monk
     masks[0, 0], masks[1, 2] = -9, 9
     scores = torch.tensor([[0.1, 0.9, 0.2]] * 2)
     monkeypatch.setattr(type(head), "forward", lambda *_: (masks, scores))
-    x = {n: torch.zeros(2, *s) for n, s in head.wanted.items()}
+    x = {n: torch.zeros(2, *s) for n, s in head.shapes.items()}
     out = head.predict(x, classes)
     assert out.shape == classes.shape and (out[1] == 0).all()
     assert (out[0, :, :20] == 0).all() and (out[0, :, 28:] == 2).all()

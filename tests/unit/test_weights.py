@@ -279,8 +279,8 @@ def hub() -> Iterator[str]:
 
 SCRIPT = """
 import torch
-from fcbench import registry
-from fcbench.core import FcbenchError
+from fcbench.core import registry
+from fcbench.core.errors import FcbenchError
 try:
     e = registry.get("encoder", "timm").build("test_resnet", None, torch.device("cpu"))
     print("OK", e.weights.sha256, e.weights.origin)

@@ -1,9 +1,10 @@
 """COCO: semantic masks of 80 classes, persons' keypoints, captions (on disk: --data-root; test = val).
 
-A split carries the tasks whose annotation files are there. Where one official split only is there (annotations and
-images), a fifth of its images tests, by the hash of their names, and the revision begins with ``hash-split``.
+A split carries the tasks whose annotation files are there. If there is only one official split (annotations and
+images), a fifth of its images, by the hash of their names, is the test split, and the revision begins with
+``hash-split``.
 
-Masks are made of the instances: background and 80 classes. Images carry many classes: there is no classification.
+Masks are made of the instances: background and 80 classes. Images show many classes: there is no classification.
 
 Reference: Lin et al., *Microsoft COCO: Common Objects in Context*, ECCV 2014.
 """
@@ -11,17 +12,17 @@ Reference: Lin et al., *Microsoft COCO: Common Objects in Context*, ECCV 2014.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from fcbench.core.errors import FcbenchError, UnreadableSample
-from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, Sample
+from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, DatasetPlugin, Sample
 from fcbench.data.coco import files as coco_files
-from fcbench.data.coco.files import KINDS, LAYOUT, NAME, Image
-from fcbench.data.shared import layout
+from fcbench.data.coco.files import KINDS, LAYOUT, Image
 from fcbench.data.shared.folders import hash_split
-from fcbench.data.shared.images import read_image, resize_image
+from fcbench.data.shared.images import as_sample, read_image
+from fcbench.data.shared.layout import files_revision, some
 from fcbench.data.shared.targets import PHOTOGRAPHS, LazyTargets, resize_targets
 
 ROLES = {"train": "train", "test": "val"}
@@ -34,7 +35,7 @@ READERS: dict[str, Callable[..., dict[int, Any]]] = {
 
 
 @dataclass
-class Coco:
+class Coco(Dataset):
     """One split of COCO, resized where `DataOptions` asks for it.
 
     Attributes:
@@ -47,31 +48,30 @@ class Coco:
     folder: Path
     images: tuple[Image, ...]
     annotations: Mapping[str, Mapping[int, Any]]
-    absent: Mapping[str, str]
     tasks: tuple[str, ...]
     meta: DatasetMeta
     image_size_px: tuple[int, int] | None
-    name: str = NAME
+    absent: Mapping[str, str] = field(default_factory=dict)
+    name: str = LAYOUT.name
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> Sample:
-        """Read a sample. Raises `UnreadableSample` naming the file."""
+        """Read an image."""
         entry = self.images[index]
         path = self.folder / entry.file_name
         image = read_image(path)
-        came = (int(image.shape[-2]), int(image.shape[-1]))
-        if came != entry.size_px:
+        height, width = image.shape[-2:]
+        if (height, width) != entry.size_px:
             raise UnreadableSample(
-                f"image {path} is {came[0]}x{came[1]}, its annotations are for "
+                f"image {path} is {height}x{width}, its annotations are for "
                 f"{entry.size_px[0]}x{entry.size_px[1]} (H x W): use COCO's original images"
             )
-        image = resize_image(image, self.image_size_px or came)
-        return Sample(f"{self.folder.name}/{Path(entry.file_name).stem}", image, dict(self.targets(index)), came)
+        return as_sample(f"{self.folder.name}/{Path(entry.file_name).stem}", image, self.image_size_px)
 
     def targets(self, index: int) -> Mapping[str, Any]:
-        """Targets of a sample, each made when it is asked for; no image is read."""
+        """Targets, each made on request; no image is read."""
         entry = self.images[index]
         new_px = self.image_size_px or entry.size_px
 
@@ -86,11 +86,7 @@ class Coco:
 
 # ------------------------------------------------------------------------------------------- opening
 def image_folders(root: Path, tags: Mapping[str, str]) -> dict[str, Path]:
-    """Where the images of the official splits lie, by role; splits without images are left out.
-
-    Raises:
-        FcbenchError: there is no image folder at all.
-    """
+    """Where the images of the official splits lie, by role; splits without images are left out."""
     found = {}
     for role, tag in tags.items():
         for folder in (root / tag, root / "images" / tag, root / "images"):
@@ -98,34 +94,24 @@ def image_folders(root: Path, tags: Mapping[str, str]) -> dict[str, Path]:
                 found[role] = folder
                 break
     if not found:
-        wanted = " or ".join(tags.values())
-        raise FcbenchError(layout.layout_error(NAME, root, f"holds no folder {wanted}", LAYOUT))
+        raise LAYOUT.error(root, f"holds no folder {' or '.join(tags.values())}")
     return found
 
 
 def check_images(images: list[Image], folder: Path) -> None:
-    """Refuse a folder that lacks images.
-
-    Raises:
-        FcbenchError: some are missing.
-    """
+    """Refuse a folder that lacks images."""
     there = {p.name for p in folder.iterdir()}
     gone = [i.file_name for i in images if i.file_name not in there]
     if gone or not images:
-        problem = f"lacks {len(gone)} of {len(images)} annotated images ({layout.some(gone)})"
-        raise FcbenchError(layout.layout_error(NAME, folder, problem, LAYOUT))
+        raise LAYOUT.error(folder, f"lacks {len(gone)} of {len(images)} annotated images ({some(gone)})")
 
 
 def chosen(images: list[Image], split: Literal["train", "test"], limit: int | None) -> tuple[Image, ...]:
-    """The images of one of two splits made of one official split.
-
-    Raises:
-        FcbenchError: there are too few.
-    """
+    """Images of one of the two splits made of one official split."""
     by_name = {i.file_name: i for i in images}
     names = hash_split(by_name, split)
     if not names:
-        raise FcbenchError(f"data set {NAME!r}: {len(images)} image cannot be split: two at least")
+        raise FcbenchError(f"data set {LAYOUT.name!r}: {len(images)} image cannot be split, at least 2 are needed")
     return tuple(by_name[n] for n in names[:limit])
 
 
@@ -137,9 +123,6 @@ def read_tasks(
     Args:
         files: those that are there.
         select: takes the images of the first file, gives those to be used; every file must list them.
-
-    Raises:
-        FcbenchError: a file is damaged or lacks images or captions.
     """
     images: tuple[Image, ...] = ()
     found: dict[str, dict[int, Any]] = {}
@@ -153,38 +136,30 @@ def read_tasks(
             if task == "segmentation":
                 names = coco_files.class_names(content)
         except (KeyError, TypeError, ValueError) as exc:
-            problem = f"is no COCO {KINDS[task]} file ({type(exc).__name__}: {exc})"
-            raise FcbenchError(layout.layout_error(NAME, path, problem, LAYOUT)) from exc
+            raise LAYOUT.error(path, f"is not a COCO {KINDS[task]} file ({type(exc).__name__}: {exc})") from exc
         known = {i.id for i in listed}
         lost = [i.file_name for i in images if i.id not in known or (task == "captioning" and not found[task][i.id])]
         if lost:
-            problem = f"knows nothing of {layout.some(lost)}, which other files list: use one release"
-            raise FcbenchError(layout.layout_error(NAME, path, problem, LAYOUT))
+            raise LAYOUT.error(path, f"lacks {some(lost)}, which other files list: use one release")
     return images, found, names
 
 
-@dataclass(frozen=True)
-class Plugin:
+class Plugin(DatasetPlugin):
     """COCO from ``--data-root``."""
 
-    tasks: tuple[str, ...] = tuple(KINDS)
-    needs_root: bool = True
+    tasks = tuple(KINDS)
 
     def open(self, split: Literal["train", "test"], options: DataOptions) -> Dataset:
-        """Open a split.
-
-        Raises:
-            FcbenchError: the folder is missing, has another layout, or is half there.
-        """
-        root = layout.require_root(NAME, options, LAYOUT)
+        """Open a split."""
+        root = LAYOUT.root(options)
         home = root / "annotations"
         tags = coco_files.official_splits(home)
         folders = image_folders(root, tags)
         alone = len(folders) == 1
         role = next(iter(folders)) if alone else ROLES[split]
         tag, folder = tags[role], folders[role]
-        wanted = {task: home / f"{kind}_{tag}.json" for task, kind in KINDS.items()}
-        files = {task: path for task, path in wanted.items() if path.is_file()}
+        expected = {task: home / f"{kind}_{tag}.json" for task, kind in KINDS.items()}
+        files = {task: path for task, path in expected.items() if path.is_file()}
         listed: list[Image] = []
 
         def select(images: list[Image]) -> tuple[Image, ...]:
@@ -198,18 +173,14 @@ class Plugin:
         used = [*files.values(), *(folder / i.file_name for i in listed)]
         return Coco(
             split,
-            ("hash-split-" if alone else "") + layout.files_revision(root, used),
+            ("hash-split-" if alone else "") + files_revision(root, used),
             folder,
             images,
             annotations,
-            {
-                task: layout.layout_error(NAME, path, "is missing", LAYOUT)
-                for task, path in wanted.items()
-                if task not in files
-            },
             tuple(files),
             DatasetMeta(class_names=names, task_models=PHOTOGRAPHS),
             options.image_size_px,
+            {task: str(LAYOUT.error(path, "is missing")) for task, path in expected.items() if task not in files},
         )
 
 

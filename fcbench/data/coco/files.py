@@ -1,4 +1,4 @@
-"""COCO's annotation files: found by their names, read whole, kept by image."""
+"""COCO's annotation files: found by name, read whole, indexed by image."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ import numpy as np
 from pycocotools import mask as rle
 from torch import Tensor, from_numpy
 
-from fcbench.core.errors import FcbenchError
 from fcbench.core.samples import VOID, Pose
-from fcbench.data.shared import layout
+from fcbench.data.shared.layout import Layout
 
-NAME = "coco"
-LAYOUT = (
+LAYOUT = Layout(
+    "coco",
     "ROOT/annotations/{instances,person_keypoints,captions}_{train2017,val2017}.json and "
     "ROOT/{train2017,val2017}/*.jpg (or ROOT/images/, with or without such folders; another year as well), from "
-    "https://cocodataset.org/#download"
+    "https://cocodataset.org/#download",
 )
 KINDS = {"segmentation": "instances", "pose": "person_keypoints", "captioning": "captions"}
 """Task -> the annotation files that carry it."""
@@ -46,41 +45,29 @@ class Instance:
 
 
 def official_splits(folder: Path) -> dict[str, str]:
-    """Role, ``train`` or ``val``, -> the one split with annotation files, such as ``train2017``.
-
-    Raises:
-        FcbenchError: no annotation file, or those of two years.
-    """
+    """Role, ``train`` or ``val``, -> the one split with annotation files, such as ``train2017``."""
     if not folder.is_dir():
-        raise FcbenchError(layout.layout_error(NAME, folder, "is missing", LAYOUT))
+        raise LAYOUT.error(folder, "is missing")
     found: dict[str, set[str]] = {}
     for path in folder.iterdir():
         if match := _FILE.fullmatch(path.name):
             found.setdefault(match[3], set()).add(match[2])
     if not found:
-        problem = "holds no annotation files"
-        raise FcbenchError(layout.layout_error(NAME, folder, problem, LAYOUT))
+        raise LAYOUT.error(folder, "holds no annotation files")
     for tags in found.values():
         if len(tags) > 1:
-            problem = f"holds annotations of {' and '.join(sorted(tags))}: keep one"
-            raise FcbenchError(layout.layout_error(NAME, folder, problem, LAYOUT))
+            raise LAYOUT.error(folder, f"holds annotations of {' and '.join(sorted(tags))}: keep one")
     return {role: tags.pop() for role, tags in found.items()}
 
 
 def read(path: Path) -> dict[str, Any]:
-    """An annotation file.
-
-    Raises:
-        FcbenchError: it cannot be read, or is none.
-    """
+    """An annotation file."""
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError) as exc:
-        problem = f"is cut short or no JSON ({exc})"
-        raise FcbenchError(layout.layout_error(NAME, path, problem, LAYOUT)) from exc
+        raise LAYOUT.error(path, f"is cut short or not JSON ({exc})") from exc
     if not isinstance(content, dict) or {"images", "annotations"} - content.keys():
-        problem = "lists no images or no annotations"
-        raise FcbenchError(layout.layout_error(NAME, path, problem, LAYOUT))
+        raise LAYOUT.error(path, "lists no images or no annotations")
     return content
 
 
@@ -106,7 +93,7 @@ def class_names(content: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def instances(content: Mapping[str, Any], images: Iterable[Image]) -> dict[int, tuple[Instance, ...]]:
-    """Regions by image; crowds too: their class is known."""
+    """Regions by image, crowds included: their class is known."""
     ids = sorted(int(c["id"]) for c in content["categories"])
     label = {category: i for i, category in enumerate(ids, 1)}
 
@@ -149,7 +136,7 @@ def _decode(region: Any, size_px: tuple[int, int]) -> np.ndarray:
 
 # ------------------------------------------------------------------------------------ pose, captions
 def poses(content: Mapping[str, Any], images: Iterable[Image]) -> dict[int, Pose]:
-    """Persons by image: those with a labelled keypoint that are no crowd, as in COCO's evaluation."""
+    """Persons by image: those with a labelled keypoint that are not a crowd, as in COCO's evaluation."""
     sizes = {i.id: i.size_px for i in images}
     found = {}
     for key, rows in _by_image(content, images).items():
@@ -163,7 +150,7 @@ def poses(content: Mapping[str, Any], images: Iterable[Image]) -> dict[int, Pose
 
 
 def _person(row: Mapping[str, Any], size_px: tuple[int, int]) -> tuple[np.ndarray, list[float], float] | None:
-    """Keypoints [17, 3], box (x0, y0, x1, y1) clipped to the image, area; None for who is not counted."""
+    """Keypoints [17, 3], box (x0, y0, x1, y1) clipped to the image, area; None for persons that do not count."""
     keypoints = np.asarray(row["keypoints"], np.float64).reshape(17, 3)
     x, y, w, h = (float(v) for v in row["bbox"])
     x1, y1 = min(x + w, size_px[1]), min(y + h, size_px[0])
@@ -175,7 +162,7 @@ def _person(row: Mapping[str, Any], size_px: tuple[int, int]) -> tuple[np.ndarra
 
 
 def captions(content: Mapping[str, Any], images: Iterable[Image]) -> dict[int, tuple[str, ...]]:
-    """Captions by image, without the space around them."""
+    """Captions by image, stripped of white space."""
     return {
         key: tuple(text for r in rows if (text := str(r["caption"]).strip()))
         for key, rows in _by_image(content, images).items()

@@ -1,7 +1,7 @@
 """Embedded data: procedural scenes with exact ground truth for every task. No download.
 
-Scenes are rendered once, in chunks, by all cores, and kept under the cache folder. A split is a sequence without
-end of which the first ``limit`` scenes are used (2000 train, 400 test by default).
+Scenes are rendered once, in chunks, by all cores, and kept under the cache folder. A split is an endless sequence of
+which the first ``limit`` scenes are used (by default 2000 for training, 400 for test).
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +20,7 @@ import numpy as np
 import torch
 
 from fcbench.core.errors import FcbenchError
-from fcbench.core.samples import DataOptions, DatasetMeta, Pose, Sample
+from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, DatasetPlugin, Pose, Sample
 from fcbench.data.scenes.objects import CLASSES, KINDS
 from fcbench.data.scenes.scene import MAX_DEPTH_M, VERSION, Rendered, render, sample_scene
 from fcbench.data.scenes.words import captions, label
@@ -35,8 +34,8 @@ TASKS = ("segmentation", "depth", "pose", "captioning", "classification")
 Chunk = tuple[dict[str, np.ndarray], list[dict[str, Any]]]
 
 
-class Scenes:
-    """One split of the procedural scenes (a `fcbench.core.samples.Dataset`)."""
+class Scenes(Dataset):
+    """One split of the procedural scenes."""
 
     name = "scenes"
     tasks = TASKS
@@ -48,13 +47,13 @@ class Scenes:
     )
 
     def __init__(self, split: str, n: int, size_px: tuple[int, int], folder: Path) -> None:
-        self.split, self.image_size_px, self._n, self._folder = (split, size_px, n, folder)
+        self.split, self.image_size_px, self._n, self._folder = split, size_px, n, folder
         self.revision = f"v{VERSION}"
         _render_missing(folder, split, n, size_px)
         self._chunks: dict[int, Chunk] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_chunks": {}}  # reading processes map the files themselves
+        return {**self.__dict__, "_chunks": {}}  # each process maps the files itself
 
     def __len__(self) -> int:
         return self._n
@@ -72,10 +71,10 @@ class Scenes:
             raise IndexError(index)
         arrays, _ = self._chunk(index // CHUNK)
         image = torch.from_numpy(np.array(arrays["image"][index % CHUNK]))
-        return Sample(f"{self.split}-{index:06d}", image, self.targets(index), self.image_size_px)
+        return Sample(f"{self.split}-{index:06d}", image, (int(image.shape[1]), int(image.shape[2])))
 
     def targets(self, index: int) -> Mapping[str, Any]:
-        """The scene's targets (see `fcbench.core.samples.Sample`)."""
+        """A scene's targets."""
         arrays, words = self._chunk(index // CHUNK)
         k = index % CHUNK
         pose = words[k]["pose"]
@@ -93,7 +92,7 @@ class Scenes:
 
 
 def _render_missing(folder: Path, split: str, n: int, size_px: tuple[int, int]) -> None:
-    """Render the chunks that are not on disk yet. Raises `FcbenchError` where the folder cannot be written."""
+    """Render the chunks that are not on disk yet. Raises `FcbenchError` if the folder cannot be written."""
     numbers = range((n + CHUNK - 1) // CHUNK)
     missing = [i for i in numbers if not (folder / f"{i:05d}").exists()]
     if not missing:
@@ -123,7 +122,7 @@ def render_chunk(folder: Path, split: str, number: int, size_px: tuple[int, int]
         np.save(temporary / "image.npy", np.stack([s.image for s in scenes]))
         np.save(temporary / "segmentation.npy", np.stack([s.classes for s in scenes]))
         np.save(temporary / "depth.npy", np.stack([s.depth for s in scenes]))
-        words = [_described(s) for s in scenes]
+        words = [_annotations(s) for s in scenes]
         (temporary / "words.json").write_text(json.dumps(words), encoding="utf-8")
         try:
             temporary.rename(folder / f"{number:05d}")
@@ -134,7 +133,7 @@ def render_chunk(folder: Path, split: str, number: int, size_px: tuple[int, int]
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _described(scene: Rendered) -> dict[str, Any]:
+def _annotations(scene: Rendered) -> dict[str, Any]:
     pose = scene.pose
     return {
         "captions": captions(scene),
@@ -143,23 +142,22 @@ def _described(scene: Rendered) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class Plugin:
-    """See `fcbench.core.samples.DatasetPlugin`."""
+class Plugin(DatasetPlugin):
+    """Procedural scenes."""
 
-    tasks: tuple[str, ...] = TASKS
-    needs_root: bool = False
+    tasks = TASKS
+    needs_root = False
 
     def open(self, split: Literal["train", "test"], options: DataOptions) -> Scenes:
         """Open a split, rendering what is not in the cache yet."""
         if options.root is not None:
-            raise FcbenchError(f"data set 'scenes' is made here and takes no --data-root (got {options.root})")
+            raise FcbenchError(f"data set 'scenes' is embedded and takes no --data-root, got {options.root}")
         size_px = options.image_size_px or SIZE_PX
         if min(size_px) < 32:
-            raise FcbenchError(f"scenes of {size_px[0]}x{size_px[1]} px are too small: 32x32 is the least")
+            raise FcbenchError(f"scenes must be at least 32x32 px, got {size_px[0]}x{size_px[1]}")
         n = N_SAMPLES[split] if options.limit is None else options.limit
         if n < 1:
-            raise FcbenchError(f"a split of {n} scenes is empty: --limit wants 1 or more")
+            raise FcbenchError(f"--limit must be at least 1, got {n}")
         folder = options.cache_dir / f"scenes-v{VERSION}" / f"{size_px[0]}x{size_px[1]}" / split
         return Scenes(split, n, size_px, folder)
 

@@ -26,7 +26,7 @@ KEYPOINTS = (
     "right_ankle",
 )
 ARMS = ("down", "out", "up", "bent")
-"""What an arm does; its angles are drawn around these."""
+"""Gestures of an arm; its angles are drawn around these."""
 LEGS = ("standing", "striding", "lunging")
 _SKIN = ((0.95, 0.78, 0.66), (0.78, 0.56, 0.42), (0.5, 0.33, 0.23), (0.88, 0.68, 0.5))
 _HAIR = ((0.12, 0.09, 0.07), (0.35, 0.2, 0.1), (0.75, 0.6, 0.3), (0.5, 0.5, 0.5))
@@ -126,7 +126,7 @@ def joints(figure: Figure, x_px: float, y_px: float, height_px: float) -> dict[s
 
 
 def hidden(figure: Figure) -> set[str]:
-    """Keypoints that the figure's own body hides: the face from behind, the far ear."""
+    """Keypoints hidden by the figure itself: the face from behind, the far ear."""
     face = set() if figure.facing_front else {"nose", "left_eye", "right_eye"}
     if abs(figure.yaw) > 0.35:
         face.add("left_ear" if figure.yaw > 0 else "right_ear")

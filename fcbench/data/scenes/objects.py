@@ -1,4 +1,4 @@
-"""The things that stand in a procedural scene: how each is drawn, part by part."""
+"""The things in a procedural scene, each drawn part by part."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Thing:
 
 
 def rgb_of(thing: Thing, second: bool = False) -> Array:
-    """[3] the thing's own colour."""
+    """[3] colour of the thing."""
     base = np.array(COLOURS[thing.colour2 if second else thing.colour], np.float32)
     return np.clip(base + np.array(thing.tint, np.float32), 0.03, 1)
 
@@ -115,7 +115,7 @@ def _ball(b: _Brush) -> None:
 
 
 def _box(b: _Brush) -> None:
-    skew = (b.thing.phase - 0.5) * 0.9 * b.w  # which side is seen, and how much of it
+    skew = (b.thing.phase - 0.5) * 0.9 * b.w  # visible side, and its width
     rise = 0.25 * b.w * b.s / (b.s + 40) + 0.06 * b.w
     x0, x1, y0, y1 = b.x - b.w / 2, b.x + b.w / 2, b.y, b.y - b.h
     side = x1 if skew > 0 else x0

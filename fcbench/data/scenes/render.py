@@ -27,7 +27,7 @@ class Camera:
     height_m: float
 
     def scale(self, z_m: float) -> float:
-        """Pixels a metre at depth z."""
+        """Pixels per metre at depth z."""
         return self.focal_px / z_m
 
     def ground_px(self, z_m: float) -> float:
@@ -36,11 +36,11 @@ class Camera:
 
 
 class Canvas:
-    """The image under way and its ground truth.
+    """An unfinished image and its ground truth.
 
     Attributes:
         rgb: [H, W, 3] float32 in [0, 1]. classes, instances, parts: [H, W] uint8. depth: [H, W] float32, metres,
-        0 where there is none (sky).
+        0 for the sky.
     """
 
     def __init__(self, camera: Camera) -> None:

@@ -1,7 +1,7 @@
 """Procedural scenes: sampled by (split, index), rendered with exact ground truth, described in words.
 
-The same (split, index, size) gives the same scene; `VERSION` is part of the data set's revision and must change with
-anything that changes a pixel, a target or a word.
+The same (split, index, size) gives the same scene. Bump `VERSION`, which is part of the data set's revision, with every
+change of a pixel, a target or a word.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fcbench.data.scenes.render import Array, Camera, Canvas, Rng, ellipse, fini
 
 VERSION = 1
 SPLITS = {"train": 0, "test": 1, "embedded": 2}
-"""Seeds of the splits; ``embedded`` is what the embedded encoders were trained on, disjoint from the others."""
+"""Seeds of the splits; the embedded encoders were trained on ``embedded``, which is disjoint from the others."""
 GROUNDS = ("grass", "sand", "asphalt", "tiles")
 MAX_DEPTH_M = 15.0
 _GROUND_RGB = {
@@ -30,7 +30,7 @@ _GROUND_RGB = {
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """All that determines an image but its size."""
+    """Everything that determines an image except its size."""
 
     seed: tuple[int, int, int]
     indoor: bool
@@ -46,9 +46,9 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """An image with everything that is known of it.
+    """An image with all its ground truth.
 
-    image [3, H, W] uint8; classes, instances, parts [H, W] uint8; depth [H, W] float32 metres, 0 where none (sky).
+    image [3, H, W] uint8; classes, instances, parts [H, W] uint8; depth [H, W] float32 metres, 0 for the sky.
     ``visible[i]`` is the number of visible pixels of ``scene.things[i]``, which has instance number i + 1.
     """
 
@@ -165,7 +165,7 @@ def _backdrop(canvas: Canvas, scene: Scene, rng: Rng) -> None:
 
 
 def _posters(canvas: Canvas, foot: int, rng: Rng) -> None:
-    """Flat pictures on the wall: shapes that are no objects."""
+    """Draw flat pictures on the wall, which are not objects."""
     w = canvas.camera.width_px
     for _ in range(rng.integers(0, 4)):
         r = rng.uniform(0.03, 0.1) * w
@@ -183,7 +183,7 @@ def _posters(canvas: Canvas, foot: int, rng: Rng) -> None:
 
 
 def _clutter(canvas: Canvas, rng: Rng) -> None:
-    """Pebbles and leaves: ground, whatever their colour."""
+    """Draw pebbles and leaves, which count as ground."""
     cam = canvas.camera
     for _ in range(rng.integers(6, 24)):
         z = rng.uniform(2, 9)
@@ -201,7 +201,7 @@ def _clutter(canvas: Canvas, rng: Rng) -> None:
 
 
 def _shadow(canvas: Canvas, thing: Thing, light: Array, ambient: float) -> None:
-    """Darken the ground where a thing keeps the light away."""
+    """Darken the ground in the shadow of a thing."""
     cam = canvas.camera
     s, y = cam.scale(thing.z_m), cam.ground_px(thing.z_m)
     reach = min(thing.height_m * 0.6, 1.2) * s

@@ -1,4 +1,4 @@
-"""What can be said of a procedural scene: its label, its attributes, five captions."""
+"""Descriptions of a procedural scene: its label, its attributes, five captions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fcbench.data.scenes.scene import GROUNDS, Rendered, Scene
 
 
 def prominent(rendered: Rendered) -> list[Thing]:
-    """Things of which enough is seen to speak of them, most visible first."""
+    """Things that are visible enough to be mentioned, most visible first."""
     floor = 0.002 * rendered.image.shape[1] * rendered.image.shape[2]
     order = np.argsort([-v for v in rendered.visible], kind="stable")
     return [rendered.scene.things[i] for i in order if rendered.visible[i] > floor]
@@ -29,7 +29,7 @@ def _x(thing: Thing) -> float:
 
 
 def attributes(rendered: Rendered) -> dict[str, tuple[int, int]]:
-    """Image-level attributes: name -> (value, number of values). What ``hiera_nano`` was fine-tuned on."""
+    """Image-level attributes, name -> (value, number of values); ``hiera_nano`` was fine-tuned on them."""
     scene, seen = rendered.scene, prominent(rendered)
     near = sorted(seen, key=lambda t: t.z_m)
     persons = [t for t in near if t.figure is not None]

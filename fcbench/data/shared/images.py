@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from fcbench.core.errors import UnreadableSample
-from fcbench.core.samples import VOID
+from fcbench.core.samples import VOID, Sample
 from fcbench.data.shared.layout import some
 
 DECODING_FAILS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
@@ -55,17 +55,13 @@ def read_class_mask(
         path: the mask file, grey or palette.
         n_classes: K; indices ``first`` to ``first + K - 1`` are allowed.
         size_px: (H, W) that the mask must have: its image's.
-        void: index in the file of pixels without a class; None where there are none.
+        void: index in the file of pixels without a class; None if there are none.
         first: index in the file of the first class.
 
     Raises:
         UnreadableSample: damaged, not 8-bit, of another size, or with an index out of range.
     """
-    try:
-        with Image.open(path) as file:
-            mode, pixels = file.mode, np.array(file)
-    except DECODING_FAILS as exc:
-        raise UnreadableSample(f"cannot read mask {path}: {exc}") from exc
+    mode, pixels = _decode("mask", path)
     if mode not in ("L", "P"):
         raise UnreadableSample(f"mask {path} has pixel mode {mode!r}: expected 8-bit class indices (L or P)")
     require_image_size("mask", path, pixels.shape, size_px)
@@ -82,14 +78,32 @@ def read_class_mask(
     return torch.from_numpy(meaning[pixels])
 
 
-def require_image_size(what: str, path: Path, came: Sequence[int], size_px: tuple[int, int]) -> None:
-    """Refuse a map of another size than its image's (H, W).
+def read_16_bit(path: Path, size_px: tuple[int, int]) -> np.ndarray:
+    """Decode a 16-bit grey image. Returns uint16 [H, W].
 
     Raises:
-        UnreadableSample: the sizes differ, or the map is no plane.
+        UnreadableSample: damaged, not 16-bit, or not of the size (H, W) of its image.
     """
-    if tuple(came) != size_px:
-        raise UnreadableSample(f"{what} {path} is {_hxw(came)}, its image is {_hxw(size_px)}: they must be equal")
+    mode, pixels = _decode("map", path)
+    if not mode.startswith("I"):
+        raise UnreadableSample(f"map {path} has pixel mode {mode!r}: expected 16-bit grey (I;16)")
+    require_image_size("map", path, pixels.shape, size_px)
+    return pixels.astype(np.uint16)
+
+
+def _decode(what: str, path: Path) -> tuple[str, np.ndarray]:
+    """Mode and pixels of a plane. Raises `UnreadableSample`."""
+    try:
+        with Image.open(path) as file:
+            return file.mode, np.array(file)
+    except DECODING_FAILS as exc:
+        raise UnreadableSample(f"cannot read {what} {path}: {exc}") from exc
+
+
+def require_image_size(what: str, path: Path, shape: Sequence[int], size_px: tuple[int, int]) -> None:
+    """Refuse a map of another size than its image's (H, W)."""
+    if tuple(shape) != size_px:
+        raise UnreadableSample(f"{what} {path} is {_hxw(shape)}, its image is {_hxw(size_px)}: they must be equal")
 
 
 def _hxw(size: Sequence[int]) -> str:
@@ -103,3 +117,9 @@ def resize_image(image: Tensor, size_px: tuple[int, int]) -> Tensor:
         return image
     smooth = F.interpolate(image[None].float(), size_px, mode="bilinear", antialias=True, align_corners=False)
     return smooth[0].round().clamp(0, 255).to(torch.uint8)
+
+
+def as_sample(sample_id: str, image: Tensor, image_size_px: tuple[int, int] | None) -> Sample:
+    """A sample of a decoded image uint8 [3, H, W], resized if a size is given."""
+    size_px = (int(image.shape[-2]), int(image.shape[-1]))
+    return Sample(sample_id, resize_image(image, image_size_px or size_px), size_px)

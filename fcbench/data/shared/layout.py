@@ -1,10 +1,14 @@
-"""Folders of a data set: where files are expected, revisions, errors about layouts."""
+"""Folders of a data set: where files are expected, what is wrong where they are not, revisions."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+import scipy.io
 
 from fcbench.core.errors import FcbenchError
 from fcbench.core.samples import DataOptions
@@ -12,40 +16,86 @@ from fcbench.core.samples import DataOptions
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
-def require_root(name: str, options: DataOptions, layout: str) -> Path:
-    """The folder of a data set on disk.
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How the files of a data set are expected to lie.
 
-    Raises:
-        FcbenchError: no root was given, or it is no folder; the message holds the layout expected.
+    Attributes:
+        name: of the data set.
+        expected: the layout and where to get the data, for messages.
     """
-    if options.root is None:
-        raise FcbenchError(f"data set {name!r} needs a folder: give --data-root DIR with {layout}")
-    if not options.root.is_dir():
-        raise FcbenchError(layout_error(name, options.root, "is no folder", layout))
-    return options.root
 
+    name: str
+    expected: str
 
-def layout_error(name: str, path: Path, problem: str, layout: str) -> str:
-    """One line for data that do not lie as they should."""
-    return f"data set {name!r}: {path} {problem}. Expected: {layout}"
+    def error(self, path: Path, problem: str) -> FcbenchError:
+        """An error of one line for data that do not lie as they should."""
+        return FcbenchError(f"data set {self.name!r}: {path} {problem}. Expected: {self.expected}")
 
+    def root(self, options: DataOptions) -> Path:
+        """The folder of the data set on disk.
 
-def images_in(name: str, folder: Path, layout: str) -> list[Path]:
-    """Image files of a folder, sorted by name.
+        Raises:
+            FcbenchError: no root was given, or it is not a directory.
+        """
+        if options.root is None:
+            raise FcbenchError(f"data set {self.name!r} needs a folder: give --data-root DIR with {self.expected}")
+        if not options.root.is_dir():
+            raise self.error(options.root, "is not a directory")
+        return options.root
 
-    Raises:
-        FcbenchError: no such folder, it cannot be read, or no image is in it.
-    """
-    if not folder.is_dir():
-        raise FcbenchError(layout_error(name, folder, "is missing", layout))
-    try:
-        files = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES]
-    except OSError as exc:
-        problem = f"cannot be read ({exc.strerror})"
-        raise FcbenchError(layout_error(name, folder, problem, layout)) from exc
-    if not files:
-        raise FcbenchError(layout_error(name, folder, "holds no images", layout))
-    return sorted(files, key=lambda p: p.name)
+    def images_in(self, folder: Path) -> list[Path]:
+        """Image files of a folder, sorted by name.
+
+        Raises:
+            FcbenchError: the folder is missing, cannot be read or holds no image.
+        """
+        if not folder.is_dir():
+            raise self.error(folder, "is missing")
+        try:
+            files = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES]
+        except OSError as exc:
+            raise self.error(folder, f"cannot be read ({exc.strerror})") from exc
+        if not files:
+            raise self.error(folder, "holds no images")
+        return sorted(files, key=lambda p: p.name)
+
+    def class_names(self, folder: Path) -> tuple[str, ...]:
+        """Names of the class folders in a folder, sorted.
+
+        Raises:
+            FcbenchError: the folder is missing or holds no folders.
+        """
+        if not folder.is_dir():
+            raise self.error(folder, "is missing")
+        found = [p.name for p in folder.iterdir() if p.is_dir() and p.name[0] not in "._"]
+        if not found:
+            raise self.error(folder, "holds no class folders")
+        return tuple(sorted(found))
+
+    def pairs(self, root: Path, images: Path, maps: Path) -> list[tuple[str, Path, Path]]:
+        """(id, image, map) of two folders, paired by stem; maps are PNG files.
+
+        Raises:
+            FcbenchError: a folder is missing or empty, or an image has no map.
+        """
+        files, there = self.images_in(images), {p.name for p in self.images_in(maps)}
+        if lonely := [p.name for p in files if f"{p.stem}.png" not in there]:
+            raise self.error(maps, f"has no PNG for {some(lonely)}")
+        return [(p.relative_to(root).with_suffix("").as_posix(), p, maps / f"{p.stem}.png") for p in files]
+
+    def mat(self, path: Path, key: str) -> np.ndarray:
+        """A variable of a MATLAB file of version 5 to 7, without its unit dimensions.
+
+        Raises:
+            FcbenchError: the file is missing or damaged, or has no such variable.
+        """
+        if not path.is_file():
+            raise self.error(path, "is missing")
+        try:
+            return np.asarray(scipy.io.loadmat(path, squeeze_me=True)[key])
+        except Exception as exc:  # whatever a damaged file makes scipy raise
+            raise self.error(path, f"is damaged or holds no {key} ({type(exc).__name__}: {exc})") from exc
 
 
 def some(names: Sequence[str], n: int = 3) -> str:
@@ -59,7 +109,7 @@ def some(names: Sequence[str], n: int = 3) -> str:
 
 
 def files_revision(root: Path, files: Iterable[Path]) -> str:
-    """Hash of the files' names below the root and their sizes; their content is not read.
+    """Hash of the files' names below the root and of their sizes; their contents are not read.
 
     Raises:
         FcbenchError: a file cannot be looked at.

@@ -1,4 +1,4 @@
-"""Targets: resized with their image, made when they are asked for."""
+"""Targets: resized with their image, made on request."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ PHOTOGRAPHS = {"segmentation": "sam2_masks", "depth": "depth_anything", "pose": 
 
 
 def resize_nearest(plane: Tensor, size_px: tuple[int, int]) -> Tensor:
-    """Resize a mask or a depth map [H, W] to (H, W); no value is made up."""
+    """Resize a mask or a depth map [H, W] to (H, W) without making new values."""
     if plane.shape == size_px:
         return plane
     return F.interpolate(plane[None, None], size_px, mode="nearest-exact")[0, 0]
 
 
 def resize_pose(pose: Pose, old_px: tuple[int, int], new_px: tuple[int, int]) -> Pose:
-    """Scale keypoints, boxes and areas with an image that goes from one (H, W) to another."""
+    """Scale keypoints, boxes and areas with an image resized from one (H, W) to another."""
     sy, sx = new_px[0] / old_px[0], new_px[1] / old_px[1]
     scale = np.array([sx, sy, 1.0], dtype=np.float32)
     return Pose(
@@ -36,7 +36,7 @@ def resize_pose(pose: Pose, old_px: tuple[int, int], new_px: tuple[int, int]) ->
 def resize_targets(targets: Mapping[str, Any], old_px: tuple[int, int], new_px: tuple[int, int]) -> dict[str, Any]:
     """Targets by task, resized with their image from one (H, W) to another.
 
-    What has no place in the image (captions, a label) is handed on.
+    Targets without a place in the image (captions, a label) are returned as they are.
     """
 
     def one(target: Any) -> Any:
@@ -48,12 +48,7 @@ def resize_targets(targets: Mapping[str, Any], old_px: tuple[int, int], new_px: 
 
 
 class LazyTargets(Mapping[str, Any]):
-    """Targets by task, each made when it is asked for: who wants a pose decodes no mask.
-
-    Args:
-        tasks: those that are carried.
-        make: makes the target of a task.
-    """
+    """Targets by task, each made on request: reading a pose decodes no mask."""
 
     def __init__(self, tasks: Sequence[str], make: Callable[[str], Any]) -> None:
         self._tasks, self._make = tuple(tasks), make

@@ -1,4 +1,4 @@
-"""The SAM 2 package's Hiera, run no further than the stage that is asked for."""
+"""The SAM 2 package's Hiera, run no further than the deepest requested stage."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from torch import Tensor
 
 
 def stages(trunk: Hiera, x: Tensor, n: int) -> list[Tensor]:
-    """The first n stages' outputs [B, C, h, w], fine to coarse, of normalized images [B, 3, H, W].
+    """Outputs [B, C, h, w] of the first n stages, fine to coarse, for normalized images [B, 3, H, W].
 
-    As `Hiera.forward` gives them; the blocks of later stages do not run.
+    They are those of `Hiera.forward`; blocks of later stages do not run.
     """
     x = trunk.patch_embed(x)
     x = x + trunk._get_pos_embed(x.shape[1:3])

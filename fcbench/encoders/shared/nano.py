@@ -1,6 +1,6 @@
 """The embedded encoders: the SAM 2 package's own Hiera class at a small width, weights shipped with fcbench.
 
-They are ours, trained on procedural scenes by ``benchmarks/embedded``: never SAM 2 or Hiera results.
+They are ours, trained on procedural scenes by ``benchmarks/embedded``: their results are not those of SAM 2 or Hiera.
 """
 
 from __future__ import annotations
@@ -10,30 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from sam2.modeling.backbones.hieradet import Hiera
 from torch import Tensor
 
-from fcbench.core import registry
 from fcbench.core.errors import FcbenchError
-from fcbench.core.features import Features, FeatureSpec, WeightsInfo
+from fcbench.core.features import EncoderPlugin, FeatureSpec
 from fcbench.encoders.shared.hieradet import stages
-from fcbench.encoders.shared.weights import (
-    RANDOM_ORIGIN,
-    file_sha256,
-    freeze,
-    load_into,
-    load_state,
-    seeded,
-    state_sha256,
-)
+from fcbench.encoders.shared.padded import PaddedEncoder
+from fcbench.encoders.shared.weights import load_weights, seeded, weights_file
 
 EMBED_DIM = 32
 STAGES = (1, 2, 6, 1)
 UNIT_PX = 32
 """Side of a mask unit: one window of every windowed stage, one token of the last."""
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
 SPECS: dict[str, FeatureSpec] = {
     f"stage{i + 1}": FeatureSpec(f"stage{i + 1}", EMBED_DIM << i, 4 << i) for i in range(len(STAGES))
 }
@@ -56,56 +45,30 @@ def build_trunk() -> Hiera:
     )
 
 
-class NanoEncoder:
-    """A frozen embedded encoder (a `fcbench.core.features.Encoder`)."""
+class NanoEncoder(PaddedEncoder):
+    """A frozen embedded encoder."""
 
-    specs: Mapping[str, FeatureSpec] = SPECS
-    groups: Mapping[str, tuple[str, ...]] = {"trunk": tuple(SPECS)}
-    default_split = "stage3"
+    module: Hiera
+    groups = {"trunk": tuple(SPECS)}
+    multiple_px = UNIT_PX
 
-    def __init__(self, name: str, module: Hiera, weights: WeightsInfo, device: torch.device) -> None:
-        self.name, self.weights, self.device = name, weights, device
-        self.module = freeze(module).to(device)
-        self._mean = torch.tensor(MEAN, device=device).view(3, 1, 1)
-        self._std = torch.tensor(STD, device=device).view(3, 1, 1)
-
-    def __call__(self, images: Tensor, splits: Sequence[str]) -> Features:
-        """Features of uint8 images [B, 3, H, W]; sizes that 32 does not divide are padded, the maps cropped."""
-        for split in splits:
-            if split not in SPECS:
-                raise FcbenchError(registry.unknown(f"split point of {self.name}", split, SPECS))
-        height, width = images.shape[-2:]
-        x = (images.to(self.device).float() / 255 - self._mean) / self._std
-        x = F.pad(x, (0, -width % UNIT_PX, 0, -height % UNIT_PX), mode="replicate")
-        deepest = max(list(SPECS).index(split) for split in splits)
-        with torch.inference_mode():
-            outputs = dict(zip(SPECS, stages(self.module, x, deepest + 1)))
-        maps = {}
-        for name in (n for n in SPECS if n in splits):
-            stride = SPECS[name].stride_px
-            maps[name] = outputs[name][..., : -(-height // stride), : -(-width // stride)].clone(
-                memory_format=torch.contiguous_format
-            )
-        return Features(maps)
+    def run(self, x: Tensor, split_points: Sequence[str]) -> Mapping[str, Tensor]:
+        """Stages [B, C, h, w] of normalized images [B, 3, H, W]."""
+        deepest = max(list(SPECS).index(s) for s in split_points)
+        return dict(zip(SPECS, stages(self.module, x, deepest + 1)))
 
 
 @dataclass(frozen=True, slots=True)
-class NanoPlugin:
-    """See `fcbench.core.features.EncoderPlugin`."""
+class NanoPlugin(EncoderPlugin):
+    """An embedded encoder, by name."""
 
     name: str
 
     def build(self, variant: str, weights: str | None, device: torch.device) -> NanoEncoder:
-        """Build with the embedded weights, those of a file, or random ones where that was asked for."""
+        """Build with the embedded weights, those of a file, or random ones."""
         if variant:
             raise FcbenchError(f"encoder {self.name} has no variants (got {self.name}:{variant})")
         with seeded():
             module = build_trunk()
-        if weights == "random":
-            info = WeightsInfo(state_sha256(module), RANDOM_ORIGIN)
-            return NanoEncoder(self.name, module, info, device)
-        path = Path(weights) if weights else FOLDER / f"{self.name}.safetensors"
-        state = {k: v.float() for k, v in load_state(path).items()}
-        load_into(module, state, f"weights {path}", self.name)
-        origin = f"file:{path.name}" if weights else "embedded"
-        return NanoEncoder(self.name, module, WeightsInfo(file_sha256(path), origin), device)
+        file = weights_file(weights, lambda: (FOLDER / f"{self.name}.safetensors", "embedded"))
+        return NanoEncoder(self.name, module, SPECS, load_weights(module, self.name, file), device)

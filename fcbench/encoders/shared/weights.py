@@ -1,4 +1,4 @@
-"""Weights of encoders: read, fetched, compared, hashed. Shared by all encoders."""
+"""Weights: found, read, fetched, compared, hashed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import os
 import pickle
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fcbench.core.errors import FcbenchError
+from fcbench.core.features import WeightsInfo
 
 SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 RANDOM_SEED = 0
@@ -102,35 +103,43 @@ def _all_tensors(raw: Mapping[str, Any]) -> bool:
 
 
 def differences(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], ignore: Sequence[str] = ()) -> str:
-    """How a state dict differs from the one expected, in a few names; empty where it does not.
+    """Differences of a state dict from the one expected, in a few names; empty where there are none.
 
     Args:
-        state: what came.
-        expected: the model's own.
         ignore: beginnings of names that do not matter (a classifier's).
     """
 
-    def kept(names: set[str]) -> list[str]:
+    def counted(names: set[str]) -> list[str]:
         return sorted(n for n in names if not n.startswith(tuple(ignore)))
 
-    both = kept(set(state) & set(expected))
+    both = counted(set(state) & set(expected))
     reshaped = [
         f"{n} {tuple(state[n].shape)} instead of {tuple(expected[n].shape)}"
         for n in both
         if state[n].shape != expected[n].shape
     ]
-    found = {
-        "missing": kept(set(expected) - set(state)),
-        "unexpected": kept(set(state) - set(expected)),
-        "of another shape": reshaped,
-    }
+    return some_of_each(
+        {
+            "missing": counted(set(expected) - set(state)),
+            "unexpected": counted(set(state) - set(expected)),
+            "of another shape": reshaped,
+        }
+    )
+
+
+def some_of_each(found: Mapping[str, Sequence[str]]) -> str:
+    """How many names there are of each kind, and the first few of them.
+
+    >>> some_of_each({"missing": ["a", "b", "c", "d"], "unexpected": []})
+    '4 missing: a, b, c, ...'
+    """
     return "; ".join(
         f"{len(n)} {what}: {', '.join(n[:3])}{', ...' if len(n) > 3 else ''}" for what, n in found.items() if n
     )
 
 
 def other_architecture(what: str, model: str, different: str) -> FcbenchError:
-    """The error for weights that do not fit."""
+    """An error for weights that do not fit."""
     return FcbenchError(f"{what} does not fit {model}: {different}. Give weights of that architecture")
 
 
@@ -146,6 +155,43 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], what: str, model: 
     module.load_state_dict(dict(state))
 
 
+def weights_file(weights: str | None, official: Callable[[], tuple[Path, str]]) -> tuple[Path, str] | None:
+    """The file of the requested weights, and the origin to record; None for random weights.
+
+    Args:
+        weights: None, ``random`` or the path of a file.
+        official: finds the official or embedded file, and its origin.
+    """
+    if weights == "random":
+        return None
+    return (Path(weights), f"file:{Path(weights).name}") if weights else official()
+
+
+def random_weights(module: nn.Module) -> WeightsInfo:
+    """Origin of a module's present, random weights."""
+    return WeightsInfo(state_sha256(module), RANDOM_ORIGIN)
+
+
+def load_weights(
+    module: nn.Module, name: str, file: tuple[Path, str] | None, state: Mapping[str, Tensor] | None = None
+) -> WeightsInfo:
+    """Load a file into a module; without a file, the module's present weights are its random ones.
+
+    Args:
+        name: the model as typed.
+        file: of `weights_file`.
+        state: what to load, where that is not all of the file.
+
+    Raises:
+        FcbenchError: the file is missing, damaged, or of another architecture.
+    """
+    if file is None:
+        return random_weights(module)
+    path, origin = file
+    load_into(module, load_state(path) if state is None else state, f"weights {path}", name)
+    return WeightsInfo(file_sha256(path), origin)
+
+
 def freeze(module: nn.Module) -> nn.Module:
     """Evaluation mode, no gradients. Returns the module."""
     return module.eval().requires_grad_(False)
@@ -153,7 +199,7 @@ def freeze(module: nn.Module) -> nn.Module:
 
 @contextmanager
 def seeded(seed: int = RANDOM_SEED) -> Iterator[None]:
-    """Random weights made inside are those of the seed; the generator outside goes on untouched."""
+    """Make random weights of a seed inside; the generator outside is left untouched."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
@@ -163,17 +209,17 @@ def seeded(seed: int = RANDOM_SEED) -> Iterator[None]:
 def hub_file(model: str, repo: str, names: Sequence[str], hint: str = "") -> Path:
     """A checkpoint on the Hugging Face hub: from its cache, else downloaded into it.
 
+    A file whose SHA-256 is not the one that the hub states is removed from the cache and refused.
+
     Args:
-        model: as the user typed it, for messages.
+        model: as typed, for messages.
         repo: ``owner/name``, or ``owner/name@revision``.
         names: files that would do, the preferred one first.
-        hint: a further way out, for messages.
-
-    A file that is not what the hub says it is (its SHA-256) is removed from the cache and refused.
+        hint: a further remedy, for messages.
 
     Raises:
-        FcbenchError: not in the cache and no hub to be reached; the download broke or is damaged; no such file or
-            repository.
+        FcbenchError: not in the cache, and the hub cannot be reached; the download failed or is damaged; no such file
+            or repository.
     """
     import huggingface_hub as hub
 
@@ -182,16 +228,16 @@ def hub_file(model: str, repo: str, names: Sequence[str], hint: str = "") -> Pat
         cached = hub.try_to_load_from_cache(repo_id, name, revision=revision or None)
         if isinstance(cached, str):
             return _intact(model, Path(cached))
-    wanted = f"{hub.constants.ENDPOINT}/{repo_id} ({names[0]})"
+    source = f"{hub.constants.ENDPOINT}/{repo_id} ({names[0]})"
     try:  # one try in seconds: the client's own retries take most of a minute
         hub.get_session().head(hub.constants.ENDPOINT, timeout=_PROBE_TIMEOUT_S)
     except Exception as exc:
-        raise FcbenchError(no_weights(model, f"download {wanted}", hint)) from exc
+        raise FcbenchError(no_weights(model, f"download {source}", hint)) from exc
     for name in names:
         try:
             path = hub.hf_hub_download(repo_id, name, revision=revision or None)
         except hub.errors.LocalEntryNotFoundError as exc:
-            raise FcbenchError(_broken(model, wanted, exc)) from exc
+            raise FcbenchError(_broken(model, source, exc)) from exc
         except hub.errors.EntryNotFoundError:
             continue
         except (hub.errors.RepositoryNotFoundError, hub.errors.RevisionNotFoundError) as exc:
@@ -200,19 +246,16 @@ def hub_file(model: str, repo: str, names: Sequence[str], hint: str = "") -> Pat
                 "(HF_TOKEN); check HF_ENDPOINT, or give --weights FILE"
             ) from exc
         except Exception as exc:  # the client's own errors, and any of its transport's
-            raise FcbenchError(_broken(model, wanted, exc)) from exc
+            raise FcbenchError(_broken(model, source, exc)) from exc
         return _intact(model, Path(path))
     raise FcbenchError(f"{model}: {repo} holds none of {', '.join(names)}")
 
 
 def _intact(model: str, path: Path) -> Path:
-    """A file of the hub's cache, if its bytes are those that the hub promised.
+    """A file of the hub's cache, its bytes checked against the SHA-256 that the hub states.
 
-    The cache keeps a large file under its SHA-256 and links to it; where it does not (small files, systems without
-    links), nothing is known and nothing checked.
-
-    Raises:
-        FcbenchError: they are not; the file is removed, so that the next run fetches it again.
+    The cache keeps a large file under its SHA-256 and links to it. Where it does not (small files, systems without
+    links), nothing can be checked.
     """
     promised = Path(os.readlink(path)).name if path.is_symlink() else ""
     if not _SHA256.fullmatch(promised) or (got := file_sha256(path)) == promised:
@@ -226,7 +269,7 @@ def _intact(model: str, path: Path) -> Path:
 
 
 def no_weights(model: str, missing: str, hint: str = "") -> str:
-    """One line for weights that are neither here nor to be had: what is missing, and the ways out."""
+    """One line for weights that are not on this machine and cannot be fetched, with the remedies."""
     return (
         f"{model}: its weights are not on this machine and could not be fetched: would {missing}. "
         f"{hint}Or give --weights FILE, or use the embedded encoders hiera_nano and sam2_nano, "
@@ -234,10 +277,10 @@ def no_weights(model: str, missing: str, hint: str = "") -> str:
     )
 
 
-def _broken(model: str, wanted: str, exc: Exception) -> str:
+def _broken(model: str, source: str, exc: Exception) -> str:
     lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
     reason = lines[0] if lines else type(exc).__name__
     return (
-        f"{model}: the download of {wanted} failed ({reason}): run the command again, it takes up "
-        "where it stopped; or give --weights FILE"
+        f"{model}: the download of {source} failed ({reason}): run the command again, it resumes where it stopped; "
+        "or give --weights FILE"
     )

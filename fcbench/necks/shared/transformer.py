@@ -17,33 +17,26 @@ from torch import Tensor, nn
 
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import FeatureSpec
+from fcbench.core.tasks import NeckPlugin
 
 HEAD_WIDTH = 32
-"""Channels of one attention head (on a CPU, 32 trains a quarter faster than 16)."""
+"""Channels per attention head (on a CPU, 32 trains a quarter faster than 16)."""
 
 
 def finest_grid(specs: Sequence[FeatureSpec], shapes: Mapping[str, tuple[int, int]]) -> tuple[int, int]:
-    """(h, w) of the finest map: the grid of the neck's output.
-
-    Raises:
-        FcbenchError: no split point was given, or one has no shape.
-    """
+    """(h, w) of the finest map: the grid of the neck's output."""
     if not specs:
-        raise FcbenchError("a neck got no split point; give it at least one")
+        raise FcbenchError("a neck got no split point; it needs at least one")
     missing = [s.name for s in specs if s.name not in shapes]
     if missing:
-        raise FcbenchError(f"a neck got no shape for {missing}; shapes came for {sorted(shapes)}")
+        raise FcbenchError(f"a neck got no shape for {missing}, only for {sorted(shapes)}")
     return max((shapes[s.name] for s in specs), key=lambda hw: hw[0] * hw[1])
 
 
 def heads_of(width: int) -> int:
-    """Attention heads at a width.
-
-    Raises:
-        FcbenchError: the width is not a multiple of `HEAD_WIDTH`.
-    """
+    """Number of attention heads at a width."""
     if width < 1 or width % HEAD_WIDTH:
-        raise FcbenchError(f"neck width {width} came; attention needs a multiple of {HEAD_WIDTH}")
+        raise FcbenchError(f"neck width must be a multiple of {HEAD_WIDTH}, got {width}")
     return width // HEAD_WIDTH
 
 
@@ -54,16 +47,13 @@ class Embedding(nn.Module):
         specs: split points, fine to coarse.
         shapes: (h, w) of each map.
         width: D.
-
-    Raises:
-        FcbenchError: no split point, a missing shape, a width below 1.
     """
 
     def __init__(self, specs: Sequence[FeatureSpec], shapes: Mapping[str, tuple[int, int]], width: int) -> None:
         super().__init__()
         self.grid = finest_grid(specs, shapes)
         if width < 1:
-            raise FcbenchError(f"neck width {width} came; it must be at least 1")
+            raise FcbenchError(f"neck width must be at least 1, got {width}")
         self.specs = tuple(specs)
         self.shapes = {s.name: tuple(shapes[s.name]) for s in specs}
         self.linear = nn.Conv2d(sum(s.channels for s in specs), width, 1)
@@ -71,11 +61,7 @@ class Embedding(nn.Module):
         nn.init.trunc_normal_(self.position, std=0.02)
 
     def forward(self, maps: Mapping[str, Tensor]) -> Tensor:
-        """[B, D, h, w] of maps, each [B, C, h, w].
-
-        Raises:
-            FcbenchError: a map is missing, or has other channels or another grid than the neck was built for.
-        """
+        """[B, D, h, w] of maps, each [B, C, h, w]."""
         for spec in self.specs:
             self._check(spec, maps)
         parts = [maps[s.name] for s in self.specs]
@@ -88,13 +74,12 @@ class Embedding(nn.Module):
 
     def _check(self, spec: FeatureSpec, maps: Mapping[str, Tensor]) -> None:
         if spec.name not in maps:
-            raise FcbenchError(f"the neck needs the map {spec.name!r}; these came: {sorted(maps)}")
-        came = tuple(maps[spec.name].shape[1:])
-        want = (spec.channels, *self.shapes[spec.name])
-        if came != want:
+            raise FcbenchError(f"the neck needs the map {spec.name!r}, got {sorted(maps)}")
+        shape, expected = tuple(maps[spec.name].shape[1:]), (spec.channels, *self.shapes[spec.name])
+        if shape != expected:
             raise FcbenchError(
-                f"map {spec.name!r} has shape (C, h, w) = {came}; the neck was built for {want}. "
-                "Build it for this image size, or resize the images"
+                f"map {spec.name!r} has shape (C, h, w) = {shape}, expected {expected}: "
+                "build the neck for this image size, or resize the images"
             )
 
 
@@ -149,15 +134,11 @@ class TransformerNeck(nn.Module):
 
 
 @dataclass(frozen=True, slots=True)
-class TransformerPlugin:
-    """Plug-in of a Transformer neck with a fixed number of layers."""
+class TransformerPlugin(NeckPlugin):
+    """A Transformer neck with a fixed number of layers."""
 
     n_layers: int
 
     def build(self, specs: Sequence[FeatureSpec], shapes: Mapping[str, tuple[int, int]], width: int) -> nn.Module:
-        """A neck from maps (dict of [B, C, h, w]) to [B, D, h, w].
-
-        Raises:
-            FcbenchError: no split point, a missing shape, a width that attention cannot use.
-        """
+        """A neck from maps (dict of [B, C, h, w]) to [B, D, h, w]."""
         return TransformerNeck(Embedding(specs, shapes, width), width, self.n_layers)

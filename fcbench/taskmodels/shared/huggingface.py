@@ -15,16 +15,16 @@ from torch import nn
 
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import WeightsInfo
-from fcbench.core.tasks import Task, TaskModel
+from fcbench.core.tasks import Task, TaskModel, TaskModelPlugin
 from fcbench.encoders.shared.padded import variant_of
 from fcbench.encoders.shared.weights import (
-    RANDOM_ORIGIN,
     file_sha256,
     hub_file,
     load_state,
     other_architecture,
+    random_weights,
     seeded,
-    state_sha256,
+    some_of_each,
 )
 from fcbench.taskmodels.shared.official import require_task
 
@@ -48,7 +48,7 @@ def library() -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars and no reports of transformers inside; its settings come back after."""
+    """Silence the progress bars and reports of transformers; its settings are restored afterwards."""
     logging = library().utils.logging
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
@@ -64,7 +64,7 @@ def quiet() -> Iterator[None]:
 def find(name: str, weights: str | None, repo: str, also: Sequence[tuple[str, ...]] = ()) -> tuple[Path, str]:
     """The weights file, whose folder also holds its configuration, and the origin to record.
 
-    A configuration is never guessed: the number of heads, say, does not show in the shapes of the weights.
+    A configuration is never guessed: the number of heads, for example, cannot be told from the shapes of the weights.
 
     Args:
         name: the task model as typed.
@@ -73,22 +73,22 @@ def find(name: str, weights: str | None, repo: str, also: Sequence[tuple[str, ..
         also: further files to fetch from the hub, each with its other names.
 
     Raises:
-        FcbenchError: not there, and not to be had.
+        FcbenchError: they are missing and cannot be fetched.
     """
     if weights is None:
         path = hub_file(name, repo, FILES)
         for names in ((CONFIG,), *also):
             hub_file(name, repo, names)
         return path, f"hub:{repo}"
-    given = Path(weights)
-    path, origin = given, given.name
-    if given.is_dir():
-        found = [f for f in FILES if (given / f).is_file()]
+    path = Path(weights)
+    origin = path.name
+    if path.is_dir():
+        found = [f for f in FILES if (path / f).is_file()]
         if not found:
             raise FcbenchError(
-                f"weights folder {given} holds none of {', '.join(FILES)}: give one that save_pretrained wrote"
+                f"weights folder {path} holds none of {', '.join(FILES)}: give one that save_pretrained wrote"
             )
-        path, origin = given / found[0], f"{given.name}/{found[0]}"
+        path, origin = path / found[0], f"{path.name}/{found[0]}"
     if path.is_file() and not (path.parent / CONFIG).is_file():
         raise FcbenchError(
             f"{name}: no {CONFIG} beside the weights {path}: give the model's whole folder, as published"
@@ -97,16 +97,16 @@ def find(name: str, weights: str | None, repo: str, also: Sequence[tuple[str, ..
 
 
 def random_model(model_class: Any, config: Any) -> tuple[nn.Module, WeightsInfo]:
-    """A model of a configuration with the seed's random weights."""
+    """A model of a configuration with random weights."""
     with seeded(), quiet():
         model = model_class(config)
-    return model, WeightsInfo(state_sha256(model), RANDOM_ORIGIN)
+    return model, random_weights(model)
 
 
 def load(name: str, model_class: Any, path: Path, origin: str) -> tuple[nn.Module, WeightsInfo]:
     """A model with the weights of a file, through the official loader (which renames what older versions saved).
 
-    Tensors that the model has no place for are left out, as the official loader does; every one it has must be there.
+    Tensors that the model does not have are ignored, as the official loader does; every tensor it has must be there.
 
     Args:
         name: the task model as typed.
@@ -134,36 +134,33 @@ def load(name: str, model_class: Any, path: Path, origin: str) -> tuple[nn.Modul
 
 
 def read_config(path: Path, config_class: Any) -> Any:
-    """A configuration of a class of transformers.
+    """Read a configuration of a class of transformers.
 
     Raises:
         FcbenchError: it is damaged, or of another model.
     """
-    wanted = config_class.model_type
+    expected = config_class.model_type
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        if (came := values.get("model_type")) == wanted:
+        if (kind := values.get("model_type")) == expected:
             return config_class.from_dict(values)
     except Exception as exc:  # its checks fail in as many ways as there are settings
         reason = (str(exc).splitlines() or [type(exc).__name__])[0]
         raise FcbenchError(f"configuration {path} cannot be read ({reason})") from exc
-    raise FcbenchError(f"configuration {path} is of a {came!r} model; {wanted!r} is needed")
+    raise FcbenchError(f"configuration {path} is of a {kind!r} model, expected {expected!r}")
 
 
 def _different(info: Mapping[str, Any]) -> str:
-    missing = sorted(info["missing_keys"])
+    """Differences that the official loader found, in a few names; empty where there are none."""
     reshaped = sorted(str(m[0]) for m in info["mismatched_keys"])
-    found = {"missing": missing, "of another shape": reshaped}
-    return "; ".join(
-        f"{len(n)} {what}: {', '.join(n[:3])}{', ...' if len(n) > 3 else ''}" for what, n in found.items() if n
-    )
+    return some_of_each({"missing": sorted(info["missing_keys"]), "of another shape": reshaped})
 
 
 def obtain(name: str, model_class: Any, config: Any, weights: str | None, repo: str) -> tuple[nn.Module, WeightsInfo]:
-    """A model with the weights asked for: `random`, a file or folder, or the official ones.
+    """A model with the requested weights: ``random``, a file or folder, or the official ones.
 
     Raises:
-        FcbenchError: they are not to be had, damaged, or of another architecture.
+        FcbenchError: they are missing, damaged, or of another architecture.
     """
     if weights == "random":
         return random_model(model_class, config)
@@ -171,8 +168,8 @@ def obtain(name: str, model_class: Any, config: Any, weights: str | None, repo: 
 
 
 @dataclass(frozen=True)
-class TransformersPlugin:
-    """A task model of the package (a `fcbench.core.tasks.TaskModelPlugin`).
+class TransformersPlugin(TaskModelPlugin):
+    """A task model of the package transformers.
 
     Attributes:
         name: the plug-in's.
@@ -197,9 +194,6 @@ class TransformersPlugin:
             variant: see the module; empty for the first.
             weights: None for the hub or its cache; ``random``; a folder that `save_pretrained` wrote, or the weights
                 file in it.
-
-        Raises:
-            FcbenchError: another task, unknown variant, no transformers, weights missing or of another model.
         """
         chosen = variant_of(self.name, variant, self.repos)
         name = f"{self.name}:{chosen}"

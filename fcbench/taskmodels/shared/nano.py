@@ -1,6 +1,6 @@
 """The embedded task models: a small convolutional encoder and a decoder each, weights shipped with fcbench.
 
-They are ours, trained on procedural scenes by ``benchmarks/embedded/task_models.py``: never results of
+They are ours, trained on procedural scenes by ``benchmarks/embedded/task_models.py``: their results are not those of
 published models.
 
     image [B, 3, H, W] -> trunk -> "own" [B, 96, H/16, W/16], standardized -> | frozen: blocks, the task's head |
@@ -19,10 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fcbench.core.errors import FcbenchError
-from fcbench.core.features import FeatureSpec, WeightsInfo
-from fcbench.core.tasks import Head, Task, TaskModel
-from fcbench.encoders.shared.weights import RANDOM_ORIGIN, file_sha256, load_into, load_state, seeded, state_sha256
-from fcbench.taskmodels.shared.official import IMAGENET, FrozenDecoder, OfficialModel, OwnEncoder, require_task
+from fcbench.core.features import FeatureSpec
+from fcbench.core.tasks import Head, ProbabilisticHead, ScaledHead, Task, TaskModel, TaskModelPlugin
+from fcbench.encoders.shared.padded import IMAGENET, normalized, pad_to
+from fcbench.encoders.shared.weights import load_state, load_weights, seeded, weights_file
+from fcbench.taskmodels.shared.official import FrozenDecoder, OfficialModel, OwnEncoder, require_task
 from fcbench.tasks.shared.dense import n_doublings
 
 WIDTH = 96
@@ -66,16 +67,10 @@ class Trunk(nn.Module):
             layers += [Block(c, kernel) for _ in range(n)]
         layers += [nn.BatchNorm2d(CHANNELS[-1]), nn.Conv2d(CHANNELS[-1], WIDTH, 1)]
         self.layers = nn.Sequential(*layers, nn.BatchNorm2d(WIDTH, affine=False))
-        mean, std = (torch.tensor(v).view(3, 1, 1) * 255 for v in IMAGENET)
-        self.register_buffer("mean", mean, persistent=False)
-        self.register_buffer("std", std, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, H, W] to [B, 96, h, w]; sizes that 16 does not divide are padded."""
-        x = (images.float() - cast(Tensor, self.mean)) / cast(Tensor, self.std)
-        height, width = x.shape[-2:]
-        pad = (0, -width % STRIDE_PX, 0, -height % STRIDE_PX)
-        x = F.pad(x, pad, mode="replicate")
+        x = pad_to(normalized(images, IMAGENET), STRIDE_PX)
         out: Tensor = self.layers(x.contiguous(memory_format=torch.channels_last))
         return out
 
@@ -130,20 +125,27 @@ class NanoDecoder(FrozenDecoder):
         head, read = self._read(x)
         return cast(Head, head).predict(read, batch)
 
-    @property
-    def has_scale(self) -> bool:
-        """Whether the density of the task's head has a scale."""
-        return bool(getattr(self.decoder.head, "has_scale", False))
 
-    def log_likelihood(self, x: Mapping[str, Tensor], batch: Any, *scale: float) -> Tensor:
+class ProbabilisticNanoDecoder(NanoDecoder, ProbabilisticHead):
+    """A decoder whose head states probabilities."""
+
+    def log_likelihood(self, x: Mapping[str, Tensor], batch: Any) -> Tensor:
         """Log-probability of each sample's target in nats: [B]."""
         head, read = self._read(x)
-        out: Tensor = head.log_likelihood(read, batch, *scale)
-        return out
+        return cast(ProbabilisticHead, head).log_likelihood(read, batch)
 
 
-class NanoPlugin(ABC):
-    """An embedded task model (a `fcbench.core.tasks.TaskModelPlugin`).
+class ScaledNanoDecoder(NanoDecoder, ScaledHead):
+    """A decoder whose head states a density with a scale."""
+
+    def log_density(self, x: Mapping[str, Tensor], batch: Any, scale: float) -> Tensor:
+        """Log-density of each sample's target in nats: [B]."""
+        head, read = self._read(x)
+        return cast(ScaledHead, head).log_density(read, batch, scale)
+
+
+class NanoPlugin(TaskModelPlugin, ABC):
+    """An embedded task model.
 
     Args:
         name: the plug-in's; its weights are ``weights/taskmodel_NAME.safetensors``.
@@ -160,10 +162,10 @@ class NanoPlugin(ABC):
 
     @abstractmethod
     def facts(self, task: Any) -> dict[str, Any]:
-        """What a decoder must know of its training data, as JSON can hold it; kept beside its weights."""
+        """Facts about its training data that a decoder needs, as JSON can hold them; kept with its weights."""
 
     def make_blocks(self) -> nn.Module:
-        """What stands between the encoder's features and the head, untrained."""
+        """Layers between the encoder's features and the head, untrained."""
         return nn.Sequential(Block(WIDTH, 5), Block(WIDTH, 5))
 
     @abstractmethod
@@ -172,19 +174,15 @@ class NanoPlugin(ABC):
 
     @abstractmethod
     def misfit(self, facts: Mapping[str, Any], task: Any) -> str:
-        """Why a decoder of these facts cannot be used on a task; empty where it can."""
+        """Reason why a decoder of these facts cannot be used on a task; empty if it can."""
 
     def make(self, facts: Mapping[str, Any], image_px: tuple[int, int]) -> tuple[NanoModel, tuple[int, int]]:
-        """Encoder and decoder, untrained, and the grid (h, w) between them.
-
-        Raises:
-            FcbenchError: images that are too small.
-        """
+        """Encoder and decoder, untrained, and the grid (h, w) between them."""
         grid = -(-image_px[0] // STRIDE_PX), -(-image_px[1] // STRIDE_PX)
         if min(image_px) < 48 or n_doublings(grid, image_px) != 2:
             raise FcbenchError(
-                f"task model {self.name} was given images of {image_px[0]}x{image_px[1]} px: 48x48 is the least. "
-                "Give a larger --image-size"
+                f"task model {self.name} needs images of at least 48x48 px, got {image_px[0]}x{image_px[1]}: "
+                "give a larger --image-size"
             )
         with seeded():
             head = self.make_head(facts, grid, image_px)
@@ -194,56 +192,24 @@ class NanoPlugin(ABC):
     def build(
         self, variant: str, weights: str | None, task: Task, image_px: tuple[int, int], device: torch.device
     ) -> TaskModel:
-        """Build with the embedded weights, those of a file, or random ones where that was asked for.
-
-        Raises:
-            FcbenchError: a variant, another task, a data set with other classes or words, weights that do not fit.
-        """
+        """Build with the embedded weights, those of a file, or random ones."""
         if variant:
             raise FcbenchError(f"task model {self.name} has no variants (got {self.name}:{variant})")
         require_task(self.name, task, self.task)
-        if weights == "random":
-            model, grid = self.make(self.facts(task), image_px)
-            info = WeightsInfo(state_sha256(model), RANDOM_ORIGIN)
-            return self._wrap(model, grid, info, image_px, device)
-        path = Path(weights) if weights else self.path
-        state = {k: v.float() if v.is_floating_point() else v for k, v in load_state(path).items()}
-        facts = read_facts(path)
+        file = weights_file(weights, lambda: (self.path, "embedded"))
+        state = load_state(file[0]) if file else None
+        facts = read_facts(file[0]) if file else self.facts(task)
         if reason := self.misfit(facts, task):
             raise FcbenchError(f"task model {self.name} cannot be used on this data set: {reason}")
         model, grid = self.make(facts, image_px)
-        load_into(model, state, f"weights {path}", self.name)
-        origin = f"file:{path.name}" if weights else "embedded"
-        info = WeightsInfo(file_sha256(path), origin)
-        return self._wrap(model, grid, info, image_px, device)
-
-    def _wrap(
-        self,
-        model: NanoModel,
-        grid: tuple[int, int],
-        info: WeightsInfo,
-        image_px: tuple[int, int],
-        device: torch.device,
-    ) -> TaskModel:
-        encoder = OwnEncoder(
-            self.name,
-            [SPEC],
-            {SPEC.name: grid},
-            model.trunk,
-            lambda images: (model.trunk(images),),
-            info,
-            image_px,
-            device,
-        )
-        return OfficialModel(encoder, NanoDecoder(self.name, grid, model.decoder), device)
+        info = load_weights(model, self.name, file, state)
+        encoder = OwnEncoder(self.name, [SPEC], model.trunk, lambda x: (model.trunk(x),), info, image_px, device)
+        decoder = ScaledNanoDecoder if isinstance(model.decoder.head, ScaledHead) else ProbabilisticNanoDecoder
+        return OfficialModel(encoder, decoder(self.name, grid, model.decoder))
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """What `NanoPlugin.facts` kept beside the weights.
-
-    Raises:
-        FcbenchError: the file holds none.
-    """
+    """Facts that `NanoPlugin.facts` kept with the weights."""
     from safetensors import safe_open
 
     found = None

@@ -1,4 +1,4 @@
-"""What official task models share: their own encoder, their frozen decoder, both tied to an image size."""
+"""The frame of third-party task models: their own encoder and their frozen decoder, both tied to an image size."""
 
 from __future__ import annotations
 
@@ -9,34 +9,27 @@ import torchvision.transforms.v2.functional as tv
 from torch import Tensor, nn
 from torchvision.transforms.v2 import InterpolationMode
 
-from fcbench.core import registry
 from fcbench.core.errors import FcbenchError
-from fcbench.core.features import Encoder, Features, FeatureSpec, WeightsInfo
-from fcbench.core.tasks import Task
+from fcbench.core.features import FeatureSpec, WeightsInfo
+from fcbench.core.tasks import Head, Task, TaskModel
+from fcbench.encoders.shared.padded import FrozenEncoder, normalized
 from fcbench.encoders.shared.weights import freeze
-
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Mean and deviation of RGB in [0, 1]."""
 
 Grids = Mapping[str, tuple[int, int]]
 """(h, w) of a decoder's inputs, by name."""
 
 
-def require_task(name: str, task: Task, wanted: str) -> None:
-    """Refuse a task that a model was not made for.
-
-    Raises:
-        FcbenchError: it is another one.
-    """
-    if task.name != wanted:
+def require_task(name: str, task: Task, expected: str) -> None:
+    """Refuse a task that a model was not trained for."""
+    if task.name != expected:
         raise FcbenchError(
-            f"task model {name} was trained for {wanted}, the task is {task.name}: "
-            f"use it with --task {wanted}, or another task model"
+            f"task model {name} was trained for {expected}, got task {task.name}: "
+            f"use it with --task {expected}, or another task model"
         )
 
 
 def pixels(images: Tensor, size_px: tuple[int, int], normalization: tuple[Sequence[float], Sequence[float]]) -> Tensor:
-    """Resize uint8 images [B, 3, H, W] as the official processors do (bicubic, antialiased, rounded), normalize them.
+    """uint8 images [B, 3, H, W] resized as the official processors do (bicubic, antialiased, rounded), and normalized.
 
     Args:
         images: RGB.
@@ -45,12 +38,11 @@ def pixels(images: Tensor, size_px: tuple[int, int], normalization: tuple[Sequen
     """
     if tuple(images.shape[-2:]) != size_px:
         images = tv.resize(images, list(size_px), InterpolationMode.BICUBIC)
-    mean, std = (torch.tensor(v, device=images.device).view(3, 1, 1) * 255 for v in normalization)
-    return (images.float() - mean) / std
+    return normalized(images, normalization)
 
 
 def spec_of(name: str, channels: int, grid: tuple[int, int], image_px: tuple[int, int]) -> FeatureSpec:
-    """A decoder's input; its stride is in pixels of the image that came, rounded, at least 1.
+    """A decoder's input; its stride is in pixels of the run's images, rounded, at least 1.
 
     >>> spec_of("tokens", 384, (37, 37), (128, 128)).stride_px
     3
@@ -63,15 +55,14 @@ def to_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
     return tokens.transpose(1, 2).unflatten(2, grid).contiguous()
 
 
-class OwnEncoder:
-    """The encoder of a task model, frozen, for images of one size (a `fcbench.core.features.Encoder`).
+class OwnEncoder(FrozenEncoder):
+    """The encoder of a task model, for images of one size.
 
     Args:
         name: the task model's, as typed.
         specs: the decoder's inputs.
-        grids: (h, w) of each for images of ``image_px``.
         module: all its parameters.
-        run: uint8 images [B, 3, H, W] to the inputs, in the order of the specs.
+        run: makes the inputs, in the order of the specs, of uint8 images [B, 3, H, W].
         weights: where they came from.
         image_px: (H, W) of the images.
         device: where it runs.
@@ -81,47 +72,32 @@ class OwnEncoder:
         self,
         name: str,
         specs: Sequence[FeatureSpec],
-        grids: Grids,
         module: nn.Module,
         run: Callable[[Tensor], Sequence[Tensor]],
         weights: WeightsInfo,
         image_px: tuple[int, int],
         device: torch.device,
     ) -> None:
-        self.name, self.weights, self.image_px = name, weights, image_px
-        self.specs: Mapping[str, FeatureSpec] = {s.name: s for s in specs}
-        self.groups: Mapping[str, tuple[str, ...]] = {}
-        self.grids = dict(grids)
+        super().__init__(name, module, {s.name: s for s in specs}, weights, device)
         self.default_split = specs[0].name
-        self.module = freeze(module).to(device)
-        self._run, self._device = run, device
+        self._run, self._image_px = run, image_px
 
-    def __call__(self, images: Tensor, splits: Sequence[str]) -> Features:
-        """The decoder's inputs for uint8 images [B, 3, H, W].
-
-        Raises:
-            FcbenchError: an input that the decoder does not have, or images of another size.
-        """
-        for split in splits:
-            if split not in self.specs:
-                what = f"split point of {self.name}"
-                raise FcbenchError(registry.unknown(what, split, self.specs))
-        came = (int(images.shape[-2]), int(images.shape[-1]))
-        if came != self.image_px:
+    def maps(self, images: Tensor, split_points: Sequence[str]) -> Mapping[str, Tensor]:
+        """The decoder's inputs for uint8 images [B, 3, H, W]."""
+        size_px = (int(images.shape[-2]), int(images.shape[-1]))
+        if size_px != self._image_px:
             raise FcbenchError(
-                f"task model {self.name} was built for images of {self.image_px[0]}x{self.image_px[1]} px, "
-                f"{came[0]}x{came[1]} came: give one --image-size to the whole run"
+                f"task model {self.name} was built for images of {self._image_px[0]}x{self._image_px[1]} px, "
+                f"got {size_px[0]}x{size_px[1]}: give one --image-size to the whole run"
             )
-        with torch.no_grad():
-            maps = dict(zip(self.specs, self._run(images.to(self._device))))
-        return Features({n: maps[n].float().contiguous() for n in self.specs if n in splits})
+        return dict(zip(self.specs, self._run(images)))
 
 
-class FrozenDecoder(nn.Module):
+class FrozenDecoder(nn.Module, Head):
     """A decoder that no training changes: no gradients of its own, always in evaluation mode.
 
-    ``train()`` sets the flag ``training`` alone, by which a loss may sample; batch norms and dropouts inside never
-    leave evaluation mode. Gradients flow to its inputs.
+    ``train()`` only sets the flag ``training``, by which a loss may sample; batch norms and dropouts inside stay in
+    evaluation mode. Gradients flow to its inputs.
 
     Args:
         name: the task model's, as typed.
@@ -132,7 +108,7 @@ class FrozenDecoder(nn.Module):
     def __init__(self, name: str, specs: Sequence[FeatureSpec], grids: Grids) -> None:
         super().__init__()
         self.name = name
-        self.wanted = {s.name: (s.channels, *grids[s.name]) for s in specs}
+        self.shapes = {s.name: (s.channels, *grids[s.name]) for s in specs}
 
     def train(self, mode: bool = True) -> FrozenDecoder:
         """Set the flag, not the mode of what is inside."""
@@ -140,37 +116,29 @@ class FrozenDecoder(nn.Module):
         return self
 
     def inputs(self, x: Mapping[str, Tensor]) -> list[Tensor]:
-        """The input maps [B, C, h, w] in the decoder's order.
-
-        Raises:
-            FcbenchError: one is missing, or has other channels or another grid.
-        """
-        for name, want in self.wanted.items():
+        """The input maps [B, C, h, w] in the decoder's order."""
+        for name, expected in self.shapes.items():
             if name not in x:
-                raise FcbenchError(f"the decoder of {self.name} needs the map {name!r}; these came: {sorted(x)}")
-            if (came := tuple(x[name].shape[1:])) != want:
-                raise FcbenchError(f"the decoder of {self.name} takes {name} as (C, h, w) = {want}; {came} came")
-        return [x[name] for name in self.wanted]
+                raise FcbenchError(f"decoder of {self.name} needs the map {name!r}, got {sorted(x)}")
+            if (shape := tuple(x[name].shape[1:])) != expected:
+                raise FcbenchError(f"decoder of {self.name} expects {name} of shape {expected}, got {shape}")
+        return [x[name] for name in self.shapes]
 
 
-class OfficialModel:
-    """A task model of others (a `fcbench.core.tasks.TaskModel`).
+class OfficialModel(TaskModel):
+    """A third-party task model.
 
     Args:
         encoder: its own.
         decoder: its decoder, which is frozen here.
-        device: where the decoder runs.
     """
 
-    def __init__(self, encoder: OwnEncoder, decoder: FrozenDecoder, device: torch.device) -> None:
-        self.name = encoder.name
-        self.weights = encoder.weights
-        self.encoder: Encoder = encoder
-        self.inputs = tuple(encoder.specs)
-        self.grids = dict(encoder.grids)
+    def __init__(self, encoder: OwnEncoder, decoder: FrozenDecoder) -> None:
+        self.name, self.weights, self.inputs = encoder.name, encoder.weights, tuple(encoder.specs)
+        self.encoder = encoder
         for part in decoder.children():  # its own train() does not reach them
             freeze(part)
-        self._decoder = decoder.eval().to(device)
+        self._decoder = decoder.eval().to(encoder.device)
 
     def head(self) -> nn.Module:
         """The frozen decoder; the same module each time, as nothing changes it."""

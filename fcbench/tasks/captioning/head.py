@@ -17,10 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fcbench.core.errors import FcbenchError
+from fcbench.core.tasks import ProbabilisticHead
 
 BOS, EOS, UNK = 0, 1, 2
 PAD = -100
-"""Token of no word; no loss."""
+"""Label of a place without a word: it has no loss."""
 
 N_SPECIAL = 3
 N_LAYERS = 2
@@ -41,7 +42,7 @@ def words_of(caption: str) -> tuple[str, ...]:
 
 
 def min_count(n_captions: int) -> int:
-    """How often a word must occur to have its own token: 1 in small sets, 5 in those of COCO's size."""
+    """Occurrences that a word needs for a token of its own: 1 in small sets, 5 in sets as large as COCO."""
     if n_captions < 1_000:
         return 1
     return 2 if n_captions < 50_000 else 5
@@ -60,18 +61,14 @@ class Vocabulary:
 
     @classmethod
     def count(cls, captions: Iterable[Sequence[str]]) -> Vocabulary:
-        """The words that occur at least `min_count` times, sorted.
-
-        Raises:
-            FcbenchError: no word at all.
-        """
+        """The words that occur at least `min_count` times, sorted."""
         counts: Counter[str] = Counter()
         n_captions = 0
         for words in captions:
             n_captions += 1
             counts.update(words)
         if not counts:
-            raise FcbenchError(f"{n_captions} training captions hold no word; captioning needs some")
+            raise FcbenchError(f"captioning needs words, got none in {n_captions} training captions")
         least = min_count(n_captions)
         return cls(tuple(sorted(w for w, n in counts.items() if n >= least)))
 
@@ -94,8 +91,8 @@ class CaptionBatch:
     """The references of a batch of images.
 
     Attributes:
-        captions: of each image, its captions as they are.
-        references: the same as words.
+        captions: of each image, as strings.
+        references: of each image, as words.
     """
 
     captions: tuple[tuple[str, ...], ...]
@@ -148,22 +145,19 @@ class DecoderLayer(nn.Module):
         return x.transpose(1, 2).flatten(2)
 
 
-class CaptionHead(nn.Module):
-    """Captions from neck outputs: [B, D, h, w] to word indices, greedy (a `fcbench.core.tasks.Head`).
+class CaptionHead(nn.Module, ProbabilisticHead):
+    """Captions from neck outputs: [B, D, h, w] to word indices, greedy.
 
     Args:
         width: D, a multiple of `HEAD_WIDTH`.
         vocabulary: the words that it can say; V with the special tokens.
         max_words: longest caption.
-
-    Raises:
-        FcbenchError: the width is not a multiple of `HEAD_WIDTH`.
     """
 
     def __init__(self, width: int, vocabulary: Vocabulary, max_words: int) -> None:
         super().__init__()
         if width < 1 or width % HEAD_WIDTH:
-            raise FcbenchError(f"neck width {width} came; the caption decoder needs a multiple of {HEAD_WIDTH}")
+            raise FcbenchError(f"neck width must be a multiple of {HEAD_WIDTH} for captioning, got {width}")
         self.vocabulary = vocabulary
         self.max_words = max_words
         self.embed = nn.Embedding(len(vocabulary), width)
@@ -176,7 +170,7 @@ class CaptionHead(nn.Module):
         self.out = nn.Linear(width, len(vocabulary))
 
     def look(self, x: Tensor) -> list[Cache]:
-        """Keys and values of the cells of x [B, D, h, w], one pair a layer."""
+        """Keys and values of the cells of x [B, D, h, w], one pair per layer."""
         cells = self.norm_cells(x.flatten(2).transpose(1, 2))
         return [cast(DecoderLayer, layer).look(cells) for layer in self.layers]
 
@@ -211,7 +205,7 @@ class CaptionHead(nn.Module):
     def loss(self, x: Tensor, batch: CaptionBatch) -> Tensor:
         """Mean cross-entropy of a word in nats, teacher-forced.
 
-        In training mode over one reference an image, drawn by torch's generator; otherwise over all.
+        In training mode over one reference per image, drawn by torch's generator; otherwise over all.
         """
         tokens, image = self._tokens(batch)
         chosen = torch.arange(len(image))
@@ -223,7 +217,7 @@ class CaptionHead(nn.Module):
         return F.cross_entropy(logits.flatten(0, 1), tokens.flatten(), ignore_index=PAD)
 
     def predict(self, x: Tensor, batch: CaptionBatch) -> list[tuple[str, ...]]:
-        """Greedy captions as words, one an image."""
+        """Greedy captions as words, one per image."""
         return [self.vocabulary.decode(t) for t in self(x).cpu().tolist()]
 
     def log_likelihood(self, x: Tensor, batch: CaptionBatch) -> Tensor:

@@ -1,7 +1,7 @@
 """Caption metrics that are functions of sums over samples: corpus BLEU-4 and CIDEr-D.
 
-Both take lists of words. They equal pycocoevalcap's ``Bleu(4)`` and ``Cider`` on the same words; pycocoevalcap itself
-scores only whole sets, and bootstrap needs samples.
+Both take lists of words. They equal pycocoevalcap's ``Bleu(4)`` and ``Cider`` on the same words, which score whole sets
+only, while the bootstrap needs samples.
 
 References:
     Papineni et al., "BLEU", ACL 2002. Vedantam et al., "CIDEr", CVPR 2015.
@@ -32,7 +32,7 @@ def ngrams(words: Words) -> Counter[Ngram]:
 def bleu_statistics(candidate: Words, references: Sequence[Words]) -> np.ndarray:
     """Counts of one caption that add up over a set, float64 [10].
 
-    They are clipped matches for n = 1 to 4, candidate n-grams for n = 1 to 4, candidate length, length of
+    These are clipped matches for n = 1 to 4, candidate n-grams for n = 1 to 4, candidate length, length of
     the closest reference.
     """
     most: Counter[Ngram] = Counter()
@@ -102,18 +102,18 @@ class Cider:
 
     def score(self, candidate: Words, references: Sequence[Words]) -> float:
         """CIDEr-D of a caption, 0 to 10."""
-        own = self.weigh(candidate)
-        each = [self._similarity(own, self.weigh(r)) for r in references]
+        weighted = self.weigh(candidate)
+        each = [self._similarity(weighted, self.weigh(r)) for r in references]
         return CIDER_SCALE * sum(each) / len(each)
 
     @staticmethod
-    def _similarity(own: Weighted, other: Weighted) -> float:
+    def _similarity(candidate: Weighted, reference: Weighted) -> float:
         """Clipped cosine, mean over n, times the length penalty."""
         dots = [0.0] * MAX_N
-        for gram, weight in own.weights.items():
-            reference = other.weights.get(gram, 0.0)
-            dots[len(gram) - 1] += min(weight, reference) * reference
-        pairs = zip(dots, own.norms, other.norms)
+        for gram, weight in candidate.weights.items():
+            other = reference.weights.get(gram, 0.0)
+            dots[len(gram) - 1] += min(weight, other) * other
+        pairs = zip(dots, candidate.norms, reference.norms)
         cosine = sum(d / (a * b) for d, a, b in pairs if a and b) / MAX_N
-        gap = own.length - other.length
+        gap = candidate.length - reference.length
         return cosine * math.exp(-(gap**2) / (2 * CIDER_SIGMA**2))

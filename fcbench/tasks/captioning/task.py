@@ -6,39 +6,34 @@ in possessives and hyphens: in 7 of 250 captions of COCO, which moved CIDEr from
 to 0.202). CIDEr-D is on pycocoevalcap's scale, 0 to 10, its document frequencies always those of the whole test set's
 references.
 
-A head's ``predict`` returns B captions, each a string or a sequence of words. The batch holds the references as they
-are and as words; a head turns them into its own tokens.
+A head's ``predict`` returns B captions, each a string or a sequence of words. The batch holds the references as strings
+and as words; a head turns them into its own tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from fcbench.core.errors import FcbenchError
-from fcbench.core.samples import Dataset
-from fcbench.core.tasks import Head, MetricSpec, Task
+from fcbench.core.samples import Dataset, require_tasks
+from fcbench.core.tasks import MetricSpec, Task, TaskPlugin
 from fcbench.tasks.captioning.head import CaptionBatch, CaptionHead, Vocabulary, words_of
 from fcbench.tasks.captioning.metrics import Cider, bleu4, bleu_statistics
-from fcbench.tasks.shared.targets import HeadLoss, ratio, require
+from fcbench.tasks.shared.targets import ratio
 
 MAX_WORDS = 30
 """Longer training captions are cut to this."""
 
 
 def references_of(target: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
-    """Reference captions as words.
-
-    Raises:
-        FcbenchError: there is none, or what came is not a list of strings.
-    """
+    """Reference captions as words."""
     captions = target["captioning"]
     if isinstance(captions, str) or not captions:
-        raise FcbenchError(f"captioning target {captions!r} came; it must be a non-empty tuple of captions")
+        raise FcbenchError(f"captioning target must be a non-empty tuple of captions, got {captions!r}")
     return tuple(words_of(c) for c in captions)
 
 
@@ -52,7 +47,7 @@ def caption_values(sums: np.ndarray) -> dict[str, np.ndarray]:
     return {"cider": ratio(sums[..., 0], n), "bleu4": np.where(n > 0, bleu4(sums[..., 2:]), np.nan)}
 
 
-class CaptioningTask(HeadLoss):
+class CaptioningTask(Task):
     """Captions in a data set's vocabulary.
 
     Args:
@@ -71,35 +66,20 @@ class CaptioningTask(HeadLoss):
         self.cider = cider
 
     def head(self, width: int, grid: tuple[int, int], image_px: tuple[int, int]) -> nn.Module:
-        """A new head: [B, D, h, w] to word indices [B, T], which it can say as words.
-
-        Raises:
-            FcbenchError: a width that attention cannot use.
-        """
+        """A new head: [B, D, h, w] to word indices [B, T], which it can say as words."""
         return CaptionHead(width, self.vocabulary, self.max_words)
 
     def collate(self, targets: Sequence[Mapping[str, Any]]) -> CaptionBatch:
-        """The references.
-
-        Raises:
-            FcbenchError: an image without captions.
-        """
+        """The references."""
         return CaptionBatch(tuple(tuple(t[self.name]) for t in targets), tuple(references_of(t) for t in targets))
 
-    def statistics(self, head: nn.Module, x: Any, batch: CaptionBatch) -> np.ndarray:
-        """CIDEr-D, 1, and `bleu_statistics` of each predicted caption: float64 [B, 12].
-
-        Raises:
-            FcbenchError: another number of captions than of images came.
-        """
-        with torch.no_grad():
-            captions = cast(Head, head).predict(x, batch)
-        if len(captions) != len(batch.references):
+    def statistics(self, prediction: Sequence[str | Sequence[str]], batch: CaptionBatch) -> np.ndarray:
+        """CIDEr-D, 1, and `bleu_statistics` of each predicted caption: float64 [B, 12]."""
+        if len(prediction) != len(batch.references):
             raise FcbenchError(
-                f"a head predicted {len(captions)} captions for {len(batch.references)} images; one each is needed"
+                f"a head predicted {len(prediction)} captions for {len(batch.references)} images, expected one each"
             )
-        said = [words_of(c) if isinstance(c, str) else tuple(c) for c in captions]
-        return self.score(said, batch.references)
+        return self.score([words_of(c) if isinstance(c, str) else tuple(c) for c in prediction], batch.references)
 
     def score(self, captions: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]) -> np.ndarray:
         """Statistics of captions (as words) against the references of each image: float64 [B, 12]."""
@@ -109,16 +89,12 @@ class CaptioningTask(HeadLoss):
     values = staticmethod(caption_values)
 
 
-class CaptioningPlugin:
-    """Plug-in of the task."""
+class CaptioningPlugin(TaskPlugin):
+    """Captioning."""
 
     def build(self, train: Dataset, test: Dataset) -> Task:
-        """Bind to a data set.
-
-        Raises:
-            FcbenchError: it has no captions, or those of the training split hold no word.
-        """
-        require("captioning", train, test)
+        """Bind to a data set."""
+        require_tasks(["captioning"], train, test)
         captions = [words for i in range(len(train)) for words in references_of(train.targets(i))]
         vocabulary = Vocabulary.count(captions)
         longest = max(len(words) for words in captions)

@@ -1,8 +1,8 @@
 """Keypoint metrics against ground truth: PCK, OKS and COCO's AP. Keypoints are in COCO order.
 
-AP needs all predictions of a set sorted by their scores; here it is a function of sums over images, for resampling. So
-scores are put into `N_BINS` bins, and predictions in one bin count at once. With scores rounded to the bins it equals
-pycocotools' COCOeval, but for the order in which that takes equal scores.
+AP needs all predictions of a set sorted by their scores; here it is a function of sums over images, for resampling.
+Therefore scores are put into `N_BINS` bins, and predictions in one bin count together. With scores rounded to the bins
+it equals pycocotools' COCOeval, except for the order in which that takes equal scores.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _COCO = Params(iouType="keypoints")
 OKS_THRESHOLDS: np.ndarray = _COCO.iouThrs  # [10], 0.5 to 0.95
 RECALLS: np.ndarray = _COCO.recThrs  # [101]
 MAX_PERSONS = int(max(_COCO.maxDets))
-"""At most so many predictions of an image count, those of the highest scores."""
+"""Largest number of predictions that count per image, those with the highest scores."""
 N_BINS = 64
 N_AP_STATISTICS = N_BINS * (1 + len(OKS_THRESHOLDS))
 
@@ -68,7 +68,7 @@ def score_bins(scores: np.ndarray) -> np.ndarray:
 
 
 def matches(similarity: np.ndarray) -> np.ndarray:
-    """Which predictions find a person of their own, bool [10, D], at each of the `OKS_THRESHOLDS`.
+    """Predictions that are matched to a person each, bool [10, D], at each of the `OKS_THRESHOLDS`.
 
     The first prediction takes the person it resembles most, the next one of those left, as COCOeval does.
 
@@ -90,8 +90,8 @@ def matches(similarity: np.ndarray) -> np.ndarray:
 def ap_statistics(pred: np.ndarray, scores: np.ndarray, truth: np.ndarray, areas: np.ndarray) -> np.ndarray:
     """Counts of one image that `average_precision` needs, float64 [64 + 10 * 64].
 
-    They are the predictions in each score bin, and those right at each OKS threshold. Persons without a labelled
-    keypoint are no ground truth, and what is predicted for them does not count.
+    These are the predictions in each score bin, and the right ones at each OKS threshold. Persons without a labelled
+    keypoint are not ground truth, and predictions for them do not count.
 
     Args:
         pred: [P, 17, 2] (x_px, y_px), one for the box of each person.
@@ -127,7 +127,7 @@ def average_precision(sums: np.ndarray, n_persons: np.ndarray) -> np.ndarray:
     best = np.concatenate([best, np.zeros_like(best[..., :1])], axis=-1)
     recall = n_right / np.maximum(n_persons, 1)[..., None, None]
     total = np.zeros(best.shape[:-1])
-    for wanted in RECALLS:
-        first = (recall < wanted).sum(-1, keepdims=True)
+    for least in RECALLS:
+        first = (recall < least).sum(-1, keepdims=True)
         total += np.take_along_axis(best, first, axis=-1)[..., 0]
     return np.where(n_persons > 0, total.mean(-1) / len(RECALLS), np.nan)

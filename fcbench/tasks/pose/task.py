@@ -1,6 +1,6 @@
 """Human pose with the boxes given (the ground-truth-box protocol): PCK@0.1, OKS, COCO's AP.
 
-The head predicts one map of logits a keypoint, [B, 17, h', w'] at stride 4. For a person only the cells count that
+The head predicts one map of logits per keypoint, [B, 17, h', w'] at stride 4. For a person only the cells count that
 its box touches (widened by 20 %, clipped to the image): their softmax is the probability of the keypoint's cell.
 
     logits [B, 17, h', w'] -> rows of the persons [P, 17, h', w'] -> -inf outside the box -> softmax over h' w'
@@ -18,25 +18,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fcbench.core.errors import FcbenchError
-from fcbench.core.samples import Dataset, Pose
-from fcbench.core.tasks import Head, MetricSpec, Task
+from fcbench.core.samples import Dataset, Pose, require_tasks
+from fcbench.core.tasks import MetricSpec, ProbabilisticHead, Task, TaskPlugin
 from fcbench.tasks.pose.metrics import N_AP_STATISTICS, N_KEYPOINTS, ap_statistics, average_precision, oks, pck_counts
 from fcbench.tasks.shared.dense import DenseHead
-from fcbench.tasks.shared.targets import HeadLoss, ratio, require
+from fcbench.tasks.shared.targets import ratio
 
 BOX_MARGIN = 0.1
-"""Share of its width and height by which a box grows on each side (20 % in all)."""
+"""Share of its width and height that is added to a box on each side (20 % in all)."""
 
 
 BOXES = "ground-truth boxes"
-"""Whose persons are read."""
+"""Origin of the boxes: part of every metric's protocol."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class PoseBatch:
 def cells_in_boxes(
     boxes: Tensor, size: tuple[int, int], cell_px: tuple[float, float], image_px: tuple[int, int]
 ) -> Tensor:
-    """Cells that each widened and clipped box touches, bool [P, h', w']; at least one a box.
+    """Cells that each widened and clipped box touches, bool [P, h', w']; at least one per box.
 
     Args:
         boxes: [P, 4] (x0_px, y0_px, x1_px, y1_px).
@@ -132,8 +132,8 @@ def peaks(log_probs: Tensor, cell_px: tuple[float, float]) -> Tensor:
     return torch.stack([x_px, y_px], -1)
 
 
-class PoseHead(DenseHead):
-    """Logits of keypoints at stride 4: [B, D, h, w] to [B, 17, h', w'] (a `fcbench.core.tasks.Head`)."""
+class PoseHead(DenseHead, ProbabilisticHead):
+    """Logits of keypoints at stride 4: [B, D, h, w] to [B, 17, h', w']."""
 
     def loss(self, x: Tensor, batch: PoseBatch) -> Tensor:
         """Mean cross-entropy in nats over the labelled keypoints inside their (widened) boxes."""
@@ -185,7 +185,7 @@ def pose_values(sums: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-class PoseTask(HeadLoss):
+class PoseTask(Task):
     """Keypoints of the persons whose boxes are given."""
 
     name = "pose"
@@ -201,19 +201,15 @@ class PoseTask(HeadLoss):
         return PoseHead(width, grid, image_px, N_KEYPOINTS)
 
     def collate(self, targets: Sequence[Mapping[str, Any]]) -> PoseBatch:
-        """The persons of all images.
-
-        Raises:
-            FcbenchError: arrays of one image that do not fit each other.
-        """
+        """The persons of all images."""
         poses: list[Pose] = [t[self.name] for t in targets]
         counts = [len(p.boxes) for p in poses]
         for pose, n in zip(poses, counts):
-            came = (pose.keypoints.shape, pose.boxes.shape, pose.areas.shape)
-            if came != ((n, N_KEYPOINTS, 3), (n, 4), (n,)):
+            shapes = (pose.keypoints.shape, pose.boxes.shape, pose.areas.shape)
+            expected = ((n, N_KEYPOINTS, 3), (n, 4), (n,))
+            if shapes != expected:
                 raise FcbenchError(
-                    f"pose arrays (keypoints, boxes, areas) have the shapes {came}; "
-                    f"they must be ({n}, {N_KEYPOINTS}, 3), ({n}, 4), ({n},)"
+                    f"pose arrays (keypoints, boxes, areas) must have the shapes {expected}, got {shapes}"
                 )
         image = np.repeat(np.arange(len(poses)), counts)
         keypoints, boxes, areas = (
@@ -222,19 +218,12 @@ class PoseTask(HeadLoss):
         )
         return PoseBatch(len(poses), torch.from_numpy(image), keypoints, boxes, areas)
 
-    def statistics(self, head: nn.Module, x: Any, batch: PoseBatch) -> np.ndarray:
-        """Right keypoints, labelled keypoints, sum of OKS, persons, `ap_statistics`: float64 [B, S].
-
-        Raises:
-            FcbenchError: keypoints of another number of persons came.
-        """
-        with torch.no_grad():
-            keypoints, score = cast(Head, head).predict(x, batch)
-        pred, scores = keypoints.cpu().numpy(), score.cpu().numpy()
+    def statistics(self, prediction: tuple[Tensor, Tensor], batch: PoseBatch) -> np.ndarray:
+        """Right keypoints, labelled keypoints, sum of OKS, persons, `ap_statistics`: float64 [B, S]."""
+        pred, scores = (p.detach().cpu().numpy() for p in prediction)
         if pred.shape != (len(batch.boxes), N_KEYPOINTS, 2):
             raise FcbenchError(
-                f"a head predicted keypoints of the shape {pred.shape}; "
-                f"{len(batch.boxes)} persons need ({len(batch.boxes)}, {N_KEYPOINTS}, 2)"
+                f"a head predicted keypoints of the shape {pred.shape}, expected ({len(batch.boxes)}, {N_KEYPOINTS}, 2)"
             )
         truth, boxes = batch.keypoints.cpu().numpy(), batch.boxes.cpu().numpy()
         areas, image = batch.areas.cpu().numpy(), batch.image.cpu().numpy()
@@ -246,23 +235,19 @@ class PoseTask(HeadLoss):
         sums = np.zeros((batch.n_images, self.n_statistics))
         np.add.at(sums[:, :4], image, each)
         for i in np.unique(image):
-            own = image == i
-            sums[i, 4:] = ap_statistics(pred[own], scores[own], truth[own], areas[own])
+            persons = image == i
+            sums[i, 4:] = ap_statistics(pred[persons], scores[persons], truth[persons], areas[persons])
         return sums
 
     values = staticmethod(pose_values)
 
 
-class PosePlugin:
-    """Plug-in of the task."""
+class PosePlugin(TaskPlugin):
+    """Pose."""
 
     def build(self, train: Dataset, test: Dataset) -> Task:
-        """Bind to a data set.
-
-        Raises:
-            FcbenchError: it has no poses.
-        """
-        require("pose", train, test)
+        """Bind to a data set."""
+        require_tasks(["pose"], train, test)
         return PoseTask()
 
     values = staticmethod(pose_values)

@@ -1,38 +1,18 @@
-"""What the tasks share: checks of data sets, targets and predictions, and ratios of sums."""
+"""Checks of data sets, targets and predictions, and ratios of sums."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from fcbench.core.errors import FcbenchError
-from fcbench.core.samples import Dataset
-from fcbench.core.tasks import Head
-
-
-def require(task: str, *datasets: Dataset) -> None:
-    """Refuse data sets that do not carry the task.
-
-    Raises:
-        FcbenchError: one does not carry it.
-    """
-    for data in datasets:
-        if task not in data.tasks:
-            raise FcbenchError(
-                f"data set {data.name!r} ({data.split}) has no targets for task {task!r}; "
-                f"it has: {', '.join(data.tasks) or 'none'}"
-            )
 
 
 def require_same(what: str, train: Sequence[str], test: Sequence[str]) -> tuple[str, ...]:
-    """The names that both splits use.
-
-    Raises:
-        FcbenchError: there are none, or the splits differ.
-    """
+    """Names that both splits use."""
     if not train:
         raise FcbenchError(f"the data set names no {what}; its meta must list them")
     if tuple(train) != tuple(test):
@@ -53,44 +33,26 @@ def stack_maps(targets: Sequence[Mapping[str, Any]], key: str, dtype: type[np.ge
     shapes = sorted({m.shape for m in maps})
     if len(shapes) != 1 or len(shapes[0]) != 2:
         raise FcbenchError(
-            f"{key} targets of one batch have the shapes {shapes}; they must be [H, W] and equal. "
-            "Give an image size so that all are resized alike"
+            f"{key} targets of one batch must be [H, W] of one size, got the shapes {shapes}: give an --image-size"
         )
     return np.stack(maps)
 
 
-class HeadLoss:
-    """What every task does with a head: its loss is the head's own."""
-
-    def loss(self, head: nn.Module, x: Any, batch: Any) -> Tensor:
-        """Scalar training loss of the head on its input x."""
-        return cast(Head, head).loss(x, batch)
-
-
-def require_size(key: str, came: Sequence[int], image_px: tuple[int, int]) -> None:
-    """Refuse target maps of another size than the image's.
-
-    Raises:
-        FcbenchError: the size differs.
-    """
-    if tuple(came[-2:]) != tuple(image_px):
+def require_size(key: str, shape: Sequence[int], image_px: tuple[int, int]) -> None:
+    """Refuse target maps of another size than the image's."""
+    if tuple(shape[-2:]) != tuple(image_px):
         raise FcbenchError(
-            f"{key} targets are {came[-2]}x{came[-1]} px (H x W), the images "
+            f"{key} targets are {shape[-2]}x{shape[-1]} px (H x W), the images "
             f"{image_px[0]}x{image_px[1]} px; a target must have its image's size"
         )
 
 
-def require_maps(key: str, came: Tensor, batch: Tensor) -> None:
-    """Refuse predicted maps that do not lie pixel by pixel on the targets.
-
-    Raises:
-        FcbenchError: the shapes differ.
-    """
-    require_size(key, batch.shape, (came.shape[-2], came.shape[-1]))
-    if came.shape != batch.shape:
+def require_maps(key: str, prediction: Tensor, batch: Tensor) -> None:
+    """Refuse predicted maps that do not lie pixel by pixel on the targets."""
+    require_size(key, batch.shape, (prediction.shape[-2], prediction.shape[-1]))
+    if prediction.shape != batch.shape:
         raise FcbenchError(
-            f"a head predicted {key} of the shape {tuple(came.shape)}; "
-            f"the targets have {tuple(batch.shape)} (B x H x W)"
+            f"a head predicted {key} of the shape {tuple(prediction.shape)}, expected {tuple(batch.shape)} (B x H x W)"
         )
 
 
