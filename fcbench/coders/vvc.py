@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, STDOUT
 
 import numpy as np
 
@@ -64,9 +65,8 @@ def _decode(data: bytes, size: Size | None, bits: int | None) -> np.ndarray:
 def _run(command: Sequence[str]) -> str:
     """Output of a program. Raises `FcbenchError` unless it exits with 0 in time."""
     name = Path(command[0]).name
-    pipes: dict[str, int] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     try:
-        done = subprocess.run(command, timeout=_TIMEOUT_S, check=False, **pipes)
+        done = subprocess.run(command, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, timeout=_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:
         raise FcbenchError(f"{name} ran longer than {_TIMEOUT_S:g} s") from None
     except OSError as error:

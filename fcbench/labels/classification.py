@@ -12,27 +12,18 @@ from fcbench.labels.shared.coder import LabelCoder
 
 
 def encode(target: int, n_classes: int = 256) -> bytes:
-    """Code an index below the number of classes: one byte up to 256 classes, two up to 65536.
-
-    Raises:
-        FcbenchError: an index that is no class.
-    """
+    """Code an index below the number of classes: one byte up to 256 classes, two up to 65536."""
     index = int(target)
     if not 0 <= index < n_classes:
-        raise FcbenchError(f"class index {index} is not below {n_classes} classes")
+        raise FcbenchError(f"class index must be below {n_classes}, got {index}")
     return index.to_bytes(max(1, -(-(n_classes - 1).bit_length() // 8)), "little")
 
 
 def decode(data: bytes) -> int:
-    """Inverse of `encode`. Raises `FcbenchError` where nothing is there."""
+    """Inverse of `encode`."""
     if not data:
         raise FcbenchError("an empty label: the file is cut")
     return int.from_bytes(data, "little")
-
-
-def versions() -> dict[str, str]:
-    """Nothing but Python is used."""
-    return {}
 
 
 def _output(prediction: Any) -> int:
@@ -44,4 +35,4 @@ def _encode(target: int) -> bytes:
     return encode(target, 256 if target < 256 else 1 << 16)
 
 
-PLUGIN = LabelCoder(_output, _encode, decode, operator.eq, versions)
+PLUGIN = LabelCoder(_output, _encode, decode, operator.eq)

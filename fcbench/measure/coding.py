@@ -103,12 +103,14 @@ def encode(bench: Bench, checkpoint: Path, path: Path, advance: Advance) -> tupl
     codec = loaded.codec
     each = (store.maps(i) for i in range(len(store)))
     sizes, times = write(loaded, each, len(store), path, advance)
-    bits = 0.0
-    with torch.inference_mode():
-        for batch in _batches(len(store)) if isinstance(codec, EstimatingCodec) else []:
-            bits += float(codec.estimate_bits(store.batch(batch)).sum())
     typical = float(np.median(times[1:] or times))
-    return sizes, bits if isinstance(codec, EstimatingCodec) else None, typical, loaded.sha256
+    if not isinstance(codec, EstimatingCodec):
+        return sizes, None, typical, loaded.sha256
+    with torch.inference_mode():
+        bits = 0.0
+        for batch in _batches(len(store)):
+            bits += float(codec.estimate_bits(store.batch(batch)).sum())
+    return sizes, bits, typical, loaded.sha256
 
 
 # ---------------------------------------------------------------------------------------------- images

@@ -161,4 +161,4 @@ def test_damage_is_an_error_or_another_target(name: str) -> None:
             continue
     with pytest.raises(FcbenchError):
         module.decode(b"")
-    assert isinstance(module.versions(), dict)
+    assert isinstance(module.PLUGIN.versions(), dict)

@@ -35,7 +35,7 @@ from fcbench.codecs.shared.gaussian import (
     snapped,
 )
 from fcbench.codecs.shared.hyper_layers import GaussianParams, HyperAnalysis, HyperSynthesis, hyper_channels
-from fcbench.codecs.shared.learned import Grid, Latents, MapCoder, Plan, Plans
+from fcbench.codecs.shared.learned import Grid, Latents, MapCoder, StageCode, StageCodes
 from fcbench.codecs.shared.transforms import (
     Analysis,
     IntegerBottleneck,
@@ -57,7 +57,7 @@ class Part:
     Attributes:
         group: of channels.
         start, stop: its channels.
-        anchors: [h, w] latents of the group that are decoded before; None for none.
+        first_pass: [h, w] latents of the group that are decoded before; None for none.
         local: [n] positions in the group's flattened latents [(stop - start) h w]; None for all.
         whole: the part is all of y.
     """
@@ -65,7 +65,7 @@ class Part:
     group: int
     start: int
     stop: int
-    anchors: Tensor | None
+    first_pass: Tensor | None
     local: Tensor | None
     whole: bool
 
@@ -97,9 +97,9 @@ def parts_of(groups: tuple[int, ...], n_passes: int, h: int, w: int) -> list[Par
         if n_passes == 1:
             out.append(Part(g, start, stop, None, None, len(groups) == 1))
         else:
-            for chosen, anchors in ((board, None), (~board, board)):
+            for chosen, first_pass in ((board, None), (~board, board)):
                 local = chosen.expand(n, h, w).flatten().nonzero()[:, 0]
-                out.append(Part(g, start, stop, anchors, local, False))
+                out.append(Part(g, start, stop, first_pass, local, False))
         start = stop
     return out
 
@@ -148,8 +148,8 @@ class EntropyNet(nn.Module):
             rest = (y - base[0])[:, : part.start]
             more = self.channel[part.group - 1](rest, base[1][:, : part.start])
             means, log_scales = means + more[0], log_scales + more[1]
-        if part.anchors is not None:
-            board = part.anchors.to(y.device)
+        if part.first_pass is not None:
+            board = part.first_pass.to(y.device)
             rest = torch.where(board, y[:, span] - means, torch.zeros_like(means))
             more = self.space[part.group](rest, log_scales)
             means, log_scales = means + more[0], log_scales + more[1]
@@ -211,7 +211,7 @@ class HyperMap(MapCoder):
     # ------------------------------------------------------------------------------------- training
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """[B, C, h, w] to the same, and bits [B]."""
-        more = self.g_a.unseen(x)
+        more = self.g_a.correction(x)
         z, y = self.analyze_whole(x + more)
         bits = total_bits(self.bottleneck(z)[1])
         grid = (y.shape[-2], y.shape[-1])
@@ -258,17 +258,17 @@ class HyperMap(MapCoder):
         """z's, then y's."""
         return self.z_tables if stage == 0 else self.gaussian.tables
 
-    def plan(self, stage: int, grid: tuple[int, int], earlier: Sequence[Tensor]) -> Plan | None:
+    def code(self, stage: int, grid: tuple[int, int], earlier: Sequence[Tensor]) -> StageCode | None:
         """z channel by channel; y by scale."""
         grid = half(grid)
         if stage == 0:
             h, w = half(grid)
-            return Plan(Groups.equal(self.hidden, h * w), (1, self.hidden, h, w))
+            return StageCode(Groups.equal(self.hidden, h * w), (1, self.hidden, h, w))
         part = self.net.parts(grid)[stage - 1]
         if part.local is not None and part.local.numel() == 0:
             return None
         means, indexes = self._exactly(part, earlier[0], self._joined(earlier, grid))
-        return Plan(scale_groups(indexes, paired(indexes)), (1, means.shape[1]), means)
+        return StageCode(scale_groups(indexes, paired(indexes)), (1, means.shape[1]), means)
 
     def _joined(self, latents: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
         """y [1, C, h, w] of z and the parts decoded so far, zero elsewhere."""
@@ -292,6 +292,6 @@ class HyperMap(MapCoder):
         """Normalized features of decoded y."""
         return self.g_s(y, self.log_gain, grid)
 
-    def synthesize(self, latents: Latents, plans: Plans, grid: Grid) -> Tensor:
+    def synthesize(self, latents: Latents, codes: StageCodes, grid: Grid) -> Tensor:
         """Normalized features."""
         return self.restore(self._joined(latents, half(grid)), grid)

@@ -26,7 +26,7 @@ from fcbench.core.knobs import Knobs, number, only
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class StageCode:
     """How a stage of one map is coded.
 
     Attributes:
@@ -49,7 +49,7 @@ class Plan:
 
 Latents = Sequence[Tensor]
 """Of the stages of one map, in coding order."""
-Plans = Sequence["Plan | None"]
+StageCodes = Sequence["StageCode | None"]
 """How those stages are coded."""
 Grid = tuple[int, int]
 """(h, w)."""
@@ -80,7 +80,7 @@ class MapCoder(nn.Module):
         """Tables of a stage."""
         raise NotImplementedError
 
-    def plan(self, stage: int, grid: tuple[int, int], earlier: Sequence[Tensor]) -> Plan | None:
+    def code(self, stage: int, grid: tuple[int, int], earlier: Sequence[Tensor]) -> StageCode | None:
         """How a stage is coded, from the grid (h, w) and the latents of the stages before; None where it is empty."""
         raise NotImplementedError
 
@@ -88,11 +88,11 @@ class MapCoder(nn.Module):
         """Unquantized latents of each stage."""
         raise NotImplementedError
 
-    def symbols(self, latents: Tensor, plan: Plan) -> Tensor:
-        """Integers, as floats, that code a stage's unquantized latents, of the plan's shape."""
-        return torch.round(latents if plan.means is None else latents - plan.means)
+    def symbols(self, latents: Tensor, code: StageCode) -> Tensor:
+        """Integers, as floats, that code a stage's unquantized latents, of the code's shape."""
+        return torch.round(latents if code.means is None else latents - code.means)
 
-    def synthesize(self, latents: Latents, plans: Plans, grid: Grid) -> Tensor:
+    def synthesize(self, latents: Latents, codes: StageCodes, grid: Grid) -> Tensor:
         """Normalized features of the grid (h, w) from the decoded latents of all stages and how they were coded."""
         raise NotImplementedError
 
@@ -154,14 +154,14 @@ class LearnedCodec(CodecBase):
         string, ends = StringEncoder(), []
         for stage in range(len(self.stages)):
             for coder, hw, latents, done in zip(self.map_coders, grid, wanted, decoded, strict=True):
-                plan = coder.plan(stage, hw, done)
-                if plan is None:
+                code = coder.code(stage, hw, done)
+                if code is None:
                     done.append(torch.zeros(1, 0))
                     continue
-                symbols = _checked(coder.symbols(latents[stage], plan))
-                string.put(coder.tables(stage), symbols, plan.groups)
+                symbols = _checked(coder.symbols(latents[stage], code))
+                string.put(coder.tables(stage), symbols, code.groups)
                 if stage + 1 < len(self.stages):
-                    done.append(plan.latents(symbols))
+                    done.append(code.latents(symbols))
             if stage + 1 < len(self.stages):
                 ends.append(string.n_bits)
         return Bitstream(_split(string.finish(), self.stages, ends), string.n_symbols, string.check)
@@ -171,19 +171,19 @@ class LearnedCodec(CodecBase):
         """Decode one sample on the CPU. Raises `FcbenchError` on damage that can be seen."""
         grid = self.grid(grids)
         decoded: list[list[Tensor]] = [[] for _ in grid]
-        plans: list[list[Plan | None]] = [[] for _ in grid]
+        codes: list[list[StageCode | None]] = [[] for _ in grid]
         string = StringDecoder(payload)
         for stage in range(len(self.stages)):
-            for coder, hw, done, how in zip(self.map_coders, grid, decoded, plans, strict=True):
-                plan = coder.plan(stage, hw, done)
-                how.append(plan)
-                if plan is None:
+            for coder, hw, done, how in zip(self.map_coders, grid, decoded, codes, strict=True):
+                code = coder.code(stage, hw, done)
+                how.append(code)
+                if code is None:
                     done.append(torch.zeros(1, 0))
                     continue
-                done.append(plan.latents(string.take(coder.tables(stage), plan.groups)))
+                done.append(code.latents(string.take(coder.tables(stage), code.groups)))
         maps = [
             s.restore(c.synthesize(done, how, hw))
-            for c, s, done, how, hw in zip(self.map_coders, self.map_stats, decoded, plans, grid, strict=True)
+            for c, s, done, how, hw in zip(self.map_coders, self.map_stats, decoded, codes, grid, strict=True)
         ]
         return Decoded(Features(self.named(maps)), string.n_symbols, string.check)
 

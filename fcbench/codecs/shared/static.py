@@ -13,25 +13,21 @@ import torch
 from torch import Tensor, nn
 
 from fcbench.codecs.shared.base import CodecBase, MapStats
-from fcbench.coders.escapes import PRECISION_BITS
 from fcbench.coders.numerics import fixed_numerics
 from fcbench.coders.strings import StringDecoder, StringEncoder
-from fcbench.coders.tables import EntropyTables, Groups
+from fcbench.coders.tables import EntropyTables, Groups, cdfs
 from fcbench.core.codecs import Bitstream, Decoded, Grids
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Features, FeatureSpec, FeatureStats
 
 
-def frequencies(histogram: np.ndarray) -> np.ndarray:
-    """Integer frequencies [L], all positive, with sum 65536, of counts [L] smoothed by one half each.
+def smoothed(histogram: np.ndarray) -> np.ndarray:
+    """Probabilities [L] of counts [L] smoothed by one half each.
 
     References: Krichevsky and Trofimov, The performance of universal encoding, 1981.
     """
-    share = (histogram + 0.5) / (histogram.sum() + 0.5 * len(histogram))
-    free = (1 << PRECISION_BITS) - len(histogram)
-    counts = 1 + np.floor(share * free).astype(np.int64)
-    counts[counts.argmax()] += (1 << PRECISION_BITS) - counts.sum()
-    return counts
+    shares: np.ndarray = (histogram + 0.5) / (histogram.sum() + 0.5 * len(histogram))
+    return shares
 
 
 class MapQuantizer(nn.Module):
@@ -57,10 +53,7 @@ class MapQuantizer(nn.Module):
 
     def fill(self, histograms: Sequence[np.ndarray]) -> None:
         """Fill the tables from the counts [L] of each one's training symbols."""
-        lengths = torch.tensor([len(h) + 1 for h in histograms])
-        cdf = torch.zeros(len(histograms), int(lengths.max()), dtype=torch.int32)
-        for row, counts in zip(cdf, histograms, strict=True):
-            row[1 : len(counts) + 1] = torch.from_numpy(frequencies(counts).cumsum())
+        cdf, lengths = cdfs([smoothed(counts) for counts in histograms])
         self.tables.fill(cdf, lengths, torch.zeros(len(histograms)), escape=False)
 
     def bits(self, symbols: Tensor, batch: int) -> Tensor:
@@ -98,15 +91,11 @@ class StaticCodec(CodecBase):
 
     def _inward(self, maps: Iterable[Tensor]) -> list[Tensor]:
         """Maps in coding order as their quantizers see them."""
-        if not self.normalized:
-            return list(maps)
-        return [s.normalize(x) for s, x in zip(self.map_stats, maps, strict=True)]
+        return [s.normalize(x) if self.normalized else x for s, x in zip(self.map_stats, maps, strict=True)]
 
     def _outward(self, maps: Iterable[Tensor]) -> list[Tensor]:
         """Inverse of `_inward`."""
-        if not self.normalized:
-            return list(maps)
-        return [s.restore(x) for s, x in zip(self.map_stats, maps, strict=True)]
+        return [s.restore(x) if self.normalized else x for s, x in zip(self.map_stats, maps, strict=True)]
 
     @fixed_numerics
     def prepare(self, batches: Sequence[Tensor]) -> None:
