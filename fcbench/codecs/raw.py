@@ -7,6 +7,7 @@ floats, byte plane by byte plane, through zstd at level 19: what a general compr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from fcbench.codecs.shared.base import CodecBase
 from fcbench.coders import zstd
-from fcbench.coders.numerics import fixed_numerics
+from fcbench.coders.numerics import coding_numerics
 from fcbench.coders.strings import checksum
 from fcbench.core.codecs import Bitstream, CodecPlugin, Decoded, Grids
 from fcbench.core.errors import FcbenchError
@@ -68,30 +69,26 @@ class Raw(CodecBase):
         return np.concatenate(arrays).tobytes()
 
     def _pack(self, data: bytes) -> bytes:
-        """The payload of stored floats."""
         return zstd.squeeze(data, self._n_bytes) if self._squeezed else data
 
-    @fixed_numerics
+    @coding_numerics()
     def encode(self, features: Features) -> Bitstream:
         """Code one sample."""
         data = self._bytes([self._round(x) for x in self.sample(features)])
         integers = np.frombuffer(data, self._integers)
         return Bitstream({"raw": self._pack(data)}, len(integers), checksum(integers))
 
-    @fixed_numerics
+    @coding_numerics()
     def decode(self, payload: bytes, grids: Grids) -> Decoded:
-        """Decode one sample. Raises `FcbenchError` on a payload of another length, or damage that zstd sees."""
-        grid = self.grid(grids)
-        sizes = [s.channels * h * w for s, (h, w) in zip(self.specs, grid, strict=True)]
+        """Decode one sample."""
+        shapes = [(1, s.channels, h, w) for s, (h, w) in zip(self.specs, self.grid(grids), strict=True)]
+        sizes = [math.prod(shape) for shape in shapes]
         if self._squeezed:
             payload = zstd.expand(payload, self._n_bytes, sum(sizes) * self._n_bytes)
         if len(payload) != sum(sizes) * self._n_bytes:
-            raise FcbenchError(f"raw payload has {len(payload)} bytes, its shapes ask for {sum(sizes) * self._n_bytes}")
+            raise FcbenchError(f"raw payload has {len(payload)} bytes, expected {sum(sizes) * self._n_bytes}")
         parts = np.split(np.frombuffer(payload, self._floats).astype(np.float32), np.cumsum(sizes)[:-1])
-        maps = [
-            torch.from_numpy(x.reshape(1, s.channels, h, w).copy())
-            for x, s, (h, w) in zip(parts, self.specs, grid, strict=True)
-        ]
+        maps = [torch.from_numpy(x.reshape(shape).copy()) for x, shape in zip(parts, shapes, strict=True)]
         integers = np.frombuffer(payload, self._integers)
         return Decoded(Features(self.named(maps)), len(integers), checksum(integers))
 
@@ -105,11 +102,11 @@ class _Plugin(CodecPlugin):
         """``dtype``: fp32, fp16, fp32_zstd or fp16_zstd."""
         only(params, "codec 'raw'", "dtype")
         if params["dtype"] not in _DTYPES:
-            raise FcbenchError(f"raw codes dtype {', '.join(_DTYPES)}, not {params['dtype']!r}")
+            raise FcbenchError(f"codec 'raw' takes dtype {', '.join(_DTYPES)}, got {params['dtype']!r}")
         return Raw(specs, stats, str(params["dtype"]))
 
     def versions(self) -> dict[str, str]:
-        """Of zstd."""
+        """Versions of zstd and its binding."""
         return zstd.versions()
 
 

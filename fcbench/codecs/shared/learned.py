@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fcbench.codecs.shared.base import CodecBase
-from fcbench.coders.numerics import fixed_numerics
+from fcbench.coders.numerics import coding_numerics
 from fcbench.coders.strings import StringDecoder, StringEncoder
 from fcbench.coders.tables import MAX_SYMBOL, EntropyTables, Groups
 from fcbench.core.codecs import Bitstream, CodecPlugin, Decoded, Grids
@@ -144,7 +144,7 @@ class LearnedCodec(CodecBase):
         for coder in self.map_coders:
             coder.freeze()
 
-    @fixed_numerics
+    @coding_numerics()
     def encode(self, features: Features) -> Bitstream:
         """Code one sample on the CPU."""
         maps = self.sample(features)
@@ -166,7 +166,7 @@ class LearnedCodec(CodecBase):
                 ends.append(string.n_bits)
         return Bitstream(_split(string.finish(), self.stages, ends), string.n_symbols, string.check)
 
-    @fixed_numerics
+    @coding_numerics()
     def decode(self, payload: bytes, grids: Grids) -> Decoded:
         """Decode one sample on the CPU. Raises `FcbenchError` on damage that can be seen."""
         grid = self.grid(grids)

@@ -32,7 +32,7 @@ from torch import Tensor
 
 from fcbench.codecs.shared.base import CLIP_STD, CodecBase, MapStats
 from fcbench.coders.foreign import HEAD_BYTES, pack, seal, unpack, unseal
-from fcbench.coders.numerics import fixed_numerics
+from fcbench.coders.numerics import coding_numerics
 from fcbench.coders.pictures import PictureCoder
 from fcbench.coders.strings import checksum
 from fcbench.core.codecs import Bitstream, CodecPlugin, Decoded, Grids
@@ -146,7 +146,7 @@ class MosaicCodec(CodecBase):
         self.register_buffer("heads", torch.zeros(n, HEAD_BYTES, dtype=torch.uint8))
         self.register_buffer("head_sizes", torch.zeros(n, dtype=torch.int32))
 
-    @fixed_numerics
+    @coding_numerics()
     def prepare(self, batches: Sequence[Tensor]) -> None:
         """Keep the start of each map's string of the first training sample."""
         for i, (x, stats) in enumerate(zip(batches, self.map_stats, strict=True)):
@@ -179,7 +179,7 @@ class MosaicCodec(CodecBase):
         x = torch.from_numpy(_Levels(stats, self._bits).backward(coded))
         return integers.astype(np.int32), stats.restore(x[None])
 
-    @fixed_numerics
+    @coding_numerics()
     def encode(self, features: Features) -> Bitstream:
         """Code one sample."""
         maps = self.sample(features)
@@ -188,7 +188,7 @@ class MosaicCodec(CodecBase):
         parts = {"seal": seal(b"".join(bodies)), **dict(zip(self.names, bodies))}
         return Bitstream(parts, sum(x.numel() for x in maps), None)
 
-    @fixed_numerics
+    @coding_numerics()
     def decode(self, payload: bytes, grids: Grids) -> Decoded:
         """Decode one sample."""
         strings = unpack(unseal(payload), self._starts())
