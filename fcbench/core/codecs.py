@@ -111,7 +111,15 @@ class VariableCodec(TrainableCodec, Protocol):
         """Set the operating point: weight of the distortion against bits per scalar."""
 
 
-class CodecPlugin(Protocol):
+class Coder(Protocol):
+    """What every plug-in that codes tells. Explicit subclasses inherit the default."""
+
+    def versions(self) -> dict[str, str]:
+        """Versions of the external coders in use. Raises `FcbenchError` where one is missing."""
+        return {}
+
+
+class CodecPlugin(Coder, Protocol):
     """``PLUGIN`` of a codec. Explicit subclasses inherit the defaults.
 
     Attributes:
@@ -128,10 +136,6 @@ class CodecPlugin(Protocol):
     def build(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], params: Knobs) -> Codec:
         """Build untrained. Raises `FcbenchError` for knobs it does not know."""
 
-    def versions(self) -> dict[str, str]:
-        """Versions of the external coders in use. Raises `FcbenchError` where one is missing."""
-        return {}
-
 
 def with_check(stream: Bitstream, codec: Codec, grids: Grids) -> Bitstream:
     """A codec's stream with its check: decoded for it where the encoder could not know it."""
@@ -139,8 +143,8 @@ def with_check(stream: Bitstream, codec: Codec, grids: Grids) -> Bitstream:
 
 
 # ---------------------------------------------------------------------------------- images and labels
-class ImagePlugin(Protocol):
-    """``PLUGIN`` of an image coder, for remote inference. Explicit subclasses inherit the defaults."""
+class ImagePlugin(Coder, Protocol):
+    """``PLUGIN`` of an image coder, for remote inference."""
 
     def sweep(self) -> list[dict[str, float | int | str]]:
         """Default operating points, low rate to high."""
@@ -155,16 +159,9 @@ class ImagePlugin(Protocol):
     def decode(self, data: bytes) -> np.ndarray:
         """uint8 [3, H, W] of a file. Raises `FcbenchError` where it is damaged."""
 
-    def versions(self) -> dict[str, str]:
-        """Versions of the external coders in use. Raises `FcbenchError` where one is missing."""
-        return {}
 
-
-class LabelPlugin(Protocol):
-    """``PLUGIN`` of a label coder, named after its task: the task's own output, lossless at a stated precision.
-
-    Explicit subclasses inherit the defaults.
-    """
+class LabelPlugin(Coder, Protocol):
+    """``PLUGIN`` of a label coder, named after its task: the task's own output, lossless at a stated precision."""
 
     def output(self, prediction: Any) -> Any:
         """What is coded of a head's prediction for one image (`fcbench.core.tasks.Head.predict`, B = 1)."""
@@ -177,7 +174,3 @@ class LabelPlugin(Protocol):
 
     def same(self, decoded: Any, output: Any) -> bool:
         """Whether a decoded output agrees with what was coded, to the stated precision."""
-
-    def versions(self) -> dict[str, str]:
-        """Versions of the external coders in use. Raises `FcbenchError` where one is missing."""
-        return {}

@@ -1,4 +1,4 @@
-"""The frame of the codecs with a hyper-latent: what `hyperprior`, `scale_hyperprior`, `checkerboard`, `elic` share::
+"""The frame of the codecs with a hyper-latent::
 
     x --normalize--> g_a --> y ---part by part---> round(y - mean) --> [Gaussian tables] --> bytes --> g_s --> x_hat
                              |                         ^ mean, scale         ^
@@ -9,7 +9,7 @@ block means of the strongest KLT channels where that saves bits, and a few chann
 the linear regression of y on z.
 
 y is coded in parts: channel groups, each in one pass or in the two of a checkerboard. What must agree between encoder
-and decoder is made to: the entropy net runs in float64 on one thread and sample, on exactly the decoded integers.
+and decoder is computed from decoded integers, in float64, on one thread, sample by sample.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ from fcbench.coders.tables import EntropyTables, Groups
 # ---------------------------------------------------------------------------------------------- parts
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Latents that are coded together.
+    """Latents of a channel group that are coded together.
 
     Attributes:
-        group: of channels.
+        group: number of the group.
         start, stop: its channels.
-        first_pass: [h, w] latents of the group that are decoded before; None for none.
+        first_pass: [h, w] where the group is decoded already; None in a first pass.
         local: [n] positions in the group's flattened latents [(stop - start) h w]; None for all.
         whole: the part is all of y.
     """
@@ -89,7 +89,7 @@ class Part:
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)  # kept for training, too
 def parts_of(groups: tuple[int, ...], n_passes: int, h: int, w: int) -> list[Part]:
-    """Channel groups in turn, each in one pass or in the two of a checkerboard; a pass may be empty."""
+    """Parts of y [C, h, w]: group by group, in one pass or in the two of a checkerboard, of which one may be empty."""
     board = (torch.arange(h)[:, None] + torch.arange(w)) % 2 == 0
     out, start = [], 0
     for g, n in enumerate(groups):
@@ -112,7 +112,7 @@ class EntropyNet(nn.Module):
         hidden: N of z.
         groups: sizes of the channel groups, in coding order; they sum to C.
         n_passes: 1, or 2 for a checkerboard in each group.
-        zero_mean: only scales are predicted.
+        zero_mean: predict scales only.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class EntropyNet(nn.Module):
         return parts_of(self.groups, self.n_passes, *grid)
 
     def begin(self, z: Tensor, grid: tuple[int, int]) -> GaussianParams:
-        """What z says: means and log-scales [B, C, h, w]."""
+        """Means and log-scales [B, C, h, w] that z predicts."""
         means, log_scales = self.h_s(z, grid)
         return (torch.zeros_like(means) if self.zero_mean else means), log_scales
 
@@ -188,8 +188,7 @@ class HyperMap(MapCoder):
         self.bottleneck = IntegerBottleneck(self.hidden)
         self.gaussian = GaussianTables()
         self.z_tables = EntropyTables()
-        self._exact: list[EntropyNet] = []  # float64 copy; in a list: no submodule
-        self._begun: list[tuple[Tensor, GaussianParams]] = []  # of the sample under way
+        self._begun: list[tuple[Tensor, GaussianParams]] = []  # z of the sample under way, and `EntropyNet.begin` of it
 
     @property
     def stages(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -219,35 +218,31 @@ class HyperMap(MapCoder):
         z_hat = round_through(z)
         base = self.net.begin(z_hat, grid) if self.training else None
         for part in self.net.parts(grid):
-            wanted = part.take(y[:, part.start : part.stop])
-            if wanted.shape[1] == 0:
+            latents = part.take(y[:, part.start : part.stop])
+            if latents.shape[1] == 0:
                 continue
             if base is not None:
                 means, log_scales = self.net.part(part, base, y_hat)
             else:
                 means, indexes = self._exactly(part, z_hat, y_hat)
                 log_scales = self.gaussian.log_scales(indexes)
-            bits = bits + total_bits(self.gaussian.likelihood(wanted, log_scales, means))
-            y_hat = part.put(round_through(wanted - means) + means, y_hat)
+            bits = bits + total_bits(self.gaussian.likelihood(latents, log_scales, means))
+            y_hat = part.put(round_through(latents - means) + means, y_hat)
         return self.restore(y_hat, (x.shape[-2], x.shape[-1])) - more, bits
 
     # --------------------------------------------------------------------------------------- coding
     def freeze(self) -> None:
-        """One table a channel of z; one a scale for y."""
+        """One table per channel of z; one per scale for y."""
         self._exact.clear()
         self.z_tables.fill(*self.bottleneck.make_tables(), escape=True)
         self.gaussian.freeze()
-
-    def _load_from_state_dict(self, *args: Any) -> None:
-        self._exact.clear()
-        super()._load_from_state_dict(*args)
 
     @torch.no_grad()
     def _exactly(self, part: Part, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Snapped means [B, n] float32 and scale indexes uint8 of a part, computed in float64 on the CPU."""
         if not (self.gaussian.tables.filled and not self.training and self._exact):
             self._exact[:] = [copy.deepcopy(self.net).cpu().double()]
-        net = self._exact[0]
+        net: EntropyNet = self._exact[0]
         if not (self._begun and self._begun[0][0] is z):
             grid = (y.shape[-2], y.shape[-1])
             self._begun[:] = [(z, net.begin(z.detach().cpu().double(), grid))]

@@ -1,4 +1,4 @@
-"""The frame of the learned codecs: one coder a map, all maps of a sample in one string.
+"""The frame of the learned codecs: one coder per map, all maps of a sample in one string.
 
 Latents come in stages (``y``, or ``z`` then ``y``). A stage of all maps is coded before the next, so that the string
 reads z of map 1, z of map 2, ..., y of map 1, ...
@@ -60,6 +60,14 @@ class MapCoder(nn.Module):
 
     stages: tuple[str, ...]
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._exact: list[Any] = []  # what coding computes in float64, kept; in a list: no submodule
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        self._exact.clear()
+        super()._load_from_state_dict(*args)
+
     def prepare(self, x: Tensor) -> None:
         """Initial values from normalized training features [B, C, h, w]."""
         raise NotImplementedError
@@ -73,7 +81,7 @@ class MapCoder(nn.Module):
         raise NotImplementedError
 
     def at(self, lmbda: float) -> None:
-        """Set the operating point, where the coder is of a codec with several."""
+        """Set the operating point, in a codec of variable rate."""
         raise NotImplementedError
 
     def tables(self, stage: int) -> EntropyTables:
@@ -98,7 +106,7 @@ class MapCoder(nn.Module):
 
 
 class LearnedCodec(CodecBase):
-    """A codec of `MapCoder` parts, to be trained on ``bits_per_point + lmbda * distortion``."""
+    """A codec of `MapCoder` parts, to be trained on ``bits per scalar + lmbda * distortion``."""
 
     def __init__(
         self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], make: Callable[[int], MapCoder]
@@ -118,7 +126,7 @@ class LearnedCodec(CodecBase):
 
     @torch.no_grad()
     def prepare(self, batches: Sequence[Tensor]) -> None:
-        """Closed-form start from training features ([B, C, h, w] a map)."""
+        """Start in closed form from training features."""
         for coder, stats, x in zip(self.map_coders, self.map_stats, batches, strict=True):
             coder.prepare(stats.normalize(x.float()))
 
@@ -139,7 +147,7 @@ class LearnedCodec(CodecBase):
         return self.forward(maps)[1]
 
     def freeze(self) -> None:
-        """Make the integer tables, on the CPU, and switch to eval mode."""
+        """Make the integer tables, on the CPU."""
         self.cpu().eval()
         for coder in self.map_coders:
             coder.freeze()
@@ -149,11 +157,11 @@ class LearnedCodec(CodecBase):
         """Code one sample on the CPU."""
         maps = self.sample(features)
         grid = self.grid(features.shapes)
-        wanted = [c.analyze(s.normalize(x)) for c, s, x in zip(self.map_coders, self.map_stats, maps, strict=True)]
+        analyzed = [c.analyze(s.normalize(x)) for c, s, x in zip(self.map_coders, self.map_stats, maps, strict=True)]
         decoded: list[list[Tensor]] = [[] for _ in maps]
         string, ends = StringEncoder(), []
         for stage in range(len(self.stages)):
-            for coder, hw, latents, done in zip(self.map_coders, grid, wanted, decoded, strict=True):
+            for coder, hw, latents, done in zip(self.map_coders, grid, analyzed, decoded, strict=True):
                 code = coder.code(stage, hw, done)
                 if code is None:
                     done.append(torch.zeros(1, 0))
@@ -168,7 +176,7 @@ class LearnedCodec(CodecBase):
 
     @coding_numerics()
     def decode(self, payload: bytes, grids: Grids) -> Decoded:
-        """Decode one sample on the CPU. Raises `FcbenchError` on damage that can be seen."""
+        """Decode one sample on the CPU."""
         grid = self.grid(grids)
         decoded: list[list[Tensor]] = [[] for _ in grid]
         codes: list[list[StageCode | None]] = [[] for _ in grid]
@@ -189,35 +197,34 @@ class LearnedCodec(CodecBase):
 
 
 class VariableLearnedCodec(LearnedCodec):
-    """A learned codec whose operating point can be moved: in training at every step, afterwards before `freeze`."""
+    """A learned codec whose operating point can be moved (`fcbench.core.codecs.VariableCodec`)."""
 
     def at(self, lmbda: float) -> None:
-        """Set the operating point: weight of the distortion against bits a feature point."""
+        """Set the operating point of all maps."""
         for coder in self.map_coders:
             coder.at(lmbda)
 
 
 def _checked(rounded: Tensor) -> np.ndarray:
-    """Integers [n] int32. Raises `FcbenchError` where they are no numbers below 2**24."""
+    """Integers [n] int32, below 2**24 in magnitude."""
     if not bool(rounded.abs().max() < MAX_SYMBOL):  # false for NaN, too
-        raise FcbenchError("a latent is NaN or 2**24 or more: features are far out of the range that trained the codec")
+        raise FcbenchError("a latent is NaN or 2**24 or more: features are far outside the training range")
     symbols: Any = rounded.flatten().to(torch.int32).numpy()
     return symbols
 
 
 def _split(payload: bytes, stages: tuple[str, ...], ends: list[float]) -> dict[str, bytes]:
-    """Parts of the string by stage: it is one code word, cut at the byte where each stage but the last ends [bit]."""
+    """Parts of the string by stage: one code word, cut at the byte nearest to where each stage but the last ends."""
     cuts = [0, *(min(len(payload), round(bits / 8)) for bits in ends), len(payload)]
     return {name: payload[a:b] for name, a, b in zip(stages, cuts[:-1], cuts[1:], strict=True)}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LearnedPlugin(CodecPlugin):
-    """A learned codec with the one parameter ``lmbda`` (see `fcbench.core.codecs.CodecPlugin`).
+    """A learned codec with the one knob ``lmbda``.
 
     Attributes:
-        make: a map's coder, untrained, from its channels and lmbda.
-        variable: one training serves all operating points, chosen by ``at(lmbda)`` of the codec.
+        make: (channels of a map, lmbda) to its untrained coder.
     """
 
     name: str
@@ -231,7 +238,7 @@ class LearnedPlugin(CodecPlugin):
         return [{"lmbda": lmbda} for lmbda in lmbdas]
 
     def build(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], params: Knobs) -> LearnedCodec:
-        """``lmbda``: weight of the distortion against bits a feature point."""
+        """``lmbda``: weight of the distortion against bits per scalar."""
         only(params, f"codec {self.name!r}", "lmbda")
         lmbda = number(params, "lmbda", 1e-6, 1e6)
         kind = VariableLearnedCodec if self.variable else LearnedCodec

@@ -4,7 +4,7 @@
                                                            ring by ring, scales from table and rings before
     q --> centroids --> inverse KLT and DCT --> residual layers --> x_hat
 
-There is no hyper-latent: at the low rates that matter here it costs more than it says. A coefficient's scale is that
+There is no hyper-latent: at the low rates that matter here it costs more than it saves. A coefficient's scale is that
 of its channel and relative frequency in training, corrected by how much more or less energy than expected the rings
 decoded so far have, over all, in its channel, and near it in the plane of frequencies. Its density is a mixture of two
 zero-mean Gaussians in a fixed ratio to the scale. Rounding weighs squared error against bits at the slope where the
@@ -19,7 +19,6 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -55,7 +54,7 @@ def mixture(symbols: Tensor, log_scales: Tensor, mix: Tensor) -> Tensor:
 
 
 def expected_energy(log_scales: Tensor) -> Tensor:
-    """About the mean square of a rounded Gaussian."""
+    """Approximate mean square of a rounded Gaussian."""
     scale = log_scales.exp()
     rare = torch.erfc(math.sqrt(0.5) * 0.55 / scale.clamp(max=1.0))
     return torch.where(scale > 1, scale.square(), rare * (1 + scale.square())) + 1e-4
@@ -115,7 +114,7 @@ class ScaleNet(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class _Exact:
-    """What coding needs that is the same for every sample of a size: float64, on the CPU."""
+    """What coding needs for all samples of one size: float64, on the CPU."""
 
     where: Plane
     net: ScaleNet
@@ -137,13 +136,12 @@ class StrataMap(MapCoder):
         self.shift = nn.Parameter(torch.zeros(2, _N_BINS))
         self.register_buffer("step", torch.ones(()))
         self.tables_y = EntropyTables()
-        self._exact: list[_Exact] = []  # of the last size; in a list: no submodule
 
     step: Tensor
 
     # ------------------------------------------------------------------------------------ beginning
     def prepare(self, x: Tensor) -> None:
-        """Transforms, scales and step in closed form; context and mixture by a short fit."""
+        """Transforms, scales and step in closed form, context and mixture by a short fit."""
         y = self.spectrum.start(x)
         where = plane(x.shape[-2], x.shape[-1])
         self.net.log_scale.copy_(_cell_log_scales(y, where.cell))
@@ -162,7 +160,7 @@ class StrataMap(MapCoder):
         self.spectrum.refine.start(decoded, x)
 
     def _cost(self, y: Tensor, where: Plane) -> float:
-        """Bits and what the squared error is worth in bits, of transform outputs [B, C, h w]."""
+        """Bits, and the squared error in bits, of transform outputs [B, C, h w]."""
         log_scales = self.net.static(where).clamp(LOG_MIN, LOG_MAX)
         scaled = y * self.net.log_gain.exp()
         q = self._round(scaled, log_scales)
@@ -171,7 +169,7 @@ class StrataMap(MapCoder):
         return float(bits + worth)
 
     def _fit(self, y: Tensor, where: Plane) -> None:
-        """Context and mixture, by their bits for integers of transform outputs [B, C, h w]."""
+        """Fit context and mixture to integers of transform outputs [B, C, h w] by gradient descent on their bits."""
         scaled = y * self.net.log_gain.exp()
         static = self.net.static(where)
         q = self._round(scaled, static.clamp(LOG_MIN, LOG_MAX).expand_as(y))
@@ -209,7 +207,7 @@ class StrataMap(MapCoder):
 
     # ------------------------------------------------------------------------------------- training
     def _round(self, y: Tensor, log_scales: Tensor) -> Tensor:
-        """Nearest integers, or those below them in size where the bits saved are worth more than the error."""
+        """Nearest integers, or those one smaller in size where the bits saved are worth more than the added error."""
         rounded = torch.round(y)
         some = rounded != 0
         size, scales = y[some].abs(), log_scales.expand_as(y)[some]
@@ -250,28 +248,24 @@ class StrataMap(MapCoder):
             if len(ring.index) == 0:
                 continue
             index = ring.index.to(y.device)
-            wanted = y[:, :, index]
+            latents = y[:, :, index]
             if self.training:
                 log_scales = self.net(ring, static, usual, energy)
             else:
                 log_scales = self._rows(self._indexes(ring, where, energy)).to(y)
             with torch.no_grad():
-                rounded = self._round(wanted, log_scales)
-            q = rounded + (wanted - wanted.detach())
-            bits = bits + self._bits(rounded, wanted, log_scales)
+                rounded = self._round(latents, log_scales)
+            q = rounded + (latents - latents.detach())
+            bits = bits + self._bits(rounded, latents, log_scales)
             energy = energy.index_copy(2, index, rounded.square())
             y_hat = y_hat.index_copy(2, index, self._restored(q, log_scales))
         return self.spectrum.synthesize(y_hat * (-self.net.log_gain).exp(), grid), bits
 
     # --------------------------------------------------------------------------------------- coding
     def freeze(self) -> None:
-        """One table a scale."""
+        """One table per scale."""
         self._exact.clear()
         self.tables_y.fill(*_mixture_tables(self.mix.detach().double()), escape=True)
-
-    def _load_from_state_dict(self, *args: Any) -> None:
-        self._exact.clear()
-        super()._load_from_state_dict(*args)
 
     @torch.no_grad()
     def _indexes(self, ring: Ring, where: Plane, energy: Tensor) -> Tensor:
@@ -281,7 +275,7 @@ class StrataMap(MapCoder):
             net = copy.deepcopy(self.net).cpu().double()
             static = net.static(where)
             self._exact[:] = [_Exact(where, net, static, net.usual(static))]
-        exact = self._exact[0]
+        exact: _Exact = self._exact[0]
         energy = energy.detach().cpu().double()
         return own_indexes(exact.net(ring, exact.static, exact.usual, energy))
 
