@@ -4,8 +4,6 @@
 costs a few bits per superblock. The string is the OBU stream, what the first training stream shares with it left out.
 """
 
-from __future__ import annotations
-
 from fcbench.codecs.shared.mosaic import MosaicPlugin
 from fcbench.coders.video import AV1
 

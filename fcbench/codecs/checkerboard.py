@@ -6,8 +6,6 @@ map: see `fcbench.codecs.shared.hyper`.
 References: He, Zheng, Sun, Wang, Qin, Checkerboard context model for efficient learned image compression, CVPR 2021.
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 from fcbench.codecs.shared.hyper import HyperMap

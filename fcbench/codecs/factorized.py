@@ -45,7 +45,6 @@ class FactorizedMap(MapCoder):
         self.bottleneck.match(self.g_a(x, self.log_gain))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, C, h, w] to the same, and bits [B]."""
         more = self.g_a.correction(x)
         y = self.g_a(x + more, self.log_gain)
         _, likelihood = self.bottleneck(y)
@@ -67,11 +66,9 @@ class FactorizedMap(MapCoder):
         return StageCode(Groups.equal(channels, h * w), (1, channels, h, w))
 
     def analyze(self, x: Tensor) -> list[Tensor]:
-        """[y]."""
         return [self.g_a(x, self.log_gain)]
 
     def synthesize(self, latents: Latents, codes: StageCodes, grid: Grid) -> Tensor:
-        """Normalized features."""
         return self.g_s(latents[0], self.log_gain, grid)
 
 

@@ -5,8 +5,6 @@ squared error. The string is the Annex B stream (VPS, SPS, PPS, one slice), what
 it left out.
 """
 
-from __future__ import annotations
-
 from fcbench.codecs.shared.mosaic import MosaicPlugin
 from fcbench.coders.video import HEVC
 

@@ -3,8 +3,6 @@
 Baseline with Huffman tables made for each picture; the knob is libjpeg's quality.
 """
 
-from __future__ import annotations
-
 from fcbench.codecs.shared.mosaic import MosaicPlugin
 from fcbench.coders.stills import JPEG
 

@@ -3,8 +3,6 @@
 8, 10 or 12 bits, bare codestream, one layer; the knob is the PSNR of the mosaic [dB].
 """
 
-from __future__ import annotations
-
 from fcbench.codecs.shared.mosaic import MosaicPlugin
 from fcbench.coders.stills import JPEG2000
 

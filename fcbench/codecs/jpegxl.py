@@ -4,8 +4,6 @@
 error, and takes levels for gamma-coded luminance.
 """
 
-from __future__ import annotations
-
 from fcbench.codecs.shared.mosaic import MosaicPlugin
 from fcbench.coders.stills import JPEGXL
 

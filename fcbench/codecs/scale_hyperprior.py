@@ -5,8 +5,6 @@ Zero-mean Gaussians whose scales come from a hyper-latent: see `fcbench.codecs.s
 References: Balle, Minnen, Singh, Hwang, Johnston, Variational image compression with a scale hyperprior, ICLR 2018.
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 from fcbench.codecs.shared.hyper import HyperMap

@@ -4,8 +4,6 @@ Point-wise error bound: the knob bounds the error of every scalar, in training s
 decoder may crash on a damaged string, which the seal (see `fcbench.coders.foreign`) keeps from it.
 """
 
-from __future__ import annotations
-
 from fcbench.codecs.shared.mosaic import MosaicPlugin
 from fcbench.coders.stills import SPERR
 

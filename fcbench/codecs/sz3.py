@@ -3,8 +3,6 @@
 Absolute error bound: the knob bounds the error of every scalar, in training standard deviations.
 """
 
-from __future__ import annotations
-
 from fcbench.codecs.shared.mosaic import MosaicPlugin
 from fcbench.coders.stills import SZ3
 

@@ -4,8 +4,6 @@
 Coding raises `FcbenchError` where a program is missing.
 """
 
-from __future__ import annotations
-
 from fcbench.codecs.shared.mosaic import MosaicPlugin
 from fcbench.coders.vvc import BITS, VVC
 

@@ -5,8 +5,6 @@ bound, so that its useful bounds are large. Two-dimensional blocks of the mosaic
 ones of the tensor, since neighbouring channels have nothing smooth in common.
 """
 
-from __future__ import annotations
-
 from fcbench.codecs.shared.mosaic import MosaicPlugin
 from fcbench.coders.stills import ZFP
 

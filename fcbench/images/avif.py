@@ -1,7 +1,5 @@
 """AVIF (libavif by imagecodecs), 4:2:0, speed 4. The file's boxes, about 300 bytes, count."""
 
-from __future__ import annotations
-
 from fcbench.coders.stills import AVIF
 from fcbench.images.shared.coder import ImageCodec
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from fcbench.coders.foreign import guarded, package_version, seal, unseal
-from fcbench.coders.pictures import PictureCoder, Size
+from fcbench.coders.pictures import PictureCoder
 from fcbench.coders.varint import Cursor
 from fcbench.core.errors import FcbenchError
 from fcbench.images.shared.coder import ImageCodec, rgb_of
@@ -39,7 +39,7 @@ def weights_path(quality: int) -> Path:
 
 @lru_cache(maxsize=2)
 def _model(quality: int) -> Any:
-    """The model in eval mode on the CPU. Raises `FcbenchError` where its weights are not in the cache."""
+    """The model in eval mode on the CPU."""
     from compressai.zoo import image_models
     from compressai.zoo.image import model_urls
 
@@ -51,10 +51,6 @@ def _model(quality: int) -> Any:
         )
     build = image_models[_MODEL]
     return guarded(_MODEL, build, quality, metric="mse", pretrained=True).eval()
-
-
-def _encode(image: np.ndarray, quality: float, bits: int | None) -> bytes:
-    return guarded(_MODEL, _compress, image, round(quality))
 
 
 def _compress(image: np.ndarray, quality: int) -> bytes:
@@ -77,10 +73,6 @@ def _compress(image: np.ndarray, quality: int) -> bytes:
     return seal(data) + data
 
 
-def _decode(data: bytes, size: Size | None, bits: int | None) -> np.ndarray:
-    return guarded(_MODEL, _decompress, unseal(data))
-
-
 def _decompress(data: bytes) -> np.ndarray:
     from io import BytesIO
 
@@ -100,5 +92,9 @@ def _versions() -> dict[str, str]:
     return {**package_version("compressai"), "compressai_model": _MODEL}
 
 
-_CODER = PictureCoder(_encode, _decode, _versions)
+_CODER = PictureCoder(
+    lambda image, quality, bits: guarded(_MODEL, _compress, image, round(quality)),
+    lambda data, size, bits: guarded(_MODEL, _decompress, unseal(data)),
+    _versions,
+)
 PLUGIN = ImageCodec("compressai_image", "quality", 1, 8, tuple(range(1, 9)), _CODER)

@@ -1,7 +1,5 @@
 """JPEG (libjpeg-turbo by imagecodecs), 4:2:0, Huffman tables made for each image."""
 
-from __future__ import annotations
-
 from fcbench.coders.stills import JPEG
 from fcbench.images.shared.coder import ImageCodec
 

@@ -1,7 +1,5 @@
 """JPEG XL (libjxl by imagecodecs), lossy, bare codestream, effort 7."""
 
-from __future__ import annotations
-
 from fcbench.coders.stills import JPEGXL
 from fcbench.images.shared.coder import ImageCodec
 

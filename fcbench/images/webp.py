@@ -1,7 +1,5 @@
 """WebP (libwebp by imagecodecs), lossy, method 6."""
 
-from __future__ import annotations
-
 from fcbench.coders.stills import WEBP
 from fcbench.images.shared.coder import ImageCodec
 

@@ -209,7 +209,6 @@ class HyperMap(MapCoder):
 
     # ------------------------------------------------------------------------------------- training
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, C, h, w] to the same, and bits [B]."""
         more = self.g_a.correction(x)
         z, y = self.analyze_whole(x + more)
         bits = total_bits(self.bottleneck(z)[1])
@@ -247,7 +246,7 @@ class HyperMap(MapCoder):
             grid = (y.shape[-2], y.shape[-1])
             self._begun[:] = [(z, net.begin(z.detach().cpu().double(), grid))]
         means, log_scales = net.part(part, self._begun[0][1], y.detach().cpu().double())
-        return snapped(means).to(y.device), scale_indexes(log_scales).to(y.device)
+        return snapped(means).to(y.device), scale_indexes(log_scales, paired(log_scales)).to(y.device)
 
     def tables(self, stage: int) -> EntropyTables:
         """z's, then y's."""
@@ -288,5 +287,4 @@ class HyperMap(MapCoder):
         return self.g_s(y, self.log_gain, grid)
 
     def synthesize(self, latents: Latents, codes: StageCodes, grid: Grid) -> Tensor:
-        """Normalized features."""
         return self.restore(self._joined(latents, half(grid)), grid)

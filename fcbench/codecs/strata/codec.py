@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fcbench.codecs.shared.gaussian import LOG_MAX, LOG_MIN, SCALE_TABLE, own_indexes, scale_groups
+from fcbench.codecs.shared.gaussian import LOG_MAX, LOG_MIN, SCALE_TABLE, scale_groups, scale_indexes
 from fcbench.codecs.shared.learned import Grid, Latents, LearnedPlugin, MapCoder, StageCode, StageCodes
 from fcbench.codecs.shared.transforms import TAIL_MASS, high_rate_log_gain
 from fcbench.codecs.strata.spectrum import N_CELLS, N_RINGS, Plane, Ring, Spectrum, plane
@@ -235,7 +235,6 @@ class StrataMap(MapCoder):
         return q + q.detach().sign() * shift
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, C, h, w] to the same, and bits [B]."""
         grid = (x.shape[-2], x.shape[-1])
         where = plane(*grid)
         y = self.spectrum.analyze(x) * self.net.log_gain.exp()
@@ -277,7 +276,7 @@ class StrataMap(MapCoder):
             self._exact[:] = [_Exact(where, net, static, net.usual(static))]
         exact: _Exact = self._exact[0]
         energy = energy.detach().cpu().double()
-        return own_indexes(exact.net(ring, exact.static, exact.usual, energy))
+        return scale_indexes(exact.net(ring, exact.static, exact.usual, energy), pairs=False)
 
     @staticmethod
     def _rows(indexes: Tensor) -> Tensor:
@@ -318,7 +317,6 @@ class StrataMap(MapCoder):
         return self._round(latents, code.scales)
 
     def synthesize(self, latents: Latents, codes: StageCodes, grid: Grid) -> Tensor:
-        """Normalized features."""
         rings, q = plane(*grid).rings, self._joined(latents, grid)
         log_scales = torch.zeros_like(q)
         for ring, code in zip(rings, codes):
