@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fcbench.codecs.shared.learned import Grid, Latents, LearnedPlugin, MapCoder, Plan, Plans
+from fcbench.codecs.shared.learned import Grid, Latents, LearnedPlugin, MapCoder, StageCode, StageCodes
 from fcbench.codecs.shared.transforms import (
     Analysis,
     IntegerBottleneck,
@@ -45,8 +45,7 @@ class FactorizedMap(MapCoder):
         self.bottleneck.match(self.g_a(x, self.log_gain))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, C, h, w] to the same, and bits [B]."""
-        more = self.g_a.unseen(x)
+        more = self.g_a.correction(x)
         y = self.g_a(x + more, self.log_gain)
         _, likelihood = self.bottleneck(y)
         x_hat = self.g_s(round_through(y), self.log_gain, (x.shape[-2], x.shape[-1]))
@@ -60,18 +59,16 @@ class FactorizedMap(MapCoder):
         """y's."""
         return self.y_tables
 
-    def plan(self, stage: int, grid: tuple[int, int], earlier: Sequence[Tensor]) -> Plan:
+    def code(self, stage: int, grid: tuple[int, int], earlier: Sequence[Tensor]) -> StageCode:
         """Channel-major, a table a channel."""
         channels = self.log_gain.shape[0]
         h, w = half(grid)
-        return Plan(Groups.equal(channels, h * w), (1, channels, h, w))
+        return StageCode(Groups.equal(channels, h * w), (1, channels, h, w))
 
     def analyze(self, x: Tensor) -> list[Tensor]:
-        """[y]."""
         return [self.g_a(x, self.log_gain)]
 
-    def synthesize(self, latents: Latents, plans: Plans, grid: Grid) -> Tensor:
-        """Normalized features."""
+    def synthesize(self, latents: Latents, codes: StageCodes, grid: Grid) -> Tensor:
         return self.g_s(latents[0], self.log_gain, grid)
 
 

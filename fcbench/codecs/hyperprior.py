@@ -5,8 +5,6 @@ All of y in one pass, its means and scales from z alone: see `fcbench.codecs.sha
 References: Minnen, Balle, Toderici, Joint autoregressive and hierarchical priors, NeurIPS 2018.
 """
 
-from __future__ import annotations
-
 from fcbench.codecs.shared.hyper import HyperMap
 from fcbench.codecs.shared.learned import LearnedPlugin
 

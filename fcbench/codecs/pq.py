@@ -12,16 +12,12 @@ References: Jegou, Douze, Schmid, Product quantization for nearest neighbor sear
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fcbench.codecs.shared.base import Params, only, whole_number
-from fcbench.codecs.shared.static import MapQuantizer, StaticCodec
-from fcbench.core.features import FeatureSpec, FeatureStats
+from fcbench.codecs.shared.base import MapStats
+from fcbench.codecs.shared.static import MapQuantizer, StaticPlugin
 
 _MAX_VECTORS = 1 << 13
 _N_ITERATIONS = 10
@@ -54,12 +50,12 @@ class _MapQuantizer(MapQuantizer):
 
     codebooks: Tensor
 
-    def __init__(self, channels: int, dims: int, bits: int) -> None:
+    def __init__(self, stats: MapStats, dims: int, bits: int) -> None:
         super().__init__()
-        self.channels, self.dims = channels, min(dims, channels)
-        self.n_tables = -(-channels // self.dims)
-        shape = (self.n_tables, 1 << bits, self.dims)
-        self.register_buffer("codebooks", torch.zeros(shape))
+        self.channels = len(stats.mean)
+        self.dims = min(dims, self.channels)
+        self.n_tables = -(-self.channels // self.dims)
+        self.register_buffer("codebooks", torch.zeros(self.n_tables, 1 << bits, self.dims))
 
     def vectors(self, x: Tensor) -> Tensor:
         """[B, C, h, w] to [G, B * h * w, d]."""
@@ -95,26 +91,6 @@ class _MapQuantizer(MapQuantizer):
         self.fill(histograms)
 
 
-class _Plugin:
-    trained = False
-
-    def sweep(self, objective: Literal["mse", "task"]) -> list[dict[str, float | int | str]]:
-        """At most 1/2 to 6 bits a scalar, whatever the objective."""
-        points = ((16, 8), (8, 8), (4, 8), (2, 8), (1, 6))
-        return [{"dims": dims, "bits": bits} for dims, bits in points]
-
-    def build(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], params: Params) -> StaticCodec:
-        """``dims``: channels a group, 1 to 64; ``bits``: codebooks have 2**bits words, 1 to 12."""
-        only(params, "pq", "dims", "bits")
-        dims = whole_number(params, "dims", 1, 64)
-        bits = whole_number(params, "bits", 1, 12)
-        return StaticCodec(
-            specs,
-            stats,
-            lambda spec, _: _MapQuantizer(spec.channels, dims, bits),
-            normalized=True,
-            lacks="codec 'pq' has no codebooks",
-        )
-
-
-PLUGIN = _Plugin()
+PLUGIN = StaticPlugin(
+    "pq", {"dims": (1, 64), "bits": (1, 12)}, ((16, 8), (8, 8), (4, 8), (2, 8), (1, 6)), _MapQuantizer, normalized=True
+)

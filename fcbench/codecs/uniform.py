@@ -15,15 +15,11 @@ Everything that the decoder needs comes from the training split and lives in the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-from fcbench.codecs.shared.base import CLIP_STD, MapStats, Params, only, whole_number
-from fcbench.codecs.shared.static import MapQuantizer, StaticCodec
-from fcbench.core.features import FeatureSpec, FeatureStats
+from fcbench.codecs.shared.base import CLIP_STD, MapStats
+from fcbench.codecs.shared.static import MapQuantizer, StaticPlugin
 
 
 class _MapQuantizer(MapQuantizer):
@@ -79,24 +75,4 @@ class _MapQuantizer(MapQuantizer):
         self.fill([row[:n] for row, n in zip(counts.numpy(), used.tolist())])
 
 
-class _Plugin:
-    trained = False
-
-    def sweep(self, objective: Literal["mse", "task"]) -> list[dict[str, float | int | str]]:
-        """2 to 6 bits, whatever the objective."""
-        return [{"bits": bits} for bits in range(2, 7)]
-
-    def build(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], params: Params) -> StaticCodec:
-        """``bits``: 2 to 8."""
-        only(params, "uniform", "bits")
-        bits = whole_number(params, "bits", 2, 8)
-        return StaticCodec(
-            specs,
-            stats,
-            lambda _, map_stats: _MapQuantizer(map_stats, bits),
-            normalized=False,
-            lacks="codec 'uniform' has no histograms",
-        )
-
-
-PLUGIN = _Plugin()
+PLUGIN = StaticPlugin("uniform", {"bits": (2, 8)}, [(bits,) for bits in range(2, 7)], _MapQuantizer, normalized=False)

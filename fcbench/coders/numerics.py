@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import wraps
-from typing import Any, TypeVar
 
 import torch
-
-_T = TypeVar("_T")
 
 
 @contextmanager
 def coding_numerics() -> Iterator[None]:
-    """One thread, no gradient, no autocast: the setting in which every string is written and read."""
+    """One thread, no gradient, no autocast. Also a decorator, ``@coding_numerics()``."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -22,14 +18,3 @@ def coding_numerics() -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(threads)
-
-
-def fixed_numerics(function: Callable[..., _T]) -> Callable[..., _T]:
-    """Run a method within `coding_numerics`."""
-
-    @wraps(function)
-    def inside(*args: Any) -> _T:
-        with coding_numerics():
-            return function(*args)
-
-    return inside

@@ -1,7 +1,7 @@
 """Table-driven entropy coding of integers, safe on damaged input.
 
 The range coder is `constriction`'s (Rust, bounds-checked); this file turns integer frequency tables into its
-models and groups symbols by table; `_strings` makes byte strings of what comes out.
+models and groups symbols by table; `fcbench.coders.strings` makes byte strings of what comes out.
 
 Tables are laid out as CompressAI makes them: row ``t`` holds ``length[t]`` cumulative counts from 0 to 65536, its
 first symbol is the integer ``offset[t]``, and, where ``escape`` is set, its last symbol means "outside the table":
@@ -11,7 +11,7 @@ the distance to the table follows at the end of the stage as an Elias-gamma-like
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -105,6 +105,19 @@ class Groups:
             return values  # rows are cheaper than slices
         starts = self.starts.tolist()
         return [values[a:b] for a, b in zip(starts, [*starts[1:], len(values)])]
+
+
+def frequencies(shares: np.ndarray) -> np.ndarray:
+    """Integer frequencies [L], all positive, with sum 65536, of probabilities [L]."""
+    counts = 1 + np.floor(shares * (_TOTAL - len(shares))).astype(np.int64)
+    counts[counts.argmax()] += _TOTAL - counts.sum()
+    return counts
+
+
+def cdfs(shares: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+    """Tables of probabilities [L] each: cumulative counts [T, L + 1], zero-padded, and their lengths [T]."""
+    rows = [torch.from_numpy(np.append(0, frequencies(p).cumsum())) for p in shares]
+    return nn.utils.rnn.pad_sequence(rows, batch_first=True), torch.tensor([len(row) for row in rows])
 
 
 class EntropyTables(nn.Module):

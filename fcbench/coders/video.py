@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from fcbench.coders.foreign import guarded, library, package_version
+from fcbench.coders.pictures import PictureCoder, Size
 from fcbench.core.errors import FcbenchError
 
 PRESET_X265 = "slow"
@@ -43,19 +44,8 @@ def _depth(pix_fmt: str) -> Any:
     return np.dtype("<u2") if pix_fmt.endswith("10le") else np.dtype("u1")
 
 
-def encode_frame(encoder: str, pix_fmt: str, planes: Sequence[np.ndarray], options: Mapping[str, str]) -> bytes:
-    """Code one frame.
-
-    Args:
-        planes: [H, W] each, of the format's type; chroma planes as small as the format has them.
-
-    Raises:
-        FcbenchError: the encoder is missing, refuses its options or the frame.
-    """
-    return guarded(encoder, _encode_frame, encoder, pix_fmt, planes, options)
-
-
 def _encode_frame(encoder: str, pix_fmt: str, planes: Sequence[np.ndarray], options: Mapping[str, str]) -> bytes:
+    """One frame of planes [H, W], each of the format's type; chroma planes as small as the format has them."""
     av = _av()
     height, width = planes[0].shape
     context = av.CodecContext.create(encoder, "w")
@@ -80,16 +70,8 @@ def _fill(plane: Any, values: np.ndarray, dtype: Any) -> None:
     plane.update(rows.tobytes())
 
 
-def decode_frame(decoder: str, pix_fmt: str, data: bytes) -> list[np.ndarray]:
-    """The planes, [H, W] each, of a stream of one frame.
-
-    Raises:
-        FcbenchError: damaged, of no frame or many, of another pixel format.
-    """
-    return guarded(decoder, _decode_frame, decoder, pix_fmt, data)
-
-
 def _decode_frame(decoder: str, pix_fmt: str, data: bytes) -> list[np.ndarray]:
+    """Planes [H, W] of a stream of one frame."""
     av = _av()
     context = av.CodecContext.create(decoder, "r")
     context.thread_count = 1
@@ -100,8 +82,8 @@ def _decode_frame(decoder: str, pix_fmt: str, data: bytes) -> list[np.ndarray]:
     dtype = _depth(pix_fmt)
     out = []
     for plane in frames[0].planes[: _PLANES.get(pix_fmt, 3)]:
-        rows = np.frombuffer(plane, dtype)[: plane.height * plane.line_size // dtype.itemsize]
-        rows = rows.reshape(plane.height, plane.line_size // dtype.itemsize)
+        width = plane.line_size // dtype.itemsize
+        rows = np.frombuffer(plane, dtype)[: plane.height * width].reshape(plane.height, width)
         out.append(rows[:, : plane.width].copy())
     return out
 
@@ -109,42 +91,40 @@ def _decode_frame(decoder: str, pix_fmt: str, data: bytes) -> list[np.ndarray]:
 def hevc_encode(planes: Sequence[np.ndarray], pix_fmt: str, qp: int, info: bool = False) -> bytes:
     """An Annex B stream by libx265 at a constant QP, 0 to 51. ``info``: with the encoder's version in it."""
     options = {"preset": PRESET_X265, "x265-params": _X265.format(qp=qp, info=int(info))}
-    return encode_frame("libx265", pix_fmt, planes, options)
+    return guarded("libx265", _encode_frame, "libx265", pix_fmt, planes, options)
 
 
 def hevc_decode(data: bytes, pix_fmt: str) -> list[np.ndarray]:
     """Inverse of `hevc_encode`, by FFmpeg's own decoder."""
-    return decode_frame("hevc", pix_fmt, data)
+    return guarded("hevc", _decode_frame, "hevc", pix_fmt, data)
 
 
 def av1_encode(planes: Sequence[np.ndarray], pix_fmt: str, qp: int) -> bytes:
     """An OBU stream by SVT-AV1 at a constant quantizer, 1 to 63, in its still-picture mode."""
     options = {"preset": PRESET_SVT, "qp": str(qp), "svtav1-params": _SVT}
     with _same_scheduling():
-        return encode_frame("libsvtav1", pix_fmt, planes, options)
+        return guarded("libsvtav1", _encode_frame, "libsvtav1", pix_fmt, planes, options)
 
 
 @contextmanager
 def _same_scheduling() -> Iterator[None]:
-    """SVT-AV1 makes its caller a real-time thread where it may, as root: all else on the machine would wait."""
-    if not hasattr(os, "sched_getscheduler"):
-        yield
-        return
-    policy, param = os.sched_getscheduler(0), os.sched_getparam(0)
+    """Undo what SVT-AV1 does where it may, as root: make its caller a real-time thread, for which all else waits."""
+    known = hasattr(os, "sched_getscheduler")
+    before = (os.sched_getscheduler(0), os.sched_getparam(0)) if known else None
     try:
         yield
     finally:
-        if os.sched_getscheduler(0) != policy:
-            os.sched_setscheduler(0, policy, param)
+        if before and os.sched_getscheduler(0) != before[0]:
+            os.sched_setscheduler(0, *before)
 
 
 def av1_decode(data: bytes, pix_fmt: str) -> list[np.ndarray]:
     """Inverse of `av1_encode`, by dav1d."""
-    return decode_frame("libdav1d", pix_fmt, data)
+    return guarded("libdav1d", _decode_frame, "libdav1d", pix_fmt, data)
 
 
 def av_versions() -> dict[str, str]:
-    """Of PyAV and libavcodec."""
+    """Versions of PyAV and libavcodec."""
     numbers = _av().library_versions["libavcodec"]
     return {**package_version("av"), "libavcodec": ".".join(map(str, numbers))}
 
@@ -159,15 +139,45 @@ def _x265_version() -> str:
 
 
 def hevc_versions() -> dict[str, str]:
-    """Of PyAV, libavcodec and libx265 (from a stream's own information), and its preset."""
+    """Versions of PyAV, libavcodec and libx265 (from a stream's own information), and its preset."""
     return {**av_versions(), "libx265": _x265_version(), "x265_preset": PRESET_X265}
 
 
 def av1_versions() -> dict[str, str]:
-    """Of PyAV and libavcodec; of SVT-AV1 and dav1d where the wheel's file names tell."""
+    """Versions of PyAV and libavcodec, and of SVT-AV1 and dav1d where the wheel's file names tell."""
     found = {**av_versions(), "svtav1_preset": PRESET_SVT}
     folder = Path(_av().__file__).parent.parent / "av.libs"
     for key, stem in (("libsvtav1", "libSvtAv1Enc"), ("libdav1d", "libdav1d")):
         for path in sorted(folder.glob(f"{stem}*.so.*")):
             found[key] = path.name.partition(".so.")[2]
     return found
+
+
+# ------------------------------------------------------------------------------------------- pictures
+_GREY = {8: "gray", 10: "gray10le"}
+_420 = {8: "yuv420p", 10: "yuv420p10le"}
+
+
+def _hevc_encode(picture: np.ndarray, qp: float, bits: int | None) -> bytes:
+    return hevc_encode([picture], _GREY[bits or 8], int(qp))
+
+
+def _hevc_decode(data: bytes, size: Size | None, bits: int | None) -> np.ndarray:
+    return hevc_decode(data, _GREY[bits or 8])[0]
+
+
+def _av1_encode(picture: np.ndarray, qp: float, bits: int | None) -> bytes:
+    height, width = picture.shape
+    chroma = np.full((height // 2, width // 2), 1 << ((bits or 8) - 1), picture.dtype)
+    return av1_encode([picture, chroma, chroma], _420[bits or 8], int(qp))
+
+
+def _av1_decode(data: bytes, size: Size | None, bits: int | None) -> np.ndarray:
+    return av1_decode(data, _420[bits or 8])[0]
+
+
+HEVC = PictureCoder(_hevc_encode, _hevc_decode, hevc_versions, least_px=16, multiple_px=8)
+"""HEVC intra of grey pictures (4:0:0) of 8 or 10 bits; the knob is the QP."""
+
+AV1 = PictureCoder(_av1_encode, _av1_decode, av1_versions, least_px=16, multiple_px=8)
+"""AV1 of grey pictures of 8 or 10 bits, as 4:2:0 with constant chroma; the knob is the quantizer."""

@@ -82,7 +82,7 @@ def coder_versions(kind: str, name: str) -> dict[str, str]:
     """Versions of the external coders of a plug-in. Raises `FcbenchError` where one is missing."""
     if (kind, name) == ("codec", LABEL):  # of one task or another
         return {}
-    found: dict[str, str] = getattr(get(kind, name), "versions", dict)()
+    found: dict[str, str] = get(kind, name).versions()
     return found
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from fcbench.coders.foreign import guarded, package_version, seal, unseal
+from fcbench.coders.pictures import PictureCoder
 from fcbench.coders.varint import Cursor
 from fcbench.core.errors import FcbenchError
 from fcbench.images.shared.coder import ImageCodec, rgb_of
@@ -38,7 +39,7 @@ def weights_path(quality: int) -> Path:
 
 @lru_cache(maxsize=2)
 def _model(quality: int) -> Any:
-    """The model in eval mode on the CPU. Raises `FcbenchError` where its weights are not in the cache."""
+    """The model in eval mode on the CPU."""
     from compressai.zoo import image_models
     from compressai.zoo.image import model_urls
 
@@ -52,10 +53,6 @@ def _model(quality: int) -> Any:
     return guarded(_MODEL, build, quality, metric="mse", pretrained=True).eval()
 
 
-def _encode(image: np.ndarray, quality: float) -> bytes:
-    return guarded(_MODEL, _compress, image, round(quality))
-
-
 def _compress(image: np.ndarray, quality: int) -> bytes:
     import torch
 
@@ -63,7 +60,7 @@ def _compress(image: np.ndarray, quality: int) -> bytes:
 
     height, width = image.shape[:2]
     if max(height, width) > 0xFFFF:
-        raise FcbenchError(f"an image of {height}x{width} is too large: 65535")
+        raise FcbenchError(f"an image of {height}x{width} exceeds 65535 pixels per side")
     model = _model(quality)
     pads = [(0, -n % _MULTIPLE_PX) for n in (height, width)]
     padded = np.pad(rgb_of(image.transpose(2, 0, 1)), [*pads, (0, 0)], mode="edge")
@@ -74,10 +71,6 @@ def _compress(image: np.ndarray, quality: int) -> bytes:
     h, w = map(int, out["shape"])
     data = _HEAD.pack(quality, height, width, h, w, len(y)) + y + z
     return seal(data) + data
-
-
-def _decode(data: bytes) -> np.ndarray:
-    return guarded(_MODEL, _decompress, unseal(data))
 
 
 def _decompress(data: bytes) -> np.ndarray:
@@ -99,4 +92,9 @@ def _versions() -> dict[str, str]:
     return {**package_version("compressai"), "compressai_model": _MODEL}
 
 
-PLUGIN = ImageCodec("compressai_image", "quality", 1, 8, (1, 2, 3, 4, 5, 6, 7, 8), _encode, _decode, _versions)
+_CODER = PictureCoder(
+    lambda image, quality, bits: guarded(_MODEL, _compress, image, round(quality)),
+    lambda data, size, bits: guarded(_MODEL, _decompress, unseal(data)),
+    _versions,
+)
+PLUGIN = ImageCodec("compressai_image", "quality", 1, 8, tuple(range(1, 9)), _CODER)

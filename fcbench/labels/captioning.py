@@ -1,6 +1,6 @@
 """A caption, losslessly: the best of general compressors, deflate with a dictionary of what captions are made of.
 
-A target has several references of the same image; a caption is one text, so that the first one is coded.
+A target has several references of the same image: the first one is coded.
 """
 
 from __future__ import annotations
@@ -26,24 +26,20 @@ _DICTIONARY = (
 
 
 def encode(target: Sequence[str] | str) -> bytes:
-    """Code one caption: the text, or the first of several. Raises `FcbenchError` where there is none."""
-    captions = (target,) if isinstance(target, str) else tuple(target)
-    if not captions:
-        raise FcbenchError("a captioning target holds no caption")
-    return squeeze(captions[0].encode(), _DICTIONARY)
+    """Code one caption: the text, or the first of several."""
+    if not isinstance(target, str):
+        if not target:
+            raise FcbenchError("a captioning target holds no caption")
+        target = target[0]
+    return squeeze(target.encode(), _DICTIONARY)
 
 
 def decode(data: bytes) -> tuple[str, ...]:
-    """The caption, alone in a tuple. Raises `FcbenchError` on damage that can be seen."""
+    """The caption, alone in a tuple."""
     try:
         return (expand(data, _DICTIONARY).decode(),)
     except UnicodeDecodeError:
         raise FcbenchError("a caption is damaged: it is not UTF-8") from None
-
-
-def versions() -> dict[str, str]:
-    """Only Python's own compressors are used."""
-    return {}
 
 
 def _output(prediction: Any) -> tuple[str, ...]:
@@ -51,4 +47,4 @@ def _output(prediction: Any) -> tuple[str, ...]:
     return (caption if isinstance(caption, str) else " ".join(caption),)
 
 
-PLUGIN = LabelCoder(_output, encode, decode, tuple.__eq__, versions)
+PLUGIN = LabelCoder(_output, encode, decode, tuple.__eq__)

@@ -1,4 +1,4 @@
-"""A class index: log2 K bits, rounded up to bytes."""
+"""A class index, in one byte or two."""
 
 from __future__ import annotations
 
@@ -10,38 +10,26 @@ import numpy as np
 from fcbench.core.errors import FcbenchError
 from fcbench.labels.shared.coder import LabelCoder
 
+_MAX_CLASSES = 1 << 16
 
-def encode(target: int, n_classes: int = 256) -> bytes:
-    """Code an index below the number of classes: one byte up to 256 classes, two up to 65536.
 
-    Raises:
-        FcbenchError: an index that is no class.
-    """
+def encode(target: int) -> bytes:
+    """One byte for the first 256 classes, two for the others up to 65536."""
     index = int(target)
-    if not 0 <= index < n_classes:
-        raise FcbenchError(f"class index {index} is not below {n_classes} classes")
-    return index.to_bytes(max(1, -(-(n_classes - 1).bit_length() // 8)), "little")
+    if not 0 <= index < _MAX_CLASSES:
+        raise FcbenchError(f"class index must be below {_MAX_CLASSES}, got {index}")
+    return index.to_bytes(1 if index < 256 else 2, "little")
 
 
 def decode(data: bytes) -> int:
-    """Inverse of `encode`. Raises `FcbenchError` where nothing is there."""
+    """Inverse of `encode`."""
     if not data:
         raise FcbenchError("an empty label: the file is cut")
     return int.from_bytes(data, "little")
-
-
-def versions() -> dict[str, str]:
-    """Nothing but Python is used."""
-    return {}
 
 
 def _output(prediction: Any) -> int:
     return int(np.argmax(prediction[0]))
 
 
-def _encode(target: int) -> bytes:
-    """One byte for the first 256 classes, two for the others of up to 65536."""
-    return encode(target, 256 if target < 256 else 1 << 16)
-
-
-PLUGIN = LabelCoder(_output, _encode, decode, operator.eq, versions)
+PLUGIN = LabelCoder(_output, encode, decode, operator.eq)

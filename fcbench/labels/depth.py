@@ -20,11 +20,7 @@ _MAX_DOUBLINGS = 32
 
 
 def encode(target: Any) -> bytes:
-    """Code metres, float [H, W], numpy or torch, 0 where invalid; a valid depth never becomes 0.
-
-    Raises:
-        FcbenchError: NaN, inf, negative or beyond reason.
-    """
+    """Code metres, float [H, W], numpy or torch, 0 where invalid; a valid depth never becomes 0."""
     depth_m = np.asarray(target, dtype=np.float64)
     if not np.isfinite(depth_m).all() or (depth_m < 0).any():
         raise FcbenchError("a depth map holds NaN, inf or negative depths")
@@ -40,16 +36,11 @@ def encode(target: Any) -> bytes:
 
 
 def decode(data: bytes) -> np.ndarray:
-    """float32 [H, W] metres. Raises `FcbenchError` on damage that can be seen."""
+    """float32 [H, W] metres."""
     if not data or data[0] > _MAX_DOUBLINGS:
-        raise FcbenchError("a depth map is damaged: its precision makes no sense")
+        raise FcbenchError("a depth map is damaged: its precision is out of range")
     levels = picture.decode(data[1:])
     return (levels * (PRECISION_M * 2.0 ** data[0])).astype(np.float32)
-
-
-def versions() -> dict[str, str]:
-    """Of both coders."""
-    return picture.versions()
 
 
 def _output(prediction: Any) -> np.ndarray:
@@ -61,4 +52,4 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
     return bool(np.abs(a - b).max(initial=0.0) <= step)
 
 
-PLUGIN = LabelCoder(_output, encode, decode, _same, versions)
+PLUGIN = LabelCoder(_output, encode, decode, _same, picture.versions)

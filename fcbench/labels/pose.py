@@ -24,21 +24,17 @@ _MAX_BITS = 24
 
 
 def encode(target: Pose) -> bytes:
-    """Code the keypoints [P, 17, 3] of a pose (x_px, y_px, v).
-
-    Raises:
-        FcbenchError: another shape, NaN, or keypoints absurdly far outside.
-    """
+    """Code the keypoints [P, 17, 3] of a pose (x_px, y_px, v)."""
     keypoints = np.asarray(target.keypoints, np.float64)
     if keypoints.ndim != 3 or keypoints.shape[1:] != (_N_KEYPOINTS, 3):
-        raise FcbenchError(f"keypoints have shape {list(keypoints.shape)}, not [P, {_N_KEYPOINTS}, 3]")
+        raise FcbenchError(f"keypoints must have shape [P, {_N_KEYPOINTS}, 3], got {list(keypoints.shape)}")
     visible = keypoints[..., 2]
     points = keypoints[visible > 0][:, :2]
     if not np.isfinite(points).all() or not np.isin(visible, (0, 1, 2)).all():
         raise FcbenchError("keypoints hold NaN, inf or a visibility other than 0, 1, 2")
     levels = np.rint(points / PRECISION_PX)
     if np.abs(levels).max(initial=0) >= 1 << (_MAX_BITS - 1):
-        raise FcbenchError("keypoints lie absurdly far outside of the image")
+        raise FcbenchError("keypoints lie absurdly far outside the image")
     low = int(levels.min(initial=0))
     offsets = (levels - low).astype(np.int64)
     n_bits = int(offsets.max(initial=0)).bit_length()
@@ -48,12 +44,12 @@ def encode(target: Pose) -> bytes:
 
 
 def decode(data: bytes) -> np.ndarray:
-    """Keypoints [P, 17, 3] float32, x and y 0 where absent. Raises `FcbenchError` on damage that can be seen."""
+    """Keypoints [P, 17, 3] float32, x and y 0 where absent."""
     packed = expand(data)
     cursor = Cursor(BytesIO(packed), len(packed), "keypoints")
     n_persons, minus_low, n_bits = cursor.varint(), cursor.varint(), cursor.varint()
     if n_persons > _MAX_PERSONS or n_bits > _MAX_BITS:
-        raise FcbenchError("keypoints are damaged: their numbers make no sense")
+        raise FcbenchError("keypoints are damaged: persons or bits out of range")
     bits = np.unpackbits(np.frombuffer(packed[cursor.at :], np.uint8))
     n = n_persons * _N_KEYPOINTS
     visible = _numbers(bits[: 2 * n], n, 2)
@@ -65,11 +61,6 @@ def decode(data: bytes) -> np.ndarray:
     levels = offsets.reshape(-1, 2) - minus_low
     keypoints[present, :2] = levels * PRECISION_PX
     return keypoints.reshape(n_persons, _N_KEYPOINTS, 3)
-
-
-def versions() -> dict[str, str]:
-    """Only Python's own compressors are used."""
-    return {}
 
 
 def _bits(values: np.ndarray, n_bits: int) -> np.ndarray:
@@ -99,4 +90,4 @@ def _same(decoded: np.ndarray, coded: Pose) -> bool:
     return bool(off <= PRECISION_PX / 2 + 1e-3)
 
 
-PLUGIN = LabelCoder(_output, encode, decode, _same, versions)
+PLUGIN = LabelCoder(_output, encode, decode, _same)

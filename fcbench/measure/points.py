@@ -49,7 +49,7 @@ def jobs(suite: Suite) -> list[Job]:
 def lmbdas_of(suite: Suite, codec: str) -> tuple[float, ...]:
     """All lmbdas of a codec of variable rate, which one training serves; none for any other codec."""
     plugin = registry.get("codec", codec)
-    if not getattr(plugin, "variable", False):
+    if not plugin.variable:
         return ()
     points = [*plugin.sweep(suite.objective), *suite.params.get(codec, ())]
     return tuple(sorted(float(p["lmbda"]) for p in points))

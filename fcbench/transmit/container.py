@@ -1,6 +1,6 @@
 """The ``.fcb`` file: coded samples of one codec, one record each. Its size on disk is the rate.
 
-Little-endian; ``varint`` is LEB128 (7 bits a byte, low first, at most 5 bytes), a ``string`` is a varint of its
+Little-endian; ``varint`` is LEB128 (7 bits per byte, low first, at most 5 bytes), a ``string`` is a varint of its
 length and UTF-8::
 
     header   4 B  magic  9E 46 43 42
@@ -9,9 +9,9 @@ length and UTF-8::
              body     string  codec
                       16 B    first half of the checkpoint's sha256
                       varint  number of maps, then for each:
-                              string name, varint channels, varint stride_px, 1 B layout (0 BCHW, 1 BNC),
+                              string name, varint channels, varint stride_px, 1 B layout (0: BCHW),
                               varint h, varint w    common to the samples
-                      varint  symbols a sample      common to the samples
+                      varint  symbols per sample    common to the samples
                       4 B     number of records
              4 B  CRC-32 of all before
 
@@ -21,9 +21,9 @@ length and UTF-8::
              4 B  CRC-32 of (record number, shapes, symbol count, check, payload)
              payload
 
-A record costs 7 bytes beside its payload up to 63 B, 8 up to 8 KiB, 9 above. The symbol count and
-shapes that all samples share stand in the header once, and every record's CRC covers them. The CRC
-covers the record's number too, so that records cannot change places.
+A record costs 7 bytes beside its payload up to 63 B, 8 up to 8 KiB, 9 above. The symbol count and shapes that all
+samples share stand in the header once, and every record's CRC covers them. The CRC covers the record's number too, so
+that records cannot change places.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ import os
 import struct
 import tempfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 from fcbench.coders.varint import Cursor, string, varint
-from fcbench.core.codecs import Bitstream, Decoded
+from fcbench.core.codecs import Bitstream, Decoded, Grids
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import FeatureSpec
 
@@ -48,20 +48,16 @@ VERSION = 1
 PREFIX_BYTES = 16
 """Bytes of the checkpoint's sha256 that the header holds."""
 
-_LAYOUTS = ("BCHW", "BNC")
+_LAYOUT = b"\0"  # [B, C, h, w], the only one
 _FIXED_BYTES = len(MAGIC) + 3
 _MAX_RECORDS = (1 << 32) - 1
-
-Shapes = Mapping[str, tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What the file says of all its samples.
+    """What the file says of all its samples: ``specs`` are the maps in coding order.
 
-    Attributes:
-        checkpoint_sha256: first 16 bytes, hexadecimal (a whole digest may be given for writing).
-        specs: the maps, in coding order.
+    Of ``checkpoint_sha256``, hexadecimal, the file holds the first 16 bytes.
     """
 
     codec: str
@@ -70,7 +66,7 @@ class Header:
 
     @property
     def prefix(self) -> bytes:
-        """The 16 bytes that the file holds. Raises `FcbenchError` where they are no hexadecimal digest."""
+        """The 16 bytes that the file holds. Raises `FcbenchError` unless they are hexadecimal."""
         try:
             prefix = bytes.fromhex(self.checkpoint_sha256)[:PREFIX_BYTES]
         except ValueError:
@@ -82,13 +78,7 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One coded sample as the decoder finds it.
-
-    Attributes:
-        shapes: (h, w) of each map, in coding order.
-        n_symbols: entropy-coded integers inside.
-        check: 16-bit checksum of them.
-    """
+    """One coded sample as the decoder finds it: a `Bitstream` with the (h, w) of its maps, in coding order."""
 
     payload: bytes
     shapes: dict[str, tuple[int, int]]
@@ -99,8 +89,8 @@ class Record:
         """Raise `FcbenchError` where the decoder is out of step with the encoder."""
         if (decoded.n_symbols, decoded.check) != (self.n_symbols, self.check):
             raise FcbenchError(
-                f"the decoder is out of step: {decoded.n_symbols} symbols with check {decoded.check:04x}, the file "
-                f"says {self.n_symbols} with {self.check:04x}: decode with the checkpoint that coded the file"
+                f"the decoder is out of step: got {decoded.n_symbols} symbols with check {decoded.check:04x}, expected "
+                f"{self.n_symbols} with {self.check:04x}: decode with the checkpoint that coded the file"
             )
 
 
@@ -113,17 +103,13 @@ class _Common:
     n_symbols: int
 
 
-def _sizes(shapes: Shapes) -> bytes:
+def _sizes(shapes: Grids) -> bytes:
     return b"".join(varint(h) + varint(w) for h, w in shapes.values())
 
 
 def _pack_header(header: Header, common: _Common, n_records: int) -> bytes:
     maps = b"".join(
-        string(s.name)
-        + varint(s.channels)
-        + varint(s.stride_px)
-        + bytes([_LAYOUTS.index(s.layout)])
-        + _sizes({s.name: common.shapes[s.name]})
+        string(s.name) + varint(s.channels) + varint(s.stride_px) + _LAYOUT + _sizes({s.name: common.shapes[s.name]})
         for s in header.specs
     )
     body = string(header.codec) + header.prefix + varint(len(header.specs)) + maps + varint(common.n_symbols)
@@ -135,7 +121,7 @@ def _pack_header(header: Header, common: _Common, n_records: int) -> bytes:
 
 
 def _unpack_header(cursor: Cursor) -> tuple[Header, _Common, int]:
-    """Header, what samples share, and the number of records. Raises `FcbenchError`."""
+    """Header, what samples share, and the number of records."""
     where = cursor.where
     if cursor.take(len(MAGIC)) != MAGIC:
         raise FcbenchError(f"{where}: not an .fcb file (wrong magic bytes)")
@@ -151,10 +137,10 @@ def _unpack_header(cursor: Cursor) -> tuple[Header, _Common, int]:
     codec, prefix = cursor.string(), cursor.take(PREFIX_BYTES).hex()
     specs, shapes = [], {}
     for _ in range(cursor.varint()):
-        name, channels, stride_px, layout = (cursor.string(), cursor.varint(), cursor.varint(), cursor.take(1)[0])
-        if layout >= len(_LAYOUTS) or name in shapes:
-            raise FcbenchError(f"{where}: unknown layout {layout}, or map {name!r} twice")
-        specs.append(FeatureSpec(name, channels, stride_px, _LAYOUTS[layout]))  # type: ignore[arg-type]
+        name, channels, stride_px, layout = (cursor.string(), cursor.varint(), cursor.varint(), cursor.take(1))
+        if layout != _LAYOUT or name in shapes:
+            raise FcbenchError(f"{where}: unknown layout {layout[0]}, or map {name!r} twice")
+        specs.append(FeatureSpec(name, channels, stride_px))
         shapes[name] = (cursor.varint(), cursor.varint())
     common = _Common(shapes, cursor.varint())
     (n_records,) = struct.unpack("<I", cursor.take(4))
@@ -171,20 +157,20 @@ def _crc(number: int, record: Record) -> int:
 
 
 # --------------------------------------------------------------------------------------------- writing
-class Writer:
+class ContainerWriter:
     """Writes a file record by record; it appears under its name only when complete.
 
     >>> import tempfile, pathlib
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "test.fcb"
     >>> header = Header("raw", "00" * 32, (FeatureSpec("s", 1, 16),))
-    >>> with Writer(path, header) as writer:
+    >>> with ContainerWriter(path, header) as writer:
     ...     writer.append(Bitstream({"raw": b"abcd"}, 1, 7), {"s": (1, 1)})
-    >>> [record.payload for record in Reader(path)]
+    >>> [record.payload for record in ContainerReader(path)]
     [b'abcd']
     """
 
     def __init__(self, path: Path, header: Header) -> None:
-        """Open a temporary file beside ``path``. Raises `FcbenchError` where that cannot be written."""
+        """Open a temporary file beside ``path``. Raises `FcbenchError` where none can be written."""
         if not header.specs or len({s.name for s in header.specs}) != len(header.specs):
             raise FcbenchError("an .fcb file needs one feature spec or more, with different names")
         self._path, self._header = path, header
@@ -198,30 +184,25 @@ class Writer:
             raise FcbenchError(f"cannot write in {path.parent}: {error.strerror}") from None
         self._temporary, self._file = Path(name), os.fdopen(handle, "wb")
 
-    def append(self, stream: Bitstream, shapes: Shapes) -> None:
-        """Write a sample. The first one's shapes and symbol count become the file's common ones.
-
-        Raises:
-            FcbenchError: shapes of other maps, a value that the format cannot hold, no space.
-        """
+    def append(self, stream: Bitstream, shapes: Grids) -> None:
+        """Write a sample. Raises `FcbenchError` for other maps, values that the format cannot hold, a full disk."""
         names = [s.name for s in self._header.specs]
         if set(shapes) != set(names):
             raise FcbenchError(f"{self._path}: shapes of {', '.join(shapes)}; the file has {', '.join(names)}")
-        if not 0 <= stream.check <= 0xFFFF or self.n_records >= _MAX_RECORDS:
+        if stream.check is None or not 0 <= stream.check <= 0xFFFF or self.n_records >= _MAX_RECORDS:
             raise FcbenchError(f"{self._path}: check {stream.check} or record {self.n_records} out of range")
         ordered = {name: shapes[name] for name in names}
         record = Record(stream.payload, ordered, stream.n_symbols, stream.check)
         own = _Common(ordered, stream.n_symbols)
-        first = self._common is None
+        data = b""
         if self._common is None:
             self._common = own
+            data = _pack_header(self._header, own, 0)
         differs = own != self._common
-        extra = _sizes(ordered) + varint(stream.n_symbols) if differs else b""
-        data = varint(2 * len(record.payload) + differs) + extra
+        data += varint(2 * len(record.payload) + differs)
+        data += _sizes(ordered) + varint(stream.n_symbols) if differs else b""
         data += struct.pack("<HI", record.check, _crc(self.n_records, record)) + record.payload
         try:
-            if first:
-                self._file.write(_pack_header(self._header, self._common, 0))
             self._file.write(data)
         except OSError as error:
             raise FcbenchError(f"cannot write {self._path}: {error.strerror}") from None
@@ -247,7 +228,7 @@ class Writer:
             self._file.close()
         self._temporary.unlink(missing_ok=True)
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> ContainerWriter:
         return self
 
     def __exit__(
@@ -260,20 +241,13 @@ class Writer:
 
 
 # --------------------------------------------------------------------------------------------- reading
-class Reader(Sequence[Record]):
-    """Records of a file, by iteration or by number. Opening checks header and structure, reading a record its CRC.
+class ContainerReader(Sequence[Record]):
+    """Records of a file, by iteration or by number; ``n_bytes`` is its size on disk.
 
-    Attributes:
-        header: what the file says of all its samples.
-        n_bytes: size of the file on disk.
+    Opening checks header and structure, reading a record checks its CRC: both raise `FcbenchError` on damage.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open and check.
-
-        Raises:
-            FcbenchError: no such file, wrong magic, newer version, damaged header, truncated, bytes after the end.
-        """
         self._path = path
         try:
             with path.open("rb") as file:
@@ -321,13 +295,11 @@ class Reader(Sequence[Record]):
         return len(self._offsets)
 
     def __getitem__(self, number: int) -> Record:  # type: ignore[override]
-        """One record. Raises `FcbenchError` where it is damaged, IndexError beyond the last."""
         if not 0 <= number < len(self):
             raise IndexError(f"{self._path} has the records 0 to {len(self) - 1}, not {number}")
         return next(self._records([number]))
 
     def __iter__(self) -> Iterator[Record]:
-        """All records. Raises `FcbenchError` at the first damaged one."""
         return self._records(range(len(self)))
 
     def _records(self, numbers: Sequence[int]) -> Iterator[Record]:

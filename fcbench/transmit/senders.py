@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fcbench.coders.strings import checksum
 from fcbench.core import rates, registry
-from fcbench.core.codecs import Bitstream, Decoded, OperatingPoint
+from fcbench.core.codecs import Bitstream, Decoded, EstimatingCodec, OperatingPoint, with_check
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Encoder, Features, FeatureSpec, FeatureStats
 from fcbench.core.kinds import codec_kind
@@ -111,15 +111,14 @@ class CodecSender:
         self.checkpoint, self.loaded, self.test = checkpoint, load_checkpoint(checkpoint), test
 
     def send(self, path: Path, advance: Advance) -> Sent:
-        codec: Any = self.loaded.codec
-        estimates = getattr(registry.get("codec", self.loaded.point.codec), "estimates", True)
-        bits = 0.0
+        codec, bits = self.loaded.codec, 0.0
+        estimates = isinstance(codec, EstimatingCodec)
 
         def samples() -> Iterator[Features]:
             nonlocal bits
             for maps in self.test.batches(EVAL_BATCH):
-                if estimates:
-                    bits += float(codec.forward(maps)[1].sum())
+                if isinstance(codec, EstimatingCodec):
+                    bits += float(codec.estimate_bits(maps).sum())
                 yield from split_batch(maps)
 
         sizes, times = write(self.loaded, samples(), len(self.test), path, advance)
@@ -141,7 +140,7 @@ def write(
     def coded() -> Iterator[Coded]:
         for features in samples:
             stream, took_ms = timed(lambda: loaded.codec.encode(features))
-            yield stream, features.shapes, took_ms
+            yield with_check(stream, loaded.codec, features.shapes), features.shapes, took_ms
 
     header = container.Header(loaded.point.codec, loaded.sha256, loaded.specs)
     with torch.inference_mode():
@@ -150,7 +149,7 @@ def write(
 
 def decode(checkpoint: Path, path: Path) -> Iterator[Received]:
     """Batches of features from a file and a checkpoint alone, by a codec of their own."""
-    loaded, reader = load_checkpoint(checkpoint), container.Reader(path)
+    loaded, reader = load_checkpoint(checkpoint), container.ContainerReader(path)
     reader.verify_checkpoint(loaded.sha256)
 
     def decoded() -> Iterator[tuple[Features, float]]:
@@ -208,7 +207,7 @@ class ImageSender:
         plugin = self._plugin
 
         def decoded() -> Iterator[tuple[Tensor, float]]:
-            for record in container.Reader(path):
+            for record in container.ContainerReader(path):
                 image, took_ms = timed(lambda: plugin.decode(record.payload))
                 tensor = torch.from_numpy(image)
                 record.verify(Decoded(Features({_IMAGE.name: tensor[None]}), image.size, _check(image)))
@@ -270,7 +269,7 @@ def write_records(
         Size [bytes] and encoding time [ms] of each.
     """
     sizes, times = list[int](), list[float]()
-    with container.Writer(path, header) as writer:
+    with container.ContainerWriter(path, header) as writer:
         for stream, grids, took_ms in coded:
             writer.append(stream, grids)
             sizes.append(len(stream.payload))

@@ -188,7 +188,7 @@ def test_failed_point_is_a_row_and_the_sweep_goes_on(
 
 def test_streams_hold_every_sample(finished: Path) -> None:
     for path in (finished / "streams").glob("*.fcb"):
-        assert len(container.Reader(path)) == 8
+        assert len(container.ContainerReader(path)) == 8
 
 
 def test_tasks_see_the_decoded_features_and_nothing_else(

@@ -7,7 +7,7 @@ import torch
 
 from fcbench.codecs.elic import groups_of
 from fcbench.codecs.shared.hyper import EntropyNet, parts_of
-from fcbench.codecs.strata.codec import EntropyNet as StrataNet
+from fcbench.codecs.strata.codec import ScaleNet
 from fcbench.codecs.strata.spectrum import plane
 from fcbench.coders.strings import StringEncoder
 
@@ -62,14 +62,14 @@ def test_context_sees_decoded_parts_only(groups: tuple[int, ...]) -> None:
 
 
 def test_strata_context_sees_decoded_rings_only() -> None:
-    net = randomized(StrataNet(5, 0.0))
-    assert isinstance(net, StrataNet)
+    net = randomized(ScaleNet(5, 0.0))
+    assert isinstance(net, ScaleNet)
     where = plane(5, 7)
     energy = torch.randint(0, 9, (1, 5, 35)).double()
     with torch.no_grad():
         static = net.static(where)
         usual = net.usual(static)
-        for stage in where.stages[1:]:
+        for stage in where.rings[1:]:
             if not len(stage.index):
                 continue
             known = torch.zeros_like(energy)
@@ -91,5 +91,5 @@ def test_geometry_made_while_coding_serves_training() -> None:
     parts_of.cache_clear()
     with torch.inference_mode():
         where, parts = plane(5, 7), parts_of((6,), 2, 5, 7)
-    assert not where.stages[3].index.is_inference()
+    assert not where.rings[3].index.is_inference()
     assert parts[1].local is not None and not parts[1].local.is_inference()

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fcbench.codecs.shared.transforms import (
-    PLENTY,
+    MIN_POSITIONS_PER_DIM,
     Analysis,
     Synthesis,
     half,
@@ -17,7 +17,7 @@ from fcbench.codecs.shared.transforms import (
     klt,
     to_depth,
 )
-from fcbench.codecs.strata.spectrum import N_BANDS, N_CELLS, N_STAGES, Refinement, Spectrum, dct, inverse_dct, plane
+from fcbench.codecs.strata.spectrum import N_BANDS, N_CELLS, N_RINGS, Refinement, Spectrum, dct, inverse_dct, plane
 from fcbench.core import registry
 from fcbench.core.features import Features, FeatureSpec, FeatureStats
 from fcbench.core.rates import rate_alarm
@@ -61,11 +61,11 @@ def low_rank(n: int, channels: int, seed: int) -> Tensor:
 @pytest.mark.parametrize(("n_maps", "is_few"), [(12, False), (11, True)])
 def test_plenty_of_positions_start_from_the_features_themselves(n_maps: int, is_few: bool) -> None:
     """Sixteen positions a map, 24 dimensions: twelve maps are the first that suffice."""
-    assert (n_maps * 16 < PLENTY * 24) == is_few
+    assert (n_maps * 16 < MIN_POSITIONS_PER_DIM * 24) == is_few
     x = low_rank(n_maps, 6, 1)
     analysis, synthesis = Analysis(6), Synthesis(6)
     assert (init_klt(analysis, synthesis, x) is x) != is_few
-    assert bool(analysis.unseen(x).any()) == is_few
+    assert bool(analysis.correction(x).any()) == is_few
     rows, _ = klt(to_depth(x))
     assert torch.equal(analysis.klt.weight[:, :, 0, 0], rows.float())
 
@@ -104,10 +104,10 @@ def test_what_is_unseen_is_drawn_in_training_only() -> None:
     wanted = held_out_variances(deep)
     torch.testing.assert_close(power(start), wanted, rtol=0.5, atol=0)
     many = x.repeat(20, 1, 1, 1)
-    more = analysis.train().unseen(many)
+    more = analysis.train().correction(many)
     torch.testing.assert_close(power(many + more), wanted, rtol=0.5, atol=0)
-    assert torch.equal(analysis.eval().unseen(x), torch.zeros(()))
-    assert not [name for name in analysis.state_dict() if "unseen" in name]
+    assert torch.equal(analysis.eval().correction(x), torch.zeros(()))
+    assert not [name for name in analysis.state_dict() if "correction" in name]
 
 
 @pytest.mark.parametrize("name", ["factorized", "hyperprior"])
@@ -141,13 +141,13 @@ def test_cosines_are_orthonormal(grid: tuple[int, int]) -> None:
 @pytest.mark.parametrize("grid", [*GRIDS, (64, 3), (40, 40)])
 def test_plane_has_each_frequency_once(grid: tuple[int, int]) -> None:
     where, n = plane(*grid), grid[0] * grid[1]
-    assert len(where.stages) == N_STAGES
-    assert sorted(torch.cat([s.index for s in where.stages]).tolist()) == list(range(n))
+    assert len(where.rings) == N_RINGS
+    assert sorted(torch.cat([s.index for s in where.rings]).tolist()) == list(range(n))
     assert sorted(torch.cat([p for _, p in where.members]).tolist()) == list(range(n))
     assert int(where.band.max()) < N_BANDS and int(where.cell.max()) < N_CELLS**2
-    assert where.stages[0].index.tolist() == [0]
-    for k, stage in enumerate(where.stages[1:], 1):
-        before = torch.cat([s.index for s in where.stages[:k]]).tolist()
+    assert where.rings[0].index.tolist() == [0]
+    for k, stage in enumerate(where.rings[1:], 1):
+        before = torch.cat([s.index for s in where.rings[:k]]).tolist()
         assert stage.decoded.tolist() == before
         if stage.near is not None:
             assert set(stage.near.flatten().tolist()) <= set(before)
@@ -186,10 +186,10 @@ def test_refinement_guesses_what_was_lost() -> None:
 
 def test_neighbours_in_the_plane_are_the_nearest_and_ties_take_the_first() -> None:
     where = plane(6, 6)
-    first_ring = where.stages[1]
+    first_ring = where.rings[1]
     assert first_ring.index.tolist() == [1, 6, 7]  # (0, 1), (1, 0), (1, 1)
     assert first_ring.near is not None and first_ring.near.tolist() == [[0]] * 3
-    last = next(s for s in reversed(where.stages) if len(s.index))
+    last = next(s for s in reversed(where.rings) if len(s.index))
     assert last.near is not None
     at = torch.stack([torch.arange(36) // 6, torch.arange(36) % 6]).double()
     for place, near in zip(last.index.tolist(), last.near.tolist(), strict=True):

@@ -31,25 +31,15 @@ def paired(latents: Tensor) -> bool:
     return latents[0].numel() % 2 == 0
 
 
-def scale_indexes(log_scales: Tensor) -> Tensor:
-    """Nearest rows of the scale table, uint8 [B, ...]; neighbours share one, the row of their mean.
+def scale_indexes(log_scales: Tensor, pairs: bool) -> Tensor:
+    """Nearest rows of the scale table, uint8 [B, ...]; with ``pairs``, neighbours share the row of their mean.
 
-    Neighbours are the pairs of a sample's scalars in their order, where their number is even. Sharing costs less
-    than 0.1 percent of the bits and halves the sorting by table, the most expensive part around the entropy coder.
+    Neighbours are the pairs of a sample's scalars in their order. Where they are alike, sharing costs less than 0.1
+    percent of the bits and halves the sorting by table, the most expensive part around the entropy coder.
     """
     rows = (log_scales - LOG_MIN) / _LOG_STEP
-    if paired(rows):
-        halves = rows.reshape(-1, 2).mean(dim=1, keepdim=True)
-        rows = halves.expand(-1, 2).reshape(rows.shape)
-    return _nearest(rows)
-
-
-def own_indexes(log_scales: Tensor) -> Tensor:
-    """Nearest rows of the scale table, uint8 [B, ...], each scalar's own: for neighbours that are not alike."""
-    return _nearest((log_scales - LOG_MIN) / _LOG_STEP)
-
-
-def _nearest(rows: Tensor) -> Tensor:
+    if pairs:
+        rows = rows.reshape(-1, 2).mean(dim=1, keepdim=True).expand(-1, 2).reshape(rows.shape)
     return torch.round(rows).clamp(0, N_SCALES - 1).to(torch.uint8)
 
 

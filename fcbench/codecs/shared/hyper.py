@@ -1,4 +1,4 @@
-"""The frame of the codecs with a hyper-latent: what `hyperprior`, `scale_hyperprior`, `checkerboard`, `elic` share::
+"""The frame of the codecs with a hyper-latent::
 
     x --normalize--> g_a --> y ---part by part---> round(y - mean) --> [Gaussian tables] --> bytes --> g_s --> x_hat
                              |                         ^ mean, scale         ^
@@ -9,7 +9,7 @@ block means of the strongest KLT channels where that saves bits, and a few chann
 the linear regression of y on z.
 
 y is coded in parts: channel groups, each in one pass or in the two of a checkerboard. What must agree between encoder
-and decoder is made to: the entropy net runs in float64 on one thread and sample, on exactly the decoded integers.
+and decoder is computed from decoded integers, in float64, on one thread, sample by sample.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from fcbench.codecs.shared.gaussian import (
     scale_indexes,
     snapped,
 )
-from fcbench.codecs.shared.hyper_layers import HyperAnalysis, HyperSynthesis, Params, hyper_channels
-from fcbench.codecs.shared.learned import Grid, Latents, MapCoder, Plan, Plans
+from fcbench.codecs.shared.hyper_layers import GaussianParams, HyperAnalysis, HyperSynthesis, hyper_channels
+from fcbench.codecs.shared.learned import Grid, Latents, MapCoder, StageCode, StageCodes
 from fcbench.codecs.shared.transforms import (
     Analysis,
     IntegerBottleneck,
@@ -52,12 +52,12 @@ from fcbench.coders.tables import EntropyTables, Groups
 # ---------------------------------------------------------------------------------------------- parts
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Latents that are coded together.
+    """Latents of a channel group that are coded together.
 
     Attributes:
-        group: of channels.
+        group: number of the group.
         start, stop: its channels.
-        anchors: [h, w] latents of the group that are decoded before; None for none.
+        first_pass: [h, w] where the group is decoded already; None in a first pass.
         local: [n] positions in the group's flattened latents [(stop - start) h w]; None for all.
         whole: the part is all of y.
     """
@@ -65,7 +65,7 @@ class Part:
     group: int
     start: int
     stop: int
-    anchors: Tensor | None
+    first_pass: Tensor | None
     local: Tensor | None
     whole: bool
 
@@ -89,7 +89,7 @@ class Part:
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)  # kept for training, too
 def parts_of(groups: tuple[int, ...], n_passes: int, h: int, w: int) -> list[Part]:
-    """Channel groups in turn, each in one pass or in the two of a checkerboard; a pass may be empty."""
+    """Parts of y [C, h, w]: group by group, in one pass or in the two of a checkerboard, of which one may be empty."""
     board = (torch.arange(h)[:, None] + torch.arange(w)) % 2 == 0
     out, start = [], 0
     for g, n in enumerate(groups):
@@ -97,9 +97,9 @@ def parts_of(groups: tuple[int, ...], n_passes: int, h: int, w: int) -> list[Par
         if n_passes == 1:
             out.append(Part(g, start, stop, None, None, len(groups) == 1))
         else:
-            for chosen, anchors in ((board, None), (~board, board)):
+            for chosen, first_pass in ((board, None), (~board, board)):
                 local = chosen.expand(n, h, w).flatten().nonzero()[:, 0]
-                out.append(Part(g, start, stop, anchors, local, False))
+                out.append(Part(g, start, stop, first_pass, local, False))
         start = stop
     return out
 
@@ -112,7 +112,7 @@ class EntropyNet(nn.Module):
         hidden: N of z.
         groups: sizes of the channel groups, in coding order; they sum to C.
         n_passes: 1, or 2 for a checkerboard in each group.
-        zero_mean: only scales are predicted.
+        zero_mean: predict scales only.
     """
 
     def __init__(
@@ -135,12 +135,12 @@ class EntropyNet(nn.Module):
         """Parts of y of size (h, w), in coding order."""
         return parts_of(self.groups, self.n_passes, *grid)
 
-    def begin(self, z: Tensor, grid: tuple[int, int]) -> Params:
-        """What z says: means and log-scales [B, C, h, w]."""
+    def begin(self, z: Tensor, grid: tuple[int, int]) -> GaussianParams:
+        """Means and log-scales [B, C, h, w] that z predicts."""
         means, log_scales = self.h_s(z, grid)
         return (torch.zeros_like(means) if self.zero_mean else means), log_scales
 
-    def part(self, part: Part, base: Params, y: Tensor) -> Params:
+    def part(self, part: Part, base: GaussianParams, y: Tensor) -> GaussianParams:
         """Means and log-scales [B, n] of a part, from `begin` and y [B, C, h, w] decoded so far."""
         span = slice(part.start, part.stop)
         means, log_scales = base[0][:, span], base[1][:, span]
@@ -148,8 +148,8 @@ class EntropyNet(nn.Module):
             rest = (y - base[0])[:, : part.start]
             more = self.channel[part.group - 1](rest, base[1][:, : part.start])
             means, log_scales = means + more[0], log_scales + more[1]
-        if part.anchors is not None:
-            board = part.anchors.to(y.device)
+        if part.first_pass is not None:
+            board = part.first_pass.to(y.device)
             rest = torch.where(board, y[:, span] - means, torch.zeros_like(means))
             more = self.space[part.group](rest, log_scales)
             means, log_scales = means + more[0], log_scales + more[1]
@@ -188,8 +188,7 @@ class HyperMap(MapCoder):
         self.bottleneck = IntegerBottleneck(self.hidden)
         self.gaussian = GaussianTables()
         self.z_tables = EntropyTables()
-        self._exact: list[EntropyNet] = []  # float64 copy; in a list: no submodule
-        self._begun: list[tuple[Tensor, Params]] = []  # of the sample under way
+        self._begun: list[tuple[Tensor, GaussianParams]] = []  # z of the sample under way, and `EntropyNet.begin` of it
 
     @property
     def stages(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -210,8 +209,7 @@ class HyperMap(MapCoder):
 
     # ------------------------------------------------------------------------------------- training
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, C, h, w] to the same, and bits [B]."""
-        more = self.g_a.unseen(x)
+        more = self.g_a.correction(x)
         z, y = self.analyze_whole(x + more)
         bits = total_bits(self.bottleneck(z)[1])
         grid = (y.shape[-2], y.shape[-1])
@@ -219,56 +217,52 @@ class HyperMap(MapCoder):
         z_hat = round_through(z)
         base = self.net.begin(z_hat, grid) if self.training else None
         for part in self.net.parts(grid):
-            wanted = part.take(y[:, part.start : part.stop])
-            if wanted.shape[1] == 0:
+            latents = part.take(y[:, part.start : part.stop])
+            if latents.shape[1] == 0:
                 continue
             if base is not None:
                 means, log_scales = self.net.part(part, base, y_hat)
             else:
                 means, indexes = self._exactly(part, z_hat, y_hat)
                 log_scales = self.gaussian.log_scales(indexes)
-            bits = bits + total_bits(self.gaussian.likelihood(wanted, log_scales, means))
-            y_hat = part.put(round_through(wanted - means) + means, y_hat)
+            bits = bits + total_bits(self.gaussian.likelihood(latents, log_scales, means))
+            y_hat = part.put(round_through(latents - means) + means, y_hat)
         return self.restore(y_hat, (x.shape[-2], x.shape[-1])) - more, bits
 
     # --------------------------------------------------------------------------------------- coding
     def freeze(self) -> None:
-        """One table a channel of z; one a scale for y."""
+        """One table per channel of z; one per scale for y."""
         self._exact.clear()
         self.z_tables.fill(*self.bottleneck.make_tables(), escape=True)
         self.gaussian.freeze()
-
-    def _load_from_state_dict(self, *args: Any) -> None:
-        self._exact.clear()
-        super()._load_from_state_dict(*args)
 
     @torch.no_grad()
     def _exactly(self, part: Part, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Snapped means [B, n] float32 and scale indexes uint8 of a part, computed in float64 on the CPU."""
         if not (self.gaussian.tables.filled and not self.training and self._exact):
             self._exact[:] = [copy.deepcopy(self.net).cpu().double()]
-        net = self._exact[0]
+        net: EntropyNet = self._exact[0]
         if not (self._begun and self._begun[0][0] is z):
             grid = (y.shape[-2], y.shape[-1])
             self._begun[:] = [(z, net.begin(z.detach().cpu().double(), grid))]
         means, log_scales = net.part(part, self._begun[0][1], y.detach().cpu().double())
-        return snapped(means).to(y.device), scale_indexes(log_scales).to(y.device)
+        return snapped(means).to(y.device), scale_indexes(log_scales, paired(log_scales)).to(y.device)
 
     def tables(self, stage: int) -> EntropyTables:
         """z's, then y's."""
         return self.z_tables if stage == 0 else self.gaussian.tables
 
-    def plan(self, stage: int, grid: tuple[int, int], earlier: Sequence[Tensor]) -> Plan | None:
+    def code(self, stage: int, grid: tuple[int, int], earlier: Sequence[Tensor]) -> StageCode | None:
         """z channel by channel; y by scale."""
         grid = half(grid)
         if stage == 0:
             h, w = half(grid)
-            return Plan(Groups.equal(self.hidden, h * w), (1, self.hidden, h, w))
+            return StageCode(Groups.equal(self.hidden, h * w), (1, self.hidden, h, w))
         part = self.net.parts(grid)[stage - 1]
         if part.local is not None and part.local.numel() == 0:
             return None
         means, indexes = self._exactly(part, earlier[0], self._joined(earlier, grid))
-        return Plan(scale_groups(indexes, paired(indexes)), (1, means.shape[1]), means)
+        return StageCode(scale_groups(indexes, paired(indexes)), (1, means.shape[1]), means)
 
     def _joined(self, latents: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
         """y [1, C, h, w] of z and the parts decoded so far, zero elsewhere."""
@@ -292,6 +286,5 @@ class HyperMap(MapCoder):
         """Normalized features of decoded y."""
         return self.g_s(y, self.log_gain, grid)
 
-    def synthesize(self, latents: Latents, plans: Plans, grid: Grid) -> Tensor:
-        """Normalized features."""
+    def synthesize(self, latents: Latents, codes: StageCodes, grid: Grid) -> Tensor:
         return self.restore(self._joined(latents, half(grid)), grid)

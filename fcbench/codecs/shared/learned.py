@@ -1,4 +1,4 @@
-"""The frame of the learned codecs: one coder a map, all maps of a sample in one string.
+"""The frame of the learned codecs: one coder per map, all maps of a sample in one string.
 
 Latents come in stages (``y``, or ``z`` then ``y``). A stage of all maps is coded before the next, so that the string
 reads z of map 1, z of map 2, ..., y of map 1, ...
@@ -8,23 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fcbench.codecs.shared.base import CodecBase, Params, number, only
-from fcbench.coders.numerics import fixed_numerics
+from fcbench.codecs.shared.base import CodecBase
+from fcbench.coders.numerics import coding_numerics
 from fcbench.coders.strings import StringDecoder, StringEncoder
 from fcbench.coders.tables import MAX_SYMBOL, EntropyTables, Groups
-from fcbench.core.codecs import Bitstream, Decoded
+from fcbench.core.codecs import Bitstream, CodecPlugin, Decoded, Grids
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Features, FeatureSpec, FeatureStats
+from fcbench.core.kinds import Objective
+from fcbench.core.knobs import Knobs, number, only
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class StageCode:
     """How a stage of one map is coded.
 
     Attributes:
@@ -47,7 +49,7 @@ class Plan:
 
 Latents = Sequence[Tensor]
 """Of the stages of one map, in coding order."""
-Plans = Sequence["Plan | None"]
+StageCodes = Sequence["StageCode | None"]
 """How those stages are coded."""
 Grid = tuple[int, int]
 """(h, w)."""
@@ -57,6 +59,14 @@ class MapCoder(nn.Module):
     """Codes one map of normalized features. Subclasses say what the stages are."""
 
     stages: tuple[str, ...]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._exact: list[Any] = []  # what coding computes in float64, kept; in a list: no submodule
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        self._exact.clear()
+        super()._load_from_state_dict(*args)
 
     def prepare(self, x: Tensor) -> None:
         """Initial values from normalized training features [B, C, h, w]."""
@@ -71,14 +81,14 @@ class MapCoder(nn.Module):
         raise NotImplementedError
 
     def at(self, lmbda: float) -> None:
-        """Set the operating point, where the coder is of a codec with several."""
+        """Set the operating point, in a codec of variable rate."""
         raise NotImplementedError
 
     def tables(self, stage: int) -> EntropyTables:
         """Tables of a stage."""
         raise NotImplementedError
 
-    def plan(self, stage: int, grid: tuple[int, int], earlier: Sequence[Tensor]) -> Plan | None:
+    def code(self, stage: int, grid: tuple[int, int], earlier: Sequence[Tensor]) -> StageCode | None:
         """How a stage is coded, from the grid (h, w) and the latents of the stages before; None where it is empty."""
         raise NotImplementedError
 
@@ -86,19 +96,17 @@ class MapCoder(nn.Module):
         """Unquantized latents of each stage."""
         raise NotImplementedError
 
-    def symbols(self, latents: Tensor, plan: Plan) -> Tensor:
-        """Integers, as floats, that code a stage's unquantized latents, of the plan's shape."""
-        return torch.round(latents if plan.means is None else latents - plan.means)
+    def symbols(self, latents: Tensor, code: StageCode) -> Tensor:
+        """Integers, as floats, that code a stage's unquantized latents, of the code's shape."""
+        return torch.round(latents if code.means is None else latents - code.means)
 
-    def synthesize(self, latents: Latents, plans: Plans, grid: Grid) -> Tensor:
+    def synthesize(self, latents: Latents, codes: StageCodes, grid: Grid) -> Tensor:
         """Normalized features of the grid (h, w) from the decoded latents of all stages and how they were coded."""
         raise NotImplementedError
 
 
 class LearnedCodec(CodecBase):
-    """A codec of `MapCoder` parts, to be trained on ``bits_per_point + lmbda * distortion``."""
-
-    trained = True
+    """A codec of `MapCoder` parts, to be trained on ``bits per scalar + lmbda * distortion``."""
 
     def __init__(
         self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], make: Callable[[int], MapCoder]
@@ -118,7 +126,7 @@ class LearnedCodec(CodecBase):
 
     @torch.no_grad()
     def prepare(self, batches: Sequence[Tensor]) -> None:
-        """Closed-form start from training features ([B, C, h, w] a map)."""
+        """Start in closed form from training features."""
         for coder, stats, x in zip(self.map_coders, self.map_stats, batches, strict=True):
             coder.prepare(stats.normalize(x.float()))
 
@@ -134,90 +142,89 @@ class LearnedCodec(CodecBase):
             bits.append(b)
         return self.named(out), torch.stack(bits).sum(dim=0)
 
-    def aux_loss(self) -> Tensor:
-        """0: the quantiles of CompressAI's bottleneck are solved for when tables are made, not trained."""
-        return torch.zeros(())
+    def estimate_bits(self, maps: dict[str, Tensor]) -> Tensor:
+        """Bits [B] by the entropy models, of rounded latents in eval mode."""
+        return self.forward(maps)[1]
 
     def freeze(self) -> None:
-        """Make the integer tables, on the CPU, and switch to eval mode."""
+        """Make the integer tables, on the CPU."""
         self.cpu().eval()
         for coder in self.map_coders:
             coder.freeze()
 
-    @fixed_numerics
+    @coding_numerics()
     def encode(self, features: Features) -> Bitstream:
         """Code one sample on the CPU."""
         maps = self.sample(features)
         grid = self.grid(features.shapes)
-        wanted = [c.analyze(s.normalize(x)) for c, s, x in zip(self.map_coders, self.map_stats, maps, strict=True)]
+        analyzed = [c.analyze(s.normalize(x)) for c, s, x in zip(self.map_coders, self.map_stats, maps, strict=True)]
         decoded: list[list[Tensor]] = [[] for _ in maps]
         string, ends = StringEncoder(), []
         for stage in range(len(self.stages)):
-            for coder, hw, latents, done in zip(self.map_coders, grid, wanted, decoded, strict=True):
-                plan = coder.plan(stage, hw, done)
-                if plan is None:
+            for coder, hw, latents, done in zip(self.map_coders, grid, analyzed, decoded, strict=True):
+                code = coder.code(stage, hw, done)
+                if code is None:
                     done.append(torch.zeros(1, 0))
                     continue
-                symbols = _checked(coder.symbols(latents[stage], plan))
-                string.put(coder.tables(stage), symbols, plan.groups)
+                symbols = _checked(coder.symbols(latents[stage], code))
+                string.put(coder.tables(stage), symbols, code.groups)
                 if stage + 1 < len(self.stages):
-                    done.append(plan.latents(symbols))
+                    done.append(code.latents(symbols))
             if stage + 1 < len(self.stages):
                 ends.append(string.n_bits)
         return Bitstream(_split(string.finish(), self.stages, ends), string.n_symbols, string.check)
 
-    @fixed_numerics
-    def decode(self, payload: bytes, shapes: Mapping[str, tuple[int, int]]) -> Decoded:
-        """Decode one sample on the CPU. Raises `FcbenchError` on damage that can be seen."""
-        grid = self.grid(shapes)
+    @coding_numerics()
+    def decode(self, payload: bytes, grids: Grids) -> Decoded:
+        """Decode one sample on the CPU."""
+        grid = self.grid(grids)
         decoded: list[list[Tensor]] = [[] for _ in grid]
-        plans: list[list[Plan | None]] = [[] for _ in grid]
+        codes: list[list[StageCode | None]] = [[] for _ in grid]
         string = StringDecoder(payload)
         for stage in range(len(self.stages)):
-            for coder, hw, done, how in zip(self.map_coders, grid, decoded, plans, strict=True):
-                plan = coder.plan(stage, hw, done)
-                how.append(plan)
-                if plan is None:
+            for coder, hw, done, how in zip(self.map_coders, grid, decoded, codes, strict=True):
+                code = coder.code(stage, hw, done)
+                how.append(code)
+                if code is None:
                     done.append(torch.zeros(1, 0))
                     continue
-                done.append(plan.latents(string.take(coder.tables(stage), plan.groups)))
+                done.append(code.latents(string.take(coder.tables(stage), code.groups)))
         maps = [
             s.restore(c.synthesize(done, how, hw))
-            for c, s, done, how, hw in zip(self.map_coders, self.map_stats, decoded, plans, grid, strict=True)
+            for c, s, done, how, hw in zip(self.map_coders, self.map_stats, decoded, codes, grid, strict=True)
         ]
         return Decoded(Features(self.named(maps)), string.n_symbols, string.check)
 
 
-class VariableCodec(LearnedCodec):
-    """A learned codec whose operating point can be moved: in training at every step, afterwards before `freeze`."""
+class VariableLearnedCodec(LearnedCodec):
+    """A learned codec whose operating point can be moved (`fcbench.core.codecs.VariableCodec`)."""
 
     def at(self, lmbda: float) -> None:
-        """Set the operating point: weight of the distortion against bits a feature point."""
+        """Set the operating point of all maps."""
         for coder in self.map_coders:
             coder.at(lmbda)
 
 
 def _checked(rounded: Tensor) -> np.ndarray:
-    """Integers [n] int32. Raises `FcbenchError` where they are no numbers below 2**24."""
+    """Integers [n] int32, below 2**24 in magnitude."""
     if not bool(rounded.abs().max() < MAX_SYMBOL):  # false for NaN, too
-        raise FcbenchError("a latent is NaN or 2**24 or more: features are far out of the range that trained the codec")
+        raise FcbenchError("a latent is NaN or 2**24 or more: features are far outside the training range")
     symbols: Any = rounded.flatten().to(torch.int32).numpy()
     return symbols
 
 
 def _split(payload: bytes, stages: tuple[str, ...], ends: list[float]) -> dict[str, bytes]:
-    """Parts of the string by stage: it is one code word, cut at the byte where each stage but the last ends [bit]."""
+    """Parts of the string by stage: one code word, cut at the byte nearest to where each stage but the last ends."""
     cuts = [0, *(min(len(payload), round(bits / 8)) for bits in ends), len(payload)]
     return {name: payload[a:b] for name, a, b in zip(stages, cuts[:-1], cuts[1:], strict=True)}
 
 
-@dataclass(frozen=True, slots=True)
-class LearnedPlugin:
-    """A learned codec with the one parameter ``lmbda`` (see `fcbench.core.codecs.CodecPlugin`).
+@dataclass(frozen=True)
+class LearnedPlugin(CodecPlugin):
+    """A learned codec with the one knob ``lmbda``.
 
     Attributes:
-        make: a map's coder, untrained, from its channels and lmbda.
-        variable: one training serves all operating points, chosen by ``at(lmbda)`` of the codec.
+        make: (channels of a map, lmbda) to its untrained coder.
     """
 
     name: str
@@ -225,14 +232,14 @@ class LearnedPlugin:
     trained: bool = True
     variable: bool = False
 
-    def sweep(self, objective: Literal["mse", "task"]) -> list[dict[str, float | int | str]]:
+    def sweep(self, objective: Objective) -> list[dict[str, float | int | str]]:
         """``lmbda``, low rate to high."""
         lmbdas = (0.12, 0.3, 0.8, 2.0, 6.0, 20.0) if objective == "mse" else (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
         return [{"lmbda": lmbda} for lmbda in lmbdas]
 
-    def build(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], params: Params) -> LearnedCodec:
-        """``lmbda``: weight of the distortion against bits a feature point."""
-        only(params, self.name, "lmbda")
+    def build(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], params: Knobs) -> LearnedCodec:
+        """``lmbda``: weight of the distortion against bits per scalar."""
+        only(params, f"codec {self.name!r}", "lmbda")
         lmbda = number(params, "lmbda", 1e-6, 1e6)
-        kind = VariableCodec if self.variable else LearnedCodec
+        kind = VariableLearnedCodec if self.variable else LearnedCodec
         return kind(specs, stats, lambda channels: self.make(channels, lmbda))

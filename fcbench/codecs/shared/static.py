@@ -6,6 +6,7 @@ A test sample of a few thousand symbols is too short to learn 100 histograms of 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -13,25 +14,23 @@ import torch
 from torch import Tensor, nn
 
 from fcbench.codecs.shared.base import CodecBase, MapStats
-from fcbench.coders.escapes import PRECISION_BITS
-from fcbench.coders.numerics import fixed_numerics
+from fcbench.coders.numerics import coding_numerics
 from fcbench.coders.strings import StringDecoder, StringEncoder
-from fcbench.coders.tables import EntropyTables, Groups
-from fcbench.core.codecs import Bitstream, Decoded
+from fcbench.coders.tables import EntropyTables, Groups, cdfs
+from fcbench.core.codecs import Bitstream, CodecPlugin, Decoded, Grids
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Features, FeatureSpec, FeatureStats
+from fcbench.core.kinds import Objective
+from fcbench.core.knobs import Knobs, only, whole_number
 
 
-def frequencies(histogram: np.ndarray) -> np.ndarray:
-    """Integer frequencies [L], all positive, with sum 65536, of counts [L] smoothed by one half each.
+def smoothed(histogram: np.ndarray) -> np.ndarray:
+    """Probabilities [L] of counts [L] smoothed by one half each.
 
     References: Krichevsky and Trofimov, The performance of universal encoding, 1981.
     """
-    share = (histogram + 0.5) / (histogram.sum() + 0.5 * len(histogram))
-    free = (1 << PRECISION_BITS) - len(histogram)
-    counts = 1 + np.floor(share * free).astype(np.int64)
-    counts[counts.argmax()] += (1 << PRECISION_BITS) - counts.sum()
-    return counts
+    shares: np.ndarray = (histogram + 0.5) / (histogram.sum() + 0.5 * len(histogram))
+    return shares
 
 
 class MapQuantizer(nn.Module):
@@ -57,10 +56,7 @@ class MapQuantizer(nn.Module):
 
     def fill(self, histograms: Sequence[np.ndarray]) -> None:
         """Fill the tables from the counts [L] of each one's training symbols."""
-        lengths = torch.tensor([len(h) + 1 for h in histograms])
-        cdf = torch.zeros(len(histograms), int(lengths.max()), dtype=torch.int32)
-        for row, counts in zip(cdf, histograms, strict=True):
-            row[1 : len(counts) + 1] = torch.from_numpy(frequencies(counts).cumsum())
+        cdf, lengths = cdfs([smoothed(counts) for counts in histograms])
         self.tables.fill(cdf, lengths, torch.zeros(len(histograms)), escape=False)
 
     def bits(self, symbols: Tensor, batch: int) -> Tensor:
@@ -76,20 +72,18 @@ class StaticCodec(CodecBase):
 
     Attributes:
         normalized: quantizers see features of zero mean and unit variance.
-        lacks: what is wrong before `prepare`, such as "codec 'uniform' has no histograms".
     """
 
     def __init__(
         self,
         specs: Sequence[FeatureSpec],
         stats: Mapping[str, FeatureStats],
-        quantizer: Callable[[FeatureSpec, MapStats], MapQuantizer],
+        quantizer: Callable[[MapStats], MapQuantizer],
         normalized: bool,
-        lacks: str,
     ) -> None:
         super().__init__(specs, stats)
-        self.normalized, self.lacks = normalized, lacks
-        self.maps = nn.ModuleList(map(quantizer, self.specs, self.map_stats))
+        self.normalized = normalized
+        self.maps = nn.ModuleList(map(quantizer, self.map_stats))
 
     @property
     def quantizers(self) -> list[MapQuantizer]:
@@ -98,17 +92,13 @@ class StaticCodec(CodecBase):
 
     def _inward(self, maps: Iterable[Tensor]) -> list[Tensor]:
         """Maps in coding order as their quantizers see them."""
-        if not self.normalized:
-            return list(maps)
-        return [s.normalize(x) for s, x in zip(self.map_stats, maps, strict=True)]
+        return [s.normalize(x) if self.normalized else x for s, x in zip(self.map_stats, maps, strict=True)]
 
     def _outward(self, maps: Iterable[Tensor]) -> list[Tensor]:
         """Inverse of `_inward`."""
-        if not self.normalized:
-            return list(maps)
-        return [s.restore(x) for s, x in zip(self.map_stats, maps, strict=True)]
+        return [s.restore(x) if self.normalized else x for s, x in zip(self.map_stats, maps, strict=True)]
 
-    @fixed_numerics
+    @coding_numerics()
     def prepare(self, batches: Sequence[Tensor]) -> None:
         """Learn from training features ([B, C, h, w] a map)."""
         maps = self._inward(x.float().cpu() for x in batches)
@@ -118,23 +108,27 @@ class StaticCodec(CodecBase):
     def freeze(self) -> None:
         """Check that `prepare` was called."""
         if not all(q.tables.filled for q in self.quantizers):
-            raise FcbenchError(f"{self.lacks}: call prepare() with training features first")
+            raise FcbenchError("this codec has no histograms yet: call prepare() with training features first")
         self.cpu().eval()
 
     def forward(self, maps: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
         """Quantized maps (gradient passes straight through), and the estimated bits [B]."""
-        given = [maps[name] for name in self.names]
+        ordered = [maps[name] for name in self.names]
         decoded, total = [], torch.zeros(())
-        inward = self._inward(x.detach() for x in given)
+        inward = self._inward(x.detach() for x in ordered)
         for quantizer, x in zip(self.quantizers, inward, strict=True):
             batch, _, h, w = x.shape
             symbols = quantizer.quantize(x)
             decoded.append(quantizer.dequantize(symbols, batch, (h, w)))
             total = total.to(x.device) + quantizer.bits(symbols, batch)
-        pairs = zip(self._outward(decoded), given, strict=True)
+        pairs = zip(self._outward(decoded), ordered, strict=True)
         return self.named([y + (x - x.detach()) for y, x in pairs]), total
 
-    @fixed_numerics
+    def estimate_bits(self, maps: dict[str, Tensor]) -> Tensor:
+        """Bits [B] by the tables."""
+        return self.forward(maps)[1]
+
+    @coding_numerics()
     def encode(self, features: Features) -> Bitstream:
         """Code one sample."""
         string = StringEncoder()
@@ -146,14 +140,42 @@ class StaticCodec(CodecBase):
             string.put(quantizer.tables, flat, groups)
         return Bitstream({"y": string.finish()}, string.n_symbols, string.check)
 
-    @fixed_numerics
-    def decode(self, payload: bytes, shapes: Mapping[str, tuple[int, int]]) -> Decoded:
+    @coding_numerics()
+    def decode(self, payload: bytes, grids: Grids) -> Decoded:
         """Decode one sample. Raises `FcbenchError` on damage that can be seen."""
         string, maps = StringDecoder(payload), []
-        for quantizer, (h, w) in zip(self.quantizers, self.grid(shapes), strict=True):
+        for quantizer, (h, w) in zip(self.quantizers, self.grid(grids), strict=True):
             groups = Groups.equal(quantizer.n_tables, h * w)
             flat = torch.from_numpy(string.take(quantizer.tables, groups)).long()
             symbols = flat.reshape(quantizer.n_tables, h * w)
             maps.append(quantizer.dequantize(symbols, 1, (h, w)))
         decoded = self.named(self._outward(maps))
         return Decoded(Features(decoded), string.n_symbols, string.check)
+
+
+@dataclass(frozen=True)
+class StaticPlugin(CodecPlugin):
+    """A static codec whose knobs are whole numbers.
+
+    Attributes:
+        ranges: lowest and highest value by knob.
+        points: the default sweep, low rate to high: values in the order of the knobs.
+        quantizer: (statistics of a map, values of the knobs) to its quantizer.
+        normalized: quantizers see features of zero mean and unit variance.
+    """
+
+    name: str
+    ranges: Mapping[str, tuple[int, int]]
+    points: Sequence[tuple[int, ...]]
+    quantizer: Callable[..., MapQuantizer]
+    normalized: bool
+
+    def sweep(self, objective: Objective) -> list[dict[str, float | int | str]]:
+        """The same points whatever the objective."""
+        return [dict(zip(self.ranges, point, strict=True)) for point in self.points]
+
+    def build(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], params: Knobs) -> StaticCodec:
+        """All knobs are required."""
+        only(params, f"codec {self.name!r}", *self.ranges)
+        values = [whole_number(params, knob, *limits) for knob, limits in self.ranges.items()]
+        return StaticCodec(specs, stats, lambda map_stats: self.quantizer(map_stats, *values), self.normalized)

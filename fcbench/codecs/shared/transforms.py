@@ -17,7 +17,7 @@ from torch import Tensor, nn
 TAIL_MASS = 1e-6
 """Probability left to a table's escape symbol, about."""
 
-PLENTY = 8
+MIN_POSITIONS_PER_DIM = 8
 """Training positions a dimension from which on their variances are taken for those of held-out features."""
 
 _N_FOLDS = 3
@@ -49,7 +49,7 @@ class Residual(nn.Module):
         return x + self.layers(x)
 
 
-class Unseen(nn.Module):
+class VarianceCorrection(nn.Module):
     """What features of few positions lack of the variation of held-out ones: a random difference, for training only.
 
     In the directions of their KLT, features have variances that are too large at first, then too small or zero. The
@@ -104,7 +104,7 @@ class Analysis(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.unseen = Unseen()
+        self.correction = VarianceCorrection()
         self.residual = Residual(channels)
         self.klt = nn.Conv2d(4 * channels, 4 * channels, 1)
 
@@ -157,7 +157,7 @@ def klt(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def few(deep: Tensor) -> bool:
     """Whether features [B, D, h, w] stand at too few positions to tell their covariance [D, D]."""
-    return deep.numel() // deep.shape[1] < PLENTY * deep.shape[1]
+    return deep.numel() // deep.shape[1] < MIN_POSITIONS_PER_DIM * deep.shape[1]
 
 
 def held_out_variances(deep: Tensor) -> Tensor:
@@ -213,10 +213,10 @@ def init_klt(analysis: Analysis, synthesis: Synthesis, x: Tensor) -> Tensor:
             synthesis.klt.bias.copy_(mean)
     if not few(deep):
         return x
-    analysis.unseen.start(deep, rows, mean)
+    analysis.correction.start(deep, rows, mean)
     deep = deep.repeat(-(-_N_DRAWN * deep.shape[1] ** 2 // deep.numel()), 1, 1, 1)
     generator = torch.Generator(deep.device).manual_seed(_SEED)
-    deep += analysis.unseen.draw(deep, generator)
+    deep += analysis.correction.draw(deep, generator)
     return F.pixel_shuffle(deep, 2)[..., : x.shape[-2], : x.shape[-1]]
 
 

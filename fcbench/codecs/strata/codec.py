@@ -4,7 +4,7 @@
                                                            ring by ring, scales from table and rings before
     q --> centroids --> inverse KLT and DCT --> residual layers --> x_hat
 
-There is no hyper-latent: at the low rates that matter here it costs more than it says. A coefficient's scale is that
+There is no hyper-latent: at the low rates that matter here it costs more than it saves. A coefficient's scale is that
 of its channel and relative frequency in training, corrected by how much more or less energy than expected the rings
 decoded so far have, over all, in its channel, and near it in the plane of frequencies. Its density is a mixture of two
 zero-mean Gaussians in a fixed ratio to the scale. Rounding weighs squared error against bits at the slope where the
@@ -19,26 +19,25 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fcbench.codecs.shared.gaussian import LOG_MAX, LOG_MIN, SCALE_TABLE, own_indexes, scale_groups
-from fcbench.codecs.shared.learned import Grid, Latents, LearnedPlugin, MapCoder, Plan, Plans
+from fcbench.codecs.shared.gaussian import LOG_MAX, LOG_MIN, SCALE_TABLE, scale_groups, scale_indexes
+from fcbench.codecs.shared.learned import Grid, Latents, LearnedPlugin, MapCoder, StageCode, StageCodes
 from fcbench.codecs.shared.transforms import TAIL_MASS, high_rate_log_gain
-from fcbench.codecs.strata.spectrum import N_CELLS, N_STAGES, Plane, Spectrum, Stage, plane
+from fcbench.codecs.strata.spectrum import N_CELLS, N_RINGS, Plane, Ring, Spectrum, plane
 from fcbench.coders.escapes import PRECISION_BITS
-from fcbench.coders.tables import EntropyTables
+from fcbench.coders.tables import EntropyTables, cdfs
 
 _SLOPE = 6 / math.log(2)  # lmbda * step**2 at high rate: bits that one squared step is worth
 _STEPS = (1.0, 0.85, 0.72)  # relative to the high-rate step: what the start chooses from
 _N_FEATURES = 4
 _PRIOR = 0.5  # energy that is added to both sides of a ratio
-_FAST = 5.0  # context coefficients learn so much faster than transforms
+_CONTEXT_LR_SCALE = 5.0  # by which context coefficients learn faster than transforms
 _N_BINS = 8
-_LEAST = 2.0**-PRECISION_BITS
+_MIN_PROBABILITY = 2.0**-PRECISION_BITS
 _FIT_STEPS, _FIT_SAMPLES = 60, 48
 
 
@@ -51,17 +50,17 @@ def mixture(symbols: Tensor, log_scales: Tensor, mix: Tensor) -> Tensor:
         inverse = math.sqrt(0.5) * (-log_scales - ratio).exp()
         near, far = (size - 0.5) * inverse, (size + 0.5) * inverse
         out = out + 0.5 * weight * (torch.erfc(near) - torch.erfc(far))
-    return out.clamp(min=_LEAST)
+    return out.clamp(min=_MIN_PROBABILITY)
 
 
 def expected_energy(log_scales: Tensor) -> Tensor:
-    """About the mean square of a rounded Gaussian."""
+    """Approximate mean square of a rounded Gaussian."""
     scale = log_scales.exp()
     rare = torch.erfc(math.sqrt(0.5) * 0.55 / scale.clamp(max=1.0))
     return torch.where(scale > 1, scale.square(), rare * (1 + scale.square())) + 1e-4
 
 
-class EntropyNet(nn.Module):
+class ScaleNet(nn.Module):
     """Log-scales of a ring's coefficients, in units of the unquantized transform plus the gain."""
 
     def __init__(self, channels: int, log_gain: float) -> None:
@@ -79,27 +78,27 @@ class EntropyNet(nn.Module):
         """[C, h w] energy to expect before any context."""
         return expected_energy(static.detach().clamp(LOG_MIN, LOG_MAX))
 
-    def forward(self, stage: Stage, static: Tensor, usual: Tensor, energy: Tensor) -> Tensor:
+    def forward(self, ring: Ring, static: Tensor, usual: Tensor, energy: Tensor) -> Tensor:
         """Log-scales [B, C, n] of a ring, from squares [B, C, h w] of the integers decoded before."""
-        own = static[:, stage.index].expand(energy.shape[0], -1, -1)
-        if stage.near is None:
+        own = static[:, ring.index].expand(energy.shape[0], -1, -1)
+        if ring.near is None:
             return own.clamp(LOG_MIN, LOG_MAX)
         bend = own.clamp(-3.0, 3.0)
         out = own
-        terms = [*self.features(stage, usual, energy), torch.ones_like(own)]
+        terms = [*self.features(ring, usual, energy), torch.ones_like(own)]
         for k, term in enumerate(terms):
-            a, b, c = (_FAST * self.linear[k]).unbind()
+            a, b, c = (_CONTEXT_LR_SCALE * self.linear[k]).unbind()
             out = out + term * (a + b * bend + c * bend.square() / 4)
         return out.clamp(LOG_MIN, LOG_MAX)
 
     @staticmethod
-    def features(stage: Stage, usual: Tensor, energy: Tensor) -> list[Tensor]:
+    def features(ring: Ring, usual: Tensor, energy: Tensor) -> list[Tensor]:
         """Log-ratios of decoded to expected energy, each to broadcast to [B, C, n]."""
-        assert stage.near is not None
-        seen = energy[:, :, stage.decoded].sum(dim=2)
-        want = usual[:, stage.decoded].sum(1)
-        near = sum(energy[:, :, k] for k in stage.near.T)
-        near_want = sum(usual[:, k] for k in stage.near.T)
+        assert ring.near is not None
+        seen = energy[:, :, ring.decoded].sum(dim=2)
+        want = usual[:, ring.decoded].sum(1)
+        near = sum(energy[:, :, k] for k in ring.near.T)
+        near_want = sum(usual[:, k] for k in ring.near.T)
         assert isinstance(near, Tensor) and isinstance(near_want, Tensor)
 
         def ratio(a: Tensor, b: Tensor) -> Tensor:
@@ -115,10 +114,10 @@ class EntropyNet(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class _Exact:
-    """What coding needs that is the same for every sample of a size: float64, on the CPU."""
+    """What coding needs for all samples of one size: float64, on the CPU."""
 
     where: Plane
-    net: EntropyNet
+    net: ScaleNet
     static: Tensor
     usual: Tensor
 
@@ -126,24 +125,23 @@ class _Exact:
 class StrataMap(MapCoder):
     """Codes the rings of one map."""
 
-    stages = tuple(f"y{k}" for k in range(N_STAGES))
+    stages = tuple(f"y{k}" for k in range(N_RINGS))
 
     def __init__(self, channels: int, lmbda: float) -> None:
         super().__init__()
         self.channels = channels
         self.spectrum = Spectrum(channels)
-        self.net = EntropyNet(channels, high_rate_log_gain(lmbda))
+        self.net = ScaleNet(channels, high_rate_log_gain(lmbda))
         self.mix = nn.Parameter(torch.tensor([1.0, -0.25, 0.35]))
         self.shift = nn.Parameter(torch.zeros(2, _N_BINS))
         self.register_buffer("step", torch.ones(()))
         self.tables_y = EntropyTables()
-        self._exact: list[_Exact] = []  # of the last size; in a list: no submodule
 
     step: Tensor
 
     # ------------------------------------------------------------------------------------ beginning
     def prepare(self, x: Tensor) -> None:
-        """Transforms, scales and step in closed form; context and mixture by a short fit."""
+        """Transforms, scales and step in closed form, context and mixture by a short fit."""
         y = self.spectrum.start(x)
         where = plane(x.shape[-2], x.shape[-1])
         self.net.log_scale.copy_(_cell_log_scales(y, where.cell))
@@ -162,7 +160,7 @@ class StrataMap(MapCoder):
         self.spectrum.refine.start(decoded, x)
 
     def _cost(self, y: Tensor, where: Plane) -> float:
-        """Bits and what the squared error is worth in bits, of transform outputs [B, C, h w]."""
+        """Bits, and the squared error in bits, of transform outputs [B, C, h w]."""
         log_scales = self.net.static(where).clamp(LOG_MIN, LOG_MAX)
         scaled = y * self.net.log_gain.exp()
         q = self._round(scaled, log_scales)
@@ -171,7 +169,7 @@ class StrataMap(MapCoder):
         return float(bits + worth)
 
     def _fit(self, y: Tensor, where: Plane) -> None:
-        """Context and mixture, by their bits for integers of transform outputs [B, C, h w]."""
+        """Fit context and mixture to integers of transform outputs [B, C, h w] by gradient descent on their bits."""
         scaled = y * self.net.log_gain.exp()
         static = self.net.static(where)
         q = self._round(scaled, static.clamp(LOG_MIN, LOG_MAX).expand_as(y))
@@ -183,10 +181,10 @@ class StrataMap(MapCoder):
                 chosen = q[i % 4 :: 4] if len(q) >= 4 else q
                 energy = chosen.square()
                 bits = torch.zeros(())
-                for stage in where.stages:
-                    if len(stage.index):
-                        log_scales = self.net(stage, static, usual, energy)
-                        p = mixture(chosen[:, :, stage.index], log_scales, self.mix)
+                for ring in where.rings:
+                    if len(ring.index):
+                        log_scales = self.net(ring, static, usual, energy)
+                        p = mixture(chosen[:, :, ring.index], log_scales, self.mix)
                         bits = bits - p.log2().sum()
                 grads = torch.autograd.grad(bits / chosen.numel(), learned)
                 for parameter, grad in zip(learned, grads, strict=True):
@@ -209,7 +207,7 @@ class StrataMap(MapCoder):
 
     # ------------------------------------------------------------------------------------- training
     def _round(self, y: Tensor, log_scales: Tensor) -> Tensor:
-        """Nearest integers, or those below them in size where the bits saved are worth more than the error."""
+        """Nearest integers, or those one smaller in size where the bits saved are worth more than the added error."""
         rounded = torch.round(y)
         some = rounded != 0
         size, scales = y[some].abs(), log_scales.expand_as(y)[some]
@@ -237,7 +235,6 @@ class StrataMap(MapCoder):
         return q + q.detach().sign() * shift
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, C, h, w] to the same, and bits [B]."""
         grid = (x.shape[-2], x.shape[-1])
         where = plane(*grid)
         y = self.spectrum.analyze(x) * self.net.log_gain.exp()
@@ -246,44 +243,40 @@ class StrataMap(MapCoder):
         energy = torch.zeros_like(y)
         y_hat = torch.zeros_like(y)
         bits = y.new_zeros(len(y))
-        for stage in where.stages:
-            if len(stage.index) == 0:
+        for ring in where.rings:
+            if len(ring.index) == 0:
                 continue
-            index = stage.index.to(y.device)
-            wanted = y[:, :, index]
+            index = ring.index.to(y.device)
+            latents = y[:, :, index]
             if self.training:
-                log_scales = self.net(stage, static, usual, energy)
+                log_scales = self.net(ring, static, usual, energy)
             else:
-                log_scales = self._rows(self._indexes(stage, where, energy)).to(y)
+                log_scales = self._rows(self._indexes(ring, where, energy)).to(y)
             with torch.no_grad():
-                rounded = self._round(wanted, log_scales)
-            q = rounded + (wanted - wanted.detach())
-            bits = bits + self._bits(rounded, wanted, log_scales)
+                rounded = self._round(latents, log_scales)
+            q = rounded + (latents - latents.detach())
+            bits = bits + self._bits(rounded, latents, log_scales)
             energy = energy.index_copy(2, index, rounded.square())
             y_hat = y_hat.index_copy(2, index, self._restored(q, log_scales))
         return self.spectrum.synthesize(y_hat * (-self.net.log_gain).exp(), grid), bits
 
     # --------------------------------------------------------------------------------------- coding
     def freeze(self) -> None:
-        """One table a scale."""
+        """One table per scale."""
         self._exact.clear()
         self.tables_y.fill(*_mixture_tables(self.mix.detach().double()), escape=True)
 
-    def _load_from_state_dict(self, *args: Any) -> None:
-        self._exact.clear()
-        super()._load_from_state_dict(*args)
-
     @torch.no_grad()
-    def _indexes(self, stage: Stage, where: Plane, energy: Tensor) -> Tensor:
+    def _indexes(self, ring: Ring, where: Plane, energy: Tensor) -> Tensor:
         """Scale indexes uint8 [B, C, n] of a ring, computed in float64 on the CPU."""
         frozen = self.tables_y.filled and not self.training
         if not (frozen and self._exact and self._exact[0].where is where):
             net = copy.deepcopy(self.net).cpu().double()
             static = net.static(where)
             self._exact[:] = [_Exact(where, net, static, net.usual(static))]
-        exact = self._exact[0]
+        exact: _Exact = self._exact[0]
         energy = energy.detach().cpu().double()
-        return own_indexes(exact.net(stage, exact.static, exact.usual, energy))
+        return scale_indexes(exact.net(ring, exact.static, exact.usual, energy), pairs=False)
 
     @staticmethod
     def _rows(indexes: Tensor) -> Tensor:
@@ -294,42 +287,41 @@ class StrataMap(MapCoder):
         """The same for all rings."""
         return self.tables_y
 
-    def plan(self, stage: int, grid: tuple[int, int], earlier: Sequence[Tensor]) -> Plan | None:
+    def code(self, stage: int, grid: tuple[int, int], earlier: Sequence[Tensor]) -> StageCode | None:
         """By scale."""
         where = plane(*grid)
-        ring = where.stages[stage]
+        ring = where.rings[stage]
         if len(ring.index) == 0:
             return None
         energy = self._joined(earlier, grid).square()
         indexes = self._indexes(ring, where, energy)
         shape = (1, self.channels, len(ring.index))
-        return Plan(scale_groups(indexes, pairs=False), shape, scales=self._rows(indexes))
+        return StageCode(scale_groups(indexes, pairs=False), shape, scales=self._rows(indexes))
 
     def _joined(self, rings: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
         """[1, C, h w] of the first rings, zero elsewhere."""
         out = torch.zeros(1, self.channels, grid[0] * grid[1])
-        for stage, values in zip(plane(*grid).stages, rings):
-            if len(stage.index):
-                out[:, :, stage.index] = values
+        for ring, values in zip(plane(*grid).rings, rings):
+            if len(ring.index):
+                out[:, :, ring.index] = values
         return out
 
     def analyze(self, x: Tensor) -> list[Tensor]:
         """Rings of y."""
         y = self.spectrum.analyze(x) * self.net.log_gain.exp()
-        return [y[:, :, s.index] for s in plane(x.shape[-2], x.shape[-1]).stages]
+        return [y[:, :, s.index] for s in plane(x.shape[-2], x.shape[-1]).rings]
 
-    def symbols(self, latents: Tensor, plan: Plan) -> Tensor:
+    def symbols(self, latents: Tensor, code: StageCode) -> Tensor:
         """Rate-distortion optimized integers."""
-        assert plan.scales is not None
-        return self._round(latents, plan.scales)
+        assert code.scales is not None
+        return self._round(latents, code.scales)
 
-    def synthesize(self, latents: Latents, plans: Plans, grid: Grid) -> Tensor:
-        """Normalized features."""
-        rings, q = plane(*grid).stages, self._joined(latents, grid)
+    def synthesize(self, latents: Latents, codes: StageCodes, grid: Grid) -> Tensor:
+        rings, q = plane(*grid).rings, self._joined(latents, grid)
         log_scales = torch.zeros_like(q)
-        for ring, plan in zip(rings, plans):
-            if plan is not None and plan.scales is not None:
-                log_scales[:, :, ring.index] = plan.scales
+        for ring, code in zip(rings, codes):
+            if code is not None and code.scales is not None:
+                log_scales[:, :, ring.index] = code.scales
         y = self._restored(q, log_scales) * (-self.net.log_gain).exp()
         return self.spectrum.synthesize(y, grid)
 
@@ -353,20 +345,16 @@ def _cell_log_scales(y: Tensor, cell: Tensor) -> Tensor:
 
 def _mixture_tables(mix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """cdf [T, L], length [T], offset [T] of the mixture at every scale, the escape last."""
-    rows, offsets = [], []
+    shares, offsets = [], []
     for scale in SCALE_TABLE:
         radius = max(1, math.ceil(scale * math.exp(float(mix[1:].max())) * 5.0))
         symbols = torch.arange(-radius, radius + 1).double()
         log_scales = torch.full_like(symbols, math.log(scale))
         p = mixture(symbols, log_scales, mix).numpy()
         p = np.append(p, max(TAIL_MASS, 1.0 - p.sum()))
-        free = (1 << PRECISION_BITS) - len(p)
-        counts = 1 + np.floor(p / p.sum() * free).astype(np.int64)
-        counts[counts.argmax()] += (1 << PRECISION_BITS) - counts.sum()
-        rows.append(torch.from_numpy(np.append(0, counts.cumsum())))
+        shares.append(p / p.sum())
         offsets.append(-radius)
-    lengths = torch.tensor([len(row) for row in rows])
-    return (nn.utils.rnn.pad_sequence(rows, batch_first=True), lengths, torch.tensor(offsets))
+    return *cdfs(shares), torch.tensor(offsets)
 
 
 PLUGIN = LearnedPlugin("strata", StrataMap)

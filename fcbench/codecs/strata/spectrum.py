@@ -25,24 +25,24 @@ N_NEAR = 8
 """Decoded neighbours in the plane of frequencies."""
 
 _LOWEST = 0.03
-_KNEE = 0.05
+_FREQUENCY_KNEE = 0.05
 _CHUNK = 4096
 _N_MEAN = 8  # cosine coefficients along an axis of the mean map
 _MAX_HIDDEN = 1024
 _MAX_POINTS = 1 << 15
 _RIDGE = 3e-3
-_CALM = 8.0  # the refinement's outer layer learns so much slower
+_REFINE_LR_SCALE = 8.0  # by which the refinement's outer layer learns more slowly
 _SHRINK = 1.0  # weight of the next band's covariance, in samples a channel
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class Ring:
     """Coefficients that are coded together, a ring of frequencies.
 
     Attributes:
         index: [n] places in the flattened plane.
-        decoded: [m] places of the stages before.
-        near: [n, up to 8] of those, the nearest; None for the first stage.
+        decoded: [m] places of the rings before.
+        near: [n, up to 8] of those, the nearest; None for the first ring.
     """
 
     index: Tensor
@@ -57,16 +57,16 @@ class Plane:
     Attributes:
         band: [h w] band of each; members: places by band.
         cell: [h w] cell of each, of N_CELLS**2.
-        stages: rings, low to high.
+        rings: low to high.
     """
 
     band: Tensor
     members: tuple[tuple[int, Tensor], ...]
     cell: Tensor
-    stages: tuple[Stage, ...]
+    rings: tuple[Ring, ...]
 
 
-N_STAGES = 8
+N_RINGS = 8
 
 
 @lru_cache(maxsize=32)
@@ -82,18 +82,18 @@ def plane(h: int, w: int) -> Plane:
     radius = f.square().sum(dim=1).sqrt()
     band = torch.round(2 * torch.log2(radius.clamp(min=_LOWEST) / _LOWEST)).long()
     band = band.clamp(max=N_BANDS - 1)
-    axis = torch.log1p(f / _KNEE) / math.log1p(1 / _KNEE) * (N_CELLS - 1)
+    axis = torch.log1p(f / _FREQUENCY_KNEE) / math.log1p(1 / _FREQUENCY_KNEE) * (N_CELLS - 1)
     node = torch.round(axis).long()
     members = tuple((int(b), (band == b).nonzero()[:, 0]) for b in band.unique())
-    return Plane(band, members, node[:, 0] * N_CELLS + node[:, 1], _stages(h, w))
+    return Plane(band, members, node[:, 0] * N_CELLS + node[:, 1], _rings(h, w))
 
 
-def _stages(h: int, w: int) -> tuple[Stage, ...]:
+def _rings(h: int, w: int) -> tuple[Ring, ...]:
     """Rings and their neighbours, by exact integer distances: ties must fall the same way on any machine."""
     places = torch.arange(h * w)
     f = torch.stack([places // w * w, places % w * h])  # u / h and v / w times h w
     order = torch.argsort(f.square().sum(dim=0), stable=True)
-    bounds = [0, 1, *(4 * 3**i for i in range(N_STAGES - 2)), len(order)]
+    bounds = [0, 1, *(4 * 3**i for i in range(N_RINGS - 2)), len(order)]
     out = []
     for a, b in zip(bounds[:-1], bounds[1:], strict=True):
         index, decoded = order[a:b], order[:a]
@@ -101,7 +101,7 @@ def _stages(h: int, w: int) -> tuple[Stage, ...]:
         if a > 0 and len(index) > 0:
             some = [_nearest(f[:, i], f[:, decoded]) for i in index.split(_CHUNK)]
             near = decoded[torch.cat(some)]
-        out.append(Stage(index, decoded, near))
+        out.append(Ring(index, decoded, near))
     return tuple(out)
 
 
@@ -154,7 +154,7 @@ class Refinement(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, h, w] to [B, C, h, w]."""
-        return x + self.out(F.gelu(self.inside(x)) / _CALM)
+        return x + self.out(F.gelu(self.inside(x)) / _REFINE_LR_SCALE)
 
     @torch.no_grad()
     def start(self, decoded: Tensor, x: Tensor) -> None:
@@ -175,7 +175,7 @@ class Refinement(nn.Module):
         gram += _RIDGE * gram.diagonal().mean() * torch.eye(len(gram))
         cross = (hidden.T @ (rest - level) / len(a)).double()
         solved = torch.linalg.solve(gram, cross).T.float()
-        self.out.weight.copy_(_CALM * solved[:, :, None, None])
+        self.out.weight.copy_(_REFINE_LR_SCALE * solved[:, :, None, None])
         out.copy_(level - solved @ middle)
 
 

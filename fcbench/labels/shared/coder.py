@@ -7,20 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LabelCoder:
-    """A task's own output, coded without loss at a stated precision.
-
-    Attributes:
-        output: what is coded of a head's prediction for one image (`fcbench.core.tasks.Head.predict`, B = 1).
-        encode: an output to bytes.
-        decode: bytes to an output as `encode` takes it.
-        same: whether two outputs agree to the stated precision.
-        versions: of the coders in use.
-    """
+    """A `fcbench.core.codecs.LabelPlugin` made of functions."""
 
     output: Callable[[Any], Any]
     encode: Callable[[Any], bytes]
     decode: Callable[[bytes], Any]
     same: Callable[[Any, Any], bool]
-    versions: Callable[[], dict[str, str]]
+    versions: Callable[[], dict[str, str]] = dict

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from fcbench.coders import stills
@@ -13,7 +15,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 def encode(picture: np.ndarray) -> bytes:
     """[H, W] uint8 or uint16."""
     if picture.ndim != 2 or picture.size == 0 or picture.dtype not in ("u1", "u2"):
-        raise FcbenchError(f"a label picture is uint8 or uint16 [H, W], not {picture.dtype} {list(picture.shape)}")
+        raise FcbenchError(f"a label picture must be uint8 or uint16 [H, W], got {picture.dtype} {list(picture.shape)}")
     candidates = (stills.jpegxl_lossless(picture), stills.encode("png", picture, 9))
     return min(candidates, key=len)
 
@@ -21,12 +23,11 @@ def encode(picture: np.ndarray) -> bytes:
 def decode(data: bytes) -> np.ndarray:
     """Inverse of `encode`. Raises `FcbenchError` on damage that can be seen."""
     png = data.startswith(_PNG)
-    picture = stills.decode("png", data) if png else stills.jpegxl_decode(data)
+    picture = stills.decode("png", data) if png else stills.decode("jpegxl", data, numthreads=1)
     if picture.ndim != 2:
-        raise FcbenchError(f"a label picture has shape {list(picture.shape)}, not [H, W]")
+        raise FcbenchError(f"a label picture must be [H, W], got {list(picture.shape)}")
     return picture
 
 
-def versions() -> dict[str, str]:
-    """Of both coders."""
-    return {**stills.versions("jpegxl"), **stills.versions("png")}
+versions = partial(stills.versions, "jpegxl", "png")
+"""Versions of both coders."""
