@@ -57,9 +57,9 @@ def record(suite: Mapping[str, Any]) -> dict[str, Any]:
 
 @cache
 def commit() -> str:
-    """Git commit of the package, with ``-dirty`` where files differed from it; empty if neither build nor checkout says.
+    """Return the package's git commit, with ``-dirty`` where files differed from it; empty if it is not known.
 
-    A build holds its commit in ``commit.txt`` (see ``setup.py``); a checkout is asked.
+    A build holds its commit in ``commit.txt`` (see ``setup.py``); a checkout is asked for it.
     """
     package = Path(__file__).resolve().parents[1]
     built = package / "commit.txt"
@@ -72,7 +72,7 @@ def commit() -> str:
         return done.stdout.strip() if done.returncode == 0 else ""
 
     try:
-        if git("ls-files", "--full-name", "__init__.py") != "fcbench/__init__.py":  # another project's checkout, or none
+        if git("ls-files", "--full-name", "__init__.py") != "fcbench/__init__.py":  # in no checkout of fcbench
             return ""
         changed = git("status", "--porcelain", "--untracked-files=no", "--", ".")
         return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if changed else "")

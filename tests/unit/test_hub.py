@@ -188,8 +188,8 @@ def test_a_404_that_says_nothing(hub: Hub) -> None:
 # -------------------------------------------------------------------------------- as users have it
 SCRIPT = """
 import torch
-from fcbench import registry
-from fcbench.core import FcbenchError
+from fcbench.core import registry
+from fcbench.core.errors import FcbenchError
 try:
     for time in ("first", "second"):
         e = registry.get("encoder", "sam2").build("", None, torch.device("cpu"))
