@@ -267,7 +267,9 @@ class Pair:
         metric = both.loc[both["status"] == OK, "metric"]
         if metric.empty:
             return f"all points failed: {both['status'].iloc[0]}"
-        found, notes = compare.compare(both, "general", [metric.iloc[0]], self._x, self._metric_values_of, self._n_resamples)
+        found, notes = compare.compare(
+            both, "general", [metric.iloc[0]], self._x, self._metric_values_of, self._n_resamples
+        )
         self._notes |= dict.fromkeys(notes)
         return next(c for c in found if c.codec == "special")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -77,36 +76,6 @@ def test_committed_results_are_compared_priced_and_drawn(tmp_path: Path) -> None
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(fcbench.FcbenchError, match="unknown task 'height'"):
         fcbench.plot(results, tasks=["height"])
-
-
-def python_of_readme() -> Iterator[str]:
-    """Lines of the code below the comment ``.. ci: notebook`` of README."""
-    lines = iter((ROOT / "README.rst").read_text(encoding="utf-8").splitlines())
-    assert ".. ci: notebook" in lines and "::" in lines
-    for line in lines:
-        if line and not line.startswith("    "):
-            return
-        yield line[4:]
-
-
-def test_the_python_of_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On fewer scenes and with shorter training than ``quick`` takes."""
-    code = "\n".join(python_of_readme())
-    assert "quick=True" in code and len([line for line in code.splitlines() if line]) <= 10
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("FCBENCH_CACHE", str(tmp_path / "cache"))
-    names: dict[str, object] = {}
-    exec(
-        code.replace("quick=True", "quick=True, n_train=64, n_test=8, budget=fcbench.Budget(4, 8, codec_steps=4)"),
-        names,
-    )
-    results = names["results"]
-    assert isinstance(results, fcbench.Results)
-    assert set(results.rates["codec"]) >= {"uniform", "hyperprior"} and (results.rates["status"] == "ok").all()
-    assert (tmp_path / "curves.png").exists()
-    tiny = fcbench.Suite("look", n_train=64, n_test=8, budget=fcbench.Budget(4, 8, codec_steps=4))
-    again = fcbench.run(tiny, encoders="sam2_nano", tasks=["depth"], out="runs/look")
-    pd.testing.assert_frame_equal(again.rates, results.rates)
 
 
 def test_run_refuses_what_a_suite_does_not_have(tmp_path: Path) -> None:

@@ -226,7 +226,7 @@ def test_other_columns_are_named(tmp_path: Path) -> None:
     ("old", "new", "what"),
     [
         ("65536", "many", "many"),
-        (',True,', ",yes,", "bool"),
+        (",True,", ",yes,", "bool"),
         (',"abc","2025-01-31T12:00:00Z"\n', "\n", "line 2 has 47 cells, expected 49"),
         ('12:00:00Z"\n', '12:00:00Z",7\n', "line 2 has 50 cells, expected 49"),
         ('00Z"', "00Z", "unexpected end of data"),
