@@ -132,7 +132,8 @@ def plot(
         FcbenchError: a name that is in no row, no coded points, or more curves than can be told apart.
     """
     from fcbench.analysis.situations import choose, choose_codecs
-    from fcbench.reports.curves_figure import figure, save
+    from fcbench.reports.curves_figure import figure
+    from fcbench.reports.style import save
 
     rows = choose(choose(results.rates, "task", tasks), "encoder", encoders)
     drawn = figure(choose_codecs(rows, codecs), x, metric, anchors=anchors, grid=grid)
