@@ -105,6 +105,8 @@ class Attributes(nn.Module):
     """
 
     CROP_PX = 64
+    valid: Tensor
+    valid_thing: Tensor
 
     def __init__(self, sizes: tuple[int, ...], crops: int = 32) -> None:
         super().__init__()
@@ -137,7 +139,8 @@ class Attributes(nn.Module):
 
     def _crops(self, scenes: Scenes, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Crops [B, 3, 64, 64] around a thing each, and what is true of it [B, A]."""
-        crops, labels = [], []
+        crops: list[Tensor] = []
+        labels: list[list[int]] = []
         while len(crops) < self.crops:
             index = int(rng.integers(len(scenes.images)))
             instances = scenes.instances[index]
@@ -147,8 +150,8 @@ class Attributes(nn.Module):
                 continue
             number = large[rng.integers(len(large))]
             ys, xs = np.nonzero(instances == number)
-            side = max(np.ptp(xs) * 1.15, np.ptp(ys) * 1.15, self.CROP_PX)
-            side = int(min(side * rng.uniform(0.9, 1.2), SIZE_PX))
+            longest = max(float(np.ptp(xs)) * 1.15, float(np.ptp(ys)) * 1.15, self.CROP_PX)
+            side = int(min(longest * rng.uniform(0.9, 1.2), SIZE_PX))
             at = [int(np.clip((v.min() + v.max() - side) / 2 + rng.normal(0, 5), 0, SIZE_PX - side)) for v in (ys, xs)]
             crop = torch.from_numpy(scenes.images[index, :, at[0] : at[0] + side, at[1] : at[1] + side].copy())
             size = (self.CROP_PX, self.CROP_PX)

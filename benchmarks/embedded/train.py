@@ -88,7 +88,7 @@ def main(stage: str, work: Path, n_scenes: int, steps: int, batch: int, rate: fl
         rng = np.random.default_rng((seed, step))
         for group in optimizer.param_groups:
             group["lr"] = schedule(step, steps, rate)
-        loss = model.loss(scenes, np.sort(rng.choice(n_scenes, batch, replace=False)), rng)  # type: ignore[operator]
+        loss = model.loss(scenes, np.sort(rng.choice(n_scenes, batch, replace=False)), rng)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

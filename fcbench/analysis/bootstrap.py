@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from fcbench.analysis.resampled_curves import Resampled
+from fcbench.analysis.situations import FOLDER, MetricValuesOf
 from fcbench.core.errors import FcbenchError
-from fcbench.results import intervals, samples
-from fcbench.results.samples import SAMPLES, SampleTable
-
-Values = Callable[[np.ndarray], dict[str, np.ndarray]]
-"""Metric values by name, [R], of summed statistics [R, S]."""
-
-ValuesOf = Callable[[str], "Values | None"]
-"""A task's `Values`; None where its plug-in offers none."""
+from fcbench.results import intervals
+from fcbench.results.samples import SAMPLES, SampleTable, load_samples
 
 
 class Point(NamedTuple):
@@ -28,6 +25,12 @@ class Point(NamedTuple):
     rate: float
     value: float
     n_bytes: int
+
+
+def points(rows: pd.DataFrame, x: str = "bpp") -> list[Point]:
+    """Points of one operating point's rows, in order of the seed."""
+    columns = rows.sort_values("seed")[[FOLDER, "point", x, "value", "n_bytes"]]
+    return [Point(*row) for row in columns.itertuples(index=False, name=None)]
 
 
 class _Drawn(NamedTuple):
@@ -42,12 +45,11 @@ class Bootstrap:
     """Resamples of points; the samples of each are read once.
 
     Args:
-        values_of: metrics of a task's summed statistics.
         n_resamples: R.
     """
 
-    def __init__(self, values_of: ValuesOf, n_resamples: int) -> None:
-        self._values_of = values_of
+    def __init__(self, metric_values_of: MetricValuesOf, n_resamples: int) -> None:
+        self._metric_values_of = metric_values_of
         self._n_resamples = n_resamples
         self._weights: dict[int, np.ndarray] = {}
         self._drawn: dict[tuple[str, str], _Drawn | None] = {}
@@ -66,7 +68,7 @@ class Bootstrap:
         Raises:
             FcbenchError: samples that are damaged or do not give the value of their row.
         """
-        every = [p for points, _ in lines for by_seed in points for p in by_seed]
+        every = [p for by_point, _ in lines for by_seed in by_point for p in by_seed]
         drawn = {p: self._point(p, task, metric) for p in every}
         found = {p: d for p, d in drawn.items() if d is not None}
         if len(found) < len(drawn):
@@ -75,10 +77,11 @@ class Bootstrap:
             self._unpaired.add(task)
             return []
         out = []
-        for points, higher in lines:
-            means = [self._over_seeds(by_seed, found, metric) for by_seed in points]
-            rates, values = (np.stack(part) for part in zip(*means))
-            out.append(Resampled(rates, values, higher))
+        for by_point, higher in lines:
+            rates = [np.stack([p.rate * found[p].size for p in by_seed]) for by_seed in by_point]
+            values = [np.stack([found[p].values[metric] for p in by_seed]) for by_seed in by_point]
+            means = (np.stack([intervals.mean_over_seeds(v) for v in side]) for side in (rates, values))
+            out.append(Resampled(*means, higher))
         return out
 
     def notes(self) -> list[str]:
@@ -94,16 +97,6 @@ class Bootstrap:
             lines += [f"{t}: {what}, so intervals are empty" for t in sorted(tasks)]
         return lines
 
-    def _over_seeds(
-        self, points: Sequence[Point], drawn: dict[Point, _Drawn], metric: str
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Mean rate and value [R] over seeds, which each resample draws anew and alike for all operating points."""
-        n = len(points)
-        shares = intervals.resampling_weights(n, self._n_resamples, seed=1).T / n
-        rates = np.stack([p.rate * drawn[p].size for p in points])
-        values = np.stack([drawn[p].values[metric] for p in points])
-        return (shares * rates).sum(axis=0), (shares * values).sum(axis=0)
-
     def _point(self, point: Point, task: str, metric: str) -> _Drawn | None:
         at = point.folder, point.key
         if at not in self._drawn:
@@ -115,22 +108,21 @@ class Bootstrap:
         return drawn
 
     def _draw(self, point: Point, task: str) -> _Drawn | None:
-        file = Path(point.folder) / samples.SAMPLES / f"{point.key}.parquet"
-        if not file.exists():
+        if not (Path(point.folder) / SAMPLES / f"{point.key}.parquet").exists():
             self._absent[point.folder] = self._absent.get(point.folder, 0) + 1
             return None
-        of = self._values_of(task)
-        if of is None:
+        metric_values = self._metric_values_of(task)
+        if metric_values is None:
             self._no_values.add(task)
             return None
-        table = samples.load_samples(point.folder, point.key)
+        table = load_samples(point.folder, point.key)
         n = len(table.ids)
         if n not in self._weights:
             self._weights[n] = intervals.resampling_weights(n, self._n_resamples)
         order = sorted(range(n), key=lambda i: table.ids[i])
         try:
-            values = of(self._weights[n] @ table.stats[order])
-            whole = of(table.stats.sum(axis=0, keepdims=True))
+            values = metric_values(self._weights[n] @ table.stats[order])
+            whole = metric_values(table.stats.sum(axis=0, keepdims=True))
         except (IndexError, ValueError):  # statistics of another number than today's
             self._no_values.add(task)
             return None
@@ -151,3 +143,39 @@ def _sizes(weights: np.ndarray, table: SampleTable, n_bytes: int) -> np.ndarray:
     records = np.array([0 if b is None else b for b in table.n_bytes], dtype=np.float64)
     overhead = n_bytes - records.sum()
     return np.asarray((weights @ records + overhead) / n_bytes)
+
+
+# -------------------------------------------------------------------------------------- likelihoods
+@dataclass(frozen=True, slots=True)
+class Likelihoods:
+    """Log-likelihoods of the targets behind one operating point, [seeds, N] nats in order of the sample ids.
+
+    Attributes:
+        null: of the null model; None where a point keeps none.
+    """
+
+    ids: tuple[str, ...]
+    given: np.ndarray
+    null: np.ndarray | None
+
+
+def likelihoods(by_seed: Sequence[Point]) -> Likelihoods | None:
+    """Likelihoods of one operating point with all its seeds; None where one has none or holds other samples.
+
+    Raises:
+        FcbenchError: a point without samples, or a damaged file.
+    """
+    ids, given, null = set[tuple[str, ...]](), list[np.ndarray](), list[np.ndarray]()
+    for point in by_seed:
+        table = load_samples(point.folder, point.key)
+        if table.log_likelihood is None:
+            return None
+        order = np.argsort(np.array(table.ids, dtype=str), kind="stable")
+        ids.add(tuple(table.ids[i] for i in order))
+        given.append(table.log_likelihood[order])
+        if table.null_log_likelihood is not None:
+            null.append(table.null_log_likelihood[order])
+    if len(ids) != 1:
+        return None
+    nulls = np.stack(null) if len(null) == len(given) else None
+    return Likelihoods(ids.pop(), np.stack(given), nulls)

@@ -3,41 +3,34 @@
 Within a situation (task, data, encoder, neck, head; see `fcbench.analysis.situations`) every curve is set against the anchor's.
 Intervals are of 95 %, from a bootstrap over the test samples, paired between all curves: each resample draws the same
 samples for all, and both the accuracy and the bytes are those of the samples drawn. With several seeds, a point is its
-mean over seeds and each resample draws seeds too. A figure that would mean nothing is refused with its reason.
+mean over seeds and each resample draws seeds too. Estimates that would be meaningless are withheld, with the reason.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from fcbench.analysis import curves, resampled_curves, situations
-from fcbench.analysis.bootstrap import Bootstrap, Point, ValuesOf
+from fcbench.analysis.bootstrap import Bootstrap, Point, points
 from fcbench.analysis.curves import Curve
-from fcbench.analysis.estimate import Estimate
+from fcbench.analysis.estimate import Estimate, estimate
+from fcbench.analysis.situations import MetricValuesOf, metric_values_of
 from fcbench.core.errors import FcbenchError
+from fcbench.core.kinds import Kind
 from fcbench.core.registry import unknown
-from fcbench.results import intervals
+from fcbench.results.intervals import N_RESAMPLES
+from fcbench.results.row import OK
 
 LOSS_PERCENT = 1.0
 """How far below the uncoded ceiling the rate is read."""
 
-N_RESAMPLES = 1000
 ALL = "all"
 """Instead of metrics: every one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Number:
-    """A figure with its 95 % interval, or the reason why there is none. Low and high are None without samples."""
-
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +56,18 @@ class Comparison:
     n_points: int
     n_failed: int
     failure: str
-    bd_rate_percent: Number
-    bd_accuracy: Number
+    bd_rate_percent: Estimate
+    bd_accuracy: Estimate
     quality_overlap: float | None
     rate_overlap: float | None
     target: float | None
-    rate_at_target: Number
+    rate_at_target: Estimate
     rate_unit: str
 
 
 @dataclass(frozen=True, slots=True)
 class _Series:
-    """A curve's operating points, as measured with each of its seeds.
+    """Operating points of a curve, as measured with each of its seeds.
 
     Attributes:
         curve: means over seeds; None without a point.
@@ -96,17 +89,17 @@ def compare(
     anchor: str,
     metrics: Sequence[str] = (),
     x: str = "bpp",
-    values_of: ValuesOf = lambda task: None,
+    metric_values_of: MetricValuesOf = metric_values_of,
     n_resamples: int = N_RESAMPLES,
 ) -> tuple[list[Comparison], list[str]]:
     """Every curve of every situation against the anchor's, the anchor's own included.
 
     Args:
         rows: of `fcbench.analysis.situations.load`.
-        anchor: a codec, as `series.codec_labels` calls it, or `remote` or `label`: all rows of that kind together.
+        anchor: a codec, as `situations.codec_labels` names it, or `remote` or `label`: all rows of that kind together.
         metrics: names, or `ALL`; none for each task's primary one.
         x: column of the rate.
-        values_of: metrics of a task's summed statistics; intervals are empty for a task that has none.
+        metric_values_of: metric values of a task's summed statistics; a task that has none gets no intervals.
 
     Returns:
         The comparisons, and notes on what could not be had, one line each.
@@ -122,7 +115,7 @@ def compare(
         data_label=situations.data_labels(rows),
     )
     _check_anchor(rows, anchor)
-    bootstrap = Bootstrap(values_of, n_resamples)
+    bootstrap = Bootstrap(metric_values_of, n_resamples)
     found = [
         comparison
         for one, metric in _situations(rows, metrics)
@@ -132,17 +125,17 @@ def compare(
 
 
 def _check_anchor(rows: pd.DataFrame, anchor: str) -> None:
-    lines = rows[rows["kind"].isin([*situations.CURVES, situations.LABEL])]
+    lines = rows[rows["kind"].isin(situations.SENT)]
     if lines.empty:
         raise FcbenchError("no coded points to compare, only ceilings or floors; run a codec first.")
-    kinds = sorted(set(lines["kind"]) - {"coded"})
+    kinds = sorted(set(lines["kind"]) - {Kind.CODED})
     known = sorted(set(lines["label"])) + kinds
     if anchor in known:
         return
     longer = sorted(set(lines.loc[lines["codec"] == anchor, "label"]))
     if longer:
         raise FcbenchError(
-            f"anchor {anchor!r} means {len(longer)} curves; give one of: " f"{'; '.join(map(repr, longer))}."
+            f"anchor {anchor!r} means {len(longer)} curves; give one of: {'; '.join(map(repr, longer))}."
         )
     raise FcbenchError(unknown("anchor", anchor, known))
 
@@ -154,27 +147,26 @@ def _situations(rows: pd.DataFrame, metrics: Sequence[str]) -> Iterator[tuple[pd
         if name not in known:
             raise FcbenchError(unknown("metric", name, [*known, ALL]))
     for _, one in rows.groupby(list(situations.SITUATION), sort=False, dropna=False):
-        ok = one[one["status"] == "ok"]
+        ok = one[one["status"] == OK]
         primary = list(dict.fromkeys(ok.loc[ok["primary"], "metric"]))
         own = list(dict.fromkeys(ok["metric"]))
         asked = own if ALL in metrics else [m for m in metrics if m in own]
         # a situation in which everything failed has no metric: shown, with its failures, under none
         for metric in asked if metrics else (primary or [""]):
-            yield one[(one["metric"] == metric) | (one["status"] != "ok")], metric
+            yield one[(one["metric"] == metric) | (one["status"] != OK)], metric
 
 
 def _compare_one(rows: pd.DataFrame, metric: str, anchor: str, x: str, bootstrap: Bootstrap) -> Iterator[Comparison]:
     """Every curve of one situation and metric."""
-    ok = rows["status"] == "ok"
+    ok = rows["status"] == OK
     higher = bool(rows.loc[ok, "higher_is_better"].iloc[0]) if ok.any() else True
-    lines = rows[rows["kind"].isin([*situations.CURVES, situations.LABEL])]
+    lines = rows[rows["kind"].isin(situations.SENT)]
     joined = lines["kind"] if anchor in set(lines["kind"]) else lines["label"]
     reference = _series(lines[joined == anchor], anchor, x, higher)
-    ends = rows[(rows["kind"] == situations.CEILING) & situations.measured(rows, x)]
+    ends = rows[(rows["kind"] == Kind.CEILING) & situations.measured(rows, x)]
     first = rows.iloc[0]
     for (kind, label), one in lines.groupby(["kind", "label"], sort=False):
         test = _series(one, str(label), x, higher)
-        rate, accuracy = _deltas(reference, test, metric, first["task"], bootstrap)
         target, reached = _at_ceiling(test, ends, x, metric, first["task"], bootstrap)
         yield Comparison(
             dataset=first["data_label"],
@@ -188,10 +180,7 @@ def _compare_one(rows: pd.DataFrame, metric: str, anchor: str, x: str, bootstrap
             n_points=len(test.points),
             n_failed=test.n_failed,
             failure=test.failure,
-            bd_rate_percent=rate[0],
-            bd_accuracy=accuracy[0],
-            quality_overlap=rate[1],
-            rate_overlap=accuracy[1],
+            **_deltas(reference, test, metric, first["task"], bootstrap),
             target=target,
             rate_at_target=reached,
             rate_unit=x,
@@ -202,7 +191,7 @@ def _series(rows: pd.DataFrame, label: str, x: str, higher: bool) -> _Series:
     """One curve: operating points that were measured with every seed; the others are counted as failed."""
     good = situations.measured(rows, x)
     seeds = tuple(sorted(set(rows["seed"])))
-    rates, values, points, failed = [], [], [], 0
+    rates, values, every, failed = [], [], [], 0
     failure = "" if good.all() else situations.problem(rows[~good].iloc[0], x)
     for _, point in rows.groupby(["codec", "objective", "params"], sort=False):
         by_seed = point[good[point.index]].sort_values("seed")
@@ -213,39 +202,33 @@ def _series(rows: pd.DataFrame, label: str, x: str, higher: bool) -> _Series:
             continue
         rates.append(float(by_seed[x].mean()))
         values.append(float(by_seed["value"].mean()))
-        points.append(_points(by_seed, x))
+        every.append(points(by_seed, x))
     made = curves.curve(rates, values, higher) if rates else None
     kind = str(rows["kind"].iloc[0]) if len(rows) else ""
-    return _Series(label, kind, made, points, seeds, failed, failure)
-
-
-def _points(rows: pd.DataFrame, x: str) -> list[Point]:
-    columns = rows[[situations.FOLDER, "point", x, "value", "n_bytes"]]
-    return [Point(*row) for row in columns.itertuples(index=False, name=None)]
+    return _Series(label, kind, made, every, seeds, failed, failure)
 
 
 # ---------------------------------------------------------------------------------------- estimates
-def _deltas(
-    anchor: _Series, test: _Series, metric: str, task: str, bootstrap: Bootstrap
-) -> tuple[tuple[Number, float | None], tuple[Number, float | None]]:
-    """BD-rate and BD-accuracy, each with its overlap."""
+def _deltas(anchor: _Series, test: _Series, metric: str, task: str, bootstrap: Bootstrap) -> dict[str, Any]:
+    """BD-rate and BD-accuracy, each with its overlap, as fields of a `Comparison`."""
     reason = _refusal(anchor, test)
     if reason or anchor.curve is None or test.curve is None:
-        nothing = Number(reason=reason)
-        return (nothing, None), (nothing, None)
+        nothing = Estimate(reason=reason)
+        return {"bd_rate_percent": nothing, "bd_accuracy": nothing, "quality_overlap": None, "rate_overlap": None}
     drawn = bootstrap.curves([(s.points, s.curve.higher_is_better) for s in (anchor, test) if s.curve], task, metric)
 
-    def number(estimate: Estimate, of: Callable[..., np.ndarray]) -> Number:
-        if estimate.value is None:
-            return Number(reason=estimate.reason)
-        return Number(estimate.value, *_interval(of(*drawn) if drawn else None))
+    def with_interval(measured: Estimate, resampled: Callable[..., np.ndarray]) -> Estimate:
+        if measured.value is None or not drawn:
+            return measured
+        return estimate(measured.value, resampled(*drawn))
 
-    rate = curves.bd_rate(anchor.curve, test.curve)
-    accuracy = curves.bd_accuracy(anchor.curve, test.curve)
-    return (
-        (number(rate, resampled_curves.bd_rates), rate.overlap),
-        (number(accuracy, resampled_curves.bd_accuracies), accuracy.overlap),
-    )
+    pair = anchor.curve, test.curve
+    return {
+        "bd_rate_percent": with_interval(curves.bd_rate(*pair), resampled_curves.bd_rates),
+        "bd_accuracy": with_interval(curves.bd_accuracy(*pair), resampled_curves.bd_accuracies),
+        "quality_overlap": curves.quality_overlap(*pair),
+        "rate_overlap": curves.rate_overlap(*pair),
+    }
 
 
 def _refusal(anchor: _Series, test: _Series) -> str:
@@ -255,7 +238,7 @@ def _refusal(anchor: _Series, test: _Series) -> str:
             return f"all {s.n_failed} points of {s.label} failed: {s.failure}"
         if not s.points:
             return f"anchor {s.label} has no rows here"
-        if s.kind == situations.LABEL:
+        if s.kind == Kind.LABEL:
             return f"{role} is label coding: a bound, no curve"
     if anchor.seeds != test.seeds:
         of = [", ".join(map(str, s.seeds)) for s in (anchor, test)]
@@ -265,34 +248,45 @@ def _refusal(anchor: _Series, test: _Series) -> str:
 
 def _at_ceiling(
     s: _Series, ends: pd.DataFrame, x: str, metric: str, task: str, bootstrap: Bootstrap
-) -> tuple[float | None, Number]:
+) -> tuple[float | None, Estimate]:
     """The ceiling less `LOSS_PERCENT`, and the rate at which a series reaches it."""
     ends = ends[ends["seed"].isin(s.seeds)].sort_values("seed")
     if tuple(ends["seed"]) != s.seeds:
-        return None, Number(reason="no uncoded ceiling was measured")
+        return None, Estimate(reason="no uncoded ceiling was measured")
     ceiling, higher = float(ends["value"].mean()), bool(ends["higher_is_better"].iloc[0])
     target = curves.ceiling_target(ceiling, higher, LOSS_PERCENT)
     if s.curve is None:
-        return target, Number(reason=f"all {s.n_failed} points failed: {s.failure}")
-    if s.kind == situations.LABEL:
+        return target, Estimate(reason=f"all {s.n_failed} points failed: {s.failure}")
+    if s.kind == Kind.LABEL:
         reaches = s.curve.quality >= (target if higher else -target)
         if not reaches.any():
             best = s.curve.values[np.argmax(s.curve.quality)]
-            return target, Number(reason=f"never reached: the best is {best:.4g}")
-        return target, Number(float(s.curve.rates[reaches].min()))
+            return target, Estimate(reason=f"never reached: the best is {best:.4g}")
+        return target, Estimate(float(s.curve.rates[reaches].min()))
     found = curves.rate_at(s.curve, target)
     if found.value is None:
-        return target, Number(reason=found.reason)
-    drawn = bootstrap.curves([(s.points, higher), ([_points(ends, x)], higher)], task, metric)
+        return target, found
+    drawn = bootstrap.curves([(s.points, higher), ([points(ends, x)], higher)], task, metric)
     if not drawn:
-        return target, Number(found.value)
+        return target, found
     targets = [curves.ceiling_target(v, higher, LOSS_PERCENT) for v in drawn[1].values[0]]
-    rates = resampled_curves.rates_at(drawn[0], np.array(targets))
-    return target, Number(found.value, *_interval(rates))
+    return target, estimate(found.value, resampled_curves.rates_at(drawn[0], np.array(targets)))
 
 
-def _interval(values: np.ndarray | None) -> tuple[float | None, float | None]:
-    if values is None:
-        return None, None
-    low, high = intervals.interval(values)
-    return (None, None) if np.isnan(low) else (low + 0.0, high + 0.0)  # no -0.0
+# ------------------------------------------------------------------------------------------- frame
+def flat(record: Any) -> dict[str, Any]:
+    """A data class as one level of names and plain values: NAME, NAME_low, NAME_high, NAME_reason of an estimate."""
+    out: dict[str, Any] = {}
+    for field in fields(record):
+        value = getattr(record, field.name)
+        if isinstance(value, Estimate):
+            out[field.name] = value.value
+            out |= {f"{field.name}_{k}": v for k, v in asdict(value).items() if k != "value"}
+        else:
+            out[field.name] = value
+    return out
+
+
+def frame(found: Sequence[Comparison]) -> pd.DataFrame:
+    """Comparisons, one per row; a missing number is NaN with its reason beside it."""
+    return pd.DataFrame([flat(c) for c in found])

@@ -11,21 +11,22 @@ features the same readouts, trained on uncoded ones, get the information that `K
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from fcbench.analysis import compare, information, likelihoods, situations
-from fcbench.analysis.bootstrap import Bootstrap, Point, ValuesOf
-from fcbench.analysis.compare import Number
-from fcbench.analysis.information import Bits
-from fcbench.analysis.likelihoods import OverSeeds
+from fcbench.analysis import bootstrap, compare, information, situations
+from fcbench.analysis.bootstrap import Bootstrap, Likelihoods, points
+from fcbench.analysis.estimate import Estimate, estimate
+from fcbench.analysis.situations import MetricValuesOf, metric_values_of
 from fcbench.core.errors import FcbenchError
+from fcbench.core.kinds import Kind
 from fcbench.core.registry import unknown
-from fcbench.results import intervals
+from fcbench.results.intervals import N_RESAMPLES
+from fcbench.results.row import OK
 
 ENCODER = ("encoder", "weights_sha256", "split")
 """Columns of a situation in which the two encoders may differ."""
@@ -39,8 +40,8 @@ class Coded:
     """What specialization costs under one codec."""
 
     codec: str
-    extra_rate_percent: Number  # at equal accuracy
-    accuracy_at_equal_rate: Number
+    extra_rate_percent: Estimate  # at equal accuracy
+    accuracy_at_equal_rate: Estimate
     n_points: int  # of the special encoder
 
 
@@ -67,19 +68,19 @@ class Cost:
     special: str
     n_samples: int
     seeds: tuple[int, ...]
-    uncoded_general: Number
-    uncoded_special: Number
-    uncoded: Number
-    information_general: Number
-    information_special: Number
-    information: Number
+    uncoded_general: Estimate
+    uncoded_special: Estimate
+    uncoded: Estimate
+    information_general: Estimate
+    information_special: Estimate
+    information: Estimate
     coded: tuple[Coded, ...]
 
 
-def verdict(difference: Number, higher_is_better: bool) -> str:
+def verdict(difference: Estimate, higher_is_better: bool) -> str:
     """``cost`` or ``gain`` where a difference, special less general, lies beyond zero with its interval; else "".
 
-    >>> verdict(Number(3.0, 1.0, 5.0), higher_is_better=False)
+    >>> verdict(Estimate(3.0, 1.0, 5.0), higher_is_better=False)
     'cost'
     """
     if difference.low is None or difference.high is None:
@@ -108,8 +109,8 @@ class Kept:
     codec: str
     params: str
     sent: float
-    kept: Number
-    share: Number
+    kept: Estimate
+    share: Estimate
     per_bit: float
 
 
@@ -127,8 +128,8 @@ def costs(
     general: str,
     special: str,
     x: str = "bpp",
-    values_of: ValuesOf = lambda task: None,
-    n_resamples: int = compare.N_RESAMPLES,
+    metric_values_of: MetricValuesOf = metric_values_of,
+    n_resamples: int = N_RESAMPLES,
 ) -> Costs:
     """Costs of the special encoder in every situation that both encoders were measured in.
 
@@ -136,7 +137,7 @@ def costs(
         rows: of `fcbench.analysis.situations.load`.
         general, special: encoders, as the rows name them; the same twice is a check that nothing is found.
         x: column of the rate.
-        values_of: metrics of a task's summed statistics; intervals are empty for a task that has none.
+        metric_values_of: metric values of a task's summed statistics; a task that has none gets no intervals.
 
     Raises:
         FcbenchError: an encoder that is in no row, none of whose situations are the other's, or that has several
@@ -145,7 +146,7 @@ def costs(
     for name in (general, special):
         if not (rows["encoder"] == name).any():
             raise FcbenchError(unknown("encoder", name, sorted(set(rows["encoder"]))))
-    pair = Pair(general, special, x, values_of, n_resamples)
+    pair = Pair(general, special, x, metric_values_of, n_resamples)
     found, kept = [], []
     for one in _situations(rows[rows["encoder"].isin((general, special))], pair):
         found.append(pair.cost(one))
@@ -170,24 +171,24 @@ def _situations(rows: pd.DataFrame, pair: Pair) -> Iterator[pd.DataFrame]:
                 f"{pair.general} has the split points {', '.join(sorted(splits[0]))}, {pair.special} "
                 f"{', '.join(sorted(splits[1]))}; give rows with one each, or with shared ones."
             )
-    for _, one in rows[rows["primary"] | (rows["status"] != "ok")].groupby(keys, sort=False, dropna=False):
+    for _, one in rows[rows["primary"] | (rows["status"] != OK)].groupby(keys, sort=False, dropna=False):
         if set(one["encoder"]) < set(pair.names):
             continue
         for name in pair.names:
             weights = set(one.loc[one["encoder"] == name, "weights_sha256"])
             if len(weights) > 1:
                 raise FcbenchError(f"{name} was measured with {len(weights)} different weights; give folders with one.")
-        if (one["status"] == "ok").any():
+        if (one["status"] == OK).any():
             yield one
 
 
 class Pair:
     """A general and a special encoder, and how their rows are set against each other."""
 
-    def __init__(self, general: str, special: str, x: str, values_of: ValuesOf, n_resamples: int) -> None:
+    def __init__(self, general: str, special: str, x: str, metric_values_of: MetricValuesOf, n_resamples: int) -> None:
         self.general, self.special, self.names = general, special, (general, special)
-        self._x, self._values_of, self._n_resamples = x, values_of, n_resamples
-        self._bootstrap = Bootstrap(values_of, n_resamples)
+        self._x, self._metric_values_of, self._n_resamples = x, metric_values_of, n_resamples
+        self._bootstrap = Bootstrap(metric_values_of, n_resamples)
         self._notes: dict[str, None] = {}
 
     def note(self, line: str) -> None:
@@ -201,7 +202,7 @@ class Pair:
     # ----------------------------------------------------------------------------------- the three numbers
     def cost(self, rows: pd.DataFrame) -> Cost:
         """The cost in one situation."""
-        ok = rows[rows["status"] == "ok"].iloc[0]
+        ok = rows[rows["status"] == OK].iloc[0]
         ends = {e: _ceiling(rows, e) for e in self.names}
         uncoded = self._uncoded(ends, ok["task"], ok["metric"])
         bits = self._information(ends, ok["task"])
@@ -226,29 +227,29 @@ class Pair:
             coded=tuple(self._coded(rows)),
         )
 
-    def _uncoded(self, ends: dict[str, pd.DataFrame], task: str, metric: str) -> tuple[Number, Number, Number]:
+    def _uncoded(self, ends: dict[str, pd.DataFrame], task: str, metric: str) -> tuple[Estimate, Estimate, Estimate]:
         """Ceilings of general and special, and their difference."""
         reason = _ends_refusal(ends)
         if reason:
-            return (Number(reason=reason),) * 3
+            return (Estimate(reason=reason),) * 3
         values = [float(ends[e]["value"].mean()) for e in self.names]
-        lines = [([_points(ends[e])], True) for e in self.names]
-        drawn = self._bootstrap.curves(lines, task, metric)
-        resampled: list[np.ndarray | None] = [d.values[0] for d in drawn] or [None] * 2
-        general, special = resampled
-        difference = None
-        if general is not None and special is not None:
-            difference = special - general
-        return (_number(values[0], general), _number(values[1], special), _number(values[1] - values[0], difference))
+        lines = [([points(ends[e])], True) for e in self.names]
+        drawn = [d.values[0] for d in self._bootstrap.curves(lines, task, metric)]
+        general, special, difference = (*drawn, drawn[1] - drawn[0]) if drawn else (None, None, None)
+        return (
+            estimate(values[0], general),
+            estimate(values[1], special),
+            estimate(values[1] - values[0], difference),
+        )
 
     def _coded(self, rows: pd.DataFrame) -> Iterator[Coded]:
         """BD figures by codec: `compare` with the encoders for codecs."""
-        lines = rows[rows["kind"] == "coded"]
+        lines = rows[rows["kind"] == Kind.CODED]
         for label in dict.fromkeys(situations.codec_labels(lines)):
             one = lines[situations.codec_labels(lines) == label]
             found = self._compared(one, str(label))
             if isinstance(found, str):
-                nothing = Number(reason=found)
+                nothing = Estimate(reason=found)
                 yield Coded(str(label), nothing, nothing, 0)
                 continue
             yield Coded(str(label), found.bd_rate_percent, found.bd_accuracy, found.n_points)
@@ -263,37 +264,39 @@ class Pair:
         roles = [general.assign(codec="general"), special.assign(codec="special")]
         same = {c: label for c in ENCODER} | {"objective": "", "weights_origin": ""}
         both = pd.concat(roles, ignore_index=True).assign(**same)
-        metric = both.loc[both["status"] == "ok", "metric"]
+        metric = both.loc[both["status"] == OK, "metric"]
         if metric.empty:
             return f"all points failed: {both['status'].iloc[0]}"
-        found, notes = compare.compare(both, "general", [metric.iloc[0]], self._x, self._values_of, self._n_resamples)
+        found, notes = compare.compare(
+            both, "general", [metric.iloc[0]], self._x, self._metric_values_of, self._n_resamples
+        )
         self._notes |= dict.fromkeys(notes)
         return next(c for c in found if c.codec == "special")
 
-    def _information(self, ends: dict[str, pd.DataFrame], task: str) -> tuple[Number, Number, Number]:
+    def _information(self, ends: dict[str, pd.DataFrame], task: str) -> tuple[Estimate, Estimate, Estimate]:
         """Usable information of general and special, and their difference [bits per sample]."""
         reason = _ends_refusal(ends)
         if reason:
-            return (Number(reason=reason),) * 3
-        given = [self._likelihoods(ends[e], task) for e in self.names]
+            return (Estimate(reason=reason),) * 3
+        given = [self.likelihoods(ends[e], task) for e in self.names]
         if given[0] is None or given[1] is None:
-            return (Number(reason=NO_LIKELIHOODS),) * 3
+            return (Estimate(reason=NO_LIKELIHOODS),) * 3
         if given[0].ids != given[1].ids:
-            return (Number(reason="the encoders' points hold different samples"),) * 3
+            return (Estimate(reason="the encoders' points hold different samples"),) * 3
         base = _null([g for g in given if g])
         general, special = given[0].given, given[1].given
         difference = self._between(special, general)
         if base is None:
-            nothing = Number(reason="no null model was written with the ceilings")
+            nothing = Estimate(reason="no null model was written with the ceilings")
             return nothing, nothing, difference
         return self._between(general, base), self._between(special, base), difference
 
-    def _between(self, test: np.ndarray, anchor: np.ndarray) -> Number:
-        return _of_bits(information.bits_between(test, anchor, self._n_resamples))
+    def _between(self, test: np.ndarray, anchor: np.ndarray) -> Estimate:
+        return information.bits_between(test, anchor, self._n_resamples)
 
-    def likelihoods(self, rows: pd.DataFrame, task: str) -> OverSeeds | None:
+    def likelihoods(self, rows: pd.DataFrame, task: str) -> Likelihoods | None:
         """Of one operating point with all its seeds."""
-        found = likelihoods.over_seeds(zip(rows[situations.FOLDER], rows["point"]))
+        found = bootstrap.likelihoods(points(rows))
         if found is None:
             self.note(f"{task}: {NO_LIKELIHOODS}, so usable information is left out")
         return found
@@ -303,28 +306,28 @@ class Pair:
         """Usable information kept at each operating point of both encoders, in order of rate."""
         task = rows["task"].iloc[0]
         ends = {e: _ceiling(rows, e) for e in dict.fromkeys(self.names)}
-        tops = {e: self._likelihoods(r, task) for e, r in ends.items() if len(r)}
+        tops = {e: self.likelihoods(r, task) for e, r in ends.items() if len(r)}
         base = _null([t for t in tops.values() if t is not None])
         for encoder, top in tops.items():
             if top is None or base is None or top.given.shape != base.shape:
                 continue
-            lines = rows[(rows["encoder"] == encoder) & (rows["kind"] == "coded")]
+            lines = rows[(rows["encoder"] == encoder) & (rows["kind"] == Kind.CODED)]
             lines = lines[situations.measured(lines, self._x)]
             by = ["codec", "objective", "params"]
-            points = [p.sort_values("seed") for _, p in lines.groupby(by, sort=False)]
-            for point in sorted(points, key=lambda p: float(p["bpp"].mean())):
-                yield from self._kept(point, top, base)
+            by_rate = sorted((p for _, p in lines.groupby(by, sort=False)), key=lambda p: float(p["bpp"].mean()))
+            for point in by_rate:
+                yield from self._kept(point.sort_values("seed"), top, base)
 
-    def _kept(self, rows: pd.DataFrame, top: OverSeeds, base: np.ndarray) -> Iterator[Kept]:
+    def _kept(self, rows: pd.DataFrame, top: Likelihoods, base: np.ndarray) -> Iterator[Kept]:
         first = rows.iloc[0]
-        given = self._likelihoods(rows, first["task"])
+        given = self.likelihoods(rows, first["task"])
         if given is None or given.ids != top.ids or given.given.shape != base.shape:
             return
         kept = information.bits_between(given.given, base, self._n_resamples)
         if (top.given - base).mean() > 0:
-            share = _of_bits(information.share_kept(given.given, top.given, base, self._n_resamples))
+            share = information.share_kept(given.given, top.given, base, self._n_resamples)
         else:
-            share = Number(reason="the uncoded features hold no usable information")
+            share = Estimate(reason="the uncoded features hold no usable information")
         sent = 8 * float(rows["bytes_per_sample"].mean())
         yield Kept(
             first["dataset"],
@@ -335,22 +338,22 @@ class Pair:
             str(situations.codec_labels(rows).iloc[0]),
             first["params"],
             sent,
-            _of_bits(kept),
+            kept,
             share,
-            kept.value / sent,
+            (kept.value or 0.0) / sent,
         )
 
 
-def _null(points: list[OverSeeds]) -> np.ndarray | None:
+def _null(found: list[Likelihoods]) -> np.ndarray | None:
     """The best null model of several points: [seeds, N] nats."""
-    nulls = [p.null for p in points if p.null is not None]
+    nulls = [p.null for p in found if p.null is not None]
     return information.best_null(nulls) if nulls else None
 
 
 def _ceiling(rows: pd.DataFrame, encoder: str) -> pd.DataFrame:
-    """Uncoded points of an encoder, one a seed."""
-    own = rows[(rows["encoder"] == encoder) & (rows["kind"] == situations.CEILING)]
-    good = own[(own["status"] == "ok") & np.isfinite(own["value"])]
+    """Uncoded points of an encoder, one per seed."""
+    own = rows[(rows["encoder"] == encoder) & (rows["kind"] == Kind.CEILING)]
+    good = own[(own["status"] == OK) & np.isfinite(own["value"])]
     return good.sort_values("seed")
 
 
@@ -365,19 +368,57 @@ def _ends_refusal(ends: dict[str, pd.DataFrame]) -> str:
     return ""
 
 
-def _points(rows: pd.DataFrame) -> list[Point]:
-    columns = rows[[situations.FOLDER, "point", "bpp", "value", "n_bytes"]]
-    return [Point(*row) for row in columns.itertuples(index=False, name=None)]
+# ------------------------------------------------------------------------------------------- frame
+COLUMNS = (
+    "dataset",
+    "task",
+    "neck",
+    "head",
+    "general",
+    "special",
+    "encoder",
+    "codec",
+    "params",
+    "n_samples",
+    "sent_bits",
+    "figure",
+    "unit",
+    "value",
+    "low",
+    "high",
+    "reason",
+)
 
 
-def _number(value: float, resampled: np.ndarray | None) -> Number:
-    if resampled is None:
-        return Number(value)
-    low, high = intervals.interval(resampled)
-    return Number(value) if math.isnan(low) else Number(value, low, high)
+def frame(found: Costs) -> pd.DataFrame:
+    """One number per row: which, its unit, value, interval, or the reason why there is none."""
+    records = [*_cost_records(found), *_kept_records(found)]
+    table = pd.DataFrame(records, columns=list(COLUMNS)).astype({"n_samples": "Int64"})
+    return table.fillna({"general": "", "special": "", "encoder": "", "codec": "", "params": "", "unit": ""})
 
 
-def _of_bits(bits: Bits) -> Number:
-    if math.isnan(bits.low):
-        return Number(bits.value)
-    return Number(bits.value, bits.low, bits.high)
+def _cost_records(found: Costs) -> Iterator[dict[str, Any]]:
+    for c in found.costs:
+        about = {k: getattr(c, k) for k in ("dataset", "task", "neck", "head", "general", "special", "n_samples")}
+        for name, unit, number in (
+            ("uncoded_general", c.metric, c.uncoded_general),
+            ("uncoded_special", c.metric, c.uncoded_special),
+            ("uncoded_difference", c.metric, c.uncoded),
+            ("information_general", "bit/sample", c.information_general),
+            ("information_special", "bit/sample", c.information_special),
+            ("information_difference", "bit/sample", c.information),
+        ):
+            yield about | {"figure": name, "unit": unit} | asdict(number)
+        for k in c.coded:
+            own = about | {"codec": k.codec}
+            yield own | {"figure": "extra_rate_at_equal_accuracy", "unit": "percent"} | asdict(k.extra_rate_percent)
+            yield own | {"figure": "accuracy_at_equal_rate", "unit": c.metric} | asdict(k.accuracy_at_equal_rate)
+
+
+def _kept_records(found: Costs) -> Iterator[dict[str, Any]]:
+    for k in found.efficiency:
+        about = {c: getattr(k, c) for c in ("dataset", "task", "neck", "head", "encoder", "codec", "params")}
+        about["sent_bits"] = k.sent
+        yield about | {"figure": "information_kept", "unit": "bit/sample"} | asdict(k.kept)
+        yield about | {"figure": "share_kept"} | asdict(k.share)
+        yield about | {"figure": "kept_per_bit_sent"} | asdict(Estimate(k.per_bit))

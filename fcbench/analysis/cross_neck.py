@@ -7,17 +7,21 @@ better, so that 1 is nothing lost. Intervals are of 95 %, paired with the direct
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from fcbench.analysis import compare, information, likelihoods, situations
-from fcbench.analysis.bootstrap import Bootstrap, Point, ValuesOf
-from fcbench.analysis.compare import Number
+from fcbench.analysis import compare, information
+from fcbench.analysis.bootstrap import Bootstrap, likelihoods, points
+from fcbench.analysis.estimate import Estimate, estimate
+from fcbench.analysis.situations import MetricValuesOf, metric_values_of
 from fcbench.core.errors import FcbenchError
-from fcbench.results import intervals
+from fcbench.core.kinds import Kind
 from fcbench.results.chain import Chain, parse
+from fcbench.results.intervals import N_RESAMPLES
+from fcbench.results.row import OK
 
 DIRECT, SELF, CROSS, LONGER, DEEP = "direct", "self", "cross", "chain", "deep"
 """What a chain is for: the reference; A > A; A > B; three necks; one neck as deep as all together."""
@@ -37,10 +41,10 @@ class Entry:
     chain: Chain
     metric: str
     higher_is_better: bool
-    value: Number
-    ratio: Number
-    information: Number
-    lost: Number
+    value: Estimate
+    ratio: Estimate
+    information: Estimate
+    lost: Estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +57,8 @@ class Placed:
     metric: str
     higher_is_better: bool
     codec: str
-    extra_rate_percent: Number
-    accuracy_at_equal_rate: Number
+    extra_rate_percent: Estimate
+    accuracy_at_equal_rate: Estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,23 +71,23 @@ class Matrices:
 
 
 def matrices(
-    rows: pd.DataFrame, values_of: ValuesOf = lambda task: None, n_resamples: int = compare.N_RESAMPLES
+    rows: pd.DataFrame, metric_values_of: MetricValuesOf = metric_values_of, n_resamples: int = N_RESAMPLES
 ) -> Matrices:
     """Entries and placements of the rows of `fcbench.analysis.situations.load`.
 
     Raises:
         FcbenchError: no measured chain.
     """
-    rows = rows[rows["primary"] & (rows["status"] == "ok")]
+    rows = rows[rows["primary"] & (rows["status"] == OK)]
     if rows.empty:
         raise FcbenchError("no measured chains; run `fcbench cross-neck` first.")
     chains = [parse(*row) for row in zip(rows["neck"], rows["task"], rows["split"])]
     rows = rows.assign(chain=pd.Series(chains, index=rows.index, dtype=object))
-    bootstrap, notes = Bootstrap(values_of, n_resamples), dict[str, None]()
+    bootstrap, notes = Bootstrap(metric_values_of, n_resamples), dict[str, None]()
     entries, placed = [], []
     for _, one in rows.groupby(["dataset", "encoder", "task", "metric"], sort=False):
-        entries += list(_entries(one[one["kind"] == situations.CEILING], bootstrap))
-        placed += list(_placed(one[one["kind"] == "coded"], values_of, n_resamples, notes))
+        entries += list(_entries(one[one["kind"] == Kind.CEILING], bootstrap))
+        placed += list(_placed(one[one["kind"] == Kind.CODED], metric_values_of, n_resamples, notes))
     return Matrices(tuple(entries), tuple(placed), (*bootstrap.notes(), *notes))
 
 
@@ -121,24 +125,20 @@ def _entries(rows: pd.DataFrame, bootstrap: Bootstrap) -> Iterator[Entry]:
         )
 
 
-def _points(rows: pd.DataFrame) -> list[Point]:
-    columns = rows.sort_values("seed")[[situations.FOLDER, "point", "bpp", "value", "n_bytes"]]
-    return [Point(*row) for row in columns.itertuples(index=False, name=None)]
-
-
-def _ratio(direct: pd.DataFrame, rows: pd.DataFrame, bootstrap: Bootstrap) -> tuple[Number, Number]:
+def _ratio(direct: pd.DataFrame, rows: pd.DataFrame, bootstrap: Bootstrap) -> tuple[Estimate, Estimate]:
     """Value of a chain, and its ratio to the direct neck."""
     first, own = rows.iloc[0], float(rows["value"].mean())
     if set(direct["seed"]) != set(rows["seed"]):
-        return Number(own), Number(reason="the direct neck has other seeds")
-    lines = [([_points(r)], True) for r in (direct, rows)]
+        return Estimate(own), Estimate(reason="the direct neck has other seeds")
+    lines = [([points(r)], True) for r in (direct, rows)]
     drawn = bootstrap.curves(lines, first["task"], first["metric"])
     higher, base = bool(first["higher_is_better"]), float(direct["value"].mean())
-    point = _left(np.array([base]), np.array([own]), higher)[0]
-    if not drawn:
-        return Number(own), _number(float(point), None)
-    reference, values = (d.values[0] for d in drawn)
-    return _number(own, values), _number(float(point), _left(reference, values, higher))
+    left = float(_left(np.array([base]), np.array([own]), higher)[0])
+    reference, values = (d.values[0] for d in drawn) if drawn else (None, None)
+    if np.isnan(left):
+        return estimate(own, values), Estimate(reason="the direct neck has no accuracy to lose")
+    ratios = None if reference is None or values is None else _left(reference, values, higher)
+    return estimate(own, values), estimate(left, ratios)
 
 
 def _left(direct: np.ndarray, own: np.ndarray, higher: bool) -> np.ndarray:
@@ -147,36 +147,20 @@ def _left(direct: np.ndarray, own: np.ndarray, higher: bool) -> np.ndarray:
     return np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom > 0)
 
 
-def _number(value: float, resampled: np.ndarray | None) -> Number:
-    if np.isnan(value):
-        return Number(reason="the direct neck has no accuracy to lose")
-    if resampled is None:
-        return Number(value)
-    low, high = intervals.interval(resampled)
-    return Number(value) if np.isnan(low) else Number(value, low, high)
-
-
-def _bits(direct: pd.DataFrame, rows: pd.DataFrame) -> tuple[Number, Number]:
+def _bits(direct: pd.DataFrame, rows: pd.DataFrame) -> tuple[Estimate, Estimate]:
     """Usable information of a chain, and what it lost of the direct neck's [bits per sample]."""
-    found = []
-    for one in (direct, rows):
-        ordered = one.sort_values("seed")
-        points = zip(ordered[situations.FOLDER], ordered["point"])
-        found.append(likelihoods.over_seeds(points))
-    base, own = found
+    base, own = likelihoods(points(direct)), likelihoods(points(rows))
     if base is None or own is None or base.ids != own.ids or base.null is None:
-        nothing = Number(reason="no log-likelihoods were written with these points")
-        return nothing, nothing
+        return (Estimate(reason="no log-likelihoods were written with these points"),) * 2
     if base.given.shape != own.given.shape:
-        nothing = Number(reason="the direct neck has other seeds")
-        return nothing, nothing
-    bits = information.bits_between(own.given, base.null)
-    lost = information.bits_between(base.given, own.given)
-    return Number(bits.value, bits.low, bits.high), Number(lost.value, lost.low, lost.high)
+        return (Estimate(reason="the direct neck has other seeds"),) * 2
+    return information.bits_between(own.given, base.null), information.bits_between(base.given, own.given)
 
 
 # --------------------------------------------------------------------------------------------- coded
-def _placed(rows: pd.DataFrame, values_of: ValuesOf, n_resamples: int, notes: dict[str, None]) -> Iterator[Placed]:
+def _placed(
+    rows: pd.DataFrame, metric_values_of: MetricValuesOf, n_resamples: int, notes: dict[str, None]
+) -> Iterator[Placed]:
     """Pairs coded between their necks against the same coded before them: `compare`, the places for codecs."""
     if rows.empty:
         return
@@ -188,7 +172,7 @@ def _placed(rows: pd.DataFrame, values_of: ValuesOf, n_resamples: int, notes: di
         places = after.map({0: "before", 1: "between"})
         both = one.drop(columns="chain").assign(codec=places, split="", objective="")
         metric = one["metric"].iloc[0]
-        found, lines = compare.compare(both, "before", [metric], "bpp", values_of, n_resamples)
+        found, lines = compare.compare(both, "before", [metric], "bpp", metric_values_of, n_resamples)
         notes |= dict.fromkeys(lines)
         test = next(c for c in found if c.codec == "between")
         first = one.iloc[0]
@@ -202,3 +186,45 @@ def _placed(rows: pd.DataFrame, values_of: ValuesOf, n_resamples: int, notes: di
             test.bd_rate_percent,
             test.bd_accuracy,
         )
+
+
+# ------------------------------------------------------------------------------------------- frame
+COLUMNS = (
+    "dataset",
+    "encoder",
+    "role",
+    "chain",
+    "task",
+    "metric",
+    "higher_is_better",
+    "neck",
+    "codec",
+    "figure",
+    "value",
+    "low",
+    "high",
+    "reason",
+)
+
+
+def frame(found: Matrices) -> pd.DataFrame:
+    """One number per row: of which chain, which number, value, interval, or the reason why there is none."""
+    records = []
+    for e in found.entries:
+        for name, number in (
+            ("value", e.value),
+            ("ratio", e.ratio),
+            ("usable_bits", e.information),
+            ("usable_bits_lost", e.lost),
+        ):
+            records.append(_about(e) | {"role": e.role, "figure": name} | asdict(number))
+    for p in found.placed:
+        about = _about(p) | {"codec": p.codec, "role": "between less before"}
+        records.append(about | {"figure": "extra_rate_at_equal_accuracy_percent"} | asdict(p.extra_rate_percent))
+        records.append(about | {"figure": "accuracy_at_equal_rate"} | asdict(p.accuracy_at_equal_rate))
+    return pd.DataFrame(records, columns=list(COLUMNS)).fillna({"codec": ""})
+
+
+def _about(found: Entry | Placed) -> dict[str, Any]:
+    about = {k: getattr(found, k) for k in ("dataset", "encoder", "metric", "higher_is_better")}
+    return about | {"chain": found.chain.name, "task": found.chain.task, "neck": found.chain.neck}

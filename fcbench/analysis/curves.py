@@ -8,7 +8,7 @@ is the metric's value, its sign turned if lower is better.
 References:
     G. Bjontegaard, "Calculation of average PSNR differences between RD-curves", VCEG-M33, 2001.
     C. Herglotz et al., "The Bjontegaard bible: why your way of comparing video codecs may be wrong", IEEE TIP 2024
-    (PCHIP and Akima rather than one cubic; the `bjontegaard` package is theirs).
+    (PCHIP and Akima rather than one cubic; tests compare with their `bjontegaard` package).
     F. N. Fritsch and J. Butland, "A method for constructing local monotone piecewise cubic interpolants", 1984.
     B. Efron and R. J. Tibshirani, "An introduction to the bootstrap", 1993, chapter 13 (percentile interval).
 """
@@ -16,22 +16,14 @@ References:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fcbench.analysis import resampled_curves
 from fcbench.analysis.estimate import Estimate
+from fcbench.analysis.resampled_curves import MIN_HULL_POINTS, MIN_OVERLAP, MIN_POINTS, Resampled
 from fcbench.core.errors import FcbenchError
-
-MIN_POINTS = 4
-"""Measured points, of different rates, that a delta needs on each curve."""
-
-MIN_HULL_POINTS = 3
-"""Of them, points left on the hull: a saturated end may cost one, but two points are a straight line."""
-
-MIN_OVERLAP = 0.25
-"""Least overlap of two curves, as a fraction of the range that they cover together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +44,11 @@ class Curve:
     def quality(self) -> np.ndarray:
         """[P] values with the sign turned if lower is better."""
         return self.values if self.higher_is_better else -self.values
+
+    @property
+    def once(self) -> Resampled:
+        """The curve as its only resample."""
+        return Resampled(self.rates[:, None], self.values[:, None], self.higher_is_better)
 
 
 def curve(rates: ArrayLike, values: ArrayLike, higher_is_better: bool = True) -> Curve:
@@ -85,15 +82,8 @@ def hull(c: Curve) -> Curve:
     >>> hull(curve([1, 2, 3, 4], [0.1, 0.3, 0.2, 0.4])).values.tolist()
     [0.1, 0.3, 0.4]
     """
-    best_before = np.r_[-np.inf, np.maximum.accumulate(c.quality)[:-1]]
-    keep = c.quality > best_before
+    keep = resampled_curves.rises(c.quality[None])[0]
     return Curve(c.rates[keep], c.values[keep], c.higher_is_better)
-
-
-def running_best(c: Curve) -> Curve:
-    """Same rates; each value is the best so far, so that a curve keeps its whole range of rates."""
-    best = np.maximum.accumulate(c.quality)
-    return Curve(c.rates, best if c.higher_is_better else -best, c.higher_is_better)
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> float:
@@ -107,6 +97,16 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
     return float(max(shared, 0.0) / union) if union > 0 else 0.0
 
 
+def quality_overlap(a: Curve, b: Curve) -> float:
+    """Overlap of two hulls in quality: what a BD-rate is the mean over."""
+    return overlap(hull(a).quality, hull(b).quality)
+
+
+def rate_overlap(a: Curve, b: Curve) -> float:
+    """Overlap of two curves in log rate: what a BD-accuracy is the mean over."""
+    return overlap(np.log10(a.rates), np.log10(b.rates))
+
+
 def bd_rate(anchor: Curve, test: Curve) -> Estimate:
     """Mean extra rate of test over anchor at equal quality [percent]; negative where test needs fewer bits.
 
@@ -116,42 +116,25 @@ def bd_rate(anchor: Curve, test: Curve) -> Estimate:
     Raises:
         FcbenchError: curves of metrics with different directions.
     """
-    a, t = hull(anchor), hull(test)
-    share = overlap(a.quality, t.quality)
-    reason = _refusal(anchor, test, share, "quality")
-    if reason:
-        return Estimate(None, reason, share)
-    value = _delta("bd_rate", (a.rates, a.quality), (t.rates, t.quality))
-    return Estimate(value, "", share)
+    reason = _refusal(anchor, test, quality_overlap(anchor, test), "quality")
+    return Estimate(reason=reason) if reason else _only(resampled_curves.bd_rates(anchor.once, test.once))
 
 
 def bd_accuracy(anchor: Curve, test: Curve) -> Estimate:
     """Mean value of test minus that of anchor at equal rate, over log rate [the metric's unit].
 
-    Fitted on the running best, which keeps a saturated end. The sign is the metric's own: a negative difference of
-    an error is an improvement. No value (with the reason) as in `bd_rate`, the overlap being that of log rates.
+    Fitted on the best value so far, which keeps a saturated end. The sign is the metric's own: a negative difference
+    of an error is an improvement. No value (with the reason) as in `bd_rate`, the overlap being that of log rates.
 
     Raises:
         FcbenchError: curves of metrics with different directions.
     """
-    share = overlap(np.log10(anchor.rates), np.log10(test.rates))
-    reason = _refusal(anchor, test, share, "rate")
-    if reason:
-        return Estimate(None, reason, share)
-    a, t = running_best(anchor), running_best(test)
-    value = _delta("bd_psnr", (a.rates, a.values), (t.rates, t.values))
-    return Estimate(value, "", share)
+    reason = _refusal(anchor, test, rate_overlap(anchor, test), "rate")
+    return Estimate(reason=reason) if reason else _only(resampled_curves.bd_accuracies(anchor.once, test.once))
 
 
-def _delta(
-    function: Literal["bd_rate", "bd_psnr"], anchor: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray]
-) -> float:
-    """What a function of `bjontegaard` says of two (rates [P], values [P])."""
-    import bjontegaard  # here: it imports pyplot
-
-    delta = getattr(bjontegaard, function)
-    options = {"method": "pchip", "require_matching_points": False, "min_overlap": 0}
-    return float(delta(*anchor, *test, **options))
+def _only(values: np.ndarray) -> Estimate:
+    return Estimate(float(values[0]) + 0.0)  # no -0.0
 
 
 def _refusal(anchor: Curve, test: Curve, share: float, of: str) -> str:
@@ -165,7 +148,7 @@ def _refusal(anchor: Curve, test: Curve, share: float, of: str) -> str:
         if n_left < MIN_HULL_POINTS:
             return f"{name} rises at {n_left} of {len(c.rates)} points only; need {MIN_HULL_POINTS}"
     if share < MIN_OVERLAP:
-        return f"the curves overlap in {100 * share:.0f} % of their {of}; " f"need {100 * MIN_OVERLAP:.0f} %"
+        return f"the curves overlap in {100 * share:.0f} % of their {of}; need {100 * MIN_OVERLAP:.0f} %"
     return ""
 
 
@@ -181,17 +164,14 @@ def ceiling_target(ceiling: float, higher_is_better: bool, loss_percent: float =
 
 def rate_at(c: Curve, target: float) -> Estimate:
     """Rate at which a curve's hull reaches a target value, interpolated, never extrapolated [unit of the rates]."""
-    from scipy.interpolate import PchipInterpolator
-
     h = hull(c)
     quality = target if c.higher_is_better else -target
     if not np.isfinite(quality):
-        return Estimate(None, f"the target is {target}")
+        return Estimate(reason=f"the target is {target}")
     if quality > h.quality[-1]:
-        return Estimate(None, f"never reached: the best is {h.values[-1]:.4g}")
+        return Estimate(reason=f"never reached: the best is {h.values[-1]:.4g}")
     if quality < h.quality[0]:
-        return Estimate(None, f"reached below the lowest rate, {h.rates[0]:.4g}")
+        return Estimate(reason=f"reached below the lowest rate, {h.rates[0]:.4g}")
     if len(h.rates) == 1:
         return Estimate(float(h.rates[0]))
-    log_rate = PchipInterpolator(h.quality, np.log10(h.rates))
-    return Estimate(float(10 ** log_rate(quality)))
+    return _only(resampled_curves.rates_at(c.once, np.array([target])))

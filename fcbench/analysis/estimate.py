@@ -4,17 +4,34 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fcbench.results import intervals
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A number read off fitted curves, or the reason why there is none.
+    """A number with its 95 % interval, or the reason why there is none.
 
     Attributes:
-        value: None where there is a reason.
-        reason: "" where there is a value.
-        overlap: of the two curves, in [0, 1]; None for a number of one curve.
+        low, high: None without samples to resample.
+        reason: empty where there is a value.
     """
 
-    value: float | None
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
     reason: str = ""
-    overlap: float | None = None
+
+
+def estimate(value: float, resampled: ArrayLike | None = None) -> Estimate:
+    """A number with the percentile interval of its resampled values [R]; without an interval where there are none.
+
+    >>> estimate(2.0, [1.0, 1.0, 1.0])
+    Estimate(value=2.0, low=1.0, high=1.0, reason='')
+    """
+    low, high = (np.nan, np.nan) if resampled is None else intervals.interval(resampled)
+    if np.isnan(low):
+        return Estimate(float(value))
+    return Estimate(float(value), low + 0.0, high + 0.0)  # no -0.0

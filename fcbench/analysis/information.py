@@ -21,27 +21,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fcbench.analysis.estimate import Estimate, estimate
 from fcbench.core.errors import FcbenchError
 from fcbench.results import intervals
-
-N_RESAMPLES = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Bits:
-    """A figure in bits per sample (or a share of one) with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
+from fcbench.results.intervals import N_RESAMPLES
 
 
-def bits_between(test: ArrayLike, anchor: ArrayLike, n_resamples: int = N_RESAMPLES) -> Bits:
+def bits_between(test: ArrayLike, anchor: ArrayLike, n_resamples: int = N_RESAMPLES) -> Estimate:
     """Bits per sample by which one set of log-likelihoods exceeds another.
 
     With a null model as the anchor it is the usable information; with another encoder's, the difference of information.
@@ -54,10 +44,10 @@ def bits_between(test: ArrayLike, anchor: ArrayLike, n_resamples: int = N_RESAMP
     """
     first, second = _paired(test, anchor)
     excess = (first - second) / math.log(2)
-    return _bits(float(excess.mean()), _resampled_means(excess, n_resamples))
+    return estimate(float(excess.mean()), _resampled_means(excess, n_resamples))
 
 
-def share_kept(test: ArrayLike, ceiling: ArrayLike, null: ArrayLike, n_resamples: int = N_RESAMPLES) -> Bits:
+def share_kept(test: ArrayLike, ceiling: ArrayLike, null: ArrayLike, n_resamples: int = N_RESAMPLES) -> Estimate:
     """Usable information as a share of that at the ceiling, with a paired interval.
 
     Args:
@@ -78,7 +68,7 @@ def share_kept(test: ArrayLike, ceiling: ArrayLike, null: ArrayLike, n_resamples
     above = _resampled_means(kept - base, n_resamples)
     below = _resampled_means(whole, n_resamples)
     resampled = np.where(below > 0, above / np.where(below > 0, below, 1), np.nan)
-    return _bits(float((kept - base).mean() / whole.mean()), resampled)
+    return estimate(float((kept - base).mean() / whole.mean()), resampled)
 
 
 def best_null(candidates: Sequence[ArrayLike]) -> np.ndarray:
@@ -97,7 +87,7 @@ def best_null(candidates: Sequence[ArrayLike]) -> np.ndarray:
 
 # ------------------------------------------------------------------------------------------ bootstrap
 def _paired(a: ArrayLike, b: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Both as float64 [seeds, N]."""
+    """Return both as float64 [seeds, N]."""
     first, second = (np.atleast_2d(np.asarray(v, dtype=np.float64)) for v in (a, b))
     if first.shape != second.shape or first.ndim != 2 or not first.size:
         raise FcbenchError(_shapes(first, second))
@@ -116,13 +106,7 @@ def _shapes(a: np.ndarray, b: np.ndarray) -> str:
 def _resampled_means(values: np.ndarray, n_resamples: int) -> np.ndarray:
     """Means [R] of values [seeds, N] over samples drawn anew, and over seeds drawn anew.
 
-    Draws are those of `fcbench.results.intervals.resampling_weights`: the same for all figures of as many samples.
+    Draws are those of `fcbench.results.intervals.resampling_weights`: the same for all values of as many samples.
     """
-    n_seeds, n = values.shape
-    samples = intervals.resampling_weights(n, n_resamples) / n
-    seeds = intervals.resampling_weights(n_seeds, n_resamples, seed=1) / n_seeds
-    return np.asarray(((samples @ values.T) * seeds).sum(axis=1))
-
-
-def _bits(value: float, resampled: np.ndarray) -> Bits:
-    return Bits(value, *intervals.interval(resampled))
+    n = values.shape[1]
+    return intervals.mean_over_seeds(values @ intervals.resampling_weights(n, n_resamples).T / n)

@@ -1,7 +1,6 @@
-"""Bjontegaard deltas of many resamples at once.
+"""Bjontegaard deltas of many resamples at once: those of a thousand in milliseconds.
 
-What `fcbench.analysis.curves` computes of one pair of curves, here of R pairs in a few array operations: a bootstrap of a
-thousand resamples in milliseconds. Same hull, same PCHIP, same refusals (NaN here); tests hold both to 1e-9.
+`fcbench.analysis.curves` says what is fitted to which points, and why; one pair of curves is one resample.
 
 References:
     F. N. Fritsch and J. Butland, "A method for constructing local monotone piecewise cubic interpolants", 1984
@@ -15,7 +14,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fcbench.analysis.curves import MIN_HULL_POINTS, MIN_OVERLAP, MIN_POINTS
+MIN_POINTS = 4
+"""Measured points, of different rates, that a delta needs on each curve."""
+
+MIN_HULL_POINTS = 3
+"""Of them, points left on the hull: a saturated end may cost one, but two points are a straight line."""
+
+MIN_OVERLAP = 0.25
+"""Least overlap of two curves, as a fraction of the range that they cover together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +55,20 @@ class _Rows:
 
 
 def bd_rates(anchor: Resampled, test: Resampled) -> np.ndarray:
-    """`curves.bd_rate` of each resample, [R] percent; NaN where it would refuse."""
+    """Mean extra rate of test over anchor at equal quality, [R] percent; NaN where there are too few points."""
     a, t = _hull(anchor), _hull(test)
     return np.asarray(100 * (10 ** _mean_difference(a, t, _allowed(anchor, test)) - 1))
 
 
 def bd_accuracies(anchor: Resampled, test: Resampled) -> np.ndarray:
-    """`curves.bd_accuracy` of each resample, [R] in the metric's unit; NaN where it would refuse."""
+    """Mean value of test minus that of anchor at equal rate, [R]; NaN where there are too few points."""
     a, t = _running_best(anchor), _running_best(test)
     sign = 1 if anchor.higher_is_better else -1
     return sign * _mean_difference(a, t, _allowed(anchor, test))
 
 
 def rates_at(c: Resampled, targets: np.ndarray) -> np.ndarray:
-    """`curves.rate_at` of each resample and its own target [R]: rates [R], NaN where never reached."""
+    """Rate at which the hull of each resample reaches its own target [R]: rates [R], NaN where it does not."""
     rows = _hull(c)
     at = targets if c.higher_is_better else -targets
     low, high = rows.ends
@@ -90,7 +96,7 @@ def _packed(x: np.ndarray, y: np.ndarray, keep: np.ndarray) -> _Rows:
 def _hull(c: Resampled) -> _Rows:
     """Log rate over quality on each hull."""
     r, q, _ = _ordered(c)
-    return _packed(q, r, _rises(q))
+    return _packed(q, r, rises(q))
 
 
 def _running_best(c: Resampled) -> _Rows:
@@ -99,11 +105,10 @@ def _running_best(c: Resampled) -> _Rows:
     return _packed(r, np.maximum.accumulate(q, axis=1), first)
 
 
-def _rises(q: np.ndarray) -> np.ndarray:
+def rises(q: np.ndarray) -> np.ndarray:
     """Where quality [R, P] exceeds all before it."""
-    rises = np.ones(q.shape, dtype=bool)
-    rises[:, 1:] = q[:, 1:] > np.maximum.accumulate(q, axis=1)[:, :-1]
-    return rises
+    first = np.ones((len(q), 1), dtype=bool)
+    return np.hstack([first, q[:, 1:] > np.maximum.accumulate(q, axis=1)[:, :-1]])
 
 
 def _allowed(anchor: Resampled, test: Resampled) -> np.ndarray:
@@ -113,7 +118,7 @@ def _allowed(anchor: Resampled, test: Resampled) -> np.ndarray:
         _, q, first = _ordered(c)
         finite = np.isfinite(c.rates).all(axis=0) & np.isfinite(c.values).all(axis=0)
         allowed &= finite & (first.sum(axis=1) >= MIN_POINTS)
-        allowed &= _rises(q).sum(axis=1) >= MIN_HULL_POINTS
+        allowed &= rises(q).sum(axis=1) >= MIN_HULL_POINTS
     return allowed
 
 
@@ -150,7 +155,7 @@ def _integral(x: np.ndarray, y: np.ndarray, low: np.ndarray, high: np.ndarray) -
 
 
 def _evaluate(x: np.ndarray, y: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """The PCHIP through x, y [R, n] at one place a row, [R], which lies inside."""
+    """The PCHIP through x, y [R, n] at one place per row, [R], which lies inside."""
     piece = (at[:, None] >= x[:, 1:-1]).sum(axis=1)[:, None]
     c0, c1, c2, c3, x0 = (np.take_along_axis(v, piece, 1)[:, 0] for v in (*_pieces(x, y), x[:, :-1]))
     u = at - x0

@@ -15,18 +15,23 @@ import numpy as np
 import pandas as pd
 
 from fcbench.core.errors import FcbenchError
+from fcbench.core.kinds import Kind
 from fcbench.core.registry import get, names, unknown
 from fcbench.results import table
 from fcbench.results.folder import PROVENANCE, load_provenance
+from fcbench.results.row import OK
 
-ValuesOf = Callable[[np.ndarray], dict[str, np.ndarray]]
+MetricValues = Callable[[np.ndarray], dict[str, np.ndarray]]
 """Metric values by name, [...], of summed statistics [..., S]."""
 
-CURVES = ("coded", "remote")
-"""Kinds of rows that make curves: coded features, and remote inference on coded images."""
+MetricValuesOf = Callable[[str], "MetricValues | None"]
+"""A task's `MetricValues`; None where its plug-in offers none."""
 
-CEILING, FLOOR, LABEL = "ceiling", "floor", "label"
-"""The other kinds: uncoded features, no bits at all, the task's own output coded losslessly."""
+CURVES = (Kind.CODED, Kind.REMOTE)
+"""Kinds of rows that make curves."""
+
+SENT = (*CURVES, Kind.LABEL)
+"""Kinds of rows that have a rate."""
 
 SUBJECT = ("dataset", "encoder", "task")
 """Columns that name a situation; the rest of `SITUATION` must then agree."""
@@ -72,16 +77,16 @@ def load(paths: Sequence[Path]) -> pd.DataFrame:
 
 
 def measured(df: pd.DataFrame, x: str) -> pd.Series:
-    """Which rows are points of a figure or a fit: status ok, a finite value and, if coded, a positive rate."""
-    coded = df["kind"].isin([*CURVES, LABEL])
+    """Return which rows can be drawn or fitted: status ok, a finite value and, if coded, a positive rate."""
+    coded = df["kind"].isin(SENT)
     rate = df[x].astype(float)
     positive = np.isfinite(rate) & (rate > 0)
-    return (df["status"] == "ok") & np.isfinite(df["value"]) & (positive | ~coded)
+    return (df["status"] == OK) & np.isfinite(df["value"]) & (positive | ~coded)
 
 
 def problem(row: pd.Series, x: str) -> str:
-    """Why a row that is not `measured` is none."""
-    if row["status"] != "ok":
+    """Why a row does not count as measured."""
+    if row["status"] != OK:
         return str(row["status"])
     if not np.isfinite(row["value"]):
         return f"{row['metric']} is NaN or empty"
@@ -89,21 +94,21 @@ def problem(row: pd.Series, x: str) -> str:
 
 
 def codec_labels(df: pd.DataFrame) -> pd.Series:
-    """How each row's codec is called: its name, with the objective where it was trained for several."""
+    """Name of each row's codec, with the objective where it was trained for several."""
     several = df.groupby("codec")["objective"].transform("nunique") > 1
     long = df["codec"] + ", " + df["objective"]
     return df["codec"].where(~several, long).astype(object)
 
 
 def encoder_labels(df: pd.DataFrame) -> pd.Series:
-    """How each row's encoder is called: its name, with whatever else varies under that name."""
+    """Name of each row's encoder, with whatever else varies under that name."""
     label = _with_what_varies(df, "encoder", _ENCODER)
     several = df["weights_sha256"].groupby(label).transform("nunique") > 1
     return label.where(~several, label + ", " + df["weights_sha256"].str.slice(0, 8))
 
 
 def data_labels(df: pd.DataFrame) -> pd.Series:
-    """How each row's data set is called: its name, with size and revision where there are several."""
+    """Name of each row's data set, with size and revision where there are several."""
     return _with_what_varies(df, "dataset", _DATA)
 
 
@@ -146,18 +151,18 @@ def choose_codecs(df: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     for name in names:
         if name not in known:
             raise FcbenchError(unknown("codec", name, sorted(known - {""})))
-    kept = [*names, CEILING, FLOOR]
+    kept = [*names, Kind.CEILING, Kind.FLOOR]
     return df[df["codec"].isin(kept) | df["kind"].isin(kept)] if names else df
 
 
-def values_of(task: str) -> ValuesOf | None:
-    """How a task's summed statistics become values, None for a task that is not registered; imports it only now."""
+def metric_values_of(task: str) -> MetricValues | None:
+    """Metric values of a task's summed statistics; None for a task that is not registered. Imports its plug-in."""
     return get("task", task).values if task in names("task") else None
 
 
 # ------------------------------------------------------------------------------------------ folders
 def _check_compatible(a: pd.DataFrame, b: pd.DataFrame) -> None:
-    """Refuse two folders that name the same subject and mean different things by it."""
+    """Refuse two folders whose rows of one subject differ in what must agree."""
     shared = False
     for subject in sorted(_tuples(a, SUBJECT) & _tuples(b, SUBJECT)):
         mine, yours = (f[(f[list(SUBJECT)] == subject).all(axis=1)] for f in (a, b))
@@ -206,14 +211,14 @@ def _tuples(df: pd.DataFrame, columns: Sequence[str]) -> set[tuple]:
 
 def _each_once(df: pd.DataFrame) -> pd.DataFrame:
     """Drop failures of points that were measured after all, and repetitions; refuse contradictions."""
-    ok = df["status"] == "ok"
+    ok = df["status"] == OK
     point = [*SITUATION, *(c for c in POINT if c != "metric")]
     keys = pd.MultiIndex.from_frame(df[point].astype(str))
     retried = ~ok & keys.isin(keys[ok])
     df, key = df[~retried], [*SITUATION, *POINT]
-    failed_twice = df.duplicated([*key, "status"]) & (df["status"] != "ok")
+    failed_twice = df.duplicated([*key, "status"]) & (df["status"] != OK)
     df = df[~failed_twice]
-    ok = df["status"] == "ok"
+    ok = df["status"] == OK
     first = df[ok].groupby(key, sort=False, dropna=False)["value"].transform("first")
     differs = ~np.isclose(df.loc[ok, "value"], first, rtol=1e-9, equal_nan=True)
     if differs.any():

@@ -4,57 +4,81 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fcbench.core.errors import FcbenchError
 
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a whole file or nothing: a temporary file in the same folder, then a rename.
-
-    Raises:
-        FcbenchError: the folder cannot be written to, or has no space.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise FcbenchError(f"cannot write in {path.parent}: {error.strerror}") from None
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.replace(name, path)
-    except OSError as error:
-        Path(name).unlink(missing_ok=True)
-        raise FcbenchError(f"cannot write {path}: {error.strerror}") from None
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: beside the old one, to the disk, then into its place."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with _disk_errors(path):
-        try:
-            with open(temporary, "wb") as f:
-                f.write(content)
-                f.flush()
-                os.fsync(f.fileno())
-            os.replace(temporary, path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
+HINT = "choose a folder that can be written"
+"""What to do about a folder that cannot be used, where the caller knows no option that names it."""
 
 
 @contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    """Turn what the operating system says into one line."""
+def disk_errors(path: Path, hint: str = HINT) -> Iterator[None]:
+    """Turn an error of the operating system into one line: the path, the reason, what to do.
+
+    Args:
+        hint: what to do, e.g. "choose another --out".
+    """
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            advice = "free some space or choose another --out; a new run resumes here"
-        else:
-            advice = "choose a folder that can be written with --out"
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        advice = f"free some space or {hint}" if full else hint
         raise FcbenchError(f"cannot use {path}: {error.strerror or error}; {advice}.") from error
+
+
+def write_atomically(path: Path, data: bytes | str, hint: str = HINT) -> None:
+    """Write a file whole or not at all; it survives a power cut. Missing folders above it are made.
+
+    Args:
+        hint: as of `disk_errors`.
+
+    Raises:
+        FcbenchError: the file cannot be written; the old one is as it was.
+    """
+    content = data.encode() if isinstance(data, str) else data
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with disk_errors(path, hint):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+    _sync_folder(path.parent)
+
+
+def append_durably(path: Path, data: bytes, hint: str = HINT) -> None:
+    """Add to the end of a file, to the disk.
+
+    Raises:
+        FcbenchError: the file cannot be written; it is as it was.
+    """
+    with disk_errors(path, hint), open(path, "ab", buffering=0) as file:
+        size = file.tell()
+        try:
+            left = memoryview(data)
+            while left:
+                left = left[file.write(left) :]
+            os.fsync(file.fileno())
+        except BaseException:
+            with suppress(OSError):
+                file.truncate(size)
+            raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable, where the system lets a folder be opened."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

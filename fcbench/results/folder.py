@@ -1,12 +1,12 @@
 """A results folder: rows to disk and back.
 
-    rates.csv          one `RatePoint` a row, the columns exactly its fields; a missing value is an empty cell
-    samples.parquet/   one Parquet file a point: point, sample, n_bytes, stats; where the head states it log_likelihood,
-                       at the ceiling null_log_likelihood; the folder is one Parquet data set
-    provenance.json    one record a run: versions, command line, machine, time, suite
+    rates.csv          one `RatePoint` per row, the columns exactly its fields; a missing value is an empty cell
+    samples.parquet/   one Parquet file per point: point, sample, n_bytes, stats; where the head states it
+                       log_likelihood, at the ceiling null_log_likelihood; the folder is one Parquet data set
+    provenance.json    one record per run: versions, command line, machine, time, suite
 
-A finished point is written whole: its samples first, then `rates.csv` anew beside the old one and put in its place.
-So a killed run leaves a readable folder that lacks the point or has all of it.
+A point is added when it is measured: its samples first, then its rows at the end of `rates.csv`. A killed run leaves a
+readable folder that lacks the point or has all of it. Rows that others replaced leave the file when it is closed.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ import filelock
 import pyarrow.parquet as pq
 
 from fcbench.core.errors import FcbenchError
-from fcbench.core.files import _disk_errors, _replace
-from fcbench.results import provenance
+from fcbench.core.files import append_durably, disk_errors, write_atomically
+from fcbench.results import provenance, table
 from fcbench.results.row import OK, SCHEMA, RatePoint
-from fcbench.results.samples import SAMPLES, SampleTable, _sample_table
-from fcbench.results.table import RATES, _to_csv, load_points
+from fcbench.results.samples import SAMPLES, SampleTable, sample_table
+from fcbench.results.table import HINT, RATES
 
 PROVENANCE = "provenance.json"
 
@@ -45,7 +45,7 @@ class ResultsFolder:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        with _disk_errors(self.path):
+        with disk_errors(self.path, HINT):
             (self.path / SAMPLES).mkdir(parents=True, exist_ok=True)
             self._lock = filelock.FileLock(self.path / ".lock", timeout=0)
             try:
@@ -55,12 +55,15 @@ class ResultsFolder:
                     f"results folder {self.path} is in use by another process; wait for it or choose another --out."
                 ) from None
         try:
-            self._points = load_points(self.path)
-            with _disk_errors(self.path):
+            self._rows: dict[str, list[RatePoint]] = {}
+            for row in table.load_points(self.path):
+                self._rows.setdefault(row.point, []).append(row)
+            with disk_errors(self.path, HINT):
                 for left in self.path.rglob(".*.tmp"):
                     left.unlink()
+            self._compact()
         except BaseException:
-            self.close()
+            self._lock.release()
             raise
 
     def __enter__(self) -> ResultsFolder:
@@ -70,21 +73,24 @@ class ResultsFolder:
         self.close()
 
     def close(self) -> None:
-        """Give the folder free."""
-        self._lock.release()
+        """Drop replaced rows from the file, and release the lock."""
+        try:
+            self._compact()
+        finally:
+            self._lock.release()
 
     @property
     def points(self) -> list[RatePoint]:
         """All rows so far."""
-        return list(self._points)
+        return [row for rows in self._rows.values() for row in rows]
 
     def done(self, point: str) -> bool:
-        """Whether a point was measured; a failed one is not done and is tried again."""
-        rows = [r for r in self._points if r.point == point]
+        """Return whether a point was measured; a failed one is not done and is tried again."""
+        rows = self._rows.get(point, ())
         return bool(rows) and all(r.status == OK for r in rows)
 
     def append(self, rows: Sequence[RatePoint], samples: SampleTable | None) -> None:
-        """Write the rows (one a metric) of one point and its samples; they replace older rows of the point.
+        """Write the rows (one per metric) of one point and its samples; they replace older rows of the point.
 
         Args:
             samples: None for a point that failed.
@@ -95,19 +101,22 @@ class ResultsFolder:
         """
         point = _one_point(rows, samples)
         if samples is not None:
-            table = _sample_table(point, samples)
             buffer = io.BytesIO()
-            pq.write_table(table, buffer, compression="zstd")
-            _replace(self.path / SAMPLES / f"{point}.parquet", buffer.getvalue())
-        points = [r for r in self._points if r.point != point] + list(rows)
-        _replace(self.path / RATES, _to_csv(points).encode())
-        self._points = points
+            pq.write_table(sample_table(point, samples), buffer, compression="zstd")
+            write_atomically(self.path / SAMPLES / f"{point}.parquet", buffer.getvalue(), HINT)
+        content = table.to_csv(rows)
+        if self._rows:
+            append_durably(self.path / RATES, content, HINT)
+        else:
+            write_atomically(self.path / RATES, table.header() + content, HINT)
+        self._rows.pop(point, None)
+        self._rows[point] = list(rows)
 
     def add_provenance(self, suite: Mapping[str, Any]) -> None:
-        """Record this run: one record more in `provenance.json`.
+        """Add a record of this run to `provenance.json`.
 
         Args:
-            suite: what was asked for; plain JSON data.
+            suite: what was requested; plain JSON data.
 
         Raises:
             FcbenchError: the file there is damaged, or a disk error.
@@ -115,7 +124,16 @@ class ResultsFolder:
         path = self.path / PROVENANCE
         runs = load_provenance(self.path) if path.exists() else []
         record = {"schema": SCHEMA, "runs": [*runs, provenance.record(suite)]}
-        _replace(path, (json.dumps(record, indent=1) + "\n").encode())
+        write_atomically(path, json.dumps(record, indent=1) + "\n", HINT)
+
+    def _compact(self) -> None:
+        """Write `rates.csv` anew where it holds more than the rows that count."""
+        file = self.path / RATES
+        content = table.header() + table.to_csv(self.points)
+        with disk_errors(file, HINT):
+            changed = bool(self._rows) and (not file.exists() or file.read_bytes() != content)
+        if changed:
+            write_atomically(file, content, HINT)
 
 
 def load_provenance(path: Path | str) -> list[dict[str, Any]]:
@@ -131,7 +149,6 @@ def load_provenance(path: Path | str) -> list[dict[str, Any]]:
         raise FcbenchError(f"cannot read {file} ({error}); delete it to start a new one.") from None
 
 
-# ------------------------------------------------------------------------------------------ writing
 def _one_point(rows: Sequence[RatePoint], samples: SampleTable | None) -> str:
     """The key that all rows share. Raises `FcbenchError` for rows that do not make up one point."""
     keys = sorted({r.point for r in rows})

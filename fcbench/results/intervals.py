@@ -9,11 +9,10 @@ from numpy.typing import ArrayLike
 
 from fcbench.core.errors import FcbenchError
 
-ValuesFn = Callable[[np.ndarray], np.ndarray]
-"""Metric values [R] of summed statistics [R, S]."""
+N_RESAMPLES = 1000
 
 
-def resampling_weights(n_samples: int, n_resamples: int = 1000, seed: int = 0) -> np.ndarray:
+def resampling_weights(n_samples: int, n_resamples: int = N_RESAMPLES, seed: int = 0) -> np.ndarray:
     """[R, N] float64: how often each of N samples was drawn in each of R resamples (rows sum to N).
 
     Raises:
@@ -27,7 +26,10 @@ def resampling_weights(n_samples: int, n_resamples: int = 1000, seed: int = 0) -
 
 
 def paired_bootstrap(
-    tables: Sequence[np.ndarray], values_fn: ValuesFn, n_resamples: int = 1000, seed: int = 0
+    tables: Sequence[np.ndarray],
+    values_fn: Callable[[np.ndarray], np.ndarray],
+    n_resamples: int = N_RESAMPLES,
+    seed: int = 0,
 ) -> list[np.ndarray]:
     """Metric of several tables under the same resamples, so that their differences are paired.
 
@@ -36,7 +38,7 @@ def paired_bootstrap(
         values_fn: metric values [R] of summed statistics [R, S].
 
     Returns:
-        One array [R] a table.
+        One array [R] per table.
 
     Raises:
         FcbenchError: tables of different N or not [N, S], NaN in one, no samples.
@@ -51,11 +53,17 @@ def paired_bootstrap(
     return [np.asarray(values_fn(weights @ a), dtype=np.float64).reshape(n_resamples) for a in arrays]
 
 
+def mean_over_seeds(values: np.ndarray) -> np.ndarray:
+    """Mean [R] of values [seeds, R] over seeds, which each resample draws anew: the same draws for all values."""
+    n_seeds, n_resamples = values.shape
+    shares = resampling_weights(n_seeds, n_resamples, seed=1).T / n_seeds
+    return np.asarray((shares * values).sum(axis=0))
+
+
 def interval(resampled: ArrayLike, percent: float = 95.0) -> tuple[float, float]:
     """Percentile interval of resampled values [R].
 
-    Resamples that are NaN (nothing counted, no overlap) are left out; where they are more than half, so is the
-    interval: (nan, nan).
+    Resamples that are NaN (nothing counted, no overlap) are left out; (nan, nan) where they are more than half.
     """
     values = np.asarray(resampled, dtype=np.float64)
     defined = values[~np.isnan(values)]
@@ -66,7 +74,12 @@ def interval(resampled: ArrayLike, percent: float = 95.0) -> tuple[float, float]
     return float(low), float(high)
 
 
-def bootstrap(stats: np.ndarray, values_fn: ValuesFn, n_resamples: int = 1000, seed: int = 0) -> tuple[float, float]:
+def bootstrap(
+    stats: np.ndarray,
+    values_fn: Callable[[np.ndarray], np.ndarray],
+    n_resamples: int = N_RESAMPLES,
+    seed: int = 0,
+) -> tuple[float, float]:
     """95 % percentile interval of a metric over samples.
 
     Args:

@@ -1,4 +1,4 @@
-"""Where numbers come from: versions, command line, machine, commit, time."""
+"""Provenance of numbers: versions, command line, machine, commit, time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that matter, as installed; imports none of them."""
+    """Return the installed versions of Python and of `PACKAGES`, without importing them."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         with suppress(importlib.metadata.PackageNotFoundError):
@@ -31,12 +31,12 @@ def versions() -> dict[str, str]:
 
 
 def utc_now() -> str:
-    """``2025-01-31T12:00:00Z``."""
+    """Return the time as ``2025-01-31T12:00:00Z``."""
     return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def portable(argument: str) -> str:
-    """A command-line argument without the folders of one machine: of an absolute path, the name.
+    """Strip the machine's folders from a command-line argument: an absolute path becomes its last part.
 
     >>> portable("/some/where/camvid"), portable("results/camvid"), portable("--quick")
     ('camvid', 'results/camvid', '--quick')
@@ -45,7 +45,7 @@ def portable(argument: str) -> str:
 
 
 def record(suite: Mapping[str, Any]) -> dict[str, Any]:
-    """Record of this run: versions, command line, machine, time, suite."""
+    """Return the record of a run: versions, command line, machine, time, suite."""
     return {
         "utc": utc_now(),
         "command": [portable(arg) for arg in sys.argv],
@@ -57,16 +57,22 @@ def record(suite: Mapping[str, Any]) -> dict[str, Any]:
 
 @cache
 def commit() -> str:
-    """Git commit of the package's checkout, with ``-dirty`` where its files differ; empty outside a checkout."""
-    folder = Path(__file__).resolve().parents[1]
+    """Return the package's git commit, with ``-dirty`` where files differed from it; empty if it is not known.
+
+    A build holds its commit in ``commit.txt`` (see ``setup.py``); a checkout is asked for it.
+    """
+    package = Path(__file__).resolve().parents[1]
+    built = package / "commit.txt"
+    if built.exists():
+        return built.read_text(encoding="utf-8").strip()
 
     def git(*args: str) -> str:
-        command = ["git", "-C", str(folder), *args]
+        command = ["git", "-C", str(package), *args]
         done = subprocess.run(command, capture_output=True, text=True)
         return done.stdout.strip() if done.returncode == 0 else ""
 
     try:
-        if not git("ls-files", "__init__.py"):  # installed, perhaps inside another project's checkout
+        if git("ls-files", "--full-name", "__init__.py") != "fcbench/__init__.py":  # in no checkout of fcbench
             return ""
         changed = git("status", "--porcelain", "--untracked-files=no", "--", ".")
         return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if changed else "")

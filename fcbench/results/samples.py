@@ -21,14 +21,14 @@ LIKELIHOODS = "log_likelihood", "null_log_likelihood"
 
 @dataclass(frozen=True, slots=True)
 class SampleTable:
-    """What is kept of each sample of a point.
+    """Samples of a point.
 
     Attributes:
         ids: [N] sample ids.
         n_bytes: [N] size of each sample's record, None where nothing was coded [bytes].
         stats: [N, S] float64 additive statistics of the task.
         log_likelihood: [N] nats, of the target, as the head states it on what was decoded; None where it states none.
-        null_log_likelihood: [N] nats, of the null model (see `fcbench.analysis.information`); None but at the uncoded ceiling.
+        null_log_likelihood: [N] nats, of the null model; None but at the uncoded ceiling.
     """
 
     ids: Sequence[str]
@@ -60,7 +60,8 @@ def load_samples(path: Path | str, point: str) -> SampleTable:
         ) from None
 
 
-def _sample_table(point: str, samples: SampleTable) -> pa.Table:
+def sample_table(point: str, samples: SampleTable) -> pa.Table:
+    """Samples of one point as columns. Raises `FcbenchError` for samples that do not fit each other."""
     stats = np.asarray(samples.stats, dtype=np.float64)
     n = len(samples.ids)
     if n == 0 or stats.ndim != 2 or len(stats) != n or len(samples.n_bytes) != n:
@@ -81,7 +82,7 @@ def _sample_table(point: str, samples: SampleTable) -> pa.Table:
         if np.shape(values) != (n,) or not np.isfinite(values).all():
             raise FcbenchError(
                 f"got {name} of shape {list(np.shape(values))} for {n} samples of point {point!r}; "
-                "need one finite number a sample."
+                "need one finite number per sample."
             )
         columns[name] = pa.array(values, pa.float64())
     return pa.table(columns)

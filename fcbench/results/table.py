@@ -4,117 +4,139 @@ from __future__ import annotations
 
 import csv
 import io
-import math
+import logging
 from collections.abc import Sequence
 from dataclasses import fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from fcbench.core.errors import FcbenchError
-from fcbench.core.files import _disk_errors
+from fcbench.core.files import disk_errors
 from fcbench.results.row import SCHEMA, RatePoint
 
 RATES = "rates.csv"
+HINT = "choose another --out"
+
+log = logging.getLogger(__name__)
 
 _TYPES: dict[str, str] = {f.name: str(f.type) for f in fields(RatePoint)}
 _DTYPES = {"int": "int64", "bool": "bool", "str": "object", "float | None": "float64"}
 _DTYPES |= {"int | None": "Int64", "bool | None": "boolean"}
+_COLUMNS: dict[str, Any] = {name: _DTYPES[kind] for name, kind in _TYPES.items()}
+_NULLABLE = {name: [""] for name, kind in _TYPES.items() if kind.endswith(" | None")}
+_values = attrgetter(*_TYPES)
+
+
+def load(path: Path | str) -> pd.DataFrame:
+    """Rows of a results folder as a table: int64, Int64 and boolean (nullable), float64 with NaN, str.
+
+    A last line that a killed run cut off is left out, with its point, and a warning says so.
+
+    Raises:
+        FcbenchError: no `rates.csv` there, other columns or schema, a damaged or unreadable file.
+    """
+    file = Path(path) / RATES
+    if not file.exists():
+        raise FcbenchError(f"no {RATES} in {path}; give a folder that `fcbench run --out` wrote.")
+    with disk_errors(file, HINT):
+        raw = file.read_bytes()
+    whole = whole_points(raw)
+    if len(whole) < len(raw):
+        log.warning("%s: its last point is cut off and left out; run again to measure it", file)
+    return _last_of_each_point(_parsed(file, whole))
 
 
 def load_points(path: Path | str) -> list[RatePoint]:
     """Rows of a results folder, as they were written; none where `rates.csv` does not exist yet.
 
     Raises:
-        FcbenchError: other columns or schema, a damaged or unreadable file.
-    """
-    file = Path(path) / RATES
-    if not file.exists():
-        return []
-    with _disk_errors(file):
-        raw = file.read_bytes()
-    text = io.TextIOWrapper(io.BytesIO(raw), encoding="utf-8", newline="")
-    lines = csv.reader(text, strict=True)
-    try:
-        _check_header(file, next(lines, []))
-        points = [_from_cells(file, lines.line_num, cells) for cells in lines]
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise _damaged(file, lines.line_num, str(error)) from None
-    if not raw.endswith(b"\n"):
-        raise _damaged(file, lines.line_num, "the last line is cut off")
-    return points
-
-
-def load(path: Path | str) -> pd.DataFrame:
-    """Rows of a results folder as a table: int64, Int64 and boolean (nullable), float64 with NaN, str.
-
-    Raises:
-        FcbenchError: no `rates.csv` there, or what `load_points` raises.
+        FcbenchError: what `load` raises of a file that is there.
     """
     if not (Path(path) / RATES).exists():
-        raise FcbenchError(f"no {RATES} in {path}; give a folder that `fcbench run --out` wrote.")
-    return to_frame(load_points(path))
+        return []
+    frame = load(path).astype(object)
+    columns = frame.where(frame.notna(), None)
+    return [RatePoint(*row) for row in zip(*(columns[name] for name in _TYPES))]
 
 
 def to_frame(points: Sequence[RatePoint]) -> pd.DataFrame:
-    """Rate points as a table, one a row, with the dtypes of `load`."""
-    return pd.DataFrame(
-        {name: pd.Series([getattr(p, name) for p in points], dtype=_DTYPES[kind]) for name, kind in _TYPES.items()}
-    )
+    """Rate points as a table, one per row, with the dtypes of `load`."""
+    return pd.DataFrame(map(_values, points), columns=list(_TYPES), dtype=object).astype(_COLUMNS)
 
 
-def _to_csv(points: Sequence[RatePoint]) -> str:
+def header() -> bytes:
+    """First line of `rates.csv`."""
+    return _lines([_TYPES])
+
+
+def to_csv(points: Sequence[RatePoint]) -> bytes:
+    """Lines of `rates.csv`, one per rate point."""
+    # a value that is not itself is NaN: missing
+    return _lines([[None if v != v else v for v in _values(p)] for p in points])
+
+
+def whole_points(raw: bytes) -> bytes:
+    """Content of `rates.csv` without a last line that is cut off and the other rows of its point."""
+    *lines, cut = raw.split(b"\n")
+    if not cut:
+        return raw
+    # a line that is cut in its point's own cell may belong to the point before it: that one goes, too
+    point = _point_cell(cut) or _point_cell(lines[-1])
+    while len(lines) > 1 and _point_cell(lines[-1]) == point:
+        lines.pop()
+    return b"".join(line + b"\n" for line in lines)
+
+
+def _point_cell(line: bytes) -> bytes:
+    """Second cell of a line; empty where the line is cut before its end."""
+    cells = line.split(b",", 2)
+    return cells[1] if len(cells) == 3 else b""
+
+
+def _lines(rows: Sequence[Any]) -> bytes:
     text = io.StringIO(newline="")
     # all text quoted: else a lone carriage return (a progress bar in a reason) would end a line
-    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-    writer.writerow(_TYPES)
-    writer.writerows([_to_cell(getattr(p, name)) for name in _TYPES] for p in points)
-    return text.getvalue()
+    csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC).writerows(rows)
+    return text.getvalue().encode()
 
 
-def _to_cell(value: Any) -> Any:
-    return None if isinstance(value, float) and math.isnan(value) else value
+def _parsed(file: Path, raw: bytes) -> pd.DataFrame:
+    """Rows of the columns and the schema that this version writes. Raises `FcbenchError` for others."""
+    try:
+        lines = csv.reader(io.StringIO(raw.decode(), newline=""), strict=True)
+        _check_columns(file, next(lines, []))
+        for cells in lines:
+            if len(cells) != len(_TYPES):
+                raise ValueError(f"line {lines.line_num} has {len(cells)} cells, expected {len(_TYPES)}")
+        frame = pd.read_csv(
+            io.BytesIO(raw), dtype=_COLUMNS, na_values=_NULLABLE, keep_default_na=False, float_precision="round_trip"
+        )
+    except (ValueError, csv.Error) as error:
+        reason = str(error).splitlines()[0].removesuffix(".")
+        raise FcbenchError(f"{file} is damaged: {reason}; repair it or {HINT}.") from None
+    other = set(frame["schema"]) - {SCHEMA}
+    if other:
+        raise FcbenchError(f"{file} has schema {other.pop()}, this version reads {SCHEMA}; {HINT}.")
+    return frame
 
 
-def _from_cells(file: Path, line: int, cells: list[str]) -> RatePoint:
-    if len(cells) != len(_TYPES):
-        raise _damaged(file, line, f"{len(cells)} cells, not {len(_TYPES)}")
-    if cells[0] != str(SCHEMA):
-        raise FcbenchError(f"{file} has schema {cells[0]!r}, this version reads {SCHEMA}; choose another --out.")
-    values = {}
-    for (name, kind), cell in zip(_TYPES.items(), cells):
-        try:
-            values[name] = _parse(kind, cell)
-        except ValueError:
-            raise _damaged(file, line, f"{name} is {cell!r}, not {kind}") from None
-    return RatePoint(**values)
-
-
-def _parse(kind: str, cell: str) -> Any:
-    if kind == "str":
-        return cell
-    if kind.endswith(" | None") and cell == "":
-        return None
-    base = kind.removesuffix(" | None")
-    if base == "bool":
-        if cell not in ("True", "False"):
-            raise ValueError(cell)
-        return cell == "True"
-    return int(cell) if base == "int" else float(cell)
-
-
-def _check_header(file: Path, header: list[str]) -> None:
+def _check_columns(file: Path, columns: list[str]) -> None:
     expected = list(_TYPES)
-    if header == expected:
+    if columns == expected:
         return
-    missing = [c for c in expected if c not in header]
-    unknown = [c for c in header if c not in expected]
+    missing = ", ".join(c for c in expected if c not in columns) or "none"
+    unknown = ", ".join(c for c in columns if c not in expected) or "none"
     raise FcbenchError(
-        f"{file} has other columns than this version writes (missing: {', '.join(missing) or 'none'}; "
-        f"unknown: {', '.join(unknown) or 'none'}); choose another --out."
+        f"{file} has other columns than this version writes (missing: {missing}; unknown: {unknown}); {HINT}."
     )
 
 
-def _damaged(file: Path, line: int, what: str) -> FcbenchError:
-    return FcbenchError(f"{file} is damaged at line {line}: {what}; repair that line or choose another --out.")
+def _last_of_each_point(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows that were written last of each point: a killed run leaves those that they replace in the file."""
+    keys = frame[["point", "status"]]
+    written = (keys != keys.shift()).any(axis=1).cumsum()
+    last = written.groupby(frame["point"]).transform("max")
+    return frame[written == last].reset_index(drop=True)

@@ -150,7 +150,7 @@ def test_plot_of_unknown_kind(fcbench: Run, finished: Path, tmp_path: Path) -> N
 
 
 def test_every_verb_has_help_with_an_example(fcbench: Run) -> None:
-    for verb in main.commands:  # type: ignore[attr-defined]
+    for verb in main.commands:
         result = fcbench(verb, "--help")
         assert result.exit_code == 0 and "Example" in result.output, verb
 

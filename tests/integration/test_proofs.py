@@ -91,7 +91,7 @@ def _means(decode: Any) -> Any:
 
 
 def _statistics(out: Path, point: str) -> np.ndarray:
-    return np.stack(samples.load_samples(out, point).stats)
+    return np.stack(list(samples.load_samples(out, point).stats))
 
 
 @pytest.mark.parametrize("encoder", ["hiera_nano", "sam2_nano"])

@@ -6,9 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 
-def depth_config(kind: str = "metric") -> Any:
+def _transformers() -> Any:
+    """The package as untyped: its configurations take more keywords than their signatures name."""
     import transformers
 
+    return transformers
+
+
+def depth_config(kind: str = "metric") -> Any:
+    transformers = _transformers()
     backbone = transformers.Dinov2Config(
         hidden_size=32,
         num_hidden_layers=4,
@@ -31,8 +37,7 @@ def depth_config(kind: str = "metric") -> Any:
 
 
 def pose_config(simple: bool = False, experts: int = 1) -> Any:
-    import transformers
-
+    transformers = _transformers()
     backbone = transformers.VitPoseBackboneConfig(
         image_size=[64, 48],
         patch_size=[16, 16],

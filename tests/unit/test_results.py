@@ -9,6 +9,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 from points import rate_point
 
 from fcbench.core.errors import FcbenchError
+from fcbench.results import folder as folder_module
 from fcbench.results import provenance, row, table
 from fcbench.results.folder import ResultsFolder, load_provenance
 from fcbench.results.row import RatePoint
@@ -128,15 +130,12 @@ def test_a_failed_point_is_a_row_and_is_tried_again(tmp_path: Path) -> None:
 def test_killed_between_samples_and_rows_lacks_the_point_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, rate_point())
     before = (tmp_path / "rates.csv").read_bytes()
-    real = os.replace
 
-    def killed(src: Any, dst: Any) -> None:
-        if Path(dst).name == "rates.csv":
-            raise KeyboardInterrupt
-        real(src, dst)
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
 
     with ResultsFolder(tmp_path) as folder:
-        monkeypatch.setattr(os, "replace", killed)
+        monkeypatch.setattr(folder_module, "append_durably", killed)
         with pytest.raises(KeyboardInterrupt):
             folder.append([rate_point(point="p1")], SAMPLES)
         monkeypatch.undo()
@@ -149,8 +148,13 @@ def test_killed_between_samples_and_rows_lacks_the_point_only(tmp_path: Path, mo
     assert len(pd.read_parquet(tmp_path / "samples.parquet")) == 4
 
 
-def test_full_disk_is_one_line_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("failed_first", [True, False])
+def test_full_disk_is_one_line_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failed_first: bool
+) -> None:
+    """Whether its samples' file cannot be written, or its rows (a failed point has no samples)."""
     write(tmp_path, rate_point())
+    before = (tmp_path / "rates.csv").read_bytes()
 
     def full(fd: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -158,15 +162,18 @@ def test_full_disk_is_one_line_and_loses_nothing(tmp_path: Path, monkeypatch: py
     with ResultsFolder(tmp_path) as folder:
         monkeypatch.setattr(os, "fsync", full)
         with pytest.raises(FcbenchError, match="No space left.*free some space"):
-            folder.append([rate_point(point="p1")], SAMPLES)
+            row = rate_point(point="p1", status="boom" if failed_first else "ok")
+            folder.append([row], None if failed_first else SAMPLES)
         assert not folder.done("p1")
+        monkeypatch.undo()
+    assert (tmp_path / "rates.csv").read_bytes() == before
     assert [p.point for p in table.load_points(tmp_path)] == ["p0"]
     assert not list(tmp_path.rglob(".*.tmp"))
 
 
 def test_unwritable_folder_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(FcbenchError, match="Not a directory; choose a folder"):
+    with pytest.raises(FcbenchError, match="Not a directory; choose another --out"):
         ResultsFolder(tmp_path / "file" / "out")
 
 
@@ -180,7 +187,7 @@ def test_forbidden_folder_is_one_line(tmp_path: Path) -> None:
 def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
     code = (
         "import sys; from fcbench.results.folder import ResultsFolder\n"
-        "from fcbench.core import FcbenchError\n"
+        "from fcbench.core.errors import FcbenchError\n"
         "try: ResultsFolder(sys.argv[1])\n"
         "except FcbenchError as e: sys.exit(str(e))"
     )
@@ -203,7 +210,7 @@ def test_another_schema_is_refused_and_kept(tmp_path: Path) -> None:
     write(tmp_path, rate_point())
     damage(tmp_path, f"\n{row.SCHEMA},", "\n99,")
     before = (tmp_path / "rates.csv").read_bytes()
-    with pytest.raises(FcbenchError, match="schema '99', this version reads"):
+    with pytest.raises(FcbenchError, match="schema 99, this version reads"):
         ResultsFolder(tmp_path)
     assert (tmp_path / "rates.csv").read_bytes() == before
 
@@ -218,30 +225,79 @@ def test_other_columns_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "what"),
     [
-        ("65536", "many", "line 2: n_px is 'many', not int"),
-        ("True", "yes", "higher_is_better is 'yes'"),
-        (
-            ',"abc","2025-01-31T12:00:00Z"\n',
-            "\n",
-            f"line 2: {len(fields(RatePoint)) - 2} cells, not {len(fields(RatePoint))}",
-        ),
-        ('12:00:00Z"\n', '12:00:00Z"', "cut off"),
-        ('00Z"', "00Z", "line 2: unexpected end of data"),
+        ("65536", "many", "many"),
+        (",True,", ",yes,", "bool"),
+        (',"abc","2025-01-31T12:00:00Z"\n', "\n", "line 2 has 47 cells, expected 49"),
+        ('12:00:00Z"\n', '12:00:00Z",7\n', "line 2 has 50 cells, expected 49"),
+        ('00Z"', "00Z", "unexpected end of data"),
     ],
 )
-def test_damaged_rows_name_their_line(tmp_path: Path, old: str, new: str, what: str) -> None:
+def test_damaged_rows_are_one_line(tmp_path: Path, old: str, new: str, what: str) -> None:
     write(tmp_path, rate_point())
     damage(tmp_path, old, new)
-    with pytest.raises(FcbenchError, match=what) as caught:
+    with pytest.raises(FcbenchError, match=f"rates.csv is damaged: .*{what}") as caught:
         table.load(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("n_lost", [1, 30, 600, 1100])
+def test_a_last_line_that_is_cut_off_is_left_out_and_measured_again(
+    tmp_path: Path, n_lost: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    both = [rate_point(point="p1"), rate_point(point="p1", metric="pixel_accuracy", primary=False)]
+    with ResultsFolder(tmp_path) as folder:
+        folder.append([rate_point()], SAMPLES)
+        folder.append(both, SAMPLES)
+    file = tmp_path / "rates.csv"
+    whole = file.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    cut = lines[-1][: max(8, len(lines[-1]) - n_lost)]
+    file.write_bytes(b"".join(lines[:-1]) + cut)
+    assert [p.point for p in table.load_points(tmp_path)] == ["p0"]
+    assert "cut off" in caplog.text
+    with ResultsFolder(tmp_path) as folder:
+        assert folder.done("p0") and not folder.done("p1")
+        folder.append(both, SAMPLES)
+    assert file.read_bytes() == whole
+
+
+def test_a_killed_run_leaves_replaced_rows_which_do_not_count(tmp_path: Path) -> None:
+    failed = rate_point(point="p1", status="boom", metric="", value=None)
+    folder = ResultsFolder(tmp_path)
+    for row in (rate_point(), failed, rate_point(point="p2"), replace(failed, status="ok", metric="miou", value=0.5)):
+        folder.append([row], SAMPLES if row.status == "ok" else None)
+    assert len((tmp_path / "rates.csv").read_bytes().splitlines()) == 1 + 4
+    assert [(p.point, p.status) for p in table.load_points(tmp_path)] == [("p0", "ok"), ("p2", "ok"), ("p1", "ok")]
+    folder.close()
+    assert len((tmp_path / "rates.csv").read_bytes().splitlines()) == 1 + 3
+
+
+def test_many_points_take_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are added, not all written anew, and looking a point up does not go through all of them."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)  # what a disk takes is not ours
+    n_whole, whole = 0, folder_module.write_atomically
+
+    def counted(*arguments: Any) -> None:
+        nonlocal n_whole
+        n_whole += 1
+        whole(*arguments)
+
+    monkeypatch.setattr(folder_module, "write_atomically", counted)
+    began = time.monotonic()
+    with ResultsFolder(tmp_path) as folder:
+        for i in range(2000):
+            folder.append([rate_point(point=f"p{i}", status="boom")], None)
+            assert not folder.done(f"p{i}") and not folder.done(f"p{i + 1}")
+    assert len(table.load(tmp_path)) == 2000
+    assert n_whole == 1
+    assert time.monotonic() - began < 30  # about one second
 
 
 def test_bytes_that_are_no_text_are_damage(tmp_path: Path) -> None:
     write(tmp_path, rate_point())
     file = tmp_path / "rates.csv"
     file.write_bytes(file.read_bytes().replace(b"hiera", b"\xff\xfe"))
-    with pytest.raises(FcbenchError, match="is damaged at line"):
+    with pytest.raises(FcbenchError, match="is damaged: .*utf-8"):
         table.load(tmp_path)
 
 

@@ -167,7 +167,7 @@ def _bottom_rows(n: int) -> list[int]:
 def coco(root: Path, splits: tuple[str, ...] = ("train2017", "val2017")) -> None:
     """Five images a split."""
     for k, tag in enumerate(splits):
-        images = [
+        images: list[dict[str, Any]] = [
             {"id": 100 * k + i, "file_name": f"{100 * k + i:012d}.jpg", "height": SIZE[0], "width": SIZE[1]}
             for i in range(5)
         ]

@@ -1,0 +1,125 @@
+"""Results folders as one object: rows, samples, provenance, and what is computed from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fcbench.analysis import compare as comparing
+from fcbench.analysis import cost as costing
+from fcbench.analysis import situations
+from fcbench.analysis.situations import FOLDER
+from fcbench.core.errors import FcbenchError
+from fcbench.results.folder import PROVENANCE, load_provenance
+from fcbench.results.row import OK
+from fcbench.results.samples import SAMPLES, load_samples
+
+
+class Results:
+    """What one or several results folders hold.
+
+    Attributes:
+        rates: the rows of rates.csv, with their results folder in the column ``folder``; each measured point once.
+    """
+
+    def __init__(self, folders: Sequence[Path], rates: pd.DataFrame) -> None:
+        self.folders = tuple(folders)
+        self.rates = rates
+
+    def __repr__(self) -> str:
+        return f"Results({', '.join(map(str, self.folders))}: {len(self.rates)} rows)"
+
+    @cached_property
+    def samples(self) -> pd.DataFrame:
+        """One sample of one point per row: folder, point, sample, n_bytes, stats [S], log_likelihood (NaN: none)."""
+        measured = self.rates[self.rates["status"] == OK]
+        keys = measured[[FOLDER, "point"]].drop_duplicates().itertuples(index=False, name=None)
+        parts = [_samples(folder, point) for folder, point in keys if _sample_file(folder, point).exists()]
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(_SAMPLE_COLUMNS))
+
+    @cached_property
+    def provenance(self) -> list[dict[str, Any]]:
+        """Records of the runs that wrote the folders, each with its ``folder``; empty for a folder without any."""
+        return [
+            {FOLDER: str(folder), **run}
+            for folder in self.folders
+            if (folder / PROVENANCE).exists()
+            for run in load_provenance(folder)
+        ]
+
+
+_SAMPLE_COLUMNS = (FOLDER, "point", "sample", "n_bytes", "log_likelihood", "stats")
+
+
+def _sample_file(folder: str, point: str) -> Path:
+    return Path(folder) / SAMPLES / f"{point}.parquet"
+
+
+def _samples(folder: str, point: str) -> pd.DataFrame:
+    table = load_samples(folder, point)
+    log_likelihood = float("nan") if table.log_likelihood is None else table.log_likelihood
+    return pd.DataFrame(
+        {
+            FOLDER: folder,
+            "point": point,
+            "sample": list(table.ids),
+            "n_bytes": pd.array(list(table.n_bytes), dtype="Int64"),
+            "log_likelihood": log_likelihood,
+            "stats": list(table.stats),
+        }
+    )
+
+
+def load(*folders: Path | str) -> Results:
+    """Read results folders; several are read together where they belong together.
+
+    Raises:
+        FcbenchError: no folder, what `fcbench.analysis.situations.load` raises.
+    """
+    if not folders:
+        raise FcbenchError("no results folder to load; give one that `fcbench run --out` wrote.")
+    paths = [Path(f) for f in folders]
+    return Results(paths, situations.load(paths))
+
+
+def compare(results: Results, anchor: str, metric: str | None = None, x: str = "bpp") -> pd.DataFrame:
+    """Every curve against the anchor's, one per row: BD-rate, BD-accuracy, rate at the ceiling less 1 %.
+
+    A number NAME has its 95 % interval in NAME_low and NAME_high; where it is NaN, NAME_reason says why. What
+    intervals lack is in ``attrs["notes"]``.
+
+    Args:
+        anchor: a codec; or ``remote``, the best of the image codecs.
+        metric: None for each task's primary one; ``all`` for every one.
+        x: unit of the rate: bpp, bpfp or bytes_per_sample.
+
+    Raises:
+        FcbenchError: what `fcbench.analysis.compare.compare` raises.
+    """
+    found, notes = comparing.compare(results.rates, anchor, () if metric is None else (metric,), x)
+    return _noted(comparing.frame(found), notes)
+
+
+def cost(results: Results, general: str, special: str, x: str = "bpp") -> pd.DataFrame:
+    """What the special encoder costs beside the general one, a number per row: figure, unit, value, low, high, reason.
+
+    Differences are special less general. What intervals lack is in ``attrs["notes"]``.
+
+    Args:
+        general, special: encoders, as ``rates`` names them.
+        x: unit of the rate: bpp, bpfp or bytes_per_sample.
+
+    Raises:
+        FcbenchError: what `fcbench.analysis.cost.costs` raises.
+    """
+    found = costing.costs(results.rates, general, special, x)
+    return _noted(costing.frame(found), found.notes)
+
+
+def _noted(frame: pd.DataFrame, notes: Sequence[str]) -> pd.DataFrame:
+    frame.attrs["notes"] = list(notes)
+    return frame

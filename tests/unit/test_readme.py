@@ -1,0 +1,95 @@
+"""README: what it names exists, its versions are the code's, its Python runs."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import fcbench
+from fcbench.cli.main import VERBS
+from fcbench.core import registry
+
+ROOT = Path(fcbench.__file__).resolve().parents[1]
+README = ROOT / "README.rst"
+
+pytestmark = pytest.mark.skipif(not README.exists(), reason="needs the source tree")
+
+
+@pytest.fixture(scope="module")
+def text() -> str:
+    return README.read_text(encoding="utf-8")
+
+
+def test_lines_are_short(text: str) -> None:
+    assert max(map(len, text.splitlines())) <= 120
+
+
+def test_what_it_names_exists(text: str) -> None:
+    files = re.findall(r"(?:fcbench|tests|results|benchmarks)/[\w/.]+\w", text)
+    assert len(files) > 10
+    missing = [f for f in files if not (ROOT / f).exists()]
+    assert not missing
+    verbs = re.findall(r"^    fcbench ([a-z-]+)", text, re.MULTILINE)
+    assert set(verbs) <= set(VERBS)
+
+
+@pytest.mark.parametrize("kind", list(registry.KINDS))
+def test_it_lists_every_plugin(kind: str, text: str) -> None:
+    if kind == "label":  # one per task, under the task's name
+        assert set(registry.names(kind)) == set(registry.names("task"))
+        return
+    table = text.split("What is included\n---")[1].split("\n\n")[1]
+    assert not [name for name in registry.names(kind) if f"``{name}``" not in table and f"``{name}:NAME``" not in table]
+
+
+def test_its_versions_are_those_of_the_code(text: str) -> None:
+    rows = re.findall(r" (\d) +``(\w+)`` in ``([\w/.]+)``", text)
+    assert len(rows) == 8
+    for now, constant, file in rows:
+        assert re.search(rf"^{constant} = {now}$", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE), file
+
+
+@pytest.mark.skipif(shutil.which("awk") is None, reason="needs awk")
+def test_ci_finds_its_two_commands(text: str) -> None:
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    (program,) = re.findall(r"awk .* '(.+)' README.rst", ci)
+    for name, start in (("main-job", "pip install torch torchvision . "), ("tests", "pip install torch torchvision ")):
+        command = ["awk", "-v", f"name=.. ci: {name}", program, str(README)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout.startswith(start) and done.stdout.count("\n") == 1
+
+
+def python_of(text: str) -> Iterator[str]:
+    """Yield the lines of the code below the comment ``.. ci: notebook``."""
+    lines = iter(text.splitlines())
+    assert ".. ci: notebook" in lines and "::" in lines
+    for line in lines:
+        if line and not line.startswith("    "):
+            return
+        yield line[4:]
+
+
+def test_its_python_runs(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On fewer scenes and with shorter training than ``quick`` takes."""
+    code = "\n".join(python_of(text))
+    assert "quick=True" in code and len([line for line in code.splitlines() if line]) <= 10
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FCBENCH_CACHE", str(tmp_path / "cache"))
+    names: dict[str, object] = {}
+    exec(
+        code.replace("quick=True", "quick=True, n_train=64, n_test=8, budget=fcbench.Budget(4, 8, codec_steps=4)"),
+        names,
+    )
+    results = names["results"]
+    assert isinstance(results, fcbench.Results)
+    assert set(results.rates["codec"]) >= {"uniform", "hyperprior"} and (results.rates["status"] == "ok").all()
+    assert (tmp_path / "curves.png").exists()
+    tiny = fcbench.Suite("look", n_train=64, n_test=8, budget=fcbench.Budget(4, 8, codec_steps=4))
+    again = fcbench.run(tiny, encoders="sam2_nano", tasks=["depth"], out="runs/look")
+    pd.testing.assert_frame_equal(again.rates, results.rates)
