@@ -87,13 +87,15 @@ def run(
     from fcbench.analysis.results import load
     from fcbench.cli.suite_options import device_of, runnable
     from fcbench.measure.run import measure
+    from fcbench.measure.study import open_study
     from fcbench.measure.suite import Suite
 
     suite = suite or Suite()
     suite = suite.quick() if quick else suite
     suite = replace(suite, **{name: _as_field(getattr(suite, name, None), value) for name, value in options.items()})
     cache = Path(cache_dir or os.environ.get("FCBENCH_CACHE") or user_cache_path("fcbench"))
-    summary = measure(runnable(suite), Path(out), cache, device_of(device), keep_streams=keep_streams)
+    study = open_study(runnable(suite), cache, device_of(device))
+    summary = measure(study, Path(out), keep_streams=keep_streams)
     if summary.failures:
         warnings.warn(f"{len(summary.failures)} jobs failed, first: {summary.failures[0]}", stacklevel=2)
     return load(out)
