@@ -158,7 +158,9 @@ def _bits(direct: pd.DataFrame, rows: pd.DataFrame) -> tuple[Estimate, Estimate]
 
 
 # --------------------------------------------------------------------------------------------- coded
-def _placed(rows: pd.DataFrame, metric_values_of: MetricValuesOf, n_resamples: int, notes: dict[str, None]) -> Iterator[Placed]:
+def _placed(
+    rows: pd.DataFrame, metric_values_of: MetricValuesOf, n_resamples: int, notes: dict[str, None]
+) -> Iterator[Placed]:
     """Pairs coded between their necks against the same coded before them: `compare`, the places for codecs."""
     if rows.empty:
         return

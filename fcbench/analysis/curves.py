@@ -25,6 +25,7 @@ from fcbench.analysis.estimate import Estimate
 from fcbench.analysis.resampled_curves import MIN_HULL_POINTS, MIN_OVERLAP, MIN_POINTS, Resampled
 from fcbench.core.errors import FcbenchError
 
+
 @dataclass(frozen=True, slots=True)
 class Curve:
     """Rate points in order of rate.
