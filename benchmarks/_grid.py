@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
 
 from fcbench.analysis.cost import Cost, verdict
 from fcbench.core import registry
+from fcbench.reports.style import COLOURS, LINES, MARKERS, METRIC_LABELS, PAGE_IN, STYLE
 
 
 def label(cost: Cost) -> str:
@@ -16,7 +19,7 @@ def label(cost: Cost) -> str:
 
 
 def records(found: Sequence[Cost]) -> Iterator[dict[str, Any]]:
-    """One cell of the grid a record."""
+    """One record per cell of the grid."""
     for c in found:
         yield {
             "task": c.task,
@@ -37,19 +40,12 @@ def records(found: Sequence[Cost]) -> Iterator[dict[str, Any]]:
         }
 
 
-def save_figure(found: Sequence[Cost], path: Path) -> None:
-    """Accuracy over the layers of the neck: a panel a task, a colour an encoder, a dash and marker a head and loss."""
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    from fcbench.reports.style import COLOURS, LINES, MARKERS, METRIC_LABELS, PAGE_IN, STYLE
-
+def draw(found: Sequence[Cost]) -> Figure:
+    """Accuracy over the layers of the neck: panels by task, colours by encoder, dashes and markers by head and loss."""
     tasks = list(dict.fromkeys(c.task for c in found))
     labels = list(dict.fromkeys(map(label, found)))
     with rc_context(STYLE):
         fig = Figure(figsize=(PAGE_IN, 2.7), layout="constrained")
-        FigureCanvasAgg(fig)
         for ax, task in zip(fig.subplots(1, len(tasks), squeeze=False)[0], tasks):
             own = [c for c in found if c.task == task]
             for i, head in enumerate(labels):
@@ -82,7 +78,7 @@ def save_figure(found: Sequence[Cost], path: Path) -> None:
             ax.set_ylabel(METRIC_LABELS.get(own[0].metric, own[0].metric))
         handles, names = fig.axes[0].get_legend_handles_labels()
         fig.legend(handles, names, loc="outside lower center", ncols=4, frameon=False)
-        fig.savefig(path, dpi=200)
+    return fig
 
 
 def _layers(cost: Cost) -> int:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
+
+from fcbench.core.files import write_atomically
+from fcbench.reports.tables import Table, grid
 
 EMBEDDED = (
     "The embedded encoders are fcbench's own: small, trained by us on procedural scenes. What holds for them need not "
@@ -34,17 +38,13 @@ def write_records(path: Path, records: Sequence[dict[str, Any]]) -> None:
     """Records as PATH.csv, in full, and PATH.md, rounded."""
     if not records:
         return
-    with path.with_suffix(".csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(records[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(records)
 
     def cell(v: Any) -> str:
         return "" if v is None else f"{v:.4g}" if isinstance(v, float) else str(v)
 
-    lines = ["| " + " | ".join(records[0]) + " |", "|" + " --- |" * len(records[0])]
-    lines += ["| " + " | ".join(cell(v) for v in r.values()) + " |" for r in records]
-    path.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_atomically(path.with_suffix(".csv"), pd.DataFrame(records).to_csv(index=False, lineterminator="\n"))
+    rounded = [[cell(v) for v in r.values()] for r in records]
+    write_atomically(path.with_suffix(".md"), grid(Table("", list(records[0]), rounded, n_left=len(records[0]))) + "\n")
 
 
 def write_page(encoders: Sequence[str], dataset: str, seeds: Sequence[int], out: Path) -> None:
@@ -60,4 +60,4 @@ def write_page(encoders: Sequence[str], dataset: str, seeds: Sequence[int], out:
         lines += [f"## {title}", "", f"*Asked:* {question}", "", "*Measured:*", ""]
         lines += [table.read_text(encoding="utf-8")]
         lines += [f"![{title}]({stem}.png)", ""] if figure.exists() else []
-    (out / "tables.md").write_text("\n".join(lines), encoding="utf-8")
+    write_atomically(out / "tables.md", "\n".join(lines))

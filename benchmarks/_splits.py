@@ -11,16 +11,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from benchmarks.similarity import maps_cka
-from fcbench.analysis import compare, situations
-from fcbench.analysis.bootstrap import ValuesOf
-from fcbench.analysis.compare import Number
-from fcbench.analysis.information import Bits
+from fcbench.analysis import compare
+from fcbench.analysis.estimate import Estimate
+from fcbench.core.kinds import Kind
 from fcbench.core.progress import Report
 from fcbench.features.feature_set import FeatureSet
 from fcbench.measure.study import open_study
 from fcbench.measure.suite import Suite
+from fcbench.reports.style import COLOURS, MARKERS, PAGE_IN, STYLE
 
 BATCH = 64
 
@@ -31,7 +34,7 @@ class Cut:
 
     Attributes:
         extra_rate_percent, accuracy_at_equal_rate: against the default split point.
-        kmac_before, kmac_after: multiply-accumulates of the encoder, thousands a pixel; after: up to the last split.
+        kmac_before, kmac_after: multiply-accumulates of the encoder, thousands per pixel; after: up to the last split.
     """
 
     encoder: str
@@ -42,27 +45,27 @@ class Cut:
     ceiling: float
     kmac_before: float
     kmac_after: float
-    extra_rate_percent: Number
-    accuracy_at_equal_rate: Number
+    extra_rate_percent: Estimate
+    accuracy_at_equal_rate: Estimate
 
 
-def cuts(rows: pd.DataFrame, default: str, values_of: ValuesOf) -> Iterator[Cut]:
+def cuts(rows: pd.DataFrame, default: str) -> Iterator[Cut]:
     """Every split point against the default one: `compare` with split points for codecs."""
     rows = rows[rows["primary"] & (rows["status"] == "ok")]
     kmac = rows["kmac_per_px"].map(lambda text: float(json.loads(text)["encoder"]))
     rows = rows.assign(kmac=kmac)
     for (encoder, task), one in rows.groupby(["encoder", "task"], sort=False):
-        ends = one[one["kind"] == situations.CEILING].groupby("split")["value"].mean()
+        ends = one[one["kind"] == Kind.CEILING].groupby("split")["value"].mean()
         macs = one.groupby("split")["kmac"].mean()
-        coded = one[one["kind"] == "coded"]
+        coded = one[one["kind"] == Kind.CODED]
         for codec, curves in coded.groupby("codec", sort=False):
             found: dict[str, Any] = {}
             if default in set(curves["split"]):
                 as_codecs = curves.assign(codec=curves["split"], split="", objective="")
-                whole, _ = compare.compare(as_codecs, default, values_of=values_of)
+                whole, _ = compare.compare(as_codecs, default)
                 found = {c.codec: c for c in whole}
             for split in sorted(set(curves["split"])):
-                nothing = Number(reason=f"no points at {default}")
+                nothing = Estimate(reason=f"no points at {default}")
                 test = found.get(split)
                 yield Cut(
                     str(encoder),
@@ -78,7 +81,9 @@ def cuts(rows: pd.DataFrame, default: str, values_of: ValuesOf) -> Iterator[Cut]
                 )
 
 
-def likeness(suite: Suite, splits: Sequence[str], cache_dir: Path, device: torch.device) -> Iterator[tuple[str, Bits]]:
+def likeness(
+    suite: Suite, splits: Sequence[str], cache_dir: Path, device: torch.device
+) -> Iterator[tuple[str, Estimate]]:
     """Linear CKA of two encoders' features of the test images at each split point that both have."""
     study = open_study(suite, cache_dir, device)
     with Report(0) as report:
@@ -95,22 +100,14 @@ def _batches(features: FeatureSet) -> Iterator[np.ndarray]:
     return (maps[spec.name].numpy() for maps in features.batches(BATCH))
 
 
-def save_figure(found: Sequence[Cut], path: Path) -> None:
+def draw(found: Sequence[Cut]) -> Figure:
     """Rate at equal accuracy, relative to the default split point, over what the encoder computes before the split."""
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, NullFormatter
-
-    from fcbench.reports.style import COLOURS, MARKERS, PAGE_IN, STYLE
-
     tasks = list(dict.fromkeys(c.task for c in found))
     encoders = list(dict.fromkeys(c.encoder for c in found))
     ordered = sorted(found, key=lambda c: c.kmac_before)
     names = {c.split: f"{c.split}\n{c.kmac_before:.3g}" for c in ordered}
     with rc_context(STYLE):
         fig = Figure(figsize=(PAGE_IN, 2.6), layout="constrained")
-        FigureCanvasAgg(fig)
         for ax, task in zip(fig.subplots(1, len(tasks), squeeze=False)[0], tasks):
             for e, encoder in enumerate(encoders):
                 line = [c for c in found if (c.task, c.encoder) == (task, encoder)]
@@ -128,7 +125,7 @@ def save_figure(found: Sequence[Cut], path: Path) -> None:
         fig.supxlabel("Split point, and what is computed before it (kMAC/px)", fontsize=8)
         handles, labels = fig.axes[0].get_legend_handles_labels()
         fig.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
-        fig.savefig(path, dpi=200)
+    return fig
 
 
 def _factors(line: Sequence[Cut]) -> tuple[list[str], list[float], list[float], list[float]]:

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from fcbench.analysis.information import Bits
+from fcbench.analysis.estimate import Estimate, estimate
 from fcbench.core.errors import FcbenchError
 from fcbench.results import intervals
 
@@ -55,7 +55,7 @@ class Moments:
         self._yy[block] += y.T @ y
         self._yx[block] += y.T @ x
 
-    def cka(self, n_resamples: int = 200) -> Bits:
+    def cka(self, n_resamples: int = 200) -> Estimate:
         """CKA, in [0, 1], with a 95 % interval from blocks drawn anew.
 
         Raises:
@@ -67,7 +67,7 @@ class Moments:
         used = self._n > 0
         weights = np.zeros((n_resamples, len(used)))
         weights[:, used] = intervals.resampling_weights(int(used.sum()), n_resamples)
-        return Bits(whole, *intervals.interval([self._of(w) for w in weights]))
+        return estimate(whole, [self._of(w) for w in weights])
 
     def _of(self, weights: np.ndarray) -> float:
         """CKA of blocks taken so many times."""
@@ -85,19 +85,7 @@ class Moments:
         return norms[0] ** 2 / (norms[1] * norms[2])
 
 
-def linear_cka(x: np.ndarray, y: np.ndarray) -> float:
-    """CKA of representations [M, C] and [M, D] of the same examples.
-
-    >>> x = np.random.default_rng(0).normal(size=(500, 3))
-    >>> round(linear_cka(x, -2 * x[:, ::-1] + 1), 6)
-    1.0
-    """
-    moments = Moments(x.shape[1], y.shape[1], 1)
-    moments.add(0, x, y)
-    return moments.cka(1).value
-
-
-def maps_cka(pairs: Iterable[tuple[np.ndarray, np.ndarray]], n_samples: int) -> Bits:
+def maps_cka(pairs: Iterable[tuple[np.ndarray, np.ndarray]], n_samples: int) -> Estimate:
     """CKA of maps, every position of every sample an example.
 
     Args:

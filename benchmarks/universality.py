@@ -23,7 +23,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,13 @@ import torch
 from benchmarks import _grid, _planted, _splits
 from benchmarks._page import write_page, write_records
 from fcbench.analysis import cost, situations
-from fcbench.analysis.compare import Number
+from fcbench.analysis.compare import flat
 from fcbench.cli.cross_neck import write as write_cross_neck
 from fcbench.cli.options import cache_option
 from fcbench.core import registry
 from fcbench.core.codecs import OperatingPoint
 from fcbench.core.errors import FcbenchError
+from fcbench.core.files import write_atomically
 from fcbench.core.kinds import CODED
 from fcbench.core.progress import Report
 from fcbench.measure import cross_neck
@@ -48,7 +49,7 @@ from fcbench.measure.run import measure as measure_suite
 from fcbench.measure.study import open_study
 from fcbench.measure.suite import TASKS, Suite
 from fcbench.measure.trial import Trial
-from fcbench.reports import cost_figure, cost_table
+from fcbench.reports import cost_figure, cost_table, style, tables
 from fcbench.results.folder import ResultsFolder
 from fcbench.training.options import QUICK, Budget
 
@@ -195,9 +196,9 @@ class Run:
             yield from self.measure(suite, "grid")
         general, special = self.plan.base.encoders
         rows = situations.load([self.out / "grid"])
-        found = cost.costs(rows, general, special, values_of=situations.values_of).costs
+        found = cost.costs(rows, general, special).costs
         write_records(self.out / "grid", list(_grid.records(found)))
-        _grid.save_figure(found, self.out / "grid.png")
+        style.save(_grid.draw(found), self.out / "grid.png")
 
     def coded(self) -> Iterator[str]:
         """Rate-accuracy curves with likelihoods, and the cost of specialization."""
@@ -205,10 +206,11 @@ class Run:
         yield from self.measure(suite, "coded")
         general, special = self.plan.base.encoders
         rows = situations.load([self.out / "coded"])
-        found = cost.costs(rows, general, special, values_of=situations.values_of)
-        for suffix, writer in cost_table.FORMATS.items():
-            (self.out / f"cost{suffix}").write_text(writer(found), encoding="utf-8")
-        cost_figure.save(found, self.out / "cost.png")
+        found = cost.costs(rows, general, special)
+        document = cost_table.document(found)
+        for suffix in (".txt", ".csv", ".md", ".json"):
+            write_atomically(self.out / f"cost{suffix}", tables.WRITERS[suffix](document))
+        style.save(cost_figure.draw(found), self.out / "cost.png")
 
     def cross(self) -> Iterator[str]:
         """Chains of necks."""
@@ -225,11 +227,13 @@ class Run:
             yield from self.measure(self.plan.cut(split), "splits")
         rows = situations.load([self.out / "splits"])
         default = "stage3" if "stage3" in self.plan.splits else self.plan.splits[0]
-        found = list(_splits.cuts(rows, default, situations.values_of))
-        write_records(self.out / "splits", [_plain(c) for c in found])
-        _splits.save_figure(found, self.out / "splits.png")
+        found = list(_splits.cuts(rows, default))
+        write_records(self.out / "splits", [flat(c) for c in found])
+        style.save(_splits.draw(found), self.out / "splits.png")
         alike = _splits.likeness(self.plan.base, self.plan.splits, self.cache_dir, self.device)
-        write_records(self.out / "cka", [{"split": s, **asdict(b)} for s, b in alike])
+        write_records(
+            self.out / "cka", [{"split": s, "value": b.value, "low": b.low, "high": b.high} for s, b in alike]
+        )
 
     def planted(self) -> Iterator[str]:
         """Planted effects, and whether they are found."""
@@ -251,7 +255,7 @@ class Run:
         name = self.plan.base.encoders[0]
         others = [f"{name} {e.label}" for e in self.plan.effects() if e.label]
         for other in (name, *others):
-            for c in cost.costs(rows, name, other, values_of=situations.values_of).costs:
+            for c in cost.costs(rows, name, other).costs:
                 for what, n, higher in (
                     (c.metric, c.uncoded, c.higher_is_better),
                     ("usable bits", c.information, True),
@@ -266,19 +270,6 @@ class Run:
                         "reason": n.reason,
                         "found": cost.verdict(n, higher) or "nothing",
                     }
-
-
-def _plain(cut: _splits.Cut) -> dict[str, Any]:
-    """A cut as one level of names and values."""
-    out: dict[str, Any] = {}
-    for f in fields(cut):
-        value = getattr(cut, f.name)
-        if isinstance(value, Number):
-            out |= {f.name: value.value, f"{f.name}_low": value.low, f"{f.name}_high": value.high}
-            out[f"{f.name}_reason"] = value.reason
-        else:
-            out[f.name] = value
-    return out
 
 
 # -------------------------------------------------------------------------------------------- before

@@ -1,12 +1,12 @@
 """The cost of an encoder's specialization: the special encoder less the general one, task by task, with 95 % intervals.
 
 1. Uncoded accuracy: the metric's difference at the ceiling.
-2. Extra bits at equal accuracy (BD-rate) and accuracy at equal bits (BD-accuracy), for each codec, as `fcbench.analysis.compare`
-   has them, with the encoders in the place of codecs: same overlap, same refusals, same paired bootstrap.
-3. Usable information in bits per sample: what the readouts get out of the uncoded features (`fcbench.analysis.information`).
+2. Extra bits at equal accuracy (BD-rate) and accuracy at equal bits (BD-accuracy), for each codec: those of
+   `fcbench.analysis.compare` with the encoders in the place of codecs.
+3. Usable information in bits per sample: what readouts get out of uncoded features (`fcbench.analysis.information`).
 
-All differences are special less general, in the metric's own sign; `verdict` says which way the cost lies. Of coded
-features the same readouts, trained on uncoded ones, get the information that `Kept` sets against the bits sent.
+All differences are special less general, in the metric's own sign; `verdict` says which way the cost lies. `Kept` is
+the information that the same readouts get out of coded features, against the bits sent.
 """
 
 from __future__ import annotations

@@ -8,8 +8,10 @@ import click
 
 from fcbench.cli.options import rate_option, results_argument
 from fcbench.core.errors import FcbenchError
+from fcbench.core.files import write_atomically
 
-FORMATS = ("table", "csv", "markdown", "latex")
+FORMATS = {"table": ".txt", "csv": ".csv", "markdown": ".md", "latex": ".tex"}
+"""Name of a format -> the suffix of its files."""
 
 
 @click.command("compare")
@@ -25,7 +27,7 @@ FORMATS = ("table", "csv", "markdown", "latex")
     help="Repeatable; `all` for every one. [each task's primary one]",
 )
 @rate_option("Unit of the rate.")
-@click.option("--format", "form", type=click.Choice(FORMATS), help="[by the suffix of -o; table on the terminal]")
+@click.option("--format", "form", type=click.Choice(list(FORMATS)), help="[by the suffix of -o; table on the terminal]")
 @click.option(
     "-o",
     "--output",
@@ -45,8 +47,8 @@ def compare(
     """Set every curve of results folders against the anchor's. Runs nothing.
 
     BD-rate and BD-accuracy with 95 % intervals (paired bootstrap over the test samples), what the curves have in
-    common, and the rate at which the uncoded ceiling less 1 % is reached. A figure that would mean nothing is refused
-    with its reason; points that failed are counted.
+    common, and the rate at which the uncoded ceiling less 1 % is reached. Numbers that would be meaningless are
+    withheld, with the reason; points that failed are counted.
 
     \b
     Examples:
@@ -55,38 +57,20 @@ def compare(
     """
     from fcbench.analysis import compare as comparing
     from fcbench.analysis import situations
-    from fcbench.reports import compare_table
+    from fcbench.reports import compare_table, tables
 
-    writer = compare_table.FORMATS[_format(form, output, as_json, compare_table.SUFFIXES)]
-    rows = situations.load(results)
-    found, notes = comparing.compare(rows, anchor, metrics, x, situations.values_of)
-    text = writer(found, notes)
+    if as_json and form:
+        raise FcbenchError("got both --json and --format; give one of them.")
+    suffix = ".json" if as_json else FORMATS[form] if form else tables.check_suffix(output) if output else ".txt"
+    found, notes = comparing.compare(situations.load(results), anchor, metrics, x)
+    text = tables.WRITERS[suffix](compare_table.document(found, notes))
     if output is None:
         click.echo(text, nl=False)
         return
-    try:
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise FcbenchError(f"cannot write {output}: {error.strerror}; choose another -o.") from error
+    write_atomically(output, text, "choose another -o")
     click.echo(output)
     for note in notes:
         click.echo(note, err=True)
-
-
-def _format(form: str | None, output: Path | None, as_json: bool, suffixes: dict[str, str]) -> str:
-    """What the options ask for. Raises `FcbenchError` for a suffix that names no format."""
-    if as_json and form:
-        raise FcbenchError("got both --json and --format; give one of them.")
-    if as_json or form:
-        return "json" if as_json else str(form)
-    if output is None:
-        return "table"
-    if output.suffix.lower() not in suffixes:
-        raise FcbenchError(
-            f"cannot tell the format of {output.name!r}; its suffix must be one of {', '.join(suffixes)}, "
-            "or give --format."
-        )
-    return suffixes[output.suffix.lower()]
 
 
 COMMAND = compare

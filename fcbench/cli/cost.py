@@ -1,4 +1,4 @@
-"""What an encoder's specialization costs: accuracy, bits, usable information."""
+"""Price an encoder's specialization: accuracy, bits, usable information."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 import click
 
 from fcbench.cli.options import rate_option, results_argument
-from fcbench.core.errors import FcbenchError
+from fcbench.core.files import write_atomically
 
 
 @click.command("cost")
 @results_argument
-@click.option("--general", required=True, metavar="ENCODER", help="What is lost from.")
-@click.option("--special", required=True, metavar="ENCODER", help="What it costs.")
+@click.option("--general", required=True, metavar="ENCODER", help="Encoder to compare against.")
+@click.option("--special", required=True, metavar="ENCODER", help="Encoder whose specialization is priced.")
 @rate_option("Unit of the rate.")
 @click.option(
     "-o",
@@ -21,7 +21,7 @@ from fcbench.core.errors import FcbenchError
     "outputs",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="FILE.csv, .md, .txt, .json, or .png, .svg, .pdf; repeatable; instead of the terminal.",
+    help="FILE.csv, .md, .tex, .txt, .json, or .png, .svg, .pdf; repeatable; instead of the terminal.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 def cost(
@@ -30,8 +30,8 @@ def cost(
     """Set a special encoder against a general one, task by task. Runs nothing.
 
     With 95 % intervals: the accuracy difference uncoded, the extra bits at equal accuracy and the accuracy at equal
-    bits for each codec, and usable information in bits per image where the run wrote log-likelihoods. A figure that
-    would mean nothing is refused with its reason.
+    bits for each codec, and usable information in bits per image where the run wrote log-likelihoods. Numbers that
+    would be meaningless are withheld, with the reason.
 
     \b
     Examples:
@@ -40,29 +40,18 @@ def cost(
     """
     from fcbench.analysis import cost as costing
     from fcbench.analysis import situations
-    from fcbench.reports import cost_figure, cost_table
+    from fcbench.reports import cost_figure, cost_table, style, tables
 
-    known = (*cost_table.FORMATS, *cost_figure.SUFFIXES)
-    for output in outputs:
-        if output.suffix.lower() not in known:
-            raise FcbenchError(
-                f"cannot tell the format of {output.name!r}; its suffix must be one of {', '.join(known)}."
-            )
-    found = costing.costs(situations.load(results), general, special, x, situations.values_of)
-    if as_json:
-        click.echo(cost_table.as_json(found), nl=False)
-    elif not outputs:
-        click.echo(cost_table.terminal(found), nl=False)
-    for output in outputs:
-        suffix = output.suffix.lower()
-        try:
-            if suffix in cost_figure.SUFFIXES:
-                cost_figure.save(found, output)
-            else:
-                writer = cost_table.FORMATS[suffix]
-                output.write_text(writer(found), encoding="utf-8")
-        except OSError as error:
-            raise FcbenchError(f"cannot write {output}: {error.strerror}; choose another -o.") from error
+    suffixes = [tables.check_suffix(output, (*tables.WRITERS, *style.SUFFIXES)) for output in outputs]
+    found = costing.costs(situations.load(results), general, special, x)
+    document = cost_table.document(found)
+    if as_json or not outputs:
+        click.echo((tables.as_json if as_json else tables.terminal)(document), nl=False)
+    for output, suffix in zip(outputs, suffixes):
+        if suffix in style.SUFFIXES:
+            style.save(cost_figure.draw(found), output)
+        else:
+            write_atomically(output, tables.WRITERS[suffix](document), "choose another -o")
         click.echo(output, err=as_json)
 
 

@@ -9,6 +9,7 @@ import click
 
 from fcbench.cli.suite_options import device_of, machine_options, runnable, suite_of, suite_options
 from fcbench.core.errors import FcbenchError
+from fcbench.core.files import write_atomically
 
 
 @click.command("cross-neck")
@@ -52,19 +53,16 @@ def cross_neck(
 
 
 def write(out: Path) -> None:
-    """The matrices of a results folder, beside its rows: CSV, Markdown, heat maps."""
+    """Write the matrices of a results folder beside its rows: CSV, Markdown, heat maps."""
     from fcbench.analysis import situations
     from fcbench.analysis.cross_neck import matrices
-    from fcbench.reports import cross_neck_figure, cross_neck_table
+    from fcbench.reports import cross_neck_figure, cross_neck_table, style, tables
 
-    found = matrices(situations.load([out]), situations.values_of)
-    for name, text in (
-        ("cross_neck.csv", cross_neck_table.comma_separated(found)),
-        ("cross_neck.md", cross_neck_table.markdown(found)),
-    ):
-        (out / name).write_text(text, encoding="utf-8")
-    cross_neck_figure.save(found, out / "cross_neck.png")
-    click.echo(out / "cross_neck.png")
+    found = matrices(situations.load([out]))
+    document = cross_neck_table.document(found)
+    for suffix in (".csv", ".md"):
+        write_atomically(out / f"cross_neck{suffix}", tables.WRITERS[suffix](document), "choose another --out")
+    click.echo(style.save(cross_neck_figure.draw(found), out / "cross_neck.png"))
 
 
 COMMAND = cross_neck

@@ -55,7 +55,7 @@ def plot(
       fcbench plot results/codecs_scenes -o cost.png --complexity --encoder hiera_nano
     """
     from fcbench.analysis import situations
-    from fcbench.reports import curves_figure as drawing
+    from fcbench.reports import curves_figure, style
 
     if complexity and grid is not None:
         raise FcbenchError("got --complexity with --grid or --overlay; give one of them.")
@@ -63,19 +63,19 @@ def plot(
     rows = situations.choose(rows, "encoder", encoders)
     rows = situations.choose_codecs(rows, codecs)
     if complexity:
-        figure = drawing.complexity(rows, x, metric, anchors=anchors)
+        figure = curves_figure.complexity(rows, x, metric, anchors=anchors)
     else:
-        figure = drawing.figure(rows, x, metric, anchors=anchors, grid=grid)
-    click.echo(drawing.save(figure, output))
+        figure = curves_figure.figure(rows, x, metric, anchors=anchors, grid=grid)
+    click.echo(style.save(figure, output))
 
 
 def draw(results: Path, output: Path) -> None:
-    """The picture of a run: every task's primary metric over bpp; why there is none, where it cannot be drawn."""
-    from fcbench.reports import curves_figure as drawing
+    """Draw a run, every task's primary metric over bpp; say why where it cannot be drawn."""
+    from fcbench.reports import curves_figure, style
     from fcbench.results import table
 
     try:
-        click.echo(drawing.save(drawing.figure(table.load(results)), output))
+        click.echo(style.save(curves_figure.figure(table.load(results)), output))
     except FcbenchError as error:
         click.echo(f"no {output.name}: {error} (fcbench plot {results} --codec ...)")
 

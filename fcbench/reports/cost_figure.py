@@ -3,37 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from fcbench.analysis.compare import Number
 from fcbench.analysis.cost import Cost, Costs, Kept
+from fcbench.analysis.estimate import Estimate
 from fcbench.reports.style import COLOURS, LINES, MARKERS, PAGE_IN, STYLE
 
-SUFFIXES = (".png", ".svg", ".pdf")
 _NEUTRAL = "#888888"
 _GAIN, _COST = COLOURS[2:4]  # not those that tell encoders
 
 
-def save(found: Costs, path: Path) -> None:
-    """Draw costs, and below them the efficiency of each task where it was measured."""
-    with rc_context(STYLE):
-        fig = draw(found)
-        metadata = {"Date": None} if path.suffix == ".svg" else {}
-        fig.savefig(path, dpi=200, metadata=metadata)
-
-
 def draw(found: Costs) -> Figure:
-    """The figure."""
+    """Costs, and below them the efficiency of each task where it was measured."""
+    with rc_context(STYLE):
+        return _draw(found)
+
+
+def _draw(found: Costs) -> Figure:
     tasks = list(dict.fromkeys(k.task for k in found.efficiency))
     height = 0.9 + 0.42 * len(_bars(found)) / 1.6
     fig = Figure(figsize=(PAGE_IN, height + (2.3 if tasks else 0)), layout="constrained")
-    FigureCanvasAgg(fig)
     ratios = [height, 2.3] if tasks else [height]
     parts = fig.subfigures(len(ratios), 1, height_ratios=ratios, squeeze=False)[:, 0]
     _draw_bars(parts[0].subplots(1, 3), found)
@@ -55,7 +48,7 @@ def _bars(found: Costs) -> list[tuple[Cost, int]]:
 
 
 def _draw_bars(axes: Sequence[Axes], found: Costs) -> None:
-    """Uncoded accuracy (relative), extra bits, usable information: special less general."""
+    """Draw uncoded accuracy (relative), extra bits, usable information: special less general."""
     bars = _bars(found)
     names = [_name(c, i) for c, i in bars]
     for ax, title in zip(axes, ("uncoded metric (%)", "extra bits at equal accuracy (%)", "usable bits (%)")):
@@ -76,17 +69,17 @@ def _name(c: Cost, i: int) -> str:
     return f"{c.task} ({c.metric}){codec}" if i == 0 else codec.removeprefix(", ")
 
 
-def _relative(difference: Number, general: Number) -> Number:
+def _relative(difference: Estimate, general: Estimate) -> Estimate:
     """A difference in percent of the general encoder's value."""
     if difference.value is None or not general.value or general.value < 0:
-        return Number(reason=difference.reason or "no positive value to relate it to")
+        return Estimate(reason=difference.reason or "no positive value to relate it to")
     scale = 100 / general.value
     ends = [None if v is None else scale * v for v in (difference.low, difference.high)]
-    return Number(scale * difference.value, ends[0], ends[1])
+    return Estimate(scale * difference.value, ends[0], ends[1])
 
 
-def _bar(ax: Axes, y: int, n: Number, higher_is_better: bool) -> None:
-    """A bar, green for a gain, purple for a cost, grey where the interval holds zero; a word where there is none."""
+def _bar(ax: Axes, y: int, n: Estimate, higher_is_better: bool) -> None:
+    """Draw a bar: green a gain, purple a cost, grey where the interval holds zero; words where there is no number."""
     if n.value is None:
         style: dict[str, Any] = {"va": "center", "fontsize": 6, "color": _NEUTRAL}
         ax.annotate("no figure", (0, y), (3, 0), textcoords="offset points", **style)
@@ -101,7 +94,7 @@ def _bar(ax: Axes, y: int, n: Number, higher_is_better: bool) -> None:
 
 
 def _draw_kept(ax: Axes, kept: Sequence[Kept], task: str) -> None:
-    """Usable bits kept over bits sent, a line an encoder and codec."""
+    """Draw usable bits kept over bits sent, a line per encoder and codec."""
     encoders = list(dict.fromkeys(k.encoder for k in kept))
     codecs = list(dict.fromkeys(k.codec for k in kept))
     for e, encoder in enumerate(encoders):

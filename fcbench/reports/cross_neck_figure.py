@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
 
 from fcbench.analysis.cross_neck import Matrices
-from fcbench.reports.cross_neck_table import levels, through
+from fcbench.reports.cross_neck_table import matrix_rows, path_label
+from fcbench.reports.style import PAGE_IN, STYLE
 
 
-def save(found: Matrices, path: Path) -> None:
-    """Heat maps of the ratio to the direct neck, one an encoder."""
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    from fcbench.reports.style import PAGE_IN, STYLE
-
+def draw(found: Matrices) -> Figure:
+    """Heat maps of the ratio to the direct neck, one per encoder."""
     encoders = list(dict.fromkeys(e.encoder for e in found.entries))
-    names = levels(found.entries)
+    names = matrix_rows(found.entries)
     tasks = list(dict.fromkeys(e.chain.task for e in found.entries))
     with rc_context({**STYLE, "axes.grid": False}):
         fig = Figure(figsize=(PAGE_IN, 0.8 + 0.26 * len(names)), layout="constrained")
-        FigureCanvasAgg(fig)
         axes = fig.subplots(1, len(encoders), squeeze=False)[0]
         for ax, encoder in zip(axes, encoders):
             table = np.full((len(names), len(tasks)), np.nan)
             for e in found.entries:
                 if e.encoder == encoder and e.ratio.value is not None:
-                    at = names.index(through(e)), tasks.index(e.chain.task)
+                    at = names.index(path_label(e)), tasks.index(e.chain.task)
                     table[at] = e.ratio.value
             image = ax.imshow(table, cmap="RdBu", vmin=0.5, vmax=1.5, aspect="auto")
             ax.set_title(encoder)
@@ -41,4 +35,4 @@ def save(found: Matrices, path: Path) -> None:
                     ink = "#ffffff" if abs(v - 1) > 0.35 else "#000000"
                     ax.text(x, y, f"{v:.2f}", ha="center", va="center", fontsize=6, color=ink)
         fig.colorbar(image, ax=axes, label="share of the direct neck's accuracy")
-        fig.savefig(path, dpi=200)
+    return fig

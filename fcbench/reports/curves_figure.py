@@ -1,16 +1,14 @@
 """Rate-accuracy figures from a table of rate points. Runs nothing, imports no torch.
 
-One panel a task, the encoders together, or a grid of panels, task by encoder. Curves join the raw points in order of
+One panel per task, the encoders together, or a grid of panels, task by encoder. Curves join the raw points in order of
 rate; bands are the rows' 95 % intervals. The uncoded ceiling is dashed, the floor of no bits at all is dotted, label
 coding (the task's own output, coded) is a star on a line: no codec for that one task can sensibly need more.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +20,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fcbench.analysis import situations
+from fcbench.analysis.results import Results
 from fcbench.core.errors import FcbenchError
+from fcbench.core.kinds import Kind
 from fcbench.core.registry import unknown
 from fcbench.reports import style
 from fcbench.reports.style import COLUMN_IN, METRIC_LABELS, PAGE_IN, STYLE, X_LABELS
+from fcbench.results.row import OK
 
-SUFFIXES = (".png", ".svg", ".pdf")
 OVERLAY_CURVES = 6
 """Curves that may share a panel before several encoders get panels of their own."""
 
@@ -66,7 +66,7 @@ def figure(
     failed are counted in a footnote, by codec.
 
     Args:
-        df: columns of `fcbench.results.row.RatePoint`, as `fcbench.results.table.load` or `fcbench.analysis.situations.load` gives them.
+        df: columns of `fcbench.results.row.RatePoint`, as `fcbench.analysis.situations.load` gives them.
         x: rate on the logarithmic axis, one of `X_LABELS`.
         metric: drawn in every panel that has it; None for each task's primary one.
         labels: how metrics are written, over `METRIC_LABELS`.
@@ -90,7 +90,7 @@ def figure(
                 _panel(ax, own, x, keys)
             else:
                 cells.pop((panel, encoder)).set_visible(False)
-        drawn = ok.loc[ok["kind"].isin([*situations.CURVES, situations.LABEL]), x]
+        drawn = ok.loc[ok["kind"].isin(situations.SENT), x]
         low, high = float(drawn.min()), float(drawn.max())
         style.log_axis(list(cells.values()), "x", low, high)
         fig.supxlabel(X_LABELS[x] + _of_encoder(keys) + _failures(df), fontsize=7.5)
@@ -106,7 +106,7 @@ def complexity(
     labels: Mapping[str, str] | None = None,
     anchors: Sequence[str] = (),
 ) -> Figure:
-    """What coding costs (a column of panels a cost) against the rate (first row) and the accuracy (a row a task).
+    """Costs of coding (a column of panels each) against the rate (first row) and the accuracy (a row per task).
 
     A cost that is 0, as the operations of a codec without a network, has no place on a logarithmic axis.
 
@@ -153,28 +153,20 @@ def complexity(
     return fig
 
 
-def save(fig: Figure, path: Path | str) -> Path:
-    """Write a figure as its suffix says, png at 300 dpi; the same figure gives the same bytes.
+def plot(results: Results, path: Path | str | None = None, x: str = "bpp", metric: str | None = None) -> Figure:
+    """Draw the curves of `Results`, and write the figure where a path is given (.png, .svg or .pdf).
+
+    Args:
+        x: unit of the rate: bpp, bpfp or bytes_per_sample.
+        metric: None for each task's primary one.
 
     Raises:
-        FcbenchError: another suffix, or the file cannot be written.
+        FcbenchError: what `figure` and `fcbench.reports.style.save` raise.
     """
-    path = Path(path)
-    if path.suffix.lower() not in SUFFIXES:
-        raise FcbenchError(f"cannot draw to {path.name!r}; the suffix must be one of {', '.join(SUFFIXES)}.")
-    kind = path.suffix.lower()[1:]
-    date = {"svg": "Date", "pdf": "CreationDate"}.get(kind)
-    buffer = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
-        no_date = {date: None} if date else None
-        fig.savefig(buffer, format=kind, dpi=300, metadata=no_date)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_bytes(buffer.getvalue())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise FcbenchError(f"cannot write {path}: {error.strerror}; choose another -o.") from error
-    return path
+    fig = figure(results.rates, x, metric)
+    if path is not None:
+        style.save(fig, path)
+    return fig
 
 
 # --------------------------------------------------------------------------------------------- rows
@@ -184,7 +176,7 @@ def _drawable(df: pd.DataFrame, x: str, metric: str | None) -> pd.DataFrame:
         raise FcbenchError(unknown("rate axis", x, X_LABELS))
     if df.empty:
         raise FcbenchError("no rows to draw; run `fcbench run` first.")
-    ok = df[df["status"] == "ok"]
+    ok = df[df["status"] == OK]
     if ok.empty:
         raise FcbenchError(f"no rows to draw: all {len(df)} failed; see their column 'status'.")
     known = sorted(set(ok["metric"]))
@@ -231,13 +223,13 @@ def _keys(ok: pd.DataFrame, anchors: Sequence[str], grid: bool | None) -> tuple[
     coloured = [n for n in names if n not in grey]
     overlay = not grid and len(encoders) > 1
     codecs = style.Codecs((*coloured, *grey), len(coloured), overlay)
-    labels = list(dict.fromkeys(ok.loc[ok["kind"] == situations.LABEL, "codec_label"]))
+    labels = list(dict.fromkeys(ok.loc[ok["kind"] == Kind.LABEL, "codec_label"]))
     return ok, _Keys(list(dict.fromkeys(lines["panel"])), encoders, codecs, labels)
 
 
 def _anchors(lines: pd.DataFrame, anchors: Sequence[str], names: Sequence[str]) -> list[str]:
     """Labels of the anchors' curves, in the order of the names."""
-    kinds = sorted(set(lines["kind"]) - {"coded"})
+    kinds = sorted(set(lines["kind"]) - {Kind.CODED})
     for anchor in anchors:
         if anchor not in (*names, *kinds, *lines["codec"]):
             raise FcbenchError(unknown("anchor", anchor, [*names, *kinds]))
@@ -261,7 +253,7 @@ def _metric_label(rows: pd.DataFrame, names: Mapping[str, str]) -> str:
 
 def _failures(df: pd.DataFrame) -> str:
     """A footnote that counts points that failed, by codec; nothing where none did."""
-    failed = df[df["status"] != "ok"].drop_duplicates("point")
+    failed = df[df["status"] != OK].drop_duplicates("point")
     if failed.empty:
         return ""
     counts = failed.groupby("codec", sort=False)["point"].nunique()
@@ -312,7 +304,7 @@ def _panel(ax: Axes, rows: pd.DataFrame, x: str, keys: _Keys) -> None:
             if len(ends):
                 ax.axhline(ends.mean(), zorder=1.5, **style.end(shade, dashes))
         for name in keys.labels:
-            own = one[(one["kind"] == situations.LABEL) & (one["codec_label"] == name)]
+            own = one[(one["kind"] == Kind.LABEL) & (one["codec_label"] == name)]
             if len(own):
                 _label_coding(ax, own, x, style.SHADES[shade])
         for name in reversed(keys.codecs.names):

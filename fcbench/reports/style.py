@@ -9,16 +9,25 @@ References:
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
+
+from fcbench.core.errors import FcbenchError
+from fcbench.core.files import write_atomically
+from fcbench.core.kinds import Kind
+
+SUFFIXES = (".png", ".svg", ".pdf")
 
 X_LABELS = {
     "bpp": "Rate (bits per pixel)",
@@ -50,7 +59,7 @@ FILLINGS = ("full", "none", "left", "top")
 SHADES = ("#111111", "#888888", "#555555", "#bbbbbb")
 GREYS = ("#777777", "#a0a0a0", "#8a8a8a", "#b8b8b8")
 """Of anchors."""
-ENDS: dict[str, tuple[str, Any]] = {"ceiling": ("uncoded", (0, (5, 2))), "floor": ("no bits", (0, (1, 1.5)))}
+ENDS: dict[Kind, tuple[str, Any]] = {Kind.CEILING: ("uncoded", (0, (5, 2))), Kind.FLOOR: ("no bits", (0, (1, 1.5)))}
 """Kind of an end of a curve -> its name in the legend and the dashes of its line."""
 LABEL_LINE: dict[str, Any] = {"ls": (0, (2, 1)), "lw": 0.9, "marker": "*", "ms": 6.0, "mew": 0.4}
 
@@ -79,6 +88,24 @@ STYLE: Any = {
     "svg.hashsalt": "fcbench",
     "pdf.fonttype": 42,
 }
+
+
+def save(fig: Figure, path: Path | str) -> Path:
+    """Write a figure as its suffix says, png at 300 dpi; the same figure gives the same bytes.
+
+    Raises:
+        FcbenchError: another suffix, or the file cannot be written.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise FcbenchError(f"cannot draw to {path.name!r}; the suffix must be one of {', '.join(SUFFIXES)}.")
+    date = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(suffix)
+    buffer = io.BytesIO()
+    with rc_context(STYLE):
+        fig.savefig(buffer, format=suffix[1:], dpi=300, metadata=date)
+    write_atomically(path, buffer.getvalue(), "choose another -o")
+    return path
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +189,8 @@ def log_axis(axes: Sequence[Axes], which: str, low: float, high: float) -> None:
             ax.tick_params(labelleft=True)
 
 
-def legend(fig: Figure, codecs: Codecs, encoders: Sequence[str], kinds: Sequence[str], labels: Sequence[str]) -> None:
-    """Codecs by colour and marker, encoders by line and shade, ends and label coding: above, a group a column.
+def legend(fig: Figure, codecs: Codecs, encoders: Sequence[str], kinds: Sequence[Kind], labels: Sequence[str]) -> None:
+    """Codecs by colour and marker, encoders by line and shade, ends and label coding: above, a group per column.
 
     Args:
         encoders: those that share panels; none where a panel has but one.

@@ -1,45 +1,76 @@
-"""Tables as text: blocks of cells with numbered notes for a terminal or in Markdown, records as CSV."""
+"""Tables as text: for a terminal, Markdown, LaTeX, CSV, JSON.
+
+The first three show rounded numbers, with refusals as numbered notes under each table; CSV and JSON hold every number
+in full, a missing one empty with its reason beside it.
+"""
 
 from __future__ import annotations
 
-import csv
 import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
+import pandas as pd
+import rich.table
 from rich import box
 from rich.console import Console
-from rich.table import Table
 
-from fcbench.analysis.compare import Number
+from fcbench.analysis.estimate import Estimate
+from fcbench.core.errors import FcbenchError
 
 NOTHING = "--"
+WIDTH = 130
+"""Of tables that go to a file or a pipe [characters]."""
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class Table:
     """A table as cells.
 
     Attributes:
         title: names all that the rows share.
-        rows: [n_rows][n_columns]; a cell that lacks a figure may end with the numbers of its notes.
+        rows: [n_rows][n_columns]; a cell that lacks a number may end with the numbers of its notes.
         notes: in order; the first is number 1.
-        n_left: so many first columns hold words and are aligned left, the others right.
+        n_left: number of first columns that hold words and are aligned left; the others are aligned right.
     """
 
     title: str
-    header: tuple[str, ...]
+    header: Sequence[str]
     rows: list[list[str]]
-    notes: list[str]
+    notes: Sequence[str] = ()
     n_left: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class Document:
+    """An analysis: tables for readers, a frame for programs.
+
+    Attributes:
+        records: what a row of the frame is called in JSON, in the plural.
+        legend: what the columns of the tables mean.
+        notes: what could not be computed, a line each.
+    """
+
+    tables: list[Table]
+    records: str
+    frame: pd.DataFrame
+    legend: str = ""
+    notes: Sequence[str] = ()
+
+    @property
+    def after(self) -> list[str]:
+        """Lines under the tables."""
+        return [line for line in (self.legend, *self.notes) if line]
+
+
+@dataclass(slots=True)
 class Notes:
     """Reasons, numbered as they come."""
 
-    def __init__(self) -> None:
-        self.lines: list[str] = []
+    lines: list[str] = field(default_factory=list)
 
     def mark(self, text: str) -> str:
         """The number of a note, to stand behind what it is on; nothing without a text."""
@@ -49,62 +80,112 @@ class Notes:
             self.lines.append(text)
         return f" [{self.lines.index(text) + 1}]"
 
-    def cell(self, n: Number, show: Callable[[float], str]) -> str:
-        """A figure with its interval, or the number of its note."""
-        return figure(n, show) + (self.mark(n.reason) if n.value is None else "")
+    def cell(self, number: Estimate, form: str) -> str:
+        """A number with its interval, or the number of its note."""
+        return shown(number, form) + (self.mark(number.reason) if number.value is None else "")
 
 
-def figure(n: Number, show: Callable[[float], str]) -> str:
-    """A figure with its interval; `NOTHING` where there is none."""
-    if n.value is None:
+def shown(number: Estimate, form: str) -> str:
+    """A number with its interval, each in a format, zero without a sign; `NOTHING` where there is none."""
+    if number.value is None:
         return NOTHING
-    if n.low is None or n.high is None:
-        return show(n.value)
-    return f"{show(n.value)} ({show(n.low)}, {show(n.high)})"
+    numbers = [v for v in (number.value, number.low, number.high) if v is not None]
+    value, *ends = (format(v, form) if v else format(0.0, form.lstrip("+")) for v in numbers)
+    return f"{value} ({', '.join(ends)})" if ends else value
 
 
-def terminal(blocks: Iterable[Block], after: Iterable[str], width: int | None, piped: int) -> str:
-    """Tables, then lines after them, so many characters wide; None: as the terminal, `piped` where there is none."""
+# -------------------------------------------------------------------------------------- for readers
+def terminal(document: Document, width: int | None = None) -> str:
+    """Tables, then the lines after them, so many characters wide; None: as the terminal, `WIDTH` without one."""
     text, here = io.StringIO(), Console()
-    width = width or (here.width if here.is_terminal else piped)
-    console = Console(file=text, width=width, highlight=False)
-    for block in blocks:
-        table = Table(title=block.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-        for i, name in enumerate(block.header):
-            table.add_column(name, justify="left" if i < block.n_left else "right")
-        for row in block.rows:
-            table.add_row(*(cell.replace("[", r"\[") for cell in row))
-        console.print(table)
-        for number, note in enumerate(block.notes, 1):
+    console = Console(file=text, width=width or (here.width if here.is_terminal else WIDTH), highlight=False)
+    for table in document.tables:
+        grid = rich.table.Table(title=table.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        for i, name in enumerate(table.header):
+            grid.add_column(name, justify="left" if i < table.n_left else "right")
+        for row in table.rows:
+            grid.add_row(*(cell.replace("[", r"\[") for cell in row))
+        console.print(grid)
+        for number, note in enumerate(table.notes, 1):
             console.print(f"[{number}] {note}", markup=False)
         console.print()
-    for line in after:
+    for line in document.after:
         console.print(line, markup=False)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
 
 
-def markdown(blocks: Iterable[Block], after: Iterable[str]) -> str:
-    """Tables in Markdown (GitHub's), then paragraphs after them."""
+def grid(table: Table) -> str:
+    """The cells of a table in Markdown (GitHub's)."""
+    rule = ["---"] * table.n_left + ["---:"] * (len(table.header) - table.n_left)
+    rows = (table.header, rule, *table.rows)
+    return "\n".join("| " + " | ".join(c.replace("|", r"\|") for c in cells) + " |" for cells in rows)
 
-    def row(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(c.replace("|", r"\|") for c in cells) + " |"
 
+def markdown(document: Document) -> str:
+    """Tables in Markdown, then a paragraph for each line after them."""
     paragraphs: list[str] = []
-    for block in blocks:
-        n_right = len(block.header) - block.n_left
-        rule = ["---"] * block.n_left + ["---:"] * n_right
-        table = [row(cells) for cells in (block.header, rule, *block.rows)]
-        paragraphs += [f"**{block.title}**", "\n".join(table)]
-        if block.notes:
-            notes = (f"[{n}] {note}  " for n, note in enumerate(block.notes, 1))
-            paragraphs.append("\n".join(notes))
-    return "\n\n".join([*paragraphs, *after]) + "\n"
+    for table in document.tables:
+        paragraphs += [f"**{table.title}**", grid(table)]
+        notes = [f"[{n}] {note}  " for n, note in enumerate(table.notes, 1)]
+        paragraphs += ["\n".join(notes)] if notes else []
+    return "\n\n".join([*paragraphs, *document.after]) + "\n"
 
 
-def comma_separated(columns: Sequence[str], records: Iterable[Mapping[str, Any]]) -> str:
-    """CSV, one record a line; a column that a record lacks is empty."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return text.getvalue()
+def latex(document: Document) -> str:
+    r"""One ``tabular`` per table with the rules of ``booktabs`` (``\usepackage{booktabs}``)."""
+    lines = [r"% needs \usepackage{booktabs}", *(f"% {line}" for line in document.after)]
+    for i, table in enumerate(document.tables):
+        n = len(table.header)
+        align = "l" * table.n_left + "r" * (n - table.n_left)
+        lines += [""] if i else []
+        lines += [rf"\begin{{tabular}}{{{align}}}", r"\toprule"]
+        lines += [rf"\multicolumn{{{n}}}{{l}}{{\textbf{{{_tex(table.title)}}}}} \\", r"\midrule"]
+        head, *rows = (" & ".join(map(_tex, cells)) + r" \\" for cells in (table.header, *table.rows))
+        lines += [head, r"\midrule", *rows]
+        for k, note in enumerate(table.notes, 1):
+            lines.append(rf"\multicolumn{{{n}}}{{l}}{{\footnotesize{{{_tex(f'[{k}] {note}')}}}}} \\")
+        lines += [r"\bottomrule", r"\end{tabular}"]
+    return "\n".join(lines) + "\n"
+
+
+_TEX = str.maketrans(
+    {c: "\\" + c for c in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "…": r"\dots{}"}
+    # a row that begins with a bracket would be read as an option of the row before it
+    | {"<": r"\textless{}", ">": r"\textgreater{}", "[": "{[}"}
+)
+
+
+def _tex(text: str) -> str:
+    return re.sub(r"(^|[ (])-(?=\d)", r"\1$-$", text.translate(_TEX))
+
+
+# ------------------------------------------------------------------------------------- for programs
+def comma_separated(document: Document) -> str:
+    """The frame as CSV. Notes have no place in it."""
+    return str(document.frame.to_csv(index=False, lineterminator="\n"))
+
+
+def as_json(document: Document) -> str:
+    """The frame, a record per row, and the notes."""
+    frame = document.frame.astype(object)
+    records = frame.where(frame.notna(), None).to_dict("records")
+    return json.dumps({document.records: records, "notes": list(document.notes)}, indent=1, allow_nan=False) + "\n"
+
+
+WRITERS: dict[str, Callable[[Document], str]] = {
+    ".txt": terminal,
+    ".csv": comma_separated,
+    ".md": markdown,
+    ".tex": latex,
+    ".json": as_json,
+}
+"""Suffix of an output file -> its writer."""
+
+
+def check_suffix(path: Path, known: Iterable[str] = WRITERS) -> str:
+    """The suffix of an output file. Raises `FcbenchError` for one that names no format."""
+    suffix = path.suffix.lower()
+    if suffix not in known:
+        raise FcbenchError(f"cannot tell the format of {path.name!r}; its suffix must be one of {', '.join(known)}.")
+    return suffix

@@ -69,7 +69,7 @@ def test_bad_input_is_one_line(fcbench: Run, finished: Path, tmp_path: Path) -> 
         ((finished, "--anchor", "uniforn"), "Did you mean 'uniform'"),
         ((finished, "--anchor", "uniform", "--metric", "mio"), "unknown metric"),
         ((finished, "--anchor", "uniform", "-o", tmp_path / "a.xls"), "'a.xls'"),
-        ((finished, "--anchor", "uniform", "-o", tmp_path / "no" / "a.md"), "No such"),
+        ((finished, "--anchor", "uniform", "-o", finished / "rates.csv" / "a.md"), "choose another -o"),
         ((finished, "--anchor", "uniform", "--json", "--format", "csv"), "give one"),
         ((tmp_path, "--anchor", "uniform"), "no rates.csv"),
     ):

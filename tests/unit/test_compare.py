@@ -15,12 +15,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from points import end, rate_point
+from scipy.interpolate import PchipInterpolator
 
 from fcbench.analysis import curves, resampled_curves, situations
-from fcbench.analysis.compare import ALL, Comparison, Number, compare
+from fcbench.analysis.compare import ALL, Comparison, compare
+from fcbench.analysis.estimate import Estimate
 from fcbench.analysis.resampled_curves import Resampled
 from fcbench.core.errors import FcbenchError
-from fcbench.reports import compare_table
+from fcbench.reports import tables
+from fcbench.reports.compare_table import document
 from fcbench.results.folder import ResultsFolder
 from fcbench.results.row import SCHEMA, RatePoint
 from fcbench.results.samples import SampleTable
@@ -31,7 +34,7 @@ BASE = np.array([0.20, 0.30, 0.38, 0.44, 0.47])
 HEADER_BYTES = 100
 
 
-def values_of(task: str) -> Any:
+def metric_values_of(task: str) -> Any:
     return lambda sums: {"miou": sums[..., 0] / sums[..., 1]}
 
 
@@ -87,7 +90,7 @@ def write(path: Path, *points: tuple[RatePoint, SampleTable | None]) -> Path:
 
 
 def run(*paths: Path, anchor: str = "a", **options: Any) -> dict[str, Comparison]:
-    found, _ = compare(situations.load(paths), anchor, values_of=values_of, **options)
+    found, _ = compare(situations.load(paths), anchor, metric_values_of=metric_values_of, **options)
     assert len({c.codec for c in found}) == len(found)
     return {c.codec: c for c in found}
 
@@ -139,7 +142,7 @@ def test_lift_is_the_bd_accuracy(tmp_path: Path) -> None:
 def test_anchor_against_itself_is_nothing(tmp_path: Path) -> None:
     found = run(write(tmp_path, *curve_points("a"), *curve_points("b")))
     for c in (found["a"], found["b"]):
-        assert c.bd_rate_percent == c.bd_accuracy == Number(0.0, 0.0, 0.0)
+        assert c.bd_rate_percent == c.bd_accuracy == Estimate(0.0, 0.0, 0.0)
 
 
 def test_an_error_is_better_where_lower(tmp_path: Path) -> None:
@@ -234,7 +237,7 @@ def test_three_points_and_no_overlap_are_refused_with_the_reason(tmp_path: Path)
     points = curve_points("a") + curve_points("three")[:3]
     points += curve_points("above", rate=64, lift=0.6)
     found = run(write(tmp_path, *points))
-    assert found["three"].bd_rate_percent == Number(reason="test has 3 points; need 4")
+    assert found["three"].bd_rate_percent == Estimate(reason="test has 3 points; need 4")
     assert "0 % of their quality" in found["above"].bd_rate_percent.reason
     assert "0 % of their rate" in found["above"].bd_accuracy.reason
     assert found["above"].quality_overlap == 0
@@ -373,20 +376,20 @@ def test_without_samples_intervals_are_empty_and_one_line_says_why(tmp_path: Pat
     folder = write(tmp_path, *curve_points("a"), *curve_points("b", 0.75))
     for file in (folder / "samples.parquet").glob("b*"):
         file.unlink()
-    found, notes = compare(situations.load([folder]), "a", values_of=values_of)
+    found, notes = compare(situations.load([folder]), "a", metric_values_of=metric_values_of)
     by = {c.codec: c for c in found}
     assert by["b"].bd_rate_percent.value == pytest.approx(-25)
     assert by["b"].bd_rate_percent.low is None
     assert by["a"].bd_rate_percent.low == 0
     assert len(notes) == 1 and "no samples of 5 points" in notes[0]
-    _, notes = compare(situations.load([folder]), "a")
+    _, notes = compare(situations.load([folder]), "a", metric_values_of=lambda task: None)
     assert any("gives no values" in n for n in notes)
 
 
 def test_samples_of_other_images_are_not_paired(tmp_path: Path) -> None:
     b = [(r, replace(s, ids=[f"t{i}" for i in range(N)])) for r, s in curve_points("b")]
     rows = situations.load([write(tmp_path, *curve_points("a"), *b)])
-    found, notes = compare(rows, "a", values_of=values_of)
+    found, notes = compare(rows, "a", metric_values_of=metric_values_of)
     assert found[1].bd_rate_percent.low is None
     assert "different samples" in notes[0]
 
@@ -401,7 +404,7 @@ def test_order_of_samples_does_not_matter(tmp_path: Path) -> None:
 def test_samples_of_another_number_of_statistics_give_no_interval(tmp_path: Path) -> None:
     short = [(r, replace(s, stats=s.stats[:, :1])) for r, s in curve_points("b")]
     rows = situations.load([write(tmp_path, *curve_points("a"), *short)])
-    found, notes = compare(rows, "a", values_of=values_of)
+    found, notes = compare(rows, "a", metric_values_of=metric_values_of)
     assert found[1].bd_rate_percent.low is None
     assert notes == ["segmentation: its plug-in gives no values of these statistics, so intervals are empty"]
 
@@ -444,7 +447,7 @@ def test_incompatible_suites_are_refused(tmp_path: Path, column: str, other: Any
 def test_other_subjects_may_stand_beside_each_other(tmp_path: Path) -> None:
     a = write(tmp_path / "1", *curve_points("a"))
     b = write(tmp_path / "2", *curve_points("a", dataset="camvid", dataset_revision="r2"))
-    found, _ = compare(situations.load([a, b]), "a")
+    found, _ = compare(situations.load([a, b]), "a", metric_values_of=metric_values_of)
     assert [c.dataset for c in found] == ["scenes", "camvid"]
 
 
@@ -468,7 +471,7 @@ def test_another_schema_is_refused(tmp_path: Path) -> None:
     folder = write(tmp_path, *curve_points("a"))
     file = folder / "rates.csv"
     file.write_text(file.read_text().replace(f"\n{SCHEMA},", "\n99,"))
-    with pytest.raises(FcbenchError, match="schema '99'"):
+    with pytest.raises(FcbenchError, match="schema 99"):
         situations.load([folder])
 
 
@@ -494,28 +497,44 @@ def noisy_curves(higher: bool) -> tuple[Resampled, Resampled]:
     return out[0], out[1]
 
 
-def reference(of: Any, a: Resampled, t: Resampled) -> np.ndarray:
-    def one(c: Resampled, i: int) -> curves.Curve:
-        return curves.curve(c.rates[:, i], c.values[:, i], c.higher_is_better)
+def package_bd_rate(a: curves.Curve, t: curves.Curve) -> float:
+    a, t = curves.hull(a), curves.hull(t)
+    return float(bjontegaard.bd_rate(a.rates, a.quality, t.rates, t.quality, **PACKAGE))
 
-    found = [of(one(a, i), one(t, i)).value for i in range(a.values.shape[1])]
-    return np.array([np.nan if v is None else v for v in found])
+
+def package_bd_accuracy(a: curves.Curve, t: curves.Curve) -> float:
+    best = [np.maximum.accumulate(c.quality) for c in (a, t)]
+    sign = 1 if a.higher_is_better else -1
+    return sign * float(bjontegaard.bd_psnr(a.rates, best[0], t.rates, best[1], **PACKAGE))
+
+
+PACKAGE = {"method": "pchip", "require_matching_points": False, "min_overlap": 0}
 
 
 @pytest.mark.parametrize("higher", [True, False])
-def test_many_at_once_are_what_one_at_a_time_is(higher: bool) -> None:
+def test_many_at_once_are_what_the_package_says_one_at_a_time(higher: bool) -> None:
     a, t = noisy_curves(higher)
-    for many, one in (
-        (resampled_curves.bd_rates, curves.bd_rate),
-        (resampled_curves.bd_accuracies, curves.bd_accuracy),
+    for many, one, package in (
+        (resampled_curves.bd_rates, curves.bd_rate, package_bd_rate),
+        (resampled_curves.bd_accuracies, curves.bd_accuracy, package_bd_accuracy),
     ):
-        expected = reference(one, a, t)
-        assert 0 < np.isnan(expected).sum() < 55
+        pairs = [[curves.curve(c.rates[:, i], c.values[:, i], higher) for c in (a, t)] for i in range(60)]
+        refused = np.array([one(*pair).value is None for pair in pairs])
+        assert 0 < refused.sum() < 55
+        expected = [np.nan if no else package(*pair) for no, pair in zip(refused, pairs)]
         np.testing.assert_allclose(many(a, t), expected, rtol=1e-9, atol=1e-9)
-    target = 0.2 if higher else -0.2
-    expected = reference(lambda c, _: curves.rate_at(c, target), a, a)
+
+
+@pytest.mark.parametrize("higher", [True, False])
+def test_rates_at_many_targets_are_interpolated(higher: bool) -> None:
+    a, _ = noisy_curves(higher)
+    expected = np.full(60, np.nan)
+    for i in range(60):
+        h = curves.hull(curves.curve(a.rates[:, i], a.values[:, i], higher))
+        if h.quality[0] <= 0.2 <= h.quality[-1]:
+            expected[i] = 10 ** PchipInterpolator(h.quality, np.log10(h.rates))(0.2)
     assert 0 < np.isnan(expected).sum() < 60
-    found = resampled_curves.rates_at(a, np.full(60, target))
+    found = resampled_curves.rates_at(a, np.full(60, 0.2 if higher else -0.2))
     np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
@@ -532,12 +551,12 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[Comparison]:
     points = [*curve_points("a_1"), *curve_points("b|&%", 0.75), failed("b|&%")]
     points += [*curve_points("three")[:3], ceiling()]
     rows = situations.load([write(tmp_path_factory.mktemp("r"), *points)])
-    return compare(rows, "a_1", values_of=values_of)[0]
+    return compare(rows, "a_1", metric_values_of=metric_values_of)[0]
 
 
 def test_csv_and_json_hold_everything(found: list[Comparison]) -> None:
-    rows = list(csv.DictReader(io.StringIO(compare_table.comma_separated(found, []))))
-    content = json.loads(compare_table.as_json(found, ["a note"]))
+    rows = list(csv.DictReader(io.StringIO(tables.comma_separated(document(found, [])))))
+    content = json.loads(tables.as_json(document(found, ["a note"])))
     assert content["notes"] == ["a note"]
     assert [r["codec"] for r in rows] == ["a_1", "b|&%", "three"]
     for row, entry in zip(rows, content["comparisons"]):
@@ -549,7 +568,7 @@ def test_csv_and_json_hold_everything(found: list[Comparison]) -> None:
 
 
 def test_markdown_is_a_table_with_notes(found: list[Comparison]) -> None:
-    lines = compare_table.markdown(found, ["a note"]).splitlines()
+    lines = tables.markdown(document(found, ["a note"])).splitlines()
     table = [line for line in lines if line.startswith("|")]
     assert len(table) == 2 + 3
     assert len({line.replace(r"\|", "").count("|") for line in table}) == 1
@@ -560,7 +579,7 @@ def test_markdown_is_a_table_with_notes(found: list[Comparison]) -> None:
 
 
 def test_latex_is_balanced_and_escaped(found: list[Comparison]) -> None:
-    text = compare_table.latex(found, ["50 % of a_note"])
+    text = tables.latex(document(found, ["50 % of a_note"]))
     body = [line for line in text.splitlines() if not line.startswith("%")]
     assert body[0] == r"\begin{tabular}{lrrrrr}" and body[-1] == r"\end{tabular}"
     for rule in (r"\toprule", r"\midrule", r"\bottomrule"):
@@ -574,7 +593,7 @@ def test_latex_is_balanced_and_escaped(found: list[Comparison]) -> None:
 
 
 def test_terminal_table_keeps_every_cell(found: list[Comparison]) -> None:
-    text = compare_table.terminal(found, ["a note"], width=120)
+    text = tables.terminal(document(found, ["a note"]), width=120)
     for part in ("b|&%", "-25.0 (-25.0, -25.0)", "[1]", "need 4", "boom", "a note"):
         assert part in text
     assert max(map(len, text.splitlines())) <= 120

@@ -15,12 +15,14 @@ import pytest
 from click.testing import CliRunner
 from points import end, rate_point
 
-from fcbench.analysis import likelihoods, situations
-from fcbench.analysis.compare import Number
+from fcbench.analysis import situations
+from fcbench.analysis.bootstrap import Point, likelihoods
 from fcbench.analysis.cost import Cost, Costs, costs, verdict
+from fcbench.analysis.estimate import Estimate
 from fcbench.cli.main import main
 from fcbench.core.errors import FcbenchError
-from fcbench.reports import cost_figure, cost_table
+from fcbench.reports import cost_figure, tables
+from fcbench.reports.cost_table import document
 from fcbench.results.folder import ResultsFolder
 from fcbench.results.samples import SampleTable, load_samples
 
@@ -30,7 +32,7 @@ NULL, TOP = -90.0, -50.0
 """Mean log-likelihoods [nats] of the null model and of the general encoder."""
 
 
-def values_of(task: str) -> Any:
+def metric_values_of(task: str) -> Any:
     return lambda sums: {"miou": sums[..., 0] / sums[..., 1]}
 
 
@@ -86,7 +88,7 @@ def plant(
 
 
 def found(path: Path, special: str = "special") -> Costs:
-    return costs(situations.load([path]), "general", special, values_of=values_of, n_resamples=300)
+    return costs(situations.load([path]), "general", special, metric_values_of=metric_values_of, n_resamples=300)
 
 
 def one(path: Path, special: str = "special") -> Cost:
@@ -94,7 +96,7 @@ def one(path: Path, special: str = "special") -> Cost:
     return cost
 
 
-def holds(n: Number, truth: float) -> bool:
+def holds(n: Estimate, truth: float) -> bool:
     assert n.value is not None and n.low is not None and n.high is not None, n.reason
     return n.low - 1e-9 <= truth <= n.high + 1e-9
 
@@ -135,7 +137,7 @@ def test_signs_where_lower_is_better(tmp_path: Path) -> None:
 def test_an_encoder_against_itself_costs_nothing(tmp_path: Path) -> None:
     plant(tmp_path, "general")
     cost = one(tmp_path, special="general")
-    nothing = Number(0.0, 0.0, 0.0)
+    nothing = Estimate(0.0, 0.0, 0.0)
     assert cost.uncoded == cost.information == nothing
     assert cost.coded[0].extra_rate_percent == nothing
     assert cost.coded[0].accuracy_at_equal_rate == nothing
@@ -233,16 +235,18 @@ def test_likelihoods_are_kept_beside_the_samples(tmp_path: Path) -> None:
     assert ceiling.log_likelihood.shape == ceiling.null_log_likelihood.shape == (N,)
     assert coded.log_likelihood is not None and coded.null_log_likelihood is None
     assert silent.log_likelihood is None
-    folder = str(tmp_path)
-    both = likelihoods.over_seeds([(folder, "general5s0"), (folder, "general0s0")])
+
+    def points(*keys: str) -> list[Point]:
+        return [Point(str(tmp_path), key, 0.1, 0.4, 100) for key in keys]
+
+    both = likelihoods(points("general5s0", "general0s0"))
     assert both is not None and both.given.shape == (2, N) and both.null is None
     assert list(both.ids) == sorted(both.ids)
-    mixed = [(folder, "general5s0"), (folder, "silent5s0")]
-    assert likelihoods.over_seeds(mixed) is None
+    assert likelihoods(points("general5s0", "silent5s0")) is None
     for wrong in (np.full(N, np.nan), np.zeros(N + 1)):
         with ResultsFolder(tmp_path) as out:
             row = next(p for p in out.points if p.point == "general0s0")
-            with pytest.raises(FcbenchError, match="one finite number a sample"):
+            with pytest.raises(FcbenchError, match="one finite number per sample"):
                 out.append([row], replace(coded, log_likelihood=wrong))
 
 
@@ -251,15 +255,16 @@ def test_tables_hold_every_figure(tmp_path: Path) -> None:
     plant(tmp_path, "general")
     plant(tmp_path, "special", lift=-0.03, lost_nats=4.0)
     whole = found(tmp_path)
-    for text in (cost_table.terminal(whole), cost_table.markdown(whole)):
+    for text in (tables.terminal(document(whole)), tables.markdown(document(whole))):
         for word in ("special less general", "-0.0300", "cost", "usable bits", "Efficiency"):
             assert word in text
-    lines = list(csv.DictReader(io.StringIO(cost_table.comma_separated(whole))))
+    assert tables.latex(document(whole)).count(r"\begin{tabular}") == 2
+    lines = list(csv.DictReader(io.StringIO(tables.comma_separated(document(whole)))))
     figures = {r["figure"]: r for r in lines}
     assert float(figures["uncoded_difference"]["value"]) == pytest.approx(-0.03)
     assert figures["information_difference"]["unit"] == "bit/sample"
     assert sum(r["figure"] == "information_kept" for r in lines) == 2 * len(RATES)
-    again = json.loads(cost_table.as_json(whole))["figures"]
+    again = json.loads(tables.as_json(document(whole)))["figures"]
     assert len(again) == len(lines)
     drawn = cost_figure.draw(whole)
     assert len(drawn.axes) == 4

@@ -24,7 +24,8 @@ from fcbench.measure import cross_neck
 from fcbench.measure.cross_neck import Chains, as_deep, chains
 from fcbench.measure.study import Study, open_study
 from fcbench.measure.suite import Suite
-from fcbench.reports import cross_neck_table
+from fcbench.reports import tables
+from fcbench.reports.cross_neck_table import document
 from fcbench.results import table as table_module
 from fcbench.results.chain import Chain, parse
 from fcbench.results.folder import ResultsFolder
@@ -261,12 +262,12 @@ def plant(path: Path) -> Path:
     return path
 
 
-def values_of(task: str) -> Any:
+def metric_values_of(task: str) -> Any:
     return lambda sums: {"miou": sums[..., 0] / sums[..., 1]}
 
 
 def test_planted_losses_are_found(tmp_path: Path) -> None:
-    found = matrices(situations.load([plant(tmp_path)]), values_of, 200)
+    found = matrices(situations.load([plant(tmp_path)]), metric_values_of, 200)
     by = {(e.chain.task, e.role): e for e in found.entries}
     assert by["b", "direct"].ratio.value == 1
     assert by["b", "cross"].ratio.value == pytest.approx(0.9)
@@ -277,8 +278,8 @@ def test_planted_losses_are_found(tmp_path: Path) -> None:
     assert by["b", "cross"].information.value == pytest.approx(24 / math.log(2))
     (placed,) = found.placed
     assert placed.extra_rate_percent.value == pytest.approx(50, abs=0.5)
-    assert "| a | 0.900 (" in cross_neck_table.markdown(found)
-    lines = list(csv.DictReader(io.StringIO(cross_neck_table.comma_separated(found))))
+    assert "| a | 0.900 (" in tables.markdown(document(found))
+    lines = list(csv.DictReader(io.StringIO(tables.comma_separated(document(found)))))
     assert len(lines) == 4 * 5 + 2
 
 

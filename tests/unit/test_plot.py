@@ -19,7 +19,7 @@ from points import end, rate_point, sweep
 from fcbench.analysis import situations
 from fcbench.cli import plot as verb
 from fcbench.core.errors import FcbenchError
-from fcbench.reports import curves_figure
+from fcbench.reports import curves_figure, style
 from fcbench.results.folder import ResultsFolder
 from fcbench.results.row import RatePoint
 from fcbench.results.samples import SampleTable
@@ -318,9 +318,9 @@ def test_rate_axis_has_a_few_plain_numbers(span: float) -> None:
 # --------------------------------------------------------------------------------------------- files
 @pytest.mark.parametrize(("name", "magic"), [("a.png", b"\x89PNG"), ("a.svg", b"<?xml"), ("a.PDF", b"%PDF")])
 def test_saved_as_the_suffix_says_and_the_same_twice(tmp_path: Path, name: str, magic: bytes) -> None:
-    first = curves_figure.save(draw(sweep(4)), tmp_path / name).read_bytes()
+    first = style.save(draw(sweep(4)), tmp_path / name).read_bytes()
     assert first.startswith(magic)
-    assert curves_figure.save(draw(sweep(4)), tmp_path / name).read_bytes() == first
+    assert style.save(draw(sweep(4)), tmp_path / name).read_bytes() == first
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
@@ -328,19 +328,20 @@ def test_png_is_of_300_dpi(tmp_path: Path) -> None:
     from PIL import Image
 
     fig = draw(sweep(4))
-    path = curves_figure.save(fig, tmp_path / "a.png")
+    path = style.save(fig, tmp_path / "a.png")
     assert Image.open(path).size == tuple((fig.get_size_inches() * 300).astype(int))
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a", "a.svg.gz"])
 def test_other_suffixes_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(FcbenchError, match=r"one of \.png, \.svg, \.pdf"):
-        curves_figure.save(draw(sweep(4)), tmp_path / name)
+        style.save(draw(sweep(4)), tmp_path / name)
 
 
 def test_unwritable_file_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(FcbenchError, match="No such file or directory"):
-        curves_figure.save(draw(sweep(4)), tmp_path / "absent" / "a.svg")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FcbenchError, match="Not a directory; choose another -o"):
+        style.save(draw(sweep(4)), tmp_path / "file" / "a.svg")
 
 
 # ------------------------------------------------------------------------------------------- refused
