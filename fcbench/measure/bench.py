@@ -223,6 +223,8 @@ class Bench:
             "codec": point.codec,
             "params": dict(point.params),
         }
+        if registry.origin("codec", point.codec):
+            key["code"] = registry.code_version("codec", point.codec)
         if plugin.trained:
             key |= {"seed": self.seed, "budget": (b.codec_steps, b.codec_batch, b.codec_rate)}
         if task:

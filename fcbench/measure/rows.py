@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fcbench.core import rates
+from fcbench.core import rates, registry
 from fcbench.core.cache import digest
 from fcbench.core.errors import FcbenchError
 from fcbench.core.kinds import CEILING, CODED, ENDS, LABELS, codec_kind
@@ -44,6 +44,8 @@ def key(bench: Bench, job: Job, task: str) -> str:
         "seed": bench.seed,
         "revision": bench.revision,
     }
+    if origin := _origin(bench, job, task):
+        described["origin"] = origin
     return digest(described)
 
 
@@ -152,11 +154,20 @@ def _unmeasured(bench: Bench, job: Job, task: str) -> RatePoint:
         n_params="",
         checkpoint_sha256="",
         checkpoint_bytes=None,
-        versions=json.dumps(provenance.versions() | _coder_versions(job)),
+        versions=json.dumps(provenance.versions() | _coder_versions(job) | _origin(bench, job, task)),
         device=str(bench.device),
         commit=provenance.commit(),
         utc=provenance.utc_now(),
     )
+
+
+def _origin(bench: Bench, job: Job, task: str) -> dict[str, str]:
+    """What the outside plug-ins behind a row come from."""
+    family = bench.encoder.name.partition(":")[0]
+    used = [("encoder", family)] if family in registry.names("encoder") else []
+    used += [("dataset", bench.suite.dataset), ("neck", bench.suite.neck), ("task", task)]
+    used += [codec_kind(job.point.codec)] if job.kind not in (*ENDS, LABELS) else []
+    return {k: v for kind, name in used for k, v in registry.origin(kind, name).items()}
 
 
 def _coder_versions(job: Job) -> dict[str, str]:
