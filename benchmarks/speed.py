@@ -322,7 +322,7 @@ def trained(point: OperatingPoint, store: FeatureStore, steps: int, batch: int, 
     codec = registry.get("codec", point.codec).build(specs, stats, point.params)
     maps = store.batch(range(min(256, len(store))))
     codec.prepare([maps[s.name] for s in specs])
-    if codec.trained:
+    if registry.get("codec", point.codec).trained:
         fit_codec(
             codec,
             (float(point.params["lmbda"]),) * 2,
@@ -349,7 +349,7 @@ def coded_size(point: OperatingPoint, codec: Any, test: FeatureStore, work: Path
     """Size of the .fcb file of a set, less 16 B a sample, over the estimate."""
     path, bits = work / "speed.fcb", 0.0
     header = container.Header(point.codec, "0" * 64, tuple(test.specs.values()))
-    with container.Writer(path, header) as writer, torch.inference_mode():
+    with container.ContainerWriter(path, header) as writer, torch.inference_mode():
         for place in range(len(test)):
             sample = test.maps(place)
             writer.append(codec.encode(sample), sample.shapes)

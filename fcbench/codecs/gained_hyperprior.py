@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from fcbench.codecs.shared.hyper import EntropyNet, HyperMap
-from fcbench.codecs.shared.hyper_layers import Params
+from fcbench.codecs.shared.hyper_layers import GaussianParams
 from fcbench.codecs.shared.learned import LearnedPlugin
 from fcbench.codecs.shared.transforms import IntegerBottleneck
 
@@ -72,7 +72,7 @@ class GainedNet(EntropyNet):
         self.gain_y = Gain(channels, 0.5 * _SPAN)
         self.gain_z = Gain(hidden, 0.5 * _SPAN)
 
-    def begin(self, z: Tensor, grid: tuple[int, int]) -> Params:
+    def begin(self, z: Tensor, grid: tuple[int, int]) -> GaussianParams:
         """Means and log-scales [B, C, h, w] of scaled y, from scaled z."""
         means, log_scales = super().begin(z * (-self.gain_z()).exp(), grid)
         log_gain = self.gain_y()

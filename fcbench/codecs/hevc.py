@@ -7,25 +7,7 @@ it left out.
 
 from __future__ import annotations
 
-import numpy as np
+from fcbench.codecs.shared.mosaic import MosaicPlugin
+from fcbench.coders.video import HEVC
 
-from fcbench.codecs.shared.mosaic import Grid, MosaicPlugin, PictureCoder
-from fcbench.coders.video import hevc_decode, hevc_encode, hevc_versions
-
-_FORMATS = {8: "gray", 10: "gray10le"}
-
-
-def _coder(qp: float, bits: int | None) -> PictureCoder:
-    assert bits is not None
-    pix_fmt = _FORMATS[bits]
-
-    def encode(picture: np.ndarray) -> bytes:
-        return hevc_encode([picture], pix_fmt, int(qp))
-
-    def decode(data: bytes, size: Grid) -> np.ndarray:
-        return hevc_decode(data, pix_fmt)[0]
-
-    return PictureCoder(encode, decode, bits, least_px=16, multiple_px=8)
-
-
-PLUGIN = MosaicPlugin("hevc", "qp", 0, 51, True, (40, 36, 32, 28, 24, 18), (10, 8), _coder, hevc_versions)
+PLUGIN = MosaicPlugin("hevc", "qp", 0, 51, (40, 36, 32, 28, 24, 18), HEVC, bits=(10, 8), whole=True)

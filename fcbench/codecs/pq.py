@@ -13,15 +13,16 @@ References: Jegou, Douze, Schmid, Product quantization for nearest neighbor sear
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fcbench.codecs.shared.base import Params, only, whole_number
 from fcbench.codecs.shared.static import MapQuantizer, StaticCodec
+from fcbench.core.codecs import CodecPlugin
 from fcbench.core.features import FeatureSpec, FeatureStats
+from fcbench.core.kinds import Objective
+from fcbench.core.knobs import Knobs, only, whole_number
 
 _MAX_VECTORS = 1 << 13
 _N_ITERATIONS = 10
@@ -95,17 +96,15 @@ class _MapQuantizer(MapQuantizer):
         self.fill(histograms)
 
 
-class _Plugin:
-    trained = False
-
-    def sweep(self, objective: Literal["mse", "task"]) -> list[dict[str, float | int | str]]:
+class _Plugin(CodecPlugin):
+    def sweep(self, objective: Objective) -> list[dict[str, float | int | str]]:
         """At most 1/2 to 6 bits a scalar, whatever the objective."""
         points = ((16, 8), (8, 8), (4, 8), (2, 8), (1, 6))
         return [{"dims": dims, "bits": bits} for dims, bits in points]
 
-    def build(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], params: Params) -> StaticCodec:
+    def build(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], params: Knobs) -> StaticCodec:
         """``dims``: channels a group, 1 to 64; ``bits``: codebooks have 2**bits words, 1 to 12."""
-        only(params, "pq", "dims", "bits")
+        only(params, "codec 'pq'", "dims", "bits")
         dims = whole_number(params, "dims", 1, 64)
         bits = whole_number(params, "bits", 1, 12)
         return StaticCodec(

@@ -8,19 +8,20 @@ floats, byte plane by byte plane, through zstd at level 19: what a general compr
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fcbench.codecs.shared.base import CodecBase, Params, only
+from fcbench.codecs.shared.base import CodecBase
 from fcbench.coders import zstd
 from fcbench.coders.numerics import fixed_numerics
 from fcbench.coders.strings import checksum
-from fcbench.core.codecs import Bitstream, Decoded
+from fcbench.core.codecs import Bitstream, CodecPlugin, Decoded, Grids
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Features, FeatureSpec, FeatureStats
+from fcbench.core.kinds import Objective
+from fcbench.core.knobs import Knobs, only
 
 _FORMATS = {"fp32": ("<f4", "<i4", torch.float32), "fp16": ("<f2", "<i2", torch.float16)}
 """Name -> (numpy format, integers of the same width, torch type)."""
@@ -57,6 +58,10 @@ class Raw(CodecBase):
         bits = 8 * torch.tensor(sizes, dtype=torch.float32, device=first.device)
         return {name: x.to(maps[name].dtype) for name, x in stored.items()}, bits
 
+    def estimate_bits(self, maps: dict[str, Tensor]) -> Tensor:
+        """Bits [B] of the payloads."""
+        return self.forward(maps)[1]
+
     def _bytes(self, stored: Sequence[Tensor]) -> bytes:
         """Stored maps [1, C, h, w] one after another."""
         arrays = [x.detach().cpu().numpy().astype(self._floats).ravel() for x in stored]
@@ -74,9 +79,9 @@ class Raw(CodecBase):
         return Bitstream({"raw": self._pack(data)}, len(integers), checksum(integers))
 
     @fixed_numerics
-    def decode(self, payload: bytes, shapes: Mapping[str, tuple[int, int]]) -> Decoded:
+    def decode(self, payload: bytes, grids: Grids) -> Decoded:
         """Decode one sample. Raises `FcbenchError` on a payload of another length, or damage that zstd sees."""
-        grid = self.grid(shapes)
+        grid = self.grid(grids)
         sizes = [s.channels * h * w for s, (h, w) in zip(self.specs, grid, strict=True)]
         if self._squeezed:
             payload = zstd.expand(payload, self._n_bytes, sum(sizes) * self._n_bytes)
@@ -91,16 +96,14 @@ class Raw(CodecBase):
         return Decoded(Features(self.named(maps)), len(integers), checksum(integers))
 
 
-class _Plugin:
-    trained = False
-
-    def sweep(self, objective: Literal["mse", "task"]) -> list[dict[str, float | int | str]]:
+class _Plugin(CodecPlugin):
+    def sweep(self, objective: Objective) -> list[dict[str, float | int | str]]:
         """Both formats with zstd and without, whatever the objective."""
         return [{"dtype": dtype} for dtype in _DTYPES]
 
-    def build(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], params: Params) -> Raw:
+    def build(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], params: Knobs) -> Raw:
         """``dtype``: fp32, fp16, fp32_zstd or fp16_zstd."""
-        only(params, "raw", "dtype")
+        only(params, "codec 'raw'", "dtype")
         if params["dtype"] not in _DTYPES:
             raise FcbenchError(f"raw codes dtype {', '.join(_DTYPES)}, not {params['dtype']!r}")
         return Raw(specs, stats, str(params["dtype"]))

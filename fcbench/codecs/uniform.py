@@ -16,14 +16,16 @@ Everything that the decoder needs comes from the training split and lives in the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from fcbench.codecs.shared.base import CLIP_STD, MapStats, Params, only, whole_number
+from fcbench.codecs.shared.base import CLIP_STD, MapStats
 from fcbench.codecs.shared.static import MapQuantizer, StaticCodec
+from fcbench.core.codecs import CodecPlugin
 from fcbench.core.features import FeatureSpec, FeatureStats
+from fcbench.core.kinds import Objective
+from fcbench.core.knobs import Knobs, only, whole_number
 
 
 class _MapQuantizer(MapQuantizer):
@@ -79,16 +81,14 @@ class _MapQuantizer(MapQuantizer):
         self.fill([row[:n] for row, n in zip(counts.numpy(), used.tolist())])
 
 
-class _Plugin:
-    trained = False
-
-    def sweep(self, objective: Literal["mse", "task"]) -> list[dict[str, float | int | str]]:
+class _Plugin(CodecPlugin):
+    def sweep(self, objective: Objective) -> list[dict[str, float | int | str]]:
         """2 to 6 bits, whatever the objective."""
         return [{"bits": bits} for bits in range(2, 7)]
 
-    def build(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], params: Params) -> StaticCodec:
+    def build(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], params: Knobs) -> StaticCodec:
         """``bits``: 2 to 8."""
-        only(params, "uniform", "bits")
+        only(params, "codec 'uniform'", "bits")
         bits = whole_number(params, "bits", 2, 8)
         return StaticCodec(
             specs,

@@ -6,36 +6,28 @@ maps its 256 levels to 220. The knob is libwebp's quality; method 6. The contain
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from fcbench.codecs.shared.mosaic import Grid, MosaicPlugin, PictureCoder
-from fcbench.coders import stills
+from fcbench.codecs.shared.mosaic import MosaicPlugin
+from fcbench.coders.pictures import Size
+from fcbench.coders.stills import WEBP
 
 
-def _coder(quality: float, bits: int | None) -> PictureCoder:
-    def encode(picture: np.ndarray) -> bytes:
-        return _bare(stills.webp_encode(np.repeat(picture[..., None], 3, axis=2), quality))
-
-    def decode(data: bytes, size: Grid) -> np.ndarray:
-        return stills.webp_decode(_contained(data))[..., 1]
-
-    return PictureCoder(encode, decode, bits)
-
-
-def _bare(data: bytes) -> bytes:
+def _encode(picture: np.ndarray, quality: float, bits: int | None) -> bytes:
     """The VP8 frame of a simple lossy WebP file."""
+    data = WEBP.encode(np.repeat(picture[..., None], 3, axis=2), quality, bits)
     n_bytes = int.from_bytes(data[16:20], "little")
     return data[20 : 20 + n_bytes]
 
 
-def _contained(frame: bytes) -> bytes:
-    """Inverse of `_bare`: RIFF and VP8 chunk headers follow from the frame's length alone."""
+def _decode(frame: bytes, size: Size | None, bits: int | None) -> np.ndarray:
+    """A frame's picture: the headers of RIFF and VP8 chunk follow from the frame's length alone."""
     chunk = b"VP8 " + len(frame).to_bytes(4, "little") + frame + bytes(len(frame) % 2)
-    return b"RIFF" + (4 + len(chunk)).to_bytes(4, "little") + b"WEBP" + chunk
+    data = b"RIFF" + (4 + len(chunk)).to_bytes(4, "little") + b"WEBP" + chunk
+    return WEBP.decode(data, size, bits)[..., 1]
 
 
-def _versions() -> dict[str, str]:
-    return stills.versions("webp")
-
-
-PLUGIN = MosaicPlugin("webp", "quality", 0, 100, False, (1.0, 20.0, 50.0, 75.0, 90.0, 98.0), (8,), _coder, _versions)
+_GREY = replace(WEBP, encode=_encode, decode=_decode)
+PLUGIN = MosaicPlugin("webp", "quality", 0, 100, (1.0, 20.0, 50.0, 75.0, 90.0, 98.0), _GREY, bits=(8,))

@@ -1,50 +1,37 @@
-"""One picture or array through a coder of imagecodecs, its errors made ours. Imports no torch."""
+"""Still pictures and arrays through the coders of imagecodecs, their errors made ours. Imports no torch."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from fcbench.coders.foreign import guarded, library, package_version
+from fcbench.coders.pictures import PictureCoder, Size
 
 
-def imagecodecs() -> Any:
-    """The module. Raises `FcbenchError` where it is not installed."""
+def _imagecodecs() -> Any:
     return library("imagecodecs", "imagecodecs")
 
 
 def encode(name: str, data: np.ndarray, *args: Any, **options: Any) -> bytes:
     """Code an array. Raises `FcbenchError` for whatever the coder raises."""
-    function = getattr(imagecodecs(), f"{name}_encode")
+    function = getattr(_imagecodecs(), f"{name}_encode")
     return bytes(guarded(name, function, data.copy(order="C"), *args, **options))
 
 
 def decode(name: str, data: bytes, *args: Any, **options: Any) -> np.ndarray:
     """Decode an array. Raises `FcbenchError` for whatever the coder raises."""
-    function = getattr(imagecodecs(), f"{name}_decode")
+    function = getattr(_imagecodecs(), f"{name}_decode")
     return np.asarray(guarded(name, function, data, *args, **options))
 
 
-def versions(name: str) -> dict[str, str]:
-    """Of imagecodecs and of the library behind a coder: ``{"jpegxl": "libjxl 0.11.1"}``."""
-    linked = str(getattr(imagecodecs(), f"{name}_version")())
-    return {**package_version("imagecodecs"), name: linked}
-
-
-def webp_encode(rgb: np.ndarray, quality: float) -> bytes:
-    """[H, W, 3] uint8 as a lossy WebP at method 6 (slowest, smallest)."""
-    return encode("webp", rgb, quality, lossless=False, method=6, numthreads=0)
-
-
-def webp_decode(data: bytes) -> np.ndarray:
-    """[H, W, 3] uint8."""
-    return decode("webp", data, hasalpha=False)
-
-
-def jpegxl_encode(picture: np.ndarray, distance: float, bits: int) -> bytes:
-    """[H, W] or [H, W, 3] as a bare JPEG XL codestream at a Butteraugli distance (0.01 to 25), effort 7."""
-    return encode("jpegxl", picture, distance=distance, effort=7, bitspersample=bits, usecontainer=False, numthreads=1)
+def versions(*names: str) -> dict[str, str]:
+    """Versions of imagecodecs and of the libraries behind its coders: ``{"jpegxl": "libjxl 0.11.1"}``."""
+    linked = {name: str(getattr(_imagecodecs(), f"{name}_version")()) for name in names}
+    return {**package_version("imagecodecs"), **linked}
 
 
 def jpegxl_lossless(picture: np.ndarray) -> bytes:
@@ -52,6 +39,68 @@ def jpegxl_lossless(picture: np.ndarray) -> bytes:
     return encode("jpegxl", picture, lossless=True, effort=9, usecontainer=False, numthreads=1)
 
 
-def jpegxl_decode(data: bytes) -> np.ndarray:
-    """As it was coded."""
-    return decode("jpegxl", data, numthreads=1)
+# ------------------------------------------------------------------------------------------- coders
+_Options = Callable[[np.ndarray, float, "int | None"], "dict[str, Any]"]
+
+
+def _coder(name: str, options: _Options, least_px: int = 1, sized: bool = False, **reading: Any) -> PictureCoder:
+    """A coder of imagecodecs, from its options for a picture, a knob and bits.
+
+    Args:
+        sized: strings do not tell the picture's size; such coders are of float32.
+        reading: options of the decoder.
+    """
+
+    def encoder(picture: np.ndarray, knob: float, bits: int | None) -> bytes:
+        return encode(name, picture, **options(picture, knob, bits))
+
+    def decoder(data: bytes, size: Size | None, bits: int | None) -> np.ndarray:
+        known = {"shape": size, "dtype": np.dtype(np.float32)} if sized else {}
+        return decode(name, data, **reading, **known)
+
+    return PictureCoder(encoder, decoder, partial(versions, name), least_px)
+
+
+def _jpeg(picture: np.ndarray, quality: float, bits: int | None) -> dict[str, Any]:
+    colours = {"colorspace": "GRAYSCALE"} if picture.ndim == 2 else {"subsampling": "420"}
+    return {"level": round(quality), "optimize": True, **colours}
+
+
+JPEG = _coder("jpeg8", _jpeg)
+"""Baseline JPEG of 8 bits, Huffman tables made for each picture, colours 4:2:0; the knob is libjpeg's quality."""
+
+JPEG2000 = _coder(
+    "jpeg2k",
+    lambda _, psnr_db, bits: dict(level=psnr_db, codecformat="J2K", bitspersample=bits, reversible=False, numthreads=1),
+    numthreads=1,
+)
+"""JPEG 2000 (9/7 wavelet), bare codestream, one layer; the knob is a PSNR [dB]."""
+
+JPEGXL = _coder(
+    "jpegxl",
+    lambda _, distance, bits: dict(distance=distance, effort=7, bitspersample=bits, usecontainer=False, numthreads=1),
+    least_px=8,
+    numthreads=1,
+)
+"""Lossy JPEG XL, bare codestream, effort 7; the knob is the Butteraugli distance (0.01 to 25)."""
+
+WEBP = _coder(
+    "webp", lambda _, quality, bits: dict(level=quality, lossless=False, method=6, numthreads=0), hasalpha=False
+)
+"""Lossy WebP of colours at method 6 (slowest, smallest); the knob is libwebp's quality."""
+
+AVIF = _coder(
+    "avif", lambda _, quality, bits: dict(level=round(quality), speed=4, pixelformat="420", numthreads=1), numthreads=1
+)
+"""AVIF of colours, 4:2:0, speed 4; the knob is libavif's quality."""
+
+ZFP = _coder("zfp", lambda _, tolerance, bits: dict(level=tolerance, mode="a", numthreads=1), numthreads=1)
+"""ZFP of floats; the knob bounds the error."""
+
+SZ3 = _coder("sz3", lambda _, tolerance, bits: dict(mode="abs", abs=tolerance), sized=True)
+"""SZ3 of floats; the knob bounds the error."""
+
+SPERR = _coder(
+    "sperr", lambda _, tolerance, bits: dict(level=tolerance, mode="pwe", numthreads=1), 8, sized=True, numthreads=1
+)
+"""SPERR of floats; the knob bounds the error."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fcbench.coders.pictures import PictureCoder, Size
 from fcbench.core.errors import FcbenchError
 
 PRESET = "slow"
@@ -32,26 +33,21 @@ def vvc_binaries() -> tuple[str, str]:
     return paths[0], paths[1]
 
 
-def vvc_encode(luma: np.ndarray, qp: int) -> bytes:
-    """[H, W] uint16 of 10 bits, even sides, as a 4:2:0 VVC stream with constant chroma, at a constant QP.
-
-    Raises:
-        FcbenchError: the program is missing, fails or writes nothing.
-    """
+def _encode(luma: np.ndarray, qp: float, bits: int | None) -> bytes:
     height, width = luma.shape
     chroma = np.full((2, height // 2, width // 2), 1 << (BITS - 1))
     with tempfile.TemporaryDirectory(prefix="fcbench-vvc-") as folder:
         source, target = Path(folder, "in.yuv"), Path(folder, "out.266")
         source.write_bytes(luma.astype("<u2").tobytes() + chroma.astype("<u2").tobytes())
         program = vvc_binaries()[0]
-        options = f"--size {width}x{height} --format yuv420_10 --framerate 1 --frames 1 --qp {qp} --qpa 0".split()
+        options = f"--size {width}x{height} --format yuv420_10 --framerate 1 --frames 1 --qp {int(qp)} --qpa 0".split()
         files = ["--input", str(source), "--output", str(target)]
         _run([program, *files, *options, "--preset", PRESET, "--threads", "1"])
         return _written(target, program)
 
 
-def vvc_decode(data: bytes, size: tuple[int, int]) -> np.ndarray:
-    """Inverse of `vvc_encode`: [H, W] uint16. Raises `FcbenchError` as it does."""
+def _decode(data: bytes, size: Size | None, bits: int | None) -> np.ndarray:
+    assert size is not None
     height, width = size
     with tempfile.TemporaryDirectory(prefix="fcbench-vvc-") as folder:
         source, target = Path(folder, "in.266"), Path(folder, "out.yuv")
@@ -60,23 +56,17 @@ def vvc_decode(data: bytes, size: tuple[int, int]) -> np.ndarray:
         _run([program, "-b", str(source), "-o", str(target), "-t", "1"])
         samples = np.frombuffer(_written(target, program), np.uint8)
     if samples.size != 3 * height * width:
-        raise FcbenchError(f"vvdecapp wrote {samples.size} bytes, not one {width}x{height} frame of 16-bit 4:2:0")
+        raise FcbenchError(f"vvdecapp wrote {samples.size} bytes, expected one {width}x{height} frame of 16-bit 4:2:0")
     luma = samples[: 2 * height * width].view("<u2").reshape(height, width)
     return luma.astype(np.uint16)
 
 
 def _run(command: Sequence[str]) -> str:
-    """Run a program; its output. Raises `FcbenchError` unless it exits with 0 in time."""
+    """Output of a program. Raises `FcbenchError` unless it exits with 0 in time."""
     name = Path(command[0]).name
+    pipes: dict[str, int] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=_TIMEOUT_S,
-            check=False,
-        )
+        done = subprocess.run(command, timeout=_TIMEOUT_S, check=False, **pipes)
     except subprocess.TimeoutExpired:
         raise FcbenchError(f"{name} ran longer than {_TIMEOUT_S:g} s") from None
     except OSError as error:
@@ -102,7 +92,10 @@ def _version(program: str) -> str:
     return found[0] if found else " ".join(text.split())[:80]
 
 
-def vvc_versions() -> dict[str, str]:
-    """Of both programs as they say themselves, and the preset. Raises `FcbenchError` where they are missing."""
+def _versions() -> dict[str, str]:
     encoder, decoder = vvc_binaries()
     return {"vvencapp": _version(encoder), "vvdecapp": _version(decoder), "vvenc_preset": PRESET}
+
+
+VVC = PictureCoder(_encode, _decode, _versions, least_px=64, multiple_px=8)
+"""VVC of grey pictures of 10 bits, as 4:2:0 with constant chroma; the knob is the QP."""

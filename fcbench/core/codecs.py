@@ -1,15 +1,22 @@
-"""Bitstreams and operating points, and what a codec must do."""
+"""Bitstreams and operating points, and what codecs, image coders and label coders must do."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
-
-if TYPE_CHECKING:  # the nouns are plain data: importing them imports no torch
-    from torch import Tensor
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from fcbench.core.features import Features, FeatureSpec, FeatureStats
+from fcbench.core.knobs import Knobs
+
+if TYPE_CHECKING:  # the nouns are plain data: importing them imports no torch
+    import numpy as np
+    from torch import Tensor
+
+    from fcbench.core.kinds import Objective
+
+Grids = Mapping[str, tuple[int, int]]
+"""(h, w) of each map."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,13 +25,14 @@ class Bitstream:
 
     Attributes:
         parts: named byte strings ("z", "y", ...), in the order in which they stand in the payload.
-        n_symbols: entropy-coded integers inside.
-        check: 16-bit checksum of those integers: a decoder out of step is an error, never a bad accuracy.
+        n_symbols: coded integers inside.
+        check: 16-bit checksum of those integers, so that a decoder out of step is an error and never a bad accuracy;
+            None where only decoding tells them (see `with_check`).
     """
 
     parts: Mapping[str, bytes]
     n_symbols: int
-    check: int
+    check: int | None
 
     @property
     def payload(self) -> bytes:
@@ -43,10 +51,10 @@ class Decoded:
 
 @dataclass(frozen=True, slots=True)
 class OperatingPoint:
-    """A codec and its knobs: input, as `RatePoint` is output."""
+    """A codec and its knobs."""
 
     codec: str
-    params: Mapping[str, float | int | str] = field(default_factory=dict)
+    params: Knobs = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -55,41 +63,121 @@ class OperatingPoint:
         return f"{self.codec}({inside})" if inside else self.codec
 
 
-class CodecModule(Protocol):
-    """A codec at one operating point; an ``nn.Module`` whose ``state_dict`` is all that its decoder needs."""
-
-    trained: bool  # has parameters to train
+# --------------------------------------------------------------------------------------------- codecs
+class Codec(Protocol):
+    """A codec at one operating point: an ``nn.Module`` whose ``state_dict`` is all that its decoder needs."""
 
     def prepare(self, batches: Sequence[Tensor]) -> None:
-        """Take initial values from training features ([B, C, h, w] a map, in the order of the specs)."""
-
-    def forward(self, maps: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
-        """Differentiable coding of maps ([B, C, h, w]). Returns maps and the estimated bits [B]."""
+        """Take initial values from training features, [B, C, h, w] per map in the order of the specs."""
 
     def freeze(self) -> None:
-        """Make the integer tables, once, after training: from here on only coding."""
+        """Finish training or preparation: make the tables for coding and switch to eval mode. Called once."""
 
     def encode(self, features: Features) -> Bitstream:
-        """Code one sample (B = 1). Raises `FcbenchError` for what cannot be coded (NaN, inf, empty)."""
+        """Code one sample (B = 1), and do nothing else: this call is timed.
 
-    def decode(self, payload: bytes, shapes: Mapping[str, tuple[int, int]]) -> Decoded:
-        """Decode one sample from its payload. Raises `FcbenchError` on a payload that cannot be its own."""
+        Raises:
+            FcbenchError: the features cannot be coded (NaN, inf, empty, other maps).
+        """
+
+    def decode(self, payload: bytes, grids: Grids) -> Decoded:
+        """Decode one sample from its payload and the sizes of its maps.
+
+        Raises:
+            FcbenchError: the payload cannot be the codec's own.
+        """
+
+
+@runtime_checkable
+class EstimatingCodec(Codec, Protocol):
+    """A codec that knows the bits of a sample without coding it to a file."""
+
+    def estimate_bits(self, maps: dict[str, Tensor]) -> Tensor:
+        """Estimated bits [B] of maps [B, C, h, w]."""
+
+
+class TrainableCodec(EstimatingCodec, Protocol):
+    """A codec that is trained on ``bits per scalar + lmbda * distortion``."""
+
+    def forward(self, maps: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
+        """Code maps [B, C, h, w] differentiably. Returns the decoded maps and the estimated bits [B]."""
+
+
+@runtime_checkable
+class VariableCodec(TrainableCodec, Protocol):
+    """A codec whose operating point can be moved: in training at every step, afterwards before `freeze`."""
+
+    def at(self, lmbda: float) -> None:
+        """Set the operating point: weight of the distortion against bits per scalar."""
 
 
 class CodecPlugin(Protocol):
-    """``PLUGIN`` of a file in ``fcbench/codecs``.
+    """``PLUGIN`` of a codec. Explicit subclasses inherit the defaults.
 
-    Optional attributes: ``variable = True`` where one training serves all operating points (the module then has
-    ``at(lmbda)``, which sets the point); ``estimates = False`` where
-    its `forward` can only code to know the bits; ``versions() -> dict[str, str]`` of the external coders in use.
+    Attributes:
+        trained: what it builds is a `TrainableCodec`, with the knob ``lmbda``.
+        variable: what it builds is a `VariableCodec`: one training serves all operating points.
     """
 
-    trained: bool
+    trained: bool = False
+    variable: bool = False
 
-    def sweep(self, objective: Literal["mse", "task", "both"]) -> list[dict[str, float | int | str]]:
+    def sweep(self, objective: Objective) -> list[dict[str, float | int | str]]:
         """Default operating points, low rate to high."""
 
-    def build(
-        self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], params: Mapping[str, float | int | str]
-    ) -> CodecModule:
-        """Build untrained. Raises `FcbenchError` for parameters it does not know."""
+    def build(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], params: Knobs) -> Codec:
+        """Build untrained. Raises `FcbenchError` for knobs it does not know."""
+
+    def versions(self) -> dict[str, str]:
+        """Versions of the external coders in use. Raises `FcbenchError` where one is missing."""
+        return {}
+
+
+def with_check(stream: Bitstream, codec: Codec, grids: Grids) -> Bitstream:
+    """A codec's stream with its check: decoded for it where the encoder could not know it."""
+    return stream if stream.check is not None else replace(stream, check=codec.decode(stream.payload, grids).check)
+
+
+# ---------------------------------------------------------------------------------- images and labels
+class ImagePlugin(Protocol):
+    """``PLUGIN`` of an image coder, for remote inference. Explicit subclasses inherit the defaults."""
+
+    def sweep(self) -> list[dict[str, float | int | str]]:
+        """Default operating points, low rate to high."""
+
+    def encode(self, image: Any, params: Knobs) -> bytes:
+        """Code an image, uint8 [3, H, W], numpy or torch.
+
+        Raises:
+            FcbenchError: another type or shape, unknown knobs, or the coder fails.
+        """
+
+    def decode(self, data: bytes) -> np.ndarray:
+        """uint8 [3, H, W] of a file. Raises `FcbenchError` where it is damaged."""
+
+    def versions(self) -> dict[str, str]:
+        """Versions of the external coders in use. Raises `FcbenchError` where one is missing."""
+        return {}
+
+
+class LabelPlugin(Protocol):
+    """``PLUGIN`` of a label coder, named after its task: the task's own output, lossless at a stated precision.
+
+    Explicit subclasses inherit the defaults.
+    """
+
+    def output(self, prediction: Any) -> Any:
+        """What is coded of a head's prediction for one image (`fcbench.core.tasks.Head.predict`, B = 1)."""
+
+    def encode(self, output: Any) -> bytes:
+        """Code an output. Raises `FcbenchError` where it cannot be coded."""
+
+    def decode(self, data: bytes) -> Any:
+        """Inverse of `encode`. Raises `FcbenchError` on damage that can be seen."""
+
+    def same(self, decoded: Any, output: Any) -> bool:
+        """Whether a decoded output agrees with what was coded, to the stated precision."""
+
+    def versions(self) -> dict[str, str]:
+        """Versions of the external coders in use. Raises `FcbenchError` where one is missing."""
+        return {}

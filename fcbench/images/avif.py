@@ -2,22 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from fcbench.coders import stills
+from fcbench.coders.stills import AVIF
 from fcbench.images.shared.coder import ImageCodec
 
-
-def _encode(rgb: np.ndarray, quality: float) -> bytes:
-    return stills.encode("avif", rgb, round(quality), speed=4, pixelformat="420", numthreads=1)
-
-
-def _decode(data: bytes) -> np.ndarray:
-    return stills.decode("avif", data, numthreads=1)
-
-
-def _versions() -> dict[str, str]:
-    return stills.versions("avif")
-
-
-PLUGIN = ImageCodec("avif", "quality", 0, 100, (5, 15, 30, 45, 60, 75, 88), _encode, _decode, _versions)
+PLUGIN = ImageCodec("avif", "quality", 0, 100, (5, 15, 30, 45, 60, 75, 88), AVIF)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from fcbench.coders.foreign import guarded, package_version, seal, unseal
+from fcbench.coders.pictures import PictureCoder, Size
 from fcbench.coders.varint import Cursor
 from fcbench.core.errors import FcbenchError
 from fcbench.images.shared.coder import ImageCodec, rgb_of
@@ -52,7 +53,7 @@ def _model(quality: int) -> Any:
     return guarded(_MODEL, build, quality, metric="mse", pretrained=True).eval()
 
 
-def _encode(image: np.ndarray, quality: float) -> bytes:
+def _encode(image: np.ndarray, quality: float, bits: int | None) -> bytes:
     return guarded(_MODEL, _compress, image, round(quality))
 
 
@@ -63,7 +64,7 @@ def _compress(image: np.ndarray, quality: int) -> bytes:
 
     height, width = image.shape[:2]
     if max(height, width) > 0xFFFF:
-        raise FcbenchError(f"an image of {height}x{width} is too large: 65535")
+        raise FcbenchError(f"an image of {height}x{width} exceeds 65535 pixels per side")
     model = _model(quality)
     pads = [(0, -n % _MULTIPLE_PX) for n in (height, width)]
     padded = np.pad(rgb_of(image.transpose(2, 0, 1)), [*pads, (0, 0)], mode="edge")
@@ -76,7 +77,7 @@ def _compress(image: np.ndarray, quality: int) -> bytes:
     return seal(data) + data
 
 
-def _decode(data: bytes) -> np.ndarray:
+def _decode(data: bytes, size: Size | None, bits: int | None) -> np.ndarray:
     return guarded(_MODEL, _decompress, unseal(data))
 
 
@@ -99,4 +100,5 @@ def _versions() -> dict[str, str]:
     return {**package_version("compressai"), "compressai_model": _MODEL}
 
 
-PLUGIN = ImageCodec("compressai_image", "quality", 1, 8, (1, 2, 3, 4, 5, 6, 7, 8), _encode, _decode, _versions)
+_CODER = PictureCoder(_encode, _decode, _versions)
+PLUGIN = ImageCodec("compressai_image", "quality", 1, 8, tuple(range(1, 9)), _CODER)

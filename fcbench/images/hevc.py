@@ -10,6 +10,7 @@ import struct
 
 import numpy as np
 
+from fcbench.coders.pictures import PictureCoder, Size
 from fcbench.coders.video import hevc_decode, hevc_encode, hevc_versions
 from fcbench.core.errors import FcbenchError
 from fcbench.images.shared.coder import ImageCodec, rgb, ycbcr
@@ -18,16 +19,16 @@ _FORMAT = "yuv444p"  # full range by agreement of both sides, not by a flag
 _SIZE = struct.Struct("<HH")
 
 
-def _encode(image: np.ndarray, qp: float) -> bytes:
+def _encode(image: np.ndarray, qp: float, bits: int | None) -> bytes:
     height, width = image.shape[:2]
     if max(height, width) > 0xFFFF:
-        raise FcbenchError(f"hevc: an image of {height}x{width} is too large: 65535")
+        raise FcbenchError(f"hevc: an image of {height}x{width} exceeds 65535 pixels per side")
     pads = [(0, max(16, -(-n // 8) * 8) - n) for n in (height, width)]
     planes = [np.pad(p, pads, mode="edge") for p in ycbcr(image)]
     return _SIZE.pack(height, width) + hevc_encode(planes, _FORMAT, round(qp))
 
 
-def _decode(data: bytes) -> np.ndarray:
+def _decode(data: bytes, size: Size | None, bits: int | None) -> np.ndarray:
     if len(data) <= _SIZE.size:
         raise FcbenchError(f"hevc: {len(data)} bytes hold no image: the file is cut")
     height, width = _SIZE.unpack_from(data)
@@ -37,4 +38,4 @@ def _decode(data: bytes) -> np.ndarray:
     return image[:height, :width]
 
 
-PLUGIN = ImageCodec("hevc", "qp", 0, 51, (49, 45, 41, 37, 33, 28, 22), _encode, _decode, hevc_versions)
+PLUGIN = ImageCodec("hevc", "qp", 0, 51, (49, 45, 41, 37, 33, 28, 22), PictureCoder(_encode, _decode, hevc_versions))

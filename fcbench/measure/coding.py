@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fcbench.coders.strings import checksum
 from fcbench.core import rates, registry
-from fcbench.core.codecs import Bitstream, Decoded
+from fcbench.core.codecs import Bitstream, Decoded, EstimatingCodec
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Features, FeatureSpec
 from fcbench.core.kinds import CEILING, FLOOR, LABELS, REMOTE, codec_kind
@@ -100,15 +100,15 @@ def encode(bench: Bench, checkpoint: Path, path: Path, advance: Advance) -> tupl
         the checkpoint's sha256.
     """
     loaded, store = load_checkpoint(checkpoint), bench.test.store
-    estimates = getattr(registry.get("codec", loaded.point.codec), "estimates", True)
+    codec = loaded.codec
     each = (store.maps(i) for i in range(len(store)))
     sizes, times = write(loaded, each, len(store), path, advance)
     bits = 0.0
     with torch.inference_mode():
-        for batch in _batches(len(store)) if estimates else []:
-            bits += float(loaded.codec.forward(store.batch(batch))[1].sum())
+        for batch in _batches(len(store)) if isinstance(codec, EstimatingCodec) else []:
+            bits += float(codec.estimate_bits(store.batch(batch)).sum())
     typical = float(np.median(times[1:] or times))
-    return sizes, bits if estimates else None, typical, loaded.sha256
+    return sizes, bits if isinstance(codec, EstimatingCodec) else None, typical, loaded.sha256
 
 
 # ---------------------------------------------------------------------------------------------- images
@@ -118,7 +118,7 @@ def _images(bench: Bench, job: Job, path: Path, advance: Advance) -> Coding:
     data = bench.test.dataset
     header = container.Header(job.point.codec, _NO_CHECKPOINT, (_IMAGE,))
     sizes, times = [], []
-    with container.Writer(path, header) as writer:
+    with container.ContainerWriter(path, header) as writer:
         for i in range(len(data)):
             image = data[i].image.numpy()
             began = time.perf_counter()
@@ -139,7 +139,7 @@ def _images(bench: Bench, job: Job, path: Path, advance: Advance) -> Coding:
 def _encoded_again(bench: Bench, plugin: Any, path: Path, times_ms: list[float]) -> Iterator[dict[str, Tensor]]:
     """Features of the images in a file."""
     waiting: list[Tensor] = []
-    reader = container.Reader(path)
+    reader = container.ContainerReader(path)
     for number, record in enumerate(reader, 1):
         began = time.perf_counter()
         image = plugin.decode(record.payload)
@@ -167,7 +167,7 @@ def _labels(bench: Bench, task_name: str, path: Path, advance: Advance) -> Codin
     targets = bench.targets("test", task_name)
     header = container.Header("label", _NO_CHECKPOINT, (_LABEL,))
     sizes, times = [], []
-    with container.Writer(path, header) as writer, torch.inference_mode():
+    with container.ContainerWriter(path, header) as writer, torch.inference_mode():
         for i in range(len(store)):
             batch = task.collate(targets([i]))
             x = model(store.batch([i]))

@@ -34,7 +34,7 @@ def fit_codec(
     resume: Path,
     progress: Progress | None = None,
 ) -> float:
-    """Train a codec: bits a feature point + lmbda x distortion + the bottleneck's own loss.
+    """Train a codec: bits per scalar + lmbda x distortion.
 
     The distortion is the squared error of features divided by their training standard deviation (``mse``), the loss
     of a frozen neck and head (in nats) on the decoded features (``task``), or their sum (``both``).
@@ -54,7 +54,7 @@ def fit_codec(
             codec.at(lmbda)
         maps = {k: v.to(device) for k, v in store.batch(places).items()}
         decoded, bits = codec(maps)
-        loss: Tensor = bits.sum() / Features(maps).n_points + codec.aux_loss()
+        loss: Tensor = bits.sum() / Features(maps).n_points
         if objective != "task":
             loss = loss + lmbda * normalized_mse(maps, decoded, stats)
         if objective != "mse":

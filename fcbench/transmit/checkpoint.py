@@ -20,7 +20,7 @@ from safetensors import torch as safetensors
 from torch import Tensor, nn
 
 from fcbench.core import registry
-from fcbench.core.codecs import CodecModule, OperatingPoint
+from fcbench.core.codecs import Codec, OperatingPoint
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import FeatureSpec, FeatureStats
 from fcbench.core.files import write_atomically
@@ -46,7 +46,7 @@ class Loaded:
         sha256: of the file, hexadecimal.
     """
 
-    codec: CodecModule
+    codec: Codec
     point: OperatingPoint
     specs: tuple[FeatureSpec, ...]
     sha256: str
@@ -138,9 +138,7 @@ def _origin(name: str) -> dict[str, str]:
     return registry.origin("codec", name) if name in registry.names("codec") else {}
 
 
-def _build(
-    path: Path, point: OperatingPoint, specs: tuple[FeatureSpec, ...], state: Mapping[str, Tensor]
-) -> CodecModule:
+def _build(path: Path, point: OperatingPoint, specs: tuple[FeatureSpec, ...], state: Mapping[str, Tensor]) -> Codec:
     """The codec with a checkpoint's state. Its statistics come with the state, so any stand in for them."""
     stand_in = {
         s.name: FeatureStats(

@@ -9,7 +9,7 @@ length and UTF-8::
              body     string  codec
                       16 B    first half of the checkpoint's sha256
                       varint  number of maps, then for each:
-                              string name, varint channels, varint stride_px, 1 B layout (0 BCHW, 1 BNC),
+                              string name, varint channels, varint stride_px, 1 B layout (0: BCHW),
                               varint h, varint w    common to the samples
                       varint  symbols a sample      common to the samples
                       4 B     number of records
@@ -48,7 +48,7 @@ VERSION = 1
 PREFIX_BYTES = 16
 """Bytes of the checkpoint's sha256 that the header holds."""
 
-_LAYOUTS = ("BCHW", "BNC")
+_LAYOUT = b"\0"  # [B, C, h, w], the only one
 _FIXED_BYTES = len(MAGIC) + 3
 _MAX_RECORDS = (1 << 32) - 1
 
@@ -119,11 +119,7 @@ def _sizes(shapes: Shapes) -> bytes:
 
 def _pack_header(header: Header, common: _Common, n_records: int) -> bytes:
     maps = b"".join(
-        string(s.name)
-        + varint(s.channels)
-        + varint(s.stride_px)
-        + bytes([_LAYOUTS.index(s.layout)])
-        + _sizes({s.name: common.shapes[s.name]})
+        string(s.name) + varint(s.channels) + varint(s.stride_px) + _LAYOUT + _sizes({s.name: common.shapes[s.name]})
         for s in header.specs
     )
     body = string(header.codec) + header.prefix + varint(len(header.specs)) + maps + varint(common.n_symbols)
@@ -151,10 +147,10 @@ def _unpack_header(cursor: Cursor) -> tuple[Header, _Common, int]:
     codec, prefix = cursor.string(), cursor.take(PREFIX_BYTES).hex()
     specs, shapes = [], {}
     for _ in range(cursor.varint()):
-        name, channels, stride_px, layout = (cursor.string(), cursor.varint(), cursor.varint(), cursor.take(1)[0])
-        if layout >= len(_LAYOUTS) or name in shapes:
-            raise FcbenchError(f"{where}: unknown layout {layout}, or map {name!r} twice")
-        specs.append(FeatureSpec(name, channels, stride_px, _LAYOUTS[layout]))  # type: ignore[arg-type]
+        name, channels, stride_px, layout = (cursor.string(), cursor.varint(), cursor.varint(), cursor.take(1))
+        if layout != _LAYOUT or name in shapes:
+            raise FcbenchError(f"{where}: unknown layout {layout[0]}, or map {name!r} twice")
+        specs.append(FeatureSpec(name, channels, stride_px))
         shapes[name] = (cursor.varint(), cursor.varint())
     common = _Common(shapes, cursor.varint())
     (n_records,) = struct.unpack("<I", cursor.take(4))
@@ -171,15 +167,15 @@ def _crc(number: int, record: Record) -> int:
 
 
 # --------------------------------------------------------------------------------------------- writing
-class Writer:
+class ContainerWriter:
     """Writes a file record by record; it appears under its name only when complete.
 
     >>> import tempfile, pathlib
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "test.fcb"
     >>> header = Header("raw", "00" * 32, (FeatureSpec("s", 1, 16),))
-    >>> with Writer(path, header) as writer:
+    >>> with ContainerWriter(path, header) as writer:
     ...     writer.append(Bitstream({"raw": b"abcd"}, 1, 7), {"s": (1, 1)})
-    >>> [record.payload for record in Reader(path)]
+    >>> [record.payload for record in ContainerReader(path)]
     [b'abcd']
     """
 
@@ -207,7 +203,7 @@ class Writer:
         names = [s.name for s in self._header.specs]
         if set(shapes) != set(names):
             raise FcbenchError(f"{self._path}: shapes of {', '.join(shapes)}; the file has {', '.join(names)}")
-        if not 0 <= stream.check <= 0xFFFF or self.n_records >= _MAX_RECORDS:
+        if stream.check is None or not 0 <= stream.check <= 0xFFFF or self.n_records >= _MAX_RECORDS:
             raise FcbenchError(f"{self._path}: check {stream.check} or record {self.n_records} out of range")
         ordered = {name: shapes[name] for name in names}
         record = Record(stream.payload, ordered, stream.n_symbols, stream.check)
@@ -247,7 +243,7 @@ class Writer:
             self._file.close()
         self._temporary.unlink(missing_ok=True)
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> ContainerWriter:
         return self
 
     def __exit__(
@@ -260,7 +256,7 @@ class Writer:
 
 
 # --------------------------------------------------------------------------------------------- reading
-class Reader(Sequence[Record]):
+class ContainerReader(Sequence[Record]):
     """Records of a file, by iteration or by number. Opening checks header and structure, reading a record its CRC.
 
     Attributes:

@@ -121,7 +121,7 @@ def decode(path: Path, checkpoint: Path | None = None) -> dict[str, Tensor]:
     Raises:
         FcbenchError: either is missing or damaged, they do not belong together, or there are no features inside.
     """
-    reader = container.Reader(path)
+    reader = container.ContainerReader(path)
     if not int(reader.header.checkpoint_sha256, 16):
         raise FcbenchError(f"{path} holds no features: it was coded by {reader.header.codec}")
     if len({tuple(r.shapes.values()) for r in reader}) > 1:

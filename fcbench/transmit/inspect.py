@@ -29,7 +29,7 @@ def described(path: Path) -> dict[str, Any]:
 
 
 def _stream(path: Path) -> dict[str, Any]:
-    reader = container.Reader(path)
+    reader = container.ContainerReader(path)
     sizes, symbols, n_points = [], 0, 0
     channels = {s.name: s.channels for s in reader.header.specs}
     shapes: dict[str, set[Size]] = {name: set() for name in channels}

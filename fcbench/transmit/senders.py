@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fcbench.core.codecs import with_check
 from fcbench.core.features import Features
 from fcbench.core.progress import Advance
 from fcbench.transmit import container
@@ -28,12 +29,12 @@ def write(
     """
     sizes, times = [], []
     header = container.Header(loaded.point.codec, loaded.sha256, loaded.specs)
-    with container.Writer(path, header) as writer, torch.inference_mode():
+    with container.ContainerWriter(path, header) as writer, torch.inference_mode():
         for features in samples:
             began = time.perf_counter()
             stream = loaded.codec.encode(features)
             times.append((time.perf_counter() - began) * 1e3)
-            writer.append(stream, features.shapes)
+            writer.append(with_check(stream, loaded.codec, features.shapes), features.shapes)
             sizes.append(len(stream.payload))
             advance(len(sizes), n_samples)
     return sizes, times
@@ -42,7 +43,7 @@ def write(
 def decode(checkpoint: Path, path: Path, times_ms: list[float]) -> Iterator[dict[str, Tensor]]:
     """Batches of features from a file and a checkpoint alone, by a codec of their own."""
     loaded, waiting = load_checkpoint(checkpoint), list[Features]()
-    reader = container.Reader(path)
+    reader = container.ContainerReader(path)
     reader.verify_checkpoint(loaded.sha256)
     for number, record in enumerate(reader, 1):
         began = time.perf_counter()

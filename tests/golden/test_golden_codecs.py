@@ -16,7 +16,7 @@ from fcbench.coders.strings import StringDecoder, StringEncoder
 from fcbench.coders.tables import EntropyTables, Groups
 from fcbench.core import registry
 from fcbench.core.features import Features, FeatureSpec, FeatureStats
-from fcbench.transmit.container import Header, Reader, Writer
+from fcbench.transmit.container import ContainerReader, ContainerWriter, Header
 
 DATA = Path(__file__).parent / "data"
 NAMES = {"entropy.bin", "raw_fp16.fcb", "raw_fp32.fcb", "uniform.fcb"}
@@ -75,11 +75,11 @@ def make(name: str, params: dict[str, Any]) -> Any:
 
 def check(golden: Golden, name: str, codec_name: str, params: dict[str, Any], tmp_path: Path) -> None:
     codec = make(codec_name, params)
-    with Writer(tmp_path / name, Header(codec_name, bytes(range(16)).hex(), SPECS)) as writer:
+    with ContainerWriter(tmp_path / name, Header(codec_name, bytes(range(16)).hex(), SPECS)) as writer:
         for x in samples():
             writer.append(codec.encode(x), x.shapes)
     golden(name, (tmp_path / name).read_bytes())
-    for record, x in zip(Reader(DATA / name), samples(), strict=True):
+    for record, x in zip(ContainerReader(DATA / name), samples(), strict=True):
         decoded = codec.decode(record.payload, record.shapes)
         record.verify(decoded)
         with torch.no_grad():

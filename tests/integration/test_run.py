@@ -192,7 +192,7 @@ def codec_bits(checkpoint: Path) -> object:
 
 def test_streams_hold_every_sample(finished: Path) -> None:
     for path in (finished / "streams").glob("*.fcb"):
-        assert len(container.Reader(path)) == 8
+        assert len(container.ContainerReader(path)) == 8
 
 
 def test_tasks_see_the_decoded_features_and_nothing_else(

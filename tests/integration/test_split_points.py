@@ -25,7 +25,7 @@ def test_several_maps_are_one_sample(tiny: Tiny, tmp_path: Path, codec: str) -> 
     df = table.load(out)
     assert set(df.n_points) == {8 * sum(POINTS.values())}
     path, *_ = (out / "streams").glob("*.fcb")
-    reader = container.Reader(path)
+    reader = container.ContainerReader(path)
     assert [s.name for s in reader.header.specs] == ["stage2", "stage3"]  # fine first
     assert len(reader) == 8
 

@@ -51,7 +51,7 @@ def test_every_coded_stream_has_its_checkpoint_beside_it(fcbench: Run, finished:
         result = fcbench("decode", stream, "-o", out)
         assert result.exit_code == 0, result.output
         (features,) = load_file(out).values()
-        assert len(features) == len(container.Reader(stream))
+        assert len(features) == len(container.ContainerReader(stream))
 
 
 def test_images_come_back_as_the_features_that_the_codec_makes_of_them(

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from fcbench.core.codecs import Bitstream, Decoded
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Features, FeatureSpec
-from fcbench.transmit.container import MAGIC, Header, Reader, Record, Writer
+from fcbench.transmit.container import MAGIC, ContainerReader, ContainerWriter, Header, Record
 
-SPECS = (FeatureSpec("stage2", 8, 8), FeatureSpec("stage3", 16, 16, "BNC"))
+SPECS = (FeatureSpec("stage2", 8, 8), FeatureSpec("stage3", 16, 16))
 HEADER = Header("hyperprior", "ab" * 32, SPECS)
 
 SIZES = st.tuples(st.integers(1, 2000), st.integers(1, 2000))
@@ -35,7 +35,7 @@ RECORDS = st.lists(
 
 
 def write(path: Path, records: list[Record], header: Header = HEADER) -> bytes:
-    with Writer(path, header) as writer:
+    with ContainerWriter(path, header) as writer:
         for record in records:
             writer.append(Bitstream({"y": record.payload}, record.n_symbols, record.check), record.shapes)
     return path.read_bytes()
@@ -54,7 +54,7 @@ def test_any_records_survive(records: list[Record]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "a.fcb"
         size = len(write(path, records))
-        reader = Reader(path)
+        reader = ContainerReader(path)
         assert list(reader) == records
         assert [reader[i] for i in reversed(range(len(reader)))] == records[::-1]
         assert reader.header == Header("hyperprior", "ab" * 16, SPECS)
@@ -68,7 +68,7 @@ def test_every_flipped_byte_is_refused(tmp_path: Path) -> None:
         for flip in (0x01, 0x80, 0xFF):
             path.write_bytes(data[:at] + bytes([data[at] ^ flip]) + data[at + 1 :])
             with pytest.raises(FcbenchError, match="a.fcb"):
-                list(Reader(path))
+                list(ContainerReader(path))
 
 
 def test_every_truncation_and_extension_is_refused(tmp_path: Path) -> None:
@@ -77,10 +77,10 @@ def test_every_truncation_and_extension_is_refused(tmp_path: Path) -> None:
     for n in range(len(data)):
         path.write_bytes(data[:n])
         with pytest.raises(FcbenchError, match="a.fcb"):
-            list(Reader(path))
+            list(ContainerReader(path))
     path.write_bytes(data + b"\0")
     with pytest.raises(FcbenchError, match="after the last of 3 records"):
-        Reader(path)
+        ContainerReader(path)
 
 
 @settings(deadline=None, max_examples=100)
@@ -90,7 +90,7 @@ def test_arbitrary_bytes_are_refused(data: bytes) -> None:
         path = Path(folder) / "a.fcb"
         path.write_bytes(data)
         with pytest.raises(FcbenchError):
-            list(Reader(path))
+            list(ContainerReader(path))
 
 
 def test_records_cannot_change_places(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_records_cannot_change_places(tmp_path: Path) -> None:
     size = 7 + 5
     path.write_bytes(data[: -2 * size] + data[-size:] + data[-2 * size : -size])
     with pytest.raises(FcbenchError, match="record 0: CRC"):
-        list(Reader(path))
+        list(ContainerReader(path))
 
 
 @pytest.mark.parametrize(("n_payload", "overhead_bytes"), [(0, 7), (63, 7), (64, 8), (8191, 8), (8192, 9)])
@@ -130,15 +130,15 @@ def test_refusals_have_names(tmp_path: Path, edit: Callable[[bytes], bytes], mes
     path = tmp_path / "a.fcb"
     path.write_bytes(edit(write(path, simple())))
     with pytest.raises(FcbenchError, match=message):
-        list(Reader(path))
+        list(ContainerReader(path))
 
 
 def test_writer_leaves_nothing_behind_on_failure(tmp_path: Path) -> None:
     path = tmp_path / "a.fcb"
-    with pytest.raises(RuntimeError), Writer(path, HEADER) as writer:
+    with pytest.raises(RuntimeError), ContainerWriter(path, HEADER) as writer:
         writer.append(Bitstream({"y": b"1"}, 1, 1), simple()[0].shapes)
         raise RuntimeError
-    with pytest.raises(FcbenchError, match="no samples"), Writer(path, HEADER):
+    with pytest.raises(FcbenchError, match="no samples"), ContainerWriter(path, HEADER):
         pass
     assert list(tmp_path.iterdir()) == []
 
@@ -146,7 +146,7 @@ def test_writer_leaves_nothing_behind_on_failure(tmp_path: Path) -> None:
 def test_writer_keeps_the_old_file_until_complete(tmp_path: Path) -> None:
     path = tmp_path / "a.fcb"
     old = write(path, simple(1))
-    with Writer(path, HEADER) as writer:
+    with ContainerWriter(path, HEADER) as writer:
         writer.append(Bitstream({"y": b"1"}, 1, 1), simple()[0].shapes)
         assert path.read_bytes() == old
     assert path.read_bytes() != old
@@ -155,27 +155,27 @@ def test_writer_keeps_the_old_file_until_complete(tmp_path: Path) -> None:
 def test_writer_refuses(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(FcbenchError, match="cannot write"):
-        Writer(tmp_path / "file" / "a.fcb", HEADER)
+        ContainerWriter(tmp_path / "file" / "a.fcb", HEADER)
     with pytest.raises(FcbenchError, match="hexadecimal"):
-        Writer(tmp_path / "a.fcb", Header("raw", "xyz", SPECS))
+        ContainerWriter(tmp_path / "a.fcb", Header("raw", "xyz", SPECS))
     with pytest.raises(FcbenchError, match="different names"):
-        Writer(tmp_path / "a.fcb", Header("raw", "ab" * 32, (SPECS[0], SPECS[0])))
-    with pytest.raises(FcbenchError, match="stage2"), Writer(tmp_path / "a.fcb", HEADER) as writer:
+        ContainerWriter(tmp_path / "a.fcb", Header("raw", "ab" * 32, (SPECS[0], SPECS[0])))
+    with pytest.raises(FcbenchError, match="stage2"), ContainerWriter(tmp_path / "a.fcb", HEADER) as writer:
         writer.append(Bitstream({"y": b"1"}, 1, 1), {"stage3": (1, 1)})
     with pytest.raises(FcbenchError, match="cannot read"):
-        Reader(tmp_path / "absent.fcb")
+        ContainerReader(tmp_path / "absent.fcb")
     with pytest.raises(IndexError):
         write(tmp_path / "a.fcb", simple())
-        Reader(tmp_path / "a.fcb")[3]
+        ContainerReader(tmp_path / "a.fcb")[3]
 
 
 def test_checkpoint_and_check_are_verified(tmp_path: Path) -> None:
     path = tmp_path / "a.fcb"
     write(path, simple())
-    Reader(path).verify_checkpoint("ab" * 32)
+    ContainerReader(path).verify_checkpoint("ab" * 32)
     with pytest.raises(FcbenchError, match="not with cdcd"):
-        Reader(path).verify_checkpoint("cd" * 32)
-    record = Reader(path)[1]
+        ContainerReader(path).verify_checkpoint("cd" * 32)
+    record = ContainerReader(path)[1]
     record.verify(Decoded(Features({}), record.n_symbols, record.check))
     for n, check in ((record.n_symbols + 1, record.check), (record.n_symbols, record.check ^ 1)):
         with pytest.raises(FcbenchError, match="out of step"):

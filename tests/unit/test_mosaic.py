@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from fcbench.codecs.shared import mosaic
 from fcbench.codecs.shared.base import MapStats
 from fcbench.coders import foreign, video
+from fcbench.coders.pictures import PictureCoder
+from fcbench.core.codecs import EstimatingCodec, with_check
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Features, FeatureSpec, FeatureStats
 
@@ -125,22 +127,23 @@ class _Counting:
     """A coder that stores pictures, and counts."""
 
     def __init__(self) -> None:
-        self.n_encoded = 0
+        self.n_encoded = self.n_decoded = 0
 
-    def encode(self, picture: np.ndarray) -> bytes:
+    def encode(self, picture: np.ndarray, knob: float, bits: int | None) -> bytes:
         self.n_encoded += 1
         return b"HEADER" + picture.astype("<u2").tobytes()
 
-    def decode(self, data: bytes, size: tuple[int, int]) -> np.ndarray:
+    def decode(self, data: bytes, size: tuple[int, int] | None, bits: int | None) -> np.ndarray:
+        self.n_decoded += 1
         assert data.startswith(b"HEADER")
-        return np.frombuffer(data[6:], "<u2").reshape(size)
+        return np.frombuffer(data[6:], "<u2").reshape(size or -1)
 
 
 def build() -> tuple[mosaic.MosaicCodec, _Counting]:
     counting = _Counting()
-    coder = mosaic.PictureCoder(counting.encode, counting.decode, 10)
+    coder = PictureCoder(counting.encode, counting.decode, dict)
     given_stats = {"s": stats([-2.0] * 3, [2.0] * 3, [1.0] * 3)}
-    codec = mosaic.MosaicCodec((FeatureSpec("s", 3, 1),), given_stats, coder)
+    codec = mosaic.MosaicCodec((FeatureSpec("s", 3, 1),), given_stats, coder, 30.0, 10)
     codec.prepare([torch.full((1, 3, 2, 2), -2.0)])
     return codec, counting
 
@@ -155,16 +158,17 @@ def test_the_first_training_string_saves_headers() -> None:
     assert torch.allclose(decoded, x.maps["s"], atol=2 / 1023)
 
 
-def test_the_estimate_of_the_last_sample_codes_nothing_again() -> None:
+def test_encoding_decodes_nothing_and_the_check_is_what_decoding_gives() -> None:
     codec, counting = build()
-    x = torch.rand(2, 3, 2, 2)
-    codec.encode(Features({"s": x[:1]}))
+    x = Features({"s": torch.rand(1, 3, 2, 2)})
     before = counting.n_encoded
-    first, bits = codec({"s": x[:1]})
-    assert counting.n_encoded == before
-    both, bits_both = codec({"s": x})
-    assert counting.n_encoded == before + 1
-    assert torch.equal(both["s"][:1], first["s"]) and bits_both[0] == bits[0]
+    stream = codec.encode(x)
+    assert (counting.n_encoded, counting.n_decoded, stream.check) == (before + 1, 0, None)
+    complete = with_check(stream, codec, x.shapes)
+    decoded = codec.decode(stream.payload, x.shapes)
+    assert (complete.n_symbols, complete.check) == (decoded.n_symbols, decoded.check)
+    assert with_check(complete, codec, x.shapes) is complete
+    assert not isinstance(codec, EstimatingCodec)
 
 
 def test_pictures_of_another_size_are_refused() -> None:

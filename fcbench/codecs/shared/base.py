@@ -17,16 +17,12 @@ MAX_POINTS = 1 << 28
 CLIP_STD = 6.0
 """Quantizers of a fixed range leave out what is more standard deviations from the mean, however rare."""
 
-Params = Mapping[str, float | int | str]
-
 
 class CodecBase(nn.Module):
     """A codec's training statistics as buffers, and the checks that every codec makes.
 
     Maps stand in the order of the specs; in the state dict they are numbered, since names may hold dots.
     """
-
-    trained = False
 
     def __init__(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats]) -> None:
         super().__init__()
@@ -117,27 +113,3 @@ class MapStats(nn.Module):
     def restore(self, x: Tensor) -> Tensor:
         """Inverse of `normalize`."""
         return x * self.std + self.mean
-
-
-def only(params: Params, codec: str, *known: str) -> None:
-    """Raise `FcbenchError` unless the parameters are exactly the known ones."""
-    if set(params) != set(known):
-        raise FcbenchError(
-            f"codec {codec!r} has the parameters {', '.join(known)}; it got {', '.join(map(str, params)) or 'none'}"
-        )
-
-
-def number(params: Params, name: str, low: float, high: float) -> float:
-    """A numeric parameter within [low, high]. Raises `FcbenchError` otherwise."""
-    value = params[name]
-    if isinstance(value, (str, bool)) or not low <= value <= high:
-        raise FcbenchError(f"parameter {name}={value!r} is not a number from {low:g} to {high:g}")
-    return float(value)
-
-
-def whole_number(params: Params, name: str, low: float, high: float) -> int:
-    """A whole parameter within [low, high]. Raises `FcbenchError` otherwise."""
-    value = number(params, name, low, high)
-    if value != int(value):
-        raise FcbenchError(f"parameter {name}={value:g} is not a whole number")
-    return int(value)

@@ -34,7 +34,7 @@ from fcbench.codecs.shared.gaussian import (
     scale_indexes,
     snapped,
 )
-from fcbench.codecs.shared.hyper_layers import HyperAnalysis, HyperSynthesis, Params, hyper_channels
+from fcbench.codecs.shared.hyper_layers import GaussianParams, HyperAnalysis, HyperSynthesis, hyper_channels
 from fcbench.codecs.shared.learned import Grid, Latents, MapCoder, Plan, Plans
 from fcbench.codecs.shared.transforms import (
     Analysis,
@@ -135,12 +135,12 @@ class EntropyNet(nn.Module):
         """Parts of y of size (h, w), in coding order."""
         return parts_of(self.groups, self.n_passes, *grid)
 
-    def begin(self, z: Tensor, grid: tuple[int, int]) -> Params:
+    def begin(self, z: Tensor, grid: tuple[int, int]) -> GaussianParams:
         """What z says: means and log-scales [B, C, h, w]."""
         means, log_scales = self.h_s(z, grid)
         return (torch.zeros_like(means) if self.zero_mean else means), log_scales
 
-    def part(self, part: Part, base: Params, y: Tensor) -> Params:
+    def part(self, part: Part, base: GaussianParams, y: Tensor) -> GaussianParams:
         """Means and log-scales [B, n] of a part, from `begin` and y [B, C, h, w] decoded so far."""
         span = slice(part.start, part.stop)
         means, log_scales = base[0][:, span], base[1][:, span]
@@ -189,7 +189,7 @@ class HyperMap(MapCoder):
         self.gaussian = GaussianTables()
         self.z_tables = EntropyTables()
         self._exact: list[EntropyNet] = []  # float64 copy; in a list: no submodule
-        self._begun: list[tuple[Tensor, Params]] = []  # of the sample under way
+        self._begun: list[tuple[Tensor, GaussianParams]] = []  # of the sample under way
 
     @property
     def stages(self) -> tuple[str, ...]:  # type: ignore[override]

@@ -14,7 +14,7 @@ from fcbench.codecs.shared.transforms import Residual
 _N_ACTIVITY = 2  # channels of z that start as local activity
 _ACTIVITY_STD = 0.6  # about one bit each: training may raise or drop them
 _ROUNDING = 1 / 12  # variance of a uniform rounding error
-Params = tuple[Tensor, Tensor]
+GaussianParams = tuple[Tensor, Tensor]
 """Means and log-scales."""
 
 
@@ -80,7 +80,7 @@ class HyperSynthesis(nn.Module):
         double = z.repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2)
         return self.smooth(double[..., : grid[0], : grid[1]])
 
-    def forward(self, z: Tensor, grid: tuple[int, int]) -> Params:
+    def forward(self, z: Tensor, grid: tuple[int, int]) -> GaussianParams:
         """[B, N, ...] to means [B, C, h, w] and log-scales [B, C, h, w]."""
         means, log_scales = self.linear(self.residual(self.up(z, grid))).chunk(2, dim=1)
         return means, log_scales

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fcbench.codecs.shared.base import CodecBase, Params, number, only
+from fcbench.codecs.shared.base import CodecBase
 from fcbench.coders.numerics import fixed_numerics
 from fcbench.coders.strings import StringDecoder, StringEncoder
 from fcbench.coders.tables import MAX_SYMBOL, EntropyTables, Groups
-from fcbench.core.codecs import Bitstream, Decoded
+from fcbench.core.codecs import Bitstream, CodecPlugin, Decoded, Grids
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Features, FeatureSpec, FeatureStats
+from fcbench.core.kinds import Objective
+from fcbench.core.knobs import Knobs, number, only
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +100,6 @@ class MapCoder(nn.Module):
 class LearnedCodec(CodecBase):
     """A codec of `MapCoder` parts, to be trained on ``bits_per_point + lmbda * distortion``."""
 
-    trained = True
-
     def __init__(
         self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], make: Callable[[int], MapCoder]
     ) -> None:
@@ -134,9 +134,9 @@ class LearnedCodec(CodecBase):
             bits.append(b)
         return self.named(out), torch.stack(bits).sum(dim=0)
 
-    def aux_loss(self) -> Tensor:
-        """0: the quantiles of CompressAI's bottleneck are solved for when tables are made, not trained."""
-        return torch.zeros(())
+    def estimate_bits(self, maps: dict[str, Tensor]) -> Tensor:
+        """Bits [B] by the entropy models, of rounded latents in eval mode."""
+        return self.forward(maps)[1]
 
     def freeze(self) -> None:
         """Make the integer tables, on the CPU, and switch to eval mode."""
@@ -167,9 +167,9 @@ class LearnedCodec(CodecBase):
         return Bitstream(_split(string.finish(), self.stages, ends), string.n_symbols, string.check)
 
     @fixed_numerics
-    def decode(self, payload: bytes, shapes: Mapping[str, tuple[int, int]]) -> Decoded:
+    def decode(self, payload: bytes, grids: Grids) -> Decoded:
         """Decode one sample on the CPU. Raises `FcbenchError` on damage that can be seen."""
-        grid = self.grid(shapes)
+        grid = self.grid(grids)
         decoded: list[list[Tensor]] = [[] for _ in grid]
         plans: list[list[Plan | None]] = [[] for _ in grid]
         string = StringDecoder(payload)
@@ -188,7 +188,7 @@ class LearnedCodec(CodecBase):
         return Decoded(Features(self.named(maps)), string.n_symbols, string.check)
 
 
-class VariableCodec(LearnedCodec):
+class VariableLearnedCodec(LearnedCodec):
     """A learned codec whose operating point can be moved: in training at every step, afterwards before `freeze`."""
 
     def at(self, lmbda: float) -> None:
@@ -212,7 +212,7 @@ def _split(payload: bytes, stages: tuple[str, ...], ends: list[float]) -> dict[s
 
 
 @dataclass(frozen=True, slots=True)
-class LearnedPlugin:
+class LearnedPlugin(CodecPlugin):
     """A learned codec with the one parameter ``lmbda`` (see `fcbench.core.codecs.CodecPlugin`).
 
     Attributes:
@@ -225,14 +225,14 @@ class LearnedPlugin:
     trained: bool = True
     variable: bool = False
 
-    def sweep(self, objective: Literal["mse", "task"]) -> list[dict[str, float | int | str]]:
+    def sweep(self, objective: Objective) -> list[dict[str, float | int | str]]:
         """``lmbda``, low rate to high."""
         lmbdas = (0.12, 0.3, 0.8, 2.0, 6.0, 20.0) if objective == "mse" else (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
         return [{"lmbda": lmbda} for lmbda in lmbdas]
 
-    def build(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], params: Params) -> LearnedCodec:
+    def build(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], params: Knobs) -> LearnedCodec:
         """``lmbda``: weight of the distortion against bits a feature point."""
-        only(params, self.name, "lmbda")
+        only(params, f"codec {self.name!r}", "lmbda")
         lmbda = number(params, "lmbda", 1e-6, 1e6)
-        kind = VariableCodec if self.variable else LearnedCodec
+        kind = VariableLearnedCodec if self.variable else LearnedCodec
         return kind(specs, stats, lambda channels: self.make(channels, lmbda))

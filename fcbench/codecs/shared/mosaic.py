@@ -12,54 +12,34 @@ The same for every mosaic, and all from the training split, in the checkpoint:
 - Tiles stand in channel order, row after row, in as many columns as make the picture nearly square (smallest sum of
   its sides); tiles left over have the level of the mean. Pictures smaller than their coder takes are padded with their
   edge.
-- Several maps are several pictures in one payload; see `_foreign` for the seal and what is done to headers.
+- Several maps are several pictures in one payload; see `fcbench.coders.foreign` for the seal and the headers.
 
-``n_symbols`` and ``check`` are of the decoded integers: the samples of all tiles, of floats their bit patterns. These
-coders estimate nothing: the bits of `forward` are those of the payload. Their lossy decoders are integer arithmetic
-except those of JPEG 2000 (irreversible), JPEG XL and SPERR, whose last bit may depend on the machine: then the check
-of a file that was coded elsewhere says so.
+``check`` is that of the decoded integers (the samples of all tiles, of floats their bit patterns), which a lossy coder
+knows only from decoding: `encode` leaves it open. Decoders are integer arithmetic except those of JPEG 2000
+(irreversible), JPEG XL and SPERR, whose last bit may depend on the machine: then the check of a file that was coded
+elsewhere says so.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fcbench.codecs.shared.base import CLIP_STD, CodecBase, MapStats, Params, number, only, whole_number
+from fcbench.codecs.shared.base import CLIP_STD, CodecBase, MapStats
 from fcbench.coders.foreign import HEAD_BYTES, pack, seal, unpack, unseal
 from fcbench.coders.numerics import fixed_numerics
+from fcbench.coders.pictures import PictureCoder
 from fcbench.coders.strings import checksum
-from fcbench.core.codecs import Bitstream, Decoded
+from fcbench.core.codecs import Bitstream, CodecPlugin, Decoded, Grids
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Features, FeatureSpec, FeatureStats
-
-Grid = tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class PictureCoder:
-    """A foreign coder of one picture [H, W].
-
-    Attributes:
-        encode: picture (uint8 of 8 bits, uint16 of more, float32 of floats) to a string.
-        decode: string and the picture's (H, W) to a picture of the same type.
-        bits: levels are 2**bits; None for floats.
-        least_px: pictures have at least this height and width,
-        multiple_px: and multiples of this.
-    """
-
-    encode: Callable[[np.ndarray], bytes]
-    decode: Callable[[bytes, Grid], np.ndarray]
-    bits: int | None
-    least_px: int = 1
-    multiple_px: int = 1
+from fcbench.core.kinds import Objective
+from fcbench.core.knobs import Knobs, number, only, whole_number
 
 
 # ---------------------------------------------------------------------------------------- geometry
@@ -146,25 +126,22 @@ class _Levels:
 
 
 # ------------------------------------------------------------------------------------------- codec
-@dataclass(frozen=True, slots=True)
-class _Memo:
-    """The last sample that was coded: pipelines ask for its estimate right after its bytes."""
-
-    key: bytes
-    decoded: Decoded
-    n_bytes: int
-
-
 class MosaicCodec(CodecBase):
-    """``{seal, MAP: string of each map}``."""
+    """``{seal, MAP: string of each map}``, by a coder at one value of its knob and one depth."""
 
     heads: Tensor
     head_sizes: Tensor
 
-    def __init__(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], coder: PictureCoder) -> None:
+    def __init__(
+        self,
+        specs: Sequence[FeatureSpec],
+        stats: Mapping[str, FeatureStats],
+        coder: PictureCoder,
+        knob: float,
+        bits: int | None,
+    ) -> None:
         super().__init__(specs, stats)
-        self._coder = coder
-        self._memo: _Memo | None = None
+        self._coder, self._knob, self._bits = coder, knob, bits
         n = len(self.specs)
         self.register_buffer("heads", torch.zeros(n, HEAD_BYTES, dtype=torch.uint8))
         self.register_buffer("head_sizes", torch.zeros(n, dtype=torch.int32))
@@ -176,7 +153,6 @@ class MosaicCodec(CodecBase):
             head = self._write(x[:1].float().cpu(), stats)[:HEAD_BYTES]
             self.heads[i, : len(head)] = torch.frombuffer(bytearray(head), dtype=torch.uint8)
             self.head_sizes[i] = len(head)
-        self._memo = None
 
     def _starts(self) -> list[bytes]:
         sizes = self.head_sizes.clamp(0, HEAD_BYTES).tolist()
@@ -185,118 +161,80 @@ class MosaicCodec(CodecBase):
 
     def _write(self, x: Tensor, stats: MapStats) -> bytes:
         """[1, C, h, w] to a string."""
-        levels = _Levels(stats, self._coder.bits)
+        levels = _Levels(stats, self._bits)
         coded = levels.forward(stats.normalize(x)[0].numpy())
-        least, multiple = self._coder.least_px, self._coder.multiple_px
-        return self._coder.encode(tile(coded, levels.mean, least, multiple))
+        picture = tile(coded, levels.mean, self._coder.least_px, self._coder.multiple_px)
+        return self._coder.encode(picture, self._knob, self._bits)
 
     def _read(self, data: bytes, stats: MapStats, shape: tuple[int, int, int]) -> tuple[np.ndarray, Tensor]:
         """A string to decoded integers [C, h, w] int32 and features [1, C, h, w]."""
-        coder = self._coder
-        size = picture_size(shape, coder.least_px, coder.multiple_px)
-        picture = coder.decode(data, size)
+        size = picture_size(shape, self._coder.least_px, self._coder.multiple_px)
+        picture = self._coder.decode(data, size, self._bits)
         if picture.shape != size:
-            raise FcbenchError(f"a picture of {list(picture.shape)} was decoded, the maps' shapes ask for {list(size)}")
+            raise FcbenchError(f"decoded a picture of {list(picture.shape)}, expected {list(size)}")
         coded = untile(picture, shape)
-        if coder.bits is None and not np.isfinite(coded).all():
-            raise FcbenchError("NaN or inf was decoded: the payload is damaged")
-        integers = coded.view(np.int32) if coder.bits is None else coded
-        x = torch.from_numpy(_Levels(stats, coder.bits).backward(coded))
+        if self._bits is None and not np.isfinite(coded).all():
+            raise FcbenchError("decoded NaN or inf: the payload is damaged")
+        integers = coded.view(np.int32) if self._bits is None else coded
+        x = torch.from_numpy(_Levels(stats, self._bits).backward(coded))
         return integers.astype(np.int32), stats.restore(x[None])
 
     @fixed_numerics
     def encode(self, features: Features) -> Bitstream:
-        """Code one sample, and decode it for its check. Raises `FcbenchError` where the coder fails."""
+        """Code one sample."""
         maps = self.sample(features)
         strings = [self._write(x, s) for x, s in zip(maps, self.map_stats, strict=True)]
         bodies = pack(strings, self._starts())
         parts = {"seal": seal(b"".join(bodies)), **dict(zip(self.names, bodies))}
-        stream = Bitstream(parts, 0, 0)
-        decoded = self._decode(stream.payload, features.shapes)
-        self._memo = _Memo(_key(maps), decoded, len(stream.payload))
-        return Bitstream(parts, decoded.n_symbols, decoded.check)
+        return Bitstream(parts, sum(x.numel() for x in maps), None)
 
     @fixed_numerics
-    def decode(self, payload: bytes, shapes: Mapping[str, Grid]) -> Decoded:
-        """Decode one sample. Raises `FcbenchError` on damage."""
-        return self._decode(payload, shapes)
-
-    def _decode(self, payload: bytes, shapes: Mapping[str, Grid]) -> Decoded:
-        grid = self.grid(shapes)
+    def decode(self, payload: bytes, grids: Grids) -> Decoded:
+        """Decode one sample."""
         strings = unpack(unseal(payload), self._starts())
         integers, maps = [], []
-        for data, spec, stats, (h, w) in zip(strings, self.specs, self.map_stats, grid, strict=True):
+        for data, spec, stats, (h, w) in zip(strings, self.specs, self.map_stats, self.grid(grids), strict=True):
             symbols, x = self._read(data, stats, (spec.channels, h, w))
             integers.append(symbols.ravel())
             maps.append(x)
-        n_symbols = sum(i.size for i in integers)
-        return Decoded(Features(self.named(maps)), n_symbols, checksum(*integers))
-
-    def forward(self, maps: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
-        """Coded and decoded maps (gradient passes straight through), and the bits [B] of the payloads."""
-        ordered = [maps[name] for name in self.names]
-        samples = [self._coded(self.named([x[b : b + 1].detach() for x in ordered])) for b in range(len(ordered[0]))]
-        out = []
-        for name, x in zip(self.names, ordered, strict=True):
-            decoded = torch.cat([s.decoded.features.maps[name] for s in samples])
-            out.append(decoded.to(x) + (x - x.detach()))
-        bits = [8.0 * s.n_bytes for s in samples]
-        return self.named(out), torch.tensor(bits, device=ordered[0].device)
-
-    def _coded(self, maps: dict[str, Tensor]) -> _Memo:
-        features = Features(maps)
-        if self._memo is None or self._memo.key != _key(self.sample(features)):
-            self.encode(features)
-        assert self._memo is not None
-        return self._memo
-
-
-def _key(maps: Sequence[Tensor]) -> bytes:
-    digest = hashlib.sha256()
-    for x in maps:
-        digest.update(repr(tuple(x.shape)).encode())
-        digest.update(x.contiguous().numpy().tobytes())
-    return digest.digest()
+        return Decoded(Features(self.named(maps)), sum(i.size for i in integers), checksum(*integers))
 
 
 # ----------------------------------------------------------------------------------------- plug-in
-@dataclass(frozen=True, slots=True)
-class MosaicPlugin:
+@dataclass(frozen=True)
+class MosaicPlugin(CodecPlugin):
     """A picture coder with one knob as a codec plug-in.
 
     Attributes:
         knob: name of the parameter that sets the rate, from ``low`` to ``high``, whole numbers where ``whole``.
         values: the knob's default sweep, low rate to high.
         bits: depths that the coder takes, the default first; empty for coders of floats.
-        coder: (value of the knob, bits) to a coder. Raises `FcbenchError` where the library is missing.
-        versions: library and linked coder.
     """
 
     name: str
     knob: str
     low: float
     high: float
-    whole: bool
     values: tuple[float, ...]
-    bits: tuple[int, ...]
-    coder: Callable[[float, int | None], PictureCoder]
-    versions: Callable[[], dict[str, str]]
-    trained: bool = False
-    estimates: bool = False  # no model: what a sample takes is known when it is coded
+    coder: PictureCoder
+    bits: tuple[int, ...] = ()
+    whole: bool = False
 
-    def sweep(self, objective: Literal["mse", "task"]) -> list[dict[str, float | int | str]]:
+    def sweep(self, objective: Objective) -> list[dict[str, float | int | str]]:
         """The knob's default values, whatever the objective."""
         depth: dict[str, float | int | str] = {"bits": self.bits[0]} if self.bits else {}
-        return [{self.knob: int(v) if self.whole else v, **depth} for v in self.values]
+        return [{self.knob: value, **depth} for value in self.values]
 
-    def build(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], params: Params) -> MosaicCodec:
+    def build(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], params: Knobs) -> MosaicCodec:
         """The knob, and ``bits`` where the coder takes levels."""
-        only(params, self.name, self.knob, *(["bits"] if self.bits else []))
-        read = whole_number if self.whole else number
-        value = read(params, self.knob, self.low, self.high)
+        only(params, f"codec {self.name!r}", self.knob, *(["bits"] if self.bits else []))
+        value = (whole_number if self.whole else number)(params, self.knob, self.low, self.high)
         depth = params.get("bits")
         if self.bits and depth not in self.bits:
-            raise FcbenchError(
-                f"codec {self.name!r} codes pictures of {' or '.join(map(str, self.bits))} bits, not {depth!r}"
-            )
-        return MosaicCodec(specs, stats, self.coder(value, int(depth) if depth else None))
+            depths = " or ".join(map(str, self.bits))
+            raise FcbenchError(f"codec {self.name!r} codes pictures of {depths} bits, got {depth!r}")
+        return MosaicCodec(specs, stats, self.coder, value, int(depth) if depth else None)
+
+    def versions(self) -> dict[str, str]:
+        """Library and linked coder."""
+        return self.coder.versions()

@@ -17,7 +17,7 @@ from fcbench.coders.escapes import PRECISION_BITS
 from fcbench.coders.numerics import fixed_numerics
 from fcbench.coders.strings import StringDecoder, StringEncoder
 from fcbench.coders.tables import EntropyTables, Groups
-from fcbench.core.codecs import Bitstream, Decoded
+from fcbench.core.codecs import Bitstream, Decoded, Grids
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Features, FeatureSpec, FeatureStats
 
@@ -134,6 +134,10 @@ class StaticCodec(CodecBase):
         pairs = zip(self._outward(decoded), given, strict=True)
         return self.named([y + (x - x.detach()) for y, x in pairs]), total
 
+    def estimate_bits(self, maps: dict[str, Tensor]) -> Tensor:
+        """Bits [B] by the tables."""
+        return self.forward(maps)[1]
+
     @fixed_numerics
     def encode(self, features: Features) -> Bitstream:
         """Code one sample."""
@@ -147,10 +151,10 @@ class StaticCodec(CodecBase):
         return Bitstream({"y": string.finish()}, string.n_symbols, string.check)
 
     @fixed_numerics
-    def decode(self, payload: bytes, shapes: Mapping[str, tuple[int, int]]) -> Decoded:
+    def decode(self, payload: bytes, grids: Grids) -> Decoded:
         """Decode one sample. Raises `FcbenchError` on damage that can be seen."""
         string, maps = StringDecoder(payload), []
-        for quantizer, (h, w) in zip(self.quantizers, self.grid(shapes), strict=True):
+        for quantizer, (h, w) in zip(self.quantizers, self.grid(grids), strict=True):
             groups = Groups.equal(quantizer.n_tables, h * w)
             flat = torch.from_numpy(string.take(quantizer.tables, groups)).long()
             symbols = flat.reshape(quantizer.n_tables, h * w)

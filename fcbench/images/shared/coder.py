@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from fcbench.coders.pictures import PictureCoder
+from fcbench.core.codecs import ImagePlugin
 from fcbench.core.errors import FcbenchError
+from fcbench.core.knobs import Knobs, number, only
 
 MAX_PX = 1 << 26
-"""An image has at most this many pixels."""
-
-Params = Mapping[str, float | int | str]
+"""Largest number of pixels of an image."""
 
 
-@dataclass(frozen=True, slots=True)
-class ImageCodec:
-    """An image coder with one knob.
+@dataclass(frozen=True)
+class ImageCodec(ImagePlugin):
+    """A coder of [H, W, 3] pictures with one knob.
 
     Attributes:
         knob: name of the parameter that sets the rate, from ``low`` to ``high``.
         values: the knob's default sweep, low rate to high.
-        coder: rgb uint8 [H, W, 3] and the knob to a file.
-        decoder: a file to rgb uint8 [H, W, 3].
-        versions: library and linked coder.
     """
 
     name: str
@@ -33,53 +30,43 @@ class ImageCodec:
     low: float
     high: float
     values: tuple[float, ...]
-    coder: Callable[[np.ndarray, float], bytes]
-    decoder: Callable[[bytes], np.ndarray]
-    versions: Callable[[], dict[str, str]]
+    coder: PictureCoder
 
     def sweep(self) -> list[dict[str, float | int | str]]:
-        """Default operating points, low rate to high."""
+        """The knob's default values."""
         return [{self.knob: value} for value in self.values]
 
-    def encode(self, image: Any, params: Params) -> bytes:
-        """Code an image, uint8 [3, H, W], numpy or torch.
-
-        Raises:
-            FcbenchError: another type or shape, unknown parameters, or the coder fails.
-        """
-        return self.coder(rgb_of(image), self._value(params))
+    def encode(self, image: Any, params: Knobs) -> bytes:
+        """Code an image, uint8 [3, H, W], numpy or torch."""
+        rgb = rgb_of(image)
+        only(params, f"image codec {self.name!r}", self.knob)
+        return self.coder.encode(rgb, number(params, self.knob, self.low, self.high), 8)
 
     def decode(self, data: bytes) -> np.ndarray:
-        """uint8 [3, H, W] of a file. Raises `FcbenchError` where it is damaged."""
+        """uint8 [3, H, W] of a file."""
         if not data:
             raise FcbenchError(f"{self.name}: no bytes to decode")
-        return chw(self.decoder(data), self.name)
+        return chw(self.coder.decode(data, None, 8), self.name)
 
-    def _value(self, params: Params) -> float:
-        value = params.get(self.knob)
-        known = set(params) == {self.knob} and not isinstance(value, (str, bool))
-        if not known or value is None or not self.low <= float(value) <= self.high:
-            raise FcbenchError(
-                f"image codec {self.name!r} has the parameter {self.knob}, {self.low:g} to {self.high:g}; "
-                f"it got {dict(params)}"
-            )
-        return float(value)
+    def versions(self) -> dict[str, str]:
+        """Library and linked coder."""
+        return self.coder.versions()
 
 
 def rgb_of(image: Any) -> np.ndarray:
     """uint8 [3, H, W], numpy or torch, to contiguous [H, W, 3]. Raises `FcbenchError` for anything else."""
     array = np.asarray(image)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[0] != 3:
-        raise FcbenchError(f"an image is uint8 [3, H, W], not {array.dtype} {list(array.shape)}")
+        raise FcbenchError(f"an image must be uint8 [3, H, W], got {array.dtype} {list(array.shape)}")
     if not 0 < array.size <= 3 * MAX_PX:
-        raise FcbenchError(f"an image of {list(array.shape)} cannot be coded: 1 to {MAX_PX} pixels")
+        raise FcbenchError(f"an image must have 1 to {MAX_PX} pixels, got {list(array.shape)}")
     return np.ascontiguousarray(array.transpose(1, 2, 0))
 
 
 def chw(rgb: np.ndarray, name: str) -> np.ndarray:
     """[H, W, 3] uint8 to contiguous [3, H, W]. Raises `FcbenchError` for anything else."""
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
-        raise FcbenchError(f"{name}: decoded {rgb.dtype} {list(rgb.shape)}, not uint8 [H, W, 3]")
+        raise FcbenchError(f"{name}: decoded {rgb.dtype} {list(rgb.shape)}, expected uint8 [H, W, 3]")
     return np.ascontiguousarray(rgb.transpose(2, 0, 1))
 
 

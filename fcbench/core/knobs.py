@@ -1,0 +1,33 @@
+"""Knobs of an operating point, read and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fcbench.core.errors import FcbenchError
+
+Knobs = Mapping[str, float | int | str]
+"""Values by name: ``{"lmbda": 0.3}``."""
+
+
+def only(knobs: Knobs, owner: str, *known: str) -> None:
+    """Raise `FcbenchError` unless the knobs are exactly the known ones of their owner, such as "codec 'raw'"."""
+    if set(knobs) != set(known):
+        got = ", ".join(map(str, knobs)) or "none"
+        raise FcbenchError(f"{owner} has the parameters {', '.join(known)}; got {got}")
+
+
+def number(knobs: Knobs, name: str, low: float, high: float) -> float:
+    """A number within [low, high]. Raises `FcbenchError` otherwise."""
+    value = knobs[name]
+    if isinstance(value, (str, bool)) or not low <= value <= high:
+        raise FcbenchError(f"parameter {name} must be a number from {low:g} to {high:g}, got {value!r}")
+    return float(value)
+
+
+def whole_number(knobs: Knobs, name: str, low: float, high: float) -> int:
+    """A whole number within [low, high]. Raises `FcbenchError` otherwise."""
+    value = number(knobs, name, low, high)
+    if value != int(value):
+        raise FcbenchError(f"parameter {name} must be a whole number, got {value:g}")
+    return int(value)
