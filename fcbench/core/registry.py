@@ -27,7 +27,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from fcbench.core.codecs import CodecPlugin
+from fcbench.core.codecs import CodecPlugin, ImagePlugin, LabelPlugin
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Encoder, EncoderPlugin
 from fcbench.core.kinds import LABEL, codec_kind
@@ -59,6 +59,8 @@ PROTOCOLS: dict[str, type] = {
     "neck": NeckPlugin,
     "task": TaskPlugin,
     "taskmodel": TaskModelPlugin,
+    "image": ImagePlugin,
+    "label": LabelPlugin,
 }
 """Kind of plug-in -> what its ``PLUGIN`` must have."""
 
@@ -144,8 +146,12 @@ def get(kind: Literal["task"], name: str) -> TaskPlugin: ...
 @overload
 def get(kind: Literal["taskmodel"], name: str) -> TaskModelPlugin: ...
 @overload
+def get(kind: Literal["image"], name: str) -> ImagePlugin: ...
+@overload
+def get(kind: Literal["label"], name: str) -> LabelPlugin: ...
+@overload
 def get(kind: str, name: str) -> Any: ...
-def get(kind: str, name: str) -> Any:
+def get(kind: str, name: str) -> Any:  # noqa: E302
     """The ``PLUGIN`` of a name.
 
     Raises:
@@ -217,13 +223,13 @@ def _reason(error: Exception) -> str:
 
 def _complete(kind: str, plugin: Any, where: str) -> Any:
     """The plug-in. Raises `FcbenchError` where it lacks what its protocol names."""
-    protocol = PROTOCOLS.get(kind, object)
+    protocol = PROTOCOLS[kind]
     asked = (name for base in protocol.__mro__ for name in (*vars(base), *vars(base).get("__annotations__", {})))
     lacks = sorted({name for name in asked if not name.startswith("_") and not hasattr(plugin, name)})
     if plugin is None:
         raise FcbenchError(f"{where} sets no PLUGIN")
     if lacks:
-        raise FcbenchError(f"{where}: its PLUGIN is not a {kind}: it lacks {', '.join(lacks)}")
+        raise FcbenchError(f"PLUGIN of {where} is no {protocol.__name__}: it lacks {', '.join(lacks)}")
     return plugin
 
 
@@ -294,7 +300,7 @@ def coder_versions(kind: str, name: str) -> dict[str, str]:
     """Versions of the external coders of a plug-in. Raises `FcbenchError` where one is missing."""
     if (kind, name) == ("codec", LABEL):  # of one task or another
         return {}
-    found: dict[str, str] = getattr(get(kind, name), "versions", dict)()
+    found: dict[str, str] = get(kind, name).versions()
     return found
 
 

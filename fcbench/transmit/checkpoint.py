@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -146,13 +146,13 @@ def _build(path: Path, point: OperatingPoint, specs: tuple[FeatureSpec, ...], st
         )
         for s in specs
     }
-    codec = registry.get("codec", point.codec).build(specs, stand_in, point.params)
+    codec: Any = registry.get("codec", point.codec).build(specs, stand_in, point.params)
     try:
         codec.load_state_dict(state)
     except RuntimeError as error:
         raise FcbenchError(f"codec checkpoint {path} does not fit {point.label}: {_line(error)}") from None
     codec.eval()
-    return codec
+    return cast(Codec, codec)
 
 
 def _digest(meta: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -105,10 +106,9 @@ def test_identity_follows_the_content(file: Path) -> None:
 
 
 def test_what_a_file_makes_can_be_pickled(tmp_path: Path) -> None:
-    import pickle
-
     path = tmp_path / "made.py"
-    path.write_text("from dataclasses import dataclass\n@dataclass\nclass Made:\n    n: int = 3\nPLUGIN = Made()\n")
+    imports = "from dataclasses import dataclass\nfrom fcbench.core.codecs import LabelPlugin\n"
+    path.write_text(f"{imports}@dataclass\nclass Made(LabelPlugin):\n    n: int = 3\nPLUGIN = Made()\n")
     registry.use("label", str(path))
     assert pickle.loads(pickle.dumps(registry.get("label", "made"))).n == 3
 
@@ -117,7 +117,7 @@ def test_what_a_file_makes_can_be_pickled(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("x = 1\n", "sets no PLUGIN"),
-        ("PLUGIN = 3\n", "not a codec: it lacks build, sweep"),
+        ("PLUGIN = 3\n", "no CodecPlugin: it lacks build, sweep"),
         ("x = 1\n\nimport no_such_module\n", "No module named 'no_such_module' \\(line 3\\)"),
         ("x = (\n", "SyntaxError"),
     ],
