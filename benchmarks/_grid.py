@@ -86,4 +86,4 @@ def save_figure(found: Sequence[Cost], path: Path) -> None:
 
 
 def _layers(cost: Cost) -> int:
-    return int(getattr(registry.get("neck", cost.neck), "n_layers", 0))
+    return int(registry.get("neck", cost.neck).n_layers or 0)

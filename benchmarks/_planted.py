@@ -167,7 +167,7 @@ def sensitive_directions(bench: Bench, name: str) -> Tensor:
         x = Standardize.forward(readout, store.batch(places))[split].requires_grad_()
         read = readout.neck({split: x})
         read = read if readout.adapter is None else readout.adapter(read)
-        loss = task.loss(readout.head, read, task.collate(targets(places)))
+        loss = readout.head.loss(read, task.collate(targets(places)))
         (gradient,) = torch.autograd.grad(loss, x)
         g = gradient.double().transpose(0, 1).flatten(1)  # [C, B h w]
         total = g @ g.T if total is None else total + g @ g.T

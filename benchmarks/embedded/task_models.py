@@ -50,7 +50,7 @@ def evaluate(model: TaskModel, task: Task, data: Dataset, n: int) -> tuple[dict[
         for places, own in zip(parts, maps):
             x: Any = {k: means[k].expand_as(v).contiguous() if mean else v for k, v in own.items()}
             batch = task.collate([data.targets(i) for i in places])
-            sums += task.statistics(head, x, batch).sum(0)
+            sums += task.statistics(head.predict(x, batch), batch).sum(0)
         found.append({k: round(float(v), 4) for k, v in task.values(sums).items()})
     return found[0], found[1]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:  # the nouns are plain data: importing them imports no torch
@@ -13,7 +14,7 @@ if TYPE_CHECKING:  # the nouns are plain data: importing them imports no torch
 
 
 VOID = 255
-"""Class index of a pixel that no loss and no metric counts."""
+"""Class index of pixels that no loss and no metric counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,31 +34,31 @@ class Pose:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image and what is known of it.
-
-    ``targets`` by task, maps as arrays or tensors: ``segmentation`` uint8 [H, W] class index or `VOID`; ``depth``
-    float32 [H, W] metres, 0 where invalid; ``pose`` `Pose`; ``captioning`` tuple of reference captions;
-    ``classification`` int.
-    """
+    """One image; its targets are read apart from it (`Dataset.targets`)."""
 
     id: str
     image: Tensor  # uint8 [3, H, W], RGB
-    targets: Mapping[str, Any]
     size_px: tuple[int, int]  # (H, W) of the original image: the denominator of bpp
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetMeta:
-    """What a head must know of a data set. Empty where the data set does not carry the task."""
+    """Facts about a data set that tasks need; each is empty where the data set does not carry its task.
 
-    class_names: tuple[str, ...] = ()  # segmentation
-    label_names: tuple[str, ...] = ()  # classification
+    Attributes:
+        class_names: of segmentation, by class index.
+        label_names: of classification, by label.
+        max_depth_m: upper limit of valid depth.
+        task_models: ``NAME[:VARIANT]`` of the task model that fits the data set, by task: the default of
+            ``--head frozen``.
+        eval_crop: crop of published depth metrics: top, bottom, left, right as shares of the image.
+    """
+
+    class_names: tuple[str, ...] = ()
+    label_names: tuple[str, ...] = ()
     max_depth_m: float | None = None
     task_models: Mapping[str, str] = field(default_factory=dict)
-    """``NAME[:VARIANT]`` of the task model that fits the data set, by task: the default of ``--head frozen``."""
-    eval_crop: tuple[float, float, float, float] | None = (
-        None  # of published depth metrics: top, bottom, left, right as shares of the image
-    )
+    eval_crop: tuple[float, float, float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +66,10 @@ class DataOptions:
     """How to open a data set.
 
     Attributes:
-        root: folder of the data on disk; None for the embedded data.
+        root: folder of the data on disk; None for embedded data.
         cache_dir: where a data set may keep what it made (rendered scenes).
-        image_size_px: (H, W) every image and its targets are resized to; None keeps each image's own.
-        limit: at most so many samples of the split, the first ones; None for all.
+        image_size_px: (H, W) to which every image is resized with its targets; None keeps each image's own size.
+        limit: the first samples of the split, at most this many; None for all.
     """
 
     root: Path | None
@@ -78,29 +79,66 @@ class DataOptions:
 
 
 class Dataset(Protocol):
-    """One split of a data set."""
+    """One split of a data set. Subclass it to inherit the defaults.
+
+    It must be picklable (images are read by several processes), and the same index must always give the same sample.
+
+    Attributes:
+        name: of the plug-in.
+        split: ``train`` or ``test``; the two have no image in common.
+        revision: hash of what determines the samples (generator version, file list); part of every cache key.
+        tasks: names of the tasks that it has targets for.
+        meta: facts that these tasks need.
+        image_size_px: (H, W) of every image; None where each has its own size.
+        absent: task -> why the split lacks it, in one line that says what was expected where.
+    """
 
     name: str
     split: str
-    revision: str  # hash of what determines the samples (generator version, file list)
+    revision: str
     tasks: tuple[str, ...]
     meta: DatasetMeta
-    image_size_px: tuple[int, int] | None  # of every image; None: each its own
+    image_size_px: tuple[int, int] | None
+    absent: Mapping[str, str] = MappingProxyType({})
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """Number of samples, at least 1."""
 
     def __getitem__(self, index: int) -> Sample:
-        """Read a sample. Raises `UnreadableSample` naming the file."""
+        """Read an image; its id is unique in the split.
+
+        Raises:
+            UnreadableSample: this image cannot be read; the message names its file.
+            FcbenchError: no image can be read any more.
+        """
 
     def targets(self, index: int) -> Mapping[str, Any]:
-        """The sample's targets alone, without decoding the image where that can be had."""
+        """Targets of a sample by task, for the image at its final size [H, W]; the image need not be decoded.
+
+        Maps are arrays or tensors: ``segmentation`` uint8 [H, W], class index or `VOID`; ``depth`` float32 [H, W],
+        metres, 0 where invalid; ``pose`` a `Pose`; ``captioning`` a tuple of reference captions; ``classification``
+        an int.
+
+        Raises:
+            UnreadableSample: a target cannot be read or does not fit its image; the message names its file.
+        """
 
 
 class DatasetPlugin(Protocol):
-    """``PLUGIN`` of a file in ``fcbench/data``."""
+    """``PLUGIN`` of a module in ``fcbench/data``. Subclass it to inherit the defaults.
+
+    Attributes:
+        tasks: names of the tasks that its splits can have targets for.
+        needs_root: whether ``--data-root`` must be given.
+    """
 
     tasks: tuple[str, ...]
-    needs_root: bool
+    needs_root: bool = True
 
     def open(self, split: Literal["train", "test"], options: DataOptions) -> Dataset:
-        """Open a split. Raises `FcbenchError`: which layout was expected where, and how to get it."""
+        """Open a split.
+
+        Raises:
+            FcbenchError: the data are missing, incomplete or laid out differently; the message says which layout was
+                expected where, and how to get the data.
+        """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:  # the nouns are plain data: importing them imports no torch
     import numpy as np
@@ -15,85 +15,159 @@ from fcbench.core.features import Encoder, FeatureSpec, WeightsInfo
 from fcbench.core.samples import Dataset
 
 
+# ---------------------------------------------------------------------------------------------- necks
 class NeckPlugin(Protocol):
-    """``PLUGIN`` of a file in ``fcbench/necks``."""
+    """``PLUGIN`` of a module in ``fcbench/necks``. Subclass it to inherit the default.
+
+    Attributes:
+        n_layers: depth of the neck, by which cross-neck analysis finds the neck as deep as two together; None where
+            depth means nothing.
+    """
+
+    n_layers: int | None = None
 
     def build(self, specs: Sequence[FeatureSpec], shapes: Mapping[str, tuple[int, int]], width: int) -> nn.Module:
-        """A module from maps (dict of [B, C, h, w], coarser maps resized to the finest) to [B, D, h, w]."""
+        """A new neck, initialized from torch's generator.
+
+        It takes a dict of standardized maps [B, C, h, w] and returns [B, D, h, w] at the grid of the finest map;
+        coarser maps are resized to it.
+
+        Args:
+            specs: split points, fine to coarse.
+            shapes: (h, w) of each map.
+            width: D.
+
+        Raises:
+            FcbenchError: no split point, a missing shape, or a width that it cannot have.
+        """
 
 
+# ---------------------------------------------------------------------------------------------- heads
+class Head(Protocol):
+    """A task's head, an ``nn.Module``: trained with the neck, or the frozen decoder of a task model.
+
+    Its input x comes from the neck or from the adapter to a frozen decoder: a tensor [B, D, h, w] for a trained head,
+    maps [B, C, h, w] by name for a frozen decoder. The batch comes from `Task.collate`; a head may take from it what
+    the official protocol gives a model at test time (boxes of persons, prompts), nothing else.
+    """
+
+    def loss(self, x: Any, batch: Any) -> Tensor:
+        """Scalar training loss; gradients flow to x, also through frozen parameters.
+
+        Raises:
+            FcbenchError: x or the batch does not fit the head.
+        """
+
+    def predict(self, x: Any, batch: Any) -> Any:
+        """Prediction in the form that `Task.statistics` reads; each task's module says which.
+
+        Raises:
+            FcbenchError: x or the batch does not fit the head.
+        """
+
+
+@runtime_checkable
+class ProbabilisticHead(Head, Protocol):
+    """A head that states a probability of each sample's target."""
+
+    def log_likelihood(self, x: Any, batch: Any) -> Tensor:
+        """Log-probability of each sample's target in nats: [B]. It must be finite."""
+
+
+@runtime_checkable
+class ScaledHead(Head, Protocol):
+    """A head that states a density of each sample's target, up to a scale that is fitted on training samples."""
+
+    def log_density(self, x: Any, batch: Any, scale: float) -> Tensor:
+        """Log-density of each sample's target in nats: [B], for a scale above 0 in units of the target's deviation."""
+
+
+# ---------------------------------------------------------------------------------------------- tasks
 @dataclass(frozen=True, slots=True)
 class MetricSpec:
-    """A task's metric: accuracies are fractions in [0, 1] unless the unit says otherwise."""
+    """A task's metric; accuracies are fractions in [0, 1] unless the unit says otherwise."""
 
     name: str
     higher_is_better: bool
     unit: str = ""
-    protocol: str = ""  # what must be known to compare a value with published ones
+    protocol: str = ""  # needed to compare a value with published ones
 
 
 class Task(Protocol):
-    """A task on one data set: head, loss, metric.
+    """A task on one data set: its heads, batches and metrics.
 
-    Metrics are functions of sums of per-sample statistics (mIoU of intersections and unions, BLEU of n-gram
-    counts): so one table of statistics a point gives every value, every bootstrap interval and every pairing.
+    Metrics are functions of sums of per-sample statistics (mIoU of intersections and unions, BLEU of n-gram counts):
+    one table of statistics per point gives every value, every bootstrap interval and every pairing.
+
+    Attributes:
+        name: of the plug-in.
+        metrics: the primary one first.
+        n_statistics: S, numbers per sample from which `values` computes the metrics.
     """
 
     name: str
-    metrics: tuple[MetricSpec, ...]  # the primary one first
-    n_statistics: int  # S
+    metrics: tuple[MetricSpec, ...]
+    n_statistics: int
 
     def head(self, width: int, grid: tuple[int, int], image_px: tuple[int, int]) -> nn.Module:
-        """A new head: [B, D, h, w] to outputs that `loss` and `statistics` understand."""
+        """A new `Head`, initialized from torch's generator.
+
+        Args:
+            width: D of its input [B, D, h, w].
+            grid: (h, w) of its input.
+            image_px: (H, W) of the images and of their targets.
+
+        Raises:
+            FcbenchError: a width that it cannot have.
+        """
 
     def collate(self, targets: Sequence[Mapping[str, Any]]) -> Any:
-        """A batch of the data set's targets."""
+        """A batch of targets, each as `Dataset.targets` gives it.
 
-    def loss(self, head: nn.Module, x: Any, batch: Any) -> Tensor:
-        """Scalar training loss of a `Head` on what it reads."""
+        Raises:
+            FcbenchError: a target is not what the task documents, or they do not fit each other.
+        """
 
-    def statistics(self, head: nn.Module, x: Any, batch: Any) -> np.ndarray:
-        """Additive statistics of each sample's prediction, float64 [B, S]."""
+    def statistics(self, prediction: Any, batch: Any) -> np.ndarray:
+        """Additive statistics of each sample, float64 [B, S], of what `Head.predict` returned for the batch.
+
+        They do not depend on how samples are batched.
+
+        Raises:
+            FcbenchError: the prediction does not fit the batch.
+        """
 
     def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
         """Metric values by name, [...], of summed statistics [..., S]; NaN where nothing was counted."""
 
 
 class TaskPlugin(Protocol):
-    """``PLUGIN`` of a file in ``fcbench/tasks``."""
+    """``PLUGIN`` of a module in ``fcbench/tasks``."""
 
     def build(self, train: Dataset, test: Dataset) -> Task:
-        """Bind to a data set (vocabulary and classes from train, reference statistics from test)."""
+        """The task on a data set: vocabulary and classes from train, reference statistics from test.
+
+        Raises:
+            FcbenchError: a split lacks the task's targets or facts, or the splits do not fit each other.
+        """
 
     def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
-        """As `Task.values`, of sums kept on disk: no data set needed."""
+        """`Task.values` of sums kept on disk, without a data set."""
 
 
-class Head(Protocol):
-    """A task's head, an ``nn.Module``: trained with the neck, or the frozen decoder of a task model.
-
-    Its input x is what the neck (or the adapter to a frozen decoder) made: a tensor [B, D, h, w] for a trained head,
-    maps by name for a frozen decoder. The batch is the task's own (`Task.collate`); a head may take from it what the
-    official protocol gives a model at test time (boxes of persons, prompts), nothing else.
-    """
-
-    def loss(self, x: Any, batch: Any) -> Tensor:
-        """Scalar training loss; gradients flow to x, also through frozen parameters."""
-
-    def predict(self, x: Any, batch: Any) -> Any:
-        """What the task's metric reads: see each task's module."""
-
-
+# ---------------------------------------------------------------------------------------- task models
 class TaskModel(Protocol):
-    """A task-specific model of others: its own encoder, and the decoder that a neck learns to speak to.
+    """A third-party model trained for one task: its own encoder, and its decoder as a frozen head.
 
     Attributes:
-        encoder: its own encoder; the features it gives at `inputs` are what the decoder was trained on, and the
-            target of distillation.
-        inputs: the decoder's input maps, names in ``encoder.specs``.
+        name: as typed: "dpt:small".
+        weights: where they came from.
+        encoder: its own encoder; its features at `inputs` are what the decoder was trained on, and the target of
+            distillation.
+        inputs: names in ``encoder.specs`` of the maps that the decoder reads, in its order.
     """
 
-    name: str  # as typed: "dpt:small"
+    name: str
     weights: WeightsInfo
     encoder: Encoder
     inputs: tuple[str, ...]
@@ -103,14 +177,27 @@ class TaskModel(Protocol):
 
 
 class TaskModelPlugin(Protocol):
-    """``PLUGIN`` of a file in ``fcbench/taskmodels``."""
+    """``PLUGIN`` of a module in ``fcbench/taskmodels``.
 
-    task: str  # the task it was trained for
+    Attributes:
+        task: name of the task that its models were trained for.
+    """
+
+    task: str
 
     def build(
         self, variant: str, weights: str | None, task: Task, image_px: tuple[int, int], device: torch.device
     ) -> TaskModel:
-        """Build with its weights (None: official or embedded; ``random``; a file), for images of a size.
+        """A task model with its weights, for images of one size.
 
-        Raises `FcbenchError`: unknown variant, weights missing or of another architecture, an unfit task.
+        Args:
+            variant: what follows the colon; empty for the default.
+            weights: None for official or embedded ones, ``random``, or the path of a file or folder.
+            task: the task on its data set.
+            image_px: (H, W) of the images.
+            device: where encoder and decoder run.
+
+        Raises:
+            FcbenchError: another task, unknown variant, a data set or image size that the model cannot serve, weights
+                missing or of another architecture.
         """

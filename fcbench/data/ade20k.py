@@ -12,7 +12,7 @@ from typing import Literal
 from torch import Tensor
 
 from fcbench.core.errors import FcbenchError
-from fcbench.core.samples import DataOptions, Dataset, DatasetMeta
+from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, DatasetPlugin
 from fcbench.data.shared import folders, layout, targets
 from fcbench.data.shared.images import read_class_mask
 
@@ -52,11 +52,10 @@ def read_class_names(path: Path) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Plugin:
+class Plugin(DatasetPlugin):
     """ADE20K from ``--data-root``."""
 
     tasks: tuple[str, ...] = ("segmentation",)
-    needs_root: bool = True
 
     def open(self, split: Literal["train", "test"], options: DataOptions) -> Dataset:
         """Open a split.

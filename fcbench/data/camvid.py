@@ -13,7 +13,7 @@ from typing import Literal
 from torch import Tensor
 
 from fcbench.core.errors import FcbenchError
-from fcbench.core.samples import DataOptions, Dataset, DatasetMeta
+from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, DatasetPlugin
 from fcbench.data.shared import folders, layout, targets
 from fcbench.data.shared.images import read_class_mask
 
@@ -48,11 +48,10 @@ def _pairs(root: Path, folder: str) -> list[tuple[str, Path, Path]]:
 
 
 @dataclass(frozen=True)
-class Plugin:
+class Plugin(DatasetPlugin):
     """CamVid from ``--data-root``."""
 
     tasks: tuple[str, ...] = ("segmentation",)
-    needs_root: bool = True
 
     def open(self, split: Literal["train", "test"], options: DataOptions) -> Dataset:
         """Open a split.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from fcbench.core.errors import FcbenchError
-from fcbench.core.samples import DataOptions, Dataset, DatasetMeta
+from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, DatasetPlugin
 from fcbench.data.shared import layout
 from fcbench.data.shared.folders import Labelled, class_names, hash_split, labelled
 
@@ -68,11 +68,10 @@ def by_hash(root: Path, found: Found, split: Literal["train", "test"]) -> Found:
 
 
 @dataclass(frozen=True)
-class Plugin:
+class Plugin(DatasetPlugin):
     """Images in class folders from ``--data-root``."""
 
     tasks: tuple[str, ...] = ("classification",)
-    needs_root: bool = True
 
     def open(self, split: Literal["train", "test"], options: DataOptions) -> Dataset:
         """Open a split.

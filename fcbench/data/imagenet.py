@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from fcbench.core.errors import FcbenchError
-from fcbench.core.samples import DataOptions, Dataset, DatasetMeta
+from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, DatasetPlugin
 from fcbench.data.shared import folders, layout
 
 NAME = "imagenet"
@@ -94,11 +94,10 @@ def validation_flat(val: Path, devkit: Path, synsets: tuple[str, ...]) -> Found:
 
 
 @dataclass(frozen=True)
-class Plugin:
+class Plugin(DatasetPlugin):
     """ImageNet from ``--data-root``."""
 
     tasks: tuple[str, ...] = ("classification",)
-    needs_root: bool = True
 
     def open(self, split: Literal["train", "test"], options: DataOptions) -> Dataset:
         """Open a split.

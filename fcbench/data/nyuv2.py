@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from fcbench.core.errors import FcbenchError, UnreadableSample
-from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, Sample
+from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, DatasetPlugin, Sample
 from fcbench.data.shared import folders, layout
-from fcbench.data.shared.images import resize_image
+from fcbench.data.shared.images import as_sample
 from fcbench.data.shared.targets import PHOTOGRAPHS, resize_targets
 
 NAME = "nyuv2"
@@ -40,7 +40,7 @@ EIGEN_CROP = (45 / 480, 471 / 480, 41 / 640, 601 / 640)
 
 
 @dataclass
-class NYUv2:
+class NYUv2(Dataset):
     """One split of NYU Depth V2, resized where `DataOptions` asks for it.
 
     Attributes:
@@ -61,15 +61,12 @@ class NYUv2:
         return len(self.numbers)
 
     def __getitem__(self, index: int) -> Sample:
-        """Read a sample. Raises `UnreadableSample` naming the frame."""
+        """Read a frame's image."""
         image = torch.from_numpy(self._read("images", index).transpose(0, 2, 1).copy())
-        size_px = (int(image.shape[-2]), int(image.shape[-1]))
-        targets = self.targets(index)
-        image = resize_image(image, self.image_size_px or size_px)
-        return Sample(f"nyu-{self.numbers[index] + 1:04d}", image, targets, size_px)
+        return as_sample(f"nyu-{self.numbers[index] + 1:04d}", image, self.image_size_px)
 
     def targets(self, index: int) -> Mapping[str, Any]:
-        """The depth map alone."""
+        """A frame's depth map."""
         depth = clean_depth(self._read("rawDepths", index).T)
         size_px = (int(depth.shape[0]), int(depth.shape[1]))
         new_px = self.image_size_px or size_px
@@ -126,11 +123,10 @@ def read_split(path: Path, split: str, n: int) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class Plugin:
+class Plugin(DatasetPlugin):
     """NYU Depth V2 from ``--data-root``."""
 
     tasks: tuple[str, ...] = ("depth",)
-    needs_root: bool = True
 
     def open(self, split: Literal["train", "test"], options: DataOptions) -> Dataset:
         """Open a split.

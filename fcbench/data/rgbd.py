@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fcbench.core.samples import DataOptions, Dataset, DatasetMeta
+from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, DatasetPlugin
 from fcbench.data.shared import folders, layout, targets
 
 NAME = "rgbd"
@@ -34,11 +34,10 @@ def read_depth(path: Path, size_px: tuple[int, int]) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Plugin:
+class Plugin(DatasetPlugin):
     """RGB-D frames from ``--data-root``."""
 
     tasks: tuple[str, ...] = ("depth",)
-    needs_root: bool = True
 
     def open(self, split: Literal["train", "test"], options: DataOptions) -> Dataset:
         """Open a split.

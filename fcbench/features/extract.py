@@ -61,6 +61,7 @@ class _Images(TorchDataset):
     def __getitem__(self, index: int) -> _Read:
         try:
             sample = self._dataset[index]
+            dict(self._dataset.targets(index))  # unreadable targets leave a sample out, as an unreadable image does
         except UnreadableSample as exc:
             return _Read(index, error=str(exc))
         except FcbenchError as exc:  # a loader would wrap its line into a traceback

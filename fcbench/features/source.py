@@ -13,13 +13,14 @@ from fcbench.core.samples import Dataset, Sample
 from fcbench.features.extract import FeatureStore
 
 
-class Readable:
+class Readable(Dataset):
     """The samples of a data set that could be read, numbered as in its feature store (a `Dataset`)."""
 
     def __init__(self, dataset: Dataset, indices: Sequence[int]) -> None:
         self._dataset, self._indices = dataset, indices
         self.name, self.split, self.revision = (dataset.name, dataset.split, dataset.revision)
         self.tasks, self.meta, self.image_size_px = (dataset.tasks, dataset.meta, dataset.image_size_px)
+        self.absent = dataset.absent
 
     def __len__(self) -> int:
         return len(self._indices)

@@ -164,10 +164,9 @@ def n_stages(suite: Suite, length: int, coded: bool) -> int:
 
 def as_deep(neck: str, times: int) -> str | None:
     """The neck with as many layers as several of another; None where there is none."""
-    layers = getattr(registry.get("neck", neck), "n_layers", None)
+    layers = registry.get("neck", neck).n_layers
     for name in registry.names("neck"):
-        found = getattr(registry.get("neck", name), "n_layers", None)
-        if layers is not None and found == times * layers:
+        if layers is not None and registry.get("neck", name).n_layers == times * layers:
             return name
     return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from fcbench.core.cache import digest
 from fcbench.core.files import write_atomically
+from fcbench.core.tasks import ProbabilisticHead, ScaledHead
 from fcbench.measure.bench import PREPARE_SAMPLES, Bench
 from fcbench.measure.coding import EVAL_BATCH
 
@@ -24,23 +26,19 @@ SCALES = (1e-3, 10.0)
 class Scorer:
     """The density that a head states."""
 
-    head: Any  # a Head with log_likelihood
-    scale: float | None  # of the density, where it has one
+    log_likelihood: Callable[[Any, Any], Tensor]
 
     def __call__(self, x: Any, batch: Any) -> np.ndarray:
         """Log-likelihood of each sample's target [B] nats, for what the head reads."""
-        arguments = (x, batch) if self.scale is None else (x, batch, self.scale)
-        found: Tensor = self.head.log_likelihood(*arguments)
-        return found.double().cpu().numpy()
+        return self.log_likelihood(x, batch).double().cpu().numpy()
 
 
 def scorer(bench: Bench, name: str) -> Scorer | None:
     """The density of a task's readout; None where its head states none."""
-    head: Any = bench.readout(name)[1].head
-    if not hasattr(head, "log_likelihood"):
-        return None
-    scaled = getattr(head, "has_scale", False)
-    return Scorer(head, _kept_scale(bench, name) if scaled else None)
+    head = bench.readout(name)[1].head
+    if isinstance(head, ScaledHead):
+        return Scorer(partial(head.log_density, scale=_kept_scale(bench, name)))
+    return Scorer(head.log_likelihood) if isinstance(head, ProbabilisticHead) else None
 
 
 def _kept_scale(bench: Bench, name: str) -> float:
@@ -55,7 +53,6 @@ def _kept_scale(bench: Bench, name: str) -> float:
 def _training_likelihood(bench: Bench, name: str) -> Callable[[float], float]:
     """Sum of log-likelihoods over training samples as a function of the scale."""
     task, model = bench.readout(name)
-    head: Any = model.head
     store, targets = bench.train.store, bench.targets("train", name)
     n, parts = min(len(store), PREPARE_SAMPLES), list[tuple[Any, Any]]()
     with torch.inference_mode():
@@ -65,7 +62,7 @@ def _training_likelihood(bench: Bench, name: str) -> Callable[[float], float]:
 
     def total(scale: float) -> float:
         with torch.inference_mode():
-            return sum(float(head.log_likelihood(x, batch, scale).double().sum()) for x, batch in parts)
+            return sum(float(model.head.log_density(x, batch, scale).double().sum()) for x, batch in parts)
 
     return total
 

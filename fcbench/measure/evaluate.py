@@ -1,9 +1,8 @@
 """What readouts make of decoded features: a task's statistics, and log-likelihoods of the targets.
 
-A head that has ``log_likelihood(x, batch)`` states a probability of each sample's target (which one: see its task);
-`fcbench.information` is computed from these. Where the head ``has_scale`` (depth's density), the scale is fitted on
-training samples, for the readout and for the null model alike: a scale that fits neither would be counted as
-information.
+A `ProbabilisticHead` states a probability of each sample's target (which one: see its task); `fcbench.information` is
+computed from these. The density of a `ScaledHead` (depth's) has a scale, which is fitted on training samples, for the
+readout and for the null model alike: a scale that fits neither would be counted as information.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fcbench.core.errors import FcbenchError
 from fcbench.core.kinds import CEILING
@@ -24,6 +23,7 @@ from fcbench.measure.density import Scorer, scorer
 from fcbench.measure.derived import null_bench
 from fcbench.measure.points import Job
 from fcbench.training import codec
+from fcbench.training.readout import Readout
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Reader:
     """
 
     task: Task
-    model: nn.Module
+    model: Readout
     scorer: Scorer | None
 
 
@@ -76,8 +76,8 @@ def evaluate(
             error += float(difference) * len(places)
             for key, r in readers.items():
                 batch = r.task.collate(bench.targets("test", r.task.name)(places))
-                head, x = r.model.head, r.model(maps)
-                stats[key].append(r.task.statistics(head, x, batch))  # type: ignore[arg-type]
+                x = r.model(maps)
+                stats[key].append(r.task.statistics(r.model.head.predict(x, batch), batch))
                 if r.scorer:
                     given[key].append(r.scorer(x, batch))
     if at != len(store):

@@ -20,6 +20,7 @@ from fcbench.core.features import Encoder
 from fcbench.core.kinds import CEILING, CODED, ENDS
 from fcbench.core.registry import build_encoder
 from fcbench.core.samples import Dataset
+from fcbench.core.tasks import ProbabilisticHead, ScaledHead
 from fcbench.features import extract
 from fcbench.features.extract import BadImage
 from fcbench.features.store import Entry, FeatureStore
@@ -262,7 +263,7 @@ class _Tally:
             head = bench._task(task).head(bench.suite.budget.width, grid, store.image_px)
         else:
             head = decoder.head()
-        if hasattr(head, "log_likelihood"):
+        if isinstance(head, ProbabilisticHead | ScaledHead):
             same = task, bench.seed, grid, store.image_px
             found = null_bench(bench).readout_path(task).exists()
             self._nulls[same] = self._nulls.get(same, False) or found

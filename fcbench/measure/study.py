@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -39,8 +39,7 @@ def require_tasks(data: Dataset, tasks: Sequence[str]) -> None:
     for task in tasks:
         if task not in data.tasks:
             has = ", ".join(data.tasks) or "none"
-            why: Mapping[str, str] = getattr(data, "absent", {})
             raise FcbenchError(
-                why.get(task)
+                data.absent.get(task)
                 or f"data set {data.name!r} ({data.split}) has no targets for task {task!r}; it has: {has}"
             )

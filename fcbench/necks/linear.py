@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from fcbench.core.features import FeatureSpec
+from fcbench.core.tasks import NeckPlugin
 from fcbench.necks.shared.transformer import Embedding
 
 
-class LinearPlugin:
+class LinearPlugin(NeckPlugin):
     """Plug-in of the linear neck."""
 
     def build(self, specs: Sequence[FeatureSpec], shapes: Mapping[str, tuple[int, int]], width: int) -> nn.Module:

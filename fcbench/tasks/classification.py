@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from fcbench.core.errors import FcbenchError
 from fcbench.core.samples import Dataset
-from fcbench.core.tasks import Head, MetricSpec, Task
-from fcbench.tasks.shared.targets import HeadLoss, ratio, require, require_same
+from fcbench.core.tasks import MetricSpec, ProbabilisticHead, Task
+from fcbench.tasks.shared.targets import ratio, require, require_same
 
 
-class PoolHead(nn.Module):
+class PoolHead(nn.Module, ProbabilisticHead):
     """Mean over the grid, then a linear layer: [B, D, h, w] to logits [B, K] (a `fcbench.core.tasks.Head`)."""
 
     def __init__(self, width: int, n_classes: int) -> None:
@@ -52,7 +52,7 @@ def classification_values(sums: np.ndarray) -> dict[str, np.ndarray]:
     return {name: ratio(sums[..., i], n) for i, name in enumerate(names)}
 
 
-class ClassificationTask(HeadLoss):
+class ClassificationTask(Task):
     """Classification into K classes.
 
     Args:
@@ -87,10 +87,9 @@ class ClassificationTask(HeadLoss):
             )
         return torch.tensor(labels, dtype=torch.int64)
 
-    def statistics(self, head: nn.Module, x: Any, batch: Tensor) -> np.ndarray:
+    def statistics(self, prediction: Tensor, batch: Tensor) -> np.ndarray:
         """Right among the first k (for each k), cross-entropy in bits, 1: float64 [B, S]."""
-        with torch.no_grad():
-            log_probs = cast(Head, head).predict(x, batch).cpu().double()
+        log_probs = prediction.detach().cpu().double()
         nll_bits = F.nll_loss(log_probs, batch, reduction="none") / math.log(2)
         order = log_probs.topk(max(self.ranks), dim=1).indices == batch[:, None]
         hits = [order[:, :k].any(dim=1).double() for k in self.ranks]

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,9 +25,9 @@ from torch import Tensor, nn
 
 from fcbench.core.errors import FcbenchError
 from fcbench.core.samples import Dataset
-from fcbench.core.tasks import Head, MetricSpec, Task
+from fcbench.core.tasks import MetricSpec, ScaledHead, Task
 from fcbench.tasks.shared.dense import DenseHead
-from fcbench.tasks.shared.targets import HeadLoss, ratio, require, require_maps, require_size, stack_maps
+from fcbench.tasks.shared.targets import ratio, require, require_maps, require_size, stack_maps
 
 MIN_DEPTH_M = 1e-3
 """Smallest predicted depth (the lower bound of the usual NYU and KITTI evaluations)."""
@@ -113,7 +113,7 @@ def log_depth_scale(data: Dataset) -> tuple[float, float]:
     return float(logs.mean()), max(float(logs.std()), 1e-3)
 
 
-class DepthHead(nn.Module):
+class DepthHead(nn.Module, ScaledHead):
     """Log depth: [B, D, h, w] to [B, 1, h', w'], log of metres (a `fcbench.core.tasks.Head`).
 
     Args:
@@ -125,7 +125,6 @@ class DepthHead(nn.Module):
 
     mean: Tensor
     std: Tensor
-    has_scale = True  # its density has one, which is fitted: see `fcbench.measure.evaluate`
 
     def __init__(self, dense: DenseHead, mean: float, std: float, max_depth_m: float) -> None:
         super().__init__()
@@ -154,7 +153,7 @@ class DepthHead(nn.Module):
         logs = self.dense.full(self(x))[:, 0]
         return logs.clamp(math.log(MIN_DEPTH_M), math.log(self.max_depth_m)).exp()
 
-    def log_likelihood(self, x: Tensor, batch: Tensor, scale: float) -> Tensor:
+    def log_density(self, x: Tensor, batch: Tensor, scale: float) -> Tensor:
         """Log-density of each sample's depth in nats, summed over the valid cells: [B].
 
         The density is Laplace's, of standardized log depth: log p = -|z - prediction| / scale - log(2 scale).
@@ -192,7 +191,7 @@ def depth_values(sums: np.ndarray) -> dict[str, np.ndarray]:
     return pooled | cropped
 
 
-class DepthTask(HeadLoss):
+class DepthTask(Task):
     """Depth in metres.
 
     Args:
@@ -236,18 +235,13 @@ class DepthTask(HeadLoss):
             )
         return torch.from_numpy(maps)
 
-    def statistics(self, head: nn.Module, x: Any, batch: Tensor) -> np.ndarray:
+    def statistics(self, prediction: Tensor, batch: Tensor) -> np.ndarray:
         """Sums of `depth_sums` of predictions clamped to [`MIN_DEPTH_M`, max_depth_m]: float64 [B, 4].
 
         With a crop, `image_means` inside it follow: [B, 8].
-
-        Raises:
-            FcbenchError: targets and predictions differ in size.
         """
-        with torch.no_grad():
-            metres: Tensor = cast(Head, head).predict(x, batch)
-        require_maps(self.name, metres, batch)
-        pred = metres.clamp(MIN_DEPTH_M, self.max_depth_m).cpu().numpy()
+        require_maps(self.name, prediction, batch)
+        pred = prediction.detach().clamp(MIN_DEPTH_M, self.max_depth_m).cpu().numpy()
         target = batch.cpu().numpy()
         sums = depth_sums(pred, target)
         if self.eval_crop is None:

@@ -10,7 +10,7 @@ A head's ``predict`` returns class indices, int64 or uint8 [B, H, W], at the tar
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from fcbench.core.errors import FcbenchError
 from fcbench.core.samples import VOID, Dataset
-from fcbench.core.tasks import Head, MetricSpec, Task
+from fcbench.core.tasks import MetricSpec, ProbabilisticHead, Task
 from fcbench.tasks.shared.dense import DenseHead
-from fcbench.tasks.shared.targets import HeadLoss, ratio, require, require_maps, require_same, require_size, stack_maps
+from fcbench.tasks.shared.targets import ratio, require, require_maps, require_same, require_size, stack_maps
 
 
 def class_counts(pred: np.ndarray, target: np.ndarray, n_classes: int) -> np.ndarray:
@@ -41,7 +41,7 @@ def class_counts(pred: np.ndarray, target: np.ndarray, n_classes: int) -> np.nda
     return np.asarray(rows, np.float64).reshape(len(pred), 3 * n_classes)
 
 
-class SegmentationHead(DenseHead):
+class SegmentationHead(DenseHead, ProbabilisticHead):
     """Logits at stride 4: [B, D, h, w] to [B, K, h', w'] (a `fcbench.core.tasks.Head`)."""
 
     def loss(self, x: Tensor, batch: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ def segmentation_values(sums: np.ndarray) -> dict[str, np.ndarray]:
     return {"miou": miou, "pixel_accuracy": ratio(tp.sum(-1), target.sum(-1))}
 
 
-class SegmentationTask(HeadLoss):
+class SegmentationTask(Task):
     """Segmentation into K classes.
 
     Args:
@@ -122,16 +122,10 @@ class SegmentationTask(HeadLoss):
             )
         return torch.from_numpy(masks.astype(np.uint8))
 
-    def statistics(self, head: nn.Module, x: Any, batch: Tensor) -> np.ndarray:
-        """True positives, predicted and target pixels by class, float64 [B, 3 K].
-
-        Raises:
-            FcbenchError: masks and predictions differ in size.
-        """
-        with torch.no_grad():
-            pred: Tensor = cast(Head, head).predict(x, batch)
-        require_maps(self.name, pred, batch)
-        return class_counts(pred.cpu().numpy(), batch.cpu().numpy(), self.n_classes)
+    def statistics(self, prediction: Tensor, batch: Tensor) -> np.ndarray:
+        """True positives, predicted and target pixels per class, float64 [B, 3 K]."""
+        require_maps(self.name, prediction, batch)
+        return class_counts(prediction.cpu().numpy(), batch.cpu().numpy(), self.n_classes)
 
     values = staticmethod(segmentation_values)
 

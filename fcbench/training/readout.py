@@ -91,10 +91,10 @@ class Readout(Standardize):
     A frozen head is no submodule: it is neither trained nor saved with the rest, and always in evaluation mode.
 
     Attributes:
-        head: a `fcbench.core.tasks.Head`.
+        head: a `fcbench.core.tasks.Head`, which is an ``nn.Module``.
     """
 
-    head: nn.Module
+    head: Any
 
     def __init__(
         self, stats: Mapping[str, FeatureStats], neck: nn.Module, head: nn.Module, adapter: Adapter | None = None
@@ -138,7 +138,7 @@ def fit_readout(
         places = loop.draw(rng, len(store), budget.task_batch)
         x, losses = model(store.batch(places)), []
         if neck_loss != "distill":
-            losses.append(task.loss(model.head, x, task.collate(targets(places))))
+            losses.append(model.head.loss(x, task.collate(targets(places))))
         if neck_loss != "task":
             assert own is not None
             losses.append(codec.normalized_mse(own.batch(places), x, own.stats()))
@@ -156,6 +156,6 @@ def frozen_loss(model: Readout, task: Task, targets: Targets) -> TaskLoss:
     """Task loss of decoded features at places of the training split, through a finished neck and head."""
 
     def loss(maps: Mapping[str, Tensor], places: Sequence[int]) -> Tensor:
-        return task.loss(model.head, model(maps), task.collate(targets(places)))
+        return model.head.loss(model(maps), task.collate(targets(places)))
 
     return loss

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fcbench.core.samples import VOID, DatasetMeta, Pose, Sample
+from fcbench.core.samples import VOID, Dataset, DatasetMeta, Pose, Sample
 
 CAPTIONS = (
     "A red cube left of a cone.",
@@ -32,7 +32,7 @@ def fake_pose(rng: np.random.Generator, size_px: tuple[int, int], n: int) -> Pos
     )
 
 
-class FakeDataset:
+class FakeDataset(Dataset):
     """``n`` samples of random targets; image ``i`` has ``i % 3`` persons."""
 
     name = "fake"
@@ -51,7 +51,7 @@ class FakeDataset:
 
     def __getitem__(self, index: int) -> Sample:
         image = torch.zeros(3, *self.size_px, dtype=torch.uint8)
-        return Sample(str(index), image, self.targets(index), self.size_px)
+        return Sample(str(index), image, self.size_px)
 
     def targets(self, index: int) -> Mapping[str, Any]:
         rng = np.random.default_rng(index)

@@ -67,7 +67,7 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 def _check_target(task: str, target: Any, data: Dataset, hw: tuple[int, int]) -> None:
-    """A target is what `Sample` documents. An unknown task fails here on purpose."""
+    """A target is what `Dataset.targets` documents. An unknown task fails here on purpose."""
     if task == "segmentation":
         mask = np.asarray(target)
         assert mask.dtype == np.uint8 and mask.shape == hw
@@ -112,8 +112,9 @@ def test_samples_are_as_documented(both: tuple[Dataset, Dataset]) -> None:
             assert sample.image.dtype == torch.uint8 and sample.image.shape[0] == 3
             hw = (int(sample.image.shape[1]), int(sample.image.shape[2]))
             assert hw == tuple(sample.size_px), "no size was asked for"
-            assert set(sample.targets) == set(data.tasks)
-            for task, target in sample.targets.items():
+            targets = data.targets(i)
+            assert set(targets) == set(data.tasks)
+            for task, target in targets.items():
                 _check_target(task, target, data, hw)
 
 
@@ -132,14 +133,8 @@ def test_the_same_sample_twice_is_equal(
     for i in (len(again) - 1, 0):
         a, b = both[0][i], again[i]
         assert a.id == b.id and torch.equal(a.image, b.image)
-        assert all(_equal(a.targets[t], b.targets[t]) for t in a.targets)
-
-
-def test_targets_alone_are_those_of_the_sample(both: tuple[Dataset, Dataset]) -> None:
-    for data in both:
-        alone, sample = data.targets(0), data[0]
-        assert set(alone) == set(sample.targets)
-        assert all(_equal(alone[t], sample.targets[t]) for t in alone)
+        first, second = both[0].targets(i), again.targets(i)
+        assert set(first) == set(second) and all(_equal(first[t], second[t]) for t in first)
 
 
 def test_a_limit_takes_the_first(name: str, options: Callable[..., DataOptions]) -> None:
@@ -154,7 +149,7 @@ def test_any_size_by_option(name: str, options: Callable[..., DataOptions]) -> N
     data = registry.get("dataset", name).open("test", options(limit=2, image_size_px=size))
     sample = data[0]
     assert sample.image.shape == (3, *size)
-    for task, target in sample.targets.items():
+    for task, target in data.targets(0).items():
         _check_target(task, target, data, size)
 
 
@@ -179,7 +174,7 @@ def test_the_real_data(name: str) -> None:
     assert len(data) == 3
     for i in range(len(data)):
         sample = data[i]
-        for task, target in sample.targets.items():
+        for task, target in data.targets(i).items():
             _check_target(task, target, data, tuple(sample.image.shape[1:]))
 
 

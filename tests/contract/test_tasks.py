@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from fake_dataset import FakeDataset
 from fcbench.core import registry
 from fcbench.core.errors import FcbenchError
 from fcbench.core.samples import DatasetMeta, Pose
+from fcbench.core.tasks import ProbabilisticHead, ScaledHead
 
 TASKS = registry.names("task")
 WIDTH = 32
@@ -24,6 +27,12 @@ def bind(name: str, n: int = 6, size_px: tuple[int, int] = (64, 64)):
     torch.manual_seed(0)
     head = task.head(WIDTH, (size_px[0] // 16, size_px[1] // 16), size_px)
     return task, [data.targets(i) for i in range(n)], head
+
+
+def measured(task, head, x, batch) -> np.ndarray:
+    """Statistics of what a head predicts."""
+    with torch.no_grad():
+        return task.statistics(head.predict(x, batch), batch)
 
 
 def neck_output(n: int, grid: tuple[int, int] = (4, 4)) -> torch.Tensor:
@@ -44,11 +53,11 @@ def test_declares_itself(name):
 def test_statistics_do_not_depend_on_batching(name):
     task, targets, head = bind(name)
     x = neck_output(6)
-    whole = task.statistics(head, x, task.collate(targets))
+    whole = measured(task, head, x, task.collate(targets))
     assert whole.shape == (6, task.n_statistics)
     assert whole.dtype == np.float64
     assert np.isfinite(whole).all()
-    parts = [task.statistics(head, x[i:j], task.collate(targets[i:j])) for i, j in ((0, 1), (1, 2), (2, 6))]
+    parts = [measured(task, head, x[i:j], task.collate(targets[i:j])) for i, j in ((0, 1), (1, 2), (2, 6))]
     np.testing.assert_allclose(np.concatenate(parts), whole, rtol=1e-4, atol=1e-6)
     sums = whole.sum(0)
     for i, metric in enumerate(task.metrics):
@@ -58,7 +67,7 @@ def test_statistics_do_not_depend_on_batching(name):
 @pytest.mark.parametrize("name", TASKS)
 def test_values_work_on_stacks_of_sums(name):
     task, targets, head = bind(name)
-    table = task.statistics(head, neck_output(6), task.collate(targets))
+    table = measured(task, head, neck_output(6), task.collate(targets))
     draws = np.random.default_rng(0).integers(0, 6, (2, 5, 6))
     sums = table[draws].sum(-2)  # [2, 5, S]
     stacked = task.values(sums)
@@ -84,14 +93,14 @@ def test_any_geometry(name, grid, size_px):
     head = task.head(WIDTH, grid, size_px)
     x = neck_output(3, grid).requires_grad_()
     batch = task.collate([data.targets(i) for i in range(3)])
-    loss = task.loss(head, x, batch)
+    loss = head.loss(x, batch)
     assert loss.shape == () and torch.isfinite(loss)
     loss.backward()
     assert x.grad is not None and torch.isfinite(x.grad).all()
     assert x.grad.abs().sum() > 0
     for key, p in head.named_parameters():
         assert p.grad is not None and torch.isfinite(p.grad).all(), key
-    assert np.isfinite(task.statistics(head, x, batch)).all()
+    assert np.isfinite(measured(task, head, x, batch)).all()
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -99,8 +108,8 @@ def test_statistics_leave_head_and_graph_alone(name):
     task, targets, head = bind(name)
     before = {k: v.clone() for k, v in head.state_dict().items()}
     x = neck_output(6).requires_grad_()
-    table = task.statistics(head, x, task.collate(targets))
-    again = task.statistics(head, x, task.collate(targets))
+    table = measured(task, head, x, task.collate(targets))
+    again = measured(task, head, x, task.collate(targets))
     np.testing.assert_array_equal(table, again)
     assert x.grad is None and head.training
     assert all(torch.equal(v, before[k]) for k, v in head.state_dict().items())
@@ -113,17 +122,17 @@ def test_learns_four_samples(name):
     x = torch.nn.Parameter(neck_output(4))
     batch = task.collate(targets)
     optimizer = torch.optim.Adam([*head.parameters(), x], lr=0.01)
-    start = task.statistics(head, x, batch).sum(0)
+    start = measured(task, head, x, batch).sum(0)
     first = None
     for _ in range(120):
         optimizer.zero_grad()
-        loss = task.loss(head, x, batch)
+        loss = head.loss(x, batch)
         first = loss.item() if first is None else first
         loss.backward()
         optimizer.step()
     assert loss.item() < 0.5 * first
     primary = task.metrics[0]
-    end = float(task.values(task.statistics(head, x, batch).sum(0))[primary.name])
+    end = float(task.values(measured(task, head, x, batch).sum(0))[primary.name])
     begin = float(task.values(start)[primary.name])
     good = {"miou": 0.8, "rmse": 1.0, "pck": 0.8, "cider": 4.0, "top1": 0.99}
     if primary.higher_is_better:
@@ -137,10 +146,11 @@ def test_log_likelihood_is_of_each_sample(name):
     task, targets, head = bind(name)
     head.eval()
     x = neck_output(6)
-    scale = [0.2] if getattr(head, "has_scale", False) else []
-    whole = head.log_likelihood(x, task.collate(targets), *scale)
+    assert isinstance(head, ProbabilisticHead) != isinstance(head, ScaledHead)
+    stated = partial(head.log_density, scale=0.2) if isinstance(head, ScaledHead) else head.log_likelihood
+    whole = stated(x, task.collate(targets))
     assert whole.shape == (6,) and torch.isfinite(whole).all()
-    parts = [head.log_likelihood(x[i:j], task.collate(targets[i:j]), *scale) for i, j in ((0, 1), (1, 2), (2, 6))]
+    parts = [stated(x[i:j], task.collate(targets[i:j])) for i, j in ((0, 1), (1, 2), (2, 6))]
     torch.testing.assert_close(torch.cat(parts), whole, rtol=1e-4, atol=1e-3)
 
 
@@ -156,7 +166,7 @@ def test_log_likelihoods_are_the_losses_terms():
         x, batch = neck_output(6), task.collate(targets)
         total = head.log_likelihood(x, batch).sum()
         terms = count(head, x, batch).sum()
-        torch.testing.assert_close(-total / terms, task.loss(head, x, batch))
+        torch.testing.assert_close(-total / terms, head.loss(x, batch))
 
 
 def test_captions_likelihood_is_the_mean_over_references():
@@ -181,21 +191,12 @@ def test_depth_density_integrates_to_one():
         batch = torch.zeros(len(part), 64, 64)
         batch[:, 2, 2] = metres.detach()  # under the centre of the first cell
         same = x.expand(len(part), -1, -1, -1)
-        total += head.log_likelihood(same, batch, 0.2).exp().sum().item()
+        total += head.log_density(same, batch, 0.2).exp().sum().item()
     assert total * float(z[1] - z[0]) == pytest.approx(1, abs=1e-2)
 
 
 def test_predictions_that_do_not_fit_are_refused():
-    """Any head with `predict` works behind a task; one that predicts too little is an error, not a value."""
-
-    class Says(torch.nn.Module):
-        def __init__(self, out):
-            super().__init__()
-            self.out = out
-
-        def predict(self, x, batch):
-            return self.out
-
+    """A prediction of too little is an error, not a value."""
     wrong = {
         "segmentation": (torch.zeros(1, 64, 64, dtype=torch.uint8), "shape .1, 64, 64"),
         "depth": (torch.ones(2, 1, 64, 64), "shape .2, 1, 64, 64"),
@@ -205,12 +206,12 @@ def test_predictions_that_do_not_fit_are_refused():
     for name, (out, message) in wrong.items():
         task, targets, _ = bind(name, 2)
         with pytest.raises(FcbenchError, match=message):
-            task.statistics(Says(out), None, task.collate(targets))
+            task.statistics(out, task.collate(targets))
     task, targets, _ = bind("captioning", 2)
     batch = task.collate(targets)
-    strings = Says([c[0] for c in batch.captions])
-    words = Says([r[0] for r in batch.references])
-    np.testing.assert_array_equal(*(task.statistics(s, None, batch) for s in (strings, words)))
+    strings = [c[0] for c in batch.captions]
+    words = [r[0] for r in batch.references]
+    np.testing.assert_array_equal(*(task.statistics(s, batch) for s in (strings, words)))
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -228,9 +229,9 @@ def test_head_state_reloads(name):
     torch.manual_seed(7)
     other = task.head(WIDTH, (4, 4), (64, 64))
     x, batch = neck_output(6), task.collate(targets)
-    assert task.loss(other, x, batch) != task.loss(head.eval(), x, batch)
+    assert other.loss(x, batch) != head.eval().loss(x, batch)
     other.load_state_dict(head.state_dict())
-    torch.testing.assert_close(task.loss(other.eval(), x, batch), task.loss(head, x, batch))
+    torch.testing.assert_close(other.eval().loss(x, batch), head.loss(x, batch))
 
 
 def fixed(head: torch.nn.Module, out: torch.Tensor) -> torch.nn.Module:
@@ -244,7 +245,7 @@ def test_perfect_segmentation():
     batch = task.collate(targets)
     logits = torch.nn.functional.one_hot(batch.long().clamp(max=2), 3)
     head = fixed(head, logits.permute(0, 3, 1, 2).float())
-    values = task.values(task.statistics(head, neck_output(4), batch).sum(0))
+    values = task.values(measured(task, head, neck_output(4), batch).sum(0))
     assert values == {"miou": 1.0, "pixel_accuracy": 1.0}
 
 
@@ -253,7 +254,7 @@ def test_perfect_depth():
     batch = task.collate(targets)
     logs = torch.where(batch > 0, batch, 1.0).log()[:, None]
     head = fixed(head, logs)
-    values = task.values(task.statistics(head, neck_output(4), batch).sum(0))
+    values = task.values(measured(task, head, neck_output(4), batch).sum(0))
     assert values["rmse"] < 1e-5 and values["abs_rel"] < 1e-6
     assert values["delta1"] == 1.0
 
@@ -262,7 +263,7 @@ def test_perfect_classification():
     task, targets, head = bind("classification", 4)
     batch = task.collate(targets)
     head = fixed(head, torch.nn.functional.one_hot(batch, 7) * 100.0)
-    values = task.values(task.statistics(head, neck_output(4), batch).sum(0))
+    values = task.values(measured(task, head, neck_output(4), batch).sum(0))
     assert values["top1"] == values["top5"] == 1.0
     assert values["nll"] == pytest.approx(0.0, abs=1e-9)
 
@@ -281,7 +282,7 @@ def test_perfect_pose():
     logits = torch.zeros(3, 17, 16, 16)
     logits[batch.image] = rows.view(-1, 17, 16, 16)
     head = fixed(head, logits)
-    values = task.values(task.statistics(head, neck_output(3), batch).sum(0))
+    values = task.values(measured(task, head, neck_output(3), batch).sum(0))
     assert values["pck"] == 1.0 and values["oks"] > 0.9999
 
 
@@ -295,7 +296,7 @@ def test_perfect_captions():
     said = [r[0] for r in batch.references]
     rows = [torch.tensor([*task.vocabulary.encode(w), 1]) for w in said]
     tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=1)
-    values = task.values(task.statistics(fixed(head, tokens), neck_output(4), batch).sum(0))
+    values = task.values(measured(task, fixed(head, tokens), neck_output(4), batch).sum(0))
     assert values["bleu4"] == pytest.approx(1.0, abs=1e-6)
     assert values["cider"] > 7
 
@@ -309,9 +310,9 @@ def test_mask_refusals():
     with pytest.raises(FcbenchError, match=r"shapes \[\(4, 4\), \(4, 5\)\]"):
         task.collate([{"segmentation": np.zeros(s, np.uint8)} for s in ((4, 4), (4, 5))])
     wrong = task.collate([{"segmentation": np.zeros((32, 64), np.uint8)}])
-    for use in (task.loss, task.statistics):
+    for use in (head.loss, partial(measured, task, head)):
         with pytest.raises(FcbenchError, match="32x64 px .*64x64 px"):
-            use(head, neck_output(1), wrong)
+            use(neck_output(1), wrong)
 
 
 def test_depth_refusals():
@@ -320,9 +321,9 @@ def test_depth_refusals():
         with pytest.raises(FcbenchError, match="negative, infinite or NaN"):
             task.collate([{"depth": np.full((4, 4), bad, np.float32)}])
     wrong = task.collate([{"depth": np.ones((32, 64), np.float32)}])
-    for use in (task.loss, task.statistics):
+    for use in (head.loss, partial(measured, task, head)):
         with pytest.raises(FcbenchError, match="32x64 px .*64x64 px"):
-            use(head, neck_output(1), wrong)
+            use(neck_output(1), wrong)
 
 
 def test_data_set_refusals():
@@ -351,10 +352,10 @@ def test_pose_shape_refusal_and_images_without_persons():
     none = Pose(*(np.zeros(s, np.float32) for s in ((0, 17, 3), (0, 4), (0,))))
     batch = task.collate([{"pose": none}] * 2)
     x = neck_output(2).requires_grad_()
-    loss = task.loss(head, x, batch)
+    loss = head.loss(x, batch)
     loss.backward()
     assert loss == 0 and x.grad is not None
-    np.testing.assert_array_equal(task.statistics(head, x, batch), np.zeros((2, task.n_statistics)))
+    np.testing.assert_array_equal(measured(task, head, x, batch), np.zeros((2, task.n_statistics)))
     wrong = Pose(none.keypoints, np.zeros((1, 4), np.float32), none.areas)
     with pytest.raises(FcbenchError, match=r"\(0, 17, 3\), \(1, 4\)"):
         task.collate([{"pose": wrong}])

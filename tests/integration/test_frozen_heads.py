@@ -88,9 +88,6 @@ def test_adapter_meets_every_grid_and_the_decoder_stays(tmp_path: Path) -> None:
     before, neck_before = state_sha256(head), state_sha256(neck)
 
     class Task:
-        def loss(self, head: _Sum, x: dict[str, torch.Tensor], batch: object) -> object:
-            return head.loss(x, batch)
-
         def collate(self, targets: object) -> None:
             return None
 

@@ -49,7 +49,7 @@ def test_train_is_train_and_val(root: Path) -> None:
 
 
 def test_void_and_classes(root: Path) -> None:
-    mask = _open(root)[0].targets["segmentation"]
+    mask = _open(root).targets(0)["segmentation"]
     assert mask.dtype == torch.uint8
     assert sorted(set(mask.flatten().tolist())) == [*range(11), VOID]
     expected = torch.arange(12 * 16).reshape(12, 16) % 12
@@ -57,15 +57,11 @@ def test_void_and_classes(root: Path) -> None:
 
 
 def test_resizing_takes_image_and_mask_along_but_not_the_original_size(root: Path) -> None:
-    sample = _open(root, image_size_px=(24, 20))[0]
+    data = _open(root, image_size_px=(24, 20))
+    sample = data[0]
     assert sample.image.shape == (3, 24, 20)
-    assert sample.targets["segmentation"].shape == (24, 20)
+    assert data.targets(0)["segmentation"].shape == (24, 20)
     assert sample.size_px == (12, 16)
-
-
-def test_targets_alone_are_those_of_the_sample(root: Path) -> None:
-    data = _open(root, image_size_px=(6, 8))
-    assert torch.equal(data.targets(1)["segmentation"], data[1].targets["segmentation"])
 
 
 def test_limit_takes_the_first(root: Path) -> None:
@@ -144,16 +140,15 @@ def test_an_empty_image(root: Path) -> None:
 def test_wrong_masks(root: Path, mask: np.ndarray, match: str) -> None:
     Image.fromarray(mask).save(root / "train" / "masks" / "0000.png")
     data = _open(root)
-    for read in (lambda: data[0], lambda: data.targets(0)):
-        with pytest.raises(UnreadableSample, match=match):
-            read()
+    with pytest.raises(UnreadableSample, match=match):
+        data.targets(0)
 
 
 def test_a_cut_mask(root: Path) -> None:
     path = root / "train" / "masks" / "0000.png"
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(UnreadableSample, match="0000.png"):
-        _open(root)[0]
+        _open(root).targets(0)
 
 
 # ------------------------------------------------------------------------------------------ helpers
@@ -199,9 +194,8 @@ def test_resizing_a_pose_scales_x_y_and_area() -> None:
 def test_the_real_camvid() -> None:
     train, test = _open(REAL), _open(REAL, "test")
     assert (len(train), len(test)) == (468, 233)
-    sample = test[7]
-    assert sample.image.shape == (3, 360, 480)
-    mask = sample.targets["segmentation"]
+    assert test[7].image.shape == (3, 360, 480)
+    mask = test.targets(7)["segmentation"]
     assert mask.shape == (360, 480)
     assert set(mask.unique().tolist()) <= {*range(11), VOID}
     sky, road = (mask == 0).nonzero(), (mask == 3).nonzero()

@@ -48,7 +48,7 @@ def test_instances_become_a_mask(root: Path) -> None:
     expected[6:14, 14:22] = 2
     expected[6:10, 14:18] = VOID  # person and dog: nobody says who is in front
     expected[18:] = 1  # a crowd of persons, as a run-length code
-    assert torch.equal(data[0].targets["segmentation"], expected)
+    assert torch.equal(data.targets(0)["segmentation"], expected)
 
 
 def test_three_classes_over_each_other_stay_void() -> None:
@@ -60,12 +60,12 @@ def test_three_classes_over_each_other_stay_void() -> None:
 def test_an_image_without_annotations_is_background(root: Path) -> None:
     path = root / "annotations" / "instances_train2017.json"
     _edit(path, lambda c: c.update(annotations=[]))
-    assert not bool(_open(root)[3].targets["segmentation"].any())
+    assert not bool(_open(root).targets(3)["segmentation"].any())
 
 
 def test_persons_are_those_with_keypoints_that_are_no_crowd(root: Path) -> None:
     data = _open(root)
-    even, odd = data[0].targets["pose"], data[1].targets["pose"]
+    even, odd = data.targets(0)["pose"], data.targets(1)["pose"]
     assert even.boxes.tolist() == [[8, 2, 18, 10]] and even.areas.tolist() == [80]
     assert even.keypoints[0, :3].tolist() == [[10, 5, 2], [12, 6, 1], [0, 0, 0]]
     assert odd.keypoints.shape == (0, 17, 3) and odd.boxes.shape == (0, 4)
@@ -79,19 +79,20 @@ def test_a_person_leaves_the_box_clipped_to_the_image(root: Path) -> None:
             row["bbox"] = [-3, 15, 40, 10]
 
     _edit(path, change)
-    assert _open(root)[0].targets["pose"].boxes.tolist() == [[0, 15, 30, 20]]
+    assert _open(root).targets(0)["pose"].boxes.tolist() == [[0, 15, 30, 20]]
 
 
 def test_captions(root: Path) -> None:
-    assert _open(root, "test")[2].targets["captioning"] == ("Dog 0 of 102.", "Dog 1 of 102.")
+    assert _open(root, "test").targets(2)["captioning"] == ("Dog 0 of 102.", "Dog 1 of 102.")
 
 
 def test_all_targets_go_along_with_the_size(root: Path) -> None:
-    sample = _open(root, image_size_px=(40, 90))[0]
+    data = _open(root, image_size_px=(40, 90))
+    sample, targets = data[0], data.targets(0)
     assert sample.image.shape == (3, 40, 90) and sample.size_px == (20, 30)
-    assert sample.targets["segmentation"].shape == (40, 90)
-    assert sample.targets["pose"].boxes.tolist() == [[24, 4, 54, 20]]
-    assert sample.targets["pose"].areas.tolist() == [480]
+    assert targets["segmentation"].shape == (40, 90)
+    assert targets["pose"].boxes.tolist() == [[24, 4, 54, 20]]
+    assert targets["pose"].areas.tolist() == [480]
 
 
 def test_who_wants_a_caption_decodes_no_mask(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,8 +233,8 @@ def test_the_real_coco() -> None:
     persons = [[len(d.targets(i)["pose"].areas) for i in range(len(d))] for d in (train, test)]
     assert [sum(p) for p in persons] == [57, 46]
     assert sum(len(test.targets(i)["captioning"]) for i in range(50)) == 250
-    sample = test[0]
+    targets = test.targets(0)
     person = test.meta.class_names.index("person")
-    for box in sample.targets["pose"].boxes.astype(int):
-        inside = sample.targets["segmentation"][box[1] : box[3], box[0] : box[2]]
+    for box in targets["pose"].boxes.astype(int):
+        inside = targets["segmentation"][box[1] : box[3], box[0] : box[2]]
         assert (inside == person).float().mean() > 0.2, "mask and pose agree"

@@ -32,7 +32,7 @@ def test_nyu_frames_and_official_split(tmp_path: Path) -> None:
     assert (len(train), len(test)) == (4, 3)
     sample = test[0]
     assert sample.id == "nyu-0005" and sample.size_px == tiny_sets.SIZE
-    depth = sample.targets["depth"]
+    depth = test.targets(0)["depth"]
     assert depth[7, 11].item() == pytest.approx(5 + 0.07 + 0.011), "row, then column"
     with h5py.File(tmp_path / MAT) as file:
         pixel = file["images"][4, :, 11, 7]
@@ -41,7 +41,7 @@ def test_nyu_frames_and_official_split(tmp_path: Path) -> None:
 
 def test_nyu_depth_is_the_sensors_and_ends_at_10_m(tmp_path: Path) -> None:
     tiny_sets.nyuv2(tmp_path)
-    depth = _open("nyuv2", tmp_path)[2].targets["depth"]
+    depth = _open("nyuv2", tmp_path).targets(2)["depth"]
     assert depth[0, :2].tolist() == [0, 0] and bool((depth[1:] > 0).all())
     wrong = np.array([[np.nan, np.inf, -1, 0, 10, 9.5]])
     assert clean_depth(wrong).tolist() == [[0, 0, 0, 0, 0, 9.5]]
@@ -57,9 +57,10 @@ def test_nyu_states_the_crop_of_eigen(tmp_path: Path) -> None:
 
 def test_nyu_resized(tmp_path: Path) -> None:
     tiny_sets.nyuv2(tmp_path)
-    sample = _open("nyuv2", tmp_path, image_size_px=(40, 60))[0]
+    data = _open("nyuv2", tmp_path, image_size_px=(40, 60))
+    sample = data[0]
     assert sample.image.shape == (3, 40, 60) and sample.size_px == tiny_sets.SIZE
-    assert sample.targets["depth"].shape == (40, 60)
+    assert data.targets(0)["depth"].shape == (40, 60)
 
 
 @pytest.mark.parametrize("part", [MAT, "splits.mat"])
@@ -106,7 +107,7 @@ def test_a_file_that_vanishes_is_an_unreadable_frame(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------------- rgbd
 def test_rgbd_millimetres_and_invalid_readings(tmp_path: Path) -> None:
     tiny_sets.rgbd(tmp_path)
-    depth = _open("rgbd", tmp_path)[1].targets["depth"]
+    depth = _open("rgbd", tmp_path).targets(1)["depth"]
     assert depth.dtype == torch.float32
     assert depth[0, :3].tolist() == [0, 0, 0], "no reading, no reading, beyond 10 m"
     assert depth[0, 3].item() == pytest.approx(0.503)
@@ -125,9 +126,8 @@ def test_wrong_depth_maps(tmp_path: Path, pixels: np.ndarray, match: str) -> Non
     tiny_sets.rgbd(tmp_path)
     tiny_sets.write_map(tmp_path / "train" / "depth" / "0000.png", pixels)
     data = _open("rgbd", tmp_path)
-    for read in (lambda: data[0], lambda: data.targets(0)):
-        with pytest.raises(UnreadableSample, match=f"0000.png.*{match}"):
-            read()
+    with pytest.raises(UnreadableSample, match=f"0000.png.*{match}"):
+        data.targets(0)
 
 
 def test_a_cut_depth_map(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_a_cut_depth_map(tmp_path: Path) -> None:
     path = tmp_path / "test" / "depth" / "0002.png"
     path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(UnreadableSample, match="0002.png"):
-        _open("rgbd", tmp_path, "test")[2]
+        _open("rgbd", tmp_path, "test").targets(2)
 
 
 def test_a_frame_without_depth(tmp_path: Path) -> None:
@@ -149,6 +149,6 @@ def test_a_frame_without_depth(tmp_path: Path) -> None:
 def test_the_real_room() -> None:
     train, test = _open("rgbd", REAL), _open("rgbd", REAL, "test")
     assert (len(train), len(test)) == (56, 24)
-    depth = test[0].targets["depth"]
+    depth = test.targets(0)["depth"]
     assert depth.shape == (240, 320) and depth.max() <= 10
     assert 0.5 < depth[depth > 0].median() < 3, "metres of a room"

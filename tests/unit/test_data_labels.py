@@ -149,7 +149,7 @@ def test_ade20k_zero_is_void(tmp_path: Path) -> None:
     data = _open("ade20k", tmp_path, "test")
     assert len(data.meta.class_names) == 150 and data.meta.class_names[0] == "class1"
     written = torch.arange(600).reshape(tiny_sets.SIZE) % 151
-    mask = data[0].targets["segmentation"].long()
+    mask = data.targets(0)["segmentation"].long()
     assert torch.equal(mask == VOID, written == 0)
     assert torch.equal(mask[mask != VOID], written[written > 0] - 1)
 
@@ -160,7 +160,7 @@ def test_ade20k_with_a_class_too_many(tmp_path: Path) -> None:
     tiny_sets.write_map(path, np.full(tiny_sets.SIZE, 151, np.uint8))
     data = _open("ade20k", tmp_path)
     with pytest.raises(UnreadableSample, match="index 151: allowed are 1 to 150 and void 0"):
-        data[1]
+        data.targets(1)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from fcbench.core.errors import FcbenchError, UnreadableSample
 from fcbench.core.features import Features, FeatureSpec, WeightsInfo
-from fcbench.core.samples import DatasetMeta, Sample
+from fcbench.core.samples import Dataset, DatasetMeta, Sample
 from fcbench.features import extract as extract_module
 from fcbench.features import statistics
 from fcbench.features import store as store_module
@@ -27,7 +27,7 @@ from fcbench.features.store import Writer
 
 
 @dataclass
-class Data:
+class Data(Dataset):
     """Random images; some unreadable, some of another size, some that kill their reader."""
 
     n: int = 7
@@ -56,7 +56,7 @@ class Data:
         size = (11, 13) if index in self.odd else self.size
         generator = torch.Generator().manual_seed(index)
         image = torch.randint(0, 256, (3, *size), generator=generator).to(torch.uint8)
-        return Sample(f"id{index}", image, {}, (size[0] * 2, size[1] * 2))
+        return Sample(f"id{index}", image, (size[0] * 2, size[1] * 2))
 
     def targets(self, index: int) -> Mapping[str, Any]:
         return {}

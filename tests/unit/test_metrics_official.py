@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from pycocotools.cocoeval import COCOeval
-from torch import nn
 
 from fcbench.core.samples import Pose
 from fcbench.core.tasks import MetricSpec
@@ -126,11 +125,9 @@ def test_images_without_persons_count_nothing():
     assert np.isnan(average_precision(none, np.asarray(0)))
 
 
-class Oracle(nn.Module):
-    """Says the truth, and is as sure as it is told."""
-
-    def predict(self, x, batch):
-        return batch.keypoints[..., :2] + x, torch.full((len(batch.boxes),), 0.4)
+def prediction(batch, off_px):
+    """The truth shifted, and scores."""
+    return batch.keypoints[..., :2] + off_px, torch.full((len(batch.boxes),), 0.4)
 
 
 def test_the_pose_task_gives_ap_by_image():
@@ -142,22 +139,15 @@ def test_the_pose_task_gives_ap_by_image():
         poses.append(Pose(truth[:n].astype("f4"), boxes.astype("f4"), areas[:n].astype("f4")))
     task = PoseTask()
     batch = task.collate([{"pose": p} for p in poses])
-    table = task.statistics(Oracle(), 0.0, batch)
+    table = task.statistics(prediction(batch, 0.0), batch)
     assert not table[1].any()
     assert task.values(table.sum(0))["ap"] == pytest.approx(1)
-    far = task.statistics(Oracle(), 500.0, batch)
+    far = task.statistics(prediction(batch, 500.0), batch)
     assert task.values(far.sum(0))["ap"] == 0
     assert table[:, 4 : 4 + N_BINS].sum(1).tolist() == [2, 0, 4]
 
 
 # ------------------------------------------------------------------------------------- depth: the crop
-class Said(nn.Module):
-    """Predicts the maps it is given."""
-
-    def predict(self, x, batch):
-        return x
-
-
 @pytest.mark.parametrize("size", [(480, 640), (120, 160), (96, 96)])
 def test_eigen_metrics_are_means_over_images_inside_the_crop(size):
     rng = np.random.default_rng(0)
@@ -173,7 +163,7 @@ def test_eigen_metrics_are_means_over_images_inside_the_crop(size):
         close = np.maximum(p / t, t / p) < 1.25
         expected.append([np.mean((p - t) ** 2) ** 0.5, np.mean(abs(p - t) / t), close.mean()])
     task = DepthTask(10.0, 0.0, 1.0, EIGEN)
-    table = task.statistics(Said(), torch.from_numpy(pred), torch.from_numpy(target))
+    table = task.statistics(torch.from_numpy(pred), torch.from_numpy(target))
     values = task.values(table.sum(0))
     names = ("rmse_eigen", "abs_rel_eigen", "delta1_eigen")
     np.testing.assert_allclose([values[n] for n in names], np.mean(expected, 0), rtol=1e-6)
@@ -185,7 +175,7 @@ def test_what_lies_outside_the_crop_changes_the_other_metrics_only():
     good, bad = target.clone(), target.clone()
     bad[:, :4] = 9.0  # rows 0 to 3 lie above the crop
     task = DepthTask(10.0, 0.0, 1.0, EIGEN)
-    a, b = (task.values(task.statistics(Said(), p, target)[0]) for p in (good, bad))
+    a, b = (task.values(task.statistics(p, target)[0]) for p in (good, bad))
     assert b["rmse_eigen"] == a["rmse_eigen"] == 0 and b["rmse"] > 1 > a["rmse"]
 
 
@@ -193,7 +183,7 @@ def test_an_image_without_valid_pixels_in_the_crop_is_left_out():
     target = torch.full((2, 48, 64), 2.0)
     target[1, 4:] = 0
     task = DepthTask(10.0, 0.0, 1.0, EIGEN)
-    table = task.statistics(Said(), target + 0.1, target)
+    table = task.statistics(target + 0.1, target)
     assert table[:, 7].tolist() == [1, 0] and table[1, 3] > 0
     assert task.values(table.sum(0))["rmse_eigen"] == pytest.approx(0.1, rel=1e-5)
 

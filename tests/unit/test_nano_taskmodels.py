@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 from benchmarks.embedded import task_models
 from fcbench.core import registry
 from fcbench.core.errors import FcbenchError
-from fcbench.core.tasks import Task
+from fcbench.core.tasks import ScaledHead, Task
 from fcbench.data.scenes.dataset import Scenes
 from fcbench.taskmodels.shared.nano import SPEC, NanoPlugin
 from fcbench.tasks.captioning.head import Vocabulary
@@ -86,8 +87,8 @@ def test_likelihood_of_own_features_beats_mean_features(name: str, scenes: Scene
     x = model.encoder(task_models.images_of(scenes, places), model.inputs).maps
     mean = {k: v.mean(0, keepdim=True).expand_as(v) for k, v in x.items()}
     batch = task.collate([scenes.targets(i) for i in places])
-    scale = [0.2] if head.has_scale else []
-    own, floor = (head.log_likelihood(m, batch, *scale) for m in (x, mean))
+    stated = partial(head.log_density, scale=0.2) if isinstance(head, ScaledHead) else head.log_likelihood
+    own, floor = (stated(m, batch) for m in (x, mean))
     assert own.shape == (16,) and own.mean() > floor.mean()
 
 

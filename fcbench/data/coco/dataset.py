@@ -11,17 +11,17 @@ Reference: Lin et al., *Microsoft COCO: Common Objects in Context*, ECCV 2014.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from fcbench.core.errors import FcbenchError, UnreadableSample
-from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, Sample
+from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, DatasetPlugin, Sample
 from fcbench.data.coco import files as coco_files
 from fcbench.data.coco.files import KINDS, LAYOUT, NAME, Image
 from fcbench.data.shared import layout
 from fcbench.data.shared.folders import hash_split
-from fcbench.data.shared.images import read_image, resize_image
+from fcbench.data.shared.images import as_sample, read_image
 from fcbench.data.shared.targets import PHOTOGRAPHS, LazyTargets, resize_targets
 
 ROLES = {"train": "train", "test": "val"}
@@ -34,7 +34,7 @@ READERS: dict[str, Callable[..., dict[int, Any]]] = {
 
 
 @dataclass
-class Coco:
+class Coco(Dataset):
     """One split of COCO, resized where `DataOptions` asks for it.
 
     Attributes:
@@ -47,10 +47,10 @@ class Coco:
     folder: Path
     images: tuple[Image, ...]
     annotations: Mapping[str, Mapping[int, Any]]
-    absent: Mapping[str, str]
     tasks: tuple[str, ...]
     meta: DatasetMeta
     image_size_px: tuple[int, int] | None
+    absent: Mapping[str, str] = field(default_factory=dict)
     name: str = NAME
 
     def __len__(self) -> int:
@@ -67,8 +67,7 @@ class Coco:
                 f"image {path} is {came[0]}x{came[1]}, its annotations are for "
                 f"{entry.size_px[0]}x{entry.size_px[1]} (H x W): use COCO's original images"
             )
-        image = resize_image(image, self.image_size_px or came)
-        return Sample(f"{self.folder.name}/{Path(entry.file_name).stem}", image, dict(self.targets(index)), came)
+        return as_sample(f"{self.folder.name}/{Path(entry.file_name).stem}", image, self.image_size_px)
 
     def targets(self, index: int) -> Mapping[str, Any]:
         """Targets of a sample, each made when it is asked for; no image is read."""
@@ -164,11 +163,10 @@ def read_tasks(
 
 
 @dataclass(frozen=True)
-class Plugin:
+class Plugin(DatasetPlugin):
     """COCO from ``--data-root``."""
 
     tasks: tuple[str, ...] = tuple(KINDS)
-    needs_root: bool = True
 
     def open(self, split: Literal["train", "test"], options: DataOptions) -> Dataset:
         """Open a split.
@@ -202,14 +200,14 @@ class Plugin:
             folder,
             images,
             annotations,
+            tuple(files),
+            DatasetMeta(class_names=names, task_models=PHOTOGRAPHS),
+            options.image_size_px,
             {
                 task: layout.layout_error(NAME, path, "is missing", LAYOUT)
                 for task, path in wanted.items()
                 if task not in files
             },
-            tuple(files),
-            DatasetMeta(class_names=names, task_models=PHOTOGRAPHS),
-            options.image_size_px,
         )
 
 

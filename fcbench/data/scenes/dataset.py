@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from fcbench.core.errors import FcbenchError
-from fcbench.core.samples import DataOptions, DatasetMeta, Pose, Sample
+from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, DatasetPlugin, Pose, Sample
 from fcbench.data.scenes.objects import CLASSES, KINDS
 from fcbench.data.scenes.scene import MAX_DEPTH_M, VERSION, Rendered, render, sample_scene
 from fcbench.data.scenes.words import captions, label
@@ -35,8 +35,8 @@ TASKS = ("segmentation", "depth", "pose", "captioning", "classification")
 Chunk = tuple[dict[str, np.ndarray], list[dict[str, Any]]]
 
 
-class Scenes:
-    """One split of the procedural scenes (a `fcbench.core.samples.Dataset`)."""
+class Scenes(Dataset):
+    """One split of the procedural scenes."""
 
     name = "scenes"
     tasks = TASKS
@@ -48,7 +48,7 @@ class Scenes:
     )
 
     def __init__(self, split: str, n: int, size_px: tuple[int, int], folder: Path) -> None:
-        self.split, self.image_size_px, self._n, self._folder = (split, size_px, n, folder)
+        self.split, self.image_size_px, self._n, self._folder = split, size_px, n, folder
         self.revision = f"v{VERSION}"
         _render_missing(folder, split, n, size_px)
         self._chunks: dict[int, Chunk] = {}
@@ -72,10 +72,10 @@ class Scenes:
             raise IndexError(index)
         arrays, _ = self._chunk(index // CHUNK)
         image = torch.from_numpy(np.array(arrays["image"][index % CHUNK]))
-        return Sample(f"{self.split}-{index:06d}", image, self.targets(index), self.image_size_px)
+        return Sample(f"{self.split}-{index:06d}", image, (int(image.shape[1]), int(image.shape[2])))
 
     def targets(self, index: int) -> Mapping[str, Any]:
-        """The scene's targets (see `fcbench.core.samples.Sample`)."""
+        """A scene's targets."""
         arrays, words = self._chunk(index // CHUNK)
         k = index % CHUNK
         pose = words[k]["pose"]
@@ -144,7 +144,7 @@ def _described(scene: Rendered) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class Plugin:
+class Plugin(DatasetPlugin):
     """See `fcbench.core.samples.DatasetPlugin`."""
 
     tasks: tuple[str, ...] = TASKS

@@ -14,9 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from fcbench.core.errors import FcbenchError, UnreadableSample
-from fcbench.core.samples import DatasetMeta, Sample
-from fcbench.data.shared.images import DECODING_FAILS, image_size, read_image, require_image_size, resize_image
-from fcbench.data.shared.layout import images_in, layout_error
+from fcbench.core.samples import Dataset, DatasetMeta, Sample
+from fcbench.data.shared.images import DECODING_FAILS, as_sample, image_size, read_image, require_image_size
+from fcbench.data.shared.layout import images_in, layout_error, some
 from fcbench.data.shared.targets import resize_targets
 
 TEST_SHARE = 0.2
@@ -45,12 +45,12 @@ def hash_split(keys: Iterable[str], split: Literal["train", "test"]) -> list[str
 
 
 # -------------------------------------------------------------------------------- an image and a map
-Reader = Callable[[Path, tuple[int, int]], Tensor]
+ReadMap = Callable[[Path, tuple[int, int]], Tensor]
 """Reads the map [H, W] of an image of a given (H, W). Raises `UnreadableSample`."""
 
 
 @dataclass
-class ImageAndMap:
+class ImageAndMap(Dataset):
     """One split of a data set of one dense task: images, each with a map of its size.
 
     Attributes:
@@ -64,29 +64,22 @@ class ImageAndMap:
     tasks: tuple[str, ...]
     meta: DatasetMeta
     files: tuple[tuple[str, Path, Path], ...]
-    read: Reader
+    read: ReadMap
     image_size_px: tuple[int, int] | None
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> Sample:
-        """Read a sample. Raises `UnreadableSample` naming the file."""
+        """Read an image."""
         sample_id, path, _ = self.files[index]
-        image = read_image(path)
-        size_px = (int(image.shape[-2]), int(image.shape[-1]))
-        targets = self._targets(index, size_px)
-        image = resize_image(image, self.image_size_px or size_px)
-        return Sample(sample_id, image, targets, size_px)
+        return as_sample(sample_id, read_image(path), self.image_size_px)
 
     def targets(self, index: int) -> Mapping[str, Any]:
-        """The map alone; of the image only the header is read."""
-        return self._targets(index, image_size(self.files[index][1]))
-
-    def _targets(self, index: int, size_px: tuple[int, int]) -> Mapping[str, Any]:
-        plane = self.read(self.files[index][2], size_px)
-        new_px = self.image_size_px or size_px
-        return resize_targets({self.tasks[0]: plane}, size_px, new_px)
+        """The map; of the image only the header is read."""
+        _, image, path = self.files[index]
+        size_px = image_size(image)
+        return resize_targets({self.tasks[0]: self.read(path, size_px)}, size_px, self.image_size_px or size_px)
 
 
 def pairs(name: str, root: Path, images: Path, maps: Path, layout: str) -> list[tuple[str, Path, Path]]:
@@ -99,7 +92,7 @@ def pairs(name: str, root: Path, images: Path, maps: Path, layout: str) -> list[
     there = {p.name for p in images_in(name, maps, layout)}
     lonely = [p.name for p in files if f"{p.stem}.png" not in there]
     if lonely:
-        problem = f"has no PNG for {layout.some(lonely)}"
+        problem = f"has no PNG for {some(lonely)}"
         raise FcbenchError(layout_error(name, maps, problem, layout))
     return [(p.relative_to(root).with_suffix("").as_posix(), p, maps / f"{p.stem}.png") for p in files]
 
@@ -138,7 +131,7 @@ def read_mat(name: str, path: Path, key: str, layout: str) -> np.ndarray:
 
 # -------------------------------------------------------------------------------- images with a label
 @dataclass
-class Labelled:
+class Labelled(Dataset):
     """One split of a data set for classification.
 
     Attributes:
@@ -157,12 +150,9 @@ class Labelled:
         return len(self.files)
 
     def __getitem__(self, index: int) -> Sample:
-        """Read a sample. Raises `UnreadableSample` naming the file."""
+        """Read an image."""
         sample_id, path, _ = self.files[index]
-        image = read_image(path)
-        size_px = (int(image.shape[-2]), int(image.shape[-1]))
-        image = resize_image(image, self.image_size_px or size_px)
-        return Sample(sample_id, image, self.targets(index), size_px)
+        return as_sample(sample_id, read_image(path), self.image_size_px)
 
     def targets(self, index: int) -> Mapping[str, Any]:
         """The label; no file is read."""

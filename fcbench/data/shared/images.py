@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from fcbench.core.errors import UnreadableSample
-from fcbench.core.samples import VOID
+from fcbench.core.samples import VOID, Sample
 from fcbench.data.shared.layout import some
 
 DECODING_FAILS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
@@ -103,3 +103,9 @@ def resize_image(image: Tensor, size_px: tuple[int, int]) -> Tensor:
         return image
     smooth = F.interpolate(image[None].float(), size_px, mode="bilinear", antialias=True, align_corners=False)
     return smooth[0].round().clamp(0, 255).to(torch.uint8)
+
+
+def as_sample(sample_id: str, image: Tensor, image_size_px: tuple[int, int] | None) -> Sample:
+    """A sample of a decoded image uint8 [3, H, W], resized if a size is given."""
+    size_px = (int(image.shape[-2]), int(image.shape[-1]))
+    return Sample(sample_id, resize_image(image, image_size_px or size_px), size_px)

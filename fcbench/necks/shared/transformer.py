@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import FeatureSpec
+from fcbench.core.tasks import NeckPlugin
 
 HEAD_WIDTH = 32
 """Channels of one attention head (on a CPU, 32 trains a quarter faster than 16)."""
@@ -149,7 +150,7 @@ class TransformerNeck(nn.Module):
 
 
 @dataclass(frozen=True, slots=True)
-class TransformerPlugin:
+class TransformerPlugin(NeckPlugin):
     """Plug-in of a Transformer neck with a fixed number of layers."""
 
     n_layers: int

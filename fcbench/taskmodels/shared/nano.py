@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import FeatureSpec, WeightsInfo
-from fcbench.core.tasks import Head, Task, TaskModel
+from fcbench.core.tasks import Head, ProbabilisticHead, ScaledHead, Task, TaskModel
 from fcbench.encoders.shared.weights import RANDOM_ORIGIN, file_sha256, load_into, load_state, seeded, state_sha256
 from fcbench.taskmodels.shared.official import IMAGENET, FrozenDecoder, OfficialModel, OwnEncoder, require_task
 from fcbench.tasks.shared.dense import n_doublings
@@ -130,16 +130,23 @@ class NanoDecoder(FrozenDecoder):
         head, read = self._read(x)
         return cast(Head, head).predict(read, batch)
 
-    @property
-    def has_scale(self) -> bool:
-        """Whether the density of the task's head has a scale."""
-        return bool(getattr(self.decoder.head, "has_scale", False))
 
-    def log_likelihood(self, x: Mapping[str, Tensor], batch: Any, *scale: float) -> Tensor:
+class ProbabilisticNanoDecoder(NanoDecoder, ProbabilisticHead):
+    """A decoder whose head states probabilities."""
+
+    def log_likelihood(self, x: Mapping[str, Tensor], batch: Any) -> Tensor:
         """Log-probability of each sample's target in nats: [B]."""
         head, read = self._read(x)
-        out: Tensor = head.log_likelihood(read, batch, *scale)
-        return out
+        return cast(ProbabilisticHead, head).log_likelihood(read, batch)
+
+
+class ScaledNanoDecoder(NanoDecoder, ScaledHead):
+    """A decoder whose head states a density with a scale."""
+
+    def log_density(self, x: Mapping[str, Tensor], batch: Any, scale: float) -> Tensor:
+        """Log-density of each sample's target in nats: [B]."""
+        head, read = self._read(x)
+        return cast(ScaledHead, head).log_density(read, batch, scale)
 
 
 class NanoPlugin(ABC):
@@ -235,7 +242,8 @@ class NanoPlugin(ABC):
             image_px,
             device,
         )
-        return OfficialModel(encoder, NanoDecoder(self.name, grid, model.decoder), device)
+        decoder = ScaledNanoDecoder if isinstance(model.decoder.head, ScaledHead) else ProbabilisticNanoDecoder
+        return OfficialModel(encoder, decoder(self.name, grid, model.decoder), device)
 
 
 def read_facts(path: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fcbench.core.errors import FcbenchError
+from fcbench.core.tasks import ProbabilisticHead
 
 BOS, EOS, UNK = 0, 1, 2
 PAD = -100
@@ -148,7 +149,7 @@ class DecoderLayer(nn.Module):
         return x.transpose(1, 2).flatten(2)
 
 
-class CaptionHead(nn.Module):
+class CaptionHead(nn.Module, ProbabilisticHead):
     """Captions from neck outputs: [B, D, h, w] to word indices, greedy (a `fcbench.core.tasks.Head`).
 
     Args:

@@ -13,18 +13,17 @@ are and as words; a head turns them into its own tokens.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from fcbench.core.errors import FcbenchError
 from fcbench.core.samples import Dataset
-from fcbench.core.tasks import Head, MetricSpec, Task
+from fcbench.core.tasks import MetricSpec, Task
 from fcbench.tasks.captioning.head import CaptionBatch, CaptionHead, Vocabulary, words_of
 from fcbench.tasks.captioning.metrics import Cider, bleu4, bleu_statistics
-from fcbench.tasks.shared.targets import HeadLoss, ratio, require
+from fcbench.tasks.shared.targets import ratio, require
 
 MAX_WORDS = 30
 """Longer training captions are cut to this."""
@@ -52,7 +51,7 @@ def caption_values(sums: np.ndarray) -> dict[str, np.ndarray]:
     return {"cider": ratio(sums[..., 0], n), "bleu4": np.where(n > 0, bleu4(sums[..., 2:]), np.nan)}
 
 
-class CaptioningTask(HeadLoss):
+class CaptioningTask(Task):
     """Captions in a data set's vocabulary.
 
     Args:
@@ -86,19 +85,13 @@ class CaptioningTask(HeadLoss):
         """
         return CaptionBatch(tuple(tuple(t[self.name]) for t in targets), tuple(references_of(t) for t in targets))
 
-    def statistics(self, head: nn.Module, x: Any, batch: CaptionBatch) -> np.ndarray:
-        """CIDEr-D, 1, and `bleu_statistics` of each predicted caption: float64 [B, 12].
-
-        Raises:
-            FcbenchError: another number of captions than of images came.
-        """
-        with torch.no_grad():
-            captions = cast(Head, head).predict(x, batch)
-        if len(captions) != len(batch.references):
+    def statistics(self, prediction: Sequence[str | Sequence[str]], batch: CaptionBatch) -> np.ndarray:
+        """CIDEr-D, 1, and `bleu_statistics` of each predicted caption: float64 [B, 12]."""
+        if len(prediction) != len(batch.references):
             raise FcbenchError(
-                f"a head predicted {len(captions)} captions for {len(batch.references)} images; one each is needed"
+                f"a head predicted {len(prediction)} captions for {len(batch.references)} images; one each is needed"
             )
-        said = [words_of(c) if isinstance(c, str) else tuple(c) for c in captions]
+        said = [words_of(c) if isinstance(c, str) else tuple(c) for c in prediction]
         return self.score(said, batch.references)
 
     def score(self, captions: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]) -> np.ndarray:

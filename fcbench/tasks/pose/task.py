@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,10 +26,10 @@ from torch import Tensor, nn
 
 from fcbench.core.errors import FcbenchError
 from fcbench.core.samples import Dataset, Pose
-from fcbench.core.tasks import Head, MetricSpec, Task
+from fcbench.core.tasks import MetricSpec, ProbabilisticHead, Task
 from fcbench.tasks.pose.metrics import N_AP_STATISTICS, N_KEYPOINTS, ap_statistics, average_precision, oks, pck_counts
 from fcbench.tasks.shared.dense import DenseHead
-from fcbench.tasks.shared.targets import HeadLoss, ratio, require
+from fcbench.tasks.shared.targets import ratio, require
 
 BOX_MARGIN = 0.1
 """Share of its width and height by which a box grows on each side (20 % in all)."""
@@ -132,7 +132,7 @@ def peaks(log_probs: Tensor, cell_px: tuple[float, float]) -> Tensor:
     return torch.stack([x_px, y_px], -1)
 
 
-class PoseHead(DenseHead):
+class PoseHead(DenseHead, ProbabilisticHead):
     """Logits of keypoints at stride 4: [B, D, h, w] to [B, 17, h', w'] (a `fcbench.core.tasks.Head`)."""
 
     def loss(self, x: Tensor, batch: PoseBatch) -> Tensor:
@@ -185,7 +185,7 @@ def pose_values(sums: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-class PoseTask(HeadLoss):
+class PoseTask(Task):
     """Keypoints of the persons whose boxes are given."""
 
     name = "pose"
@@ -222,15 +222,9 @@ class PoseTask(HeadLoss):
         )
         return PoseBatch(len(poses), torch.from_numpy(image), keypoints, boxes, areas)
 
-    def statistics(self, head: nn.Module, x: Any, batch: PoseBatch) -> np.ndarray:
-        """Right keypoints, labelled keypoints, sum of OKS, persons, `ap_statistics`: float64 [B, S].
-
-        Raises:
-            FcbenchError: keypoints of another number of persons came.
-        """
-        with torch.no_grad():
-            keypoints, score = cast(Head, head).predict(x, batch)
-        pred, scores = keypoints.cpu().numpy(), score.cpu().numpy()
+    def statistics(self, prediction: tuple[Tensor, Tensor], batch: PoseBatch) -> np.ndarray:
+        """Right keypoints, labelled keypoints, sum of OKS, persons, `ap_statistics`: float64 [B, S]."""
+        pred, scores = (p.detach().cpu().numpy() for p in prediction)
         if pred.shape != (len(batch.boxes), N_KEYPOINTS, 2):
             raise FcbenchError(
                 f"a head predicted keypoints of the shape {pred.shape}; "

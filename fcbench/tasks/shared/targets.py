@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from fcbench.core.errors import FcbenchError
 from fcbench.core.samples import Dataset
-from fcbench.core.tasks import Head
 
 
 def require(task: str, *datasets: Dataset) -> None:
@@ -57,14 +56,6 @@ def stack_maps(targets: Sequence[Mapping[str, Any]], key: str, dtype: type[np.ge
             "Give an image size so that all are resized alike"
         )
     return np.stack(maps)
-
-
-class HeadLoss:
-    """What every task does with a head: its loss is the head's own."""
-
-    def loss(self, head: nn.Module, x: Any, batch: Any) -> Tensor:
-        """Scalar training loss of the head on its input x."""
-        return cast(Head, head).loss(x, batch)
 
 
 def require_size(key: str, came: Sequence[int], image_px: tuple[int, int]) -> None:
