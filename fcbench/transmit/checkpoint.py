@@ -114,11 +114,11 @@ def _require_plugin(path: Path, name: str, origin: Mapping[str, str], file: str)
     Raises:
         FcbenchError: it is not here, or another file or version is.
     """
-    if _origin(name) != origin and file and Path(file).is_file():
-        sha256 = hashlib.sha256(Path(file).read_bytes()).hexdigest()
-        if origin == {Path(file).name: f"sha256:{sha256}"}:
+    here = registry.origin("codec", name) if name in registry.names("codec") else {}
+    if not here and file and Path(file).is_file():
+        here = {Path(file).name: f"sha256:{hashlib.sha256(Path(file).read_bytes()).hexdigest()}"}
+        if here == origin:
             registry.use("codec", file)
-    here = _origin(name)
     if here == origin:
         return
     wanted, found = (", ".join(f"{k} {v[:23]}" for k, v in o.items()) for o in (origin, here))
@@ -131,11 +131,6 @@ def _require_plugin(path: Path, name: str, origin: Mapping[str, str], file: str)
     raise FcbenchError(
         f"checkpoint {path} was made by codec {name!r} from {wanted}, here is {found or 'none'}: {advice}"
     )
-
-
-def _origin(name: str) -> dict[str, str]:
-    """Origin of the codec of a name; nothing where there is none."""
-    return registry.origin("codec", name) if name in registry.names("codec") else {}
 
 
 def _build(path: Path, point: OperatingPoint, specs: tuple[FeatureSpec, ...], state: Mapping[str, Tensor]) -> Codec:
