@@ -94,7 +94,7 @@ def run(
     suite = suite.quick() if quick else suite
     suite = replace(suite, **{name: _as_field(getattr(suite, name, None), value) for name, value in options.items()})
     cache = Path(cache_dir or os.environ.get("FCBENCH_CACHE") or user_cache_path("fcbench"))
-    study = open_study(runnable(suite), cache, device_of(device))
+    study = open_study(runnable(suite.with_files()), cache, device_of(device))
     summary = measure(study, Path(out), keep_streams=keep_streams)
     if summary.failures:
         warnings.warn(f"{len(summary.failures)} jobs failed, first: {summary.failures[0]}", stacklevel=2)

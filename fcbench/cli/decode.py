@@ -6,12 +6,15 @@ from pathlib import Path
 
 import click
 
+from fcbench.cli.options import plugin_file_option
+
 
 @click.command("decode")
 @click.argument("file", metavar="FILE.fcb", type=click.Path(path_type=Path))
 @click.option(
     "--checkpoint", type=click.Path(path_type=Path), help="Of its codec. [the one beside the file, under the same name]"
 )
+@plugin_file_option("codec")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="FILE.safetensors")
 def decode(file: Path, checkpoint: Path | None, output: Path) -> None:
     """Decode an .fcb file: features, float32 [N, C, h, w] a map, in the order in which the images were given.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from fcbench.cli.options import Size
+from fcbench.cli.options import Size, plugin_file_option
 from fcbench.cli.suite_options import device_of
 
 
@@ -19,6 +19,8 @@ from fcbench.cli.suite_options import device_of
     type=click.Path(path_type=Path),
     help="Of a codec, as `fcbench run --keep-streams` leaves them; it names the encoder.",
 )
+@plugin_file_option("codec")
+@plugin_file_option("encoder")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="FILE.fcb")
 @click.option("--image-size", type=Size(), help="Resize the images to this. [their own]")
 @click.option("--weights", metavar="random|FILE", help="Of the encoder. [official or embedded]")

@@ -8,9 +8,12 @@ from typing import Any
 
 import click
 
+from fcbench.cli.options import plugin_file_option
+
 
 @click.command("inspect")
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@plugin_file_option("codec")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 def inspect(files: tuple[Path, ...], as_json: bool) -> None:
     """Describe .fcb files and codecs' checkpoints, and check them whole.

@@ -1,4 +1,4 @@
-"""Name the plug-ins of a kind."""
+"""List the plug-ins of a kind."""
 
 from __future__ import annotations
 
@@ -13,19 +13,25 @@ from fcbench.core import registry
 @click.argument("kind", type=click.Choice([f"{k}s" for k in registry.KINDS]))
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 def list_plugins(kind: str, as_json: bool) -> None:
-    """Name the plug-ins of a kind, with a line on each.
+    """List the plug-ins of a kind, built in and installed, with one line each.
 
     \b
     Example:
       fcbench list codecs
     """
-    found = {name: registry.summary(kind[:-1], name) for name in registry.names(kind[:-1])}
+    found = {name: _line(kind[:-1], name) for name in registry.names(kind[:-1])}
     if as_json:
         click.echo(json.dumps(found, indent=1))
         return
     width = max(map(len, found))
-    for name, summary in found.items():
-        click.echo(f"{name:{width}}  {summary}")
+    for name, line in found.items():
+        click.echo(f"{name:{width}}  {line}")
+
+
+def _line(kind: str, name: str) -> str:
+    """Summary of a plug-in; of an outside one also its distribution and version."""
+    origin = ", ".join(map(" ".join, registry.origin(kind, name).items()))
+    return registry.summary(kind, name) + (f" [{origin}]" if origin else "")
 
 
 COMMAND = list_plugins

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 import click
 from platformdirs import user_cache_path
 
+from fcbench.core import registry
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -50,6 +52,17 @@ def cache_option(function: F) -> F:
         default=lambda: user_cache_path("fcbench"),
         help="Rendered scenes, features, trained necks, heads and codecs.  [default: the user's cache; FCBENCH_CACHE]",
     )(function)
+
+
+def plugin_file_option(kind: str) -> Callable[[F], F]:
+    """``--codec FILE.py``: a plug-in file to be used under its name; nothing is passed on."""
+
+    def read(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+        if value is not None and registry.use(kind, value) == value:
+            raise click.BadParameter(f"expected a file FILE.py, got {value!r}", ctx, param)
+
+    text = f"Plug-in file of the {kind}, where it is neither built in nor installed."
+    return click.option(f"--{kind}", metavar="FILE.py", expose_value=False, callback=read, help=text)
 
 
 def results_argument(function: F) -> F:

@@ -20,17 +20,17 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--encoder encoders": {
         "multiple": True,
         "metavar": "NAME[:VARIANT]",
-        "help": "Repeatable. [hiera_nano, sam2_nano]",
+        "help": "Repeatable; like all plug-ins, a name of `fcbench list` or a file FILE.py. [hiera_nano, sam2_nano]",
     },
-    "--codec codecs": {"multiple": True, "metavar": "NAME", "help": "Repeatable. [uniform, hyperprior]"},
-    "--task tasks": {"multiple": True, "metavar": "NAME", "help": f"Repeatable. [{', '.join(TASKS)}]"},
-    "--dataset": {"metavar": "NAME", "help": "[scenes]"},
+    "--codec codecs": {"multiple": True, "metavar": "NAME|FILE.py", "help": "Repeatable. [uniform, hyperprior]"},
+    "--task tasks": {"multiple": True, "metavar": "NAME|FILE.py", "help": f"Repeatable. [{', '.join(TASKS)}]"},
+    "--dataset": {"metavar": "NAME|FILE.py", "help": "[scenes]"},
     "--data-root": {"type": click.Path(path_type=Path), "help": "Folder of a data set that is read from disk."},
     "--split": {
         "metavar": "NAME",
         "help": "Split point or group, or several: stage3, fpn, stage2+stage3. [the encoder's default]",
     },
-    "--neck": {"metavar": "NAME", "help": "[neck_2L]"},
+    "--neck": {"metavar": "NAME|FILE.py", "help": "[neck_2L]"},
     "--head": {
         "type": click.Choice(["trained", "frozen"]),
         "help": "Trained with the neck, or the frozen decoder of a task model. [trained]",
@@ -115,7 +115,7 @@ def machine_options(out: str) -> Callable[[F], F]:
 
 
 def suite_of(suite_file: Path | None, options: dict[str, Any]) -> Suite:
-    """The suite of a file or the default, changed by the options that were given."""
+    """The suite of a file or the default, changed by the options that were given, its plug-in files in use."""
     suite = load(suite_file) if suite_file else Suite()
     given = {k: v for k, v in options.items() if v is not None and v != () and v is not False}
     steps = {f"{k}_steps": given.pop(f"{k}_steps") for k in ("task", "codec") if f"{k}_steps" in given}
@@ -124,11 +124,7 @@ def suite_of(suite_file: Path | None, options: dict[str, Any]) -> Suite:
     if "batch" in given:
         batch = given.pop("batch")
         steps |= {"task_batch": batch, "codec_batch": batch}
-    if "lambdas" in given:
-        values = numbers(given.pop("lambdas"), float, "--lambdas")
-        codecs = given.get("codecs", suite.codecs)
-        learned = [c for c in codecs if c in registry.names("codec") and registry.get("codec", c).trained]
-        suite = replace(suite, params={**suite.params, **{c: tuple({"lmbda": v} for v in values) for c in learned}})
+    lambdas = numbers(given.pop("lambdas"), float, "--lambdas") if "lambdas" in given else ()
     for name, option in (("task_models", "--task-model"), ("task_weights", "--task-weights")):
         if name in given:
             given[name] = by_task(given[name], option)
@@ -136,7 +132,11 @@ def suite_of(suite_file: Path | None, options: dict[str, Any]) -> Suite:
         given["seeds"] = numbers(given["seeds"], int, "--seeds")
     if "image_size" in given:
         given["image_size_px"] = given.pop("image_size")
-    return replace(suite, **given, budget=replace(suite.budget, **steps))
+    suite = replace(suite, **given, budget=replace(suite.budget, **steps)).with_files()
+    if lambdas:
+        learned = [c for c in suite.codecs if c in registry.names("codec") and registry.get("codec", c).trained]
+        suite = replace(suite, params={**suite.params, **{c: tuple({"lmbda": v} for v in lambdas) for c in learned}})
+    return suite
 
 
 def runnable(suite: Suite) -> Suite:

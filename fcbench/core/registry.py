@@ -1,25 +1,41 @@
-"""Plug-ins: found by file name, imported only when asked for.
+"""Plug-ins: built-in, installed, or a file; found by name, imported only when asked for.
 
-A file ``fcbench/codecs/hyperprior.py`` that sets ``PLUGIN`` is the codec ``hyperprior``; a plug-in with parts of its own
-is a folder of that name. The folder ``shared`` holds code that several plug-ins of a room share.
+Built-in: a file ``fcbench/codecs/hyperprior.py`` that sets ``PLUGIN`` is the codec ``hyperprior``; a plug-in with parts
+of its own is a folder of that name. The folder ``shared`` holds code that several plug-ins of a room share.
+
+Installed: a distribution's entry point in the group ``fcbench.codecs`` (``.encoders``, ``.tasks``, ...) is the codec
+of that name.
+
+A file: `use` reads ``./my_codec.py``, which sets ``PLUGIN``; from then on it is the codec ``my_codec`` of this process.
 """
 
 from __future__ import annotations
 
 import ast
 import difflib
+import hashlib
 import importlib
+import importlib.metadata
+import importlib.util
+import sys
+import traceback
 from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal, overload
 
+from fcbench.core.codecs import CodecPlugin, ImagePlugin, LabelPlugin
 from fcbench.core.errors import FcbenchError
-from fcbench.core.kinds import LABEL
+from fcbench.core.features import Encoder, EncoderPlugin
+from fcbench.core.kinds import LABEL, codec_kind
+from fcbench.core.samples import DatasetPlugin
+from fcbench.core.tasks import NeckPlugin, TaskModelPlugin, TaskPlugin
 
 if TYPE_CHECKING:
     import torch
-
-    from fcbench.core.features import Encoder
 
 PACKAGE = Path(__file__).resolve().parents[1]
 SHARED = "shared"
@@ -34,48 +50,250 @@ KINDS = {
     "image": "images",
     "label": "labels",
 }
-"""Kind of plug-in -> its folder."""
+"""Kind of plug-in -> its room."""
+
+PROTOCOLS: dict[str, type] = {
+    "dataset": DatasetPlugin,
+    "encoder": EncoderPlugin,
+    "codec": CodecPlugin,
+    "neck": NeckPlugin,
+    "task": TaskPlugin,
+    "taskmodel": TaskModelPlugin,
+    "image": ImagePlugin,
+    "label": LabelPlugin,
+}
+"""Kind of plug-in -> what its ``PLUGIN`` must have."""
 
 
+@dataclass(frozen=True, slots=True)
+class File:
+    """A plug-in file as it was read."""
+
+    path: Path
+    sha256: str
+    module: ModuleType
+
+
+_files: dict[tuple[str, str], File] = {}
+"""(kind, name) -> the file that this process uses under that name."""
+
+
+# ----------------------------------------------------------------------------------------- where plug-ins are
 def names(kind: str) -> list[str]:
-    """Registered names of a kind, sorted. Imports none of them.
+    """Names of a kind, sorted: built-in, installed, and files in use. Imports none of them.
 
     >>> "hyperprior" in names("codec")
     True
     """
+    used = (name for of, name in _files if of == kind)
+    return sorted({*_built_in(kind), *_installed(kind), *used})
+
+
+def _built_in(kind: str) -> dict[str, Path]:
+    """Name -> its file, or the ``__init__`` of its folder."""
     folder = PACKAGE / KINDS[kind]
-    files = [p.stem for p in folder.glob("*.py") if p.stem != "__init__"]
-    folders = [p.parent.name for p in folder.glob("*/__init__.py") if p.parent.name != SHARED]
-    return sorted(files + folders)
+    files = {p.stem: p for p in folder.glob("*.py") if p.stem != "__init__"}
+    return files | {p.parent.name: p for p in folder.glob("*/__init__.py") if p.parent.name != SHARED}
 
 
-def get(kind: str, name: str) -> Any:
+@cache
+def _installed(kind: str) -> dict[str, list[EntryPoint]]:
+    """Name -> entry points of that name, of one distribution or several."""
+    found: dict[str, list[EntryPoint]] = {}
+    for entry in importlib.metadata.entry_points(group=f"fcbench.{kind}s"):
+        found.setdefault(entry.name, []).append(entry)
+    return found
+
+
+def _find(kind: str, name: str) -> Path | EntryPoint | File:
+    """The one place that a name stands for.
+
+    Raises:
+        FcbenchError: no such name (the message holds the nearest and all of them), or a name of several plug-ins.
+    """
+    places: list[Path | EntryPoint | File] = [p for n, p in _built_in(kind).items() if n == name]
+    places += _installed(kind).get(name, [])
+    places += [file for key, file in _files.items() if key == (kind, name)]
+    if not places:
+        raise FcbenchError(unknown(kind, name, names(kind)))
+    if len(places) > 1:
+        both = " and ".join(map(_place, places))
+        raise FcbenchError(f"{kind} {name!r} is ambiguous: there is one {both}; rename or uninstall one of them")
+    return places[0]
+
+
+def _place(found: Path | EntryPoint | File) -> str:
+    if isinstance(found, File):
+        return f"in {found.path}"
+    return "built into fcbench" if isinstance(found, Path) else f"in {_distribution(found)}"
+
+
+def _distribution(entry: EntryPoint) -> str:
+    return " ".join((entry.dist.name, entry.dist.version)) if entry.dist else entry.value
+
+
+# --------------------------------------------------------------------------------------------------- loading
+@overload
+def get(kind: Literal["dataset"], name: str) -> DatasetPlugin: ...
+@overload
+def get(kind: Literal["encoder"], name: str) -> EncoderPlugin: ...
+@overload
+def get(kind: Literal["codec"], name: str) -> CodecPlugin: ...
+@overload
+def get(kind: Literal["neck"], name: str) -> NeckPlugin: ...
+@overload
+def get(kind: Literal["task"], name: str) -> TaskPlugin: ...
+@overload
+def get(kind: Literal["taskmodel"], name: str) -> TaskModelPlugin: ...
+@overload
+def get(kind: Literal["image"], name: str) -> ImagePlugin: ...
+@overload
+def get(kind: Literal["label"], name: str) -> LabelPlugin: ...
+@overload
+def get(kind: str, name: str) -> Any: ...
+def get(kind: str, name: str) -> Any:  # noqa: E302
     """The ``PLUGIN`` of a name.
 
     Raises:
-        FcbenchError: no such name; the message holds the nearest and all of them.
+        FcbenchError: unknown or ambiguous name, or an outside plug-in that cannot be imported or lacks something.
     """
-    known = names(kind)
-    if name not in known:
-        raise FcbenchError(unknown(kind, name, known))
-    return importlib.import_module(f"fcbench.{KINDS[kind]}.{name}").PLUGIN
+    found = _find(kind, name)
+    if isinstance(found, Path):
+        return importlib.import_module(f"fcbench.{KINDS[kind]}.{name}").PLUGIN
+    if isinstance(found, File):
+        return found.module.PLUGIN
+    where = f"{kind} {name!r} of {_distribution(found)}"
+    try:
+        plugin = found.load()
+    except Exception as error:  # whatever the import of a stranger's module raises
+        raise FcbenchError(f"{where} cannot be imported: {_reason(error)}") from error
+    return _complete(kind, plugin, where)
+
+
+def use(kind: str, typed: str) -> str:
+    """Read the plug-in file of ``[image:]FILE.py[:VARIANT]`` and return its name for this process, variant included.
+
+    Anything else is returned as it is.
+
+    Raises:
+        FcbenchError: no such file, it cannot be run, its ``PLUGIN`` lacks something, or its name is taken.
+    """
+    if kind == "codec" and codec_kind(typed)[0] == "image":
+        return f"image:{use('image', codec_kind(typed)[1])}"
+    path, variant = split_variant(typed)
+    if not path.endswith(".py"):
+        return typed
+    file = _read(Path(path).absolute())
+    _complete(kind, getattr(file.module, "PLUGIN", None), path)
+    name = file.path.stem
+    previous = _files.get((kind, name))
+    _files[kind, name] = file if previous is None or previous.sha256 != file.sha256 else previous
+    try:
+        _find(kind, name)
+    except FcbenchError:
+        del _files[kind, name]
+        raise
+    return f"{name}:{variant}" if variant else name
+
+
+def _read(path: Path) -> File:
+    """Run a plug-in file as a module of its own."""
+    try:
+        source = path.read_bytes()
+    except OSError as error:
+        raise FcbenchError(f"cannot read the plug-in file {path}: {error.strerror}") from None
+    sha256 = hashlib.sha256(source).hexdigest()
+    module = ModuleType(f"fcbench_file_{path.stem}_{sha256[:16]}")
+    if module.__name__ in sys.modules:
+        return File(path, sha256, sys.modules[module.__name__])
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module  # what dataclasses and pickle look up
+    try:
+        exec(compile(source, str(path), "exec"), module.__dict__)
+    except Exception as error:  # whatever a stranger's file raises
+        del sys.modules[module.__name__]
+        line = traceback.extract_tb(error.__traceback__)[-1].lineno
+        raise FcbenchError(f"cannot load the plug-in file {path}: {_reason(error)} (line {line})") from error
+    return File(path, sha256, module)
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _complete(kind: str, plugin: Any, where: str) -> Any:
+    """The plug-in. Raises `FcbenchError` where it lacks what its protocol names."""
+    protocol = PROTOCOLS[kind]
+    asked = (name for base in protocol.__mro__ for name in (*vars(base), *vars(base).get("__annotations__", {})))
+    lacks = sorted({name for name in asked if not name.startswith("_") and not hasattr(plugin, name)})
+    if plugin is None:
+        raise FcbenchError(f"{where} sets no PLUGIN")
+    if lacks:
+        raise FcbenchError(f"PLUGIN of {where} is no {protocol.__name__}: it lacks {', '.join(lacks)}")
+    return plugin
+
+
+def build_encoder(name: str, weights: str | None, device: torch.device) -> Encoder:
+    """The encoder of ``NAME`` or ``NAME:VARIANT``."""
+    family, variant = split_variant(use("encoder", name))
+    return get("encoder", family).build(variant, weights, device)
+
+
+# -------------------------------------------------------------------------------------------------- identity
+def origin(kind: str, name: str) -> dict[str, str]:
+    """What an outside plug-in comes from: distribution -> version, or file name -> ``sha256:HEX``. Built-in: nothing.
+
+    >>> origin("codec", "uniform")
+    {}
+    """
+    found = _find(kind, name)
+    if isinstance(found, File):
+        return {found.path.name: f"sha256:{found.sha256}"}
+    if isinstance(found, Path) or found.dist is None:
+        return {}
+    return {found.dist.name: found.dist.version}
+
+
+def file_of(kind: str, name: str) -> Path | None:
+    """The file in use under a name; None for built-in and installed plug-ins."""
+    found = _find(kind, name)
+    return found.path if isinstance(found, File) else None
+
+
+def code_version(kind: str, name: str) -> str:
+    """Short hash of a plug-in's own source: its file, or all Python files of its folder (installed: of its package)."""
+    found = _find(kind, name)
+    if isinstance(found, File):
+        return found.sha256[:16]
+    source = found if isinstance(found, Path) else _source(found.module.partition(".")[0])
+    files = sorted(source.parent.rglob("*.py")) if source.name == "__init__.py" else [source]
+    total = hashlib.sha256()
+    for file in files:
+        content = file.read_bytes()
+        total.update(f"{file.relative_to(source.parent).as_posix()} {len(content)}\n".encode() + content)
+    return total.hexdigest()[:16]
+
+
+def _source(module: str) -> Path:
+    """The file of an installed module, or its folder's ``__init__``; imports nothing."""
+    top, *rest = module.split(".")
+    spec = importlib.util.find_spec(top)
+    if spec is None or spec.origin is None:
+        raise FcbenchError(f"the source of the installed module {module} is not on this machine")
+    path = Path(spec.origin)
+    if rest:
+        path = path.parent.joinpath(*rest)
+        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return path
 
 
 def summary(kind: str, name: str) -> str:
     """First line of a plug-in's docstring. Does not import it."""
-    folder = PACKAGE / KINDS[kind]
-    file = folder / f"{name}.py"
-    source = (file if file.exists() else folder / name / "__init__.py").read_text(encoding="utf-8")
-    return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
-
-
-def unknown(what: str, name: str, known: Iterable[str]) -> str:
-    """One line for a name that is not among the known ones, with the nearest match."""
-    known = list(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    shown = ", ".join(known[:20]) + (f", ... ({len(known)} in all)" if len(known) > 20 else "")
-    return f"unknown {what} {name!r}.{hint} Known: {shown}."
+    found = _find(kind, name)
+    if isinstance(found, File):
+        found = found.path
+    source = found if isinstance(found, Path) else _source(found.module)
+    return (ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or "").partition("\n")[0]
 
 
 def coder_versions(kind: str, name: str) -> dict[str, str]:
@@ -86,8 +304,24 @@ def coder_versions(kind: str, name: str) -> dict[str, str]:
     return found
 
 
-def build_encoder(name: str, weights: str | None, device: torch.device) -> Encoder:
-    """The encoder of ``NAME`` or ``NAME:VARIANT``."""
-    family, _, variant = name.partition(":")
-    encoder: Encoder = get("encoder", family).build(variant, weights, device)
-    return encoder
+# ----------------------------------------------------------------------------------------------------- names
+def split_variant(typed: str) -> tuple[str, str]:
+    """Name or file, and variant, of ``NAME[:VARIANT]`` or ``FILE.py[:VARIANT]``.
+
+    >>> split_variant("timm:resnet18"), split_variant("C:/mine.py:small"), split_variant("./mine.py")
+    (('timm', 'resnet18'), ('C:/mine.py', 'small'), ('./mine.py', ''))
+    """
+    path, dot_py, variant = typed.rpartition(".py")
+    if dot_py and variant[:1] in ("", ":"):
+        return path + dot_py, variant[1:]
+    name, _, variant = typed.partition(":")
+    return name, variant
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """One line for a name that is not among the known ones, with the nearest match."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    shown = ", ".join(known[:20]) + (f", ... ({len(known)} in all)" if len(known) > 20 else "")
+    return f"unknown {what} {name!r}.{hint} Known: {shown}."

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fcbench.core import rates
+from fcbench.core import rates, registry
 from fcbench.core.cache import digest
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Encoder
@@ -60,6 +60,8 @@ def key_of(study: Study, encoder: Encoder, seed: int, job: Job, task: str) -> st
         contents |= {"codec_budget": budget.of_codec, "lmbdas": lmbdas_of(suite, job.point.codec)}
     if job.fitted_to:
         contents |= {"objective": suite.objective, "fitted_to": job.fitted_to}
+    if origin := _origin(study, encoder, job, task):
+        contents["origin"] = origin
     return digest(contents)
 
 
@@ -158,7 +160,7 @@ def _unmeasured(trial: Trial, job: Job, task: str) -> RatePoint:
         n_samples=len(features),
         n_px=features.n_px,
         n_points=features.n_scalars,
-        versions=json.dumps(provenance.versions() | _coder_versions(job)),
+        versions=json.dumps(provenance.versions() | _coder_versions(job) | _origin(study, encoder, job, task)),
         device=str(study.device),
         commit=provenance.commit(),
         utc=provenance.utc_now(),
@@ -197,6 +199,15 @@ def _decoder_sha256(trial: Trial, task: str) -> str:
     except FcbenchError:
         return ""
     return decoder.weights.sha256 if decoder else ""
+
+
+def _origin(study: Study, encoder: Encoder, job: Job, task: str) -> dict[str, str]:
+    """Where the outside plug-ins behind a row come from."""
+    family = encoder.name.partition(":")[0]
+    used = [("encoder", family)] if family in registry.names("encoder") else []
+    used += [("dataset", study.suite.dataset), ("neck", study.suite.neck), ("task", task)]
+    used += [codec_kind(job.point.codec)] if job.kind not in (*ENDS, Kind.LABEL) else []
+    return {k: v for kind, name in used for k, v in registry.origin(kind, name).items()}
 
 
 def _coder_versions(job: Job) -> dict[str, str]:

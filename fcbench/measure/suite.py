@@ -61,6 +61,21 @@ class Suite:
     on_bad_image: Literal["stop", "skip"] = "stop"
     budget: Budget = Budget()
 
+    def with_files(self) -> Suite:
+        """The suite with its plug-in files read, each under the name that it has in rows (`registry.use`)."""
+        use = registry.use
+        return replace(
+            self,
+            encoders=tuple(use("encoder", e) for e in self.encoders),
+            codecs=tuple(use("codec", c) for c in self.codecs),
+            params={use("codec", c): points for c, points in self.params.items()},
+            tasks=tuple(use("task", t) for t in self.tasks),
+            dataset=use("dataset", self.dataset),
+            neck=use("neck", self.neck),
+            task_models={use("task", t): use("taskmodel", m) for t, m in self.task_models.items()},
+            task_weights={use("task", t): w for t, w in self.task_weights.items()},
+        )
+
     def check(self) -> None:
         """Raises `FcbenchError` for a name that no plug-in has, before any work is done."""
         for kind, given in (

@@ -56,6 +56,7 @@ class CodecRecipe:
             "version": VERSION,
             "features": self.source.train.features.key,
             "codec": self.point.codec,
+            "code": registry.code_version("codec", self.point.codec),
             "params": dict(self.point.params),
         }
         if plugin.trained:

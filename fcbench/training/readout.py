@@ -147,6 +147,7 @@ class ReadoutRecipe:
             "features": self.source.train.features.key,
             "task": self.task.name,
             "neck": self.neck,
+            "code": [registry.code_version("neck", self.neck), registry.code_version("task", self.task.name)],
             "seed": self.seed,
             "budget": self.budget.of_readout,
         }

@@ -1,7 +1,8 @@
 """A codec's checkpoint: one safetensors file that builds the codec anew, without the training set.
 
 The metadata holds the codec's name, parameters and specs, the encoder whose features it was made for, and a digest of
-all contents: safetensors itself would load a file with flipped bits without a word.
+all contents, since safetensors loads a file with flipped bits silently. For a plug-in from outside it also holds the
+plug-in's origin (`fcbench.core.registry.origin`) and, where that is a file, its path: no other plug-in may decode.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -69,6 +70,8 @@ def save(path: Path, codec: nn.Module, point: OperatingPoint, specs: tuple[Featu
         "specs": [asdict(s) for s in specs],
         "source": asdict(source),
     }
+    if origin := registry.origin("codec", point.codec):
+        meta |= {"origin": origin, "file": str(registry.file_of("codec", point.codec) or "")}
     meta["digest"] = _digest(meta, state)
     data = safetensors.save(state, {_KEY: json.dumps(meta, sort_keys=True)})
     write_atomically(path, data)
@@ -79,7 +82,8 @@ def load(path: Path) -> Loaded:
     """Build the codec of a checkpoint.
 
     Raises:
-        FcbenchError: no such file, not a codec's checkpoint, damaged, of a newer version or of an unknown codec.
+        FcbenchError: no such file, not a codec's checkpoint, damaged, of another version, or of a codec that is unknown
+            or differs from the one that made it.
     """
     try:
         data = path.read_bytes()
@@ -99,8 +103,34 @@ def load(path: Path) -> Loaded:
         raise FcbenchError(f"codec checkpoint {path} has version {version}, this fcbench reads {_VERSION}: update it")
     if digest != _digest(meta, state):
         raise FcbenchError(f"codec checkpoint {path} is damaged: its contents do not match their digest")
+    _require_plugin(path, point.codec, meta.get("origin", {}), meta.get("file", ""))
     codec = _build(path, point, specs, state)
     return Loaded(codec, point, specs, hashlib.sha256(data).hexdigest(), source)
+
+
+def _require_plugin(path: Path, name: str, origin: Mapping[str, str], file: str) -> None:
+    """Have the very plug-in that made a checkpoint: built-in, installed, a file in use, or the file it was read from.
+
+    Raises:
+        FcbenchError: it is not here, or another file or version is.
+    """
+    here = registry.origin("codec", name) if name in registry.names("codec") else {}
+    if not here and file and Path(file).is_file():
+        here = {Path(file).name: f"sha256:{hashlib.sha256(Path(file).read_bytes()).hexdigest()}"}
+        if here == origin:
+            registry.use("codec", file)
+    if here == origin:
+        return
+    wanted, found = (", ".join(f"{k} {v[:23]}" for k, v in o.items()) for o in (origin, here))
+    if file:
+        advice = f"give --codec FILE, the {Path(file).name} it was made with"
+    elif origin:
+        advice = "pip install " + " ".join(f"{k}=={v}" for k, v in origin.items())
+    else:
+        wanted, advice = "fcbench itself", "rename the other one"
+    raise FcbenchError(
+        f"checkpoint {path} was made by codec {name!r} from {wanted}, here is {found or 'none'}: {advice}"
+    )
 
 
 def _build(path: Path, point: OperatingPoint, specs: tuple[FeatureSpec, ...], state: Mapping[str, Tensor]) -> Codec:
@@ -111,13 +141,13 @@ def _build(path: Path, point: OperatingPoint, specs: tuple[FeatureSpec, ...], st
         )
         for s in specs
     }
-    codec = registry.get("codec", point.codec).build(specs, stand_in, point.params)
+    codec: Any = registry.get("codec", point.codec).build(specs, stand_in, point.params)
     try:
         codec.load_state_dict(state)
     except RuntimeError as error:
         raise FcbenchError(f"codec checkpoint {path} does not fit {point.label}: {_line(error)}") from None
     codec.eval()
-    return codec
+    return cast(Codec, codec)
 
 
 def _digest(meta: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:
