@@ -88,7 +88,7 @@ def likeness(
     study = open_study(suite, cache_dir, device)
     with Report(0) as report:
         for split in splits:
-            cut = study.of(replace(suite, split=split))
+            cut = study.of(replace(suite, split_point=split))
             a, b = (cut.source(study.encoder(e), report).test.features for e in suite.encoders)
             pairs = zip(_batches(a), _batches(b))
             yield split, maps_cka(pairs, len(a))

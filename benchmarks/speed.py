@@ -124,7 +124,7 @@ def scenes(work: Path, split: Any, n: int, size_px: tuple[int, int] | None = Non
 
 def extraction(data: Dataset, encoder: Encoder, work: Path, repeats: int) -> tuple[Figure, FeatureSet]:
     """Extraction against the bare loop; the features of the last extraction."""
-    splits = [encoder.default_split]
+    splits = [encoder.default_split_point]
     images = torch.stack([data[i].image for i in range(len(data))])
     batches = images.split(BATCH)
     stores: list[FeatureSet] = []
@@ -400,7 +400,7 @@ def measure(work: Path, quick: bool, say: Callable[[Figure], None]) -> list[Figu
     n_lite = 16 if quick else 96
     figure, large = extraction(scenes(work, "train", n_lite, LITE_PX), lite, work, repeats)
     keep(figure)
-    test = extract(scenes(work, "test", 16 if quick else 100), nano, [nano.default_split], work / "test")
+    test = extract(scenes(work, "test", 16 if quick else 100), nano, [nano.default_split_point], work / "test")
     for name in ("uniform", *LEARNED):
         for point in points(name, (0.5,) if quick else (0.0, 0.5, 1.0)):
             codec = trained(point, train, steps, 32, work)

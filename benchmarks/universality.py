@@ -40,7 +40,7 @@ from fcbench.core import registry
 from fcbench.core.codecs import OperatingPoint
 from fcbench.core.errors import FcbenchError
 from fcbench.core.files import write_atomically
-from fcbench.core.kinds import CODED
+from fcbench.core.kinds import Kind
 from fcbench.core.progress import Report
 from fcbench.measure import cross_neck
 from fcbench.measure.plan import Rates, probe
@@ -115,7 +115,12 @@ class Plan:
     def cut(self, split: str) -> Suite:
         """A codec's sweep at a split point."""
         return replace(
-            self.few(), name="universality-splits", null_model=False, split=split, neck="linear", seeds=self.seeds[:1]
+            self.few(),
+            name="universality-splits",
+            null_model=False,
+            split_point=split,
+            neck="linear",
+            seeds=self.seeds[:1],
         )
 
     def planted(self) -> Suite:
@@ -133,7 +138,7 @@ class Plan:
         n = len(self.base.encoders) * len(self.base.tasks)
         every = jobs(self.base if part == "coded" else self.cross())
         n_points = len(every)
-        n_trained = sum(j.kind == CODED and _trained(j.point) for j in every)
+        n_trained = sum(j.kind == Kind.CODED and _trained(j.point) for j in every)
         if part == "grid":
             runs = sum(len(s.seeds) for s in self.grid())
             return n * runs * 3, n * runs, 0

@@ -85,16 +85,15 @@ def run(
     from platformdirs import user_cache_path
 
     from fcbench.analysis.results import load
-    from fcbench.cli.suite_options import device_of, runnable
     from fcbench.measure.run import measure
-    from fcbench.measure.study import open_study
+    from fcbench.measure.study import device_of, open_study
     from fcbench.measure.suite import Suite
 
     suite = suite or Suite()
     suite = suite.quick() if quick else suite
     suite = replace(suite, **{name: _as_field(getattr(suite, name, None), value) for name, value in options.items()})
     cache = Path(cache_dir or os.environ.get("FCBENCH_CACHE") or user_cache_path("fcbench"))
-    study = open_study(runnable(suite.with_files()), cache, device_of(device))
+    study = open_study(suite.with_files().runnable(warnings.warn), cache, device_of(device))
     summary = measure(study, Path(out), keep_streams=keep_streams)
     if summary.failures:
         warnings.warn(f"{len(summary.failures)} jobs failed, first: {summary.failures[0]}", stacklevel=2)

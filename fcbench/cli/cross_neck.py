@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from fcbench.cli.suite_options import device_of, machine_options, runnable, suite_of, suite_options
+from fcbench.cli.suite_options import machine_options, suite_of, suite_options
 from fcbench.core.errors import FcbenchError
 from fcbench.core.files import write_atomically
 
@@ -36,12 +37,12 @@ def cross_neck(
       fcbench cross-neck --encoder sam2_nano --length 3
       fcbench cross-neck --task depth --task pose --codec hyperprior
     """
-    suite = runnable(suite_of(suite_file, options))
+    suite = suite_of(suite_file, options).runnable(partial(click.echo, err=True))
     coded = bool(options["codecs"])
     import torch
 
     from fcbench.measure.cross_neck import measure
-    from fcbench.measure.study import open_study
+    from fcbench.measure.study import device_of, open_study
 
     if threads:
         torch.set_num_threads(threads)

@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from fcbench.cli.options import Size, plugin_file_option
-from fcbench.cli.suite_options import device_of
 
 
 @click.command("encode")
@@ -44,6 +43,7 @@ def encode(
     """
     from fcbench.core import rates
     from fcbench.core.progress import Report
+    from fcbench.measure.study import device_of
     from fcbench.transmit.images import encode as encode_images
 
     with Report(1) as report, report.part("coding") as advance:
@@ -60,7 +60,7 @@ def encode(
         "n_samples": coded.n_samples,
         "n_bytes": coded.n_bytes,
         "bpp": rates.bpp(coded.n_bytes, coded.n_px),
-        "bpfp": rates.bpfp(coded.n_bytes, coded.n_points),
+        "bpfp": rates.bpfp(coded.n_bytes, coded.n_scalars),
     }
     if as_json:
         click.echo(json.dumps({"file": str(output), **found}))

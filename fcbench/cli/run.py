@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fcbench.cli.suite_options import device_of, machine_options, runnable, suite_of, suite_options
+from fcbench.cli.suite_options import machine_options, suite_of, suite_options
 from fcbench.core.errors import FcbenchError
 
 if TYPE_CHECKING:
@@ -48,12 +49,12 @@ def run(
 
     Every point is written when it is done; the same command resumes at the first missing one.
     """
-    suite = runnable(suite_of(suite_file, options))
+    suite = suite_of(suite_file, options).runnable(partial(click.echo, err=True))
     import torch
 
     from fcbench.measure import plan
     from fcbench.measure.run import measure
-    from fcbench.measure.study import open_study
+    from fcbench.measure.study import device_of, open_study
 
     if threads:
         torch.set_num_threads(threads)

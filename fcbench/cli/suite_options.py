@@ -11,7 +11,6 @@ import click
 
 from fcbench.cli.options import F, Size, by_task, cache_option, numbers
 from fcbench.core import registry
-from fcbench.core.errors import FcbenchError
 from fcbench.measure.suite import TASKS, Suite, load
 
 _SOME = click.IntRange(min=1)
@@ -26,7 +25,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--task tasks": {"multiple": True, "metavar": "NAME|FILE.py", "help": f"Repeatable. [{', '.join(TASKS)}]"},
     "--dataset": {"metavar": "NAME|FILE.py", "help": "[scenes]"},
     "--data-root": {"type": click.Path(path_type=Path), "help": "Folder of a data set that is read from disk."},
-    "--split": {
+    "--split-point": {
         "metavar": "NAME",
         "help": "Split point or group, or several: stage3, fpn, stage2+stage3. [the encoder's default]",
     },
@@ -137,33 +136,3 @@ def suite_of(suite_file: Path | None, options: dict[str, Any]) -> Suite:
         learned = [c for c in suite.codecs if c in registry.names("codec") and registry.get("codec", c).trained]
         suite = replace(suite, params={**suite.params, **{c: tuple({"lmbda": v} for v in lambdas) for c in learned}})
     return suite
-
-
-def runnable(suite: Suite) -> Suite:
-    """The suite, checked, without codecs whose program is not on this machine: each is named with the reason.
-
-    Raises:
-        FcbenchError: bad input, or nothing is left.
-    """
-    suite.check()
-    missing = suite.missing()
-    left = tuple(c for c in suite.codecs if c not in missing)
-    if not left:
-        raise FcbenchError(f"no codec of this run is here: {'; '.join(dict.fromkeys(missing.values()))}")
-    for codec, reason in missing.items():
-        click.echo(f"skipped {codec}: {reason}", err=True)
-    return replace(suite, codecs=left)
-
-
-def device_of(name: str) -> Any:
-    import torch
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=name)
-        return torch.device(name)
-    except (RuntimeError, AssertionError) as error:
-        raise FcbenchError(
-            f"device {name!r} cannot be used ({str(error).splitlines()[0]}): try --device cpu"
-        ) from error

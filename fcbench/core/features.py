@@ -31,7 +31,7 @@ class Features:
     maps: dict[str, Tensor]
 
     @property
-    def n_points(self) -> int:
+    def n_scalars(self) -> int:
         """Scalars at the split points before any padding: the denominator of bpfp."""
         return sum(m.numel() for m in self.maps.values())
 
@@ -56,7 +56,7 @@ class Encoder(Protocol):
         name: as typed: "timm:resnet18".
         specs: its split points, fine to coarse.
         groups: names for several split points that are coded together: {"fpn": ("fpn1", "fpn2")}.
-        default_split: a name in `specs` or `groups`.
+        default_split_point: a name in `specs` or `groups`.
         weights: where they came from; part of every cache key.
         module: all its parameters, in evaluation mode, without gradients: to prove it frozen, to count them.
     """
@@ -64,7 +64,7 @@ class Encoder(Protocol):
     name: str
     specs: Mapping[str, FeatureSpec]
     groups: Mapping[str, tuple[str, ...]] = MappingProxyType({})
-    default_split: str
+    default_split_point: str
     weights: WeightsInfo
     module: nn.Module
 

@@ -40,6 +40,5 @@ class Kind(str, Enum):
         return str(self.value)
 
 
-CEILING, FLOOR, CODED, REMOTE, LABELS = (kind.value for kind in Kind)
 ENDS = {Kind.CEILING: OperatingPoint("uncoded"), Kind.FLOOR: OperatingPoint("mean")}
 """The ends of a curve."""

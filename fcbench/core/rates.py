@@ -26,13 +26,13 @@ def bpp(n_bytes: int, n_px: int) -> float:
     return _quotient(8 * n_bytes, n_px, "pixels")
 
 
-def bpfp(n_bytes: int, n_points: int) -> float:
+def bpfp(n_bytes: int, n_scalars: int) -> float:
     """Coded bits per feature point (scalar at the split point, before padding).
 
     Raises:
-        FcbenchError: negative bytes, or no feature points.
+        FcbenchError: negative bytes, or no scalars.
     """
-    return _quotient(8 * n_bytes, n_points, "feature points")
+    return _quotient(8 * n_bytes, n_scalars, "scalars")
 
 
 def bytes_per_sample(n_bytes: int, n_samples: int) -> float:
@@ -53,24 +53,15 @@ def bpp_estimated(estimated_bits: float, n_px: int) -> float:
     return _quotient(estimated_bits, n_px, "pixels")
 
 
-def bpfp_estimated(estimated_bits: float, n_points: int) -> float:
-    """Estimated bits (from likelihoods) per feature point.
-
-    Raises:
-        FcbenchError: bits that are negative or not finite, or no feature points.
-    """
-    return _quotient(estimated_bits, n_points, "feature points")
-
-
-def uncoded_bytes(n_points: int, bits_per_point: Literal[32, 16] = 32) -> int:
+def uncoded_bytes(n_scalars: int, bits_per_scalar: Literal[32, 16] = 32) -> int:
     """Size of uncoded features, float32 or float16, nothing else [bytes]: the upper end of every curve.
 
     >>> bpfp(uncoded_bytes(12, 16), 12)
     16.0
     """
-    if n_points <= 0:
-        raise FcbenchError(f"got {n_points} feature points; need at least one.")
-    return n_points * bits_per_point // 8
+    if n_scalars <= 0:
+        raise FcbenchError(f"got {n_scalars} scalars; need at least one.")
+    return n_scalars * bits_per_scalar // 8
 
 
 def rate_alarm(coded_bytes: int, estimated_bits: float, n_samples: int) -> bool:

@@ -38,7 +38,7 @@ SIZE_OPTIONS: tuple[dict[str, Any], ...] = (
 )
 
 
-def default_split(specs: Mapping[str, FeatureSpec]) -> str:
+def default_split_point(specs: Mapping[str, FeatureSpec]) -> str:
     """The last split point of stride 16, or the last of all if none has that stride."""
     return ([n for n, s in specs.items() if s.stride_px == 16] or list(specs))[-1]
 
@@ -61,7 +61,7 @@ class TimmEncoder(PaddedEncoder):
         self.module.to(memory_format=torch.channels_last)  # 1.5 times faster on CPUs
         strides = {s.stride_px for s in self.specs.values()}
         self.groups = {"pyramid": tuple(self.specs)} if len(strides) > 1 else {}
-        self.default_split = default_split(self.specs)
+        self.default_split_point = default_split_point(self.specs)
         config = config_of(name.partition(":")[2])
         self._native_px = tuple(config.input_size[1:])
         self.normalization = config.mean, config.std

@@ -80,7 +80,7 @@ def split_points_of(encoder: Encoder, name: str | None) -> tuple[str, ...]:
     Raises:
         FcbenchError: the encoder has no such split point.
     """
-    parts = (name or encoder.default_split).split("+")
+    parts = (name or encoder.default_split_point).split("+")
     require_split_points(encoder.name, [*encoder.specs, *encoder.groups], parts)
     found = [point for part in parts for point in encoder.groups.get(part, (part,))]
     return tuple(n for n in encoder.specs if n in found)
@@ -107,7 +107,7 @@ def open_source(
         splits[which] = Split(Readable(dataset, features.indices), features)
     train = splits["train"]
     stats = stats_of(train.features, cache.features / train.features.key / "stats.safetensors")
-    return Source(encoder, names, split_point or encoder.default_split, train, splits["test"], stats)
+    return Source(encoder, names, split_point or encoder.default_split_point, train, splits["test"], stats)
 
 
 def reported_extract(

@@ -76,7 +76,7 @@ def normalized_mse(a: Mapping[str, Tensor], b: Mapping[str, Tensor], stats: Mapp
     for name, x in a.items():
         std = stats[name].std.to(x.device).view(-1, 1, 1)
         total = total + ((x - b[name].to(x.device)) / std).square().sum()
-    return total / Features(dict(a)).n_points
+    return total / Features(dict(a)).n_scalars
 
 
 def _load(path: Path, features: FeatureSet) -> dict[str, FeatureStats] | None:

@@ -168,7 +168,7 @@ def chains(tasks: Sequence[str], neck: str, length: int) -> Iterator[Chain]:
                 if n < 2 or task not in above:
                     yield Chain(neck, above, task)
     for n in range(2, min(length, max(2, len(tasks))) + 1):
-        deep = as_deep(neck, n)
+        deep = neck_of_depth(neck, n)
         if deep is not None:
             yield from (Chain(deep, (), task) for task in tasks)
 
@@ -184,8 +184,8 @@ def n_stages(suite: Suite, length: int, coded: bool) -> int:
     return len(suite.encoders) * len(suite.seeds) * each
 
 
-def as_deep(neck: str, times: int) -> str | None:
-    """The neck with as many layers as several of another; None where there is none."""
+def neck_of_depth(neck: str, times: int) -> str | None:
+    """The neck with n times the layers of another; None where there is none."""
     layers = registry.get("neck", neck).n_layers
     for name in registry.names("neck"):
         if layers is not None and registry.get("neck", name).n_layers == times * layers:
@@ -221,10 +221,11 @@ class Chains:
         with tempfile.TemporaryDirectory(prefix=".streams-", dir=self.folder.path) as temporary:
             stream = Path(temporary) / "stream.fcb"
             done = attempt(lambda: self._send_and_read(job, wanted[0], ready, stream), list(ready), failed)
-        for name in ready if done else ():
-            found = attempt(lambda: self._rows_and_samples(job, names[name], done), [name], failed)
-            if found:
-                self.folder.append(*found)
+        if done:
+            for name in ready:
+                found = attempt(lambda: self._rows_and_samples(job, names[name], done), [name], failed)
+                if found:
+                    self.folder.append(*found)
         for name, reason in failed.items():
             row = failed_row(self.trial, job, names[name].task, reason)
             self.folder.append([self._named(row, job, names[name])], None)

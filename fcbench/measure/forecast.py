@@ -129,7 +129,7 @@ def _one_each(every: Sequence[Job]) -> list[Job]:
 # ---------------------------------------------------------------------------------------------- timed
 def _few_features(study: Study, encoder: Encoder, rates: Rates) -> Source:
     """Features of a few samples, timed. Tasks know the whole data set."""
-    names, splits = split_points_of(encoder, study.suite.split), {}
+    names, splits = split_points_of(encoder, study.suite.split_point), {}
     for which, n in (("train", N_TRAIN), ("test", N_TEST)):
         data = study.data[which]
         samples = Readable(data, range(min(n, len(data))))
@@ -137,7 +137,7 @@ def _few_features(study: Study, encoder: Encoder, rates: Rates) -> Source:
         rates.feature_bytes += 4 * features.n_scalars // len(features) * len(data)
         splits[which] = Split(Readable(data, range(len(data))), features)
     train = splits["train"]
-    name = study.suite.split or encoder.default_split
+    name = study.suite.split_point or encoder.default_split_point
     return Source(encoder, names, name, train, splits["test"], stats_of(train.features))
 
 

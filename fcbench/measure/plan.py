@@ -184,7 +184,7 @@ class _Tally:
         """Count an encoder's points, with all that they need."""
         suite = self.study.suite
         points = jobs(suite)
-        names, source = split_points_of(encoder, suite.split), None
+        names, source = split_points_of(encoder, suite.split_point), None
         for seed in suite.seeds:
             for job in points:
                 name = ENDS_NAME if job.kind in ENDS else job.point.codec
@@ -205,7 +205,7 @@ class _Tally:
         for which, data in self.study.data.items():
             features = self._features(data, encoder, split_points)
             splits[which] = Split(Readable(data, features.indices), features)
-        name = suite.split or encoder.default_split
+        name = suite.split_point or encoder.default_split_point
         return Source(encoder, tuple(split_points), name, splits["train"], splits["test"], {})
 
     def _features(self, data: Dataset, encoder: Encoder, split_points: Sequence[str]) -> FeatureSet:

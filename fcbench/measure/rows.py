@@ -42,7 +42,7 @@ def key_of(study: Study, encoder: Encoder, seed: int, job: Job, task: str) -> st
         "version": VERSION,
         "dataset": (suite.dataset, study.revision, suite.image_size_px, len(data["train"]), len(data["test"])),
         "on_bad_image": suite.on_bad_image,
-        "encoder": (encoder.name, encoder.weights.sha256, suite.split or encoder.default_split),
+        "encoder": (encoder.name, encoder.weights.sha256, suite.split_point or encoder.default_split_point),
         "task": task,
         "neck": suite.neck,
         "head": suite.head_label(task, data["train"].meta),

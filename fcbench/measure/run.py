@@ -129,12 +129,13 @@ def measure_point(
         if done and keep_streams and stream.exists():
             _keep(stream, done.sender, folder.path / "streams")
     said = []
-    for task in readers if done else ():
-        found = attempt(lambda: _rows_and_samples(trial, job, task, done), [task], failed)
-        if found:
-            rows, samples = found
-            folder.append(rows, samples)
-            said.append((rows[0].bpp, f"{rows[0].metric} {rows[0].value:.3f}"))
+    if done:
+        for task in readers:
+            found = attempt(lambda: _rows_and_samples(trial, job, task, done), [task], failed)
+            if found:
+                rows, samples = found
+                folder.append(rows, samples)
+                said.append((rows[0].bpp, f"{rows[0].metric} {rows[0].value:.3f}"))
     for task, reason in failed.items():
         folder.append([failed_row(trial, job, task, reason)], None)
     lines = failure_lines(where, tasks, failed)

@@ -45,7 +45,7 @@ class Study:
     def source(self, encoder: Encoder, report: Report) -> Source:
         """Features of an encoder at the suite's split point."""
         return open_source(
-            self.data, encoder, self.suite.split, self.cache, report, self.suite.on_bad_image, self.suite.tasks
+            self.data, encoder, self.suite.split_point, self.cache, report, self.suite.on_bad_image, self.suite.tasks
         )
 
     def encoder(self, name: str) -> Encoder:
@@ -92,6 +92,23 @@ def open_study(suite: Suite, cache_dir: Path, device: torch.device) -> Study:
         FcbenchError: bad input, or a cache that cannot be used.
     """
     return Study(suite, open_data(suite, cache_dir), Cache(cache_dir).make(), device)
+
+
+def device_of(name: str) -> torch.device:
+    """The device of a name: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; ``auto`` takes a GPU if there is one.
+
+    Raises:
+        FcbenchError: it cannot be used.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+        return torch.device(name)
+    except (RuntimeError, AssertionError) as error:
+        raise FcbenchError(
+            f"device {name!r} cannot be used ({str(error).splitlines()[0]}): try --device cpu"
+        ) from error
 
 
 def open_data(suite: Suite, cache_dir: Path) -> dict[str, Dataset]:

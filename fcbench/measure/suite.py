@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import runpy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +29,7 @@ class Suite:
         encoders: names, each ``NAME`` or ``NAME:VARIANT``.
         params: operating points by codec; a codec not named here runs its default sweep.
         n_train, n_test: at most so many samples of each split; None for all.
-        split: split point, group of split points, or several with plus signs; None for the encoder's default.
+        split_point: split point, group of split points, or several with plus signs; None for the encoder's default.
         weights: of every encoder: None for its own, ``random``, or a file.
         head: ``trained`` with the neck, or the ``frozen`` decoder of a task model.
         neck_loss: what trains the neck before a frozen decoder: the task's loss, the task model's own features, both.
@@ -45,7 +45,7 @@ class Suite:
     dataset: str = "scenes"
     data_root: Path | None = None
     image_size_px: tuple[int, int] | None = None
-    split: str | None = None
+    split_point: str | None = None
     weights: str | None = None
     neck: str = "neck_2L"
     head: Literal["trained", "frozen"] = "trained"
@@ -120,6 +120,24 @@ class Suite:
                 out[codec] = str(error)
         return out
 
+    def runnable(self, say: Callable[[str], object]) -> Suite:
+        """The suite, checked, without codecs whose program is not on this machine.
+
+        Args:
+            say: is told of each codec left out, with the reason.
+
+        Raises:
+            FcbenchError: bad input, or no codec is left.
+        """
+        self.check()
+        missing = self.missing()
+        left = tuple(c for c in self.codecs if c not in missing)
+        if not left:
+            raise FcbenchError(f"no codec of this run is here: {'; '.join(dict.fromkeys(missing.values()))}")
+        for codec, reason in missing.items():
+            say(f"skipped {codec}: {reason}")
+        return replace(self, codecs=left)
+
     def _check_heads(self) -> None:
         if self.head == "trained" and (self.neck_loss != "task" or self.task_models or self.task_weights):
             raise FcbenchError(
@@ -170,5 +188,5 @@ def load(path: Path) -> Suite:
         raise FcbenchError(f"suite {path} not found: give a Python file that sets SUITE = Suite(...)")
     found = runpy.run_path(str(path)).get("SUITE")
     if not isinstance(found, Suite):
-        raise FcbenchError(f"{path} sets no SUITE: it must hold SUITE = fcbench.measure.suite.Suite(...)")
+        raise FcbenchError(f"{path} sets no SUITE: it must hold SUITE = fcbench.Suite(...)")
     return found

@@ -11,7 +11,6 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -20,7 +19,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fcbench.analysis import situations
-from fcbench.analysis.results import Results
 from fcbench.core.errors import FcbenchError
 from fcbench.core.kinds import Kind
 from fcbench.core.registry import unknown
@@ -150,22 +148,6 @@ def complexity(
             fig.supxlabel(note.strip(), fontsize=7.5)
         style.legend(fig, keys.codecs, _together(keys), (), ())
         fig.canvas.draw()
-    return fig
-
-
-def plot(results: Results, path: Path | str | None = None, x: str = "bpp", metric: str | None = None) -> Figure:
-    """Draw the curves of `Results`, and write the figure where a path is given (.png, .svg or .pdf).
-
-    Args:
-        x: unit of the rate: bpp, bpfp or bytes_per_sample.
-        metric: None for each task's primary one.
-
-    Raises:
-        FcbenchError: what `figure` and `fcbench.reports.style.save` raise.
-    """
-    fig = figure(results.rates, x, metric)
-    if path is not None:
-        style.save(fig, path)
     return fig
 
 

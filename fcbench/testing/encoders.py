@@ -63,7 +63,7 @@ class EncoderContract:
     def test_split_points_go_from_fine_to_coarse(self, encoder: Encoder) -> None:
         strides = [s.stride_px for s in encoder.specs.values()]
         assert strides == sorted(strides)
-        assert encoder.default_split in {**encoder.specs, **encoder.groups}
+        assert encoder.default_split_point in {**encoder.specs, **encoder.groups}
 
     def test_only_what_is_asked_for_comes_back(self, encoder: Encoder) -> None:
         name = next(iter(encoder.specs))

@@ -109,7 +109,7 @@ class TaskModelContract:
     def test_encoder_gives_the_decoders_inputs(self, case: Case) -> None:
         encoder = case.model.encoder
         assert set(case.model.inputs) <= set(encoder.specs)
-        assert encoder.default_split in {**encoder.specs, **encoder.groups}
+        assert encoder.default_split_point in {**encoder.specs, **encoder.groups}
         assert tuple(case.x) == tuple(case.model.inputs)
         for name, x in case.x.items():
             assert encoder.specs[name].name == name

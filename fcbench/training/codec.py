@@ -177,7 +177,7 @@ def fit_codec(
             codec.at(lmbda)
         maps = {k: v.to(device) for k, v in features.batch(indices).items()}
         decoded, bits = codec(maps)
-        loss: Tensor = bits.sum() / Features(maps).n_points
+        loss: Tensor = bits.sum() / Features(maps).n_scalars
         if objective != "task":
             loss = loss + lmbda * normalized_mse(maps, decoded, stats)
         if objective != "mse":

@@ -34,7 +34,7 @@ class Coded:
     n_samples: int
     n_bytes: int
     n_px: int  # of the original images
-    n_points: int
+    n_scalars: int
 
 
 # ------------------------------------------------------------------------------------------- encode
@@ -66,20 +66,20 @@ def encode(
     sizes = [image_size(file) for file in files]
     size_px = image_size_px or _one_size(files, sizes)
     encoder = _encoder_of(loaded, checkpoint, weights, device)
-    n_points = 0
+    n_scalars = 0
 
     def samples() -> Iterator[Features]:
-        nonlocal n_points
+        nonlocal n_scalars
         for file in files:
             image = resize_image(read_image(file), size_px)
             maps = encoder(image[None].to(device), [s.name for s in loaded.specs]).maps
             features = Features({name: m.cpu() for name, m in maps.items()})
-            n_points += features.n_points
+            n_scalars += features.n_scalars
             yield features
 
     senders.write(loaded, samples(), len(files), path, advance)
     n_px = sum(h * w for h, w in sizes)
-    return Coded(len(files), path.stat().st_size, n_px, n_points)
+    return Coded(len(files), path.stat().st_size, n_px, n_scalars)
 
 
 def _files(images: Sequence[Path]) -> list[Path]:

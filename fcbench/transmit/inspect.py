@@ -30,7 +30,7 @@ def described(path: Path) -> dict[str, Any]:
 
 def _stream(path: Path) -> dict[str, Any]:
     reader = container.ContainerReader(path)
-    sizes, symbols, n_points = [], 0, 0
+    sizes, symbols, n_scalars = [], 0, 0
     channels = {s.name: s.channels for s in reader.header.specs}
     shapes: dict[str, set[Size]] = {name: set() for name in channels}
     for record in reader:
@@ -38,7 +38,7 @@ def _stream(path: Path) -> dict[str, Any]:
         symbols += record.n_symbols
         for name, (h, w) in record.shapes.items():
             shapes[name].add((h, w))
-            n_points += channels[name] * h * w
+            n_scalars += channels[name] * h * w
     return {
         "file": str(path),
         "kind": "coded samples",
@@ -52,7 +52,7 @@ def _stream(path: Path) -> dict[str, Any]:
         "smallest_bytes": min(sizes, default=0),
         "largest_bytes": max(sizes, default=0),
         "n_symbols": symbols,
-        "n_points": n_points,
+        "n_scalars": n_scalars,
     }
 
 

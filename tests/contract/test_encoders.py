@@ -48,11 +48,11 @@ class HouseRules(EncoderContract):
         assert spent == sorted(set(spent))
 
     def test_the_default_split_is_a_split_point(self, encoder: Encoder) -> None:
-        assert list(encoder(images(1, (96, 96)), [encoder.default_split]).maps) == [encoder.default_split]
+        assert list(encoder(images(1, (96, 96)), [encoder.default_split_point]).maps) == [encoder.default_split_point]
 
     def test_an_unknown_split_is_refused(self, encoder: Encoder) -> None:
-        typo = encoder.default_split + "x"
-        with pytest.raises(FcbenchError, match=f"Did you mean '{encoder.default_split}'"):
+        typo = encoder.default_split_point + "x"
+        with pytest.raises(FcbenchError, match=f"Did you mean '{encoder.default_split_point}'"):
             encoder(images(1, (96, 96)), [typo])
 
     def test_the_same_weights_have_the_same_name(self, encoder: Encoder) -> None:

@@ -34,7 +34,7 @@ def test_unknown_name(tiny: Run, tmp_path: Path, option: str, given: str, neares
 
 
 def test_unknown_split_point(tiny: Run, tmp_path: Path) -> None:
-    assert "'stage3'" in refused(tiny(tmp_path / "out", "--split", "stage33"))
+    assert "'stage3'" in refused(tiny(tmp_path / "out", "--split-point", "stage33"))
 
 
 def test_unknown_command(fcbench: Run) -> None:

@@ -103,7 +103,7 @@ def _never(*_: object, **__: object) -> None:
 def test_killed_run_resumes_to_the_same_rows(
     tiny: Tiny, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    append, calls = ResultsFolder.append, []
+    append, calls = ResultsFolder.append, list[int]()
 
     def dies(self: ResultsFolder, *args: object) -> None:
         if len(calls) == 5:

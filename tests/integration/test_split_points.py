@@ -20,7 +20,7 @@ POINTS = {"stage2": 64 * 16 * 16, "stage3": 128 * 8 * 8}
 def test_several_maps_are_one_sample(tiny: Tiny, tmp_path: Path, codec: str) -> None:
     out = tmp_path / "out"
     options = ("--task", "segmentation", "--codec", codec, "--keep-streams")
-    result = tiny(out, *options, "--split", "stage3+stage2")
+    result = tiny(out, *options, "--split-point", "stage3+stage2")
     assert result.exit_code == 0, result.output
     df = table.load(out)
     assert set(df.n_points) == {8 * sum(POINTS.values())}
@@ -32,7 +32,7 @@ def test_several_maps_are_one_sample(tiny: Tiny, tmp_path: Path, codec: str) -> 
 
 def test_a_group_names_several(tiny: Tiny, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    options = ("--task", "segmentation", "--codec", "uniform", "--split", "trunk")
+    options = ("--task", "segmentation", "--codec", "uniform", "--split-point", "trunk")
     result = tiny(out, *options)
     assert result.exit_code == 0, result.output
     whole = sum(POINTS.values()) + 32 * 32 * 32 + 256 * 4 * 4
@@ -40,5 +40,5 @@ def test_a_group_names_several(tiny: Tiny, tmp_path: Path) -> None:
 
 
 def test_unknown_split_points_name_the_nearest(tiny: Tiny, tmp_path: Path) -> None:
-    line = refused(tiny(tmp_path / "out", "--split", "stage2+stag3"))
+    line = refused(tiny(tmp_path / "out", "--split-point", "stage2+stag3"))
     assert "'stage3'" in line and "trunk" in line

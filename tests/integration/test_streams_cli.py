@@ -97,10 +97,10 @@ def test_inspect_says_what_is_in_the_file(fcbench: Run, finished: Path, checkpoi
     assert codec["sha256"].startswith(coded["checkpoint_sha256"])
     assert codec["encoder"] == "sam2_nano"
     ((h, w),) = coded["maps"][0]["sizes"]
-    assert coded["n_points"] == 8 * coded["maps"][0]["channels"] * h * w
+    assert coded["n_scalars"] == 8 * coded["maps"][0]["channels"] * h * w
     rows = table.load(finished)
     row = rows[rows.n_bytes == coded["n_bytes"]].iloc[0]
-    assert row.n_points == coded["n_points"]
+    assert row.n_points == coded["n_scalars"]
     shown = fcbench("inspect", stream, checkpoint).stdout
     assert "hyperprior(lmbda=" in shown and f"{h}x{w}" in shown
 

@@ -21,7 +21,8 @@ from fcbench.analysis import situations
 from fcbench.analysis.cross_neck import matrices, role
 from fcbench.core.errors import FcbenchError
 from fcbench.measure import cross_neck
-from fcbench.measure.cross_neck import Chains, as_deep, chains
+from fcbench.measure.cross_neck import Chains, chains, neck_of_depth
+from fcbench.measure.run import send_and_read
 from fcbench.measure.study import Study, open_study
 from fcbench.measure.suite import Suite
 from fcbench.reports import tables
@@ -62,8 +63,8 @@ def test_every_ordered_pair_every_control() -> None:
 
 
 def test_depth_of_the_control() -> None:
-    assert as_deep("neck_2L", 2) == "neck_4L" and as_deep("neck_2L", 3) == "neck_6L"
-    assert as_deep("neck_6L", 2) is None and as_deep("linear", 2) is None
+    assert neck_of_depth("neck_2L", 2) == "neck_4L" and neck_of_depth("neck_2L", 3) == "neck_6L"
+    assert neck_of_depth("neck_6L", 2) is None and neck_of_depth("linear", 2) is None
 
 
 @pytest.mark.parametrize(
@@ -163,7 +164,7 @@ def test_a_chain_reads_through_the_frozen_neck(
 ) -> None:
     """The model of A > B is B's readout on the output of A's neck, and A's neck is that of the direct chain."""
     seen: list[tuple[Any, Any, torch.Tensor]] = []
-    plain: Callable[..., Any] = cross_neck.send_and_read
+    plain: Callable[..., Any] = send_and_read
 
     def spied(trial: Any, job: Any, source: Any, readers: Any, stream: Any) -> Any:
         for r in readers.values():
@@ -172,7 +173,7 @@ def test_a_chain_reads_through_the_frozen_neck(
                     seen.append((trial, r, r.model(source.test.features.batch(range(6)))))
         return plain(trial, job, source, readers, stream)
 
-    monkeypatch.setattr(cross_neck, "send_and_read", spied)
+    monkeypatch.setattr("fcbench.measure.cross_neck.send_and_read", spied)
     cross_neck.measure(study(cache), tmp_path)
     assert len(seen) == 2
     for trial, reader, x in seen:

@@ -73,7 +73,7 @@ class Enc:
     sha256: str = "a" * 64
     n_seen: int = 0
     spoil: bool = False
-    default_split: str = "coarse"
+    default_split_point: str = "coarse"
     module: nn.Module = field(default_factory=nn.Identity)
     specs: Mapping[str, FeatureSpec] = field(
         default_factory=lambda: {"fine": FeatureSpec("fine", 3, 1), "coarse": FeatureSpec("coarse", 3, 4)}
@@ -126,7 +126,7 @@ def test_the_store_holds_the_encoders_maps(tmp_path: Path, n_workers: int) -> No
     for i in range(7):
         expected = Enc()(data[i].image[None], BOTH).maps
         found = store.maps(i)
-        assert found.n_points * 7 == store.n_scalars
+        assert found.n_scalars * 7 == store.n_scalars
         assert all(torch.equal(found.maps[k], expected[k]) for k in BOTH)
 
 

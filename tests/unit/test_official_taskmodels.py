@@ -132,7 +132,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 def test_own_features_are_what_the_specs_and_grids_promise(case: Case) -> None:
     encoder, shapes = case.model.encoder, case.head.shapes
     assert tuple(encoder.specs) == case.model.inputs == tuple(case.x) == tuple(shapes)
-    assert encoder.default_split in encoder.specs and encoder.groups == {}
+    assert encoder.default_split_point in encoder.specs and encoder.groups == {}
     for name, spec in encoder.specs.items():
         assert spec.name == name and spec.stride_px >= 1
         assert case.x[name].shape == (2, *shapes[name]) and shapes[name][0] == spec.channels

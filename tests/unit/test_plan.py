@@ -140,7 +140,7 @@ def test_foreseen_features_are_the_extracted_ones(
 
 def test_bad_input_is_refused_as_by_the_run(cache: Path, tmp_path: Path) -> None:
     with pytest.raises(FcbenchError, match="split point"):
-        plan.count(study(replace(SUITE, split="stage9"), cache), tmp_path)
+        plan.count(study(replace(SUITE, split_point="stage9"), cache), tmp_path)
 
 
 # ---------------------------------------------------------------------------------------------- probe

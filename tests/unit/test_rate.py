@@ -17,7 +17,6 @@ def test_rates_of_a_file() -> None:
 
 def test_estimated_rates_are_of_bits_not_bytes() -> None:
     assert rates.bpp_estimated(8000.0, 16_000) == rates.bpp(1000, 16_000)
-    assert rates.bpfp_estimated(8000.0, 4000) == rates.bpfp(1000, 4000)
 
 
 @pytest.mark.parametrize("bits", [32, 16])
@@ -42,12 +41,11 @@ def test_alarm_allows_16_bytes_where_nothing_is_estimated() -> None:
     ("call", "what"),
     [
         (lambda: rates.bpp(1, 0), "0 pixels"),
-        (lambda: rates.bpfp(1, 0), "0 feature points"),
+        (lambda: rates.bpfp(1, 0), "0 scalars"),
         (lambda: rates.bytes_per_sample(1, -1), "-1 samples"),
         (lambda: rates.bpp(-1, 1), "-8"),
         (lambda: rates.bpp_estimated(float("nan"), 1), "nan"),
-        (lambda: rates.bpfp_estimated(float("inf"), 1), "inf"),
-        (lambda: rates.uncoded_bytes(0), "0 feature points"),
+        (lambda: rates.uncoded_bytes(0), "0 scalars"),
         (lambda: rates.rate_alarm(1, 8.0, 0), "0 samples"),
     ],
 )

@@ -144,7 +144,7 @@ def test_split_points_groups_and_channels(official: Official) -> None:
     assert [specs[n].channels for n in TRUNK] == [96, 192, 384, 768]
     assert [specs[n].channels for n in FPN] == [256] * 3
     assert official.encoder.groups == {"fpn": FPN, "trunk": TRUNK}
-    assert specs[official.encoder.default_split].stride_px == 16
+    assert specs[official.encoder.default_split_point].stride_px == 16
 
 
 def test_a_checkpoint_of_the_other_version_is_refused(official: Official, tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def test_weights_from_a_file_give_the_full_models_features(name: str, tmp_path: 
     assert encoder.weights.origin == "file:w.pt"
     assert encoder.weights.sha256 == file_sha256(tmp_path / "w.pt")
     images = torch.randint(0, 256, (2, 3, 160, 160), dtype=torch.uint8)
-    size = encoder.default_split
+    size = encoder.default_split_point
     got = encoder(images, [size]).maps[size]
     channels, h, w = got.shape[1:]
     same = [m for m in _maps_of_full(full, images, name) if m.shape == (2, channels, h, w)]
@@ -198,7 +198,7 @@ def test_unknown_timm_models_get_the_nearest(variant: str, match: str) -> None:
 def test_an_image_size_that_a_model_cannot_take_is_named() -> None:
     encoder = _timm("test_vit_relpos", "random")
     with pytest.raises(FcbenchError, match="96x96.*--image-size 160"):
-        encoder(torch.zeros(1, 3, 96, 96, dtype=torch.uint8), [encoder.default_split])
+        encoder(torch.zeros(1, 3, 96, 96, dtype=torch.uint8), [encoder.default_split_point])
 
 
 def test_a_model_without_published_weights_says_so() -> None:

@@ -101,7 +101,7 @@ class PaddedEncoder(FrozenEncoder):
         levels: see `normalized`.
     """
 
-    default_split = "stage3"  # stride 16, at the same depth in every Hiera
+    default_split_point = "stage3"  # stride 16, at the same depth in every Hiera
     multiple_px: int = 32
     normalization: tuple[Sequence[float], Sequence[float]] = IMAGENET
     levels: int = 255

@@ -79,7 +79,7 @@ class OwnEncoder(FrozenEncoder):
         device: torch.device,
     ) -> None:
         super().__init__(name, module, {s.name: s for s in specs}, weights, device)
-        self.default_split = specs[0].name
+        self.default_split_point = specs[0].name
         self._run, self._image_px = run, image_px
 
     def maps(self, images: Tensor, split_points: Sequence[str]) -> Mapping[str, Tensor]:
