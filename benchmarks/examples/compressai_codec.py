@@ -11,7 +11,7 @@ from compressai.entropy_models import EntropyBottleneck, GaussianConditional
 from compressai.models import CompressionModel
 from torch import nn
 
-from fcbench.coders.numerics import fixed_numerics
+from fcbench.coders.numerics import coding_numerics
 from fcbench.core.codecs import Bitstream, CodecPlugin, Decoded
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Features
@@ -84,7 +84,7 @@ class Codec(CompressionModel):  # its load_state_dict knows tables of any size
         self.cpu().eval()
         self.update(force=True, update_quantiles=True)
 
-    @fixed_numerics  # one thread: the decoder must find the encoder's scales to the last bit
+    @coding_numerics()  # one thread: the decoder must find the encoder's scales to the last bit
     def encode(self, features):
         maps = self._normalized(features.maps)
         if not all(bool(torch.isfinite(x).all()) for x in maps):
@@ -93,7 +93,7 @@ class Codec(CompressionModel):  # its load_state_dict knows tables of any size
         sizes = struct.pack(f"<{len(strings)}I", *map(len, strings))
         return Bitstream({"sizes": sizes, "strings": b"".join(strings)}, _n_symbols(self.specs, features.shapes), None)
 
-    @fixed_numerics
+    @coding_numerics()
     def decode(self, payload, grids):
         n = 2 * len(self.specs)
         sizes, rest = struct.unpack_from(f"<{n}I", payload), payload[4 * n :]

@@ -86,10 +86,10 @@ def names(kind: str) -> list[str]:
     True
     """
     used = (name for of, name in _files if of == kind)
-    return sorted({*_built_in(kind), *_installed(kind), *used})
+    return sorted({*built_in(kind), *_installed(kind), *used})
 
 
-def _built_in(kind: str) -> dict[str, Path]:
+def built_in(kind: str) -> dict[str, Path]:
     """Name -> its file, or the ``__init__`` of its folder."""
     folder = PACKAGE / KINDS[kind]
     files = {p.stem: p for p in folder.glob("*.py") if p.stem != "__init__"}
@@ -111,7 +111,7 @@ def _find(kind: str, name: str) -> Path | EntryPoint | File:
     Raises:
         FcbenchError: no such name (the message holds the nearest and all of them), or a name of several plug-ins.
     """
-    places: list[Path | EntryPoint | File] = [p for n, p in _built_in(kind).items() if n == name]
+    places: list[Path | EntryPoint | File] = [p for n, p in built_in(kind).items() if n == name]
     places += _installed(kind).get(name, [])
     places += [file for key, file in _files.items() if key == (kind, name)]
     if not places:

@@ -42,7 +42,7 @@ class HouseRules(NeckContract):
             plugin.build((), shapes, 32)
         with pytest.raises(FcbenchError, match="no shape for .'coarse'."):
             plugin.build(SPECS, {"fine": (8, 8)}, 32)
-        with pytest.raises(FcbenchError, match="width 0"):
+        with pytest.raises(FcbenchError, match="width must be at least 1, got 0"):
             plugin.build(SPECS, shapes, 0)
 
 

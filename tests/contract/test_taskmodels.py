@@ -15,7 +15,7 @@ import pytest
 from fcbench.core import registry
 from fcbench.core.errors import FcbenchError
 from fcbench.core.tasks import Task, TaskModel
-from fcbench.testing.taskmodels import CHECKS, CPU, Case, N, TaskModelContract
+from fcbench.testing.taskmodels import CHECKS, CPU, Case, TaskModelContract
 
 SMALL: dict[str, Any] = runpy.run_path(str(Path(__file__).parents[1] / "unit" / "small_models.py"))
 VARIANTS = {"sam2_masks": "tiny@64"}
@@ -43,11 +43,6 @@ class HouseRules(TaskModelContract):
         assert case.model.weights.origin.startswith("random(seed=")
         assert case.model.encoder.weights == case.model.weights
         assert case.task.name in CHECKS, "say in fcbench.testing.taskmodels what this task wants of a decoder"
-
-    def test_grids_are_known_beforehand(self, case: Case) -> None:
-        grids: Any = case.model.grids  # type: ignore[attr-defined]
-        for name, x in case.x.items():
-            assert x.shape == (N, case.model.encoder.specs[name].channels, *grids[name])
 
     def test_refuses_another_task(self, case: Case) -> None:
         plugin = registry.get("taskmodel", case.model.name.split(":")[0])

@@ -115,12 +115,23 @@ def test_results_of_another_schema(tiny: Run, finished: Path, tmp_path: Path) ->
     assert file.read_bytes() == before
 
 
-def test_results_cut_off(tiny: Run, finished: Path, tmp_path: Path, fcbench: Run) -> None:
+def test_damaged_results(tiny: Run, finished: Path, tmp_path: Path, fcbench: Run) -> None:
+    shutil.copytree(finished, tmp_path / "out")
+    file = tmp_path / "out" / "rates.csv"
+    file.write_bytes(file.read_bytes().replace(b"\n", b"\n1,", 3))
+    assert "damaged" in refused(tiny(tmp_path / "out"))
+    assert "damaged" in refused(fcbench("plot", tmp_path / "out", "-o", tmp_path / "a.png"))
+
+
+def test_the_last_point_of_results_that_were_cut_off_is_measured_again(
+    tiny: Run, finished: Path, tmp_path: Path
+) -> None:
     shutil.copytree(finished, tmp_path / "out")
     file = tmp_path / "out" / "rates.csv"
     file.write_bytes(file.read_bytes()[:-40])
-    assert "damaged" in refused(tiny(tmp_path / "out"))
-    assert "damaged" in refused(fcbench("plot", tmp_path / "out", "-o", tmp_path / "a.png"))
+    result = tiny(tmp_path / "out", "--task", "segmentation", "--task", "captioning")
+    assert result.exit_code == 0, result.output
+    assert "1 points measured, 25 found done" in result.output
 
 
 def test_damaged_task_model_in_the_cache(fcbench: Run, tiny: Run, cache: Path, finished: Path, tmp_path: Path) -> None:

@@ -42,10 +42,12 @@ def test_what_it_names_exists(text: str) -> None:
 @pytest.mark.parametrize("kind", list(registry.KINDS))
 def test_it_lists_every_plugin(kind: str, text: str) -> None:
     if kind == "label":  # one per task, under the task's name
-        assert set(registry.names(kind)) == set(registry.names("task"))
+        assert set(registry.built_in(kind)) == set(registry.built_in("task"))
         return
     table = text.split("What is included\n---")[1].split("\n\n")[1]
-    assert not [name for name in registry.names(kind) if f"``{name}``" not in table and f"``{name}:NAME``" not in table]
+    assert not [
+        name for name in registry.built_in(kind) if f"``{name}``" not in table and f"``{name}:NAME``" not in table
+    ]
 
 
 def test_its_versions_are_those_of_the_code(text: str) -> None:

@@ -265,7 +265,7 @@ def test_a_killed_run_leaves_replaced_rows_which_do_not_count(tmp_path: Path) ->
     failed = rate_point(point="p1", status="boom", metric="", value=None)
     folder = ResultsFolder(tmp_path)
     for point in (rate_point(), failed, rate_point(point="p2"), replace(failed, status="ok", metric="miou", value=0.5)):
-        folder.append([row], SAMPLES if row.status == "ok" else None)
+        folder.append([point], SAMPLES if point.status == "ok" else None)
     assert len((tmp_path / "rates.csv").read_bytes().splitlines()) == 1 + 4
     assert [(p.point, p.status) for p in table.load_points(tmp_path)] == [("p0", "ok"), ("p2", "ok"), ("p1", "ok")]
     folder.close()
