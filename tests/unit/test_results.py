@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from points import rate_point
 
 from fcbench.core.errors import FcbenchError
+from fcbench.core.files import write_atomically
 from fcbench.results import folder as folder_module
 from fcbench.results import provenance, row, table
 from fcbench.results.folder import ResultsFolder, load_provenance
@@ -265,7 +266,7 @@ def test_a_killed_run_leaves_replaced_rows_which_do_not_count(tmp_path: Path) ->
     failed = rate_point(point="p1", status="boom", metric="", value=None)
     folder = ResultsFolder(tmp_path)
     for point in (rate_point(), failed, rate_point(point="p2"), replace(failed, status="ok", metric="miou", value=0.5)):
-        folder.append([row], SAMPLES if row.status == "ok" else None)
+        folder.append([point], SAMPLES if point.status == "ok" else None)
     assert len((tmp_path / "rates.csv").read_bytes().splitlines()) == 1 + 4
     assert [(p.point, p.status) for p in table.load_points(tmp_path)] == [("p0", "ok"), ("p2", "ok"), ("p1", "ok")]
     folder.close()
@@ -275,7 +276,7 @@ def test_a_killed_run_leaves_replaced_rows_which_do_not_count(tmp_path: Path) ->
 def test_many_points_take_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows are added, not all written anew, and looking a point up does not go through all of them."""
     monkeypatch.setattr(os, "fsync", lambda handle: None)  # what a disk takes is not ours
-    n_whole, whole = 0, folder_module.write_atomically
+    n_whole, whole = 0, write_atomically
 
     def counted(*arguments: Any) -> None:
         nonlocal n_whole
