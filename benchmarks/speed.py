@@ -400,7 +400,7 @@ def measure(work: Path, quick: bool, say: Callable[[Figure], None]) -> list[Figu
     n_lite = 16 if quick else 96
     figure, large = extraction(scenes(work, "train", n_lite, LITE_PX), lite, work, repeats)
     keep(figure)
-    test = extract(scenes(work, "test", 16 if quick else 100), nano, [nano.default_split_point], work / "test")
+    test = extract(scenes(work, "test", 16 if quick else 100), nano, [nano.default_split_point], Cache(work / "test"))
     for name in ("uniform", *LEARNED):
         for point in points(name, (0.5,) if quick else (0.0, 0.5, 1.0)):
             codec = trained(point, train, steps, 32, work)

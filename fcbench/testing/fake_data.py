@@ -37,7 +37,7 @@ class FakeDataset(Dataset):
 
     name = "fake"
     revision = "1"
-    tasks = ("segmentation", "depth", "pose", "captioning", "classification")
+    tasks: tuple[str, ...] = ("segmentation", "depth", "pose", "captioning", "classification")
 
     def __init__(self, n: int = 6, size_px: tuple[int, int] = (64, 64), split: str = "train") -> None:
         self.n = n

@@ -88,7 +88,7 @@ class HouseRules(DatasetContract):
             part.rename(gone)
             for split in ("train", "test"):
                 try:
-                    plugin.open(split, DataOptions(root, tmp_path))  # type: ignore[arg-type]
+                    plugin.open(split, DataOptions(root, tmp_path))
                 except FcbenchError as error:
                     assert "Expected: ROOT/" in str(error) and "\n" not in str(error)
                     missed += 1

@@ -50,12 +50,12 @@ for _name in NECKS:
     globals()[f"Test_{_name}"] = type(f"Test_{_name}", (HouseRules,), {"plugin": _name})
 
 
-def test_attention_refuses_a_width_it_cannot_split():
+def test_attention_refuses_a_width_it_cannot_split() -> None:
     with pytest.raises(FcbenchError, match="multiple of 32"):
         registry.get("neck", "neck_2L").build(SPECS[:1], {"fine": (8, 8)}, 40)
 
 
-def test_capacity_grows_with_the_name():
+def test_capacity_grows_with_the_name() -> None:
     sizes = [
         sum(p.numel() for p in build(name, (8, 8), (4, 4)).parameters())
         for name in ("linear", "neck_2L", "neck_4L", "neck_6L")
@@ -64,7 +64,7 @@ def test_capacity_grows_with_the_name():
     assert sizes[2] - sizes[1] == sizes[3] - sizes[2]  # two layers each
 
 
-def test_linear_is_affine():
+def test_linear_is_affine() -> None:
     neck = build("linear", (8, 8), (4, 4))
     a, b = maps_of((8, 8), (4, 4)), maps_of((8, 8), (4, 4))
     b = {k: m.flip(0) for k, m in b.items()}

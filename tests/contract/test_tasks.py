@@ -13,6 +13,7 @@ from fcbench.core.errors import FcbenchError
 from fcbench.core.samples import DatasetMeta, Pose
 from fcbench.core.tasks import ProbabilisticHead, ScaledHead
 from fcbench.testing.fake_data import FakeDataset
+from fcbench.tasks.captioning.task import CaptioningTask
 from fcbench.testing.tasks import TaskContract, bind, learned, measured, neck_output
 
 TASKS = registry.names("task")
@@ -52,7 +53,7 @@ for _name in TASKS:
     globals()[f"Test_{_name}"] = type(f"Test_{_name}", (HouseRules,), {"plugin": _name})
 
 
-def test_log_likelihoods_are_the_losses_terms():
+def test_log_likelihoods_are_the_losses_terms() -> None:
     """Where the loss is a mean cross-entropy, the likelihoods sum to its negative times the number of terms."""
     counts = {
         "segmentation": lambda h, x, b: (h.at_centres(b, h(x).shape[-2:], 255) != 255),
@@ -67,7 +68,7 @@ def test_log_likelihoods_are_the_losses_terms():
         torch.testing.assert_close(-total / terms, head.loss(x, batch))
 
 
-def test_captions_likelihood_is_the_mean_over_references():
+def test_captions_likelihood_is_the_mean_over_references() -> None:
     task, targets, head = bind("captioning", n=1)
     x, references = neck_output(1), targets[0]["captioning"]
     each = [head.log_likelihood(x, task.collate([{"captioning": (r,)}])) for r in references]
@@ -78,7 +79,7 @@ def test_captions_likelihood_is_the_mean_over_references():
     torch.testing.assert_close(-torch.stack(each).sum() / sum(n_tokens), loss)
 
 
-def test_depth_density_integrates_to_one():
+def test_depth_density_integrates_to_one() -> None:
     task, _, head = bind("depth", n=2)
     x = neck_output(1)
     z = torch.linspace(-12, 12, 4001)
@@ -93,7 +94,7 @@ def test_depth_density_integrates_to_one():
     assert total * float(z[1] - z[0]) == pytest.approx(1, abs=1e-2)
 
 
-def test_predictions_that_do_not_fit_are_refused():
+def test_predictions_that_do_not_fit_are_refused() -> None:
     """A prediction of too little is an error, not a value."""
     wrong = {
         "segmentation": (torch.zeros(1, 64, 64, dtype=torch.uint8), "shape .1, 64, 64"),
@@ -109,7 +110,7 @@ def test_predictions_that_do_not_fit_are_refused():
     batch = task.collate(targets)
     strings = [c[0] for c in batch.captions]
     words = [r[0] for r in batch.references]
-    np.testing.assert_array_equal(*(task.statistics(s, batch) for s in (strings, words)))
+    np.testing.assert_array_equal(task.statistics(strings, batch), task.statistics(words, batch))
 
 
 def fixed(head: torch.nn.Module, out: torch.Tensor) -> torch.nn.Module:
@@ -118,7 +119,7 @@ def fixed(head: torch.nn.Module, out: torch.Tensor) -> torch.nn.Module:
     return head
 
 
-def test_perfect_segmentation():
+def test_perfect_segmentation() -> None:
     task, targets, head = bind("segmentation", n=4)
     batch = task.collate(targets)
     logits = torch.nn.functional.one_hot(batch.long().clamp(max=2), 3)
@@ -127,7 +128,7 @@ def test_perfect_segmentation():
     assert values == {"miou": 1.0, "pixel_accuracy": 1.0}
 
 
-def test_perfect_depth():
+def test_perfect_depth() -> None:
     task, targets, head = bind("depth", n=4)
     batch = task.collate(targets)
     logs = torch.where(batch > 0, batch, 1.0).log()[:, None]
@@ -137,7 +138,7 @@ def test_perfect_depth():
     assert values["delta1"] == 1.0
 
 
-def test_perfect_classification():
+def test_perfect_classification() -> None:
     task, targets, head = bind("classification", n=4)
     batch = task.collate(targets)
     head = fixed(head, torch.nn.functional.one_hot(batch, 7) * 100.0)
@@ -146,7 +147,7 @@ def test_perfect_classification():
     assert values["nll"] == pytest.approx(0.0, abs=1e-9)
 
 
-def test_perfect_pose():
+def test_perfect_pose() -> None:
     """Logits that are the log of each keypoint's bilinear weights decode to the keypoint itself."""
     from fcbench.tasks.pose.task import bilinear_targets
 
@@ -168,8 +169,9 @@ def fields(pose: Pose) -> tuple[np.ndarray, ...]:
     return pose.keypoints, pose.boxes, pose.areas
 
 
-def test_perfect_captions():
+def test_perfect_captions() -> None:
     task, targets, head = bind("captioning", n=4)
+    assert isinstance(task, CaptioningTask)
     batch = task.collate(targets)
     said = [r[0] for r in batch.references]
     rows = [torch.tensor([*task.vocabulary.encode(w), 1]) for w in said]
@@ -179,7 +181,7 @@ def test_perfect_captions():
     assert values["cider"] > 7
 
 
-def test_mask_refusals():
+def test_mask_refusals() -> None:
     task, targets, head = bind("segmentation", n=2)
     with pytest.raises(FcbenchError, match=r"class index 3; allowed are 0 to 2 and 255"):
         task.collate([{"segmentation": np.full((4, 4), 3, np.uint8)}])
@@ -193,7 +195,7 @@ def test_mask_refusals():
             use(neck_output(1), wrong)
 
 
-def test_depth_refusals():
+def test_depth_refusals() -> None:
     task, _, head = bind("depth", n=2)
     for bad in (-1.0, np.nan, np.inf):
         with pytest.raises(FcbenchError, match="negative, infinite or NaN"):
@@ -204,7 +206,7 @@ def test_depth_refusals():
             use(neck_output(1), wrong)
 
 
-def test_data_set_refusals():
+def test_data_set_refusals() -> None:
     empty, other = FakeDataset(), FakeDataset()
     empty.meta = DatasetMeta()
     other.meta = DatasetMeta(("a", "b"), ("a", "b"), 1.0)
@@ -219,13 +221,13 @@ def test_data_set_refusals():
         plugin["depth"].build(empty, empty)
 
 
-def test_class_index_refusal():
+def test_class_index_refusal() -> None:
     task, _, _ = bind("classification")
     with pytest.raises(FcbenchError, match="class index must be 0 to 6, got 7"):
         task.collate([{"classification": 7}])
 
 
-def test_pose_shape_refusal_and_images_without_persons():
+def test_pose_shape_refusal_and_images_without_persons() -> None:
     task, _, head = bind("pose")
     none = Pose(*(np.zeros(s, np.float32) for s in ((0, 17, 3), (0, 4), (0,))))
     batch = task.collate([{"pose": none}] * 2)
@@ -239,7 +241,7 @@ def test_pose_shape_refusal_and_images_without_persons():
         task.collate([{"pose": wrong}])
 
 
-def test_captioning_refuses_missing_captions():
+def test_captioning_refuses_missing_captions() -> None:
     task, _, _ = bind("captioning")
     for bad in ((), "a string"):
         with pytest.raises(FcbenchError, match="non-empty tuple of captions"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,13 +69,14 @@ def test_images_come_back_as_the_features_that_the_codec_makes_of_them(
     assert fcbench("decode", stream, *same, "-o", out).exit_code == 0
     decoded = load_file(out)["stage3"]
     assert said["bpfp"] == pytest.approx(8 * said["n_bytes"] / decoded.numel())
-    cpu, loaded = torch.device("cpu"), load_checkpoint(checkpoint)
+    cpu = torch.device("cpu")
+    codec: Any = load_checkpoint(checkpoint).codec
     encoder = registry.get("encoder", "sam2_nano").build("", "random", cpu)
     with torch.inference_mode():
         for photo, features in zip(photos, decoded):
             pixels = torch.from_numpy(np.array(Image.open(photo))).permute(2, 0, 1)
             maps = encoder(pixels[None], ["stage3"]).maps
-            expected = loaded.codec.forward(maps)[0]["stage3"]
+            expected = codec.forward(maps)[0]["stage3"]
             torch.testing.assert_close(features, expected[0], rtol=1e-4, atol=1e-4)
 
 

@@ -60,7 +60,7 @@ def test_float_coders_keep_their_bound(name: str, tolerance: float) -> None:
 
 @pytest.mark.parametrize("name", PICTURES)
 def test_every_depth_codes(name: str) -> None:
-    plugin = registry.get("codec", name)
+    plugin: Any = registry.get("codec", name)
     finest = plugin.sweep("mse")[-1]
     for bits in plugin.bits:
         error = normalized_error(make(name, {**finest, "bits": bits}), smooth(1, 2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "camvid"
 
 
-def _open(root: Path | None, split: str = "train", **options: object) -> Dataset:
+def _open(root: Path | None, split: Literal["train", "test"] = "train", **options: Any) -> Dataset:
     where = root.parent if root else Path("unused")
     return registry.get("dataset", "camvid").open(split, DataOptions(root, where, **options))
 

@@ -232,6 +232,7 @@ def test_likelihoods_are_kept_beside_the_samples(tmp_path: Path) -> None:
     plant(tmp_path, "general")
     plant(tmp_path, "silent", lost_nats=None)
     ceiling, coded, silent = (load_samples(tmp_path, key) for key in ("general5s0", "general0s0", "silent0s0"))
+    assert ceiling.log_likelihood is not None and ceiling.null_log_likelihood is not None
     assert ceiling.log_likelihood.shape == ceiling.null_log_likelihood.shape == (N,)
     assert coded.log_likelihood is not None and coded.null_log_likelihood is None
     assert silent.log_likelihood is None

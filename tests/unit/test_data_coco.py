@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def root(tmp_path: Path) -> Path:
     return home
 
 
-def _open(root: Path, split: str = "train", **options: Any) -> Dataset:
+def _open(root: Path, split: Literal["train", "test"] = "train", **options: Any) -> Dataset:
     return registry.get("dataset", "coco").open(split, DataOptions(root, root.parent, **options))
 
 

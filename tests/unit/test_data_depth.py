@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import h5py
 import numpy as np
@@ -21,7 +21,7 @@ REAL = Path(__file__).parents[3] / "shared" / "data" / "rgbd_room"
 MAT = "nyu_depth_v2_labeled.mat"
 
 
-def _open(name: str, root: Path, split: str = "train", **options: Any) -> Dataset:
+def _open(name: str, root: Path, split: Literal["train", "test"] = "train", **options: Any) -> Dataset:
     return registry.get("dataset", name).open(split, DataOptions(root, root.parent, **options))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from fcbench.core.errors import FcbenchError, UnreadableSample
 from fcbench.core.samples import VOID, DataOptions, Dataset
 
 
-def _open(name: str, root: Path, split: str = "train", **options: Any) -> Dataset:
+def _open(name: str, root: Path, split: Literal["train", "test"] = "train", **options: Any) -> Dataset:
     return registry.get("dataset", name).open(split, DataOptions(root, root.parent, **options))
 
 

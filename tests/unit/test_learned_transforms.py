@@ -118,7 +118,7 @@ def test_few_training_positions_do_not_ring_the_rate_alarm(name: str) -> None:
     stats = FeatureStats(mean, std, x.amin(dim=(0, 2, 3)), x.amax(dim=(0, 2, 3)))
     torch.manual_seed(0)
     specs = (FeatureSpec("map", 64, 16),)
-    codec = registry.get("codec", name).build(specs, {"map": stats}, {"lmbda": 6.0})
+    codec: Any = registry.get("codec", name).build(specs, {"map": stats}, {"lmbda": 6.0})
     codec.prepare([x])
     codec.freeze()
     n_bytes, bits = 0, 0.0

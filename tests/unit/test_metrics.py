@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,8 @@ from pycocotools.cocoeval import COCOeval
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
 from fcbench.core.samples import VOID
-from fcbench.tasks.captioning.metrics import Cider, bleu4, bleu_statistics
+from fcbench.tasks.captioning.head import Vocabulary
+from fcbench.tasks.captioning.metrics import Cider, Words, bleu4, bleu_statistics
 from fcbench.tasks.captioning.task import CaptioningTask
 from fcbench.tasks.depth import DepthTask, depth_sums
 from fcbench.tasks.pose.metrics import oks, pck_counts
@@ -24,7 +27,7 @@ WORDS = "a the red blue cube cone left right of on two big small man".split()
 # ------------------------------------------------------------------------------------ segmentation
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("absent", [False, True])
-def test_miou_equals_torchmetrics(seed, absent):
+def test_miou_equals_torchmetrics(seed: int, absent: bool) -> None:
     rng = np.random.default_rng(seed)
     k = 5
     used = k - 2 if absent else k  # two classes occur nowhere
@@ -39,7 +42,7 @@ def test_miou_equals_torchmetrics(seed, absent):
     assert values["pixel_accuracy"] == pytest.approx(float(accuracy(*args)), abs=1e-6)
 
 
-def test_class_counts_by_hand():
+def test_class_counts_by_hand() -> None:
     pred = np.array([[[0, 1, 1, 2]]])
     target = np.array([[[0, 1, VOID, 1]]], np.uint8)
     counts = class_counts(pred, target, 3)
@@ -49,14 +52,14 @@ def test_class_counts_by_hand():
     assert values["pixel_accuracy"] == pytest.approx(2 / 3)
 
 
-def test_all_void_counts_nothing():
+def test_all_void_counts_nothing() -> None:
     counts = class_counts(np.zeros((1, 2, 2), int), np.full((1, 2, 2), VOID, np.uint8), 2)
     assert not counts.any()
 
 
 # ------------------------------------------------------------------------------------------- depth
 @pytest.mark.parametrize("seed", range(4))
-def test_depth_equals_its_definition_over_pooled_pixels(seed):
+def test_depth_equals_its_definition_over_pooled_pixels(seed: int) -> None:
     rng = np.random.default_rng(seed)
     target = rng.uniform(0.5, 9, (5, 11, 7)).astype(np.float32)
     pred = (target * rng.lognormal(0, 0.3, target.shape)).astype(np.float32)
@@ -72,7 +75,7 @@ def test_depth_equals_its_definition_over_pooled_pixels(seed):
 
 
 # -------------------------------------------------------------------------------------------- pose
-def people(seed: int, n: int = 12):
+def people(seed: int, n: int = 12) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Predictions [P, 17, 2], truth [P, 17, 3], boxes [P, 4], areas [P]; person 0 has no labelled keypoint."""
     rng = np.random.default_rng(seed)
     truth = np.concatenate([rng.uniform(0, 100, (n, 17, 2)), rng.integers(0, 3, (n, 17, 1))], axis=-1)
@@ -84,7 +87,7 @@ def people(seed: int, n: int = 12):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_oks_equals_pycocotools(seed):
+def test_oks_equals_pycocotools(seed: int) -> None:
     pred, truth, boxes, areas = people(seed)
     ours = oks(pred, truth, areas)
     assert np.isnan(ours[0]) and np.isfinite(ours[1:]).all()
@@ -97,7 +100,7 @@ def test_oks_equals_pycocotools(seed):
     assert ours[1:].std() > 0.01
 
 
-def test_pck_counts_labelled_keypoints_within_a_tenth_of_the_longer_side():
+def test_pck_counts_labelled_keypoints_within_a_tenth_of_the_longer_side() -> None:
     truth = np.zeros((1, 17, 3))
     truth[0, :4, 2] = (1, 2, 2, 2)
     pred = np.full((1, 17, 2), 1000.0)
@@ -107,11 +110,11 @@ def test_pck_counts_labelled_keypoints_within_a_tenth_of_the_longer_side():
 
 
 # ---------------------------------------------------------------------------------------- captions
-def captions(seed: int, n: int = 25):
+def captions(seed: int, n: int = 25) -> tuple[list[Words], list[tuple[Words, ...]]]:
     """Candidates and references of n images, as tuples of words; some candidates copy a reference."""
     rng = np.random.default_rng(seed)
 
-    def one() -> tuple[str, ...]:
+    def one() -> Words:
         return tuple(rng.choice(WORDS, rng.integers(1, 12)))
 
     references = [tuple(one() for _ in range(rng.integers(1, 6))) for _ in range(n)]
@@ -120,13 +123,16 @@ def captions(seed: int, n: int = 25):
     return said, references
 
 
-def as_strings(said, references):
+def as_strings(
+    said: Sequence[Words], references: Sequence[Sequence[Words]]
+) -> tuple[dict[int, list[str]], dict[int, list[str]]]:
+    """References and candidates as the reference implementations take them."""
     gts = {i: [" ".join(c) for c in r] for i, r in enumerate(references)}
     return gts, {i: [" ".join(c)] for i, c in enumerate(said)}
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_cider_equals_pycocoevalcap_sample_by_sample(seed):
+def test_cider_equals_pycocoevalcap_sample_by_sample(seed: int) -> None:
     said, references = captions(seed)
     mean, each = ReferenceCider().compute_score(*as_strings(said, references))
     cider = Cider(references)
@@ -136,30 +142,30 @@ def test_cider_equals_pycocoevalcap_sample_by_sample(seed):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_bleu4_equals_pycocoevalcap(seed):
+def test_bleu4_equals_pycocoevalcap(seed: int) -> None:
     said, references = captions(seed)
     expected, _ = Bleu(4).compute_score(*as_strings(said, references), verbose=0)
-    sums = sum(bleu_statistics(c, r) for c, r in zip(said, references))
+    sums = np.sum([bleu_statistics(c, r) for c, r in zip(said, references)], axis=0)
     assert float(bleu4(sums)) == pytest.approx(expected[3], rel=1e-12)
     assert 0.05 < expected[3] < 1
 
 
-def test_caption_values_are_mean_cider_and_corpus_bleu():
+def test_caption_values_are_mean_cider_and_corpus_bleu() -> None:
     said, references = captions(9)
     gts, res = as_strings(said, references)
-    task = CaptioningTask(vocabulary=None, max_words=9, cider=Cider(references))
+    task = CaptioningTask(vocabulary=Vocabulary(tuple(WORDS)), max_words=9, cider=Cider(references))
     values = task.values(task.score(said, references).sum(0))
     assert values["cider"] == pytest.approx(ReferenceCider().compute_score(gts, res)[0])
     assert values["bleu4"] == pytest.approx(Bleu(4).compute_score(gts, res, verbose=0)[0][3])
 
 
-def test_cider_of_a_batch_keeps_the_whole_sets_frequencies():
+def test_cider_of_a_batch_keeps_the_whole_sets_frequencies() -> None:
     said, references = captions(1)
-    task = CaptioningTask(vocabulary=None, max_words=9, cider=Cider(references))
+    task = CaptioningTask(vocabulary=Vocabulary(tuple(WORDS)), max_words=9, cider=Cider(references))
     whole = task.score(said, references)
     np.testing.assert_array_equal(whole[3:5], task.score(said[3:5], references[3:5]))
 
 
 # ------------------------------------------------------------------------------------------ common
-def test_ratio_is_nan_over_nothing():
+def test_ratio_is_nan_over_nothing() -> None:
     np.testing.assert_array_equal(ratio(np.array([1, 0]), np.array([2, 0])), [0.5, np.nan])

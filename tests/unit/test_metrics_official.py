@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,13 +16,16 @@ from fcbench.core.tasks import MetricSpec
 from fcbench.tasks.captioning.head import words_of
 from fcbench.tasks.depth import DepthTask
 from fcbench.tasks.pose.metrics import N_AP_STATISTICS, N_BINS, ap_statistics, average_precision, matches, score_bins
-from fcbench.tasks.pose.task import PoseTask
+from fcbench.tasks.pose.task import PoseBatch, PoseTask
 
 EIGEN = (45 / 480, 471 / 480, 41 / 640, 601 / 640)
 
+Crowd = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Predictions [P, 17, 2], truth [P, 17, 3], areas [P]."""
+
 
 # ------------------------------------------------------------------------------------------- pose: ap
-def crowd(rng: np.random.Generator, n: int):
+def crowd(rng: np.random.Generator, n: int) -> Crowd:
     """n persons near each other, so that predictions also resemble their neighbours; the last one is unlabelled."""
     centre = rng.uniform(0, 25, (n, 1, 2))
     points = centre + rng.uniform(0, 60, (1, 17, 2)) + rng.normal(0, 2, (n, 17, 2))
@@ -32,7 +37,7 @@ def crowd(rng: np.random.Generator, n: int):
     return pred, np.concatenate([points, v], -1), rng.uniform(400, 4000, n)
 
 
-def coco_ap(images, scores) -> float:
+def coco_ap(images: Sequence[Crowd], scores: Sequence[np.ndarray]) -> float:
     """AP of pycocotools' own COCOeval."""
     judge = COCOeval(iouType="keypoints")
     judge.params.imgIds, judge.params.catIds = list(range(len(images))), [1]
@@ -45,7 +50,7 @@ def coco_ap(images, scores) -> float:
                 continue
             number += 1
             box = [0, 0, 10, 10]
-            shared = {"id": number, "image_id": i, "category_id": 1, "iscrowd": 0}
+            shared: dict[str, Any] = {"id": number, "image_id": i, "category_id": 1, "iscrowd": 0}
             shared |= {"bbox": box, "area": area}
             points = np.concatenate([p, np.ones((17, 1))], -1).ravel()
             judge._gts[i, 1].append({**shared, "keypoints": t.ravel(), "ignore": 0})
@@ -56,8 +61,8 @@ def coco_ap(images, scores) -> float:
     return float(precision[precision > -1].mean())
 
 
-def our_ap(images, scores) -> float:
-    sums = sum(ap_statistics(p, s, t, a) for (p, t, a), s in zip(images, scores))
+def our_ap(images: Sequence[Crowd], scores: Sequence[np.ndarray]) -> float:
+    sums = np.sum([ap_statistics(p, s, t, a) for (p, t, a), s in zip(images, scores)], axis=0)
     n = sum((t[..., 2] > 0).any(1).sum() for _, t, _ in images)
     return float(average_precision(sums, np.asarray(n)))
 
@@ -68,7 +73,7 @@ def rounded(bins: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_ap_equals_pycocotools_where_no_scores_are_equal(seed):
+def test_ap_equals_pycocotools_where_no_scores_are_equal(seed: int) -> None:
     rng = np.random.default_rng(seed)
     images = [crowd(rng, n) for n in (3, 1, 6, 2, 9, 4, 12, 5)]
     order, scores = rng.permutation(N_BINS), []
@@ -81,21 +86,21 @@ def test_ap_equals_pycocotools_where_no_scores_are_equal(seed):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_ap_is_close_to_pycocotools_where_bins_are_shared(seed):
+def test_ap_is_close_to_pycocotools_where_bins_are_shared(seed: int) -> None:
     rng = np.random.default_rng(seed)
     images = [crowd(rng, rng.integers(1, 8)) for _ in range(150)]
     scores = [rng.uniform(0, 1, len(p)) for p, _, _ in images]
     assert our_ap(images, scores) == pytest.approx(coco_ap(images, scores), abs=0.01)
 
 
-def test_ap_takes_the_twenty_surest_persons():
+def test_ap_takes_the_twenty_surest_persons() -> None:
     rng = np.random.default_rng(3)
     images = [crowd(rng, 30)]
     scores = [rounded(rng.permutation(30) * 2)]
     assert our_ap(images, scores) == pytest.approx(coco_ap(images, scores), abs=1e-9)
 
 
-def test_ap_falls_when_wrong_predictions_are_the_surest():
+def test_ap_falls_when_wrong_predictions_are_the_surest() -> None:
     rng = np.random.default_rng(0)
     truth = crowd(rng, 2)[1]
     areas = np.array([900.0, 900.0])
@@ -107,30 +112,30 @@ def test_ap_falls_when_wrong_predictions_are_the_surest():
     assert wrong_first == pytest.approx(51 / 101 / 2)
 
 
-def test_two_predictions_never_find_the_same_person():
+def test_two_predictions_never_find_the_same_person() -> None:
     similarity = np.array([[0.97, 0.6], [0.99, 0.52]])
     found = matches(similarity)
     assert found[0].tolist() == [True, True]  # at 0.5 the second takes who is left
     assert found[2].tolist() == [True, False]
 
 
-def test_score_bins_cover_all_scores():
+def test_score_bins_cover_all_scores() -> None:
     scores = np.array([-1, 0, 1e-6, 0.25, 0.999, 1, 7])
     assert score_bins(scores).tolist() == [0, 0, 0, 32, 63, 63, 63]
 
 
-def test_images_without_persons_count_nothing():
+def test_images_without_persons_count_nothing() -> None:
     none = ap_statistics(np.zeros((0, 17, 2)), np.zeros(0), np.zeros((0, 17, 3)), np.zeros(0))
     assert none.shape == (N_AP_STATISTICS,) and not none.any()
     assert np.isnan(average_precision(none, np.asarray(0)))
 
 
-def prediction(batch, off_px):
+def prediction(batch: PoseBatch, off_px: float) -> tuple[torch.Tensor, torch.Tensor]:
     """The truth shifted, and scores."""
     return batch.keypoints[..., :2] + off_px, torch.full((len(batch.boxes),), 0.4)
 
 
-def test_the_pose_task_gives_ap_by_image():
+def test_the_pose_task_gives_ap_by_image() -> None:
     rng = np.random.default_rng(1)
     poses = []
     for n in (2, 0, 5):
@@ -149,7 +154,7 @@ def test_the_pose_task_gives_ap_by_image():
 
 # ------------------------------------------------------------------------------------- depth: the crop
 @pytest.mark.parametrize("size", [(480, 640), (120, 160), (96, 96)])
-def test_eigen_metrics_are_means_over_images_inside_the_crop(size):
+def test_eigen_metrics_are_means_over_images_inside_the_crop(size: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)
     target = rng.uniform(0.5, 9, (3, *size)).astype(np.float32)
     pred = target * rng.lognormal(0, 0.2, target.shape).astype(np.float32).clip(0.5, 2)
@@ -170,7 +175,7 @@ def test_eigen_metrics_are_means_over_images_inside_the_crop(size):
     assert values["rmse"] != pytest.approx(values["rmse_eigen"], rel=1e-5)
 
 
-def test_what_lies_outside_the_crop_changes_the_other_metrics_only():
+def test_what_lies_outside_the_crop_changes_the_other_metrics_only() -> None:
     target = torch.full((1, 48, 64), 2.0)
     good, bad = target.clone(), target.clone()
     bad[:, :4] = 9.0  # rows 0 to 3 lie above the crop
@@ -179,7 +184,7 @@ def test_what_lies_outside_the_crop_changes_the_other_metrics_only():
     assert b["rmse_eigen"] == a["rmse_eigen"] == 0 and b["rmse"] > 1 > a["rmse"]
 
 
-def test_an_image_without_valid_pixels_in_the_crop_is_left_out():
+def test_an_image_without_valid_pixels_in_the_crop_is_left_out() -> None:
     target = torch.full((2, 48, 64), 2.0)
     target[1, 4:] = 0
     task = DepthTask(10.0, 0.0, 1.0, EIGEN)
@@ -188,7 +193,7 @@ def test_an_image_without_valid_pixels_in_the_crop_is_left_out():
     assert task.values(table.sum(0))["rmse_eigen"] == pytest.approx(0.1, rel=1e-5)
 
 
-def test_without_a_crop_there_are_no_eigen_metrics():
+def test_without_a_crop_there_are_no_eigen_metrics() -> None:
     task = DepthTask(10.0, 0.0, 1.0)
     assert [m.name for m in task.metrics] == ["rmse", "abs_rel", "delta1"]
     assert task.n_statistics == 4 and isinstance(task.metrics[0], MetricSpec)
@@ -196,7 +201,7 @@ def test_without_a_crop_there_are_no_eigen_metrics():
 
 # ---------------------------------------------------------------------------------- captions: the words
 @pytest.mark.skipif(shutil.which("java") is None, reason="the PTB tokenizer needs Java")
-def test_our_words_are_those_of_the_ptb_tokenizer_but_for_possessives_and_hyphens():
+def test_our_words_are_those_of_the_ptb_tokenizer_but_for_possessives_and_hyphens() -> None:
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
     plain = ["A man, riding a red horse.", "Two dogs; one cat!", "12 cups -- no tea"]

@@ -36,13 +36,13 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Scenes:
 
 
 def plugin_of(name: str) -> NanoPlugin:
-    plugin: NanoPlugin = registry.get("taskmodel", f"nano_{name}")
+    plugin = registry.get("taskmodel", f"nano_{name}")
+    assert isinstance(plugin, NanoPlugin)
     return plugin
 
 
 def bound(name: str, scenes: Scenes) -> Task:
-    task: Task = registry.get("task", name).build(scenes, scenes)
-    return task
+    return registry.get("task", name).build(scenes, scenes)
 
 
 def test_every_task_model_of_scenes_is_here() -> None:

@@ -61,7 +61,7 @@ def texts(fig: Figure) -> list[Text]:
 
 
 # ------------------------------------------------------------------------------------- what is drawn
-@pytest.mark.parametrize("x", list(curves_figure.X_LABELS))
+@pytest.mark.parametrize("x", list(style.X_LABELS))
 def test_a_curve_is_the_rows_in_order_of_rate(x: str) -> None:
     rows = sweep(5)
     (ax,) = draw(rows[::-1], x=x).axes
@@ -73,7 +73,7 @@ def test_a_curve_is_the_rows_in_order_of_rate(x: str) -> None:
 def test_band_is_the_interval() -> None:
     (ax,) = draw(sweep(5)).axes
     (band,) = ax.collections
-    y = band.get_paths()[0].vertices[:, 1]  # type: ignore[index]
+    y = np.asarray(band.get_paths()[0].vertices)[:, 1]
     assert (y.min(), y.max()) == (0.15, 0.5)
 
 
@@ -277,7 +277,7 @@ def test_nothing_is_cut_off_small_or_overlapping(layout: str) -> None:
     rows, options = LAYOUTS[layout]
     fig = draw(rows, **options)
     width, height = fig.get_size_inches()
-    assert width == (curves_figure.COLUMN_IN if len(fig.axes) == 1 else curves_figure.PAGE_IN)
+    assert width == (style.COLUMN_IN if len(fig.axes) == 1 else style.PAGE_IN)
     canvas = FigureCanvasAgg(fig)
     canvas.draw()
     renderer = canvas.get_renderer()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -60,7 +61,7 @@ def make(name: str, path: Path) -> None:
     x = torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     flat = x.transpose(0, 1).flatten(1)
     stats = {"stage3": FeatureStats(flat.mean(1), flat.std(1), flat.amin(1), flat.amax(1))}
-    codec = registry.get("codec", name).build(SPECS, stats, {"bits": 4})
+    codec: Any = registry.get("codec", name).build(SPECS, stats, {"bits": 4})
     codec.prepare([x])
     codec.freeze()
     checkpoint.save(path, codec, OperatingPoint(name, {"bits": 4}), SPECS, checkpoint.Source("hiera_nano", "00" * 32))
@@ -154,7 +155,7 @@ def test_an_installed_plugin_is_listed_without_being_imported(tmp_path: Path, mo
     with pytest.raises(FcbenchError, match="codec 'boxed' of toy 1.2 cannot be imported: RuntimeError: imported"):
         registry.get("codec", "boxed")
     mend(tmp_path)
-    assert registry.get("codec", "boxed").build
+    assert registry.get("codec", "boxed").sweep("mse")
 
 
 def test_an_installed_plugin_of_a_taken_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

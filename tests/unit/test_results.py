@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from points import rate_point
 
 from fcbench.core.errors import FcbenchError
+from fcbench.core.files import write_atomically
 from fcbench.results import folder as folder_module
 from fcbench.results import provenance, row, table
 from fcbench.results.folder import ResultsFolder, load_provenance
@@ -275,7 +276,7 @@ def test_a_killed_run_leaves_replaced_rows_which_do_not_count(tmp_path: Path) ->
 def test_many_points_take_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows are added, not all written anew, and looking a point up does not go through all of them."""
     monkeypatch.setattr(os, "fsync", lambda handle: None)  # what a disk takes is not ours
-    n_whole, whole = 0, folder_module.write_atomically
+    n_whole, whole = 0, write_atomically
 
     def counted(*arguments: Any) -> None:
         nonlocal n_whole

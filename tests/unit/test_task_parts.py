@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from fcbench.core.errors import FcbenchError
 from fcbench.tasks.captioning.head import BOS, EOS, UNK, CaptionHead, Vocabulary, min_count, words_of
-from fcbench.tasks.depth import MIN_DEPTH_M, DepthTask, log_depth_scale
+from fcbench.tasks.depth import MIN_DEPTH_M, DepthHead, DepthTask, log_depth_scale
 from fcbench.tasks.pose.task import bilinear_targets, cells_in_boxes, peaks
 from fcbench.tasks.shared.dense import DenseHead, coverage_px, n_doublings
+from fcbench.testing.fake_data import FakeDataset
 
 WORDS = Vocabulary(tuple("abcdefghijklmnopq"))
 
@@ -28,7 +32,9 @@ WORDS = Vocabulary(tuple("abcdefghijklmnopq"))
         ((3, 5), (20, 33), (24, 40), 1),
     ],
 )
-def test_grid_geometry(grid, image_px, cover, doublings):
+def test_grid_geometry(
+    grid: tuple[int, int], image_px: tuple[int, int], cover: tuple[int, int], doublings: int
+) -> None:
     assert coverage_px(grid, image_px) == cover
     assert n_doublings(grid, image_px) == doublings
     head = DenseHead(8, grid, image_px, 3)
@@ -37,7 +43,7 @@ def test_grid_geometry(grid, image_px, cover, doublings):
     assert head.full(out).shape == (2, 3, *image_px)
 
 
-def test_padded_grid_is_cropped_not_squeezed():
+def test_padded_grid_is_cropped_not_squeezed() -> None:
     head = DenseHead(8, (3, 3), (40, 40), 1)  # covers 48 px
     rows = torch.arange(12.0).view(1, 1, 12, 1).expand(1, 1, 12, 12)
     full = head.full(rows)[0, 0, :, 0]
@@ -45,7 +51,7 @@ def test_padded_grid_is_cropped_not_squeezed():
     torch.testing.assert_close(full, centres.clamp(min=0))
 
 
-def test_centres_pick_the_pixel_under_the_cell_and_fill_outside():
+def test_centres_pick_the_pixel_under_the_cell_and_fill_outside() -> None:
     head = DenseHead(8, (3, 3), (40, 40), 1)
     target = torch.arange(40)[:, None].expand(40, 40)[None]
     picked = head.at_centres(target, (12, 12), -1)
@@ -55,32 +61,29 @@ def test_centres_pick_the_pixel_under_the_cell_and_fill_outside():
 
 
 # ------------------------------------------------------------------------------------------- depth
-def test_depth_head_starts_at_the_training_mean_and_clamps():
+def test_depth_head_starts_at_the_training_mean_and_clamps() -> None:
     task = DepthTask(max_depth_m=10.0, log_mean=1.5, log_std=0.5)
     head = task.head(8, (4, 4), (16, 16))
+    assert isinstance(head, DepthHead)
     for p in head.parameters():
         torch.nn.init.zeros_(p)
     x = torch.zeros(1, 8, 4, 4)
     torch.testing.assert_close(head(x), torch.full((1, 1, 4, 4), 1.5))
     target = torch.full((1, 16, 16), 2.0)
     for bias, metres in ((100.0, 10.0), (-100.0, MIN_DEPTH_M)):
-        torch.nn.init.constant_(head.dense.out.bias, bias)
+        torch.nn.init.constant_(bias_of(head.dense.out), bias)
         values = task.values(task.statistics(head.predict(x, target), target)[0])
         assert values["rmse"] == pytest.approx(abs(metres - 2), abs=1e-5)
 
 
-def test_log_depth_scale_ignores_invalid_pixels():
-    class Data:
-        name, split = "d", "train"
-
-        def __init__(self, *maps):
+def test_log_depth_scale_ignores_invalid_pixels() -> None:
+    class Data(FakeDataset):
+        def __init__(self, *maps: np.ndarray) -> None:
+            super().__init__(len(maps))
             self.maps = maps
 
-        def __len__(self):
-            return len(self.maps)
-
-        def targets(self, i):
-            return {"depth": self.maps[i]}
+        def targets(self, index: int) -> Mapping[str, Any]:
+            return {"depth": self.maps[index]}
 
     a, b = np.array([[1.0, 0.0]]), np.array([[np.e**2, 0.0]])
     mean, std = log_depth_scale(Data(a, b))
@@ -90,7 +93,7 @@ def test_log_depth_scale_ignores_invalid_pixels():
 
 
 # -------------------------------------------------------------------------------------------- pose
-def test_cells_in_boxes():
+def test_cells_in_boxes() -> None:
     boxes = torch.tensor(
         [
             [4.0, 8.0, 12.0, 16.0],  # widened by 0.8 px: from 3.2 to 12.8 and 7.2 to 16.8
@@ -108,7 +111,7 @@ def test_cells_in_boxes():
     assert inside[3].nonzero().tolist() == [[7, 7]]
 
 
-def test_bilinear_targets_have_the_keypoint_as_their_mean():
+def test_bilinear_targets_have_the_keypoint_as_their_mean() -> None:
     points = torch.rand(5, 17, 2, generator=torch.Generator().manual_seed(0)) * 20 + 6
     inside = torch.ones(5, 8, 8, dtype=torch.bool)
     cells, weight = bilinear_targets(points, inside, (4.0, 4.0))
@@ -118,7 +121,7 @@ def test_bilinear_targets_have_the_keypoint_as_their_mean():
     torch.testing.assert_close(torch.stack([x, y], -1), points, rtol=0, atol=1e-4)
 
 
-def test_bilinear_targets_outside_the_box():
+def test_bilinear_targets_outside_the_box() -> None:
     inside = torch.zeros(1, 8, 8, dtype=torch.bool)
     inside[0, 2, 2] = True
     points = torch.tensor([[[11.0, 11.0], [30.0, 30.0], [-90.0, 4.0]]])
@@ -127,7 +130,7 @@ def test_bilinear_targets_outside_the_box():
     assert cells[0, 0, weight[0, 0] > 0].tolist() == [2 * 8 + 2]
 
 
-def test_peaks_are_refined_and_stay_inside():
+def test_peaks_are_refined_and_stay_inside() -> None:
     logits = torch.full((1, 1, 6, 9), -torch.inf)
     logits[0, 0, 2, 4], logits[0, 0, 2, 5] = np.log(0.75), np.log(0.25)
     x, y = peaks(logits, (4.0, 2.0))[0, 0].tolist()
@@ -138,13 +141,13 @@ def test_peaks_are_refined_and_stay_inside():
 
 
 # ---------------------------------------------------------------------------------------- captions
-def test_words():
+def test_words() -> None:
     assert words_of("  The dog's RED ball -- (and 2 cats).") == (*("the", "dogs", "red", "ball", "and", "2", "cats"),)
     assert words_of("...") == ()
     assert words_of("Caf\u00e9 na\u00efve") == ("caf\u00e9", "na\u00efve")
 
 
-def test_vocabulary_round_trip():
+def test_vocabulary_round_trip() -> None:
     vocabulary = Vocabulary.count([("b", "a"), ("b",)])
     assert vocabulary.words == ("a", "b") and len(vocabulary) == 5
     assert vocabulary.encode(("b", "zebra")) == [4, UNK]
@@ -154,14 +157,14 @@ def test_vocabulary_round_trip():
         Vocabulary.count([(), ()])
 
 
-def test_rare_words_are_left_out_of_large_sets():
+def test_rare_words_are_left_out_of_large_sets() -> None:
     often = [("common",)] * 999
     assert min_count(999) == 1 and min_count(1_000) == 2 and min_count(50_000) == 5
     assert Vocabulary.count([*often[1:], ("rare",)]).words == ("common", "rare")
     assert Vocabulary.count([*often, ("rare",)]).words == ("common",)
 
 
-def test_cached_greedy_decoding_follows_the_teacher_forced_logits():
+def test_cached_greedy_decoding_follows_the_teacher_forced_logits() -> None:
     torch.manual_seed(0)
     head = CaptionHead(32, WORDS, 7)
     with torch.no_grad():
@@ -177,7 +180,7 @@ def test_cached_greedy_decoding_follows_the_teacher_forced_logits():
     assert tokens.shape[1] <= 7 and len(set(map(tuple, tokens.tolist()))) > 1
 
 
-def test_caption_head_is_causal_and_refuses_odd_widths():
+def test_caption_head_is_causal_and_refuses_odd_widths() -> None:
     torch.manual_seed(0)
     head = CaptionHead(32, WORDS, 7)
     seen = head.look(torch.randn(1, 32, 2, 2))
