@@ -7,8 +7,8 @@
 Every figure is a ratio of two times, or of two sizes, taken in one process and on one machine: repetitions of both
 sides alternate, and the figure is the median of the ratios of neighbours. Nothing else should run meanwhile.
 
-- *Extraction*: `fcbench.features.extract.extract` into a fresh cache (reads, encodes, checks, writes, syncs) against a bare
-  loop that calls the same encoder on the same images, held in memory as batches of the same size.
+- *Extraction*: `fcbench.features.extract.extract` into a fresh cache (reads, encodes, checks, writes, syncs) against a
+  bare loop that calls the same encoder on the same images, held in memory as batches of the same size.
 - *Entropy coding*: everything between a sample's integers and table indexes and its payload and checksum (sorting
   by table, offsets, range checks, escapes, coder calls, end of the string, checksum), both ways, against bare calls on
   the same integers, indexes and tables: constriction's (the coder in use), one call a table, with the sorting and

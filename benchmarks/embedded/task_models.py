@@ -102,8 +102,9 @@ def export(model: NanoModel, path: Path, about: dict[str, Any]) -> None:
 def main(name: str, work: Path, n: int, steps: int, batch: int, rate: float, seed: int, threads: int) -> None:
     torch.set_num_threads(threads)
     work.mkdir(parents=True, exist_ok=True)
+    scenes: Any = registry.get("dataset", "scenes")  # its split "embedded" is for these trainings alone
     data, test = (
-        registry.get("dataset", "scenes").open(split, DataOptions(None, work, SIZE_PX, limit))
+        scenes.open(split, DataOptions(None, work, SIZE_PX, limit))
         for split, limit in (("embedded", n), ("test", N_TEST))
     )
     task = registry.get("task", name).build(data, test)

@@ -80,7 +80,9 @@ class Bootstrap:
         for by_point, higher in lines:
             rates = [np.stack([p.rate * found[p].size for p in by_seed]) for by_seed in by_point]
             values = [np.stack([found[p].values[metric] for p in by_seed]) for by_seed in by_point]
-            mean_rates, mean_values = (np.stack([intervals.mean_over_seeds(v) for v in side]) for side in (rates, values))
+            mean_rates, mean_values = (
+                np.stack([intervals.mean_over_seeds(v) for v in side]) for side in (rates, values)
+            )
             out.append(Resampled(mean_rates, mean_values, higher))
         return out
 

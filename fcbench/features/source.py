@@ -95,7 +95,7 @@ def open_source(
     on_bad_image: BadImage = "stop",
     tasks: Sequence[str] = (),
 ) -> Source:
-    """Features of both splits (``train`` and ``test``) of a data set at a split point, extracted where the cache lacks them."""
+    """Features of the splits ``train`` and ``test`` at a split point, extracted where the cache lacks them."""
     names = split_points_of(encoder, split_point)
     splits = {}
     for which, dataset in data.items():

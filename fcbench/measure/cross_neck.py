@@ -8,8 +8,8 @@
 and under coding, at equal bits: the bottleneck before neck A, or between neck A and neck B.
 
 Every neck is trained as `fcbench run` trains it, on uncoded features; necks, heads and codecs are kept in the cache and
-shared with it. Points are rows of an ordinary results folder, whose column ``neck`` names the chain and whose column ``split`` says
-where it was coded; `fcbench.analysis.cross_neck` makes the matrices of it.
+shared with it. Points are rows of an ordinary results folder: the column ``neck`` names the chain, ``split`` says where
+it was coded. `fcbench.analysis.cross_neck` makes matrices of them.
 
 References:
     Khairi Atani et al., "How Universal Are SAM2 Features?", PCS 2025, arXiv 2510.17051.

@@ -1,4 +1,6 @@
-"""How long the parts of a run take: a few training steps and samples, on the first encoder. `fcbench.measure.plan` scales it.
+"""How long the parts of a run take: a few training steps and samples, on the first encoder.
+
+`fcbench.measure.plan` scales the times to the whole run.
 
 Everything is made in a temporary cache that is thrown away: nothing that was trained for so few steps can be found
 again.

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Encoder
 from fcbench.core.kinds import ENDS, Kind, codec_kind
 from fcbench.core.registry import coder_versions
+from fcbench.core.tasks import Task
 from fcbench.measure.complexity import Counts
 from fcbench.measure.evaluate import Evaluation, Reader
 from fcbench.measure.points import Job, lmbdas_of
@@ -84,7 +86,7 @@ def make_rows(
     values = reader.task.values(found.stats.sum(0))
     out = []
     for i, metric in enumerate(reader.task.metrics):
-        low, high = intervals.bootstrap(found.stats, lambda sums, m=metric.name: reader.task.values(sums)[m])  # type: ignore[misc]
+        low, high = intervals.bootstrap(found.stats, partial(_value, reader.task, metric.name))
         out.append(
             replace(
                 row,
@@ -99,6 +101,10 @@ def make_rows(
             )
         )
     return out
+
+
+def _value(task: Task, metric: str, sums: np.ndarray) -> np.ndarray:
+    return task.values(sums)[metric]
 
 
 def _coded(

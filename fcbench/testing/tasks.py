@@ -87,7 +87,7 @@ class TaskContract:
 
     Attributes:
         plugin: name of a task, or path of its file.
-        dataset: name or file of a data set that carries it and needs no root; None for random targets of built-in tasks.
+        dataset: name or file of a data set that carries it and needs no root; None: random targets of built-in tasks.
     """
 
     plugin: ClassVar[str | Path]

@@ -12,8 +12,8 @@ from fcbench.core import registry
 from fcbench.core.errors import FcbenchError
 from fcbench.core.samples import DatasetMeta, Pose
 from fcbench.core.tasks import ProbabilisticHead, ScaledHead
-from fcbench.testing.fake_data import FakeDataset
 from fcbench.tasks.captioning.task import CaptioningTask
+from fcbench.testing.fake_data import FakeDataset
 from fcbench.testing.tasks import TaskContract, bind, learned, measured, neck_output
 
 TASKS = registry.names("task")

@@ -1,4 +1,4 @@
-"""The examples from outside the package: an installed distribution and a file, run, encoded and decoded in fresh processes."""
+"""The examples from outside the package, installed and as a file: run, encoded, decoded in fresh processes."""
 
 from __future__ import annotations
 

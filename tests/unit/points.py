@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from fcbench.analysis.estimate import Estimate
 from fcbench.results.row import SCHEMA, RatePoint
 
 _DEFAULTS: dict[str, Any] = {
@@ -84,3 +85,9 @@ def end(kind: str, value: float, **changes: Any) -> RatePoint:
     """A ceiling or a floor: no codec, no rate."""
     none = dict.fromkeys(("n_bytes", "bpp", "bpfp", "bytes_per_sample"), None)
     return rate_point(**{"kind": kind, "codec": "", "value": value, "point": kind, **none, **changes})
+
+
+def numbers(found: Estimate) -> tuple[float, float, float]:
+    """Value, low and high of an estimate that has all three."""
+    assert found.value is not None and found.low is not None and found.high is not None
+    return found.value, found.low, found.high

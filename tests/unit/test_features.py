@@ -98,7 +98,8 @@ BOTH = ("fine", "coarse")
 def run(cache: Path, data: Data | None = None, enc: Enc | None = None, **kw: Any) -> FeatureSet:
     given = {"batch_size": 3, "n_workers": 0, **kw}
     splits = given.pop("splits", BOTH)
-    return extract(Data() if data is None else data, enc or Enc(), splits, Cache(cache), **given)
+    encoder: Any = enc or Enc()
+    return extract(Data() if data is None else data, encoder, splits, Cache(cache), **given)
 
 
 def folder_of(cache: Path, features: FeatureSet) -> Path:

@@ -288,7 +288,7 @@ def test_nothing_is_cut_off_small_or_overlapping(layout: str) -> None:
         assert frame.y0 <= box.y0 and box.y1 <= frame.y1, text
     for (a, box_a), (b, box_b) in itertools.combinations(boxes, 2):
         assert not box_a.padded(-1).overlaps(box_b.padded(-1)), (a, b)
-    assert min(t.get_fontsize() for t in texts(fig)) >= 7
+    assert min(float(t.get_fontsize()) for t in texts(fig)) >= 7
     legend = fig.legends[0].get_window_extent(renderer)
     assert frame.x0 <= legend.x0 and legend.x1 <= frame.x1
     for ax in fig.axes:

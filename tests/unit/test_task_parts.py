@@ -71,7 +71,8 @@ def test_depth_head_starts_at_the_training_mean_and_clamps() -> None:
     torch.testing.assert_close(head(x), torch.full((1, 1, 4, 4), 1.5))
     target = torch.full((1, 16, 16), 2.0)
     for bias, metres in ((100.0, 10.0), (-100.0, MIN_DEPTH_M)):
-        torch.nn.init.constant_(bias_of(head.dense.out), bias)
+        assert head.dense.out.bias is not None
+        torch.nn.init.constant_(head.dense.out.bias, bias)
         values = task.values(task.statistics(head.predict(x, target), target)[0])
         assert values["rmse"] == pytest.approx(abs(metres - 2), abs=1e-5)
 
