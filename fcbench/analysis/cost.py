@@ -22,9 +22,8 @@ from fcbench.analysis import bootstrap, compare, information, situations
 from fcbench.analysis.bootstrap import Bootstrap, Likelihoods, points
 from fcbench.analysis.estimate import Estimate, estimate
 from fcbench.analysis.situations import MetricValuesOf, metric_values_of
-from fcbench.core.errors import FcbenchError
+from fcbench.core.errors import FcbenchError, unknown
 from fcbench.core.kinds import Kind
-from fcbench.core.registry import unknown
 from fcbench.results.intervals import N_RESAMPLES
 from fcbench.results.row import OK
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fcbench.core.errors import FcbenchError
+from fcbench.core.errors import FcbenchError, unknown
 from fcbench.core.kinds import Kind
-from fcbench.core.registry import get, names, unknown
+from fcbench.core.registry import get, names
 from fcbench.results import table
 from fcbench.results.folder import PROVENANCE, load_provenance
 from fcbench.results.row import OK

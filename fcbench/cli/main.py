@@ -10,8 +10,7 @@ from typing import Any
 import click
 
 from fcbench import __version__
-from fcbench.core import registry
-from fcbench.core.errors import FcbenchError
+from fcbench.core.errors import FcbenchError, unknown
 
 VERBS = {
     "run": "Measure rate-accuracy points of codecs.",
@@ -54,7 +53,7 @@ class Group(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
-            ctx.fail(registry.unknown("command", args[0], self.list_commands(ctx)))
+            ctx.fail(unknown("command", args[0], self.list_commands(ctx)))
         return super().resolve_command(ctx, args)
 
 

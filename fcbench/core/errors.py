@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class FcbenchError(Exception):
     """A failure with one clear line for the user: what was given, what is allowed, what to do next."""
@@ -9,3 +12,12 @@ class FcbenchError(Exception):
 
 class UnreadableSample(FcbenchError):
     """One sample of a data set cannot be read; the run may continue without it (``--on-bad-image skip``)."""
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """One line for a name that is not among the known ones, with the nearest match."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    shown = ", ".join(known[:20]) + (f", ... ({len(known)} in all)" if len(known) > 20 else "")
+    return f"unknown {what} {name!r}.{hint} Known: {shown}."

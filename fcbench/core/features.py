@@ -11,7 +11,7 @@ if TYPE_CHECKING:  # the nouns are plain data: importing them imports no torch
     import torch
     from torch import Tensor, nn
 
-from fcbench.core.errors import FcbenchError
+from fcbench.core.errors import FcbenchError, unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +101,10 @@ def require_split_points(encoder: str, known: Iterable[str], split_points: Itera
     Raises:
         FcbenchError: the first unknown one, with the nearest known one.
     """
-    from fcbench.core import registry  # which knows codecs, which know features
-
     known = list(known)
     for name in split_points:
         if name not in known:
-            raise FcbenchError(registry.unknown(f"split point of {encoder}", name, known))
+            raise FcbenchError(unknown(f"split point of {encoder}", name, known))
 
 
 @dataclass(frozen=True, slots=True)

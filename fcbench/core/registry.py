@@ -12,14 +12,12 @@ A file: `use` reads ``./my_codec.py``, which sets ``PLUGIN``; from then on it is
 from __future__ import annotations
 
 import ast
-import difflib
 import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
 import sys
 import traceback
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint
@@ -28,7 +26,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from fcbench.core.codecs import CodecPlugin, ImagePlugin, LabelPlugin
-from fcbench.core.errors import FcbenchError
+from fcbench.core.errors import FcbenchError, unknown
 from fcbench.core.features import Encoder, EncoderPlugin
 from fcbench.core.kinds import LABEL, codec_kind
 from fcbench.core.samples import DatasetPlugin
@@ -316,12 +314,3 @@ def split_variant(typed: str) -> tuple[str, str]:
         return path + dot_py, variant[1:]
     name, _, variant = typed.partition(":")
     return name, variant
-
-
-def unknown(what: str, name: str, known: Iterable[str]) -> str:
-    """One line for a name that is not among the known ones, with the nearest match."""
-    known = list(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    shown = ", ".join(known[:20]) + (f", ... ({len(known)} in all)" if len(known) > 20 else "")
-    return f"unknown {what} {name!r}.{hint} Known: {shown}."

@@ -24,8 +24,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from fcbench.core import registry
-from fcbench.core.errors import FcbenchError
+from fcbench.core.errors import FcbenchError, unknown
 from fcbench.core.features import Encoder, EncoderPlugin, FeatureSpec, WeightsInfo
 from fcbench.encoders.shared.padded import PaddedEncoder, promised
 from fcbench.encoders.shared.timm_weights import config_of, info_of, load, specs_of
@@ -144,10 +143,10 @@ class Plugin(EncoderPlugin):
             raise FcbenchError("timm needs a model: timm:resnet18")
         base, _, tag = variant.partition(".")
         if base not in (models := timm.list_models()):
-            raise FcbenchError(registry.unknown("timm model", variant, models))
+            raise FcbenchError(unknown("timm model", variant, models))
         tags = timm.list_pretrained(f"{base}.*")
         if tag and variant not in tags:
-            raise FcbenchError(registry.unknown("tag of a timm model", variant, tags))
+            raise FcbenchError(unknown("tag of a timm model", variant, tags))
         return variant
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fcbench.core import registry
-from fcbench.core.errors import FcbenchError
+from fcbench.core.errors import FcbenchError, unknown
 from fcbench.core.kinds import _IMAGE, LABEL, Objective, codec_kind
 from fcbench.core.registry import coder_versions
 from fcbench.core.samples import DatasetMeta
@@ -88,7 +88,7 @@ class Suite:
                 raise FcbenchError(f"a run needs at least one {kind}: `fcbench list {kind}s` names them")
             for name in given:
                 if name not in registry.names(kind):
-                    raise FcbenchError(registry.unknown(kind, name, registry.names(kind)))
+                    raise FcbenchError(unknown(kind, name, registry.names(kind)))
         self._check_codecs()
         for kind, values in (("encoder", self.encoders), ("codec", self.codecs), ("task", self.tasks)):
             if len(set(values)) < len(values):
@@ -108,7 +108,7 @@ class Suite:
             if kind == "codec":
                 known = [*known, LABEL, *(_IMAGE + n for n in registry.names("image"))]
             if name not in known:
-                raise FcbenchError(registry.unknown(kind + " codec" * (kind == "image"), name, known))
+                raise FcbenchError(unknown(kind + " codec" * (kind == "image"), name, known))
 
     def missing(self) -> dict[str, str]:
         """Codecs whose external coder this machine lacks, each with what is missing."""
@@ -145,7 +145,7 @@ class Suite:
             )
         for task, typed in self.task_models.items():
             if task not in self.tasks:
-                raise FcbenchError(registry.unknown("task of the run", task, self.tasks))
+                raise FcbenchError(unknown("task of the run", task, self.tasks))
             registry.get("taskmodel", typed.partition(":")[0])
 
     def task_model(self, task: str, meta: DatasetMeta) -> tuple[str, str, str | None]:

@@ -19,9 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fcbench.analysis import situations
-from fcbench.core.errors import FcbenchError
+from fcbench.core.errors import FcbenchError, unknown
 from fcbench.core.kinds import Kind
-from fcbench.core.registry import unknown
 from fcbench.reports import style
 from fcbench.reports.style import COLUMN_IN, METRIC_LABELS, PAGE_IN, STYLE, X_LABELS
 from fcbench.results.row import OK

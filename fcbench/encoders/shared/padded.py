@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fcbench.core import registry
-from fcbench.core.errors import FcbenchError
+from fcbench.core.errors import FcbenchError, unknown
 from fcbench.core.features import Encoder, Features, FeatureSpec, WeightsInfo, require_split_points
 from fcbench.encoders.shared.weights import freeze
 
@@ -53,7 +52,7 @@ def variant_of(model: str, variant: str, variants: Mapping[str, Any]) -> str:
     """
     chosen = variant or next(iter(variants))
     if chosen not in variants:
-        raise FcbenchError(registry.unknown(f"variant of {model}", chosen, variants))
+        raise FcbenchError(unknown(f"variant of {model}", chosen, variants))
     return chosen
 
 
