@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fcbench.analysis.cost import Cost, Costs, frame, verdict
+from fcbench.analysis.cost import Cost, Costs, verdict
+from fcbench.analysis.cost_frame import frame
 from fcbench.analysis.estimate import Estimate
 from fcbench.reports.tables import Document, Notes, Table
 

@@ -1,6 +1,7 @@
-"""Contract of codecs. Three lines test one, built-in, installed or a file::
+"""Contract of codecs. Three lines test one, be it built-in, installed or a file::
 
 from fcbench.testing.codecs import CodecContract
+
 class TestMine(CodecContract):
     plugin = "my_codec.py"
 """
