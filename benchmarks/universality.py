@@ -192,7 +192,7 @@ class Run:
         """Points of a suite into a part's folder. Returns what failed."""
         folder = self.out / part
         done = measure_suite(open_study(suite, self.cache_dir, self.device), folder)
-        click.echo(f"{part}: {done.n_measured} measured, {done.n_found} found done")
+        click.echo(f"{part}: measured {done.n_measured} points; {done.n_found} were already there")
         return done.failures
 
     def grid(self) -> Iterator[str]:
@@ -222,7 +222,7 @@ class Run:
         folder = self.out / "cross"
         study = open_study(self.plan.cross(), self.cache_dir, self.device)
         done = cross_neck.measure(study, folder, length=self.plan.length, coded=True)
-        click.echo(f"cross: {done.n_measured} measured, {done.n_found} found done")
+        click.echo(f"cross: measured {done.n_measured} points; {done.n_found} were already there")
         yield from done.failures
         write_cross_neck(folder)
 

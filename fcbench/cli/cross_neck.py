@@ -47,7 +47,7 @@ def cross_neck(
     if threads:
         torch.set_num_threads(threads)
     summary = measure(open_study(suite, cache_dir, device_of(device)), out, length=length, coded=coded)
-    click.echo(f"{summary.n_measured} points measured, {summary.n_found} found done, in {out}")
+    click.echo(f"measured {summary.n_measured} points; {summary.n_found} were already in {out}")
     write(out)
     if summary.failures:
         raise FcbenchError(f"{len(summary.failures)} jobs failed, first: {summary.failures[0]}")

@@ -17,7 +17,7 @@ from fcbench.cli.options import plugin_file_option
 @plugin_file_option("codec")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="FILE.safetensors")
 def decode(file: Path, checkpoint: Path | None, output: Path) -> None:
-    """Decode an .fcb file: features, float32 [N, C, h, w] a map, in the order in which the images were given.
+    """Decode an .fcb file: features, float32 [N, C, h, w] per map, in the order of the images.
 
     \b
     Example:

@@ -22,7 +22,7 @@ from fcbench.cli.options import Size, plugin_file_option
 @plugin_file_option("encoder")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="FILE.fcb")
 @click.option("--image-size", type=Size(), help="Resize the images to this. [their own]")
-@click.option("--weights", metavar="random|FILE", help="Of the encoder. [official or embedded]")
+@click.option("--weights", metavar="random|FILE", help="Weights of the encoder. [official or embedded]")
 @click.option("--device", default="auto", metavar="NAME", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 def encode(

@@ -24,7 +24,7 @@ class Size(click.ParamType):
             return value
         parts = str(value).lower().split("x")
         if len(parts) > 2 or not all(p.isdigit() and int(p) > 0 for p in parts):
-            self.fail(f"{value!r} is no image size: give N for N x N pixels, or HxW", param, ctx)
+            self.fail(f"{value!r} is not an image size: give N for N x N pixels, or HxW", param, ctx)
         return int(parts[0]), int(parts[-1])
 
 
@@ -32,7 +32,7 @@ def numbers(text: str, kind: type, option: str) -> tuple[Any, ...]:
     try:
         return tuple(kind(part) for part in text.split(",") if part.strip())
     except ValueError:
-        raise click.BadParameter(f"{text!r} is no list of numbers such as 0.5,2,8", param_hint=option) from None
+        raise click.BadParameter(f"{text!r} is not a list of numbers such as 0.5,2,8", param_hint=option) from None
 
 
 def by_task(given: tuple[str, ...], option: str) -> dict[str, str]:
@@ -40,7 +40,7 @@ def by_task(given: tuple[str, ...], option: str) -> dict[str, str]:
     pairs = [text.partition("=") for text in given]
     for text, (task, _, value) in zip(given, pairs):
         if not task or not value:
-            raise click.BadParameter(f"{text!r} is no TASK=VALUE", param_hint=option)
+            raise click.BadParameter(f"{text!r} is not TASK=VALUE", param_hint=option)
     return {task: value for task, _, value in pairs}
 
 

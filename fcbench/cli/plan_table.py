@@ -8,7 +8,7 @@ from fcbench.measure.forecast import N_TEST, STEPS, Rates
 from fcbench.measure.plan import Counts, Estimate, estimate
 
 BUSY = 1.5
-"""Load a core above which times are not to be relied on: this process had at most two thirds of a core."""
+"""Load per core above which times cannot be trusted: this process had at most two thirds of a core."""
 
 
 def duration(seconds: float) -> str:
@@ -47,7 +47,7 @@ def table(counts: Counts, rates: Rates) -> str:
     ]
     if rates.load is not None and rates.load > BUSY:
         lines.append(
-            f"the machine was busy (load {rates.load:.1f} a core): these times may be far off, ask again later"
+            f"the machine was busy (load {rates.load:.1f} per core): these times may be far off; ask again later"
         )
     lines += [f"{name} could not be timed: {why}" for name, why in rates.failed.items()]
     return "\n".join(lines)

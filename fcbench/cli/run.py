@@ -32,7 +32,7 @@ Examples:
     "--plan",
     "only_plan",
     is_flag=True,
-    help="Say what is to be done, how long and how much disk it will take, and stop. Takes a minute or so.",
+    help="Say what is left to do and what time and disk it will take, then stop. Takes about a minute.",
 )
 @click.option("--keep-streams", is_flag=True, help="Keep the .fcb files under OUT/streams.")
 def run(
@@ -65,7 +65,7 @@ def run(
         return
     click.echo(counts.line)
     summary = measure(study, out, keep_streams=keep_streams)
-    click.echo(f"{summary.n_measured} points measured, {summary.n_found} found done, in {out}")
+    click.echo(f"measured {summary.n_measured} points; {summary.n_found} were already in {out}")
     if summary.n_coded:
         from fcbench.cli.plot import draw
 

@@ -23,13 +23,13 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     },
     "--codec codecs": {"multiple": True, "metavar": "NAME|FILE.py", "help": "Repeatable. [uniform, hyperprior]"},
     "--task tasks": {"multiple": True, "metavar": "NAME|FILE.py", "help": f"Repeatable. [{', '.join(TASKS)}]"},
-    "--dataset": {"metavar": "NAME|FILE.py", "help": "[scenes]"},
+    "--dataset": {"metavar": "NAME|FILE.py", "help": "Data set. [scenes]"},
     "--data-root": {"type": click.Path(path_type=Path), "help": "Folder of a data set that is read from disk."},
     "--split-point": {
         "metavar": "NAME",
         "help": "Split point or group, or several: stage3, fpn, stage2+stage3. [the encoder's default]",
     },
-    "--neck": {"metavar": "NAME|FILE.py", "help": "[neck_2L]"},
+    "--neck": {"metavar": "NAME|FILE.py", "help": "Neck before each head. [neck_2L]"},
     "--head": {
         "type": click.Choice(["trained", "frozen"]),
         "help": "Trained with the neck, or the frozen decoder of a task model. [trained]",
@@ -46,7 +46,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--task-weights": {
         "multiple": True,
         "metavar": "TASK=random|FILE",
-        "help": "Of a task model, repeatable. [its own: official or embedded]",
+        "help": "Weights of a task model, repeatable. [its own: official or embedded]",
     },
     "--objective": {
         "type": click.Choice(["mse", "task", "both"]),
@@ -54,15 +54,18 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     },
     "--lambdas": {"metavar": "L1,L2,...", "help": "lmbda of every learned codec. [each codec's default sweep]"},
     "--image-size": {"type": Size(), "help": "Resize images and targets to this. [the data set's own]"},
-    "--weights": {"metavar": "random|FILE", "help": "Of the encoder. [its own: official or embedded]"},
-    "--seeds": {"metavar": "S1,S2,...", "help": "[0]"},
-    "--n-train": {"type": _SOME, "help": "Use at most so many training samples."},
-    "--n-test": {"type": _SOME, "help": "Use at most so many test samples."},
+    "--weights": {"metavar": "random|FILE", "help": "Weights of the encoder. [its own: official or embedded]"},
+    "--seeds": {"metavar": "S1,S2,...", "help": "Seeds of readouts and codecs. [0]"},
+    "--n-train": {"type": _SOME, "help": "Use at most this many training samples."},
+    "--n-test": {"type": _SOME, "help": "Use at most this many test samples."},
     "--task-steps": {"type": _SOME, "help": "Training steps of neck and head."},
     "--codec-steps": {"type": _SOME, "help": "Training steps of a codec."},
-    "--batch": {"type": _SOME, "help": "Samples a training step."},
-    "--on-bad-image": {"type": click.Choice(["stop", "skip"]), "help": "Stop at an unreadable image, or go on. [stop]"},
-    "--quick": {"is_flag": True, "help": "A minute's run to see that all works; not to be quoted."},
+    "--batch": {"type": _SOME, "help": "Samples per training step."},
+    "--on-bad-image": {
+        "type": click.Choice(["stop", "skip"]),
+        "help": "Stop at an unreadable image, or leave it out. [stop]",
+    },
+    "--quick": {"is_flag": True, "help": "A run of a minute, to see that everything works; not to be quoted."},
 }
 _MACHINE: dict[str, dict[str, Any]] = {
     "--device": {

@@ -39,11 +39,11 @@ class Report:
         self._progress.stop()
 
     def say(self, line: str) -> None:
-        """A line of its own."""
+        """Print a line."""
         self._console.print(line, markup=False, soft_wrap=True)
 
     def skip(self, n: int) -> None:
-        """Count stages that were found done."""
+        """Count stages that need no work."""
         self._n_done += n
         self._progress.advance(self._overall, n)
 

@@ -65,7 +65,7 @@ def uncoded_bytes(n_scalars: int, bits_per_scalar: Literal[32, 16] = 32) -> int:
 
 
 def rate_alarm(coded_bytes: int, estimated_bits: float, n_samples: int) -> bool:
-    """Whether coded and estimated rate differ by more than 3 % of the estimate + 16 bytes a sample.
+    """Whether coded and estimated rate differ by more than 3 % of the estimate + 16 bytes per sample.
 
     Raises:
         FcbenchError: a negative size, an estimate that is not finite, or no samples.

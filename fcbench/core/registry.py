@@ -227,7 +227,7 @@ def _complete(kind: str, plugin: Any, where: str) -> Any:
     if plugin is None:
         raise FcbenchError(f"{where} sets no PLUGIN")
     if lacks:
-        raise FcbenchError(f"PLUGIN of {where} is no {protocol.__name__}: it lacks {', '.join(lacks)}")
+        raise FcbenchError(f"PLUGIN of {where} is not a {protocol.__name__}: it lacks {', '.join(lacks)}")
     return plugin
 
 

@@ -111,7 +111,7 @@ class Writer:
         return {name: (int(r[1]), int(r[2])) for name, r in self._rows.items()}
 
     def close(self) -> None:
-        """Close the files; after a failure what they hold no longer matters."""
+        """Close the files, also after a failure."""
         for file in self._files.values():
             try:
                 file.close()

@@ -44,8 +44,8 @@ class Family:
     """All points of one codec, or both ends of the curves.
 
     Attributes:
-        n_points: one an encoder, seed, operating point and task.
-        n_found: of these, found done in the results folder.
+        n_points: one per encoder, seed, operating point and task.
+        n_found: those already in the results folder.
         coded: operating points to be coded; each is coded once for all its tasks.
         trained: codecs to be trained. One of variable rate trains once for its whole sweep.
         made: checkpoints to be made, trained or tables alone.
@@ -86,7 +86,7 @@ class Counts:
 
     @property
     def n_found(self) -> int:
-        """Points found done."""
+        """Points that the results folder holds already."""
         return sum(f.n_found for f in self.families.values())
 
     @property
@@ -103,7 +103,7 @@ class Counts:
     def line(self) -> str:
         """All of it in a line."""
         return (
-            f"{self.n_points} points, {self.n_found} found done; "
+            f"{self.n_points} points, {self.n_found} already there; "
             f"to train: readouts {self.n_readouts}, codecs {self.n_codecs}"
         )
 

@@ -17,7 +17,7 @@ def draw(found: Matrices) -> Figure:
     names = matrix_rows(found.entries)
     tasks = list(dict.fromkeys(e.chain.task for e in found.entries))
     with rc_context({**STYLE, "axes.grid": False}):
-        fig = Figure(figsize=(PAGE_IN, 0.8 + 0.26 * len(names)), layout="constrained")
+        fig = Figure(figsize=(PAGE_IN, max(2.4, 0.8 + 0.26 * len(names))), layout="constrained")
         axes = fig.subplots(1, len(encoders), squeeze=False)[0]
         for ax, encoder in zip(axes, encoders):
             table = np.full((len(names), len(tasks)), np.nan)

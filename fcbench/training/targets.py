@@ -36,5 +36,5 @@ class Targets:
 
 
 def _size_bytes(target: Any) -> int:
-    """Of a map; what is no map counts as a kilobyte."""
+    """Size of a map; anything else counts as a kilobyte."""
     return int(target.nbytes) if isinstance(target, (np.ndarray, Tensor)) else 1024

@@ -98,7 +98,7 @@ def load(path: Path) -> Loaded:
         specs = tuple(FeatureSpec(**s) for s in meta["specs"])
         source = Source(**meta["source"])
     except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise FcbenchError(f"{path} is no fcbench codec checkpoint, or is damaged ({_line(error)})") from None
+        raise FcbenchError(f"{path} is not an fcbench codec checkpoint, or is damaged ({_line(error)})") from None
     if version != _VERSION:
         raise FcbenchError(f"codec checkpoint {path} has version {version}, this fcbench reads {_VERSION}: update it")
     if digest != _digest(meta, state):

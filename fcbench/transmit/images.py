@@ -29,7 +29,7 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Coded:
-    """What coding images came to: `fcbench.core.rates` divides."""
+    """Size of a coded set of images; `fcbench.core.rates` turns it into rates."""
 
     n_samples: int
     n_bytes: int

@@ -131,7 +131,7 @@ def test_the_last_point_of_results_that_were_cut_off_is_measured_again(
     file.write_bytes(file.read_bytes()[:-40])
     result = tiny(tmp_path / "out", "--task", "segmentation", "--task", "captioning")
     assert result.exit_code == 0, result.output
-    assert "1 points measured, 25 found done" in result.output
+    assert "measured 1 points; 25 were already in" in result.output
 
 
 def test_damaged_task_model_in_the_cache(fcbench: Run, tiny: Run, cache: Path, finished: Path, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_second_run_repeats_nothing(tiny: Tiny, finished: Path, monkeypatch: pyt
     monkeypatch.setattr(run, "measure_point", _never)
     result = tiny(finished, "--task", "segmentation", "--task", "captioning")
     assert result.exit_code == 0, result.output
-    assert "0 points measured, 26 found done" in result.output
+    assert "measured 0 points; 26 were already in" in result.output
 
 
 def test_second_codec_does_not_touch_the_encoder(
@@ -117,7 +117,7 @@ def test_killed_run_resumes_to_the_same_rows(
         assert tiny(tmp_path / "out", *options).exit_code != 0
     assert table_module.load(tmp_path / "out").point.nunique() == 5
     result = tiny(tmp_path / "out", *options)
-    assert result.exit_code == 0 and "2 points measured, 5 found" in result.output
+    assert result.exit_code == 0 and "measured 2 points; 5 were already in" in result.output
     got, whole = table_module.load(tmp_path / "out"), table_module.load(finished)
     both = got.merge(whole, on=["point", "metric"])
     assert len(both) == len(got)
@@ -182,7 +182,7 @@ def test_failed_point_is_a_row_and_the_sweep_goes_on(
     failed = table_module.load(tmp_path / "out").query("status != 'ok'")
     assert list(failed.status) == ["RuntimeError: out of luck"] and failed.value.isna().all()
     result = tiny(tmp_path / "out", *options)
-    assert result.exit_code == 0 and "1 points measured, 6 found" in result.output
+    assert result.exit_code == 0 and "measured 1 points; 6 were already in" in result.output
     assert (table_module.load(tmp_path / "out").status == "ok").all()
 
 

@@ -213,7 +213,7 @@ def test_estimate_is_a_plain_sum() -> None:
     assert rows["hyperprior"][1:] == ["8", "2", "1", "74", "s"]
     assert rows["in all"][2:] == ["8", "2", "4", "4", "min"]
     assert "busy" not in table(counts, rates)
-    assert "busy (load 3.0 a core)" in table(counts, replace(rates, load=3.0))
+    assert "busy (load 3.0 per core)" in table(counts, replace(rates, load=3.0))
 
 
 def test_sizes_and_durations_are_rounded() -> None:
