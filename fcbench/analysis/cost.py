@@ -234,11 +234,7 @@ class Pair:
         lines = [([points(ends[e])], True) for e in self.names]
         drawn = [d.values[0] for d in self._bootstrap.curves(lines, task, metric)]
         general, special, difference = (*drawn, drawn[1] - drawn[0]) if drawn else (None, None, None)
-        return (
-            estimate(values[0], general),
-            estimate(values[1], special),
-            estimate(values[1] - values[0], difference),
-        )
+        return (estimate(values[0], general), estimate(values[1], special), estimate(values[1] - values[0], difference))
 
     def _coded(self, rows: pd.DataFrame) -> Iterator[Coded]:
         """BD figures by codec: `compare` with the encoders for codecs."""

@@ -75,10 +75,7 @@ def interval(resampled: ArrayLike, percent: float = 95.0) -> tuple[float, float]
 
 
 def bootstrap(
-    stats: np.ndarray,
-    values_fn: Callable[[np.ndarray], np.ndarray],
-    n_resamples: int = N_RESAMPLES,
-    seed: int = 0,
+    stats: np.ndarray, values_fn: Callable[[np.ndarray], np.ndarray], n_resamples: int = N_RESAMPLES, seed: int = 0
 ) -> tuple[float, float]:
     """95 % percentile interval of a metric over samples.
 

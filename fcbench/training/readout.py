@@ -254,13 +254,7 @@ def fit_readout(
         return torch.stack(losses).sum()
 
     return loop.optimize(
-        model,
-        loss_of,
-        steps=budget.task_steps,
-        rate=budget.task_rate,
-        seed=seed,
-        resume=resume,
-        advance=advance,
+        model, loss_of, steps=budget.task_steps, rate=budget.task_rate, seed=seed, resume=resume, advance=advance
     )
 
 

@@ -21,14 +21,7 @@ from fcbench.core.errors import FcbenchError
 from fcbench.core.samples import VOID, Pose
 from fcbench.core.tasks import Task, TaskModel
 from fcbench.encoders.shared.padded import IMAGENET
-from fcbench.encoders.shared.weights import (
-    file_sha256,
-    load_state,
-    load_weights,
-    random_weights,
-    seeded,
-    state_sha256,
-)
+from fcbench.encoders.shared.weights import file_sha256, load_state, load_weights, random_weights, seeded, state_sha256
 from fcbench.taskmodels import blip, depth_anything, sam2_masks, vitpose
 from fcbench.taskmodels.shared import huggingface
 from fcbench.tasks.captioning.head import Vocabulary, words_of
