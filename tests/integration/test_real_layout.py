@@ -15,7 +15,8 @@ from fcbench.results import table
 
 Tiny = Callable[..., Result]
 OPTIONS = (
-    "--encoder timm:test_resnet --weights random --dataset camvid --task segmentation " "--codec uniform --split-point stage3"
+    "--encoder timm:test_resnet --weights random --dataset camvid --task segmentation "
+    "--codec uniform --split-point stage3"
 ).split()
 
 
