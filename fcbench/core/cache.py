@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fcbench.core.errors import FcbenchError
+from fcbench.core.files import disk_errors
+
+CACHE_HINT = "give another --cache-dir"
 
 
 def digest(what: Mapping[str, Any]) -> str:
@@ -47,10 +49,6 @@ class Cache:
         Raises:
             FcbenchError: the cache cannot be used.
         """
-        try:
+        with disk_errors(self.root, CACHE_HINT):
             self.models.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise FcbenchError(
-                f"cannot use cache folder {self.root}: {error.strerror}; give another --cache-dir"
-            ) from error
         return self

@@ -23,13 +23,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from fcbench.core.cache import Cache
+from fcbench.core.cache import CACHE_HINT, Cache
 from fcbench.core.errors import FcbenchError, UnreadableSample
 from fcbench.core.features import Encoder, require_split_points
+from fcbench.core.files import disk_errors
 from fcbench.core.progress import Advance
 from fcbench.core.samples import Dataset
 from fcbench.features.feature_set import FeatureSet, SampleInfo, Skipped
-from fcbench.features.store import SCHEMA, Writer, disk_errors, open_set, write_index
+from fcbench.features.store import SCHEMA, Writer, open_set, write_index
 
 BadImage = Literal["stop", "skip"]
 log = logging.getLogger(__name__)
@@ -169,7 +170,7 @@ def _default_workers() -> int:
 @contextmanager
 def _locked(home: Path, name: str) -> Iterator[None]:
     """Hold the lock of a set; wait for another process that does."""
-    with disk_errors(home):
+    with disk_errors(home, CACHE_HINT):
         home.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(home / f"{name}.lock")
         try:
@@ -187,12 +188,12 @@ def _locked(home: Path, name: str) -> Iterator[None]:
 def _new_folder(home: Path, name: str) -> Iterator[Path]:
     """A folder to fill, which gets its name only if all goes well."""
     part = home / f"{name}.part"
-    with disk_errors(home):
+    with disk_errors(home, CACHE_HINT):
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
     try:
         yield part
-        with disk_errors(home):
+        with disk_errors(home, CACHE_HINT):
             shutil.rmtree(home / name, ignore_errors=True)
             os.replace(part, home / name)
     finally:
@@ -249,7 +250,7 @@ def _fill(
                 images = _stack(good, image_px if samples else None)
                 image_px = (int(images.shape[-2]), int(images.shape[-1]))
                 maps = _encoded(encoder, images, split_points, good)
-                with disk_errors(folder.parent):
+                with disk_errors(folder.parent, CACHE_HINT):
                     writer.append(maps)
                 samples += [SampleInfo(r.id, r.index, r.size_px) for r in good]
             if advance:
@@ -257,8 +258,9 @@ def _fill(
         if not samples:
             why = f": {skipped[0].reason}" if skipped else ""
             raise FcbenchError(f"data set {dataset.name} has no readable sample{why}")
-        with disk_errors(folder.parent):
-            write_index(folder, contents, image_px, samples, skipped, writer.finish())
+        with disk_errors(folder.parent, CACHE_HINT):
+            grids = writer.finish()
+        write_index(folder, contents, image_px, samples, skipped, grids)
     finally:
         writer.close()
 

@@ -65,11 +65,6 @@ class Source:
     test: Split
     stats: Mapping[str, FeatureStats]
 
-    @property
-    def revision(self) -> str:
-        """Revision of both splits of the data."""
-        return "/".join(dict.fromkeys(s.dataset.revision for s in (self.train, self.test)))
-
 
 def split_points_of(encoder: Encoder, name: str | None) -> tuple[str, ...]:
     """Split points of a name: one, a group of the encoder's, or several with plus signs, fine to coarse.

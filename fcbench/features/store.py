@@ -6,13 +6,11 @@ key in clear.
 
 from __future__ import annotations
 
-import errno
 import io
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,8 +18,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from torch import Tensor
 
-from fcbench.core.errors import FcbenchError
+from fcbench.core.cache import CACHE_HINT
 from fcbench.core.features import FeatureSpec
+from fcbench.core.files import write_atomically
 from fcbench.features.feature_set import DiskArrays, FeatureSet, SampleInfo, Skipped
 
 SCHEMA = 2
@@ -52,24 +51,6 @@ def open_set(folder: Path) -> FeatureSet | None:
 
 
 # --------------------------------------------------------------------------------------------- write
-@contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
-    """Turn failures to write into one line that names the folder."""
-    try:
-        yield
-    except OSError as exc:
-        hints = {
-            errno.ENOSPC: "make room",
-            errno.EDQUOT: "make room",
-            errno.ENOTDIR: "a file stands where a folder should",
-            errno.EEXIST: "a file stands where a folder should",
-        }
-        hint = hints.get(exc.errno or 0, "check its permissions")
-        raise FcbenchError(
-            f"cannot write to cache folder {folder}: {exc.strerror or exc}; {hint}, or give " "another --cache-dir"
-        ) from exc
-
-
 def _npy_header(shape: tuple[int, ...]) -> bytes:
     """Head of a ``.npy`` file of float32; of one length for any first dimension."""
     buffer = io.BytesIO()
@@ -137,7 +118,4 @@ def write_index(
         "skipped": [asdict(s) for s in skipped],
         "samples": [asdict(s) for s in samples],
     }
-    with (folder / "index.json").open("w") as file:
-        json.dump(index, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
+    write_atomically(folder / "index.json", json.dumps(index, indent=1), CACHE_HINT)

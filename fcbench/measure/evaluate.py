@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from fcbench.core.errors import FcbenchError
 from fcbench.core.tasks import Task
@@ -30,7 +29,7 @@ class Reader:
     """
 
     task: Task
-    model: nn.Module
+    model: Any
     targets: Targets
     scorer: Scorer | None
 
@@ -79,7 +78,7 @@ def evaluate(received: Iterable[Received], source: Source, readers: Mapping[str,
             decode_ms += batch.decode_ms
             error += float(normalized_mse(test.batch(indices), batch.maps, source.stats)) * len(indices)
             for key, r in readers.items():
-                targets, head = r.task.collate(r.targets(indices)), _head(r)
+                targets, head = r.task.collate(r.targets(indices)), r.model.head
                 x = r.model(batch.maps)
                 stats[key].append(r.task.statistics(head.predict(x, targets), targets))
                 if r.scorer:
@@ -94,7 +93,3 @@ def evaluate(received: Iterable[Received], source: Source, readers: Mapping[str,
         if one.log_likelihood is not None and not np.isfinite(one.log_likelihood).all():
             raise FcbenchError(f"the head of {key} gives a target no probability at all, or NaN")
     return Evaluation(found, error / n_read, decode_ms)
-
-
-def _head(reader: Reader) -> Any:
-    return reader.model.head

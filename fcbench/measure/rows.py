@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -148,7 +147,7 @@ def _unmeasured(trial: Trial, job: Job, task: str) -> RatePoint:
         suite=suite.name,
         kind=job.kind.value,
         dataset=suite.dataset,
-        dataset_revision=source.revision,
+        dataset_revision=study.revision,
         image_size="x".join(map(str, features.image_px)),
         encoder=encoder.name,
         weights_sha256=encoder.weights.sha256,
@@ -170,32 +169,7 @@ def _unmeasured(trial: Trial, job: Job, task: str) -> RatePoint:
         device=str(study.device),
         commit=provenance.commit(),
         utc=provenance.utc_now(),
-        **_EMPTY,
     )
-
-
-_EMPTY: Mapping[str, Any] = {
-    **dict.fromkeys(
-        (
-            "n_bytes",
-            "bpp",
-            "bpfp",
-            "bytes_per_sample",
-            "bpp_estimated",
-            "rate_alarm",
-            "value",
-            "ci_low",
-            "ci_high",
-            "feature_mse",
-            "encode_ms",
-            "decode_ms",
-            "checkpoint_bytes",
-        )
-    ),
-    **dict.fromkeys(("metric", "unit", "protocol", "kmac_per_px", "n_params", "checkpoint_sha256"), ""),
-    "higher_is_better": True,
-    "primary": True,
-}
 
 
 def _decoder_sha256(trial: Trial, task: str) -> str:

@@ -17,7 +17,6 @@ from fcbench.core.samples import DataOptions, Dataset, require_tasks
 from fcbench.core.tasks import Task, TaskModel
 from fcbench.features.source import Source, open_source
 from fcbench.measure.suite import Suite
-from fcbench.training.readout import ReadoutRecipe
 from fcbench.training.targets import Targets
 
 
@@ -73,11 +72,6 @@ class Study:
         key = "task model", task, image_px, source.train.features.indices, source.test.features.indices
         build = registry.get("taskmodel", family).build
         return self._once(key, lambda: build(variant, weights, self.task(task, source), image_px, self.device))
-
-    def readout(self, task: str, source: Source, seed: int) -> ReadoutRecipe:
-        """The recipe of a task's readout."""
-        suite, decoder = self.suite, self.task_model(task, source)
-        return ReadoutRecipe(source, self.task(task, source), suite.neck, suite.budget, seed, decoder, suite.neck_loss)
 
     def _once(self, key: tuple[Any, ...], make: Any) -> Any:
         if key not in self._made:

@@ -54,7 +54,16 @@ class Trial:
 
     def recipe(self, task: str) -> ReadoutRecipe:
         """The recipe of a task's readout."""
-        return replace(self.study.readout(task, self.source, self.seed), neck=self.neck)
+        study, source = self.study, self.source
+        return ReadoutRecipe(
+            source,
+            study.task(task, source),
+            self.neck,
+            study.suite.budget,
+            self.seed,
+            study.task_model(task, source),
+            study.suite.neck_loss,
+        )
 
     def readout(self, task: str) -> Readout:
         """A task's neck and head, trained on uncoded features and frozen."""
@@ -91,14 +100,12 @@ class Trial:
         if job.kind == Kind.REMOTE:
             return ImageSender(job.point, test, source.test.dataset, source.encoder, source.split_points)
         if job.kind == Kind.LABEL:
-            (task,) = job.tasks
-            return LabelSender(task, test, lambda index: self.predict(task, index))
+            (name,) = job.tasks
+            return LabelSender(name, test, lambda index: self.predict(name, index))
         loss = None
         if job.fitted_to:
-            reader = self.reader(job.fitted_to)
-            loss = task_loss(
-                self.readout(job.fitted_to), reader.task, self.study.targets("train", job.fitted_to, source)
-            )
+            task, targets = self.recipe(job.fitted_to).task, self.study.targets("train", job.fitted_to, source)
+            loss = task_loss(self.readout(job.fitted_to), task, targets)
         recipe = self.codec_recipe(job.point, job.fitted_to)
         return CodecSender(make_codec(recipe, self.study.cache, self.report, self.study.device, loss), test)
 
@@ -145,7 +152,7 @@ def null_source(source: Source) -> Source:
     key = digest(
         {
             "data": source.train.dataset.name,
-            "revision": source.revision,
+            "revision": [s.dataset.revision for s in (source.train, source.test)],
             "indices": [s.features.indices for s in (source.train, source.test)],
             "grid": grid,
             "image_px": source.train.features.image_px,

@@ -25,7 +25,8 @@ log = logging.getLogger(__name__)
 _TYPES: dict[str, str] = {f.name: str(f.type) for f in fields(RatePoint)}
 _DTYPES = {"int": "int64", "bool": "bool", "str": "object", "float | None": "float64"}
 _DTYPES |= {"int | None": "Int64", "bool | None": "boolean"}
-_COLUMNS: dict[str, Any] = {name: _DTYPES[kind] for name, kind in _TYPES.items()}
+COLUMNS: dict[str, Any] = {name: _DTYPES[kind] for name, kind in _TYPES.items()}
+"""Column -> its type in the table that `load` gives."""
 _NULLABLE = {name: [""] for name, kind in _TYPES.items() if kind.endswith(" | None")}
 _values = attrgetter(*_TYPES)
 
@@ -59,12 +60,7 @@ def load_points(path: Path | str) -> list[RatePoint]:
         return []
     frame = load(path).astype(object)
     columns = frame.where(frame.notna(), None)
-    return [RatePoint(*row) for row in zip(*(columns[name] for name in _TYPES))]
-
-
-def to_frame(points: Sequence[RatePoint]) -> pd.DataFrame:
-    """Rate points as a table, one per row, with the dtypes of `load`."""
-    return pd.DataFrame(map(_values, points), columns=list(_TYPES), dtype=object).astype(_COLUMNS)
+    return [RatePoint(**dict(zip(_TYPES, row))) for row in zip(*(columns[name] for name in _TYPES))]
 
 
 def header() -> bytes:
@@ -112,7 +108,7 @@ def _parsed(file: Path, raw: bytes) -> pd.DataFrame:
             if len(cells) != len(_TYPES):
                 raise ValueError(f"line {lines.line_num} has {len(cells)} cells, expected {len(_TYPES)}")
         frame = pd.read_csv(
-            io.BytesIO(raw), dtype=_COLUMNS, na_values=_NULLABLE, keep_default_na=False, float_precision="round_trip"
+            io.BytesIO(raw), dtype=COLUMNS, na_values=_NULLABLE, keep_default_na=False, float_precision="round_trip"
         )
     except (ValueError, csv.Error) as error:
         reason = str(error).splitlines()[0].removesuffix(".")

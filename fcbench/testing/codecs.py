@@ -25,6 +25,7 @@ from fcbench.core import registry
 from fcbench.core.codecs import Bitstream, EstimatingCodec, OperatingPoint, with_check
 from fcbench.core.features import Features, FeatureSpec
 from fcbench.core.kinds import Objective
+from fcbench.testing.contract import Contract
 from fcbench.testing.maps import GRIDS, ONE, TWO, batches, correlated, features, statistics
 from fcbench.transmit import checkpoint
 from fcbench.transmit.container import ContainerReader, ContainerWriter, Header
@@ -121,19 +122,15 @@ def write(folder: Path, name: str, codec: Any, specs: tuple[FeatureSpec, ...], s
 
 
 # ------------------------------------------------------------------------------------------------ contract
-class CodecContract:
+class CodecContract(Contract):
     """What every codec promises. Subclass it in a test module and set `plugin`.
 
     Attributes:
-        plugin: name of a codec, or path of its file.
+        constant_error: bound of the error of a channel that does not vary.
     """
 
-    plugin: ClassVar[str | Path]
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def name(cls) -> str:
-        return registry.use("codec", str(cls.plugin))
+    kind = "codec"
+    constant_error: ClassVar[float] = float("inf")
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -288,3 +285,4 @@ class CodecContract:
         x = Features({"stage3": batch[:1]})
         decoded = codec.decode(codec.encode(x).payload, x.shapes).features.maps["stage3"]
         assert bool(torch.isfinite(decoded).all())
+        assert float((decoded[:, 4] - 2.5).abs().max()) < self.constant_error

@@ -18,6 +18,7 @@ import torch
 
 from fcbench.core import registry
 from fcbench.core.samples import VOID, DataOptions, Dataset, Pose
+from fcbench.testing.contract import Contract
 
 LIMIT = 8
 RESIZED = (64, 96)
@@ -87,21 +88,15 @@ def check_sample(data: Dataset, index: int, hw: tuple[int, int]) -> None:
             CHECKS[task](target, data, hw)
 
 
-class DatasetContract:
+class DatasetContract(Contract):
     """What every data set promises. Subclass it in a test module and set `plugin`.
 
     Attributes:
-        plugin: name of a data set, or path of its file.
         root: folder of the data, where they are read from disk; a few samples are enough.
     """
 
-    plugin: ClassVar[str | Path]
+    kind = "dataset"
     root: ClassVar[Path | None] = None
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def name(cls) -> str:
-        return registry.use("dataset", str(cls.plugin))
 
     @pytest.fixture(scope="class")
     @classmethod

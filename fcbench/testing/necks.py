@@ -7,15 +7,13 @@ class TestMine(NeckContract):
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import ClassVar
-
 import pytest
 import torch
 from torch import Tensor, nn
 
 from fcbench.core import registry
 from fcbench.core.features import FeatureSpec
+from fcbench.testing.contract import Contract
 
 SPECS = (FeatureSpec("fine", 6, 8), FeatureSpec("coarse", 5, 16))
 GRIDS = [((8, 8), (4, 4)), ((7, 5), (4, 3)), ((1, 1), (1, 1))]
@@ -37,19 +35,10 @@ def maps_of(fine: Grid, coarse: Grid, n: int = 3) -> dict[str, Tensor]:
     return {name: torch.randn(*shape, generator=generator) for name, shape in draw.items()}
 
 
-class NeckContract:
-    """What every neck promises. Subclass it in a test module and set `plugin`.
+class NeckContract(Contract):
+    """What every neck promises. Subclass it in a test module and set `plugin`."""
 
-    Attributes:
-        plugin: name of a neck, or path of its file.
-    """
-
-    plugin: ClassVar[str | Path]
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def name(cls) -> str:
-        return registry.use("neck", str(cls.plugin))
+    kind = "neck"
 
     @pytest.mark.parametrize("fine, coarse", GRIDS)
     def test_output_has_the_finest_grid(self, name: str, fine: Grid, coarse: Grid) -> None:

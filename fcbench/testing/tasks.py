@@ -22,6 +22,7 @@ from torch import nn
 from fcbench.core import registry
 from fcbench.core.samples import DataOptions, Dataset
 from fcbench.core.tasks import ProbabilisticHead, ScaledHead, Task
+from fcbench.testing.contract import Contract
 from fcbench.testing.fake_data import FakeDataset
 
 WIDTH = 32
@@ -82,21 +83,15 @@ def learned(task: Task, head: Any, targets: list[Mapping[str, Any]]) -> tuple[li
     return losses, [*values, primary()]
 
 
-class TaskContract:
+class TaskContract(Contract):
     """What every task promises. Subclass it in a test module and set `plugin` and `dataset`.
 
     Attributes:
-        plugin: name of a task, or path of its file.
         dataset: name or file of a data set that carries it and needs no root; None: random targets of built-in tasks.
     """
 
-    plugin: ClassVar[str | Path]
+    kind = "task"
     dataset: ClassVar[str | Path | None] = None
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def name(cls) -> str:
-        return registry.use("task", str(cls.plugin))
 
     def bind(self, name: str, n: int = 6, size_px: Size = (64, 64), grid: Size | None = None) -> Bound:
         """As the function of this name, on the data set of the class."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from fcbench.core.cache import CACHE_HINT
 from fcbench.core.errors import FcbenchError
+from fcbench.core.files import write_atomically
 from fcbench.core.progress import Advance
 
 CHECKPOINT_S = 60.0
@@ -88,15 +90,10 @@ def schedule(step: int, steps: int, peak: float) -> float:
 
 
 def _save(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, step: int, losses: list[float]) -> None:
-    part = path.with_name(path.name + ".part")
+    buffer = io.BytesIO()
     state = {"module": module.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "losses": losses}
-    try:
-        torch.save(state, part)
-        os.replace(part, path)
-    except (OSError, RuntimeError) as error:
-        raise FcbenchError(
-            f"cannot keep a checkpoint in {path.parent} ({error}): choose another --cache-dir"
-        ) from error
+    torch.save(state, buffer)
+    write_atomically(path, buffer.getvalue(), CACHE_HINT)
 
 
 def _resume(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list[float]]:

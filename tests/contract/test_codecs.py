@@ -32,6 +32,8 @@ CODECS = [n for n in registry.names("codec") if _here(n)]
 class HouseRules(CodecContract):
     """Message texts, closed-form quality, sweeps of five points, the same bytes whatever the threads."""
 
+    constant_error = 0.35
+
     def n_threads(self) -> int:
         return 2
 
@@ -180,16 +182,6 @@ class HouseRules(CodecContract):
         assert errors == sorted(errors, reverse=True)
         assert errors[-1] < 0.1
         assert name == "raw" or errors[0] > 4 * errors[-1]
-
-    def test_channels_that_do_not_vary(self, name: str) -> None:
-        batch = correlated(8, 12, (16, 16), 1)
-        batch[:, 4] = 2.5
-        codec: Any = registry.get("codec", name).build(ONE, {"stage3": statistics(batch)}, middle(name))
-        codec.prepare([batch])
-        codec.freeze()
-        x = Features({"stage3": batch[:1]})
-        decoded = codec.decode(codec.encode(x).payload, x.shapes).features.maps["stage3"]
-        assert bool((decoded[:, 4] - 2.5).abs().max() < 0.35)
 
     def test_training_lowers_the_loss(self, name: str) -> None:
         """And reaches every parameter."""

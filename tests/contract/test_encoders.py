@@ -23,16 +23,10 @@ class HouseRules(EncoderContract):
 
     @pytest.mark.parametrize("size", SIZES, ids=str)
     def test_maps_are_what_the_specs_promise(self, encoder: Encoder, size: tuple[int, int]) -> None:
+        super().test_maps_are_what_the_specs_promise(encoder, size)
         maps = encoder(images(2, size), list(encoder.specs)).maps
-        assert list(maps) == list(encoder.specs)
         for name, spec in encoder.specs.items():
-            assert spec.name == name
-            h, w = (math.ceil(v / spec.stride_px) for v in size)
-            assert maps[name].shape == (2, spec.channels, h, w)
-            assert maps[name].dtype == torch.float32
-            assert maps[name].is_contiguous()
-            assert torch.isfinite(maps[name]).all()
-            assert maps[name].std() > 0
+            assert maps[name].shape[2:] == tuple(math.ceil(v / spec.stride_px) for v in size)
 
     def test_a_pyramid_has_a_name(self, encoder: Encoder) -> None:
         strides = {s.stride_px for s in encoder.specs.values()}

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from fcbench.cli.main import main
 
 TINY = (
-    "run --n-train 64 --n-test 8 --task-steps 4 --codec-steps 4 --batch 8 --threads 1 --device cpu " "--weights random"
+    "run --n-train 64 --n-test 8 --task-steps 4 --codec-steps 4 --batch 8 --threads 1 --device cpu --weights random"
 ).split()
 
 Run = Callable[..., Result]

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
+
+import pandas as pd
 
 from fcbench.analysis.estimate import Estimate
 from fcbench.results.row import SCHEMA, RatePoint
+from fcbench.results.table import COLUMNS
 
 _DEFAULTS: dict[str, Any] = {
     "schema": SCHEMA,
@@ -91,3 +96,8 @@ def numbers(found: Estimate) -> tuple[float, float, float]:
     """Value, low and high of an estimate that has all three."""
     assert found.value is not None and found.low is not None and found.high is not None
     return found.value, found.low, found.high
+
+
+def to_frame(points: Sequence[RatePoint]) -> pd.DataFrame:
+    """Rate points as the table that `fcbench.results.table.load` gives."""
+    return pd.DataFrame([asdict(p) for p in points], columns=list(COLUMNS), dtype=object).astype(COLUMNS)

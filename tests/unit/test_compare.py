@@ -14,7 +14,7 @@ import bjontegaard
 import numpy as np
 import pandas as pd
 import pytest
-from points import end, rate_point
+from points import end, rate_point, to_frame
 from scipy.interpolate import PchipInterpolator
 
 from fcbench.analysis import curves, resampled_curves, situations
@@ -27,7 +27,7 @@ from fcbench.reports.compare_table import document
 from fcbench.results.folder import ResultsFolder
 from fcbench.results.row import SCHEMA, RatePoint
 from fcbench.results.samples import SampleTable
-from fcbench.results.table import load_points, to_frame
+from fcbench.results.table import load_points
 
 N = 24
 BASE = np.array([0.20, 0.30, 0.38, 0.44, 0.47])

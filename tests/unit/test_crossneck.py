@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from points import end, rate_point
+from points import end, rate_point, to_frame
 
 from fcbench.analysis import situations
 from fcbench.analysis.cross_neck import matrices, role
@@ -286,4 +286,4 @@ def test_planted_losses_are_found(tmp_path: Path) -> None:
 
 def test_nothing_measured_is_refused() -> None:
     with pytest.raises(FcbenchError, match="no measured chains"):
-        matrices(table_module.to_frame([rate_point(status="boom")]))
+        matrices(to_frame([rate_point(status="boom")]))

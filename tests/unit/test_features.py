@@ -365,17 +365,17 @@ def test_a_damaged_folder_is_made_again(tmp_path: Path, damage: Callable[[Path],
 
 def test_a_file_where_the_cache_should_be(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("I am a file")
-    with pytest.raises(FcbenchError, match="cannot write to cache folder .*cache.*--cache-dir"):
+    with pytest.raises(FcbenchError, match="cannot use .*cache.*--cache-dir"):
         run(tmp_path / "cache")
 
 
-@pytest.mark.parametrize(("number", "hint"), [(errno.ENOSPC, "make room"), (errno.EACCES, "check its permissions")])
+@pytest.mark.parametrize(("number", "hint"), [(errno.ENOSPC, "free some space"), (errno.EACCES, "Permission denied")])
 def test_a_disk_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, hint: str) -> None:
     def fail(self: Writer, maps: Mapping[str, Tensor]) -> None:
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(Writer, "append", fail)
-    with pytest.raises(FcbenchError, match=f"cannot write to cache folder {tmp_path}.*{hint}"):
+    with pytest.raises(FcbenchError, match=f"cannot use {tmp_path}.*{hint}.*--cache-dir"):
         run(tmp_path)
     assert folders(tmp_path) == []
 
@@ -389,7 +389,7 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return opened(target, mode, *args, **kw)
 
     monkeypatch.setattr(Path, "open", full)
-    with pytest.raises(FcbenchError, match=f"cache folder {tmp_path}.*No space left.*make room"):
+    with pytest.raises(FcbenchError, match=f"cannot use {tmp_path}.*No space left.*free some space"):
         run(tmp_path, Data(size=(200, 200)))
     assert folders(tmp_path) == []
 

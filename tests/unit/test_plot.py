@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from points import end, rate_point, sweep
+from points import end, rate_point, sweep, to_frame
 
 from fcbench.analysis import situations
 from fcbench.cli import plot as verb
@@ -23,7 +23,6 @@ from fcbench.reports import curves_figure, style
 from fcbench.results.folder import ResultsFolder
 from fcbench.results.row import RatePoint
 from fcbench.results.samples import SampleTable
-from fcbench.results.table import to_frame
 
 TASKS = {"segmentation": ("miou", True), "depth": ("rmse", False), "pose": ("pck", True), "captioning": ("cider", True)}
 

@@ -1,0 +1,27 @@
+"""What the contracts of plug-ins that are known by a name share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from fcbench.core import registry
+
+
+class Contract:
+    """Subclass a kind's contract in a test module and set `plugin`.
+
+    Attributes:
+        kind: of the plug-in; set by the kind's contract.
+        plugin: name of the plug-in, or path of its file.
+    """
+
+    kind: ClassVar[str]
+    plugin: ClassVar[str | Path]
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def name(cls) -> str:
+        return registry.use(cls.kind, str(cls.plugin))
