@@ -94,18 +94,18 @@ def matrices(
 # ------------------------------------------------------------------------------------------- uncoded
 def role(chain: Chain, shallow: str) -> str:
     """What a chain is for; `shallow`: the neck of the levels."""
-    if not chain.above:
+    if not chain.before:
         return DIRECT if chain.neck == shallow else DEEP
-    if len(chain.above) > 1:
+    if len(chain.before) > 1:
         return LONGER
-    return SELF if chain.above == (chain.task,) else CROSS
+    return SELF if chain.before == (chain.task,) else CROSS
 
 
 def _entries(rows: pd.DataFrame, bootstrap: Bootstrap) -> Iterator[Entry]:
     """Every chain that ends in one task on one encoder."""
     if rows.empty:
         return
-    shallow = next((c.neck for c in rows["chain"] if c.above), rows["neck"].iloc[0])
+    shallow = next((c.neck for c in rows["chain"] if c.before), rows["neck"].iloc[0])
     direct = rows[rows["neck"] == shallow]
     for _, one in rows.groupby("neck", sort=False):
         first = one.iloc[0]
@@ -164,7 +164,7 @@ def _placed(
     """Pairs coded between their necks against the same coded before them: `compare`, the places for codecs."""
     if rows.empty:
         return
-    rows = rows[[len(c.above) == 1 for c in rows["chain"]]]
+    rows = rows[[len(c.before) == 1 for c in rows["chain"]]]
     for (_, codec), one in rows.groupby(["neck", "codec"], sort=False):
         after = one["chain"].map(lambda c: c.coded_after)
         if set(after) != {0, 1}:

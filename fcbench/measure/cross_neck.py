@@ -128,7 +128,7 @@ def measure(study: Study, out: Path, *, length: int = 2, coded: bool = False) ->
 def passes(suite: Suite, length: int, coded: bool) -> Iterator[tuple[Job, list[Chain]]]:
     """Operating points with the chains that are measured behind each; all are coded at the same place."""
     uncoded = Job(Kind.CEILING, ENDS[Kind.CEILING], suite.tasks)
-    for _, group in itertools.groupby(chains(suite.tasks, suite.neck, length), key=lambda c: (c.neck, c.above)):
+    for _, group in itertools.groupby(chains(suite.tasks, suite.neck, length), key=lambda c: (c.neck, c.before)):
         yield uncoded, list(group)
     if not coded:
         return
@@ -137,7 +137,7 @@ def passes(suite: Suite, length: int, coded: bool) -> Iterator[tuple[Job, list[C
     for job in points:
         yield job, before
     for task in suite.tasks:
-        pairs = [replace(c, coded_after=1) for c in before if c.above == (task,)]
+        pairs = [replace(c, coded_after=1) for c in before if c.before == (task,)]
         for job in points:
             yield job, pairs
 
@@ -163,10 +163,10 @@ def check(suite: Suite, length: int, coded: bool) -> None:
 def chains(tasks: Sequence[str], neck: str, length: int) -> Iterator[Chain]:
     """Every chain of at most so many necks: direct ones, as deep ones, pairs (a task with itself too), threes."""
     for n in range(length):
-        for above in itertools.permutations(tasks, n):
+        for before in itertools.permutations(tasks, n):
             for task in tasks:
-                if n < 2 or task not in above:
-                    yield Chain(neck, above, task)
+                if n < 2 or task not in before:
+                    yield Chain(neck, before, task)
     for n in range(2, min(length, max(2, len(tasks))) + 1):
         deep = neck_of_depth(neck, n)
         if deep is not None:
@@ -207,7 +207,7 @@ class Chains:
             "version": VERSION,
             "base": point_key(self.trial, job, chain.task),
             "neck": chain.neck,
-            "above": chain.above,
+            "before": chain.before,
             "coded_after": chain.coded_after,
         }
         return digest(contents)
@@ -239,8 +239,8 @@ class Chains:
 
     def reader(self, chain: Chain) -> Reader:
         """What reads the features that a chain takes at the place where it is coded."""
-        ends = [self._end(chain.up_to(i)) for i in range(len(chain.above) + 1)]
-        necks = [(end.readout, neck_name(task)) for end, task in zip(ends, chain.above)]
+        ends = [self._end(chain.up_to(i)) for i in range(len(chain.before) + 1)]
+        necks = [(end.readout, neck_name(task)) for end, task in zip(ends, chain.before)]
         return replace(ends[-1].reader, model=ChainModel(necks[chain.coded_after :], ends[-1].readout))
 
     # ---------------------------------------------------------------------------------------- one point
@@ -258,36 +258,36 @@ class Chains:
     def _named(self, row: RatePoint, job: Job, chain: Chain) -> RatePoint:
         split_point = self.trial.source.split_point
         if chain.coded_after:
-            split_point = neck_name(chain.above[chain.coded_after - 1])
+            split_point = neck_name(chain.before[chain.coded_after - 1])
         return replace(row, point=self.key(job, chain), neck=chain.label, split=split_point)
 
     def _counts(self, chain: Chain) -> Counts:
         """Counts of all necks of a chain, and of its head."""
-        necks = [self._end(chain.up_to(i)).counts["neck"] for i in range(len(chain.above) + 1)]
+        necks = [self._end(chain.up_to(i)).counts["neck"] for i in range(len(chain.before) + 1)]
         n_macs, weights = (sum(n) for n in zip(*necks))
         return {"neck": (n_macs, weights), "head": self._end(chain).counts["head"]}
 
     # -------------------------------------------------------------------------------- trials and readouts
     def _at(self, chain: Chain) -> Trial:
         """The trial whose features are coded."""
-        return self._above(chain.above[: chain.coded_after]) if chain.coded_after else self.trial
+        return self._after(chain.before[: chain.coded_after]) if chain.coded_after else self.trial
 
-    def _above(self, above: tuple[str, ...]) -> Trial:
+    def _after(self, before: tuple[str, ...]) -> Trial:
         """The trial on the output of necks; those of other chains are dropped from memory."""
         for kept in list(self._trials):
-            if kept != above[: len(kept)]:
+            if kept != before[: len(kept)]:
                 del self._trials[kept]
-        if above not in self._trials:
-            last = self._above(above[:-1])
-            source = neck_source(last, above[-1])
-            self._trials[above] = Trial(last.study, source, last.seed, last.report)
-        return self._trials[above]
+        if before not in self._trials:
+            last = self._after(before[:-1])
+            source = neck_source(last, before[-1])
+            self._trials[before] = Trial(last.study, source, last.seed, last.report)
+        return self._trials[before]
 
     def _end(self, chain: Chain) -> ChainEnd:
         """The last neck and head of a chain; kept."""
         key = replace(chain, coded_after=0)
         if key not in self._ends:
-            trial = self._above(chain.above) if chain.above else self.trial
+            trial = self._after(chain.before) if chain.before else self.trial
             if chain.neck != trial.neck:
                 trial = Trial(trial.study, trial.source, trial.seed, trial.report, chain.neck)
             reader = trial.reader(chain.task)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -23,11 +22,9 @@ from fcbench.measure.study import Study
 from fcbench.training.codec import CodecRecipe, make_codec
 from fcbench.training.readout import Readout, ReadoutRecipe, make_readout, task_loss
 from fcbench.transmit.senders import (
-    EVAL_BATCH,
     CodecSender,
     ImageSender,
     LabelSender,
-    Received,
     Sender,
     TrainingMean,
     Uncoded,
@@ -119,7 +116,7 @@ class Trial:
 
     def evaluate_uncoded(self, *tasks: str) -> Evaluation:
         """What readers make of the uncoded test set."""
-        return evaluate(uncoded(self.source), self.source, {t: self.reader(t) for t in tasks})
+        return evaluate(Uncoded(self.source.test.features).receive(), self.source, {t: self.reader(t) for t in tasks})
 
     def null_likelihood(self, task: str) -> np.ndarray | None:
         """Log-likelihoods [N] nats of the null model: the same neck and head trained on a constant.
@@ -134,12 +131,9 @@ class Trial:
         model = make_readout(recipe, targets, study.cache, self.report, study.device)
         scorer = make_scorer(recipe, model, targets, study.cache)
         reader = Reader(recipe.task, model, study.targets("test", task, self.source), scorer)
-        return evaluate(uncoded(self._null), self._null, {task: reader}).found[task].log_likelihood
-
-
-def uncoded(source: Source) -> Iterator[Received]:
-    """The test set as it is."""
-    return (Received(maps) for maps in source.test.features.batches(EVAL_BATCH))
+        return (
+            evaluate(Uncoded(self._null.test.features).receive(), self._null, {task: reader}).found[task].log_likelihood
+        )
 
 
 def null_source(source: Source) -> Source:

@@ -63,16 +63,16 @@ def path_label(entry: Entry) -> str:
         return "nothing (direct)"
     if entry.role == DEEP:
         return f"nothing ({entry.chain.neck})"
-    return " > ".join(entry.chain.above)
+    return " > ".join(entry.chain.before)
 
 
 def matrix_rows(entries: Sequence[Entry]) -> list[str]:
     """Rows of a matrix: direct necks, then one level of adaptation, then two, each in the order of the tasks."""
-    above = [task for e in entries for task in e.chain.above]
-    tasks = list(dict.fromkeys([*(e.chain.task for e in entries), *above]))
+    before = [task for e in entries for task in e.chain.before]
+    tasks = list(dict.fromkeys([*(e.chain.task for e in entries), *before]))
 
     def rank(e: Entry) -> tuple[int, bool, list[int], str]:
-        order = [tasks.index(t) for t in e.chain.above]
+        order = [tasks.index(t) for t in e.chain.before]
         return len(order), e.role == DEEP, order, e.chain.neck
 
     return list(dict.fromkeys(path_label(e) for e in sorted(entries, key=rank)))

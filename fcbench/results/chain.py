@@ -12,40 +12,40 @@ class Chain:
 
     Attributes:
         neck: of every level.
-        above: the tasks of the necks that come before, in order; none for a direct neck.
+        before: the tasks of the necks that come before, in order; none for a direct neck.
         task: whose head reads.
         coded_after: necks that stand before the bottleneck.
     """
 
     neck: str
-    above: tuple[str, ...]
+    before: tuple[str, ...]
     task: str
     coded_after: int = 0
 
     @property
     def name(self) -> str:
         """``depth > pose``."""
-        return " > ".join((*self.above, self.task))
+        return " > ".join((*self.before, self.task))
 
     def up_to(self, i: int) -> Chain:
         """The chain that ends with neck number i, uncoded between: the first is number 0."""
-        return Chain(self.neck, self.above[:i], (*self.above, self.task)[i])
+        return Chain(self.neck, self.before[:i], (*self.before, self.task)[i])
 
     @property
     def label(self) -> str:
         """As the column ``neck`` of a row has it: ``neck_2L(depth) > neck_2L``; a direct neck by its own name."""
-        return " > ".join((*(f"{self.neck}({t})" for t in self.above), self.neck))
+        return " > ".join((*(f"{self.neck}({t})" for t in self.before), self.neck))
 
 
 def parse(label: str, task: str, split: str) -> Chain:
     """The chain of a row's neck, task and split point.
 
     >>> parse("neck_2L(depth) > neck_2L", "pose", "neck:depth")
-    Chain(neck='neck_2L', above=('depth',), task='pose', coded_after=1)
+    Chain(neck='neck_2L', before=('depth',), task='pose', coded_after=1)
     """
     *levels, last = label.split(" > ")
-    above = tuple(re.sub(r"^.*\((.*)\)$", r"\1", level) for level in levels)
+    before = tuple(re.sub(r"^.*\((.*)\)$", r"\1", level) for level in levels)
     coded_after = 0
     if split.startswith("neck:"):
-        coded_after = above.index(split.removeprefix("neck:")) + 1
-    return Chain(last, above, task, coded_after)
+        coded_after = before.index(split.removeprefix("neck:")) + 1
+    return Chain(last, before, task, coded_after)

@@ -78,7 +78,7 @@ def test_depth_of_the_control() -> None:
 )
 def test_names_can_be_read_back(chain: Chain) -> None:
     after = chain.coded_after
-    split = f"neck:{chain.above[after - 1]}" if after else "stage3"
+    split = f"neck:{chain.before[after - 1]}" if after else "stage3"
     assert parse(chain.label, chain.task, split) == chain
 
 
