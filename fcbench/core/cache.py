@@ -1,17 +1,30 @@
-"""The cache: where what was made once is kept, and how it is named."""
+"""The cache: where what was made once is kept, how it is named, and how damage to it is found.
+
+Beside each file lies ``FILE.xxh3`` with its digest and name, as ``xxh128sum --check`` reads them. A file that does not
+match is never used: it is reported, removed and made again.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from fcbench.core.files import disk_errors
+import filelock
+import xxhash
+
+from fcbench.core.files import disk_errors, write_atomically
 
 CACHE_HINT = "give another --cache-dir"
+DIGEST_SUFFIX = ".xxh3"
+_BLOCK_BYTES = 4 << 20
+log = logging.getLogger(__name__)
 
 
 def digest(what: Mapping[str, Any]) -> str:
@@ -52,3 +65,113 @@ class Cache:
         with disk_errors(self.root, CACHE_HINT):
             self.models.mkdir(parents=True, exist_ok=True)
         return self
+
+
+# ------------------------------------------------------------------------------------------ kept files
+def kept(path: Path, make: Callable[[], bytes]) -> bytes:
+    """Contents of a file of the cache: read if it is there and whole, else made and put there.
+
+    One process makes it; others that want the same file wait.
+
+    Raises:
+        FcbenchError: the cache cannot be used, or as `make` does.
+    """
+    if (found := get(path)) is not None:
+        return found
+    with locked(path):
+        if (found := get(path)) is not None:
+            return found
+        put(path, data := make())
+    return data
+
+
+def get(path: Path) -> bytes | None:
+    """Contents of a file of the cache; None if it is not there, or damaged (it is then removed)."""
+    if not is_whole(path):
+        return None
+    with disk_errors(path, CACHE_HINT):
+        return path.read_bytes()
+
+
+def put(path: Path, data: bytes) -> None:
+    """Write a file of the cache and its digest."""
+    _write_digest(path, xxhash.xxh3_128_hexdigest(data))
+    write_atomically(path, data, CACHE_HINT)
+
+
+def seal(path: Path) -> None:
+    """Write the digest of a file that lies in its place already."""
+    with disk_errors(path, CACHE_HINT):
+        found = _digest(path)
+    _write_digest(path, found)
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file of the cache is there and matches its digest; one that does not is reported and removed."""
+    with disk_errors(path, CACHE_HINT):
+        if not path.is_file():
+            return False
+        if _line(path, _digest(path)) in _lines(path):
+            return True
+        log.warning("%s is damaged: making it again", path)
+        remove(path)
+    return False
+
+
+def remove(path: Path) -> None:
+    """Remove a file of the cache and its digest."""
+    path.unlink(missing_ok=True)
+    _digest_file(path).unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file or folder of the cache; wait for another process that does."""
+    with disk_errors(path, CACHE_HINT):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(path.with_name(f"{path.name}.lock"))
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            log.warning("waiting for another process that makes %s", path)
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _digest_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}{DIGEST_SUFFIX}")
+
+
+def _line(path: Path, found: str) -> str:
+    return f"{found}  {path.name}"
+
+
+def _lines(path: Path) -> list[str]:
+    """What a file's digest may be."""
+    file = _digest_file(path)
+    return file.read_text(errors="replace").splitlines() if file.is_file() else []
+
+
+def _write_digest(path: Path, found: str) -> None:
+    """State a digest before its file is there, beside that of the file it replaces: one of them is always right."""
+    with disk_errors(path, CACHE_HINT):
+        before = _lines(path)[-1:]
+    write_atomically(_digest_file(path), "\n".join([*before, _line(path, found)]) + "\n", CACHE_HINT)
+
+
+def _digest(path: Path) -> str:
+    """Digest of a file's contents, taken once in a process while the file does not change."""
+    stat = path.stat()
+    return _digest_of(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)
+
+
+@lru_cache(maxsize=4096)
+def _digest_of(path: Path, *version: int) -> str:
+    found, block = xxhash.xxh3_128(), bytearray(_BLOCK_BYTES)
+    with path.open("rb", buffering=0) as file:
+        while n := file.readinto(block):
+            found.update(memoryview(block)[:n])
+    return found.hexdigest()

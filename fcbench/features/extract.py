@@ -6,8 +6,6 @@ its own name is whole; a lock keeps two processes from extracting the same set.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 import shutil
@@ -17,20 +15,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import filelock
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from fcbench.core.cache import CACHE_HINT, Cache
+from fcbench.core.cache import CACHE_HINT, Cache, locked
 from fcbench.core.errors import FcbenchError, UnreadableSample
 from fcbench.core.features import Encoder, require_split_points
 from fcbench.core.files import disk_errors
 from fcbench.core.progress import Advance
 from fcbench.core.samples import Dataset
 from fcbench.features.feature_set import FeatureSet, SampleInfo, Skipped
-from fcbench.features.store import SCHEMA, Writer, open_set, write_index
+from fcbench.features.store import SCHEMA, Writer, key_of, open_set, write_index
 
 BadImage = Literal["stop", "skip"]
 log = logging.getLogger(__name__)
@@ -146,7 +143,7 @@ def extract(
     key = key_of(contents)
     if (found := usable(home / key, on_bad_image)) is not None:
         return found
-    with _locked(home, key):  # another process may have made it by now
+    with locked(home / key):  # another process may have made it by now
         if (found := usable(home / key, on_bad_image)) is not None:
             return found
         n_workers = _default_workers() if n_workers is None else n_workers
@@ -165,23 +162,6 @@ def _default_workers() -> int:
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
     return min(8, cores // 4)
-
-
-@contextmanager
-def _locked(home: Path, name: str) -> Iterator[None]:
-    """Hold the lock of a set; wait for another process that does."""
-    with disk_errors(home, CACHE_HINT):
-        home.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(home / f"{name}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            log.warning("waiting for another process that extracts %s", home / name)
-            lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextmanager
@@ -213,11 +193,6 @@ def describe(dataset: Dataset, encoder: Encoder, split_points: Sequence[str]) ->
         "weights_sha256": encoder.weights.sha256,
         "specs": [asdict(s) for n, s in encoder.specs.items() if n in split_points],
     }
-
-
-def key_of(contents: Mapping[str, Any]) -> str:
-    """Name of a set in the cache."""
-    return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def usable(folder: Path, on_bad_image: BadImage) -> FeatureSet | None:

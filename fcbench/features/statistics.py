@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor
 
+from fcbench.core import cache
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Features, FeatureStats
-from fcbench.core.files import write_atomically
 from fcbench.features.feature_set import FeatureSet
 
 CHUNK_BYTES = 64 << 20
 """How much of a set is in memory at a time while its statistics are taken."""
 _STATS = ("mean", "std", "low", "high")
-log = logging.getLogger(__name__)
 
 
 def stats_of(features: FeatureSet, kept: Path | None = None) -> dict[str, FeatureStats]:
@@ -28,13 +25,18 @@ def stats_of(features: FeatureSet, kept: Path | None = None) -> dict[str, Featur
     Args:
         kept: file in which they are kept; None keeps them nowhere.
     """
-    found = _load(kept, features) if kept else None
-    if found is None:
-        found = {name: statistics(_chunks(features.arrays[name], len(features))) for name in features.specs}
-        if kept:
-            tensors = {f"{n}.{k}": getattr(s, k).contiguous() for n, s in found.items() for k in _STATS}
-            write_atomically(kept, save(tensors))
-    return found
+    if kept is None:
+        return _taken(features)
+    tensors = load(cache.kept(kept, lambda: _as_bytes(_taken(features))))
+    return {n: FeatureStats(*(tensors[f"{n}.{k}"] for k in _STATS)) for n in features.specs}
+
+
+def _taken(features: FeatureSet) -> dict[str, FeatureStats]:
+    return {name: statistics(_chunks(features.arrays[name], len(features))) for name in features.specs}
+
+
+def _as_bytes(stats: Mapping[str, FeatureStats]) -> bytes:
+    return save({f"{n}.{k}": getattr(s, k).contiguous() for n, s in stats.items() for k in _STATS})
 
 
 def _chunks(array: Tensor, n: int) -> Iterator[Tensor]:
@@ -77,14 +79,3 @@ def normalized_mse(a: Mapping[str, Tensor], b: Mapping[str, Tensor], stats: Mapp
         std = stats[name].std.to(x.device).view(-1, 1, 1)
         total = total + ((x - b[name].to(x.device)) / std).square().sum()
     return total / Features(dict(a)).n_scalars
-
-
-def _load(path: Path, features: FeatureSet) -> dict[str, FeatureStats] | None:
-    if not path.exists():
-        return None
-    try:
-        tensors = load_file(path)
-        return {n: FeatureStats(*(tensors[f"{n}.{k}"] for k in _STATS)) for n in features.specs}
-    except (OSError, SafetensorError, KeyError):
-        log.warning("%s is damaged: taking the statistics again", path)
-        return None

@@ -1,11 +1,12 @@
 """Feature sets on disk: written, read.
 
 One float32 ``.npy`` per map, [N, C, h, w], and ``index.json`` with the sample ids, the skipped ones, the grids and the
-key in clear.
+key in clear; beside each its digest (`fcbench.core.cache`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import logging
@@ -18,29 +19,38 @@ from typing import Any, BinaryIO
 import numpy as np
 from torch import Tensor
 
-from fcbench.core.cache import CACHE_HINT
+from fcbench.core import cache
 from fcbench.core.features import FeatureSpec
-from fcbench.core.files import write_atomically
 from fcbench.features.feature_set import DiskArrays, FeatureSet, SampleInfo, Skipped
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of the folder and of how images become features. Bump when either changes."""
 
 log = logging.getLogger(__name__)
 
 
+def key_of(contents: Mapping[str, Any]) -> str:
+    """Name of a set in the cache."""
+    return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()[:24]
+
+
 # ---------------------------------------------------------------------------------------------- read
 def open_set(folder: Path) -> FeatureSet | None:
     """A set from its folder; None where there is none, or where it is not whole."""
+    found = cache.get(folder / "index.json")
+    if found is None:
+        return None
     try:
-        index = json.loads((folder / "index.json").read_text())
-        if index["schema"] != SCHEMA:
+        index = json.loads(found)
+        if index["schema"] != SCHEMA or key_of(index["key"]) != folder.name:
             return None
         specs = {d["name"]: FeatureSpec(**d) for d in index["specs"]}
         samples = tuple(SampleInfo(d["id"], d["index"], tuple(d["size_px"])) for d in index["samples"])
         skipped = tuple(Skipped(**d) for d in index["skipped"])
         grids = {n: (int(h), int(w)) for n, (h, w) in index["grids"].items()}
         for name, spec in specs.items():
+            if not cache.is_whole(folder / f"{name}.npy"):
+                return None
             array = np.load(folder / f"{name}.npy", mmap_mode="r")
             if array.shape != (len(samples), spec.channels, *grids[name]):
                 return None
@@ -108,7 +118,9 @@ def write_index(
     skipped: Sequence[Skipped],
     grids: Mapping[str, tuple[int, int]],
 ) -> None:
-    """Write ``index.json``, which makes the folder a set."""
+    """Write the digests and ``index.json``, which make the folder a set."""
+    for name in grids:
+        cache.seal(folder / f"{name}.npy")
     index = {
         "schema": SCHEMA,
         "key": key,
@@ -118,4 +130,4 @@ def write_index(
         "skipped": [asdict(s) for s in skipped],
         "samples": [asdict(s) for s in samples],
     }
-    write_atomically(folder / "index.json", json.dumps(index, indent=1), CACHE_HINT)
+    cache.put(folder / "index.json", json.dumps(index, indent=1).encode())

@@ -14,8 +14,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from fcbench.core.cache import Cache, digest
-from fcbench.core.files import write_atomically
+from fcbench.core.cache import Cache, digest, kept
 from fcbench.features.source import Source
 from fcbench.measure.evaluate import Reader
 from fcbench.transmit.checkpoint import Loaded
@@ -111,11 +110,13 @@ class Complexity:
             "image_px": source.test.features.image_px,
         }
         path = self._cache.model("encoder-macs", digest(contents), ".json")
-        if not path.exists():
+
+        def count() -> bytes:
             image = source.test.dataset[0].image[None]
             spent = macs(lambda: encoder(image, source.split_points))
-            write_atomically(path, json.dumps([spent, n_weights(encoder.module)]).encode())
-        n_macs, weights = json.loads(path.read_text(encoding="utf-8"))
+            return json.dumps([spent, n_weights(encoder.module)]).encode()
+
+        n_macs, weights = json.loads(kept(path, count))
         return {"encoder": (n_macs, weights)}
 
     def _count_readout(self, reader: Reader) -> Counts:

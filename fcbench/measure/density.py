@@ -17,8 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fcbench.core.cache import Cache
-from fcbench.core.files import write_atomically
+from fcbench.core.cache import Cache, kept
 from fcbench.core.tasks import ProbabilisticHead, ScaledHead
 from fcbench.features.feature_set import batches_of
 from fcbench.training.options import PREPARE_SAMPLES
@@ -51,10 +50,8 @@ def make_scorer(recipe: ReadoutRecipe, model: Readout, targets: Targets, cache: 
     if not isinstance(head, ScaledHead):
         return Scorer(head.log_likelihood) if isinstance(head, ProbabilisticHead) else None
     path = cache.model("scale", recipe.key, ".json")
-    if not path.exists():
-        scale = fitted_scale(_training_likelihood(recipe, model, targets))
-        write_atomically(path, json.dumps(scale).encode())
-    return Scorer(partial(head.log_density, scale=float(json.loads(path.read_text(encoding="utf-8")))))
+    scale = kept(path, lambda: json.dumps(fitted_scale(_training_likelihood(recipe, model, targets))).encode())
+    return Scorer(partial(head.log_density, scale=float(json.loads(scale))))
 
 
 def _training_likelihood(recipe: ReadoutRecipe, model: Readout, targets: Targets) -> Callable[[float], float]:

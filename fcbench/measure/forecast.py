@@ -20,7 +20,7 @@ from statistics import median
 import numpy as np
 from rich.console import Console
 
-from fcbench.core.cache import Cache
+from fcbench.core.cache import DIGEST_SUFFIX, Cache
 from fcbench.core.features import Encoder
 from fcbench.core.kinds import ENDS, Kind
 from fcbench.core.progress import Advance, Report
@@ -211,7 +211,7 @@ def _time_codec(trial: Trial, job: Job, watch: Stopwatch, rates: Rates, steps: i
 
 
 def _n_bytes(folder: Path) -> int:
-    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file() and p.suffix != DIGEST_SUFFIX)
 
 
 class Stopwatch(Report):

@@ -19,7 +19,7 @@ from fcbench.core.kinds import ENDS, Kind
 from fcbench.core.progress import Report
 from fcbench.core.samples import Dataset
 from fcbench.core.tasks import ProbabilisticHead, ScaledHead
-from fcbench.features import extract
+from fcbench.features import extract, store
 from fcbench.features.extract import BadImage
 from fcbench.features.feature_set import FeatureSet, SampleInfo
 from fcbench.features.source import Readable, Source, Split, split_points_of
@@ -150,7 +150,7 @@ def expected_set(
     Raises:
         UnreadableSample: no image can be read.
     """
-    key = extract.key_of(extract.describe(data, encoder, split_points))
+    key = store.key_of(extract.describe(data, encoder, split_points))
     found = extract.usable(cache.features / key, on_bad_image)
     if found is not None:
         return True, found

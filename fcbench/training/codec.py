@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from fcbench.core import registry
-from fcbench.core.cache import Cache, digest
+from fcbench.core.cache import Cache, digest, kept
 from fcbench.core.codecs import OperatingPoint
 from fcbench.core.features import Features, FeatureStats
-from fcbench.core.files import write_atomically
 from fcbench.core.kinds import Objective
 from fcbench.core.progress import Advance, Report
 from fcbench.features.feature_set import FeatureSet
@@ -88,14 +87,13 @@ def make_codec(
     name = f"{recipe.source.encoder.name}: {recipe.point.label}"
     name += f" for {recipe.fitted_to.task.name}" if recipe.fitted_to else ""
     with report.part(f"{name}, {'training' if plugin.trained else 'tables'}") as advance:
-        if not path.exists():
-            _make(recipe, cache, device, task_loss, advance)
+        kept(path, lambda: _made(recipe, cache, device, task_loss, advance))
     return path
 
 
-def _make(
+def _made(
     recipe: CodecRecipe, cache: Cache, device: torch.device, task_loss: TaskLoss | None, advance: Advance
-) -> None:
+) -> bytes:
     plugin, path, source = registry.get("codec", recipe.point.codec), recipe.path(cache), recipe.source
     specs = list(source.train.features.specs.values())
     torch.manual_seed(recipe.seed)
@@ -119,11 +117,12 @@ def _make(
 
     if recipe.lmbdas:
         shared = recipe.trained_path(cache)
-        if shared.exists():
-            loop.load_into(codec, shared)
-        else:
+
+        def sweep() -> bytes:
             train((recipe.lmbdas[0], recipe.lmbdas[-1]), shared)
-            write_atomically(shared, loop.state_bytes(codec))
+            return loop.state_bytes(codec)
+
+        loop.load_into(codec, kept(shared, sweep), shared)
         codec.at(float(recipe.point.params["lmbda"]))
     elif plugin.trained:
         lmbda = float(recipe.point.params["lmbda"])
@@ -132,7 +131,7 @@ def _make(
         _prepare(codec, recipe)
     codec.freeze()
     made_for = checkpoint.Source(source.encoder.name, source.encoder.weights.sha256)
-    checkpoint.save(path, codec, recipe.point, tuple(specs), made_for)
+    return checkpoint.as_bytes(codec, recipe.point, tuple(specs), made_for)
 
 
 def _prepare(codec: Any, recipe: CodecRecipe) -> None:

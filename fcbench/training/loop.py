@@ -10,12 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from fcbench.core.cache import CACHE_HINT
+from fcbench.core import cache
 from fcbench.core.errors import FcbenchError
-from fcbench.core.files import write_atomically
 from fcbench.core.progress import Advance
 
 CHECKPOINT_S = 60.0
@@ -72,7 +71,7 @@ def optimize(
             saved = time.monotonic()
         if advance:
             advance(step + 1, steps)
-    resume.unlink(missing_ok=True)
+    cache.remove(resume)
     module.eval()
     return float(np.mean(losses[-max(1, steps // 10) :])) if losses else float("nan")
 
@@ -93,19 +92,20 @@ def _save(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, step:
     buffer = io.BytesIO()
     state = {"module": module.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "losses": losses}
     torch.save(state, buffer)
-    write_atomically(path, buffer.getvalue(), CACHE_HINT)
+    cache.put(path, buffer.getvalue())
 
 
 def _resume(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list[float]]:
-    if not path.exists():
+    data = cache.get(path)
+    if data is None:
         return 0, []
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         module.load_state_dict(state["module"])
         optimizer.load_state_dict(state["optimizer"])
         return int(state["step"]), list(state["losses"])
     except Exception as error:
-        raise FcbenchError(f"checkpoint {path} is damaged ({error}): delete it and run again") from error
+        raise FcbenchError(f"checkpoint {path} is not of this training ({error}): delete it and run again") from error
 
 
 def sample_indices(rng: np.random.Generator, n: int, batch: int) -> list[int]:
@@ -119,11 +119,16 @@ def state_bytes(module: nn.Module) -> bytes:
     return save({k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()})
 
 
-def load_into(module: nn.Module, path: Path) -> None:
-    """Load a kept state. Raises `FcbenchError` where the file is damaged."""
+def load_into(module: nn.Module, data: bytes, path: Path) -> None:
+    """Load a state as `state_bytes` made it.
+
+    Args:
+        path: its file, for messages.
+
+    Raises:
+        FcbenchError: the state is not the module's.
+    """
     try:
-        module.load_state_dict(load_file(path))
-    except (SafetensorError, RuntimeError, OSError) as error:
-        raise FcbenchError(
-            f"cached model {path} is damaged ({str(error).splitlines()[0]}): delete it and run again"
-        ) from error
+        module.load_state_dict(load(data))
+    except (SafetensorError, RuntimeError) as error:
+        raise FcbenchError(f"cached model {path} is not this model ({error}): delete it and run again") from error

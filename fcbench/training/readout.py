@@ -18,9 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fcbench.core import registry
-from fcbench.core.cache import Cache, digest
+from fcbench.core.cache import Cache, digest, kept
 from fcbench.core.features import FeatureStats
-from fcbench.core.files import write_atomically
 from fcbench.core.progress import Advance, Report
 from fcbench.core.tasks import Task, TaskModel
 from fcbench.features.feature_set import FeatureSet
@@ -187,23 +186,24 @@ def make_readout(
         model = Readout(source.stats, neck, recipe.decoder.head(), adapter)
         what = f"adapter to {recipe.decoder.name}"
     model.to(device)
+
+    def train() -> bytes:
+        fit_readout(
+            model,
+            task,
+            features,
+            targets,
+            own,
+            recipe.neck_loss,
+            recipe.budget,
+            seed=recipe.seed,
+            resume=path.with_suffix(".resume"),
+            advance=advance,
+        )
+        return loop.state_bytes(model)
+
     with report.stage(f"{source.encoder.name}: {recipe.neck} and {what}, {task.name}") as advance:
-        if path.exists():
-            loop.load_into(model, path)
-        else:
-            fit_readout(
-                model,
-                task,
-                features,
-                targets,
-                own,
-                recipe.neck_loss,
-                recipe.budget,
-                seed=recipe.seed,
-                resume=path.with_suffix(".resume"),
-                advance=advance,
-            )
-            write_atomically(path, loop.state_bytes(model))
+        loop.load_into(model, kept(path, train), path)
     return model.eval().requires_grad_(False)
 
 

@@ -62,6 +62,12 @@ def save(path: Path, codec: nn.Module, point: OperatingPoint, specs: tuple[Featu
     Raises:
         FcbenchError: the file cannot be written.
     """
+    write_atomically(path, data := as_bytes(codec, point, specs, source))
+    return hashlib.sha256(data).hexdigest()
+
+
+def as_bytes(codec: nn.Module, point: OperatingPoint, specs: tuple[FeatureSpec, ...], source: Source) -> bytes:
+    """A frozen codec as a checkpoint file."""
     state = {k: v.detach().cpu().contiguous() for k, v in codec.state_dict().items()}
     meta: dict[str, Any] = {
         "version": _VERSION,
@@ -73,9 +79,7 @@ def save(path: Path, codec: nn.Module, point: OperatingPoint, specs: tuple[Featu
     if origin := registry.origin("codec", point.codec):
         meta |= {"origin": origin, "file": str(registry.file_of("codec", point.codec) or "")}
     meta["digest"] = _digest(meta, state)
-    data = safetensors.save(state, {_KEY: json.dumps(meta, sort_keys=True)})
-    write_atomically(path, data)
-    return hashlib.sha256(data).hexdigest()
+    return safetensors.save(state, {_KEY: json.dumps(meta, sort_keys=True)})
 
 
 def load(path: Path) -> Loaded:

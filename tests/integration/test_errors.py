@@ -15,6 +15,22 @@ from fcbench.cli.main import main
 from fcbench.results import row, table
 
 Run = Callable[..., Result]
+OF_DEPTH = "--task", "depth", "--codec", "uniform"
+
+
+@pytest.fixture(scope="module")
+def of_depth(tiny: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A results folder of one task whose density has a scale."""
+    out = tmp_path_factory.mktemp("results") / "depth"
+    result = tiny(out, *OF_DEPTH)
+    assert result.exit_code == 0, result.output
+    return out
+
+
+def measured(folder: Path) -> list[list[str]]:
+    """What was measured, by row."""
+    columns = ["kind", "codec", "params", "metric", "value", "bpfp", "feature_mse"]
+    return table.load(folder / "rates.csv")[columns].astype(str).to_numpy().tolist()
 
 
 @pytest.mark.parametrize(
@@ -134,12 +150,32 @@ def test_the_last_point_of_results_that_were_cut_off_is_measured_again(
     assert "measured 1 points; 25 were already in" in result.output
 
 
-def test_damaged_task_model_in_the_cache(fcbench: Run, tiny: Run, cache: Path, finished: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "artefact",
+    [
+        "features/*/*.npy",
+        "features/*/index.json",
+        "features/*/stats.safetensors",
+        "models/task-*.safetensors",
+        "models/codec-*.safetensors",
+        "models/scale-*.json",
+        "models/encoder-*.json",
+    ],
+)
+def test_a_flipped_bit_in_the_cache_changes_no_row(
+    tiny: Run, cache: Path, of_depth: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, artefact: str
+) -> None:
     shutil.copytree(cache, tmp_path / "cache")
-    for path in (tmp_path / "cache" / "models").glob("task-*.safetensors"):
-        path.write_bytes(path.read_bytes()[:1000])
-    result = tiny(tmp_path / "out", "--cache-dir", tmp_path / "cache", "--task", "segmentation", "--codec", "uniform")
-    assert "damaged" in refused(result)
+    damaged = sorted((tmp_path / "cache").glob(artefact))
+    assert damaged
+    for path in damaged:
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 0x40
+        path.write_bytes(data)
+    result = tiny(tmp_path / "out", *OF_DEPTH, "--cache-dir", tmp_path / "cache")
+    assert result.exit_code == 0, result.output
+    assert "is damaged: making it again" in caplog.text
+    assert measured(tmp_path / "out") == measured(of_depth)
 
 
 def test_no_such_device(tiny: Run, tmp_path: Path) -> None:

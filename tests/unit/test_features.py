@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fcbench.core import cache
 from fcbench.core.cache import Cache
 from fcbench.core.errors import FcbenchError, UnreadableSample
 from fcbench.core.features import Features, FeatureSpec, WeightsInfo
@@ -192,7 +193,8 @@ def test_the_files_are_plain_numpy_and_json(tmp_path: Path) -> None:
     index = json.loads((folder_of(tmp_path, store) / "index.json").read_text())
     assert index["key"]["weights_sha256"] == "a" * 64
     assert [s["id"] for s in index["samples"]] == list(store.ids)
-    assert {p.name for p in folder_of(tmp_path, store).iterdir()} == {"fine.npy", "coarse.npy", "index.json"}
+    files = {"fine.npy", "coarse.npy", "index.json"}
+    assert {p.name for p in folder_of(tmp_path, store).iterdir()} == files | {f"{f}.xxh3" for f in files}
 
 
 def test_progress_counts_to_the_end(tmp_path: Path) -> None:
@@ -340,6 +342,19 @@ def _cut_array(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:-4])
 
 
+def _flip_a_bit(folder: Path) -> None:
+    path = folder / "fine.npy"
+    data = bytearray(path.read_bytes())
+    data[-2] ^= 0x40  # in an exponent
+    path.write_bytes(data)
+
+
+def _of_other_contents(folder: Path) -> None:
+    index = json.loads((folder / "index.json").read_text())
+    index["key"]["weights_sha256"] = "b" * 64
+    cache.put(folder / "index.json", json.dumps(index).encode())
+
+
 def _cut_index(folder: Path) -> None:
     path = folder / "index.json"
     path.write_text(path.read_text()[:-20])
@@ -347,14 +362,14 @@ def _cut_index(folder: Path) -> None:
 
 def _other_schema(folder: Path) -> None:
     index = json.loads((folder / "index.json").read_text())
-    (folder / "index.json").write_text(json.dumps(index | {"schema": 99}))
+    cache.put(folder / "index.json", json.dumps(index | {"schema": 99}).encode())
 
 
 def _no_map(folder: Path) -> None:
     (folder / "coarse.npy").unlink()
 
 
-@pytest.mark.parametrize("damage", [_cut_array, _cut_index, _other_schema, _no_map])
+@pytest.mark.parametrize("damage", [_cut_array, _flip_a_bit, _cut_index, _of_other_contents, _other_schema, _no_map])
 def test_a_damaged_folder_is_made_again(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     damage(folder_of(tmp_path, run(tmp_path)))
     enc = Enc()

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fcbench.core import cache
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import FeatureStats
 from fcbench.features.statistics import normalized_mse
@@ -61,9 +62,16 @@ def test_divergence_is_an_error(tmp_path: Path) -> None:
         )
 
 
-def test_damaged_checkpoint_is_an_error(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_thrown_away(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "a").write_bytes(b"not a checkpoint")
-    with pytest.raises(FcbenchError, match="damaged"):
+    damaged, fresh = train(tmp_path / "a"), train(tmp_path / "b")
+    assert "a is damaged" in caplog.text
+    assert torch.equal(damaged.weight, fresh.weight)
+
+
+def test_a_checkpoint_of_another_training_is_an_error(tmp_path: Path) -> None:
+    cache.put(tmp_path / "a", b"not a checkpoint")
+    with pytest.raises(FcbenchError, match="is not of this training"):
         train(tmp_path / "a")
 
 

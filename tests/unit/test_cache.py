@@ -1,0 +1,101 @@
+"""Kept files: whole or made again, by one process, never another's."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import xxhash
+
+from fcbench.core import cache
+
+
+def never() -> bytes:
+    raise AssertionError("made again")
+
+
+def test_a_file_is_made_once(tmp_path: Path) -> None:
+    assert cache.kept(tmp_path / "models" / "a", lambda: b"first") == b"first"
+    assert cache.kept(tmp_path / "models" / "a", never) == b"first"
+
+
+def test_the_digest_is_what_xxhsum_writes(tmp_path: Path) -> None:
+    cache.put(tmp_path / "a", b"contents")
+    assert (tmp_path / "a.xxh3").read_text() == f"{xxhash.xxh3_128_hexdigest(b'contents')}  a\n"
+
+
+def _flip(path: Path) -> None:
+    path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def _lose_the_digest(path: Path) -> None:
+    path.with_name("a.xxh3").unlink()
+
+
+def _exchange(path: Path) -> None:
+    cache.put(path.with_name("b"), b"another")
+    path.with_name("b").replace(path)
+
+
+def _exchange_with_digest(path: Path) -> None:
+    cache.put(path.with_name("b"), b"another")
+    path.with_name("b").replace(path)
+    path.with_name("b.xxh3").replace(path.with_name("a.xxh3"))
+
+
+@pytest.mark.parametrize("damage", [_flip, _cut, _lose_the_digest, _exchange, _exchange_with_digest])
+def test_damage_is_reported_and_repaired(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], None]
+) -> None:
+    cache.put(tmp_path / "a", b"contents")
+    damage(tmp_path / "a")
+    assert cache.get(tmp_path / "a") is None
+    assert f"{tmp_path / 'a'} is damaged" in caplog.text
+    assert cache.kept(tmp_path / "a", lambda: b"contents") == b"contents"
+    assert cache.get(tmp_path / "a") == b"contents"
+
+
+def test_a_kill_between_file_and_digest_loses_neither_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache.put(tmp_path / "a", b"old")
+    write = cache.write_atomically
+
+    def killed(path: Path, data: bytes | str, hint: str) -> None:
+        if path.name == "a":
+            raise KeyboardInterrupt
+        write(path, data, hint)
+
+    monkeypatch.setattr(cache, "write_atomically", killed)
+    with pytest.raises(KeyboardInterrupt):
+        cache.put(tmp_path / "a", b"new")
+    assert cache.get(tmp_path / "a") == b"old"
+    monkeypatch.undo()
+    cache.put(tmp_path / "a", b"new")
+    assert cache.get(tmp_path / "a") == b"new"
+
+
+def test_others_wait_for_the_one_that_makes_it(tmp_path: Path) -> None:
+    begun, n_made, found = threading.Event(), [], []
+
+    def make() -> bytes:
+        n_made.append(1)
+        begun.set()
+        threading.Event().wait(0.2)
+        return b"once"
+
+    def ask() -> None:
+        found.append(cache.kept(tmp_path / "a", make))
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    threads[0].start()
+    begun.wait()
+    for thread in threads[1:]:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [b"once"] * 3 and len(n_made) == 1
