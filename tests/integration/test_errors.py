@@ -30,7 +30,7 @@ def of_depth(tiny: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def measured(folder: Path) -> list[list[str]]:
     """What was measured, by row."""
     columns = ["kind", "codec", "params", "metric", "value", "bpfp", "feature_mse"]
-    return table.load(folder / "rates.csv")[columns].astype(str).to_numpy().tolist()
+    return table.load(folder)[columns].astype(str).to_numpy().tolist()
 
 
 @pytest.mark.parametrize(
