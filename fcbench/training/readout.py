@@ -173,15 +173,14 @@ def make_readout(
     """
     source, task, width = recipe.source, recipe.task, recipe.budget.width
     features, path = source.train.features, recipe.path(cache)
-    torch.manual_seed(recipe.seed)
+    own = own_features(recipe, cache, report) if recipe.decoder else None
+    torch.manual_seed(recipe.seed)  # after extraction, whose loader draws too
     neck = registry.get("neck", recipe.neck).build(list(features.specs.values()), features.grids, width)
     _, grid = features.finest
-    own: FeatureSet | None = None
-    if recipe.decoder is None:
+    if own is None or recipe.decoder is None:
         model = Readout(source.stats, neck, task.head(width, grid, features.image_px))
         what = "head"
     else:
-        own = own_features(recipe, cache, report)
         adapter = Adapter(width, grid, stats_of(own), own.grids)
         model = Readout(source.stats, neck, recipe.decoder.head(), adapter)
         what = f"adapter to {recipe.decoder.name}"

@@ -38,6 +38,19 @@ def test_rows_say_whose_decoder_read(tiny: Tiny, tmp_path: Path, neck_loss: str)
     assert n_params["head"] > 10_000 and n_params["neck"] > 10_000
 
 
+def test_a_cold_and_a_warm_cache_train_the_same_neck(tiny: Tiny, tmp_path: Path) -> None:
+    options = *FROZEN, "--neck-loss", "both", "--codec", "uniform", "--cache-dir", tmp_path / "cache"
+    trained = []
+    for out in ("cold", "warm"):
+        result = tiny(tmp_path / out, *options)
+        assert result.exit_code == 0, result.output
+        found = sorted((tmp_path / "cache" / "models").glob("task-*.safetensors"))
+        trained.append([path.read_bytes() for path in found])
+        for path in found:
+            path.unlink()
+    assert trained[0] and trained[0] == trained[1]
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
