@@ -19,7 +19,7 @@ from fcbench.measure.density import make_scorer
 from fcbench.measure.evaluate import Evaluation, Reader, evaluate
 from fcbench.measure.points import Job, lmbdas_of
 from fcbench.measure.study import Study
-from fcbench.training.codec import CodecRecipe, make_codec
+from fcbench.training.codec import CodecRecipe, make_codec, require_same
 from fcbench.training.readout import Readout, ReadoutRecipe, make_readout, task_loss
 from fcbench.transmit.senders import (
     CodecSender,
@@ -104,7 +104,9 @@ class Trial:
             task, targets = self.recipe(job.fitted_to).task, self.study.targets("train", job.fitted_to, source)
             loss = task_loss(self.readout(job.fitted_to), task, targets)
         recipe = self.codec_recipe(job.point, job.fitted_to)
-        return CodecSender(make_codec(recipe, self.study.cache, self.report, self.study.device, loss), test)
+        sender = CodecSender(make_codec(recipe, self.study.cache, self.report, self.study.device, loss), test)
+        require_same(recipe, sender.checkpoint, sender.loaded)
+        return sender
 
     def predict(self, task: str, index: int) -> Any:
         """What a task's head predicts of the uncoded features of a test sample."""

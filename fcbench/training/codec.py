@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor
 from fcbench.core import registry
 from fcbench.core.cache import Cache, digest, kept
 from fcbench.core.codecs import OperatingPoint
+from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Features, FeatureStats
 from fcbench.core.kinds import Objective
 from fcbench.core.progress import Advance, Report
@@ -63,6 +65,11 @@ class CodecRecipe:
         if self.fitted_to:
             contents |= {"task": self.fitted_to.key, "objective": self.objective}
         return contents
+
+    @property
+    def made_for(self) -> checkpoint.Source:
+        """Whose features it codes."""
+        return checkpoint.Source(self.source.encoder.name, self.source.encoder.weights.sha256)
 
     def path(self, cache: Cache) -> Path:
         """Where its checkpoint is kept."""
@@ -130,8 +137,22 @@ def _made(
     else:
         _prepare(codec, recipe)
     codec.freeze()
-    made_for = checkpoint.Source(source.encoder.name, source.encoder.weights.sha256)
-    return checkpoint.as_bytes(codec, recipe.point, tuple(specs), made_for)
+    return checkpoint.as_bytes(codec, recipe.point, tuple(specs), recipe.made_for)
+
+
+def require_same(recipe: CodecRecipe, path: Path, loaded: checkpoint.Loaded) -> None:
+    """Check that a checkpoint is of a recipe's codec, operating point, split point and encoder.
+
+    Raises:
+        FcbenchError: it is of another one.
+    """
+    specs = tuple(recipe.source.train.features.specs.values())
+    params = json.loads(json.dumps(dict(recipe.point.params)))
+    asked = OperatingPoint(recipe.point.codec, params), specs, recipe.made_for
+    found = loaded.point, loaded.specs, loaded.source
+    if found != asked:
+        shown = [f"{p.label} at {'+'.join(s.name for s in ss)} of {f.encoder}" for p, ss, f in (found, asked)]
+        raise FcbenchError(f"cached codec {path} is {shown[0]}, expected {shown[1]}: delete it and run again")
 
 
 def _prepare(codec: Any, recipe: CodecRecipe) -> None:

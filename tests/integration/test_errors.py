@@ -12,6 +12,7 @@ from click.testing import Result
 from refusals import refused
 
 from fcbench.cli.main import main
+from fcbench.core.cache import put
 from fcbench.results import row, table
 
 Run = Callable[..., Result]
@@ -176,6 +177,20 @@ def test_a_flipped_bit_in_the_cache_changes_no_row(
     assert result.exit_code == 0, result.output
     assert "is damaged: making it again" in caplog.text
     assert measured(tmp_path / "out") == measured(of_depth)
+
+
+def test_a_codec_exchanged_in_the_cache_is_not_used(tiny: Run, cache: Path, of_depth: Path, tmp_path: Path) -> None:
+    shutil.copytree(cache, tmp_path / "cache")
+    codecs = sorted((tmp_path / "cache" / "models").glob("codec-*.safetensors"))
+    whole = {path: path.read_bytes() for path in codecs}
+    for path, other in zip(codecs, codecs[1:] + codecs[:1]):
+        put(path, whole[other])
+    result = tiny(tmp_path / "out", *OF_DEPTH, "--cache-dir", tmp_path / "cache")
+    assert result.exit_code == 1
+    failed = table.load(tmp_path / "out").query("kind == 'coded'").status
+    assert (
+        len(failed) == 5 and failed.str.contains(r"cached codec .* is uniform.*, expected uniform.*: delete it").all()
+    )
 
 
 def test_no_such_device(tiny: Run, tmp_path: Path) -> None:
