@@ -22,6 +22,8 @@ import xxhash
 from fcbench.core.files import disk_errors, write_atomically
 
 CACHE_HINT = "give another --cache-dir"
+PATIENCE_S = 5.0
+"""How long to wait for another process before saying so."""
 DIGEST_SUFFIX = ".xxh3"
 _BLOCK_BYTES = 4 << 20
 log = logging.getLogger(__name__)
@@ -131,7 +133,7 @@ def locked(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(path.with_name(f"{path.name}.lock"))
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=PATIENCE_S)
         except filelock.Timeout:
             log.warning("waiting for another process that makes %s", path)
             lock.acquire()

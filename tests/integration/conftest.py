@@ -7,12 +7,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from tiny import TINY
 
 from fcbench.cli.main import main
-
-TINY = (
-    "run --n-train 64 --n-test 8 --task-steps 4 --codec-steps 4 --batch 8 --threads 1 --device cpu --weights random"
-).split()
 
 Run = Callable[..., Result]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from click.testing import Result
+from tiny import TINY
 
 from fcbench.core import registry
 from fcbench.encoders.shared import weights
@@ -213,3 +216,16 @@ def test_tasks_see_the_decoded_features_and_nothing_else(
         intact = samples.load_samples(finished, point).stats
         assert (intact != expected).any()
     assert whole.point.isin(df.point).any()
+
+
+@pytest.mark.slow
+def test_two_processes_share_an_empty_cache(tmp_path: Path) -> None:
+    options = *TINY, "--encoder", "sam2_nano", "--task", "depth", "--codec", "factorized"
+    options += "--cache-dir", str(tmp_path / "cache"), "--out"
+    command = [sys.executable, "-m", "fcbench.cli.main", *options]
+    running = [subprocess.Popen([*command, str(tmp_path / out)], stdout=subprocess.DEVNULL) for out in "ab"]
+    assert [process.wait() for process in running] == [0, 0]
+    columns = ["kind", "codec", "params", "metric", "value", "bpfp", "feature_mse", "checkpoint_sha256"]
+    a, b = (table_module.load(tmp_path / out)[columns].astype(str) for out in "ab")
+    assert a.equals(b)
+    assert not list((tmp_path / "cache" / "models").glob("*.resume*"))

@@ -1,0 +1,7 @@
+"""Options of a run that takes seconds."""
+
+from __future__ import annotations
+
+TINY = (
+    "run --n-train 64 --n-test 8 --task-steps 4 --codec-steps 4 --batch 8 --threads 1 --device cpu --weights random"
+).split()
