@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -184,3 +185,24 @@ def test_ade20k_with_other_classes(tmp_path: Path) -> None:
     info.write_text("\n".join(info.read_text().splitlines()[:100]))
     with pytest.raises(FcbenchError, match="names 99 classes, expected 150"):
         _open("ade20k", tmp_path)
+
+
+# ---------------------------------------------------------------------------------------- odd names
+def test_a_pipe_in_a_class_folder_is_no_image(tmp_path: Path) -> None:
+    for c in "ab":
+        for i in range(4):
+            tiny_sets.picture(tmp_path / c / f"{i}.png", i)
+    n = len(_open("folder", tmp_path)) + len(_open("folder", tmp_path, "test"))
+    os.mkfifo(tmp_path / "a" / "pipe.png")
+    assert len(_open("folder", tmp_path)) + len(_open("folder", tmp_path, "test")) == n
+
+
+@pytest.mark.parametrize("name", [b"\xff", b"caf\xe9.png", b"\x1b[31mred.png"])
+def test_names_that_cannot_be_printed_are_refused(tmp_path: Path, name: bytes) -> None:
+    for c in "ab":
+        tiny_sets.picture(tmp_path / c / "0.png", 0)
+    made = tmp_path / os.fsdecode(name) if b"." not in name else tmp_path / "a" / os.fsdecode(name)
+    tiny_sets.picture(made / "0.png" if b"." not in name else made, 1)
+    with pytest.raises(FcbenchError, match="is not printable UTF-8.*rename it") as caught:
+        _open("folder", tmp_path)
+    assert str(caught.value).isprintable()

@@ -21,7 +21,7 @@ from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, DatasetPlugi
 from fcbench.data.coco import files as coco_files
 from fcbench.data.coco.files import KINDS, LAYOUT, Image
 from fcbench.data.shared.folders import hash_split
-from fcbench.data.shared.images import as_sample, read_image
+from fcbench.data.shared.images import as_sample, read_aligned_image
 from fcbench.data.shared.layout import files_revision, some
 from fcbench.data.shared.targets import PHOTOGRAPHS, LazyTargets, resize_targets
 
@@ -61,7 +61,7 @@ class Coco(Dataset):
         """Read an image."""
         entry = self.images[index]
         path = self.folder / entry.file_name
-        image = read_image(path)
+        image = read_aligned_image(path)
         height, width = image.shape[-2:]
         if (height, width) != entry.size_px:
             raise UnreadableSample(

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, Sample
-from fcbench.data.shared.images import as_sample, image_size, read_image
+from fcbench.data.shared.images import as_sample, image_size, read_aligned_image, read_image
 from fcbench.data.shared.layout import files_revision
 from fcbench.data.shared.targets import resize_targets
 
@@ -69,7 +69,7 @@ class ImageAndMap(Dataset):
     def __getitem__(self, index: int) -> Sample:
         """Read an image."""
         sample_id, path, _ = self.files[index]
-        return as_sample(sample_id, read_image(path), self.image_size_px)
+        return as_sample(sample_id, read_aligned_image(path), self.image_size_px)
 
     def targets(self, index: int) -> Mapping[str, Any]:
         """The map; of the image only the header is read."""

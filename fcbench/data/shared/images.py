@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from fcbench.core.errors import UnreadableSample
@@ -16,34 +17,81 @@ from fcbench.core.samples import VOID, Sample
 from fcbench.data.shared.layout import some
 
 DECODING_FAILS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+_ON_THEIR_SIDE = range(5, 9)
+"""EXIF orientations that exchange height and width."""
 
 
 # ----------------------------------------------------------------------------------------- decoding
 def read_image(path: Path) -> Tensor:
-    """Decode an image as RGB. Returns uint8 [3, H, W].
+    """Decode an image as RGB, turned as its EXIF orientation says. Returns uint8 [3, H, W].
+
+    16 bits per channel become 8 by scale: 65535 is 255.
 
     Raises:
-        UnreadableSample: the file is missing, damaged or cut short.
+        UnreadableSample: the file is missing, damaged, cut short or no regular file, or its values have no known range.
     """
-    try:
-        with Image.open(path) as file:
-            pixels = np.array(file.convert("RGB"))
-    except DECODING_FAILS as exc:
-        raise UnreadableSample(f"cannot read image {path}: {exc}") from exc
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    with _opened("image", path) as file:
+        return _rgb(file)
+
+
+def read_aligned_image(path: Path) -> Tensor:
+    """Decode an image whose targets refer to its pixels as they are stored: `read_image`, with nothing turned.
+
+    Raises:
+        UnreadableSample: as by `read_image`; also where the EXIF orientation asks for a turn, after which image and
+            targets would not match.
+    """
+    with _opened("image", path) as file:
+        if (turn := _orientation(file)) != 1:
+            raise UnreadableSample(
+                f"image {path} has EXIF orientation {turn}, its targets are for the pixels as stored: "
+                "remove the tag, or turn the image and its targets"
+            )
+        return _rgb(file)
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """(H, W) of an image in pixels, from its header alone.
+    """(H, W) of an image in pixels as `read_image` gives it, from its header alone.
 
     Raises:
         UnreadableSample: the file is missing or its header is damaged.
     """
+    with _opened("image", path) as file:
+        turned = _orientation(file) in _ON_THEIR_SIDE
+        return (file.width, file.height) if turned else (file.height, file.width)
+
+
+@contextmanager
+def _opened(what: str, path: Path) -> Iterator[Image.Image]:
+    """A picture file; what fails inside is an `UnreadableSample` that names it."""
     try:
+        if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+            raise ValueError("not a regular file")
         with Image.open(path) as file:
-            return file.height, file.width
+            yield file
     except DECODING_FAILS as exc:
-        raise UnreadableSample(f"cannot read image {path}: {exc}") from exc
+        raise UnreadableSample(f"cannot read {what} {path}: {exc}") from exc
+
+
+def _rgb(file: Image.Image) -> Tensor:
+    turned = ImageOps.exif_transpose(file) if _orientation(file) != 1 else file
+    if file.mode.startswith("I;16") or (file.mode == "I" and file.format == "PNG"):  # older Pillow says I
+        grey = (np.asarray(turned).astype(np.uint32) * 255 + 32767) // 65535
+        pixels = np.repeat(grey.astype(np.uint8)[..., None], 3, axis=-1)
+    elif file.mode in ("I", "F"):
+        raise ValueError(f"pixel mode {file.mode!r} has no known range: expected 8 or 16 bits per channel")
+    else:
+        pixels = np.array(turned.convert("RGB"))
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def _orientation(file: Image.Image) -> int:
+    """EXIF orientation, 1 to 8: 1 (as stored) where there is none or it is damaged."""
+    try:
+        found = file.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # whatever damaged EXIF data make Pillow raise
+        return 1
+    return found if found in range(1, 9) else 1
 
 
 def read_class_mask(
@@ -93,11 +141,8 @@ def read_16_bit(path: Path, size_px: tuple[int, int]) -> np.ndarray:
 
 def _decode(what: str, path: Path) -> tuple[str, np.ndarray]:
     """Mode and pixels of a plane. Raises `UnreadableSample`."""
-    try:
-        with Image.open(path) as file:
-            return file.mode, np.array(file)
-    except DECODING_FAILS as exc:
-        raise UnreadableSample(f"cannot read {what} {path}: {exc}") from exc
+    with _opened(what, path) as file:
+        return file.mode, np.array(file)
 
 
 def require_image_size(what: str, path: Path, shape: Sequence[int], size_px: tuple[int, int]) -> None:

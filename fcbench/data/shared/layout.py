@@ -53,11 +53,12 @@ class Layout:
         if not folder.is_dir():
             raise self.error(folder, "is missing")
         try:
-            files = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES]
+            files = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
         except OSError as exc:
             raise self.error(folder, f"cannot be read ({exc.strerror})") from exc
         if not files:
             raise self.error(folder, "holds no images")
+        self._require_utf8(folder, [p.name for p in files])
         return sorted(files, key=lambda p: p.name)
 
     def class_names(self, folder: Path) -> tuple[str, ...]:
@@ -71,7 +72,13 @@ class Layout:
         found = [p.name for p in folder.iterdir() if p.is_dir() and p.name[0] not in "._"]
         if not found:
             raise self.error(folder, "holds no class folders")
+        self._require_utf8(folder, found)
         return tuple(sorted(found))
+
+    def _require_utf8(self, folder: Path, names: Sequence[str]) -> None:
+        """Refuse names that tables cannot hold."""
+        if wrong := [name for name in names if not name.isprintable()]:
+            raise self.error(folder, f"holds a name that is not printable UTF-8 ({ascii(wrong[0])}): rename it")
 
     def pairs(self, root: Path, images: Path, maps: Path) -> list[tuple[str, Path, Path]]:
         """(id, image, map) of two folders, paired by stem; maps are PNG files.
@@ -108,13 +115,17 @@ def some(names: Sequence[str], n: int = 3) -> str:
     return ", ".join(names[:n]) + more
 
 
+READING = 2
+"""Bump when the same file gives other pixels; all revisions of data sets on disk change."""
+
+
 def files_revision(root: Path, files: Iterable[Path]) -> str:
-    """Hash of the files' names below the root and of their sizes; their contents are not read.
+    """Hash of the files' names below the root, of their sizes, and of `READING`; their contents are not read.
 
     Raises:
         FcbenchError: a file cannot be looked at.
     """
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(f"reading {READING}\n".encode())
     try:
         entries = sorted((p.relative_to(root).as_posix(), p.stat().st_size) for p in files)
     except OSError as exc:
