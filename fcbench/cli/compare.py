@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fcbench.cli.options import rate_option, results_argument
+from fcbench.cli.options import check_outputs, overwrite_option, rate_option, results_argument
 from fcbench.core.errors import FcbenchError
 from fcbench.core.files import write_atomically
 
@@ -34,6 +34,7 @@ FORMATS = {"table": ".txt", "csv": ".csv", "markdown": ".md", "latex": ".tex"}
     type=click.Path(path_type=Path),
     help="FILE.csv, .md, .tex, .txt or .json, instead of the terminal.",
 )
+@overwrite_option
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 def compare(
     results: tuple[Path, ...],
@@ -42,6 +43,7 @@ def compare(
     x: str,
     form: str | None,
     output: Path | None,
+    overwrite: bool,
     as_json: bool,
 ) -> None:
     """Set every curve of results folders against the anchor's. Runs nothing.
@@ -62,6 +64,7 @@ def compare(
     if as_json and form:
         raise FcbenchError("got both --json and --format; give one of them.")
     suffix = ".json" if as_json else FORMATS[form] if form else tables.check_suffix(output) if output else ".txt"
+    check_outputs([output] if output else [], results, overwrite)
     found, notes = comparing.compare(situations.load(results), anchor, metrics, x)
     text = tables.WRITERS[suffix](compare_table.document(found, notes))
     if output is None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fcbench.cli.options import rate_option, results_argument
+from fcbench.cli.options import check_outputs, overwrite_option, rate_option, results_argument
 from fcbench.core.files import write_atomically
 
 
@@ -23,9 +23,16 @@ from fcbench.core.files import write_atomically
     type=click.Path(path_type=Path),
     help="FILE.csv, .md, .tex, .txt, .json, or .png, .svg, .pdf; repeatable; instead of the terminal.",
 )
+@overwrite_option
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 def cost(
-    results: tuple[Path, ...], general: str, special: str, x: str, outputs: tuple[Path, ...], as_json: bool
+    results: tuple[Path, ...],
+    general: str,
+    special: str,
+    x: str,
+    outputs: tuple[Path, ...],
+    overwrite: bool,
+    as_json: bool,
 ) -> None:
     """Set a special encoder against a general one, task by task. Runs nothing.
 
@@ -43,6 +50,7 @@ def cost(
     from fcbench.reports import cost_figure, cost_table, style, tables
 
     suffixes = [tables.check_suffix(output, (*tables.WRITERS, *style.SUFFIXES)) for output in outputs]
+    check_outputs(outputs, results, overwrite)
     found = costing.costs(situations.load(results), general, special, x)
     document = cost_table.document(found)
     if as_json or not outputs:

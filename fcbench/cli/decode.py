@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fcbench.cli.options import plugin_file_option
+from fcbench.cli.options import check_outputs, overwrite_option, plugin_file_option
 
 
 @click.command("decode")
@@ -16,7 +16,8 @@ from fcbench.cli.options import plugin_file_option
 )
 @plugin_file_option("codec")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="FILE.safetensors")
-def decode(file: Path, checkpoint: Path | None, output: Path) -> None:
+@overwrite_option
+def decode(file: Path, checkpoint: Path | None, output: Path, overwrite: bool) -> None:
     """Decode an .fcb file: features, float32 [N, C, h, w] per map, in the order of the images.
 
     \b
@@ -25,6 +26,7 @@ def decode(file: Path, checkpoint: Path | None, output: Path) -> None:
     """
     from fcbench.transmit import images
 
+    check_outputs([output], [file, checkpoint or file.with_suffix(".safetensors")], overwrite)
     maps = images.decode(file, checkpoint)
     images.write_features(maps, output)
     shapes = ", ".join(f"{name} {list(m.shape)}" for name, m in maps.items())

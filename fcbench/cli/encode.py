@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from fcbench.cli.options import Size, plugin_file_option
+from fcbench.cli.options import Size, check_outputs, overwrite_option, plugin_file_option
 
 
 @click.command("encode")
@@ -21,6 +21,7 @@ from fcbench.cli.options import Size, plugin_file_option
 @plugin_file_option("codec")
 @plugin_file_option("encoder")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="FILE.fcb")
+@overwrite_option
 @click.option("--image-size", type=Size(), help="Resize the images to this. [their own]")
 @click.option("--weights", metavar="random|FILE", help="Weights of the encoder. [official or embedded]")
 @click.option("--device", default="auto", metavar="NAME", show_default=True)
@@ -29,6 +30,7 @@ def encode(
     images: tuple[Path, ...],
     checkpoint: Path,
     output: Path,
+    overwrite: bool,
     image_size: tuple[int, int] | None,
     weights: str | None,
     device: str,
@@ -46,6 +48,7 @@ def encode(
     from fcbench.measure.study import device_of
     from fcbench.transmit.images import encode as encode_images
 
+    check_outputs([output], [*images, checkpoint, Path(weights) if weights else None], overwrite)
     with Report(1) as report, report.part("coding") as advance:
         coded = encode_images(
             images,

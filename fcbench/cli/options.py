@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,6 +10,7 @@ import click
 from platformdirs import user_cache_path
 
 from fcbench.core import registry
+from fcbench.core.errors import FcbenchError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -63,6 +64,47 @@ def plugin_file_option(kind: str) -> Callable[[F], F]:
 
     text = f"Plug-in file of the {kind}, where it is neither built in nor installed."
     return click.option(f"--{kind}", metavar="FILE.py", expose_value=False, callback=read, help=text)
+
+
+def overwrite_option(function: F) -> F:
+    """``--overwrite``, for `check_outputs`."""
+    return click.option("--overwrite", is_flag=True, help="Replace an existing output.")(function)
+
+
+def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path | None], overwrite: bool) -> None:
+    """Check, before any work, that outputs may be written.
+
+    An output that exists needs ``--overwrite``, unless it lies in a results folder, among the figures and tables there.
+    No input is ever an output: no file given, none of a folder given, and nothing that a run measured.
+
+    Args:
+        inputs: files, and folders whose files are read.
+
+    Raises:
+        FcbenchError: an output is a folder, is an input, or exists.
+    """
+    from fcbench.results.folder import PROVENANCE
+    from fcbench.results.table import RATES
+
+    given = [path for path in inputs if path is not None and path.exists()]
+    for output in outputs:
+        if output.is_dir():
+            raise FcbenchError(f"{output} is a folder: give a file with -o")
+        if not output.exists():
+            continue
+        folder = output.parent
+        in_results = (folder / RATES).is_file()
+        read = [*given, folder / RATES, folder / PROVENANCE] if in_results else given
+        if any(_is_read(output, path, in_results) for path in read):
+            raise FcbenchError(f"{output} is an input: choose another -o")
+        if not overwrite and not in_results:
+            raise FcbenchError(f"{output} exists: choose another -o, or add --overwrite")
+
+
+def _is_read(output: Path, path: Path, in_results: bool) -> bool:
+    if path.is_dir():
+        return not in_results and output.parent.samefile(path)
+    return path.exists() and output.samefile(path)
 
 
 def results_argument(function: F) -> F:

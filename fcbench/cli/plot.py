@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
-from fcbench.cli.options import rate_option, results_argument
+from fcbench.cli.options import check_outputs, overwrite_option, rate_option, results_argument
 from fcbench.core.errors import FcbenchError
 
 
 @click.command("plot")
 @results_argument
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="FILE.png, .svg or .pdf")
+@overwrite_option
 @rate_option()
 @click.option("--metric", help="Another metric than each task's primary one, e.g. oks.")
 @click.option(
@@ -37,6 +38,7 @@ from fcbench.core.errors import FcbenchError
 def plot(
     results: tuple[Path, ...],
     output: Path,
+    overwrite: bool,
     x: str,
     metric: str | None,
     anchors: tuple[str, ...],
@@ -59,6 +61,7 @@ def plot(
 
     if complexity and grid is not None:
         raise FcbenchError("got --complexity with --grid or --overlay; give one of them.")
+    check_outputs([output], results, overwrite)
     rows = situations.choose(situations.load(results), "task", tasks)
     rows = situations.choose(rows, "encoder", encoders)
     rows = situations.choose_codecs(rows, codecs)
