@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from fcbench.cli.options import check_outputs, overwrite_option, rate_option, results_argument
+from fcbench.core.errors import FcbenchError
 from fcbench.core.files import write_atomically
 
 
@@ -50,6 +51,8 @@ def cost(
     from fcbench.reports import cost_figure, cost_table, style, tables
 
     suffixes = [tables.check_suffix(output, (*tables.WRITERS, *style.SUFFIXES)) for output in outputs]
+    if general == special:
+        raise FcbenchError(f"got {general!r} as --general and as --special: give two encoders")
     check_outputs(outputs, results, overwrite)
     found = costing.costs(situations.load(results), general, special, x)
     document = cost_table.document(found)

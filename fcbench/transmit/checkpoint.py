@@ -150,6 +150,10 @@ def _build(path: Path, point: OperatingPoint, specs: tuple[FeatureSpec, ...], st
         codec.load_state_dict(state)
     except RuntimeError as error:
         raise FcbenchError(f"codec checkpoint {path} does not fit {point.label}: {_line(error)}") from None
+    wrong = [name for name, t in state.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]
+    if wrong:
+        names = ", ".join(wrong[:3])
+        raise FcbenchError(f"codec checkpoint {path} holds values that are not finite, in {names}: train it again")
     codec.eval()
     return cast(Codec, codec)
 

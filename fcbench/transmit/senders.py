@@ -156,11 +156,18 @@ def decode(checkpoint: Path, path: Path) -> Iterator[Received]:
         for record in reader:
             found, took_ms = timed(lambda: loaded.codec.decode(record.payload, record.shapes))
             record.verify(found)
+            _require_finite(found.features, path, checkpoint)
             yield found.features, took_ms
 
     for group in grouped(decoded(), EVAL_BATCH):
         maps = {name: torch.cat([f.maps[name] for f, _ in group]) for name in group[0][0].maps}
         yield Received(maps, [ms for _, ms in group])
+
+
+def _require_finite(features: Features, path: Path, checkpoint: Path) -> None:
+    for name, values in features.maps.items():
+        if not bool(torch.isfinite(values).all()):
+            raise FcbenchError(f"{path} decodes to values at {name} that are not finite: check the codec {checkpoint}")
 
 
 def split_batch(maps: Mapping[str, Tensor]) -> Iterator[Features]:

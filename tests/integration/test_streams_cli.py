@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from refusals import refused
 from safetensors.torch import load_file
 
 from fcbench.core import registry
+from fcbench.core.codecs import Decoded
 from fcbench.results import table
 from fcbench.transmit import container
 from fcbench.transmit.checkpoint import load as load_checkpoint
+from fcbench.transmit.checkpoint import save
 
 Run = Callable[..., Result]
 
@@ -158,3 +161,37 @@ def test_coded_images_and_labels_hold_no_features(fcbench: Run, tiny: Run, tmp_p
     for stream in streams:
         out = tmp_path / "f.safetensors"
         assert "holds no features" in refused(fcbench("decode", stream, "-o", out))
+
+
+# --------------------------------------------------------------------------------------- not finite
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(
+    fcbench: Run, checkpoint: Path, photos: list[Path], tmp_path: Path, value: float
+) -> None:
+    loaded = load_checkpoint(checkpoint)
+    codec: Any = loaded.codec
+    name, weights = next(iter(codec.named_parameters()))
+    weights.data.view(-1)[0] = value
+    save(tmp_path / "bad.safetensors", codec, loaded.point, loaded.specs, loaded.source)
+    same = "--checkpoint", tmp_path / "bad.safetensors", "--weights", "random", "--device", "cpu"
+    line = refused(fcbench("encode", *photos, *same, "-o", tmp_path / "a.fcb"))
+    assert "bad.safetensors holds values that are not finite" in line and name in line
+    shutil.copy(checkpoint.with_suffix(".fcb"), tmp_path / "bad.fcb")
+    assert "bad.safetensors" in refused(fcbench("decode", tmp_path / "bad.fcb", "-o", tmp_path / "b.safetensors"))
+
+
+def test_decoded_values_that_are_not_finite_are_refused(
+    fcbench: Run, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = load_checkpoint(checkpoint)
+    decode = type(loaded.codec).decode
+
+    def damaged(self: Any, payload: bytes, shapes: Any) -> Decoded:
+        found = decode(self, payload, shapes)
+        next(iter(found.features.maps.values())).view(-1)[5] = float("nan")
+        return found
+
+    monkeypatch.setattr(type(loaded.codec), "decode", damaged)
+    stream = checkpoint.with_suffix(".fcb")
+    line = refused(fcbench("decode", stream, "-o", tmp_path / "b.safetensors"))
+    assert f"{stream.name} decodes to values at stage3 that are not finite" in line

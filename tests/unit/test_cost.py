@@ -282,3 +282,5 @@ def test_command(tmp_path: Path) -> None:
     assert len(json.loads(shown.stdout)["figures"]) > 8
     bad = CliRunner().invoke(main, [*args, "-o", "cost.docx"])
     assert bad.exit_code != 0 and "suffix must be one of" in bad.output
+    same = CliRunner().invoke(main, [*args, "--special", "general"])
+    assert same.exit_code != 0 and "give two encoders" in same.output
