@@ -119,7 +119,10 @@ def test_a_codec_learns_as_on_the_cpu(name: str, specs: Sequence[Any], device: t
 def step_loss(codec: Any, maps: Mapping[str, Tensor]) -> Tensor:
     """As `fcbench.testing.codecs.loss_of`, whose statistics are the CPU's."""
     decoded, bits = codec(maps)
-    errors = [((decoded[k] - x) / statistics(x.cpu()).std.to(x.device)[:, None, None]).square().mean() for k, x in maps.items()]
+    errors = [
+        ((decoded[k] - x) / statistics(x.cpu()).std.to(x.device)[:, None, None]).square().mean()
+        for k, x in maps.items()
+    ]
     return bits.sum() / sum(x.numel() for x in maps.values()) + torch.stack(errors).mean()
 
 
@@ -156,7 +159,15 @@ def test_a_codec_is_trained_there_and_codes_here(
 
     lmbdas = (0.5, 5.0) if plugin.variable else (1.0, 1.0)
     final = fit_codec(
-        codec, lmbdas, found, stats, BUDGET, objective=objective, task_loss=task_loss, device=device, seed=0,
+        codec,
+        lmbdas,
+        found,
+        stats,
+        BUDGET,
+        objective=objective,
+        task_loss=task_loss,
+        device=device,
+        seed=0,
         resume=tmp_path / "codec.resume",
     )
     assert np.isfinite(final)
@@ -219,8 +230,13 @@ def test_a_frozen_decoder_teaches_a_neck(
     model = task_model(kind, task, device, monkeypatch)
     seen = model.encoder(images(N, (64, 64)), model.inputs).maps
     own = FeatureSet(
-        "own", found.samples, (), found.image_px, {k: model.encoder.specs[k] for k in seen},
-        {k: (int(v.shape[2]), int(v.shape[3])) for k, v in seen.items()}, {k: v.cpu() for k, v in seen.items()},
+        "own",
+        found.samples,
+        (),
+        found.image_px,
+        {k: model.encoder.specs[k] for k in seen},
+        {k: (int(v.shape[2]), int(v.shape[3])) for k, v in seen.items()},
+        {k: v.cpu() for k, v in seen.items()},
     )
     neck = registry.get("neck", "neck_2L").build(list(found.specs.values()), found.grids, WIDTH)
     adapter = Adapter(WIDTH, found.finest[1], stats_of(own), own.grids)
