@@ -172,6 +172,7 @@ def training(device: torch.device, quick: bool, say: Say) -> None:
 
         def codec(where: torch.device) -> None:
             one: Any = registry.get("codec", "hyperprior").build(specs, stats, {"lmbda": 1.0})
+            one.prepare([found.arrays[s.name] for s in specs])
             fit_codec(
                 one,
                 (1.0, 1.0),

@@ -1,4 +1,4 @@
-"""What runs on a GPU is what runs on the CPU. Skipped without one; ``FCBENCH_TEST_DEVICE=cpu`` runs the tests anyway."""
+"""A GPU gives what the CPU gives. Skipped without one; ``FCBENCH_TEST_DEVICE=cpu`` runs the tests anyway."""
 
 from __future__ import annotations
 
