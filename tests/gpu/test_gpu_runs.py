@@ -69,7 +69,8 @@ def test_bits_are_those_of_the_cpu(fcbench: Run, trained: Path, tmp_path: Path) 
     pd.testing.assert_frame_equal(there[counted], here[counted], check_exact=True)
     smooth = here.metric.isin(["rmse", "abs_rel", "nll", "nll_bits"]) & features
     pd.testing.assert_series_equal(there[smooth].value, here[smooth].value, rtol=1e-3)
-    assert (there.value - here.value).abs().mean() < 0.02, "some argmax of a tie may differ"
+    steady = here.task != "captioning"  # a word of a near tie changes all that follow
+    assert (there.value - here.value)[steady].abs().mean() < 0.02, "some argmax of a tie may differ"
 
 
 def test_necks_before_frozen_decoders(fcbench: Run, device: torch.device, tmp_path: Path) -> None:
