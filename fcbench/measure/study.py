@@ -91,6 +91,9 @@ def open_study(suite: Suite, cache_dir: Path, device: torch.device) -> Study:
 def device_of(name: str) -> torch.device:
     """The device of a name: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; ``auto`` takes a GPU if there is one.
 
+    From then on a GPU convolves in float32 and not in TF32, as it multiplies matrices by PyTorch's default: features
+    and losses differ from a CPU's in their last bits, not by a thousandth.
+
     Raises:
         FcbenchError: it cannot be used.
     """
@@ -98,6 +101,7 @@ def device_of(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.zeros(1, device=name)
+        torch.backends.cudnn.allow_tf32 = False
         return torch.device(name)
     except (RuntimeError, AssertionError) as error:
         raise FcbenchError(

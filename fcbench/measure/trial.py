@@ -109,12 +109,12 @@ class Trial:
         return sender
 
     def predict(self, task: str, index: int) -> Any:
-        """What a task's head predicts of the uncoded features of a test sample."""
+        """What a task's head predicts of the uncoded features of a test sample, on the CPU."""
         reader = self.reader(task)
         head: Any = reader.model.head
         with torch.inference_mode():
             x = reader.model(self.source.test.features.batch([index]))
-            return head.predict(x, reader.task.collate(reader.targets([index])))
+            return on_cpu(head.predict(x, reader.task.collate(reader.targets([index]))))
 
     def evaluate_uncoded(self, *tasks: str) -> Evaluation:
         """What readers make of the uncoded test set."""
@@ -136,6 +136,13 @@ class Trial:
         return (
             evaluate(Uncoded(self._null.test.features).receive(), self._null, {task: reader}).found[task].log_likelihood
         )
+
+
+def on_cpu(prediction: Any) -> Any:
+    """A prediction, its tensors on the CPU: one, several, or none, as with captions."""
+    if isinstance(prediction, torch.Tensor):
+        return prediction.cpu()
+    return tuple(map(on_cpu, prediction)) if isinstance(prediction, tuple) else prediction
 
 
 def null_source(source: Source) -> Source:

@@ -249,7 +249,7 @@ def fit_readout(
             losses.append(model.head.loss(x, task.collate(targets(indices))))
         if neck_loss != "task":
             assert own is not None and own_stats is not None
-            losses.append(normalized_mse(own.batch(indices), x, own_stats))
+            losses.append(normalized_mse(x, own.batch(indices), own_stats))
         return torch.stack(losses).sum()
 
     return loop.optimize(
