@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -12,8 +11,9 @@ from fcbench.core import registry
 from fcbench.core.errors import FcbenchError, unknown
 from fcbench.core.kinds import _IMAGE, LABEL, Objective, codec_kind
 from fcbench.core.knobs import ChecksKnobs, Knobs
+from fcbench.core.python_files import read_source, run_file
 from fcbench.core.registry import coder_versions
-from fcbench.core.rules import ImageSize, Positive, obey, within
+from fcbench.core.rules import ImageSize, Positive, obey, shown, within
 from fcbench.core.samples import DatasetMeta
 from fcbench.training.options import QUICK, Budget
 
@@ -195,10 +195,15 @@ class Suite:
 
 
 def load(path: Path) -> Suite:
-    """The ``SUITE`` of a Python file. Raises `FcbenchError` where there is none."""
-    if not path.is_file():
-        raise FcbenchError(f"suite {path} not found: give a Python file that sets SUITE = Suite(...)")
-    found = runpy.run_path(str(path)).get("SUITE")
+    """The ``SUITE`` of a Python file.
+
+    Raises:
+        FcbenchError: there is no such file, it cannot be run (the message names the line), or it sets no ``SUITE``.
+    """
+    if not path.exists():
+        raise FcbenchError(f"suite {path} not found: give a Python file that sets SUITE = fcbench.Suite(...)")
+    found = getattr(run_file(path, read_source(path, "the suite"), "the suite"), "SUITE", None)
     if not isinstance(found, Suite):
-        raise FcbenchError(f"{path} sets no SUITE: it must hold SUITE = fcbench.Suite(...)")
+        got = "no SUITE" if found is None else f"SUITE = {shown(found)}"
+        raise FcbenchError(f"{path} sets {got}: it must hold SUITE = fcbench.Suite(...)")
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fcbench.core import registry
 from fcbench.core.errors import FcbenchError
 from fcbench.core.rules import shown
-from fcbench.measure.suite import Suite
+from fcbench.measure.suite import Suite, load
 from fcbench.training.options import Budget
 
 NAN, INF = float("nan"), float("inf")
@@ -135,3 +137,48 @@ def test_values_are_shown_in_one_short_line() -> None:
 
     assert shown("a\nb" * 50).count("\n") == 0 and len(shown("a" * 1000)) == 60
     assert shown(Loud()) == "an object of type Loud" and shown(10**5000) == "an object of type int"
+
+
+# ------------------------------------------------------------------------------------------------ suite files
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        (b"x = 1\nSUITE = (\n", r"SyntaxError: .* \(line 2\)$"),
+        (b"x = 1\nimport no_such_module\n", r"ModuleNotFoundError: No module named 'no_such_module' \(line 2\)$"),
+        (b"import fcbench\n\nSUITE = fcbench.Suite(codec='uniform')\n", r"TypeError: .*'codec' \(line 3\)$"),
+        (b"import fcbench\nSUITE = fcbench.Suite(seeds=-1)\n", r"cannot load .*: seeds must be .*, got -1 \(line 2\)$"),
+        (b"x = 1\ny = '\0'\n", r"null bytes \(line 2\)$"),
+        (b"x = 1\n\ny = '\xff'\n", r"\(line 3\)$"),
+        (b"SUITE = 3\n", r"sets SUITE = 3: it must hold SUITE = fcbench.Suite"),
+        (b"", r"sets no SUITE"),
+        (b"def fail():\n    raise RuntimeError('first\\nsecond')\nfail()\n", r"RuntimeError: first \(line 2\)$"),
+        (b"raise RuntimeError\n", r"RuntimeError \(line 1\)$"),
+        (b"import sys\nsys.exit(0)\n", r"SystemExit: 0 \(line 2\)$"),
+        (b"SUITE = " + b"(" * 300 + b")" * 300, r"cannot load the suite"),
+    ],
+)
+def test_a_suite_file_that_cannot_be_used_names_file_and_line(tmp_path: Path, source: bytes, words: str) -> None:
+    path = tmp_path / "mine.py"
+    path.write_bytes(source)
+    with pytest.raises(FcbenchError, match=words) as caught:
+        load(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_suite_file_is_a_regular_file(tmp_path: Path) -> None:
+    with pytest.raises(FcbenchError, match="not found"):
+        load(tmp_path / "none.py")
+    with pytest.raises(FcbenchError, match="is a directory"):
+        load(tmp_path)
+    os.mkfifo(tmp_path / "pipe.py")
+    with pytest.raises(FcbenchError, match="not a regular file"):
+        load(tmp_path / "pipe.py")
+    with pytest.raises(FcbenchError, match="not a regular file"):
+        registry.use("codec", str(tmp_path / "pipe.py"))
+
+
+def test_an_edited_suite_file_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    for n in (1, 2):
+        path.write_text(f"import fcbench\nSUITE = fcbench.Suite(n_test={n})\n")
+        assert load(path).n_test == n == load(path).n_test
