@@ -91,20 +91,13 @@ def run(
 
     suite = suite or Suite()
     suite = suite.quick() if quick else suite
-    suite = replace(suite, **{name: _as_field(getattr(suite, name, None), value) for name, value in options.items()})
+    suite = replace(suite, **options)
     cache = Path(cache_dir or os.environ.get("FCBENCH_CACHE") or user_cache_path("fcbench"))
     study = open_study(suite.with_files().runnable(warnings.warn), cache, device_of(device))
     summary = measure(study, Path(out), keep_streams=keep_streams)
     if summary.failures:
         warnings.warn(f"{len(summary.failures)} jobs failed, first: {summary.failures[0]}", stacklevel=2)
     return load(out)
-
-
-def _as_field(current: Any, value: Any) -> Any:
-    """A value as `Suite` holds it: several in a tuple, one that stands for several, too."""
-    if isinstance(current, tuple) and isinstance(value, (str, int)):
-        return (value,)
-    return tuple(value) if isinstance(value, list) else value
 
 
 def plot(

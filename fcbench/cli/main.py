@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from fcbench import __version__
-from fcbench.core.errors import FcbenchError, unknown
+from fcbench.core.errors import FcbenchError, is_out_of_memory, unknown
 
 VERBS = {
     "run": "Measure rate-accuracy points of codecs.",
@@ -50,6 +50,10 @@ class Group(click.Group):
             return super().invoke(ctx)
         except FcbenchError as error:
             raise click.ClickException(str(error)) from error
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise click.ClickException("out of memory: give a smaller --image-size or --batch") from error
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):

@@ -11,6 +11,7 @@ from platformdirs import user_cache_path
 
 from fcbench.core import registry
 from fcbench.core.errors import FcbenchError
+from fcbench.core.rules import ImageSize, read, shown
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -24,16 +25,23 @@ class Size(click.ParamType):
         if isinstance(value, tuple):
             return value
         parts = str(value).lower().split("x")
-        if len(parts) > 2 or not all(p.isdigit() and int(p) > 0 for p in parts):
-            self.fail(f"{value!r} is not an image size: give N for N x N pixels, or HxW", param, ctx)
-        return int(parts[0]), int(parts[-1])
+        if len(parts) > 2 or not all(p.isascii() and p.isdigit() and len(p) < 20 for p in parts):
+            self.fail(f"{shown(value)} is not an image size: give N for N x N pixels, or HxW", param, ctx)
+        try:
+            return read("an image", ImageSize, (int(parts[0]), int(parts[-1])))
+        except FcbenchError as error:
+            self.fail(str(error), param, ctx)
 
 
 def numbers(text: str, kind: type, option: str) -> tuple[Any, ...]:
+    """Comma-separated numbers, at least one. Raises `click.BadParameter` for anything else."""
     try:
-        return tuple(kind(part) for part in text.split(",") if part.strip())
+        found = tuple(kind(part) for part in text.split(",") if part.strip())
     except ValueError:
-        raise click.BadParameter(f"{text!r} is not a list of numbers such as 0.5,2,8", param_hint=option) from None
+        found = ()
+    if not found:
+        raise click.BadParameter(f"{shown(text)} is not a list of numbers such as 0.5,2,8", param_hint=option)
+    return found
 
 
 def by_task(given: tuple[str, ...], option: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,11 @@ import click
 
 from fcbench.cli.options import F, Size, by_task, cache_option, numbers
 from fcbench.core import registry
+from fcbench.core.errors import FcbenchError
 from fcbench.measure.suite import TASKS, Suite, load
 
 _SOME = click.IntRange(min=1)
+_THREADS = click.IntRange(1, 4 * (os.cpu_count() or 1))
 _SUITE_FILE = click.argument("suite_file", metavar="[SUITE.py]", required=False, type=click.Path(path_type=Path))
 _OPTIONS: dict[str, dict[str, Any]] = {
     "--encoder encoders": {
@@ -74,7 +77,7 @@ _MACHINE: dict[str, dict[str, Any]] = {
         "show_default": True,
         "help": "cpu, cuda, cuda:1, mps; auto takes a GPU if there is one.",
     },
-    "--threads": {"type": _SOME, "help": "CPU threads. [all cores]"},
+    "--threads": {"type": _THREADS, "help": "CPU threads, at most four per core. [all cores]"},
 }
 
 
@@ -137,5 +140,7 @@ def suite_of(suite_file: Path | None, options: dict[str, Any]) -> Suite:
     suite = replace(suite, **given, budget=replace(suite.budget, **steps)).with_files()
     if lambdas:
         learned = [c for c in suite.codecs if c in registry.names("codec") and registry.get("codec", c).trained]
+        if not learned:
+            raise FcbenchError(f"--lambdas is for learned codecs, got none: {', '.join(suite.codecs)}")
         suite = replace(suite, params={**suite.params, **{c: tuple({"lmbda": v} for v in lambdas) for c in learned}})
     return suite

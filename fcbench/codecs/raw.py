@@ -98,11 +98,15 @@ class _Plugin(CodecPlugin):
         """Both formats with zstd and without, whatever the objective."""
         return [{"dtype": dtype} for dtype in _DTYPES]
 
-    def build(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], params: Knobs) -> Raw:
-        """``dtype``: fp32, fp16, fp32_zstd or fp16_zstd."""
+    def check(self, params: Knobs) -> None:
+        """``dtype`` alone."""
         only(params, "codec 'raw'", "dtype")
         if params["dtype"] not in _DTYPES:
             raise FcbenchError(f"codec 'raw' takes dtype {', '.join(_DTYPES)}, got {params['dtype']!r}")
+
+    def build(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], params: Knobs) -> Raw:
+        """``dtype``: fp32, fp16, fp32_zstd or fp16_zstd."""
+        self.check(params)
         return Raw(specs, stats, str(params["dtype"]))
 
     def versions(self) -> dict[str, str]:

@@ -14,6 +14,13 @@ class UnreadableSample(FcbenchError):
     """One sample of a data set cannot be read; the run may continue without it (``--on-bad-image skip``)."""
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python, numpy or torch could not allocate memory."""
+    return isinstance(error, MemoryError) or any(
+        words in str(error) for words in ("out of memory", "can't allocate memory", "not enough memory")
+    )
+
+
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
     """One line for a name that is not among the known ones, with the nearest match."""
     known = list(known)

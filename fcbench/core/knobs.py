@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
 
 from fcbench.core.errors import FcbenchError
 
 Knobs = Mapping[str, float | int | str]
 """Values by name: ``{"lmbda": 0.3}``."""
+
+
+@runtime_checkable
+class ChecksKnobs(Protocol):
+    """A plug-in that tells bad knobs before anything is built."""
+
+    def check(self, params: Knobs) -> None:
+        """Raise `FcbenchError` for knobs that `build` or `encode` would refuse."""
 
 
 def only(knobs: Knobs, owner: str, *known: str) -> None:
@@ -20,7 +29,7 @@ def only(knobs: Knobs, owner: str, *known: str) -> None:
 def number(knobs: Knobs, name: str, low: float, high: float) -> float:
     """A number within [low, high]. Raises `FcbenchError` otherwise."""
     value = knobs[name]
-    if isinstance(value, (str, bool)) or not low <= value <= high:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
         raise FcbenchError(f"parameter {name} must be a number from {low:g} to {high:g}, got {value!r}")
     return float(value)
 

@@ -16,8 +16,6 @@ import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
-import sys
-import traceback
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint
@@ -29,6 +27,7 @@ from fcbench.core.codecs import CodecPlugin, ImagePlugin, LabelPlugin
 from fcbench.core.errors import FcbenchError, unknown
 from fcbench.core.features import Encoder, EncoderPlugin
 from fcbench.core.kinds import LABEL, codec_kind
+from fcbench.core.python_files import read_source, reason_of, run_file
 from fcbench.core.samples import DatasetPlugin
 from fcbench.core.tasks import NeckPlugin, TaskModelPlugin, TaskPlugin
 
@@ -164,7 +163,7 @@ def get(kind: str, name: str) -> Any:  # noqa: E302
     try:
         plugin = found.load()
     except Exception as error:  # whatever the import of a stranger's module raises
-        raise FcbenchError(f"{where} cannot be imported: {_reason(error)}") from error
+        raise FcbenchError(f"{where} cannot be imported: {reason_of(error)}") from error
     return _complete(kind, plugin, where)
 
 
@@ -196,27 +195,8 @@ def use(kind: str, typed: str) -> str:
 
 def _read(path: Path) -> File:
     """Run a plug-in file as a module of its own."""
-    try:
-        source = path.read_bytes()
-    except OSError as error:
-        raise FcbenchError(f"cannot read the plug-in file {path}: {error.strerror}") from None
-    sha256 = hashlib.sha256(source).hexdigest()
-    module = ModuleType(f"fcbench_file_{path.stem}_{sha256[:16]}")
-    if module.__name__ in sys.modules:
-        return File(path, sha256, sys.modules[module.__name__])
-    module.__file__ = str(path)
-    sys.modules[module.__name__] = module  # what dataclasses and pickle look up
-    try:
-        exec(compile(source, str(path), "exec"), module.__dict__)
-    except Exception as error:  # whatever a stranger's file raises
-        del sys.modules[module.__name__]
-        line = traceback.extract_tb(error.__traceback__)[-1].lineno
-        raise FcbenchError(f"cannot load the plug-in file {path}: {_reason(error)} (line {line})") from error
-    return File(path, sha256, module)
-
-
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+    source = read_source(path, "the plug-in file")
+    return File(path, hashlib.sha256(source).hexdigest(), run_file(path, source, "the plug-in file"))
 
 
 def _complete(kind: str, plugin: Any, where: str) -> Any:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import runpy
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from fcbench.core import registry
 from fcbench.core.errors import FcbenchError, unknown
 from fcbench.core.kinds import _IMAGE, LABEL, Objective, codec_kind
+from fcbench.core.knobs import ChecksKnobs, Knobs
+from fcbench.core.python_files import read_source, run_file
 from fcbench.core.registry import coder_versions
+from fcbench.core.rules import ImageSize, Positive, obey, shown, within
 from fcbench.core.samples import DatasetMeta
 from fcbench.training.options import QUICK, Budget
 
 TASKS = ("segmentation", "depth", "pose", "captioning")
 """The paper's four."""
+Seed = Annotated[int, within(0, 2**32 - 1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,10 @@ class Suite:
         task_models: ``NAME[:VARIANT]`` by task, where not the data set's default.
         task_weights: of a task's model: ``random`` or a file; its own where not named.
         null_model: also train each task's neck and head on a constant: what usable information is counted from.
+
+    Raises:
+        FcbenchError: a field of another type, out of its range, or with a value twice. A field of several values takes
+            a list or one value, too.
     """
 
     name: str = "default"
@@ -44,7 +51,7 @@ class Suite:
     tasks: tuple[str, ...] = TASKS
     dataset: str = "scenes"
     data_root: Path | None = None
-    image_size_px: tuple[int, int] | None = None
+    image_size_px: ImageSize | None = None
     split_point: str | None = None
     weights: str | None = None
     neck: str = "neck_2L"
@@ -53,13 +60,16 @@ class Suite:
     task_models: Mapping[str, str] = field(default_factory=dict)
     task_weights: Mapping[str, str] = field(default_factory=dict)
     objective: Objective = "mse"
-    params: Mapping[str, tuple[Mapping[str, float | int | str], ...]] = field(default_factory=dict)
-    seeds: tuple[int, ...] = (0,)
+    params: Mapping[str, tuple[Knobs, ...]] = field(default_factory=dict)
+    seeds: tuple[Seed, ...] = (0,)
     null_model: bool = True
-    n_train: int | None = None
-    n_test: int | None = None
+    n_train: Positive | None = None
+    n_test: Positive | None = None
     on_bad_image: Literal["stop", "skip"] = "stop"
     budget: Budget = Budget()
+
+    def __post_init__(self) -> None:
+        obey(self)
 
     def with_files(self) -> Suite:
         """The suite with its plug-in files read, each under the name that it has in rows (`registry.use`)."""
@@ -77,22 +87,17 @@ class Suite:
         )
 
     def check(self) -> None:
-        """Raises `FcbenchError` for a name that no plug-in has, before any work is done."""
+        """Raises `FcbenchError` for an unknown name or parameter of a codec, before any work is done."""
         for kind, given in (
             ("dataset", (self.dataset,)),
             ("encoder", tuple(e.partition(":")[0] for e in self.encoders)),
             ("neck", (self.neck,)),
             ("task", self.tasks),
         ):
-            if not given:
-                raise FcbenchError(f"a run needs at least one {kind}: `fcbench list {kind}s` names them")
             for name in given:
                 if name not in registry.names(kind):
                     raise FcbenchError(unknown(kind, name, registry.names(kind)))
         self._check_codecs()
-        for kind, values in (("encoder", self.encoders), ("codec", self.codecs), ("task", self.tasks)):
-            if len(set(values)) < len(values):
-                raise FcbenchError(f"{kind}s {', '.join(values)}: one is named twice")
         self._check_heads()
         carried = registry.get("dataset", self.dataset).tasks
         for task in self.tasks:
@@ -100,15 +105,22 @@ class Suite:
                 raise FcbenchError(f"data set {self.dataset!r} carries no {task}; it has {', '.join(carried)}")
 
     def _check_codecs(self) -> None:
-        if not self.codecs:
-            raise FcbenchError("a run needs at least one codec: `fcbench list codecs` names them")
-        for typed in self.codecs:
+        for typed in dict.fromkeys((*self.codecs, *self.params)):
             kind, name = codec_kind(typed)
             known = registry.names(kind)
             if kind == "codec":
                 known = [*known, LABEL, *(_IMAGE + n for n in registry.names("image"))]
             if name not in known:
                 raise FcbenchError(unknown(kind + " codec" * (kind == "image"), name, known))
+        for typed, points in self.params.items():
+            if typed == LABEL:
+                raise FcbenchError("params['label']: labels are coded without loss and have no parameters")
+            plugin = registry.get(*codec_kind(typed))
+            try:
+                for point in points if isinstance(plugin, ChecksKnobs) else ():
+                    plugin.check(point)
+            except FcbenchError as error:
+                raise FcbenchError(f"params[{typed!r}]: {error}") from error
 
     def missing(self) -> dict[str, str]:
         """Codecs whose external coder this machine lacks, each with what is missing."""
@@ -183,10 +195,15 @@ class Suite:
 
 
 def load(path: Path) -> Suite:
-    """The ``SUITE`` of a Python file. Raises `FcbenchError` where there is none."""
-    if not path.is_file():
-        raise FcbenchError(f"suite {path} not found: give a Python file that sets SUITE = Suite(...)")
-    found = runpy.run_path(str(path)).get("SUITE")
+    """The ``SUITE`` of a Python file.
+
+    Raises:
+        FcbenchError: there is no such file, it cannot be run (the message names the line), or it sets no ``SUITE``.
+    """
+    if not path.exists():
+        raise FcbenchError(f"suite {path} not found: give a Python file that sets SUITE = fcbench.Suite(...)")
+    found = getattr(run_file(path, read_source(path, "the suite"), "the suite"), "SUITE", None)
     if not isinstance(found, Suite):
-        raise FcbenchError(f"{path} sets no SUITE: it must hold SUITE = fcbench.Suite(...)")
+        got = "no SUITE" if found is None else f"SUITE = {shown(found)}"
+        raise FcbenchError(f"{path} sets {got}: it must hold SUITE = fcbench.Suite(...)")
     return found

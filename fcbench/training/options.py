@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from fcbench.core.rules import Positive, obey, within
 
 VERSION = 5
 """Bump when training changes; older cache entries are then ignored."""
 PREPARE_SAMPLES = 256
 """Training samples that codecs and adapters take their initial values from."""
+Batch = Annotated[int, within(1, 1 << 16)]
+LearningRate = Annotated[float, within(1e-9, 10)]
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How long to train. The defaults suit features of the embedded encoders on two CPU cores."""
+    """How long to train. The defaults suit features of the embedded encoders on two CPU cores.
 
-    task_steps: int = 400
-    task_batch: int = 16
-    task_rate: float = 1e-3
-    codec_steps: int = 150
-    codec_batch: int = 16
-    codec_rate: float = 5e-4
-    width: int = 128  # D of neck and head
+    Raises:
+        FcbenchError: a field of another type, or out of its range.
+    """
+
+    task_steps: Positive = 400
+    task_batch: Batch = 16
+    task_rate: LearningRate = 1e-3
+    codec_steps: Positive = 150
+    codec_batch: Batch = 16
+    codec_rate: LearningRate = 5e-4
+    width: Annotated[int, within(1, 4096)] = 128  # D of neck and head
+
+    def __post_init__(self) -> None:
+        obey(self)
 
     @property
     def of_readout(self) -> tuple[float, ...]:

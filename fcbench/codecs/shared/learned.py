@@ -237,9 +237,14 @@ class LearnedPlugin(CodecPlugin):
         lmbdas = (0.12, 0.3, 0.8, 2.0, 6.0, 20.0) if objective == "mse" else (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
         return [{"lmbda": lmbda} for lmbda in lmbdas]
 
+    def check(self, params: Knobs) -> None:
+        """``lmbda`` alone, from 1e-6 to 1e6."""
+        only(params, f"codec {self.name!r}", "lmbda")
+        number(params, "lmbda", 1e-6, 1e6)
+
     def build(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], params: Knobs) -> LearnedCodec:
         """``lmbda``: weight of the distortion against bits per scalar."""
-        only(params, f"codec {self.name!r}", "lmbda")
-        lmbda = number(params, "lmbda", 1e-6, 1e6)
+        self.check(params)
+        lmbda = float(params["lmbda"])
         kind = VariableLearnedCodec if self.variable else LearnedCodec
         return kind(specs, stats, lambda channels: self.make(channels, lmbda))

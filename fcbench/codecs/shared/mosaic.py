@@ -225,15 +225,21 @@ class MosaicPlugin(CodecPlugin):
         depth: dict[str, float | int | str] = {"bits": self.bits[0]} if self.bits else {}
         return [{self.knob: value, **depth} for value in self.values]
 
+    def check(self, params: Knobs) -> None:
+        """The knob in its range, and ``bits`` where the coder takes levels."""
+        self._value(params)
+
+    def _value(self, params: Knobs) -> float:
+        only(params, f"codec {self.name!r}", self.knob, *(["bits"] if self.bits else []))
+        if self.bits and params["bits"] not in self.bits:
+            depths = " or ".join(map(str, self.bits))
+            raise FcbenchError(f"codec {self.name!r} codes pictures of {depths} bits, got {params['bits']!r}")
+        return (whole_number if self.whole else number)(params, self.knob, self.low, self.high)
+
     def build(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], params: Knobs) -> MosaicCodec:
         """The knob, and ``bits`` where the coder takes levels."""
-        only(params, f"codec {self.name!r}", self.knob, *(["bits"] if self.bits else []))
-        value = (whole_number if self.whole else number)(params, self.knob, self.low, self.high)
-        depth = params.get("bits")
-        if self.bits and depth not in self.bits:
-            depths = " or ".join(map(str, self.bits))
-            raise FcbenchError(f"codec {self.name!r} codes pictures of {depths} bits, got {depth!r}")
-        return MosaicCodec(specs, stats, self.coder, value, int(depth) if depth else None)
+        value = self._value(params)
+        return MosaicCodec(specs, stats, self.coder, value, int(params["bits"]) if self.bits else None)
 
     def versions(self) -> dict[str, str]:
         """Library and linked coder."""

@@ -174,8 +174,15 @@ class StaticPlugin(CodecPlugin):
         """The same points whatever the objective."""
         return [dict(zip(self.ranges, point, strict=True)) for point in self.points]
 
+    def check(self, params: Knobs) -> None:
+        """All knobs are required, each a whole number in its range."""
+        self._values(params)
+
+    def _values(self, params: Knobs) -> list[int]:
+        only(params, f"codec {self.name!r}", *self.ranges)
+        return [whole_number(params, knob, *limits) for knob, limits in self.ranges.items()]
+
     def build(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], params: Knobs) -> StaticCodec:
         """All knobs are required."""
-        only(params, f"codec {self.name!r}", *self.ranges)
-        values = [whole_number(params, knob, *limits) for knob, limits in self.ranges.items()]
+        values = self._values(params)
         return StaticCodec(specs, stats, lambda map_stats: self.quantizer(map_stats, *values), self.normalized)

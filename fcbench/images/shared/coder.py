@@ -11,9 +11,7 @@ from fcbench.coders.pictures import PictureCoder
 from fcbench.core.codecs import ImagePlugin
 from fcbench.core.errors import FcbenchError
 from fcbench.core.knobs import Knobs, number, only
-
-MAX_PX = 1 << 26
-"""Largest number of pixels of an image."""
+from fcbench.core.rules import MAX_IMAGE_PX
 
 
 @dataclass(frozen=True)
@@ -36,11 +34,16 @@ class ImageCodec(ImagePlugin):
         """The knob's default values."""
         return [{self.knob: value} for value in self.values]
 
+    def check(self, params: Knobs) -> None:
+        """The knob alone, in its range."""
+        only(params, f"image codec {self.name!r}", self.knob)
+        number(params, self.knob, self.low, self.high)
+
     def encode(self, image: Any, params: Knobs) -> bytes:
         """Code an image, uint8 [3, H, W], numpy or torch."""
         rgb = rgb_of(image)
-        only(params, f"image codec {self.name!r}", self.knob)
-        return self.coder.encode(rgb, number(params, self.knob, self.low, self.high), 8)
+        self.check(params)
+        return self.coder.encode(rgb, float(params[self.knob]), 8)
 
     def decode(self, data: bytes) -> np.ndarray:
         """uint8 [3, H, W] of a file."""
@@ -58,8 +61,8 @@ def rgb_of(image: Any) -> np.ndarray:
     array = np.asarray(image)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[0] != 3:
         raise FcbenchError(f"an image must be uint8 [3, H, W], got {array.dtype} {list(array.shape)}")
-    if not 0 < array.size <= 3 * MAX_PX:
-        raise FcbenchError(f"an image must have 1 to {MAX_PX} pixels, got {list(array.shape)}")
+    if not 0 < array.size <= 3 * MAX_IMAGE_PX:
+        raise FcbenchError(f"an image must have 1 to {MAX_IMAGE_PX} pixels, got {list(array.shape)}")
     return np.ascontiguousarray(array.transpose(1, 2, 0))
 
 

@@ -1,0 +1,78 @@
+"""Python files of users: read and run as modules of their own; whatever goes wrong is one line that names the line."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+
+from fcbench.core.errors import FcbenchError
+
+
+def read_source(path: Path, what: str) -> bytes:
+    """Content of a Python file.
+
+    Args:
+        what: the file in messages, e.g. "the suite".
+
+    Raises:
+        FcbenchError: it is not there, is not a regular file, or cannot be read.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            kind = "a directory" if path.is_dir() else "not a regular file"
+            raise FcbenchError(f"cannot read {what} {path}: it is {kind}")
+        return path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: NUL in the name
+        reason = getattr(error, "strerror", None) or str(error)
+        raise FcbenchError(f"cannot read {what} {path}: {reason}") from None
+
+
+def run_file(path: Path, source: bytes, what: str) -> ModuleType:
+    """The module that a source makes: the same one for the same content, however often it is asked for.
+
+    Raises:
+        FcbenchError: the source cannot be compiled, or raises; the message ends with the line of the file.
+    """
+    name = f"fcbench_file_{path.stem}_{hashlib.sha256(source).hexdigest()[:16]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    module = ModuleType(name)
+    module.__file__ = str(path)
+    sys.modules[name] = module  # what dataclasses and pickle look up
+    try:
+        exec(compile(source, str(path), "exec"), module.__dict__)
+    except (Exception, SystemExit) as error:  # whatever a stranger's file raises
+        del sys.modules[name]
+        line = _line_of(error, path, source)
+        where = f" (line {line})" if line else ""
+        raise FcbenchError(f"cannot load {what} {path}: {reason_of(error)}{where}") from error
+    return module
+
+
+def reason_of(error: BaseException) -> str:
+    """An error in one line: its type and what it says; `FcbenchError` says all itself."""
+    first = next(iter(str(error).splitlines()), "")
+    return first if isinstance(error, FcbenchError) else f"{type(error).__name__}: {first}".rstrip(": ")
+
+
+def _line_of(error: BaseException, path: Path, source: bytes) -> int | None:
+    """The line of the file where an error arose."""
+    if isinstance(error, SyntaxError) and error.filename in (str(path), None):
+        return error.lineno or _undecodable_line(source)
+    frames = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+    return frames[-1] if frames else _undecodable_line(source)
+
+
+def _undecodable_line(source: bytes) -> int | None:
+    """The line of the first byte that is no text: NUL, or not UTF-8."""
+    at = source.find(b"\0")
+    if at < 0:
+        try:
+            source.decode()
+            return None
+        except UnicodeDecodeError as error:
+            at = error.start
+    return source.count(b"\n", 0, at) + 1

@@ -1,0 +1,191 @@
+"""Rules of plain data: a dataclass's annotations, applied to its values.
+
+    @dataclass(frozen=True)
+    class Plan:
+        steps: Annotated[int, within(1, 1000)] = 400
+        names: tuple[str, ...] = ("a",)
+
+        def __post_init__(self) -> None:
+            obey(self)
+
+Whatever the annotation, no number is NaN or infinite, no text is empty or holds control characters, and several values
+are at least one and differ.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from functools import cache
+from numbers import Integral, Real
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from fcbench.core.errors import FcbenchError
+
+_LEAVES = {int: "a whole number", float: "a finite number", str: "text", bool: "True or False", Path: "a path"}
+"""Type -> what is expected."""
+_SHOWN = 60
+"""Characters of a value that a message repeats."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a value must be beyond its type, and the words for it."""
+
+    words: str
+    holds: Callable[[Any], bool]
+
+
+def within(low: float, high: float) -> Rule:
+    """From low to high, both included."""
+    return Rule(f"from {low} to {high}", lambda value: low <= value <= high)
+
+
+MAX_IMAGE_PX = 1 << 26
+"""Largest number of pixels of an image."""
+Positive = Annotated[int, within(1, 10**7)]
+"""A number of samples or steps."""
+ImageSize = Annotated[
+    tuple[Annotated[int, within(1, MAX_IMAGE_PX)], Annotated[int, within(1, MAX_IMAGE_PX)]],
+    Rule(
+        f"height and width of at most {MAX_IMAGE_PX} pixels in all (more do not fit in memory)",
+        lambda px: px[0] * px[1] <= MAX_IMAGE_PX,
+    ),
+]
+"""(H, W) in pixels."""
+
+
+def obey(data: Any) -> None:
+    """Check each field of a dataclass; called at the end of its ``__init__``, frozen or not.
+
+    A field of several values takes a list or one value, too, and a path takes its text.
+
+    Raises:
+        FcbenchError: the first field whose value is not what its annotation says.
+    """
+    for field in fields(data):
+        value = getattr(data, field.name)
+        object.__setattr__(data, field.name, read(field.name, _hints(type(data))[field.name], value))
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind, include_extras=True)
+
+
+def read(where: str, hint: Any, value: Any) -> Any:
+    """A value as its annotation has it.
+
+    Args:
+        where: name of the value in messages.
+
+    Raises:
+        FcbenchError: it is of another type, or breaks a rule.
+
+    >>> read("sizes", tuple[int, ...], [3, 4]), read("sizes", tuple[int, ...], 5)
+    ((3, 4), (5,))
+    >>> read("seed", Annotated[int, within(0, 9)], -1)
+    Traceback (most recent call last):
+    ...
+    fcbench.core.errors.FcbenchError: seed must be a whole number from 0 to 9, got -1
+    """
+    kind, args = get_origin(hint), get_args(hint)
+    if kind is Annotated:
+        leaf = get_origin(args[0]) is None
+        found = _leaf(args[0], value) if leaf else read(where, args[0], value)
+        if found is None or not args[1].holds(found):
+            raise _refused(where, hint, value)
+        return found
+    if kind in (Union, UnionType):
+        return _one_of(where, hint, value)
+    if kind is tuple and args[-1] is Ellipsis:
+        return _several(where, args[0], value)
+    if kind is tuple:
+        if not isinstance(value, (tuple, list)) or len(value) != len(args):
+            raise _refused(where, hint, value)
+        return tuple(read(where, each, v) for each, v in zip(args, value))
+    if kind is Mapping:
+        if not isinstance(value, Mapping):
+            raise _refused(where, hint, value)
+        return {read(where, args[0], k): read(f"{where}[{shown(k)}]", args[1], v) for k, v in value.items()}
+    if kind is Literal:
+        found = value if isinstance(value, str) and value in args else None
+    else:
+        found = _leaf(hint, value)
+    if found is None:
+        raise _refused(where, hint, value)
+    return found
+
+
+def _leaf(kind: Any, value: Any) -> Any:
+    """A value of a plain type; None where it is of another."""
+    if kind in (int, float) and isinstance(value, Real) and not isinstance(value, bool):
+        if isinstance(value, Integral):
+            return int(value)
+        return float(value) if kind is float and math.isfinite(value) else None
+    if kind is str and isinstance(value, str):
+        return value if value and not any(ord(c) < 32 or ord(c) == 127 for c in value) else None
+    if kind is Path and isinstance(value, (str, Path)):
+        return None if "\0" in str(value) else Path(value)
+    return value if kind not in (int, float, str) and isinstance(value, kind) else None
+
+
+def _one_of(where: str, hint: Any, value: Any) -> Any:
+    options = [a for a in get_args(hint) if a is not NoneType]
+    if value is None and len(options) < len(get_args(hint)):
+        return None
+    if len(options) == 1:
+        return read(where, options[0], value)
+    for option in options:
+        with suppress(FcbenchError):
+            return read(where, option, value)
+    raise _refused(where, hint, value)
+
+
+def _several(where: str, hint: Any, value: Any) -> tuple[Any, ...]:
+    given = value if isinstance(value, (tuple, list, range)) else (value,)
+    if not given:
+        raise FcbenchError(f"{where} must hold at least one value, got none")
+    found = tuple(read(where, hint, v) for v in given)
+    for i, one in enumerate(found):
+        if one in found[:i]:
+            raise FcbenchError(f"{where}: {shown(one)} is named twice")
+    return found
+
+
+def _refused(where: str, hint: Any, value: Any) -> FcbenchError:
+    return FcbenchError(f"{where} must be {_expected(hint)}, got {shown(value)}")
+
+
+def _expected(hint: Any) -> str:
+    """An annotation in words."""
+    kind, args = get_origin(hint), get_args(hint)
+    if kind is Annotated:
+        return args[1].words if get_origin(args[0]) is tuple else f"{_expected(args[0])} {args[1].words}"
+    if kind in (Union, UnionType):
+        return " or ".join(_expected(a) for a in args if a is not NoneType and not (a is int and float in args))
+    if kind is tuple:
+        return _expected(args[0]) if args[-1] is Ellipsis else f"{len(args)} values, each {_expected(args[0])}"
+    if kind is Mapping:
+        return f"a dictionary, {_expected(args[0])}: {_expected(args[1])}"
+    if kind is Literal:
+        return " or ".join(map(repr, args))
+    return _LEAVES.get(hint) or f"a {hint.__name__}"
+
+
+def shown(value: Any) -> str:
+    """A value in a message: short, in one line.
+
+    >>> shown("a" * 100)
+    "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa..."
+    """
+    try:
+        text = repr(value)
+    except Exception:  # whatever a stranger's __repr__ raises, and integers of more than 4300 digits
+        return f"an object of type {type(value).__name__}"
+    text = " ".join(text.split())
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN - 3]}..."
