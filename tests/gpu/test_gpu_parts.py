@@ -103,10 +103,10 @@ def test_a_readout_predicts_as_on_the_cpu(name: str, device: torch.device) -> No
             stats.append(task.statistics(m.head.predict(x, batch), batch))
             stated = partial(m.head.log_density, scale=0.2) if isinstance(m.head, ScaledHead) else m.head.log_likelihood
             likelihoods.append(Scorer(stated)(x, batch))
-    np.testing.assert_allclose(*likelihoods, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(likelihoods[0], likelihoods[1], rtol=1e-3, atol=1e-3)
     assert all(np.isfinite(s).all() and s.shape == (N, task.n_statistics) for s in stats)
     if name != "captioning":
-        assert np.mean(~np.isclose(*stats, rtol=1e-3, atol=1e-3)) < 0.02, "some argmax of a tie may differ"
+        assert np.mean(~np.isclose(stats[0], stats[1], rtol=1e-3, atol=1e-3)) < 0.02, "some argmax of a tie may differ"
 
 
 @pytest.mark.parametrize("name", LEARNED)
