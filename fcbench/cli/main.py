@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
 import warnings
@@ -10,7 +11,7 @@ from typing import Any
 import click
 
 from fcbench import __version__
-from fcbench.core.errors import FcbenchError, is_out_of_memory, unknown
+from fcbench.core.errors import FcbenchError, is_out_of_memory, printable, unknown
 
 VERBS = {
     "run": "Measure rate-accuracy points of codecs.",
@@ -48,17 +49,30 @@ class Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except FcbenchError as error:
-            raise click.ClickException(str(error)) from error
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
+        except click.ClickException as error:
+            error.message = printable(error.message)
+            raise
+        except (FcbenchError, MemoryError, OSError, RuntimeError) as error:
+            line = _line_of(error)
+            if line is None:
                 raise
-            raise click.ClickException("out of memory: give a smaller --image-size or --batch") from error
+            raise click.ClickException(printable(line)) from error
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
             ctx.fail(unknown("command", args[0], self.list_commands(ctx)))
         return super().resolve_command(ctx, args)
+
+
+def _line_of(error: Exception) -> str | None:
+    """What to say of a failure that needs no traceback: bad input, too little memory, an unusable file. Else None."""
+    if isinstance(error, FcbenchError):
+        return str(error)
+    if is_out_of_memory(error):
+        return "out of memory: give a smaller --image-size or --batch"
+    if isinstance(error, OSError) and error.errno != errno.EPIPE:  # a reader that went away is click's affair
+        return f"cannot use {error.filename or 'a file'}: {error.strerror or error}"
+    return None
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})

@@ -10,6 +10,10 @@ class FcbenchError(Exception):
     """A failure with one clear line for the user: what was given, what is allowed, what to do next."""
 
 
+class DiskFull(FcbenchError):
+    """A disk without room: whatever comes next would fail, too, so it ends a run."""
+
+
 class UnreadableSample(FcbenchError):
     """One sample of a data set cannot be read; the run may continue without it (``--on-bad-image skip``)."""
 
@@ -19,6 +23,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(
         words in str(error) for words in ("out of memory", "can't allocate memory", "not enough memory")
     )
+
+
+def printable(text: str) -> str:
+    r"""A text whose control characters, other than line feeds and tabs, a terminal shows instead of obeying.
+
+    >>> printable("red \x1b[31m")
+    'red \\x1b[31m'
+    """
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from fcbench.core.errors import FcbenchError
+from fcbench.core.errors import DiskFull, FcbenchError
 
 HINT = "choose a folder that can be written"
 """What to do about a folder that cannot be used, where the caller knows no option that names it."""
@@ -20,13 +20,27 @@ def disk_errors(path: Path, hint: str = HINT) -> Iterator[None]:
 
     Args:
         hint: what to do, e.g. "choose another --out".
+
+    Raises:
+        DiskFull: there is no room.
+        FcbenchError: any other error.
     """
     try:
         yield
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        advice = f"free some space or {hint}" if full else hint
-        raise FcbenchError(f"cannot use {path}: {error.strerror or error}; {advice}.") from error
+        line = f"cannot use {path}: {error.strerror or error}"
+        if is_disk_full(error):
+            raise DiskFull(f"disk full: {line}; free some space or {hint}.") from error
+        raise FcbenchError(f"{line}; {hint}.") from error
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or one behind it, is that of a disk or quota without room."""
+    while error is not None:
+        if isinstance(error, DiskFull) or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def write_atomically(path: Path, data: bytes | str, hint: str = HINT) -> None:
@@ -42,6 +56,8 @@ def write_atomically(path: Path, data: bytes | str, hint: str = HINT) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with disk_errors(path, hint):
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise FcbenchError(f"cannot use {path}: it is not a regular file; {hint}.")  # /dev/null would be replaced
         try:
             with open(temporary, "wb") as file:
                 file.write(content)

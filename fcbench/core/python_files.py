@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -48,14 +49,15 @@ def run_file(path: Path, source: bytes, what: str) -> ModuleType:
         del sys.modules[name]
         line = _line_of(error, path, source)
         where = f" (line {line})" if line else ""
-        raise FcbenchError(f"cannot load {what} {path}: {reason_of(error)}{where}") from error
+        reason = re.sub(rf" \({re.escape(path.name)}, line \d+\)$", "", reason_of(error))
+        raise FcbenchError(f"cannot load {what} {path}: {reason}{where}") from error
     return module
 
 
 def reason_of(error: BaseException) -> str:
     """An error in one line: its type and what it says; `FcbenchError` says all itself."""
     first = next(iter(str(error).splitlines()), "")
-    return first if isinstance(error, FcbenchError) else f"{type(error).__name__}: {first}".rstrip(": ")
+    return first if isinstance(error, FcbenchError) and first else f"{type(error).__name__}: {first}".rstrip(": ")
 
 
 def _line_of(error: BaseException, path: Path, source: bytes) -> int | None:

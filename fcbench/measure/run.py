@@ -16,11 +16,12 @@ from typing import TypeVar
 import numpy as np
 
 from fcbench.core.cache import digest
-from fcbench.core.errors import FcbenchError
+from fcbench.core.errors import DiskFull
 from fcbench.core.features import Encoder
-from fcbench.core.files import write_atomically
+from fcbench.core.files import is_disk_full, write_atomically
 from fcbench.core.kinds import Kind
 from fcbench.core.progress import Report
+from fcbench.core.python_files import reason_of
 from fcbench.features.source import Source
 from fcbench.measure.evaluate import Evaluation, Found, Reader, evaluate
 from fcbench.measure.points import Job, jobs
@@ -58,7 +59,8 @@ def measure(study: Study, out: Path, *, keep_streams: bool = False) -> Summary:
     """Measure every point of a suite that its results folder lacks.
 
     Raises:
-        FcbenchError: bad input, or a folder that cannot be used. A point that fails is a row with its reason.
+        FcbenchError: bad input, a folder that cannot be used, or a full disk. Any other failure of a point is a row
+            with its reason.
     """
     suite = study.suite
     suite.check()
@@ -168,14 +170,20 @@ def send_and_read(
 
 
 def attempt(call: Callable[[], T], tasks: Sequence[str], failed: dict[str, str]) -> T | None:
-    """Result of a call. Whatever it raises becomes the reason why tasks failed: a plug-in may raise anything."""
+    """Result of a call. Whatever it raises becomes the reason why tasks failed: a plug-in may raise anything.
+
+    Raises:
+        DiskFull: there is no room; every other point would fail, too, some after hours of training.
+    """
     try:
         return call()
+    except DiskFull:
+        raise
     except Exception as error:
+        if is_disk_full(error):
+            raise DiskFull(f"disk full: {reason_of(error)}") from error
         log.debug("failed point", exc_info=error)
-        line = next(iter(str(error).splitlines()), "")
-        reason = line if isinstance(error, FcbenchError) and line else f"{type(error).__name__}: {line}".rstrip(": ")
-        failed |= dict.fromkeys(tasks, reason)
+        failed |= dict.fromkeys(tasks, reason_of(error))
         return None
 
 

@@ -6,6 +6,7 @@ which the first ``limit`` scenes are used (by default 2000 for training, 400 for
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -19,7 +20,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from fcbench.core.cache import CACHE_HINT
 from fcbench.core.errors import FcbenchError
+from fcbench.core.files import disk_errors, write_atomically
 from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, DatasetPlugin, Pose, Sample
 from fcbench.data.scenes.objects import CLASSES, KINDS
 from fcbench.data.scenes.scene import MAX_DEPTH_M, VERSION, Rendered, render, sample_scene
@@ -97,7 +100,7 @@ def _render_missing(folder: Path, split: str, n: int, size_px: tuple[int, int]) 
     missing = [i for i in numbers if not (folder / f"{i:05d}").exists()]
     if not missing:
         return
-    try:
+    with disk_errors(folder, CACHE_HINT):
         folder.mkdir(parents=True, exist_ok=True)
         jobs = [(folder, split, i, size_px) for i in missing]
         if len(jobs) == 1:
@@ -107,10 +110,6 @@ def _render_missing(folder: Path, split: str, n: int, size_px: tuple[int, int]) 
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
             for future in [pool.submit(render_chunk, *job) for job in jobs]:
                 future.result()
-    except OSError as error:
-        raise FcbenchError(
-            f"cannot keep rendered scenes in {folder}: {error.strerror or error}; choose another --cache-dir"
-        ) from error
 
 
 def render_chunk(folder: Path, split: str, number: int, size_px: tuple[int, int]) -> None:
@@ -119,11 +118,14 @@ def render_chunk(folder: Path, split: str, number: int, size_px: tuple[int, int]
     scenes = [render(sample_scene(split, i), *size_px) for i in range(first, first + CHUNK)]
     temporary = Path(tempfile.mkdtemp(prefix=".part-", dir=folder))
     try:
-        np.save(temporary / "image.npy", np.stack([s.image for s in scenes]))
-        np.save(temporary / "segmentation.npy", np.stack([s.classes for s in scenes]))
-        np.save(temporary / "depth.npy", np.stack([s.depth for s in scenes]))
+        for name, arrays in (
+            ("image", [s.image for s in scenes]),
+            ("segmentation", [s.classes for s in scenes]),
+            ("depth", [s.depth for s in scenes]),
+        ):
+            write_atomically(temporary / f"{name}.npy", _npy(np.stack(arrays)), CACHE_HINT)
         words = [_annotations(s) for s in scenes]
-        (temporary / "words.json").write_text(json.dumps(words), encoding="utf-8")
+        write_atomically(temporary / "words.json", json.dumps(words), CACHE_HINT)
         try:
             temporary.rename(folder / f"{number:05d}")
         except OSError:
@@ -131,6 +133,13 @@ def render_chunk(folder: Path, split: str, number: int, size_px: tuple[int, int]
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _npy(array: np.ndarray) -> bytes:
+    """An array as a ``.npy`` file. (To a file itself numpy writes without telling why a write was cut short.)"""
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
 
 
 def _annotations(scene: Rendered) -> dict[str, Any]:
