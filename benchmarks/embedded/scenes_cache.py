@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from concurrent.futures import ProcessPoolExecutor
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from rich.progress import track
 
+from fcbench.core.processes import workers
 from fcbench.data.scenes import scene, words
 
 SIZE_PX = 128
@@ -57,7 +58,7 @@ def load(folder: Path, n: int) -> Scenes:
             )
             for k, shape in shapes.items()
         }
-        with ProcessPoolExecutor() as pool:
+        with workers(os.cpu_count() or 1, "render scenes") as pool:
             for start, arrays in track(pool.map(_render_chunk, range(0, n, CHUNK)), "rendering", total=n // CHUNK):
                 for k, a in arrays.items():
                     out[k][start : start + CHUNK] = a

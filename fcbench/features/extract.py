@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +24,7 @@ from fcbench.core.cache import CACHE_HINT, Cache, locked
 from fcbench.core.errors import FcbenchError, UnreadableSample
 from fcbench.core.features import Encoder, require_split_points
 from fcbench.core.files import disk_errors
+from fcbench.core.processes import end_with_parent
 from fcbench.core.progress import Advance
 from fcbench.core.samples import Dataset
 from fcbench.features.feature_set import FeatureSet, SampleInfo, Skipped
@@ -73,11 +74,14 @@ def _as_list(items: list[_Read]) -> list[_Read]:
     return items
 
 
-def _one_thread(worker: int) -> None:
+def _start_reading(worker: int) -> None:
+    end_with_parent()
     torch.set_num_threads(1)
 
 
-def _batches(dataset: Dataset, tasks: Sequence[str], batch_size: int, n_workers: int) -> Iterator[list[_Read]]:
+def _batches(
+    dataset: Dataset, tasks: Sequence[str], batch_size: int, n_workers: int
+) -> Generator[list[_Read], None, None]:
     """Batches of images, read beside the encoder's work by `n_workers` processes (0: in this one).
 
     Raises:
@@ -88,7 +92,7 @@ def _batches(dataset: Dataset, tasks: Sequence[str], batch_size: int, n_workers:
         batch_size=batch_size,
         num_workers=n_workers,
         collate_fn=_as_list,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_start_reading,
     )
     batches = iter(loader)
     while True:
@@ -147,8 +151,8 @@ def extract(
         if (found := usable(home / key, on_bad_image)) is not None:
             return found
         n_workers = _default_workers() if n_workers is None else n_workers
-        reads = _batches(dataset, tasks, batch_size, n_workers)
-        with _new_folder(home, key) as folder:
+        batches = _batches(dataset, tasks, batch_size, n_workers)
+        with closing(batches) as reads, _new_folder(home, key) as folder:  # closed: reading processes end now
             _fill(folder, contents, dataset, encoder, split_points, reads, on_bad_image, advance)
     made = open_set(home / key)
     if made is None:

@@ -1,0 +1,60 @@
+"""Worker processes that end with the process that started them, and hold none of its pipes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+
+from fcbench.core.errors import FcbenchError
+
+
+def end_with_parent() -> None:
+    """Call this in a worker process: it then ends as soon as its parent has, killed or not.
+
+    multiprocessing gives every worker the reading end of a pipe of which the parent alone holds the other end. The
+    thread that waits for it works on every system, and sees a parent that is gone already.
+    """
+    threading.Thread(target=_await_parent, name="await-parent", daemon=True).start()
+
+
+def _await_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+@contextmanager
+def workers(n: int, what: str) -> Iterator[ProcessPoolExecutor]:
+    """A pool of fresh processes that end with this one. On an error, work that has not begun is dropped.
+
+    Args:
+        what: they do, for the message, e.g. "render scenes".
+
+    Raises:
+        FcbenchError: one of them died.
+    """
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(n, mp_context=context, initializer=_start_worker)
+    try:
+        yield pool
+    except BrokenProcessPool as exc:
+        raise FcbenchError(f"a process to {what} died: too little memory? Run again") from exc
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start_worker() -> None:
+    """End with the parent, and keep nothing open that others read to its end: errors come back by value."""
+    end_with_parent()
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)

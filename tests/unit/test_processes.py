@@ -1,0 +1,41 @@
+"""Worker processes."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+
+from fcbench.core.errors import FcbenchError
+from fcbench.core.processes import workers
+
+
+def _die() -> None:
+    os._exit(3)
+
+
+def _refuse() -> None:
+    raise FcbenchError("no such thing")
+
+
+def _print() -> int:
+    print("to nobody", flush=True)
+    print("to nobody", file=sys.stderr, flush=True)
+    return os.getpid()
+
+
+def test_errors_come_back_by_value() -> None:
+    with pytest.raises(FcbenchError, match="^no such thing$"), workers(1, "refuse") as pool:
+        pool.submit(_refuse).result()
+
+
+def test_a_worker_that_dies_is_one_line() -> None:
+    with pytest.raises(FcbenchError, match="a process to die died: too little memory"), workers(1, "die") as pool:
+        pool.submit(_die).result()
+
+
+def test_workers_print_nowhere(capfd: pytest.CaptureFixture[str]) -> None:
+    with workers(1, "print") as pool:
+        assert pool.submit(_print).result() != os.getpid()
+    assert capfd.readouterr() == ("", "")
