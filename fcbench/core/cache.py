@@ -120,6 +120,11 @@ def is_whole(path: Path) -> bool:
     return False
 
 
+def has_digest(path: Path) -> bool:
+    """Whether a file of the cache is there, with a digest; nothing is read."""
+    return path.is_file() and _digest_file(path).is_file()
+
+
 def remove(path: Path) -> None:
     """Remove a file of the cache and its digest."""
     path.unlink(missing_ok=True)

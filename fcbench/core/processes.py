@@ -45,7 +45,8 @@ def workers(n: int, what: str) -> Iterator[ProcessPoolExecutor]:
     try:
         yield pool
     except BrokenProcessPool as exc:
-        raise FcbenchError(f"a process to {what} died: too little memory? Run again") from exc
+        advice = 'a script must call fcbench under `if __name__ == "__main__":`; else there was too little memory'
+        raise FcbenchError(f"a process to {what} died: {advice}") from exc
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -11,13 +11,14 @@ from typing import Any, NoReturn
 import pytest
 import torch
 
+from fcbench.core import cache
 from fcbench.core.errors import DiskFull, FcbenchError
 from fcbench.core.files import disk_errors, write_atomically
-from fcbench.data.scenes import dataset as scenes
+from fcbench.data.scenes.chunks import Chunks
 from fcbench.measure import run
 from fcbench.measure.study import open_study
 from fcbench.measure.suite import Suite
-from fcbench.training import loop, readout
+from fcbench.training import loop
 from fcbench.training.options import Budget
 
 
@@ -59,7 +60,7 @@ def test_any_other_failure_is_a_reason() -> None:
 def test_scenes_that_find_no_room_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", no_room)
     with pytest.raises(DiskFull, match="No space left.*--cache-dir"):
-        scenes._render_missing(tmp_path / "scenes", "train", 1, (32, 32))
+        Chunks(tmp_path / "scenes", "train", (32, 32)).make([0])
     assert not any((tmp_path / "scenes").iterdir())
 
 
@@ -75,18 +76,20 @@ def test_a_cache_without_room_for_models_trains_one_readout(tmp_path: Path, monk
         budget=Budget(task_steps=1, task_batch=4, width=32),
     )
     study, trained = open_study(suite, tmp_path / "cache", torch.device("cpu")), []
-    optimize = loop.optimize
+    optimize, put = loop.optimize, cache.put
 
     def counted(*args: Any, **named: Any) -> float:
         trained.append(1)
         return optimize(*args, **named)
 
-    def full(path: Path, data: bytes, hint: str = "") -> None:
-        with disk_errors(path, hint):
-            no_room()
+    def full(path: Path, data: bytes) -> None:
+        if path.name.startswith("task-"):
+            with disk_errors(path):
+                no_room()
+        put(path, data)
 
     monkeypatch.setattr(loop, "optimize", counted)
-    monkeypatch.setattr(readout, "write_atomically", full)
+    monkeypatch.setattr(cache, "put", full)
     with pytest.raises(DiskFull, match="models.*No space left"):
         run.measure(study, tmp_path / "out")
     assert len(trained) == 1

@@ -16,6 +16,7 @@ from benchmarks.embedded import task_models
 from fcbench.core import registry
 from fcbench.core.errors import FcbenchError
 from fcbench.core.tasks import ScaledHead, Task
+from fcbench.data.scenes.chunks import Chunks
 from fcbench.data.scenes.dataset import Scenes
 from fcbench.taskmodels.shared.nano import SPEC, NanoPlugin
 from fcbench.tasks.captioning.head import Vocabulary
@@ -32,7 +33,7 @@ MARGINS = {"segmentation": 0.1, "depth": 0.3, "pose": 0.2, "captioning": 0.4}
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Scenes:
-    return Scenes("test", 64, SIZE_PX, tmp_path_factory.mktemp("scenes"))
+    return Scenes(64, Chunks(tmp_path_factory.mktemp("scenes"), "test", SIZE_PX))
 
 
 def plugin_of(name: str) -> NanoPlugin:

@@ -31,7 +31,7 @@ def test_errors_come_back_by_value() -> None:
 
 
 def test_a_worker_that_dies_is_one_line() -> None:
-    with pytest.raises(FcbenchError, match="a process to die died: too little memory"), workers(1, "die") as pool:
+    with pytest.raises(FcbenchError, match="a process to die died: a script must call"), workers(1, "die") as pool:
         pool.submit(_die).result()
 
 

@@ -1,0 +1,103 @@
+"""What a killed run leaves: no process, no open pipe, no litter. What a damaged cache changes: nothing."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas
+import pytest
+from click.testing import Result
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+
+LIMIT_S = 10
+
+
+def _session(leader: int) -> list[int]:
+    """Living processes of a session."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, session = path.read_text().rpartition(")")[2].split()[:4]
+        except OSError:  # gone meanwhile
+            continue
+        if int(session) == leader and state not in "ZX":
+            found.append(int(path.parent.name))
+    return found
+
+
+def _until(true: Callable[[], object], limit_s: float) -> None:
+    end = time.monotonic() + limit_s
+    while not true():
+        assert time.monotonic() < end, "took too long"
+        time.sleep(0.05)
+
+
+def test_a_killed_run_leaves_no_process_and_closes_its_pipe(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    command = [sys.executable, "-m", "fcbench.cli.main", "run", "--quick", "--device", "cpu", "--task", "depth"]
+    command += ["--n-train", "1000", "--cache-dir", str(cache), "--out", str(tmp_path / "out")]
+    reader, writer = os.pipe()
+    with subprocess.Popen(command, stdout=writer, stderr=writer, start_new_session=True) as run:
+        os.close(writer)
+        try:
+            _until(lambda: list(cache.glob("scenes-*/*/train/0000?")) or run.poll() is not None, 120)
+            assert len(_session(run.pid)) >= 3, "the run and its workers"
+            run.kill()
+            _until(lambda: select.select([reader], [], [], 0)[0] and not os.read(reader, 1 << 16), LIMIT_S)
+            _until(lambda: not _session(run.pid), LIMIT_S)
+        finally:
+            for pid in _session(run.pid):
+                os.kill(pid, signal.SIGKILL)
+            os.close(reader)
+
+
+READING = """
+import time, torch
+from pathlib import Path
+from test_features import Data, Enc, run
+
+class Slow(Data):
+    def __getitem__(self, index):
+        Path({out!r}, f"reads{{index}}").touch()
+        time.sleep(60)
+
+run(Path({out!r}), Slow(), n_workers=2)
+"""
+
+
+def test_a_killed_extraction_leaves_no_reading_process(tmp_path: Path) -> None:
+    unit = str(Path(__file__).parents[1] / "unit")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([unit, os.environ.get("PYTHONPATH", "")])}
+    command = [sys.executable, "-c", READING.format(out=str(tmp_path))]
+    with subprocess.Popen(command, env=environment, start_new_session=True) as run:
+        try:
+            _until(lambda: len(list(tmp_path.glob("reads*"))) == 2 or run.poll() is not None, 60)
+            assert len(_session(run.pid)) == 3
+            run.kill()
+            _until(lambda: not _session(run.pid), 3)
+        finally:
+            for pid in _session(run.pid):
+                os.kill(pid, signal.SIGKILL)
+
+
+def test_a_flipped_bit_in_a_mask_changes_no_row(
+    tiny: Callable[..., Result], finished: Path, cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (mask,) = cache.glob("scenes-*/*/test/00000/segmentation.npy")
+    content = bytearray(mask.read_bytes())
+    content[1000] ^= 1
+    mask.write_bytes(content)
+    result = tiny(tmp_path / "out", "--task", "segmentation", "--task", "captioning", "--keep-streams")
+    assert result.exit_code == 0, result.output
+    assert "segmentation.npy is damaged: making it again" in caplog.text
+    columns = ["point", "metric", "value", "ci_low", "ci_high", "n_bytes"]
+    rows = [pandas.read_csv(out / "rates.csv")[columns] for out in (finished, tmp_path / "out")]
+    pandas.testing.assert_frame_equal(*rows, check_exact=True)
