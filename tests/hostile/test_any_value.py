@@ -27,7 +27,7 @@ GIVEN = {
     "list": ["codecs"],
 }
 """What a verb needs at least."""
-N_EXAMPLES = {"run": 150, "cross-neck": 50, "doctor": 10}
+N_EXAMPLES = {"run": 100, "cross-neck": 50, "doctor": 10}
 
 FILES = ["folder", "pipe", "text", "photo.png", "photo.fcb", "cut.fcb", "codec.safetensors", "syntax.py", "raises.py"]
 NAMES = [name for kind in registry.KINDS for name in registry.names(kind)]

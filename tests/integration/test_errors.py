@@ -188,9 +188,7 @@ def test_a_codec_exchanged_in_the_cache_is_not_used(tiny: Run, cache: Path, of_d
     result = tiny(tmp_path / "out", *OF_DEPTH, "--cache-dir", tmp_path / "cache")
     assert result.exit_code == 1
     failed = table.load(tmp_path / "out").query("kind == 'coded'").status
-    assert (
-        len(failed) == 5 and failed.str.contains(r"cached codec .* is uniform.*, expected uniform.*: delete it").all()
-    )
+    assert len(failed) == 5 and failed.str.contains(r"cached codec .* is .+, expected uniform.+: delete it").all()
 
 
 def test_no_such_device(tiny: Run, tmp_path: Path) -> None:
