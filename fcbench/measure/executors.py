@@ -76,6 +76,10 @@ def here(study: Study, out: Path, keep_streams: bool, report: Report) -> Iterato
 # --------------------------------------------------------------------------------------- worker processes
 ATTEMPTS = 3
 """How often a node is begun whose process dies."""
+DIED = (
+    f"its process died {ATTEMPTS} times: too little memory, or a script that calls fcbench without "
+    '`if __name__ == "__main__":`'
+)
 
 
 class Workers:
@@ -132,12 +136,13 @@ class Workers:
                 self._begin(slot, node, reasons, outer, attempt + 1)
                 return
         self._free.append(slot)
-        if isinstance(error, BrokenProcessPool):
-            outer.set_result(self._here.refuse(node, f"its process died {attempt} times: too little memory?"))
-        elif error:
-            outer.set_exception(error)
-        else:
-            outer.set_result(inner.result())
+        try:
+            if isinstance(error, BrokenProcessPool):
+                outer.set_result(self._here.refuse(node, DIED))
+            else:
+                outer.set_result(inner.result())
+        except BaseException as raised:
+            outer.set_exception(raised)
 
 
 class _Slot:

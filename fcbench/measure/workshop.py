@@ -13,6 +13,7 @@ import torch
 
 from fcbench.core import registry
 from fcbench.core.cache import digest
+from fcbench.core.errors import FcbenchError
 from fcbench.core.progress import Report
 from fcbench.features.source import Source, left_out
 from fcbench.measure.graph import Makes, Node
@@ -113,7 +114,13 @@ class Workshop:
         return Outcome(time.monotonic() - began, node.label, failed.get(node.key, ""))
 
     def refuse(self, node: Node, reason: str) -> Outcome:
-        """The outcome of a node that cannot be done at all."""
+        """The outcome of a node that cannot be done at all.
+
+        Raises:
+            FcbenchError: it makes features.
+        """
+        if node.makes == Makes.FEATURES:
+            raise FcbenchError(f"{node.label}: {reason}")
         if node.makes != Makes.POINT:
             return Outcome(0.0, node.label, reason)
         return self._measured(node, dict.fromkeys(node.tasks, reason), None, {}, time.monotonic())
