@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from fcbench.core.errors import one_line
+
 Advance = Callable[[int, int], None]
 
 
@@ -18,7 +20,7 @@ class Report:
     def __init__(self, n_stages: int, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True, highlight=False)
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -40,7 +42,7 @@ class Report:
 
     def say(self, line: str) -> None:
         """Print a line."""
-        self._console.print(line, markup=False, soft_wrap=True)
+        self._console.print(one_line(line), markup=False, soft_wrap=True)
 
     def skip(self, n: int) -> None:
         """Count stages that need no work."""
@@ -50,7 +52,7 @@ class Report:
     @contextmanager
     def part(self, name: str) -> Iterator[Advance]:
         """A part of a stage: a bar while it lasts. Call what it yields with (done, total)."""
-        bar = self._progress.add_task(f"  {name}", total=None)
+        bar = self._progress.add_task(f"  {one_line(name)}", total=None)
         try:
             yield lambda done, total: self._progress.update(bar, completed=done, total=total)
         finally:
