@@ -28,12 +28,11 @@ that records cannot change places.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import struct
-import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -42,6 +41,7 @@ from fcbench.coders.varint import Cursor, string, varint
 from fcbench.core.codecs import Bitstream, Decoded, Grids
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import FeatureSpec
+from fcbench.core.files import atomic_file, disk_errors
 
 MAGIC = b"\x9eFCB"
 VERSION = 1
@@ -189,12 +189,8 @@ class ContainerWriter:
         self._common: _Common | None = None
         self.n_records = 0
         header.prefix  # refused before any file is made
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        except OSError as error:
-            raise FcbenchError(f"cannot write in {path.parent}: {error.strerror}") from None
-        self._temporary, self._file = Path(name), os.fdopen(handle, "wb")
+        self._whole = ExitStack()
+        self._file = self._whole.enter_context(atomic_file(path))
 
     def append(self, stream: Bitstream, shapes: Grids) -> None:
         """Write a sample. Raises `FcbenchError` for other maps, values that the format cannot hold, a full disk."""
@@ -214,31 +210,18 @@ class ContainerWriter:
         data += varint(2 * len(record.payload) + differs)
         data += _sizes(ordered) + varint(stream.n_symbols) if differs else b""
         data += struct.pack("<HI", record.check, _crc(self.n_records, record)) + record.payload
-        try:
+        with disk_errors(self._path):
             self._file.write(data)
-        except OSError as error:
-            raise FcbenchError(f"cannot write {self._path}: {error.strerror}") from None
         self.n_records += 1
 
-    def close(self) -> None:
-        """Complete the header and give the file its name. Raises `FcbenchError` for an empty file."""
+    def _complete(self) -> None:
+        """Write the header anew, with what is known only now. Raises `FcbenchError` for an empty file."""
         if self._common is None:
-            self.abandon()
             raise FcbenchError(f"{self._path}: no samples were coded, so there is no rate: nothing was written")
-        try:
+        header = _pack_header(self._header, self._common, self.n_records)
+        with disk_errors(self._path):
             self._file.seek(0)
-            self._file.write(_pack_header(self._header, self._common, self.n_records))
-            self._file.close()
-            os.replace(self._temporary, self._path)
-        except OSError as error:
-            self.abandon()
-            raise FcbenchError(f"cannot write {self._path}: {error.strerror}") from None
-
-    def abandon(self) -> None:
-        """Leave no file behind."""
-        with contextlib.suppress(OSError):
-            self._file.close()
-        self._temporary.unlink(missing_ok=True)
+            self._file.write(header)
 
     def __enter__(self) -> ContainerWriter:
         return self
@@ -246,10 +229,11 @@ class ContainerWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.abandon()
+        if error is not None:
+            self._whole.__exit__(kind, error, trace)
+            return
+        with self._whole:
+            self._complete()
 
 
 # --------------------------------------------------------------------------------------------- reading

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import signal
 import tempfile
 import zlib
 from collections.abc import Callable
@@ -141,6 +143,8 @@ def test_writer_leaves_nothing_behind_on_failure(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), ContainerWriter(path, HEADER) as writer:
         writer.append(Bitstream({"y": b"1"}, 1, 1), simple()[0].shapes)
         raise RuntimeError
+    with pytest.raises(PermissionError), ContainerWriter(path, HEADER):  # of an image, say: not the stream's
+        raise PermissionError
     with pytest.raises(FcbenchError, match="no samples"), ContainerWriter(path, HEADER):
         pass
     assert list(tmp_path.iterdir()) == []
@@ -155,9 +159,25 @@ def test_writer_keeps_the_old_file_until_complete(tmp_path: Path) -> None:
     assert path.read_bytes() != old
 
 
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.fcb"
+    old = write(path, simple(1))
+    record = Record(bytes(1 << 20), simple()[0].shapes, 1, 1)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, before[1]))
+        with pytest.raises(FcbenchError, match="cannot use .*a.fcb: File too large"):
+            write(path, [record])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert path.read_bytes() == old and list(tmp_path.iterdir()) == [path]
+
+
 def test_writer_refuses(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(FcbenchError, match="cannot write"):
+    with pytest.raises(FcbenchError, match="cannot use .*a.fcb: File exists; choose a folder that can be written"):
         ContainerWriter(tmp_path / "file" / "a.fcb", HEADER)
     with pytest.raises(FcbenchError, match="hexadecimal"):
         ContainerWriter(tmp_path / "a.fcb", Header("raw", "xyz", SPECS))
