@@ -51,7 +51,7 @@ class Group(click.Group):
         try:
             return super().invoke(ctx)
         except click.ClickException as error:
-            error.message = printable(error.message)
+            vars(error)["message"] = printable(error.message)  # final to type checkers
             raise
         except (FcbenchError, MemoryError, OSError, RuntimeError) as error:
             line = _line_of(error)

@@ -21,10 +21,11 @@ from torch import Tensor
 from fcbench.coders.strings import checksum
 from fcbench.core import rates, registry
 from fcbench.core.codecs import Bitstream, Decoded, EstimatingCodec, OperatingPoint, with_check
-from fcbench.core.errors import FcbenchError
+from fcbench.core.errors import FcbenchError, is_out_of_memory
 from fcbench.core.features import Encoder, Features, FeatureSpec, FeatureStats
 from fcbench.core.kinds import codec_kind
 from fcbench.core.progress import Advance
+from fcbench.core.python_files import reason_of
 from fcbench.core.samples import Dataset
 from fcbench.features.feature_set import FeatureSet, batches_of
 from fcbench.transmit import container
@@ -139,8 +140,9 @@ def write(
     """
 
     def coded() -> Iterator[Coded]:
-        for features in samples:
-            stream, took_ms = timed(lambda: loaded.codec.encode(features))
+        for number, features in enumerate(samples):
+            with _naming(f"sample {number} cannot be coded"):
+                stream, took_ms = timed(lambda: loaded.codec.encode(features))
             yield with_check(stream, loaded.codec, features.shapes), features.shapes, took_ms
 
     with torch.inference_mode():
@@ -173,11 +175,13 @@ def decode(checkpoint: Path, path: Path) -> Iterator[Received]:
 
 @contextmanager
 def _naming(where: str) -> Iterator[None]:
-    """Put file and record before what a decoder says."""
+    """Put file and record, or sample, before what a coder says, whatever it raises for what was forged."""
     try:
         yield
-    except FcbenchError as error:
-        raise FcbenchError(f"{where}: {error}") from error
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise FcbenchError(f"{where}: {reason_of(error)}") from error
 
 
 def _require_finite(features: Features, where: str, checkpoint: Path) -> None:

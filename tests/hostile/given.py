@@ -86,7 +86,7 @@ def fill(folder: Path) -> None:
 
 
 def forge_checkpoints(folder: Path, good: bytes) -> None:
-    """`CHECKPOINTS` and `MAPS`; one lacks a tensor."""
+    """`CHECKPOINTS` and `MAPS`; one lacks a tensor, one most of its entropy tables."""
     n_header = int.from_bytes(good[:8], "little")
     meta = json.loads(json.loads(good[8 : 8 + n_header])["__metadata__"]["fcbench_codec"])
     del meta["digest"]
@@ -97,6 +97,8 @@ def forge_checkpoints(folder: Path, good: bytes) -> None:
         _checkpoint(folder / f"{stem}.safetensors", meta | {"specs": [meta["specs"][0] | fields]}, state)
     few = {name: tensor for name, tensor in state.items() if name != "maps.0.centroids"}
     _checkpoint(folder / "few-tensors.safetensors", meta, few)
+    rows = {f"maps.0.tables.{name}": state[f"maps.0.tables.{name}"][:3].clone() for name in ("cdf", "length", "offset")}
+    _checkpoint(folder / "few-rows.safetensors", meta, {**state, **rows})
 
 
 def _checkpoint(path: Path, meta: Mapping[str, Any], state: dict[str, Tensor]) -> None:
@@ -108,13 +110,16 @@ def forge_streams(folder: Path, good: container.ContainerReader) -> None:
     """Streams with another codec, channels, stride, names, check, more bytes, no samples."""
     record, header = good[0], good.header
     (spec,) = header.specs
-    for stem, change in {
+    changes: dict[str, dict[str, Any]] = {
         "other-codec": {"codec": "pq"},
         "more-channels": {"specs": (replace(spec, channels=spec.channels + 1),)},
         "other-stride": {"specs": (replace(spec, stride_px=1),)},
         "red-name": {"specs": (replace(spec, name="\x1b[31mred"),)},
-    }.items():
+    }
+    for stem, change in changes.items():
         _stream(folder / f"{stem}.fcb", replace(header, **change), record)
+    few_rows = container.Header(header.codec, checkpoint.load(folder / "few-rows.safetensors").sha256, header.specs)
+    _stream(folder / "few-rows.fcb", few_rows, record)
     _stream(folder / "other-check.fcb", header, replace(record, check=record.check ^ 1))
     _stream(folder / "surplus.fcb", header, replace(record, payload=record.payload + b"\1"))
     _stream(folder / "zeros.fcb", header, replace(record, payload=bytes(9)))

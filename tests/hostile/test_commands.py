@@ -125,6 +125,9 @@ inspect few-tensors.safetensors                               | 1 | 1 missing: m
 encode photo.png --checkpoint red-encoder.safetensors -o new.fcb | 1 | \\x1b[31mred
 encode photo.png --checkpoint int-params.safetensors -o new.fcb  | 1 | int-params.safetensors
 decode photo.fcb --checkpoint int-params.safetensors -o new.safetensors | 1 | int-params.safetensors
+inspect few-rows.safetensors                                  | 0 | whole
+encode photo.png --checkpoint few-rows.safetensors -o new.fcb | 1 | sample 0 cannot be coded
+decode few-rows.fcb -o new.safetensors                        | 1 | few-rows.fcb, record 0
 # forged streams, their checksums fit
 {DECODE} other-codec.fcb  | 1 | other-codec.fcb has the codec pq in its header, codec.
 {DECODE} more-channels.fcb                                    | 1 | more-channels.fcb has the maps

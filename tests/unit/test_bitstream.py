@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
@@ -95,6 +96,17 @@ def test_arbitrary_bytes_are_refused(data: bytes) -> None:
         path = Path(folder) / "a.fcb"
         path.write_bytes(data)
         with pytest.raises(FcbenchError):
+            list(ContainerReader(path))
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.binary(max_size=80), st.binary(max_size=40))
+def test_arbitrary_headers_whose_checksums_fit_are_refused_or_read(body: bytes, rest: bytes) -> None:
+    head = MAGIC + b"\x01" + len(body).to_bytes(2, "little") + body
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.fcb"
+        path.write_bytes(head + zlib.crc32(head).to_bytes(4, "little") + rest)
+        with contextlib.suppress(FcbenchError):
             list(ContainerReader(path))
 
 
