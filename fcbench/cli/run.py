@@ -36,6 +36,14 @@ Examples:
     help="Say what is left to do and what time and disk it will take, then stop. Takes about a minute.",
 )
 @click.option("--keep-streams", is_flag=True, help="Keep the .fcb files under OUT/streams.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Worker processes that share the work, each with --threads threads [an equal share of the cores] and, in "
+    "turn, one of the GPUs.",
+)
 def run(
     suite_file: Path | None,
     out: Path,
@@ -44,6 +52,7 @@ def run(
     threads: int | None,
     only_plan: bool,
     keep_streams: bool,
+    jobs: int,
     **options: Any,
 ) -> None:
     """Measure rate-accuracy points: code features, read them, write OUT/rates.csv and OUT/curves.png.
@@ -54,6 +63,7 @@ def run(
     import torch
 
     from fcbench.measure import plan
+    from fcbench.measure.executors import here, with_workers
     from fcbench.measure.run import measure
     from fcbench.measure.study import device_of, open_study
 
@@ -65,7 +75,8 @@ def run(
         _say_plan(study, counts, keep_streams)
         return
     say(counts.line)
-    summary = measure(study, out, keep_streams=keep_streams)
+    start = here if jobs == 1 else partial(with_workers, n=jobs, threads=threads)
+    summary = measure(study, out, keep_streams=keep_streams, start=start)
     say(f"measured {summary.n_measured} points; {summary.n_found} were already in {out}")
     if summary.n_coded:
         from fcbench.cli.plot import draw
@@ -78,7 +89,7 @@ def run(
 def _say_plan(study: Study, counts: Counts, keep_streams: bool) -> None:
     """The cost of what is left; timed only where something is."""
     from fcbench.cli.plan_table import table
-    from fcbench.measure.plan import probe
+    from fcbench.measure.forecast import probe
 
     left = counts.left(study.suite)
     if left is None:

@@ -41,7 +41,7 @@ def workers(n: int, what: str) -> Iterator[ProcessPoolExecutor]:
         FcbenchError: one of them died.
     """
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(n, mp_context=context, initializer=_start_worker)
+    pool = ProcessPoolExecutor(n, mp_context=context, initializer=start_worker)
     try:
         yield pool
     except BrokenProcessPool as exc:
@@ -51,8 +51,11 @@ def workers(n: int, what: str) -> Iterator[ProcessPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
-def _start_worker() -> None:
-    """End with the parent, and keep nothing open that others read to its end: errors come back by value."""
+def start_worker() -> None:
+    """Call this first in a worker process: it ends with its parent, and keeps nothing open that others read to its end.
+
+    Errors come back by value.
+    """
     end_with_parent()
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):

@@ -238,6 +238,11 @@ def file_of(kind: str, name: str) -> Path | None:
     return found.path if isinstance(found, File) else None
 
 
+def files_in_use() -> tuple[tuple[str, Path], ...]:
+    """Kind and path of the plug-in files of this process; `use` reads them in another."""
+    return tuple((kind, file.path) for (kind, _), file in _files.items())
+
+
 def code_version(kind: str, name: str) -> str:
     """Short hash of a plug-in's own source: its file, or all Python files of its folder (installed: of its package)."""
     found = _find(kind, name)

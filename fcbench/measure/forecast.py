@@ -29,9 +29,9 @@ from fcbench.features.feature_set import FeatureSet
 from fcbench.features.source import Readable, Source, Split, split_points_of
 from fcbench.features.statistics import stats_of
 from fcbench.measure.evaluate import Found
+from fcbench.measure.point import send_and_read
 from fcbench.measure.points import Job, jobs
 from fcbench.measure.rows import make_rows
-from fcbench.measure.run import send_and_read
 from fcbench.measure.study import Study
 from fcbench.measure.trial import Trial
 from fcbench.results.folder import ResultsFolder

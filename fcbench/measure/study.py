@@ -15,7 +15,8 @@ from fcbench.core.features import Encoder
 from fcbench.core.progress import Report
 from fcbench.core.samples import DataOptions, Dataset, require_tasks
 from fcbench.core.tasks import Task, TaskModel
-from fcbench.features.source import Source, open_source
+from fcbench.features.feature_set import FeatureSet
+from fcbench.features.source import Source, kept_stats, open_source, reported_extract, split_points_of
 from fcbench.measure.suite import Suite
 from fcbench.training.targets import Targets
 
@@ -46,6 +47,16 @@ class Study:
         return open_source(
             self.data, encoder, self.suite.split_point, self.cache, report, self.suite.on_bad_image, self.suite.tasks
         )
+
+    def features(self, which: str, encoder: Encoder, report: Report) -> FeatureSet:
+        """Features of one split, those of the training split with their statistics."""
+        suite, points = self.suite, split_points_of(encoder, self.suite.split_point)
+        found = reported_extract(
+            self.data[which], encoder, points, self.cache, report, which, suite.on_bad_image, suite.tasks
+        )
+        if which == "train":
+            kept_stats(found, self.cache)
+        return found
 
     def encoder(self, name: str) -> Encoder:
         """The encoder of a name in ``suite.encoders``."""

@@ -201,7 +201,7 @@ def make_readout(
         )
         return loop.state_bytes(model)
 
-    with report.stage(f"{source.encoder.name}: {recipe.neck} and {what}, {task.name}") as advance:
+    with report.part(f"{source.encoder.name}: {recipe.neck} and {what}, {task.name}") as advance:
         loop.load_into(model, kept(path, train), path)
     return model.eval().requires_grad_(False)
 

@@ -18,7 +18,7 @@ from tiny import TINY
 from fcbench.core import registry
 from fcbench.encoders.shared import weights
 from fcbench.encoders.shared.nano import NanoEncoder
-from fcbench.measure import run
+from fcbench.measure import workshop
 from fcbench.results import folder, samples
 from fcbench.results import table as table_module
 from fcbench.results.folder import ResultsFolder
@@ -79,7 +79,7 @@ def test_picture_and_provenance(finished: Path) -> None:
 
 
 def test_second_run_repeats_nothing(tiny: Tiny, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "measure_point", _never)
+    monkeypatch.setattr(workshop.Workshop, "do", _never)
     result = tiny(finished, "--task", "segmentation", "--task", "captioning")
     assert result.exit_code == 0, result.output
     assert "measured 0 points; 26 were already in" in result.output
