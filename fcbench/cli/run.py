@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fcbench.cli.say import say
 from fcbench.cli.suite_options import machine_options, suite_of, suite_options
 from fcbench.core.errors import FcbenchError
 
@@ -58,7 +59,7 @@ def run(
 
     Every point is written when it is done; the same command resumes at the first missing one.
     """
-    suite = suite_of(suite_file, options).runnable(partial(click.echo, err=True))
+    suite = suite_of(suite_file, options).runnable(partial(say, err=True))
     import torch
 
     from fcbench.measure import plan
@@ -73,10 +74,10 @@ def run(
     if only_plan:
         _say_plan(study, counts, keep_streams)
         return
-    click.echo(counts.line)
+    say(counts.line)
     start = here if jobs == 1 else partial(with_workers, n=jobs, threads=threads)
     summary = measure(study, out, keep_streams=keep_streams, start=start)
-    click.echo(f"measured {summary.n_measured} points; {summary.n_found} were already in {out}")
+    say(f"measured {summary.n_measured} points; {summary.n_found} were already in {out}")
     if summary.n_coded:
         from fcbench.cli.plot import draw
 
@@ -92,11 +93,11 @@ def _say_plan(study: Study, counts: Counts, keep_streams: bool) -> None:
 
     left = counts.left(study.suite)
     if left is None:
-        click.echo(f"{counts.line}; nothing is left to measure")
+        say(f"{counts.line}; nothing is left to measure")
         return
-    click.echo(table(counts, probe(study.of(left))))
+    say(table(counts, probe(study.of(left))))
     if keep_streams:
-        click.echo("the .fcb files of --keep-streams come on top of that")
+        say("the .fcb files of --keep-streams come on top of that")
 
 
 COMMAND = run

@@ -20,6 +20,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from fcbench.core.errors import one_line
+
 Advance = Callable[[int, int], None]
 Event = tuple[Any, ...] | logging.LogRecord
 """What a process says to the one that shows its progress: ("begin", part, name), ("at", part, done, total),
@@ -32,7 +34,7 @@ class Report:
     def __init__(self, n_stages: int, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True, highlight=False)
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -55,17 +57,21 @@ class Report:
 
     def say(self, line: str) -> None:
         """Print a line."""
-        self._console.print(line, markup=False, soft_wrap=True)
+        self._console.print(one_line(line), markup=False, soft_wrap=True)
 
     def skip(self, n: int) -> None:
         """Count stages that need no work."""
         self._n_done += n
         self._progress.advance(self._overall, n)
 
+    def _bar(self, name: str) -> TaskID:
+        """A new bar."""
+        return self._progress.add_task(f"  {one_line(name)}", total=None)
+
     @contextmanager
     def part(self, name: str) -> Iterator[Advance]:
         """A part of a stage: a bar while it lasts. Call what it yields with (done, total)."""
-        bar = self._progress.add_task(f"  {name}", total=None)
+        bar = self._bar(name)
         try:
             yield lambda done, total: self._progress.update(bar, completed=done, total=total)
         finally:
@@ -96,7 +102,7 @@ class Report:
             self.say(*values)
         elif what == "begin":
             part, name = values
-            self._relayed[who, part] = self._progress.add_task(f"  {name}", total=None)
+            self._relayed[who, part] = self._bar(name)
         elif what == "at":
             part, done, total = values
             self._progress.update(self._relayed[who, part], completed=done, total=total)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -20,10 +21,11 @@ from torch import Tensor
 from fcbench.coders.strings import checksum
 from fcbench.core import rates, registry
 from fcbench.core.codecs import Bitstream, Decoded, EstimatingCodec, OperatingPoint, with_check
-from fcbench.core.errors import FcbenchError
+from fcbench.core.errors import FcbenchError, is_out_of_memory
 from fcbench.core.features import Encoder, Features, FeatureSpec, FeatureStats
 from fcbench.core.kinds import codec_kind
 from fcbench.core.progress import Advance
+from fcbench.core.python_files import reason_of
 from fcbench.core.samples import Dataset
 from fcbench.features.feature_set import FeatureSet, batches_of
 from fcbench.transmit import container
@@ -138,25 +140,32 @@ def write(
     """
 
     def coded() -> Iterator[Coded]:
-        for features in samples:
-            stream, took_ms = timed(lambda: loaded.codec.encode(features))
+        for number, features in enumerate(samples):
+            with _naming(f"sample {number} cannot be coded"):
+                stream, took_ms = timed(lambda: loaded.codec.encode(features))
             yield with_check(stream, loaded.codec, features.shapes), features.shapes, took_ms
 
-    header = container.Header(loaded.point.codec, loaded.sha256, loaded.specs)
     with torch.inference_mode():
-        return write_records(path, header, coded(), n_samples, advance)
+        return write_records(path, _header(loaded), coded(), n_samples, advance)
+
+
+def _header(loaded: Loaded) -> container.Header:
+    """What a file says that a checkpoint codes."""
+    return container.Header(loaded.point.codec, loaded.sha256, loaded.specs)
 
 
 def decode(checkpoint: Path, path: Path) -> Iterator[Received]:
     """Batches of features from a file and a checkpoint alone, by a codec of their own."""
     loaded, reader = load_checkpoint(checkpoint), container.ContainerReader(path)
     reader.verify_checkpoint(loaded.sha256)
+    reader.verify_header(_header(loaded), checkpoint)
 
     def decoded() -> Iterator[tuple[Features, float]]:
         for record in reader:
-            found, took_ms = timed(lambda: loaded.codec.decode(record.payload, record.shapes))
+            with _naming(record.where):
+                found, took_ms = timed(lambda: loaded.codec.decode(record.payload, record.shapes))
             record.verify(found)
-            _require_finite(found.features, path, checkpoint)
+            _require_finite(found.features, record.where, checkpoint)
             yield found.features, took_ms
 
     for group in grouped(decoded(), EVAL_BATCH):
@@ -164,10 +173,21 @@ def decode(checkpoint: Path, path: Path) -> Iterator[Received]:
         yield Received(maps, [ms for _, ms in group])
 
 
-def _require_finite(features: Features, path: Path, checkpoint: Path) -> None:
+@contextmanager
+def _naming(where: str) -> Iterator[None]:
+    """Put file and record, or sample, before what a coder says, whatever it raises for what was forged."""
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise FcbenchError(f"{where}: {reason_of(error)}") from error
+
+
+def _require_finite(features: Features, where: str, checkpoint: Path) -> None:
     for name, values in features.maps.items():
         if not bool(torch.isfinite(values).all()):
-            raise FcbenchError(f"{path} decodes to values at {name} that are not finite: check the codec {checkpoint}")
+            raise FcbenchError(f"{where} decodes to values at {name} that are not finite: check the codec {checkpoint}")
 
 
 def split_batch(maps: Mapping[str, Tensor]) -> Iterator[Features]:
@@ -215,7 +235,8 @@ class ImageSender:
 
         def decoded() -> Iterator[tuple[Tensor, float]]:
             for record in container.ContainerReader(path):
-                image, took_ms = timed(lambda: plugin.decode(record.payload))
+                with _naming(record.where):
+                    image, took_ms = timed(lambda: plugin.decode(record.payload))
                 tensor = torch.from_numpy(image)
                 record.verify(Decoded(Features({_IMAGE.name: tensor[None]}), image.size, _check(image)))
                 yield tensor, took_ms
