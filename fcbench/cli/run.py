@@ -41,6 +41,7 @@ def run(
     cache_dir: Path,
     device: str,
     threads: int | None,
+    coding_workers: int,
     only_plan: bool,
     keep_streams: bool,
     **options: Any,
@@ -55,6 +56,7 @@ def run(
     from fcbench.measure import plan
     from fcbench.measure.run import measure
     from fcbench.measure.study import device_of, open_study
+    from fcbench.transmit.coders import Coders
 
     if threads:
         torch.set_num_threads(threads)
@@ -64,7 +66,8 @@ def run(
         _say_plan(study, counts, keep_streams)
         return
     click.echo(counts.line)
-    summary = measure(study, out, keep_streams=keep_streams)
+    with Coders(coding_workers) as study.coders:
+        summary = measure(study, out, keep_streams=keep_streams)
     click.echo(f"measured {summary.n_measured} points; {summary.n_found} were already in {out}")
     if summary.n_coded:
         from fcbench.cli.plot import draw

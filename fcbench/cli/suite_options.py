@@ -78,6 +78,12 @@ _MACHINE: dict[str, dict[str, Any]] = {
         "help": "cpu, cuda, cuda:1, mps; auto takes a GPU if there is one.",
     },
     "--threads": {"type": _THREADS, "help": "CPU threads, at most four per core. [all cores]"},
+    "--coding-workers": {
+        "type": _THREADS,
+        "default": 1,
+        "show_default": True,
+        "help": "Processes that code samples, at most four per core: the same bytes, sooner.",
+    },
 }
 
 
@@ -102,7 +108,7 @@ def suite_options(**helps: str | None) -> Callable[[F], F]:
 
 
 def machine_options(out: str) -> Callable[[F], F]:
-    """Where a verb writes and computes: ``--out`` with its default, ``--device``, ``--threads``, ``--cache-dir``."""
+    """Where a verb writes and computes: ``--out`` with its default, ``--device``, ``--threads`` and so on."""
 
     def decorate(function: F) -> F:
         function = cache_option(function)

@@ -18,13 +18,19 @@ from fcbench.core.tasks import Task, TaskModel
 from fcbench.features.source import Source, open_source
 from fcbench.measure.suite import Suite
 from fcbench.training.targets import Targets
+from fcbench.transmit.coders import HERE, Coders
 
 
 class Study:
     """A suite at work on a device: each of its parts is made on first use, once.
 
     Tasks and targets are those of the samples that could be read.
+
+    Attributes:
+        coders: code its samples.
     """
+
+    coders: Coders = HERE
 
     def __init__(self, suite: Suite, data: Mapping[str, Dataset], cache: Cache, device: torch.device) -> None:
         self.suite, self.data, self.cache, self.device = suite, data, cache, device
@@ -33,7 +39,7 @@ class Study:
     def of(self, suite: Suite, cache: Cache | None = None) -> Study:
         """A study of a part of the suite, or with another budget or cache: what was made already is shared."""
         other = Study(suite, self.data, cache or self.cache, self.device)
-        other._made = self._made
+        other._made, other.coders = self._made, self.coders
         return other
 
     @property

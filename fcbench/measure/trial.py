@@ -104,7 +104,8 @@ class Trial:
             task, targets = self.recipe(job.fitted_to).task, self.study.targets("train", job.fitted_to, source)
             loss = task_loss(self.readout(job.fitted_to), task, targets)
         recipe = self.codec_recipe(job.point, job.fitted_to)
-        sender = CodecSender(make_codec(recipe, self.study.cache, self.report, self.study.device, loss), test)
+        checkpoint = make_codec(recipe, self.study.cache, self.report, self.study.device, loss)
+        sender = CodecSender(checkpoint, test, self.study.coders)
         require_same(recipe, sender.checkpoint, sender.loaded)
         return sender
 

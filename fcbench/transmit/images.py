@@ -77,7 +77,7 @@ def encode(
             n_scalars += features.n_scalars
             yield features
 
-    senders.write(loaded, samples(), len(files), path, advance)
+    senders.write(checkpoint, loaded, samples(), len(files), path, advance)
     n_px = sum(h * w for h, w in sizes)
     return Coded(len(files), path.stat().st_size, n_px, n_scalars)
 

@@ -200,9 +200,9 @@ def test_tasks_see_the_decoded_features_and_nothing_else(
     """Decoded features replaced by the training mean: every sample's statistics fall to the floor's."""
     decode = senders.decode
 
-    def flat(checkpoint: Path, path: Path) -> Iterator[Received]:
+    def flat(checkpoint: Path, path: Path, *rest: Any) -> Iterator[Received]:
         stats = load_checkpoint(checkpoint).codec.map_stats[0]  # type: ignore[attr-defined]
-        for received in decode(checkpoint, path):
+        for received in decode(checkpoint, path, *rest):
             yield Received({name: stats.mean.expand_as(x) for name, x in received.maps.items()})
 
     monkeypatch.setattr(senders, "decode", flat)
@@ -229,3 +229,14 @@ def test_two_processes_share_an_empty_cache(tmp_path: Path) -> None:
     a, b = (table_module.load(tmp_path / out)[columns].astype(str) for out in "ab")
     assert a.equals(b)
     assert not list((tmp_path / "cache" / "models").glob("*.resume*"))
+
+
+@pytest.mark.slow
+def test_coding_workers_change_nothing_but_time(tiny: Tiny, tmp_path: Path) -> None:
+    wanted = "--task", "depth", "--codec", "uniform", "--codec", "hyperprior"
+    found = []
+    for n in ("1", "2"):
+        out = tmp_path / n
+        assert tiny(out, *wanted, "--coding-workers", n).exit_code == 0
+        found.append(table_module.load(out).drop(columns=["encode_ms", "decode_ms", "utc"]))
+    pd.testing.assert_frame_equal(*found, check_exact=True)
