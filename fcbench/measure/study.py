@@ -15,6 +15,7 @@ from fcbench.core.features import Encoder
 from fcbench.core.progress import Report
 from fcbench.core.samples import DataOptions, Dataset, require_tasks
 from fcbench.core.tasks import Task, TaskModel
+from fcbench.features.encoding import build_encoder
 from fcbench.features.source import Source, open_source
 from fcbench.measure.suite import Suite
 from fcbench.training.targets import Targets
@@ -55,7 +56,7 @@ class Study:
 
     def encoder(self, name: str) -> Encoder:
         """The encoder of a name in ``suite.encoders``."""
-        return self._once(("encoder", name), lambda: registry.build_encoder(name, self.suite.weights, self.device))
+        return self._once(("encoder", name), lambda: build_encoder(name, self.suite.weights, self.device))
 
     def task(self, name: str, source: Source) -> Task:
         """A task on the samples of a source."""
