@@ -26,7 +26,8 @@ from fcbench.core.processes import died, workers
 from fcbench.transmit.checkpoint import Loaded, load
 from fcbench.transmit.container import Record
 
-A, B = TypeVar("A"), TypeVar("B")
+A = TypeVar("A")
+B = TypeVar("B")
 Arrays = Mapping[str, np.ndarray]
 """Maps as they go from process to process."""
 Encoded = tuple[Bitstream, float]

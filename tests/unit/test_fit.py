@@ -100,7 +100,7 @@ def test_normalized_mse_is_one_at_the_mean() -> None:
 @pytest.mark.parametrize("fails", [False, True])
 def test_divergence_is_found_between_two_looks_at_the_loss(tmp_path: Path, fails: bool) -> None:
     """The error names the step at which it began, also where what diverged fails by itself later."""
-    module, done = nn.Linear(3, 1), []
+    module, done = nn.Linear(3, 1), list[int]()
 
     def loss_of(rng: np.random.Generator) -> Tensor:
         step = len(done)
@@ -118,7 +118,7 @@ def test_divergence_is_found_between_two_looks_at_the_loss(tmp_path: Path, fails
 def test_looking_at_the_loss_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int) -> None:
     expected = train(tmp_path / "a", steps=12).weight
     monkeypatch.setattr(loop, "READ_EVERY", every)
-    assert torch.equal(train(tmp_path / "b", steps=12).weight, expected)
+    assert torch.equal(train(tmp_path / "b", steps=12).weight, expected)  # type: ignore[arg-type]
 
 
 def test_another_error_is_not_taken_for_divergence(tmp_path: Path) -> None:
