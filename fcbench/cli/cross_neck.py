@@ -24,7 +24,14 @@ from fcbench.core.files import write_atomically
 @machine_options("runs/cross-neck")
 @click.option("--length", type=click.IntRange(2, 3), default=2, show_default=True, help="Necks of the longest chain.")
 def cross_neck(
-    suite_file: Path | None, out: Path, cache_dir: Path, device: str, threads: int | None, length: int, **options: Any
+    suite_file: Path | None,
+    out: Path,
+    cache_dir: Path,
+    device: str,
+    threads: int | None,
+    coding_workers: int,
+    length: int,
+    **options: Any,
 ) -> None:
     """Train task B's neck on the output of task A's frozen neck, for every ordered pair: what is left of B?
 
@@ -44,10 +51,13 @@ def cross_neck(
 
     from fcbench.measure.cross_neck import measure
     from fcbench.measure.study import device_of, open_study
+    from fcbench.transmit.coders import Coders
 
     if threads:
         torch.set_num_threads(threads)
-    summary = measure(open_study(suite, cache_dir, device_of(device)), out, length=length, coded=coded)
+    study = open_study(suite, cache_dir, device_of(device))
+    with Coders(coding_workers) as study.coders:
+        summary = measure(study, out, length=length, coded=coded)
     say(f"measured {summary.n_measured} points; {summary.n_found} were already in {out}")
     write(out)
     if summary.failures:

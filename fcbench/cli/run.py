@@ -50,6 +50,7 @@ def run(
     cache_dir: Path,
     device: str,
     threads: int | None,
+    coding_workers: int,
     only_plan: bool,
     keep_streams: bool,
     jobs: int,
@@ -66,6 +67,7 @@ def run(
     from fcbench.measure.executors import here, with_workers
     from fcbench.measure.run import measure
     from fcbench.measure.study import device_of, open_study
+    from fcbench.transmit.coders import Coders
 
     if threads:
         torch.set_num_threads(threads)
@@ -76,7 +78,8 @@ def run(
         return
     say(counts.line)
     start = here if jobs == 1 else partial(with_workers, n=jobs, threads=threads)
-    summary = measure(study, out, keep_streams=keep_streams, start=start)
+    with Coders(coding_workers) as study.coders:
+        summary = measure(study, out, keep_streams=keep_streams, start=start)
     say(f"measured {summary.n_measured} points; {summary.n_found} were already in {out}")
     if summary.n_coded:
         from fcbench.cli.plot import draw

@@ -45,10 +45,15 @@ def workers(n: int, what: str) -> Iterator[ProcessPoolExecutor]:
     try:
         yield pool
     except BrokenProcessPool as exc:
-        advice = 'a script must call fcbench under `if __name__ == "__main__":`; else there was too little memory'
-        raise FcbenchError(f"a process to {what} died: {advice}") from exc
+        raise died(what) from exc
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def died(what: str) -> FcbenchError:
+    """The error of a process that died; `what` as in `workers`."""
+    advice = 'a script must call fcbench under `if __name__ == "__main__":`; else there was too little memory'
+    return FcbenchError(f"a process to {what} died: {advice}")
 
 
 def start_worker() -> None:

@@ -47,8 +47,16 @@ Start = Callable[[Study, Path, bool, Report], AbstractContextManager[Executor]]
 
 def setup_of(study: Study, out: Path | None, keep_streams: bool, threads: int | None) -> Setup:
     """What another process needs to work on a study."""
-    device = str(study.device)
-    return Setup(study.suite, study.cache.root, device, threads, out, keep_streams, registry.files_in_use())
+    return Setup(
+        study.suite,
+        study.cache.root,
+        str(study.device),
+        threads,
+        out,
+        keep_streams,
+        study.coders.n,
+        registry.files_in_use(),
+    )
 
 
 # ------------------------------------------------------------------------------------------- this process

@@ -100,7 +100,7 @@ class Trial:
         if job.kind == Kind.LABEL:
             (name,) = job.tasks
             return LabelSender(name, test, lambda index: self.predict(name, index))
-        sender = CodecSender(self.codec(job), test)
+        sender = CodecSender(self.codec(job), test, self.study.coders)
         require_same(self.codec_recipe(job.point, job.fitted_to), sender.checkpoint, sender.loaded)
         return sender
 

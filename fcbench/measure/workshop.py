@@ -24,6 +24,7 @@ from fcbench.measure.suite import Suite
 from fcbench.measure.trial import Trial
 from fcbench.results.row import RatePoint
 from fcbench.results.samples import SampleTable
+from fcbench.transmit.coders import Coders
 from fcbench.transmit.senders import CodecSender
 
 N_TRIALS = 4
@@ -61,6 +62,7 @@ class Setup:
         threads: that PyTorch uses; None for its default.
         scratch: where files lie while they are measured; None for the system's place.
         keep_streams: hand the coded files over.
+        coding_workers: processes that code samples.
         plugins: kind and file of the plug-ins that are files.
     """
 
@@ -70,6 +72,7 @@ class Setup:
     threads: int | None = None
     scratch: Path | None = None
     keep_streams: bool = False
+    coding_workers: int = 1
     plugins: tuple[tuple[str, Path], ...] = ()
 
     def open(self, report: Report) -> Workshop:
@@ -83,6 +86,7 @@ class Setup:
         for kind, path in self.plugins:
             registry.use(kind, str(path))
         study = open_study(self.suite, self.cache_dir, device_of(self.device))
+        study.coders = Coders(self.coding_workers)
         return Workshop(study, report, self.scratch, self.keep_streams)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Features, FeatureStats
 from fcbench.core.kinds import Objective
 from fcbench.core.progress import Advance, Report
+from fcbench.features.devices import moved
 from fcbench.features.feature_set import FeatureSet
 from fcbench.features.source import Source
 from fcbench.features.statistics import normalized_mse
@@ -209,6 +210,7 @@ def fit_codec(
             its logarithm, and training takes `VARIABLE_STEPS` times the steps of one point.
     """
     codec.to(device)
+    near, deviations = features.near(device), {n: replace(s, std=s.std.to(device)) for n, s in stats.items()}
     low, high = np.log(lmbdas)
 
     def loss_of(rng: np.random.Generator) -> Tensor:
@@ -217,11 +219,11 @@ def fit_codec(
         if low < high:
             lmbda = float(np.exp(rng.uniform(low, high)))
             codec.at(lmbda)
-        maps = {k: v.to(device) for k, v in features.batch(indices).items()}
+        maps = moved(near.batch(indices), device)
         decoded, bits = codec(maps)
         loss: Tensor = bits.sum() / Features(maps).n_scalars
         if objective != "task":
-            loss = loss + lmbda * normalized_mse(maps, decoded, stats)
+            loss = loss + lmbda * normalized_mse(maps, decoded, deviations)
         if objective != "mse":
             assert task_loss is not None
             loss = loss + lmbda * task_loss(decoded, indices)
