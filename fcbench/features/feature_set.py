@@ -112,7 +112,7 @@ class FeatureSet:
         return Features(self.batch([index]))
 
     def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        """Maps [B, C, h, w] of samples by their place in this set, copied.
+        """Maps [B, C, h, w] of samples by their place in this set, copied; where all are one and the same, expanded.
 
         Raises:
             IndexError: no such place.
@@ -121,7 +121,12 @@ class FeatureSet:
         if places.numel() and not (0 <= int(places.min()) and int(places.max()) < len(self)):
             raise IndexError(f"places {list(indices)} of a set of {len(self)} samples")
         arrays = {name: self.arrays[name] for name in self.specs}
-        return {name: array[moved(places, array.device)] for name, array in arrays.items()}
+        return {
+            name: (
+                array[:1].expand(len(places), -1, -1, -1) if is_repeated(array) else array[moved(places, array.device)]
+            )
+            for name, array in arrays.items()
+        }
 
     def near(self, device: torch.device) -> FeatureSet:
         """The set for training on a device: on it where it fits there, else as it is."""
@@ -133,6 +138,11 @@ class FeatureSet:
         """All samples in order, maps [B, C, h, w] at a time."""
         for places in batches_of(len(self), size):
             yield self.batch(places)
+
+
+def is_repeated(array: Tensor) -> bool:
+    """Whether an array [N, ...] is one and the same sample N times in the same memory, as `Tensor.expand` makes it."""
+    return len(array) > 1 and array.stride(0) == 0
 
 
 def batches_of(n: int, size: int) -> list[range]:

@@ -23,7 +23,7 @@ from fcbench.core.features import FeatureStats
 from fcbench.core.progress import Advance, Report
 from fcbench.core.tasks import Task, TaskModel
 from fcbench.features.devices import moved
-from fcbench.features.feature_set import FeatureSet
+from fcbench.features.feature_set import FeatureSet, is_repeated
 from fcbench.features.source import Readable, Source, reported_extract
 from fcbench.features.statistics import normalized_mse, stats_of
 from fcbench.training import loop
@@ -117,9 +117,22 @@ class Readout(Standardize):
             self.__dict__["head"] = head.eval().requires_grad_(False)
 
     def forward(self, maps: Mapping[str, Tensor]) -> Any:
-        """What the head reads of maps [B, C, h, w] by split point: [B, D, h, w], or maps by decoder input."""
-        x = self.neck(super().forward(maps))
-        return x if self.adapter is None else self.adapter(x)
+        """What the head reads of maps [B, C, h, w] by split point: [B, D, h, w], or maps by decoder input.
+
+        It reads a sample that is repeated once: a step of a null model then takes a third of the time.
+        """
+        n = len(next(iter(maps.values())))
+        once = all(is_repeated(m) for m in maps.values())
+        x = self.neck(super().forward({k: m[:1] for k, m in maps.items()} if once else maps))
+        x = x if self.adapter is None else self.adapter(x)
+        return _repeated(x, n) if once else x
+
+
+def _repeated(x: Any, n: int) -> Any:
+    """Tensors [1, ...], one or several by name, as [n, ...]."""
+    if isinstance(x, Tensor):
+        return x.expand(n, *x.shape[1:])
+    return {name: _repeated(one, n) for name, one in x.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,9 @@ cross-neck --out out --cache-dir cache --lambdas 0            | 1 | lmbda must b
 {RUN} --image-size {"9" * 5000}                               | 2 | not an image size
 {RUN} --threads 1000000                                       | 2 | not in the range
 {RUN} --threads 0                                             | 2 | not in the range
+{RUN} --coding-workers 1000000                                | 2 | not in the range
+{RUN} --encoder-dtype float16                                 | 2 | is not one of
+{RUN} --encoder hiera_nano@float16                            | 1 | hiera_nano@float16
 {RUN} --n-train 0                                             | 2 | not in the range
 {RUN} --n-test 99999999999                                    | 1 | n_test must be a whole number from 1
 {RUN} --task-steps 99999999999                                | 1 | task_steps must be

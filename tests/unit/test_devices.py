@@ -14,6 +14,7 @@ from torch import Tensor
 from fcbench.core import registry
 from fcbench.features import devices
 from fcbench.features.feature_set import FeatureSet, SampleInfo
+from fcbench.features.source import derived_set
 from fcbench.features.statistics import stats_of
 from fcbench.testing.codecs import middle
 from fcbench.testing.fake_data import FakeDataset
@@ -112,3 +113,28 @@ def test_what_moves() -> None:
     assert devices.moved({"a": x}, META)["a"].device == META
     assert devices.moved(Batch(3, x), META).x.device == META and devices.moved(Batch(3, x), META).n == 3
     assert devices.moved(unknown, META) is unknown and devices.moved(x, CPU) is x
+
+
+def test_a_constant_is_read_once_for_all_samples() -> None:
+    """A null model: the same loss and gradient as of the constant copied for each sample."""
+    data, found = FakeDataset(N), feature_set()
+    spec = TWO[0]
+    array = torch.zeros(1, spec.channels, *found.grids[spec.name]).expand(N, -1, -1, -1)
+    constant = derived_set(found, "constant", spec, array)
+    task, targets = registry.get("task", "depth").build(data, data), Targets(data, "depth")
+    torch.manual_seed(0)
+    neck = registry.get("neck", "neck_2L").build([spec], constant.grids, BUDGET.width)
+    model = Readout(stats_of(constant), neck, task.head(BUDGET.width, constant.grids[spec.name], (64, 64)))
+    sizes, results = list[int](), []
+    neck.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0][spec.name])))
+    maps = constant.batch([0, 2, 2, 5])
+    for given in (maps, {k: m.clone(memory_format=torch.contiguous_format) for k, m in maps.items()}):
+        model.zero_grad()
+        x = model(given)
+        loss = model.head.loss(x, task.collate(targets([0, 2, 2, 5])))
+        loss.backward()
+        gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+        results.append((x.detach(), loss.detach(), gradient))
+    assert sizes == [1, 4] and len(results[0][0]) == 4
+    for once, each in zip(*results):
+        torch.testing.assert_close(once, each, rtol=1e-4, atol=1e-5)
