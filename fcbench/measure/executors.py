@@ -6,6 +6,7 @@ import logging
 import logging.handlers
 import multiprocessing
 import os
+import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -167,7 +168,7 @@ class _Slot:
 
     def restart(self) -> None:
         """Start another process in the place of a dead one."""
-        self._pool.shutdown()
+        self._pool.shutdown(wait=False)  # this may be the pool's own thread
         self._connection.close()
         self._start()
 
@@ -233,8 +234,14 @@ class _Worker:
 
 
 class _Relay(logging.handlers.QueueHandler):
+    """Sends the records of logs to the process that shows them."""
+
+    def __init__(self, tell: Callable[[Event], None]) -> None:
+        super().__init__(queue.SimpleQueue())
+        self._tell = tell
+
     def enqueue(self, record: logging.LogRecord) -> None:
-        self.queue.tell(record)  # type: ignore[union-attr]
+        self._tell(record)
 
 
 _worker: _Worker | None = None
@@ -245,7 +252,7 @@ def _open(setup: Setup, connection: Connection) -> None:
     global _worker
     start_worker()
     _worker = _Worker(setup, connection)
-    logging.getLogger().addHandler(_Relay(_worker))  # type: ignore[arg-type]
+    logging.getLogger().addHandler(_Relay(_worker.tell))
     threading.Thread(target=_worker.await_end, name="await-end", daemon=True).start()
 
 

@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -162,8 +163,9 @@ class Workshop:
         """The rows of a point."""
         trial, job, said = self._trial(node), node.of_job, []
         rows: list[tuple[list[RatePoint], SampleTable | None]] = []
-        for task in [t for t in node.tasks if done and t not in failed]:
-            found = attempt(lambda: rows_and_samples(trial, job, task, done), [task], failed)
+        for task in [t for t in node.tasks if t not in failed]:
+            assert done is not None
+            found = attempt(partial(rows_and_samples, trial, job, task, done), [task], failed)
             if found:
                 rows.append(found)
                 first = found[0][0]
