@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 
 from fcbench.core import rates, registry
 from fcbench.core.cache import digest
@@ -21,13 +22,17 @@ from fcbench.measure.complexity import Counts
 from fcbench.measure.evaluate import Evaluation, Reader
 from fcbench.measure.points import Job, lmbdas_of
 from fcbench.measure.study import Study
+from fcbench.measure.suite import Suite
 from fcbench.measure.trial import Trial
 from fcbench.results import intervals, provenance
 from fcbench.results.row import OK, SCHEMA, RatePoint
+from fcbench.training.codec import n_steps
 from fcbench.transmit.senders import CodecSender, Sender, Sent
 
 VERSION = 2
 """Bump when points are measured differently; resumed runs then start over."""
+ALL_STEPS = "steps"
+"""Why a training ended: all its steps are done."""
 log = logging.getLogger(__name__)
 
 
@@ -124,6 +129,8 @@ def _coded(
         bytes_per_sample=rates.bytes_per_sample(n_bytes, n),
         bpp_estimated=None if bits is None else rates.bpp_estimated(bits, row.n_px),
         rate_alarm=alarm,
+        task_stop=ALL_STEPS,
+        codec_stop=ALL_STEPS if job.trained else "",
         feature_mse=read.feature_mse,
         encode_ms=sent.encode_ms,
         decode_ms=float(np.median(read.decode_ms)) if read.decode_ms else None,
@@ -162,14 +169,29 @@ def _unmeasured(trial: Trial, job: Job, task: str) -> RatePoint:
         neck_loss=suite.neck_loss if frozen else "",
         task=task,
         seed=trial.seed,
+        n_train=len(source.train.features),
+        **_budget(suite, job),
         n_samples=len(features),
         n_px=features.n_px,
         n_points=features.n_scalars,
         versions=json.dumps(provenance.versions() | _coder_versions(job) | _origin(study, encoder, job, task)),
         device=str(study.device),
+        gpu=torch.cuda.get_device_name(study.device) if study.device.type == "cuda" else "",
+        cpu=provenance.cpu_model(),
+        threads=torch.get_num_threads(),
         commit=provenance.commit(),
         utc=provenance.utc_now(),
     )
+
+
+def _budget(suite: Suite, job: Job) -> dict[str, Any]:
+    """How long and how fast a point's readout and its codec are trained, by column."""
+    budget = suite.budget
+    found = {k: getattr(budget, k) for k in ("width", "task_steps", "task_batch", "task_rate")}
+    if job.trained:
+        steps = n_steps(budget, lmbdas_of(suite, job.point.codec))
+        found |= {"codec_steps": steps, "codec_batch": budget.codec_batch, "codec_rate": budget.codec_rate}
+    return found
 
 
 def _decoder_sha256(trial: Trial, task: str) -> str:

@@ -3,7 +3,8 @@
     rates.csv          one `RatePoint` per row, the columns exactly its fields; a missing value is an empty cell
     samples.parquet/   one Parquet file per point: point, sample, n_bytes, stats; where the head states it
                        log_likelihood, at the ceiling null_log_likelihood; the folder is one Parquet data set
-    provenance.json    one record per run: versions, command line, machine, time, suite
+    provenance.json    one record per run: packages, command line, machine, environment, time, suite; each row names its
+                       run
 
 A point is added when it is measured: its samples first, then its rows at the end of `rates.csv`. A killed run leaves a
 readable folder that lacks the point or has all of it. Rows that others replaced leave the file when it is closed.
@@ -16,6 +17,7 @@ import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,7 @@ class ResultsFolder:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
+        self._run = ""  # of the record that rows written from now on belong to
         with disk_errors(self.path, HINT):
             (self.path / SAMPLES).mkdir(parents=True, exist_ok=True)
             self._lock = filelock.FileLock(self.path / ".lock", timeout=0)
@@ -95,6 +98,8 @@ class ResultsFolder:
     def append(self, rows: Sequence[RatePoint], samples: SampleTable | None) -> None:
         """Write the rows (one per metric) of one point and its samples; they replace older rows of the point.
 
+        Rows that name no run name the one that `add_provenance` last recorded.
+
         Args:
             samples: None for a point that failed.
 
@@ -107,13 +112,14 @@ class ResultsFolder:
             buffer = io.BytesIO()
             pq.write_table(sample_table(point, samples), buffer, compression="zstd")
             write_atomically(self.path / SAMPLES / f"{point}.parquet", buffer.getvalue(), HINT)
+        rows = [replace(row, run=row.run or self._run) for row in rows]
         content = table.to_csv(rows)
         if self._rows:
             append_durably(self.path / RATES, content, HINT)
         else:
             write_atomically(self.path / RATES, table.header() + content, HINT)
         self._rows.pop(point, None)
-        self._rows[point] = list(rows)
+        self._rows[point] = rows
 
     def add_provenance(self, suite: Mapping[str, Any]) -> None:
         """Add a record of this run to `provenance.json`.
@@ -126,8 +132,9 @@ class ResultsFolder:
         """
         path = self.path / PROVENANCE
         runs = load_provenance(self.path) if path.exists() else []
-        record = {"schema": SCHEMA, "runs": [*runs, provenance.record(suite)]}
-        write_atomically(path, json.dumps(record, indent=1) + "\n", HINT)
+        run = provenance.record(suite)
+        write_atomically(path, json.dumps({"schema": SCHEMA, "runs": [*runs, run]}, indent=1) + "\n", HINT)
+        self._run = run["run"]
 
     def _compact(self) -> None:
         """Write `rates.csv` anew where it holds more than the rows that count."""

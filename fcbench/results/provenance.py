@@ -1,10 +1,13 @@
-"""Provenance of numbers: versions, command line, machine, commit, time."""
+"""Provenance of numbers: versions, command line, machine, environment, commit, time."""
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
+import json
 import os
 import platform
+import secrets
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -14,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+PACKAGE = Path(__file__).resolve().parents[1]
 PACKAGES = (
     "fcbench numpy torch torchvision timm compressai sam2 constriction pandas pyarrow scipy bjontegaard "
     "pycocotools pycocoevalcap"
@@ -45,14 +49,68 @@ def portable(argument: str) -> str:
 
 
 def record(suite: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the record of a run: versions, command line, machine, time, suite."""
+    """Return the record of a run: what was requested, and all around it that may change its numbers.
+
+    Its ``run`` is what the rows of the run name.
+    """
     return {
+        "run": secrets.token_hex(6),
         "utc": utc_now(),
         "command": [portable(arg) for arg in sys.argv],
         "versions": versions(),
-        "machine": {"system": platform.platform(), "n_cores": os.cpu_count()},
+        "packages": packages(),
+        "commit": commit(),
+        "diff": diff(),
+        "environment": environment(os.environ),
+        "machine": {"system": platform.platform(), "cpu": cpu_model(), "n_cores": os.cpu_count()},
         "suite": dict(suite),
     }
+
+
+# ------------------------------------------------------------------------------------- packages, machine
+def packages() -> list[str]:
+    """Return every installed distribution as ``pip freeze`` names it: ``NAME==VERSION``, or ``NAME @ git+URL@COMMIT``.
+
+    One that was installed from a folder has its version: the folder is of this machine.
+    """
+    found = {d.name: _requirement(d) for d in importlib.metadata.distributions() if d.metadata["Name"]}
+    return sorted(found.values(), key=str.lower)
+
+
+def _requirement(distribution: importlib.metadata.Distribution) -> str:
+    with suppress(ValueError, KeyError, TypeError):
+        origin = json.loads(distribution.read_text("direct_url.json") or "{}")
+        source = origin["vcs_info"]
+        return f"{distribution.name} @ {source['vcs']}+{origin['url']}@{source['commit_id']}"
+    return f"{distribution.name}=={distribution.version}"
+
+
+NUMERIC = ("OMP_", "KMP_", "MKL_", "OPENBLAS_", "CUDA_", "CUBLAS_", "CUDNN_", "NVIDIA_TF32_", "TORCH_", "PYTORCH_")
+"""What the names of environment variables begin with that may change numbers."""
+
+
+def environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that may change numbers, and fcbench's own, without the machine's folders.
+
+    >>> environment({"OMP_NUM_THREADS": "1", "FCBENCH_CACHE": "/some/where/cache", "HOME": "/home/me"})
+    {'FCBENCH_CACHE': 'cache', 'OMP_NUM_THREADS': '1'}
+    """
+    return {k: portable(v) for k, v in sorted(variables.items()) if k.startswith((*NUMERIC, "FCBENCH_"))}
+
+
+@cache
+def cpu_model() -> str:
+    """Return the model of the processor; its architecture where the system does not say."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+# --------------------------------------------------------------------------------------------------- git
+MAX_DIFF_CHARACTERS = 100_000
+"""How much of a diff is kept."""
 
 
 @cache
@@ -61,20 +119,39 @@ def commit() -> str:
 
     A build holds its commit in ``commit.txt`` (see ``setup.py``); a checkout is asked for it.
     """
-    package = Path(__file__).resolve().parents[1]
-    built = package / "commit.txt"
+    built = PACKAGE / "commit.txt"
     if built.exists():
         return built.read_text(encoding="utf-8").strip()
-
-    def git(*args: str) -> str:
-        command = ["git", "-C", str(package), *args]
-        done = subprocess.run(command, capture_output=True, text=True)
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    try:
-        if git("ls-files", "--full-name", "__init__.py") != "fcbench/__init__.py":  # in no checkout of fcbench
-            return ""
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".")
-        return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if changed else "")
-    except OSError:  # no git on this machine
+    if not _in_checkout():
         return ""
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".")
+    return _git("rev-parse", "--short=12", "HEAD").decode().strip() + ("-dirty" if changed.strip() else "")
+
+
+def diff() -> dict[str, Any] | None:
+    """Return what differed from the commit in the package of a checkout; None where nothing did, or in no checkout.
+
+    Returns:
+        ``sha256`` and ``n_bytes`` of the whole diff, and its first `MAX_DIFF_CHARACTERS` as ``text``.
+    """
+    if (PACKAGE / "commit.txt").exists() or not _in_checkout():
+        return None
+    found = _git("diff", "--no-color", "--no-ext-diff", "--no-textconv", "HEAD", "--", ".")
+    if not found:
+        return None
+    text = found.decode(errors="replace")[:MAX_DIFF_CHARACTERS]
+    return {"sha256": hashlib.sha256(found).hexdigest(), "n_bytes": len(found), "text": text}
+
+
+def _in_checkout() -> bool:
+    """Whether the package lies in a checkout of fcbench, not in one of something else."""
+    return _git("ls-files", "--full-name", "__init__.py").strip() == b"fcbench/__init__.py"
+
+
+def _git(*arguments: str) -> bytes:
+    """What git says of the package; nothing where it fails, or is not on this machine."""
+    try:
+        done = subprocess.run(["git", "-C", str(PACKAGE), *arguments], capture_output=True)
+    except OSError:
+        return b""
+    return done.stdout if done.returncode == 0 else b""

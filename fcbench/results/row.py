@@ -1,70 +1,116 @@
-"""The row of ``rates.csv``."""
+"""The row of ``rates.csv``: `RatePoint` holds its columns, each with its type and what it says."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, NamedTuple, get_type_hints
+
+SCHEMA = 3
+"""Version of the columns of `rates.csv`: goes into `RatePoint.schema`."""
+
+READ_SCHEMAS = (2, 3)
+"""Schemas that are read; what an older one lacks is empty."""
+
+_THIRD = 3  # first schema with a column; READ_SCHEMAS[0] where not said
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RatePoint:
     """One metric of one operating point: a row of ``rates.csv``. A missing value is None, never -1.
 
-    What has a default is known only after measuring.
+    What has a default is known only after measuring, or was in no row of an older schema.
     """
 
-    schema: int
-    point: str  # hash of all that determines the point: the key of resumption
-    status: str  # "ok" or the reason of the failure
-    suite: str
-    kind: str  # a `fcbench.core.kinds.Kind`
-    dataset: str
-    dataset_revision: str
-    image_size: str  # "128x128"
-    encoder: str
-    weights_sha256: str
-    weights_origin: str
-    split: str
-    codec: str
-    params: str  # JSON
-    objective: str
-    neck: str
-    head: str  # "trained" or "frozen:NAME"
-    head_sha256: str  # of a frozen decoder's weights
-    neck_loss: str  # before a frozen decoder: "task", "distill" or "both"
-    task: str
-    seed: int
-    n_samples: int
-    n_px: int  # pixels of the original images
-    n_points: int  # scalars at the split point, before padding
-    n_bytes: int | None = None  # the .fcb file's size on disk
-    bpp: float | None = None
-    bpfp: float | None = None
-    bytes_per_sample: float | None = None
-    bpp_estimated: float | None = None
-    rate_alarm: bool | None = None  # coded and estimated differ by more than 3 percent + 16 B per sample
-    metric: str = ""
-    value: float | None = None
-    ci_low: float | None = None
-    ci_high: float | None = None
-    unit: str = ""  # of the metric; empty for fractions
-    protocol: str = ""  # how the metric was counted, where that is not the only way
-    higher_is_better: bool = True
-    primary: bool = True
-    feature_mse: float | None = None  # of features divided by their training standard deviation
-    encode_ms: float | None = None  # median per sample
-    decode_ms: float | None = None
-    kmac_per_px: str = ""  # JSON: encoder, encode, decode, neck, head; per pixel of the original image
-    n_params: str = ""  # JSON: encoder, codec, neck, head
-    checkpoint_sha256: str = ""
-    checkpoint_bytes: int | None = None
-    versions: str  # JSON; with those of the external coders in use
-    device: str
-    commit: str
-    utc: str
+    schema: Annotated[int, "version of the columns that the row was written with"]
+    point: Annotated[str, "hash of all that determines the point: the key of resumption"]
+    status: Annotated[str, "ok, or the reason of the failure"]
+    suite: Annotated[str, "name of the suite"]
+    kind: Annotated[str, "ceiling, floor, coded, remote or label"]
+    dataset: Annotated[str, "name of the data set"]
+    dataset_revision: Annotated[str, "of both splits, where they differ with a slash between"]
+    image_size: Annotated[str, "height x width of the encoder's input [pixels]"]
+    encoder: Annotated[str, "NAME or NAME:VARIANT"]
+    weights_sha256: Annotated[str, "of the encoder's weights"]
+    weights_origin: Annotated[str, "where the encoder's weights come from"]
+    split: Annotated[str, "split point"]
+    codec: Annotated[str, "name of the codec, image:NAME, label, or an end of the curves"]
+    params: Annotated[str, "JSON: parameters of the operating point"]
+    objective: Annotated[str, "what a codec was trained for: mse, task or both"]
+    neck: Annotated[str, "name of the neck, or of a chain of necks"]
+    head: Annotated[str, "trained or frozen:NAME"]
+    head_sha256: Annotated[str, "of a frozen decoder's weights"]
+    neck_loss: Annotated[str, "before a frozen decoder: task, distill or both"]
+    task: Annotated[str, "name of the task"]
+    seed: Annotated[int, "of all that is trained"]
+    n_train: Annotated[int | None, "training samples", _THIRD] = None
+    width: Annotated[int | None, "channels of the neck's output", _THIRD] = None
+    task_steps: Annotated[int | None, "training steps of neck and head", _THIRD] = None
+    task_batch: Annotated[int | None, "samples per step of neck and head", _THIRD] = None
+    task_rate: Annotated[float | None, "learning rate of neck and head", _THIRD] = None
+    task_stop: Annotated[str, "why the training of neck and head ended: steps (all done)", _THIRD] = ""
+    codec_steps: Annotated[int | None, "training steps of the codec; empty where it is not trained", _THIRD] = None
+    codec_batch: Annotated[int | None, "samples per step of the codec", _THIRD] = None
+    codec_rate: Annotated[float | None, "learning rate of the codec", _THIRD] = None
+    codec_stop: Annotated[str, "why the training of the codec ended: steps (all done)", _THIRD] = ""
+    n_samples: Annotated[int, "test samples"]
+    n_px: Annotated[int, "pixels of the original images, summed over test samples"]
+    n_points: Annotated[int, "scalars at the split point before padding, summed over test samples"]
+    n_bytes: Annotated[int | None, "size of the .fcb file on disk [bytes]"] = None
+    bpp: Annotated[float | None, "bits per pixel of the original images"] = None
+    bpfp: Annotated[float | None, "bits per scalar at the split point"] = None
+    bytes_per_sample: Annotated[float | None, "size of the file per test sample [bytes]"] = None
+    bpp_estimated: Annotated[float | None, "bpp that the codec's likelihoods promise"] = None
+    rate_alarm: Annotated[bool | None, "coded and estimated size differ by more than 3 % + 16 bytes per sample"] = None
+    metric: Annotated[str, "name of the metric; empty for a failed point"] = ""
+    value: Annotated[float | None, "value of the metric"] = None
+    ci_low: Annotated[float | None, "lower end of the value's 95 % bootstrap interval over test samples"] = None
+    ci_high: Annotated[float | None, "upper end of the value's interval"] = None
+    unit: Annotated[str, "of the metric; empty for fractions"] = ""
+    protocol: Annotated[str, "how the metric was counted, where that is not the only way"] = ""
+    higher_is_better: Annotated[bool, "direction of the metric"] = True
+    primary: Annotated[bool, "whether the metric is its task's first"] = True
+    feature_mse: Annotated[float | None, "mean squared error of features in units of their training variance"] = None
+    encode_ms: Annotated[float | None, "median time to code a sample [ms]"] = None
+    decode_ms: Annotated[float | None, "median time to decode a sample [ms]"] = None
+    kmac_per_px: Annotated[str, "JSON: 1000 multiply-accumulates per original pixel, by stage"] = ""
+    n_params: Annotated[str, "JSON: parameters of encoder, codec, neck, head"] = ""
+    checkpoint_sha256: Annotated[str, "of the codec's checkpoint"] = ""
+    checkpoint_bytes: Annotated[int | None, "size of the codec's checkpoint [bytes]"] = None
+    versions: Annotated[str, "JSON: versions of packages, and of the external coders in use"]
+    device: Annotated[str, "what computed features and trained: cpu, cuda, ..."]
+    gpu: Annotated[str, "model of the GPU; empty where the device is none", _THIRD] = ""
+    cpu: Annotated[str, "model of the processor", _THIRD] = ""
+    threads: Annotated[int | None, "threads that PyTorch used", _THIRD] = None
+    run: Annotated[str, "run that wrote the row: a record of provenance.json", _THIRD] = ""
+    commit: Annotated[str, "git commit of fcbench, with -dirty where files differed from it"]
+    utc: Annotated[str, "when the row was made"]
 
 
-SCHEMA = 2
-"""Version of the columns of `rates.csv`: goes into `RatePoint.schema`."""
+class Column(NamedTuple):
+    """A column of ``rates.csv``.
+
+    Attributes:
+        type: of a value.
+        text: what it says.
+        since: the first schema with it.
+    """
+
+    type: Any
+    text: str
+    since: int
+
+
+def _columns() -> dict[str, Column]:
+    hints = get_type_hints(RatePoint, include_extras=True)
+    found = {f.name: hints[f.name] for f in fields(RatePoint)}
+    return {
+        name: Column(t.__origin__, t.__metadata__[0], (*t.__metadata__[1:], READ_SCHEMAS[0])[0])
+        for name, t in found.items()
+    }
+
+
+COLUMNS: dict[str, Column] = _columns()
+"""Columns of ``rates.csv``, in order."""
 
 OK = "ok"
 """`RatePoint.status` of a point that was measured."""

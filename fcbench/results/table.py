@@ -6,7 +6,6 @@ import csv
 import io
 import logging
 from collections.abc import Sequence
-from dataclasses import fields
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -15,26 +14,29 @@ import pandas as pd
 
 from fcbench.core.errors import FcbenchError
 from fcbench.core.files import disk_errors
-from fcbench.results.row import SCHEMA, RatePoint
+from fcbench.results import row
+from fcbench.results.row import READ_SCHEMAS, SCHEMA, RatePoint
 
 RATES = "rates.csv"
 HINT = "choose another --out"
 
 log = logging.getLogger(__name__)
 
-_TYPES: dict[str, str] = {f.name: str(f.type) for f in fields(RatePoint)}
-_DTYPES = {"int": "int64", "bool": "bool", "str": "object", "float | None": "float64"}
-_DTYPES |= {"int | None": "Int64", "bool | None": "boolean"}
-COLUMNS: dict[str, Any] = {name: _DTYPES[kind] for name, kind in _TYPES.items()}
+_DTYPES: dict[Any, str] = {int: "int64", bool: "bool", str: "object"}
+_NULLABLE: dict[Any, str] = {float | None: "float64", int | None: "Int64", bool | None: "boolean"}
+COLUMNS: dict[str, Any] = {name: (_DTYPES | _NULLABLE)[c.type] for name, c in row.COLUMNS.items()}
 """Column -> its type in the table that `load` gives."""
-_NULLABLE = {name: [""] for name, kind in _TYPES.items() if kind.endswith(" | None")}
-_values = attrgetter(*_TYPES)
+_MISSING = {name: [""] for name, c in row.COLUMNS.items() if c.type in _NULLABLE}
+_OF_SCHEMA = {n: [name for name, c in row.COLUMNS.items() if c.since <= n] for n in READ_SCHEMAS}
+"""Columns of a file by its schema."""
+_values = attrgetter(*COLUMNS)
 
 
 def load(path: Path | str) -> pd.DataFrame:
     """Rows of a results folder as a table: int64, Int64 and boolean (nullable), float64 with NaN, str.
 
-    A last line that a killed run cut off is left out, with its point, and a warning says so.
+    What rows of an older schema lack is missing, or an empty text. A last line that a killed run cut off is left out,
+    with its point, and a warning says so.
 
     Raises:
         FcbenchError: no `rates.csv` there, other columns or schema, a damaged or unreadable file.
@@ -60,12 +62,12 @@ def load_points(path: Path | str) -> list[RatePoint]:
         return []
     frame = load(path).astype(object)
     columns = frame.where(frame.notna(), None)
-    return [RatePoint(**dict(zip(_TYPES, row))) for row in zip(*(columns[name] for name in _TYPES))]
+    return [RatePoint(**dict(zip(COLUMNS, cells))) for cells in zip(*(columns[name] for name in COLUMNS))]
 
 
 def header() -> bytes:
     """First line of `rates.csv`."""
-    return _lines([_TYPES])
+    return _lines([COLUMNS])
 
 
 def to_csv(points: Sequence[RatePoint]) -> bytes:
@@ -100,29 +102,45 @@ def _lines(rows: Sequence[Any]) -> bytes:
 
 
 def _parsed(file: Path, raw: bytes) -> pd.DataFrame:
-    """Rows of the columns and the schema that this version writes. Raises `FcbenchError` for others."""
+    """Rows with the columns of this version's schema. Raises `FcbenchError` for what is in no schema that is read."""
     try:
         lines = csv.reader(io.StringIO(raw.decode(), newline=""), strict=True)
-        _check_columns(file, next(lines, []))
+        columns = next(lines, [])
+        _check_columns(file, columns)
         for cells in lines:
-            if len(cells) != len(_TYPES):
-                raise ValueError(f"line {lines.line_num} has {len(cells)} cells, expected {len(_TYPES)}")
+            if len(cells) != len(columns):
+                raise ValueError(f"line {lines.line_num} has {len(cells)} cells, expected {len(columns)}")
         frame = pd.read_csv(
-            io.BytesIO(raw), dtype=COLUMNS, na_values=_NULLABLE, keep_default_na=False, float_precision="round_trip"
+            io.BytesIO(raw),
+            dtype={name: COLUMNS[name] for name in columns},
+            na_values=_MISSING,
+            keep_default_na=False,
+            float_precision="round_trip",
         )
     except (ValueError, csv.Error) as error:
         reason = str(error).splitlines()[0].removesuffix(".")
         raise FcbenchError(f"{file} is damaged: {reason}; repair it or {HINT}.") from None
-    other = set(frame["schema"]) - {SCHEMA}
+    other = set(frame["schema"]) - set(READ_SCHEMAS)
     if other:
-        raise FcbenchError(f"{file} has schema {other.pop()}, this version reads {SCHEMA}; {HINT}.")
-    return frame
+        read = " and ".join(map(str, READ_SCHEMAS))
+        raise FcbenchError(f"{file} has schema {other.pop()}, this version reads {read}; {HINT}.")
+    return _completed(frame)
+
+
+def _completed(frame: pd.DataFrame) -> pd.DataFrame:
+    """A table with the columns that came after its schema, empty."""
+    new = {
+        name: pd.Series(None if name in _MISSING else "", index=frame.index, dtype=dtype)
+        for name, dtype in COLUMNS.items()
+        if name not in frame
+    }
+    return frame.assign(**new)[list(COLUMNS)] if new else frame
 
 
 def _check_columns(file: Path, columns: list[str]) -> None:
-    expected = list(_TYPES)
-    if columns == expected:
+    if columns in _OF_SCHEMA.values():
         return
+    expected = _OF_SCHEMA[SCHEMA]
     missing = ", ".join(c for c in expected if c not in columns) or "none"
     unknown = ", ".join(c for c in columns if c not in expected) or "none"
     raise FcbenchError(

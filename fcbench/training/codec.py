@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -186,6 +186,11 @@ def _prepare(codec: Any, recipe: CodecRecipe) -> None:
     codec.prepare([maps[name] for name in features.specs])
 
 
+def n_steps(budget: Budget, lmbdas: Sequence[float]) -> int:
+    """Steps of a training that serves so many lmbdas."""
+    return budget.codec_steps * (VARIABLE_STEPS if len(set(lmbdas)) > 1 else 1)
+
+
 def fit_codec(
     codec: Any,
     lmbdas: tuple[float, float],
@@ -229,9 +234,8 @@ def fit_codec(
             loss = loss + lmbda * task_loss(decoded, indices)
         return loss
 
-    steps = budget.codec_steps * (VARIABLE_STEPS if low < high else 1)
     final = loop.optimize(
-        codec, loss_of, steps=steps, rate=budget.codec_rate, seed=seed, resume=resume, advance=advance
+        codec, loss_of, steps=n_steps(budget, lmbdas), rate=budget.codec_rate, seed=seed, resume=resume, advance=advance
     )
     codec.to("cpu")
     return final

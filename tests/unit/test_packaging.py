@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import runpy
 import shutil
@@ -92,3 +93,16 @@ def test_a_checkout_is_asked_for_its_commit(source: Path) -> None:
     assert runpy.run_path(file)["commit"]() == head
     (source / "fcbench" / "__init__.py").write_text("changed", encoding="utf-8")
     assert runpy.run_path(file)["commit"]() == f"{head}-dirty"
+
+
+def test_the_diff_of_a_changed_checkout_is_kept(source: Path) -> None:
+    committed(source)
+    file = str(source / "fcbench" / "results" / "provenance.py")
+    assert runpy.run_path(file)["diff"]() is None
+    (source / "README.rst").write_text("changed", encoding="utf-8")
+    assert runpy.run_path(file)["diff"]() is None
+    (source / "fcbench" / "__init__.py").write_text("changed = 1\n" * 20_000, encoding="utf-8")
+    found = runpy.run_path(file)["diff"]()
+    whole = subprocess.run(["git", "-C", str(source), "diff", "HEAD", "--", "fcbench"], capture_output=True).stdout
+    assert found["sha256"] == hashlib.sha256(whole).hexdigest() and found["n_bytes"] == len(whole) > 200_000
+    assert found["text"] == whole.decode()[:100_000]

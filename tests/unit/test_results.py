@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import fields, replace
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,21 +39,21 @@ def write(path: Path, *points: RatePoint) -> None:
 
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
-_VALUES = {
-    "int": st.integers(-(2**63), 2**63 - 1),
-    "int | None": st.none() | st.integers(0, 2**62),
-    "float | None": st.none() | st.floats(allow_nan=False),
-    "bool": st.booleans(),
-    "bool | None": st.none() | st.booleans(),
-    "str": _TEXT | st.sampled_from(["NA", "nan", "None", "", '{"a": "b,c"}', "x\r\ny"]),
+_VALUES: dict[Any, Any] = {
+    int: st.integers(-(2**63), 2**63 - 1),
+    int | None: st.none() | st.integers(0, 2**62),
+    float | None: st.none() | st.floats(allow_nan=False),
+    bool: st.booleans(),
+    bool | None: st.none() | st.booleans(),
+    str: _TEXT | st.sampled_from(["NA", "nan", "None", "", '{"a": "b,c"}', "x\r\ny"]),
 }
 _POINTS = st.builds(
     RatePoint,
     **{
-        f.name: ({"schema": st.just(row.SCHEMA), "point": st.just("p"), "status": st.just("ok")}).get(
-            f.name, _VALUES[str(f.type)]
+        name: ({"schema": st.just(row.SCHEMA), "point": st.just("p"), "status": st.just("ok")}).get(
+            name, _VALUES[column.type]
         )
-        for f in fields(RatePoint)
+        for name, column in row.COLUMNS.items()
     },
 )
 
@@ -228,8 +228,8 @@ def test_other_columns_are_named(tmp_path: Path) -> None:
     [
         ("65536", "many", "many"),
         (",True,", ",yes,", "bool"),
-        (',"abc","2025-01-31T12:00:00Z"\n', "\n", "line 2 has 47 cells, expected 49"),
-        ('12:00:00Z"\n', '12:00:00Z",7\n', "line 2 has 50 cells, expected 49"),
+        (',"abc","2025-01-31T12:00:00Z"\n', "\n", "line 2 has 61 cells, expected 63"),
+        ('12:00:00Z"\n', '12:00:00Z",7\n', "line 2 has 64 cells, expected 63"),
         ('00Z"', "00Z", "unexpected end of data"),
     ],
 )
@@ -346,6 +346,61 @@ def test_append_refuses_what_is_not_one_point(
     assert not (tmp_path / "rates.csv").exists()
 
 
+# ------------------------------------------------------------------------------------- older schemas
+def as_schema_2(path: Path) -> None:
+    """Make rates.csv what schema 2 wrote."""
+    old = [name for name, column in row.COLUMNS.items() if column.since <= 2]
+    frame = table.load(path).assign(schema=2)[old].astype(object)
+    with (path / "rates.csv").open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+        writer.writerow(old)
+        writer.writerows(frame.where(frame.notna(), None).to_numpy().tolist())
+
+
+NEW = {name: column for name, column in row.COLUMNS.items() if column.since == 3}
+
+
+def test_rows_of_schema_2_are_read_and_lack_what_is_new(tmp_path: Path) -> None:
+    write(tmp_path, rate_point(), rate_point(point="p1"))
+    as_schema_2(tmp_path)
+    frame = table.load(tmp_path)
+    assert list(frame) == list(row.COLUMNS) and dict(frame.dtypes.astype(str)) == table.COLUMNS
+    points = table.load_points(tmp_path)
+    nothing = {name: "" if column.type is str else None for name, column in NEW.items()}
+    assert points == [replace(rate_point(point=p, schema=2), **nothing) for p in ("p0", "p1")]
+
+
+def test_a_folder_of_schema_2_takes_new_rows_and_keeps_the_old_ones(tmp_path: Path) -> None:
+    write(tmp_path, rate_point())
+    as_schema_2(tmp_path)
+    with ResultsFolder(tmp_path) as folder:
+        assert folder.done("p0")
+        folder.append([rate_point(point="p1")], SAMPLES)
+    old, new = table.load_points(tmp_path)
+    assert (old.schema, old.threads, old.cpu) == (2, None, "")
+    assert new == rate_point(point="p1")
+
+
+RESULTS = Path(__file__).resolve().parents[2] / "results"
+
+
+@pytest.mark.skipif(not RESULTS.exists(), reason="needs the source tree")
+def test_folders_of_this_repository_are_read() -> None:
+    files = sorted(RESULTS.rglob("rates.csv"))
+    assert len(files) > 5
+    for file in files:
+        frame = table.load(file.parent)
+        assert len(frame) and set(frame["schema"]) <= set(row.READ_SCHEMAS)
+
+
+def test_every_column_says_what_it_holds() -> None:
+    assert list(row.COLUMNS) == [f.name for f in fields(RatePoint)]
+    for name, column in row.COLUMNS.items():
+        assert column.text and column.text != name and column.since in row.READ_SCHEMAS
+    required = {f.name for f in fields(RatePoint) if f.default is MISSING}
+    assert not required & set(NEW)  # rows of schema 2 have none
+
+
 # --------------------------------------------------------------------------------------- provenance
 def test_provenance_keeps_every_run(tmp_path: Path) -> None:
     with ResultsFolder(tmp_path) as folder:
@@ -356,6 +411,44 @@ def test_provenance_keeps_every_run(tmp_path: Path) -> None:
     assert runs[0]["versions"]["numpy"] == np.__version__
     assert runs[0]["command"] == [provenance.portable(a) for a in sys.argv] and runs[0]["utc"].endswith("Z")
     assert json.loads((tmp_path / "provenance.json").read_text())["schema"] == row.SCHEMA
+
+
+def test_rows_name_the_run_that_wrote_them(tmp_path: Path) -> None:
+    with ResultsFolder(tmp_path) as folder:
+        folder.append([rate_point()], SAMPLES)
+        folder.add_provenance({})
+        folder.append([rate_point(point="p1")], SAMPLES)
+        folder.append([rate_point(point="p2", run="of another folder")], SAMPLES)
+    with ResultsFolder(tmp_path) as folder:
+        folder.add_provenance({})
+        folder.append([rate_point(point="p3")], SAMPLES)
+    first, second = (r["run"] for r in load_provenance(tmp_path))
+    assert first != second
+    assert table.load(tmp_path)["run"].tolist() == ["", first, "of another folder", second]
+
+
+def test_provenance_names_packages_as_pip_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, origin in (
+        ("from-git", {"url": "https://host/x.git", "vcs_info": {"vcs": "git", "commit_id": "1f2e"}}),
+        ("from-folder", {"url": "file:///home/me/x", "dir_info": {"editable": True}}),
+    ):
+        info = tmp_path / f"{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (info / "direct_url.json").write_text(json.dumps(origin))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = provenance.packages()
+    assert f"numpy=={np.__version__}" in found and found == sorted(found, key=str.lower)
+    assert "from-git @ git+https://host/x.git@1f2e" in found and "from-folder==1.0" in found
+
+
+def test_provenance_keeps_variables_that_change_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = {"OMP_NUM_THREADS": "3", "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "NVIDIA_TF32_OVERRIDE": "0"}
+    for name, value in {**kept, "SOME_TOKEN": "secret", "FCBENCH_CACHE": str(tmp_path / "cache")}.items():
+        monkeypatch.setenv(name, value)
+    found = provenance.record({})
+    assert found["environment"].items() >= {**kept, "FCBENCH_CACHE": "cache"}.items()
+    assert "secret" not in json.dumps(found) and found["machine"]["cpu"]
 
 
 def test_damaged_provenance_is_one_line(tmp_path: Path) -> None:
