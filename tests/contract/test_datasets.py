@@ -64,13 +64,13 @@ class HouseRules(DatasetContract):
                 plugin.open("train", DataOptions(root, tmp_path))
             assert "\n" not in str(caught.value)
 
-    def test_the_real_data(self, name: str) -> None:
+    def test_the_real_data(self, name: str, tmp_path: Path) -> None:
         if not registry.get("dataset", name).needs_root:
             pytest.skip("embedded data")
         root = SHARED / REAL.get(name, name)
         if not root.is_dir():
             pytest.skip(f"needs ../shared/data/{root.name} beside the repository")
-        data = registry.get("dataset", name).open("test", DataOptions(root, SHARED, limit=3))
+        data = registry.get("dataset", name).open("test", DataOptions(root, tmp_path, limit=3))
         assert len(data) == 3
         for i in range(len(data)):
             _, h, w = data[i].image.shape

@@ -29,7 +29,8 @@ def root(tmp_path: Path) -> Path:
 
 
 def _open(root: Path, split: Literal["train", "test"] = "train", **options: Any) -> Dataset:
-    return registry.get("dataset", "coco").open(split, DataOptions(root, root.parent, **options))
+    where = options.pop("cache_dir", root.parent)
+    return registry.get("dataset", "coco").open(split, DataOptions(root, where, **options))
 
 
 def _edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -225,8 +226,8 @@ def test_resized_images_do_not_fit_their_annotations(root: Path) -> None:
 
 # --------------------------------------------------------------------------------------- the real one
 @pytest.mark.skipif(not REAL.is_dir(), reason="needs ../shared/data/coco_tiny beside the repository")
-def test_the_real_coco() -> None:
-    train, test = _open(REAL), _open(REAL, "test")
+def test_the_real_coco(tmp_path: Path) -> None:
+    train, test = _open(REAL, cache_dir=tmp_path), _open(REAL, "test", cache_dir=tmp_path)
     assert (len(train), len(test)) == (50, 50)
     assert len(train.meta.class_names) == 81 and train.meta == test.meta
     persons = [[len(d.targets(i)["pose"].areas) for i in range(len(d))] for d in (train, test)]

@@ -20,9 +20,10 @@ from fcbench.core.errors import FcbenchError, UnreadableSample
 from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, DatasetPlugin, Sample
 from fcbench.data.coco import files as coco_files
 from fcbench.data.coco.files import KINDS, LAYOUT, Image
+from fcbench.data.shared.contents import Contents
 from fcbench.data.shared.folders import hash_split
 from fcbench.data.shared.images import as_sample, read_aligned_image
-from fcbench.data.shared.layout import files_revision, some
+from fcbench.data.shared.layout import some
 from fcbench.data.shared.targets import PHOTOGRAPHS, LazyTargets, resize_targets
 
 ROLES = {"train": "train", "test": "val"}
@@ -82,6 +83,10 @@ class Coco(Dataset):
             return resize_targets({task: known}, entry.size_px, new_px)[task]
 
         return LazyTargets(self.tasks, one)
+
+    def sizes(self) -> Mapping[str, tuple[int, int]]:
+        """Sizes as the annotations state them."""
+        return {f"{self.folder.name}/{entry.file_name}": entry.size_px for entry in self.images}
 
 
 # ------------------------------------------------------------------------------------------- opening
@@ -173,7 +178,7 @@ class Plugin(DatasetPlugin):
         used = [*files.values(), *(folder / i.file_name for i in listed)]
         return Coco(
             split,
-            ("hash-split-" if alone else "") + files_revision(root, used),
+            ("hash-split-" if alone else "") + Contents(root, options.cache_dir).revision(used),
             folder,
             images,
             annotations,

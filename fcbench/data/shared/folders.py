@@ -11,8 +11,8 @@ from typing import Any, Literal
 from torch import Tensor
 
 from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, Sample
+from fcbench.data.shared.contents import Contents
 from fcbench.data.shared.images import as_sample, image_size, read_aligned_image, read_image
-from fcbench.data.shared.layout import files_revision
 from fcbench.data.shared.targets import resize_targets
 
 TEST_SHARE = 0.2
@@ -62,6 +62,7 @@ class ImageAndMap(Dataset):
     files: Sequence[tuple[str, Path, Path]]
     read: ReadMap
     image_size_px: tuple[int, int] | None
+    contents: Contents
 
     def __len__(self) -> int:
         return len(self.files)
@@ -77,6 +78,10 @@ class ImageAndMap(Dataset):
         size_px = image_size(image)
         return resize_targets({self.tasks[0]: self.read(path, size_px)}, size_px, self.image_size_px or size_px)
 
+    def sizes(self) -> Mapping[str, tuple[int, int]]:
+        """Sizes from the images' headers."""
+        return self.contents.sizes([image for _, image, _ in self.files])
+
 
 def image_and_map(
     name: str,
@@ -90,8 +95,10 @@ def image_and_map(
     also: Sequence[Path] = (),
 ) -> ImageAndMap:
     """A split of the files found; the revision depends on all of them, and on further ones."""
-    revision = files_revision(root, [*also, *(p for file in files for p in file[1:])])
-    return ImageAndMap(name, split, revision, (task,), meta, files[: options.limit], read, options.image_size_px)
+    contents = Contents(root, options.cache_dir)
+    revision = contents.revision([*also, *(p for file in files for p in file[1:])])
+    size_px, files = options.image_size_px, files[: options.limit]
+    return ImageAndMap(name, split, revision, (task,), meta, files, read, size_px, contents)
 
 
 # -------------------------------------------------------------------------------- images with a label
@@ -109,6 +116,7 @@ class Labelled(Dataset):
     meta: DatasetMeta
     files: Sequence[tuple[str, Path, int]]
     image_size_px: tuple[int, int] | None
+    contents: Contents
     tasks: tuple[str, ...] = ("classification",)
 
     def __len__(self) -> int:
@@ -122,6 +130,10 @@ class Labelled(Dataset):
     def targets(self, index: int) -> Mapping[str, Any]:
         """The label; no file is read."""
         return {"classification": self.files[index][2]}
+
+    def sizes(self) -> Mapping[str, tuple[int, int]]:
+        """Sizes from the images' headers."""
+        return self.contents.sizes([image for _, image, _ in self.files])
 
 
 def labelled(
@@ -141,6 +153,7 @@ def labelled(
     label = {c: i for i, c in enumerate(label_names)}
     by_id = {p.relative_to(root).as_posix(): (p, label[c]) for p, c in images}
     files = [(key, *by_id[key]) for key in hash_order(by_id)]
-    revision = prefix + files_revision(root, [path for path, _ in images])
+    contents = Contents(root, options.cache_dir)
+    revision = prefix + contents.revision(path for path, _ in images)
     meta = DatasetMeta(label_names=tuple(label_names))
-    return Labelled(name, split, revision, meta, files[: options.limit], options.image_size_px)
+    return Labelled(name, split, revision, meta, files[: options.limit], options.image_size_px, contents)
