@@ -51,6 +51,7 @@ class DatasetMeta:
         class_names: of segmentation, by class index.
         label_names: of classification, by label.
         max_depth_m: upper limit of valid depth.
+        keypoint_names: of pose, by keypoint; empty for the 17 of COCO.
         task_models: ``NAME[:VARIANT]`` of the task model that fits the data set, by task: the default of
             ``--head frozen``.
         eval_crop: crop of published depth metrics: top, bottom, left, right as shares of the image.
@@ -61,6 +62,7 @@ class DatasetMeta:
     max_depth_m: float | None = None
     task_models: Mapping[str, str] = field(default_factory=dict)
     eval_crop: tuple[float, float, float, float] | None = None
+    keypoint_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import torch
 from fcbench.core import registry
 from fcbench.core.errors import FcbenchError, UnreadableSample
 from fcbench.core.samples import VOID, DataOptions, Dataset, require_tasks
-from fcbench.data.coco.files import Instance, semantic_mask
+from fcbench.data.shared.coco_format import Instance, semantic_mask
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "coco_tiny"
 
@@ -99,7 +99,7 @@ def test_who_wants_a_caption_decodes_no_mask(root: Path, monkeypatch: pytest.Mon
     def never(*_: Any) -> None:
         raise AssertionError("a mask was decoded")
 
-    monkeypatch.setattr("fcbench.data.coco.files.semantic_mask", never)
+    monkeypatch.setattr("fcbench.data.shared.coco_format.semantic_mask", never)
     targets = _open(root).targets(0)
     assert len(targets["captioning"]) == 2 and len(targets["pose"].areas) == 1
     with pytest.raises(AssertionError):

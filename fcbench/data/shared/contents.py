@@ -22,7 +22,7 @@ from typing import Any
 
 from fcbench.core import cache
 from fcbench.core.errors import FcbenchError, UnreadableSample
-from fcbench.data.shared.images import image_size
+from fcbench.data.shared.images import array_size, image_size
 
 READING = 2
 """Bump when the same file gives other pixels; all revisions of data sets on disk change."""
@@ -73,8 +73,12 @@ class Contents:
         Raises:
             FcbenchError: as `revision`.
         """
-        found = self._facts(_SIZE, images, _size)
-        return {p.relative_to(self.root).as_posix(): (s[0], s[1]) for p, s in zip(images, found) if s}
+        return {p.relative_to(self.root).as_posix(): size for p, size in self.sizes_by_path(images).items()}
+
+    def sizes_by_path(self, maps: Sequence[Path]) -> dict[Path, tuple[int, int]]:
+        """As `sizes`, by path; of ``.npy`` files too."""
+        found = self._facts(_SIZE, maps, _size)
+        return {path: (size[0], size[1]) for path, size in zip(maps, found) if size}
 
     def _facts(self, what: str, paths: Sequence[Path], read: Callable[[Path], Any]) -> list[Any]:
         """A fact of each file: from the index, else read. None where it cannot be read."""
@@ -97,7 +101,7 @@ def _digest(path: Path) -> str | None:
 
 def _size(path: Path) -> tuple[int, int] | None:
     try:
-        return image_size(path)
+        return array_size(path) if path.suffix.lower() == ".npy" else image_size(path)
     except UnreadableSample:
         return None
 

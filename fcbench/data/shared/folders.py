@@ -40,6 +40,18 @@ def hash_split(keys: Iterable[str], split: Literal["train", "test"]) -> list[str
     return ordered[:n_test] if split == "test" else ordered[n_test:]
 
 
+def hash_split_by(group_of: Mapping[str, str], split: Literal["train", "test"]) -> list[str]:
+    """Keys of one split, group by group, each group split by itself.
+
+    >>> len(hash_split_by({"a": "x", "b": "x", "c": "y", "d": "y"}, "test"))
+    2
+    """
+    groups: dict[str, list[str]] = {}
+    for key, group in group_of.items():
+        groups.setdefault(group, []).append(key)
+    return [key for keys in groups.values() for key in hash_split(keys, split)]
+
+
 # -------------------------------------------------------------------------------- an image and a map
 ReadMap = Callable[[Path, tuple[int, int]], Tensor]
 """Reads the map [H, W] of an image of a given (H, W). Raises `UnreadableSample`."""
