@@ -21,10 +21,11 @@ VOID = 255
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """The persons of one image.
+    """The persons, or other bodies, of one image.
 
     Attributes:
-        keypoints: [P, 17, 3] float32 (x_px, y_px, v), COCO order; v is 0 absent, 1 occluded, 2 visible.
+        keypoints: [P, K, 3] float32 (x_px, y_px, v), in the order of ``DatasetMeta.keypoint_names``, else the 17 of
+            COCO; v is 0 absent, 1 occluded, 2 visible.
         boxes: [P, 4] float32 (x0_px, y0_px, x1_px, y1_px).
         areas: [P] float32, square pixels of the person's mask (the scale of OKS).
     """

@@ -22,6 +22,10 @@ from fcbench.data.folder.layout import (
 from fcbench.data.shared.contents import Contents
 
 Size = tuple[int, int]
+COCO_KEYPOINTS = tuple(
+    "nose left_eye right_eye left_ear right_ear left_shoulder right_shoulder left_elbow right_elbow left_wrist "
+    "right_wrist left_hip right_hip left_knee right_knee left_ankle right_ankle".split()
+)
 
 
 @dataclass
@@ -68,7 +72,8 @@ def read_part(root: Path, folder: Path, contents: Contents) -> Part:
         _require_sizes(part, depths, contents)
     for path in annotation_files(folder):
         found = annotations.read(path, images)
-        part.add(found.task, path, found.targets, found.names)
+        names = () if found.names == COCO_KEYPOINTS else found.names
+        part.add(found.task, path, found.targets, names)
         part.files.append(path)
         _require_fit(part, {key: (f"{path} states", size) for key, size in found.sizes.items()}, contents)
     if classes:
