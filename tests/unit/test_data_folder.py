@@ -133,11 +133,14 @@ def test_every_file_of_targets_is_in_the_revision(root: Path) -> None:
 
 
 # ------------------------------------------------------------------------------------- wrong layouts
-def _write(part: str, text: str) -> Callable[[Path], None]:
-    return lambda root: (root / part).write_text(text) and None
+Harm = Callable[[Path], object]
 
 
-def _remove(part: str) -> Callable[[Path], None]:
+def _write(part: str, text: str) -> Harm:
+    return lambda root: (root / part).write_text(text)
+
+
+def _remove(part: str) -> Harm:
     def harm(root: Path) -> None:
         path = root / part
         shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -145,16 +148,16 @@ def _remove(part: str) -> Callable[[Path], None]:
     return harm
 
 
-def _move(part: str, to: str) -> Callable[[Path], None]:
-    return lambda root: (root / part).rename(root / to) and None
+def _move(part: str, to: str) -> Harm:
+    return lambda root: (root / part).rename(root / to)
 
 
-def _json(part: str, change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+def _json(part: str, change: Callable[[dict[str, Any]], object]) -> Harm:
     return lambda root: _edit(root / part, change)
 
 
 BIRDS, TEXTS = "train/birds.json", "train/texts.json"
-WRONG: list[tuple[Callable[[Path], None], str]] = [
+WRONG: list[tuple[Harm, str]] = [
     (_remove("train/images"), "images is missing"),
     (_remove("train/masks/owl/1.png"), "masks has no file for image 1.png"),
     (_remove("train/depth/owl/1.npy"), "depth has no file for image 1.png"),
@@ -187,7 +190,7 @@ WRONG: list[tuple[Callable[[Path], None], str]] = [
     (_json(BIRDS, lambda c: c["annotations"][0].update(keypoints=[1, 2, 2])), "birds.json is not in COCO's format"),
     (_json(BIRDS, lambda c: [r.pop("keypoints") for r in c["annotations"]]), "there is no task for boxes alone"),
     (_json(BIRDS, lambda c: c.update(annotations=[3])), "birds.json is not in COCO's format"),
-    (lambda r: shutil.copy(r / BIRDS, r / "train/more.json") and None, "second source of targets for pose"),
+    (lambda r: shutil.copy(r / BIRDS, r / "train/more.json"), "second source of targets for pose"),
     (lambda r: tiny_sets.write_map(r / "train/masks/owl/1.png", np.zeros((9, 9), np.uint8)), "owl/1.png is 20x30, but"),
     (lambda r: np.save(r / "train/depth/owl/1.npy", np.zeros((9, 9))), "1.png is 20x30, but .*1.npy is 9x9"),
     (_move("train/images/owl", "train/images/test"), "images holds test: splits come first, as test/images"),
@@ -196,7 +199,7 @@ WRONG: list[tuple[Callable[[Path], None], str]] = [
 
 
 @pytest.mark.parametrize(("harm", "match"), WRONG, ids=[m[:40] for _, m in WRONG])
-def test_a_wrong_layout_shows_the_expected_one(root: Path, harm: Callable[[Path], None], match: str) -> None:
+def test_a_wrong_layout_shows_the_expected_one(root: Path, harm: Harm, match: str) -> None:
     harm(root)
     with pytest.raises(FcbenchError, match=f"{match}.*Expected: ROOT/.*masks/") as caught:
         _open(root)

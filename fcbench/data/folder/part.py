@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fcbench.data.folder import annotations
+from fcbench.data.folder import coco_json
 from fcbench.data.folder.layout import (
     CLASSES_FILE,
     DEPTH,
@@ -71,7 +71,7 @@ def read_part(root: Path, folder: Path, contents: Contents) -> Part:
         part.files += [*depths.values(), root / DEPTH_FILE]
         _require_sizes(part, depths, contents)
     for path in annotation_files(folder):
-        found = annotations.read(path, images)
+        found = coco_json.read(path, images)
         names = () if found.names == COCO_KEYPOINTS else found.names
         part.add(found.task, path, found.targets, names)
         part.files.append(path)
