@@ -24,9 +24,9 @@ from fcbench.core.errors import FcbenchError
 from fcbench.core.kinds import ENDS, Kind
 from fcbench.features.feature_set import FeatureSet, batches_of
 from fcbench.features.source import Source, derive
+from fcbench.measure.point import sample_table, send_and_read, wants_null
 from fcbench.measure.points import Job
 from fcbench.measure.rows import make_rows, point_key
-from fcbench.measure.run import sample_table, send_and_read, wants_null
 from fcbench.measure.trial import Trial
 from fcbench.results.folder import ResultsFolder
 from fcbench.training.readout import Standardize

@@ -2,6 +2,7 @@
 
     python -m benchmarks.gpu                        everything, on the GPU
     python -m benchmarks.gpu -o gpu.json            and keep the figures
+    python -m benchmarks.gpu --part run --quick     a short run alone
     python -m benchmarks.gpu --device cpu --quick   tiny sizes: to see that all works
 
 - *Equality*: each encoder that needs no download on both devices, in float32; the largest difference of any map,
@@ -10,7 +11,11 @@
   in bfloat16 by autocast. Weights are random where the official ones are not at hand; speed does not depend on them.
 - *Training*: steps per second of a readout (neck_2L and depth head) and of the hyperprior codec, features of
   ``sam2_nano`` of embedded scenes in main memory, as in a run.
-- *Run*: wall time of the default ``fcbench run`` from an empty cache, with the sums of its stages (``--run``).
+- *Run*: wall time of the default ``fcbench run`` from an empty cache, with the sums of its stages (``--run``), or of
+  ``fcbench run --quick`` (``--part run --quick``). ``--run-limit 300`` ends it after so many seconds and states what
+  was done by then.
+
+A part that lacks an optional package, and jobs of the run that fail, are said; what is left goes on.
 
 Figures are medians of repeats after a warm-up; the device is synchronized around each.
 """
@@ -23,10 +28,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -194,19 +201,37 @@ def training(device: torch.device, quick: bool, say: Say) -> None:
                 say(Figure("training", what, str(where), n_steps / took_s, "steps/s", f"batch {batch}"))
 
 
-def whole_run(device: torch.device, quick: bool, say: Say) -> None:
+def whole_run(device: torch.device, quick: bool, say: Say, limit_s: float | None = None) -> None:
     """Wall time of the default run from an empty cache, and the sums of its stages by their kind."""
     with tempfile.TemporaryDirectory(prefix="fcbench-gpu-run-") as folder:
         command = [sys.executable, "-m", "fcbench.cli.main", "run", "--device", str(device)]
         command += ["--out", f"{folder}/out", "--cache-dir", f"{folder}/cache", *(["--quick"] if quick else [])]
         began = time.perf_counter()
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        code, log = followed(command, limit_s)
         took_s = time.perf_counter() - began
-    if done.returncode:
-        raise click.ClickException(f"fcbench run failed: {done.stderr.strip().splitlines()[-1]}")
-    say(Figure("run", "fcbench run" + " --quick" * quick, str(device), took_s, "s", "from an empty cache"))
-    for kind, seconds in stages(done.stderr).items():
+    note = "from an empty cache"
+    if code:
+        last = log.strip().splitlines()[-1:] or ["no reason given"]
+        note += f"; ended by the limit after: {last[0]}" if took_s >= (limit_s or took_s + 1) else f"; {last[0]}"
+        if not sum(stages(log).values()):
+            raise FcbenchError(f"fcbench run failed: {last[0]}")
+    say(Figure("run", "fcbench run" + " --quick" * quick, str(device), took_s, "s", note))
+    for kind, seconds in stages(log).items():
         say(Figure("run", kind, str(device), seconds, "s"))
+
+
+def followed(command: Sequence[str], limit_s: float | None) -> tuple[int, str]:
+    """Exit status of a command, and what it reported, which is shown as it comes; it is ended after `limit_s`."""
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        timer = threading.Timer(limit_s or threading.TIMEOUT_MAX, process.kill)
+        timer.daemon = True
+        timer.start()
+        log = ""
+        for line in process.stderr or ():
+            click.echo(line, nl=False, err=True)
+            log += line
+        timer.cancel()
+    return process.returncode, log
 
 
 def stages(log: str) -> dict[str, float]:
@@ -245,12 +270,15 @@ PARTS = {"equality": equality, "encoders": encoders, "training": training, "run"
 @click.option("--device", "typed", default="cuda", show_default=True, help="cuda, cuda:1, mps or cpu.")
 @click.option("--part", "parts", type=click.Choice(list(PARTS)), multiple=True, help="Repeatable. [all but run]")
 @click.option("--run", "with_run", is_flag=True, help="The whole default run, too.")
+@click.option("--run-limit", type=click.FloatRange(min=1), help="Seconds after which the run ends. [none]")
 @click.option("--quick", is_flag=True, help="Tiny sizes: to see that all works; not to be quoted.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the figures to this JSON file, too.")
-def main(typed: str, parts: tuple[str, ...], with_run: bool, quick: bool, output: Path | None) -> None:
+def main(
+    typed: str, parts: tuple[str, ...], with_run: bool, run_limit: float | None, quick: bool, output: Path | None
+) -> None:
     """Compare a GPU with the CPU: the same features, and the time that it saves."""
     device = device_of(typed)
-    figures: list[Figure] = []
+    figures, failed = list[Figure](), list[str]()
     facts = machine(device)
 
     def say(figure: Figure) -> None:
@@ -260,8 +288,15 @@ def main(typed: str, parts: tuple[str, ...], with_run: bool, quick: bool, output
             output.write_text(json.dumps({**facts, "figures": [asdict(f) for f in figures]}, indent=1), "utf-8")
 
     for part in [*(parts or [p for p in PARTS if p != "run"]), *(["run"] if with_run and "run" not in parts else [])]:
-        PARTS[part](device, quick, say)
+        measure = partial(whole_run, limit_s=run_limit) if part == "run" else PARTS[part]
+        try:
+            measure(device, quick, say)
+        except (FcbenchError, ImportError) as error:
+            failed.append(part)
+            click.echo(f"{part}: left out from here: {error}", err=True)
     Console(width=140).print(", ".join(facts.values()), table(figures), sep="\n")
+    if failed:
+        raise click.ClickException(f"left out: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

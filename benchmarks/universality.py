@@ -43,7 +43,7 @@ from fcbench.core.files import write_atomically
 from fcbench.core.kinds import Kind
 from fcbench.core.progress import Report
 from fcbench.measure import cross_neck
-from fcbench.measure.plan import Rates, probe
+from fcbench.measure.forecast import Rates, probe
 from fcbench.measure.points import jobs
 from fcbench.measure.run import measure as measure_suite
 from fcbench.measure.study import open_study

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from fcbench.cli.options import check_outputs, overwrite_option, rate_option, results_argument
+from fcbench.cli.say import say
 from fcbench.core.errors import FcbenchError
 from fcbench.core.files import write_atomically
 
@@ -68,12 +69,12 @@ def compare(
     found, notes = comparing.compare(situations.load(results), anchor, metrics, x)
     text = tables.WRITERS[suffix](compare_table.document(found, notes))
     if output is None:
-        click.echo(text, nl=False)
+        say(text, nl=False)
         return
     write_atomically(output, text, "choose another -o")
-    click.echo(output)
+    say(output)
     for note in notes:
-        click.echo(note, err=True)
+        say(note, err=True)
 
 
 COMMAND = compare

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from fcbench.cli.options import check_outputs, overwrite_option, rate_option, results_argument
+from fcbench.cli.say import say
 from fcbench.core.errors import FcbenchError
 from fcbench.core.files import write_atomically
 
@@ -57,13 +58,13 @@ def cost(
     found = costing.costs(situations.load(results), general, special, x)
     document = cost_table.document(found)
     if as_json or not outputs:
-        click.echo((tables.as_json if as_json else tables.terminal)(document), nl=False)
+        say((tables.as_json if as_json else tables.terminal)(document), nl=False)
     for output, suffix in zip(outputs, suffixes):
         if suffix in style.SUFFIXES:
             style.save(cost_figure.draw(found), output)
         else:
             write_atomically(output, tables.WRITERS[suffix](document), "choose another -o")
-        click.echo(output, err=as_json)
+        say(output, err=as_json)
 
 
 COMMAND = cost

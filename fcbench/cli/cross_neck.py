@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from fcbench.cli.say import say
 from fcbench.cli.suite_options import machine_options, suite_of, suite_options
 from fcbench.core.errors import FcbenchError
 from fcbench.core.files import write_atomically
@@ -23,7 +24,14 @@ from fcbench.core.files import write_atomically
 @machine_options("runs/cross-neck")
 @click.option("--length", type=click.IntRange(2, 3), default=2, show_default=True, help="Necks of the longest chain.")
 def cross_neck(
-    suite_file: Path | None, out: Path, cache_dir: Path, device: str, threads: int | None, length: int, **options: Any
+    suite_file: Path | None,
+    out: Path,
+    cache_dir: Path,
+    device: str,
+    threads: int | None,
+    coding_workers: int,
+    length: int,
+    **options: Any,
 ) -> None:
     """Train task B's neck on the output of task A's frozen neck, for every ordered pair: what is left of B?
 
@@ -37,17 +45,20 @@ def cross_neck(
       fcbench cross-neck --encoder sam2_nano --length 3
       fcbench cross-neck --task depth --task pose --codec hyperprior
     """
-    suite = suite_of(suite_file, options).runnable(partial(click.echo, err=True))
+    suite = suite_of(suite_file, options).runnable(partial(say, err=True))
     coded = bool(options["codecs"])
     import torch
 
     from fcbench.measure.cross_neck import measure
     from fcbench.measure.study import device_of, open_study
+    from fcbench.transmit.coders import Coders
 
     if threads:
         torch.set_num_threads(threads)
-    summary = measure(open_study(suite, cache_dir, device_of(device)), out, length=length, coded=coded)
-    click.echo(f"measured {summary.n_measured} points; {summary.n_found} were already in {out}")
+    study = open_study(suite, cache_dir, device_of(device))
+    with Coders(coding_workers) as study.coders:
+        summary = measure(study, out, length=length, coded=coded)
+    say(f"measured {summary.n_measured} points; {summary.n_found} were already in {out}")
     write(out)
     if summary.failures:
         raise FcbenchError(f"{len(summary.failures)} jobs failed, first: {summary.failures[0]}")
@@ -63,7 +74,7 @@ def write(out: Path) -> None:
     document = cross_neck_table.document(found)
     for suffix in (".csv", ".md"):
         write_atomically(out / f"cross_neck{suffix}", tables.WRITERS[suffix](document), "choose another --out")
-    click.echo(style.save(cross_neck_figure.draw(found), out / "cross_neck.png"))
+    say(style.save(cross_neck_figure.draw(found), out / "cross_neck.png"))
 
 
 COMMAND = cross_neck

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from fcbench.cli.options import check_outputs, overwrite_option, plugin_file_option
+from fcbench.cli.say import say
 
 
 @click.command("decode")
@@ -30,7 +31,7 @@ def decode(file: Path, checkpoint: Path | None, output: Path, overwrite: bool) -
     maps = images.decode(file, checkpoint)
     images.write_features(maps, output)
     shapes = ", ".join(f"{name} {list(m.shape)}" for name, m in maps.items())
-    click.echo(f"{output}: {shapes}")
+    say(f"{output}: {shapes}")
 
 
 COMMAND = decode

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from fcbench.cli.options import cache_option
+from fcbench.cli.say import say
 
 
 @click.command("doctor")
@@ -25,10 +26,10 @@ def doctor(as_json: bool, cache_dir: Path) -> None:
 
     found = checks.examine(cache_dir)
     if as_json:
-        click.echo(json.dumps([{"what": c.what, "ok": c.ok, "found": c.found} for c in found], indent=1))
+        say(json.dumps([{"what": c.what, "ok": c.ok, "found": c.found} for c in found], indent=1))
     else:
         for check in found:
-            click.echo(f"{'ok  ' if check.ok else 'MISS'}  {check.what}: {check.found}")
+            say(f"{'ok  ' if check.ok else 'MISS'}  {check.what}: {check.found}")
     if not all(c.ok for c in found if c.needed):
         sys.exit(1)
 

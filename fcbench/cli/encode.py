@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from fcbench.cli.options import Size, check_outputs, overwrite_option, plugin_file_option
+from fcbench.cli.say import say
 
 
 @click.command("encode")
@@ -66,11 +67,9 @@ def encode(
         "bpfp": rates.bpfp(coded.n_bytes, coded.n_scalars),
     }
     if as_json:
-        click.echo(json.dumps({"file": str(output), **found}))
+        say(json.dumps({"file": str(output), **found}))
         return
-    click.echo(
-        f"{output}: {coded.n_samples} samples, {coded.n_bytes} bytes, {found['bpp']:.4g} bpp, {found['bpfp']:.4g} bpfp"
-    )
+    say(f"{output}: {coded.n_samples} samples, {coded.n_bytes} bytes, {found['bpp']:.4g} bpp, {found['bpfp']:.4g} bpfp")
 
 
 COMMAND = encode

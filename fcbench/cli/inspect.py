@@ -9,6 +9,8 @@ from typing import Any
 import click
 
 from fcbench.cli.options import plugin_file_option
+from fcbench.cli.say import say
+from fcbench.core.errors import one_line
 
 
 @click.command("inspect")
@@ -26,24 +28,24 @@ def inspect(files: tuple[Path, ...], as_json: bool) -> None:
 
     found = [described(file) for file in files]
     if as_json:
-        click.echo(json.dumps(found, indent=1))
+        say(json.dumps(found, indent=1))
         return
-    click.echo("\n\n".join(map(_lines, found)))
+    say("\n\n".join(map(_lines, found)))
 
 
 def _lines(found: dict[str, Any]) -> str:
-    lines = [f"{found['file']}: {found['kind']}, whole"]
+    lines = [f"{one_line(found['file'])}: {found['kind']}, whole"]
     for name, value in found.items():
         if name == "maps":
             lines += [f"  {'map':22}  {_map(one)}" for one in value]
         elif name not in ("file", "kind"):
-            lines.append(f"  {name:22}  {value}")
+            lines.append(f"  {name:22}  {one_line(str(value))}")
     return "\n".join(lines)
 
 
 def _map(one: dict[str, Any]) -> str:
     sizes = ", ".join(f"{h}x{w}" for h, w in one.get("sizes", []))
-    text = f"{one['name']}: {one['channels']} channels, stride {one['stride_px']} px, {one['layout']}"
+    text = f"{one_line(one['name'])}: {one['channels']} channels, stride {one['stride_px']} px, {one['layout']}"
     return f"{text}, {sizes}" if sizes else text
 
 

@@ -6,6 +6,7 @@ import json
 
 import click
 
+from fcbench.cli.say import say
 from fcbench.core import registry
 
 
@@ -21,11 +22,11 @@ def list_plugins(kind: str, as_json: bool) -> None:
     """
     found = {name: _line(kind[:-1], name) for name in registry.names(kind[:-1])}
     if as_json:
-        click.echo(json.dumps(found, indent=1))
+        say(json.dumps(found, indent=1))
         return
     width = max(map(len, found))
     for name, line in found.items():
-        click.echo(f"{name:{width}}  {line}")
+        say(f"{name:{width}}  {line}")
 
 
 def _line(kind: str, name: str) -> str:

@@ -11,7 +11,8 @@ from typing import Any
 import click
 
 from fcbench import __version__
-from fcbench.core.errors import FcbenchError, is_out_of_memory, printable, unknown
+from fcbench.cli.say import LogFormatter
+from fcbench.core.errors import FcbenchError, is_out_of_memory, one_line, printable, unknown
 
 VERBS = {
     "run": "Measure rate-accuracy points of codecs.",
@@ -50,13 +51,13 @@ class Group(click.Group):
         try:
             return super().invoke(ctx)
         except click.ClickException as error:
-            error.message = printable(error.message)
+            vars(error)["message"] = printable(error.message)  # final to type checkers
             raise
         except (FcbenchError, MemoryError, OSError, RuntimeError) as error:
             line = _line_of(error)
             if line is None:
                 raise
-            raise click.ClickException(printable(line)) from error
+            raise click.ClickException(line) from error
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
@@ -67,11 +68,11 @@ class Group(click.Group):
 def _line_of(error: Exception) -> str | None:
     """What to say of a failure that needs no traceback: bad input, too little memory, an unusable file. Else None."""
     if isinstance(error, FcbenchError):
-        return str(error)
+        return one_line(str(error))
     if is_out_of_memory(error):
         return "out of memory: give a smaller --image-size or --batch"
     if isinstance(error, OSError) and error.errno != errno.EPIPE:  # a reader that went away is click's affair
-        return f"cannot use {error.filename or 'a file'}: {error.strerror or error}"
+        return one_line(f"cannot use {error.filename or 'a file'}: {error.strerror or error}")
     return None
 
 
@@ -85,7 +86,9 @@ def main(verbose: bool) -> None:
     head; out come (bits, accuracy) curves. With no options, `fcbench run` is a complete benchmark on embedded data.
     """
     warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")  # timm's affair
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(LogFormatter("%(levelname)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
 
 
 if __name__ == "__main__":

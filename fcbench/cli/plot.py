@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from fcbench.cli.options import check_outputs, overwrite_option, rate_option, results_argument
+from fcbench.cli.say import say
 from fcbench.core.errors import FcbenchError
 
 
@@ -69,7 +70,7 @@ def plot(
         figure = curves_figure.complexity(rows, x, metric, anchors=anchors)
     else:
         figure = curves_figure.figure(rows, x, metric, anchors=anchors, grid=grid)
-    click.echo(style.save(figure, output))
+    say(style.save(figure, output))
 
 
 def draw(results: Path, output: Path) -> None:
@@ -78,9 +79,9 @@ def draw(results: Path, output: Path) -> None:
     from fcbench.results import table
 
     try:
-        click.echo(style.save(curves_figure.figure(table.load(results)), output))
+        say(style.save(curves_figure.figure(table.load(results)), output))
     except FcbenchError as error:
-        click.echo(f"no {output.name}: {error} (fcbench plot {results} --codec ...)")
+        say(f"no {output.name}: {error} (fcbench plot {results} --codec ...)")
 
 
 COMMAND = plot

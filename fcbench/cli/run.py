@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fcbench.cli.say import say
 from fcbench.cli.suite_options import machine_options, suite_of, suite_options
 from fcbench.core.errors import FcbenchError
 
@@ -35,26 +36,38 @@ Examples:
     help="Say what is left to do and what time and disk it will take, then stop. Takes about a minute.",
 )
 @click.option("--keep-streams", is_flag=True, help="Keep the .fcb files under OUT/streams.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Worker processes that share the work, each with --threads threads [an equal share of the cores] and, in "
+    "turn, one of the GPUs.",
+)
 def run(
     suite_file: Path | None,
     out: Path,
     cache_dir: Path,
     device: str,
     threads: int | None,
+    coding_workers: int,
     only_plan: bool,
     keep_streams: bool,
+    jobs: int,
     **options: Any,
 ) -> None:
     """Measure rate-accuracy points: code features, read them, write OUT/rates.csv and OUT/curves.png.
 
     Every point is written when it is done; the same command resumes at the first missing one.
     """
-    suite = suite_of(suite_file, options).runnable(partial(click.echo, err=True))
+    suite = suite_of(suite_file, options).runnable(partial(say, err=True))
     import torch
 
     from fcbench.measure import plan
+    from fcbench.measure.executors import here, with_workers
     from fcbench.measure.run import measure
     from fcbench.measure.study import device_of, open_study
+    from fcbench.transmit.coders import Coders
 
     if threads:
         torch.set_num_threads(threads)
@@ -63,9 +76,11 @@ def run(
     if only_plan:
         _say_plan(study, counts, keep_streams)
         return
-    click.echo(counts.line)
-    summary = measure(study, out, keep_streams=keep_streams)
-    click.echo(f"measured {summary.n_measured} points; {summary.n_found} were already in {out}")
+    say(counts.line)
+    start = here if jobs == 1 else partial(with_workers, n=jobs, threads=threads)
+    with Coders(coding_workers) as study.coders:
+        summary = measure(study, out, keep_streams=keep_streams, start=start)
+    say(f"measured {summary.n_measured} points; {summary.n_found} were already in {out}")
     if summary.n_coded:
         from fcbench.cli.plot import draw
 
@@ -77,15 +92,15 @@ def run(
 def _say_plan(study: Study, counts: Counts, keep_streams: bool) -> None:
     """The cost of what is left; timed only where something is."""
     from fcbench.cli.plan_table import table
-    from fcbench.measure.plan import probe
+    from fcbench.measure.forecast import probe
 
     left = counts.left(study.suite)
     if left is None:
-        click.echo(f"{counts.line}; nothing is left to measure")
+        say(f"{counts.line}; nothing is left to measure")
         return
-    click.echo(table(counts, probe(study.of(left))))
+    say(table(counts, probe(study.of(left))))
     if keep_streams:
-        click.echo("the .fcb files of --keep-streams come on top of that")
+        say("the .fcb files of --keep-streams come on top of that")
 
 
 COMMAND = run

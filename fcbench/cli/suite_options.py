@@ -13,6 +13,7 @@ import click
 from fcbench.cli.options import F, Size, by_task, cache_option, numbers
 from fcbench.core import registry
 from fcbench.core.errors import FcbenchError
+from fcbench.core.registry import BFLOAT16
 from fcbench.measure.suite import TASKS, Suite, load
 
 _SOME = click.IntRange(min=1)
@@ -58,6 +59,10 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--lambdas": {"metavar": "L1,L2,...", "help": "lmbda of every learned codec. [each codec's default sweep]"},
     "--image-size": {"type": Size(), "help": "Resize images and targets to this. [the data set's own]"},
     "--weights": {"metavar": "random|FILE", "help": "Weights of the encoder. [its own: official or embedded]"},
+    "--encoder-dtype": {
+        "type": click.Choice(["float32", "bfloat16"]),
+        "help": "Arithmetic of every encoder; in bfloat16 its name ends in @bfloat16. [float32]",
+    },
     "--seeds": {"metavar": "S1,S2,...", "help": "Seeds of readouts and codecs. [0]"},
     "--n-train": {"type": _SOME, "help": "Use at most this many training samples."},
     "--n-test": {"type": _SOME, "help": "Use at most this many test samples."},
@@ -78,6 +83,12 @@ _MACHINE: dict[str, dict[str, Any]] = {
         "help": "cpu, cuda, cuda:1, mps; auto takes a GPU if there is one.",
     },
     "--threads": {"type": _THREADS, "help": "CPU threads, at most four per core. [all cores]"},
+    "--coding-workers": {
+        "type": _THREADS,
+        "default": 1,
+        "show_default": True,
+        "help": "Processes that code samples, at most four per core: the same bytes, sooner.",
+    },
 }
 
 
@@ -102,7 +113,7 @@ def suite_options(**helps: str | None) -> Callable[[F], F]:
 
 
 def machine_options(out: str) -> Callable[[F], F]:
-    """Where a verb writes and computes: ``--out`` with its default, ``--device``, ``--threads``, ``--cache-dir``."""
+    """Where a verb writes and computes: ``--out`` with its default, ``--device``, ``--threads`` and so on."""
 
     def decorate(function: F) -> F:
         function = cache_option(function)
@@ -129,6 +140,7 @@ def suite_of(suite_file: Path | None, options: dict[str, Any]) -> Suite:
     if "batch" in given:
         batch = given.pop("batch")
         steps |= {"task_batch": batch, "codec_batch": batch}
+    dtype = given.pop("encoder_dtype", None)
     lambdas = numbers(given.pop("lambdas"), float, "--lambdas") if "lambdas" in given else ()
     for name, option in (("task_models", "--task-model"), ("task_weights", "--task-weights")):
         if name in given:
@@ -138,6 +150,8 @@ def suite_of(suite_file: Path | None, options: dict[str, Any]) -> Suite:
     if "image_size" in given:
         given["image_size_px"] = given.pop("image_size")
     suite = replace(suite, **given, budget=replace(suite.budget, **steps)).with_files()
+    if dtype == "bfloat16":
+        suite = replace(suite, encoders=tuple(e.removesuffix(BFLOAT16) + BFLOAT16 for e in suite.encoders))
     if lambdas:
         learned = [c for c in suite.codecs if c in registry.names("codec") and registry.get("codec", c).trained]
         if not learned:

@@ -7,7 +7,8 @@ A payload is::
 (no length for the last map).
 
 - **Seal**: C and C++ decoders read beyond damaged strings; SPERR's crashes. No foreign decoder is given a string whose
-  seal does not fit. (It guards against damage, not against an attacker who computes a seal.)
+  seal does not fit. It guards against damage, not against an attacker who computes a seal: behind a forged one SZ3 and
+  SPERR may abort or crash the process.
 - **Headers**: a sequence header, quantization tables, sizes are the same for every sample of one size. The string of
   the first training sample lives in the checkpoint, and of every string only what follows their common start is sent:
   as parameter sets are sent once a video. A string with another start (another image size) is sent whole.

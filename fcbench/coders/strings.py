@@ -79,10 +79,11 @@ class StringEncoder(_String):
 
 
 class StringDecoder(_String):
-    """Reads what `StringEncoder` wrote. Missing bytes at the end read as zero."""
+    """Reads what `StringEncoder` wrote. Missing bytes at the end read as zero, surplus ones change nothing."""
 
     def __init__(self, payload: bytes) -> None:
         super().__init__()
+        self._read: list[tuple[EntropyTables, np.ndarray, Groups]] = []
         padded = payload + bytes(8 + -len(payload) % 4)
         words = np.frombuffer(padded, dtype=">u4").astype(np.uint32)
         self._decoder = constriction.stream.queue.RangeDecoder(words)
@@ -91,7 +92,15 @@ class StringDecoder(_String):
         """Next symbols [n] int32. Raises `FcbenchError` on damage that can be seen."""
         symbols = tables.coder.decode(self._decoder, groups)
         self._passed.append(symbols)
+        self._read.append((tables, symbols, groups))
         return symbols
+
+    def recode(self) -> bytes:
+        """The string that `StringEncoder` writes for the symbols so far."""
+        encoder = StringEncoder()
+        for tables, symbols, groups in self._read:
+            encoder.put(tables, symbols, groups)
+        return encoder.finish()
 
 
 def _shortest(words: np.ndarray, n_words: int, lower: int, width: int) -> bytes:

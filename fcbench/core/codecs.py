@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -42,11 +42,17 @@ class Bitstream:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """What a decoder made of a payload."""
+    """What a decoder made of a payload.
+
+    Attributes:
+        recode: codes the decoded integers again, to the one payload that holds them, so that surplus bytes are seen;
+            None where `Codec.decode` itself refuses them. Not called while decoding is timed.
+    """
 
     features: Features
     n_symbols: int
     check: int
+    recode: Callable[[], bytes] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,13 +25,22 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def printable(text: str) -> str:
-    r"""A text whose control characters, other than line feeds and tabs, a terminal shows instead of obeying.
+def printable(text: str, keep: str = "\n\t") -> str:
+    r"""A text whose control characters, other than those to keep, a terminal shows instead of obeying.
 
     >>> printable("red \x1b[31m")
     'red \\x1b[31m'
     """
-    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
+
+
+def one_line(text: str) -> str:
+    r"""A name, or an error's text, as one printable line.
+
+    >>> one_line("a\nb")
+    'a\\nb'
+    """
+    return printable(text, keep="")
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:

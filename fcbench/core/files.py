@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from fcbench.core.errors import DiskFull, FcbenchError
 
@@ -44,30 +45,47 @@ def is_disk_full(error: BaseException | None) -> bool:
 
 
 def write_atomically(path: Path, data: bytes | str, hint: str = HINT) -> None:
-    """Write a file whole or not at all; it survives a power cut. Missing folders above it are made.
-
-    Args:
-        hint: as of `disk_errors`.
+    """Write a file whole or not at all, as `atomic_file` does.
 
     Raises:
         FcbenchError: the file cannot be written; the old one is as it was.
     """
     content = data.encode() if isinstance(data, str) else data
+    with atomic_file(path, hint) as file, disk_errors(path, hint):
+        file.write(content)
+
+
+@contextmanager
+def atomic_file(path: Path, hint: str = HINT) -> Iterator[BinaryIO]:
+    """A file to write, under its name once the block ends without an error; it survives a power cut.
+
+    Missing folders above it are made. Errors of the block pass as they are.
+
+    Args:
+        hint: as of `disk_errors`.
+
+    Raises:
+        FcbenchError: the file cannot be opened or completed; the old one is as it was.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with disk_errors(path, hint):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise FcbenchError(f"cannot use {path}: it is not a regular file; {hint}.")  # /dev/null would be replaced
-        try:
-            with open(temporary, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+        file = open(temporary, "wb")
+    try:
+        yield file
+        with disk_errors(path, hint):
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
             os.replace(temporary, path)
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
+    except BaseException:
+        with suppress(OSError):
+            file.close()
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
     _sync_folder(path.parent)
 
 

@@ -41,18 +41,26 @@ def workers(n: int, what: str) -> Iterator[ProcessPoolExecutor]:
         FcbenchError: one of them died.
     """
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(n, mp_context=context, initializer=_start_worker)
+    pool = ProcessPoolExecutor(n, mp_context=context, initializer=start_worker)
     try:
         yield pool
     except BrokenProcessPool as exc:
-        advice = 'a script must call fcbench under `if __name__ == "__main__":`; else there was too little memory'
-        raise FcbenchError(f"a process to {what} died: {advice}") from exc
+        raise died(what) from exc
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _start_worker() -> None:
-    """End with the parent, and keep nothing open that others read to its end: errors come back by value."""
+def died(what: str) -> FcbenchError:
+    """The error of a process that died; `what` as in `workers`."""
+    advice = 'a script must call fcbench under `if __name__ == "__main__":`; else there was too little memory'
+    return FcbenchError(f"a process to {what} died: {advice}")
+
+
+def start_worker() -> None:
+    """Call this first in a worker process: it ends with its parent, and keeps nothing open that others read to its end.
+
+    Errors come back by value.
+    """
     end_with_parent()
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):

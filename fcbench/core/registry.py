@@ -60,6 +60,8 @@ PROTOCOLS: dict[str, type] = {
     "label": LabelPlugin,
 }
 """Kind of plug-in -> what its ``PLUGIN`` must have."""
+BFLOAT16 = "@bfloat16"
+"""End of the name of an encoder that computes in bfloat16."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,9 +214,18 @@ def _complete(kind: str, plugin: Any, where: str) -> Any:
 
 
 def build_encoder(name: str, weights: str | None, device: torch.device) -> Encoder:
-    """The encoder of ``NAME`` or ``NAME:VARIANT``."""
+    """The encoder of ``NAME`` or ``NAME:VARIANT``, in float32 (see `fcbench.features.encoding`)."""
     family, variant = split_variant(use("encoder", name))
     return get("encoder", family).build(variant, weights, device)
+
+
+def encoder_family(name: str) -> str:
+    """The plug-in's name in an encoder's name.
+
+    >>> encoder_family("timm:resnet18@bfloat16"), encoder_family("sam2_nano")
+    ('timm', 'sam2_nano')
+    """
+    return split_variant(name.removesuffix(BFLOAT16))[0]
 
 
 # -------------------------------------------------------------------------------------------------- identity
@@ -236,6 +247,11 @@ def file_of(kind: str, name: str) -> Path | None:
     """The file in use under a name; None for built-in and installed plug-ins."""
     found = _find(kind, name)
     return found.path if isinstance(found, File) else None
+
+
+def files_in_use() -> tuple[tuple[str, Path], ...]:
+    """Kind and path of the plug-in files of this process; `use` reads them in another."""
+    return tuple((kind, file.path) for (kind, _), file in _files.items())
 
 
 def code_version(kind: str, name: str) -> str:

@@ -122,7 +122,7 @@ class Task(Protocol):
         """
 
     def collate(self, targets: Sequence[Mapping[str, Any]]) -> Any:
-        """A batch of targets, each as `Dataset.targets` gives it.
+        """A batch of targets, each as `Dataset.targets` gives it. Of a tensor [B, ...], row i is target i.
 
         Raises:
             FcbenchError: a target is not what the task documents, or they do not fit each other.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fcbench.core.features import Features, FeatureSpec
+from fcbench.features.devices import fits, moved
 
 RAM_LIMIT_BYTES = 1 << 30
 """Sets smaller than this are kept in memory after their first use."""
@@ -111,7 +112,7 @@ class FeatureSet:
         return Features(self.batch([index]))
 
     def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        """Maps [B, C, h, w] of samples by their place in this set, copied.
+        """Maps [B, C, h, w] of samples by their place in this set, copied; where all are one and the same, expanded.
 
         Raises:
             IndexError: no such place.
@@ -119,12 +120,29 @@ class FeatureSet:
         places = torch.as_tensor(list(indices), dtype=torch.long)
         if places.numel() and not (0 <= int(places.min()) and int(places.max()) < len(self)):
             raise IndexError(f"places {list(indices)} of a set of {len(self)} samples")
-        return {name: self.arrays[name][places] for name in self.specs}
+        arrays = {name: self.arrays[name] for name in self.specs}
+        return {
+            name: (
+                array[:1].expand(len(places), -1, -1, -1) if is_repeated(array) else array[moved(places, array.device)]
+            )
+            for name, array in arrays.items()
+        }
+
+    def near(self, device: torch.device) -> FeatureSet:
+        """The set for training on a device: on it where it fits there, else as it is."""
+        if not fits(4 * self.n_scalars, device):
+            return self
+        return replace(self, arrays={name: self.arrays[name].to(device) for name in self.specs})
 
     def batches(self, size: int) -> Iterator[dict[str, Tensor]]:
         """All samples in order, maps [B, C, h, w] at a time."""
         for places in batches_of(len(self), size):
             yield self.batch(places)
+
+
+def is_repeated(array: Tensor) -> bool:
+    """Whether an array [N, ...] is one and the same sample N times in the same memory, as `Tensor.expand` makes it."""
+    return len(array) > 1 and array.stride(0) == 0
 
 
 def batches_of(n: int, size: int) -> list[range]:

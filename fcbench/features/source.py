@@ -91,19 +91,19 @@ def open_source(
     tasks: Sequence[str] = (),
 ) -> Source:
     """Features of the splits ``train`` and ``test`` at a split point, extracted where the cache lacks them."""
-    names = split_points_of(encoder, split_point)
+    names, splits = split_points_of(encoder, split_point), {}
     require_one_size(*data.values())
-    splits = {}
     for which, dataset in data.items():
         features = reported_extract(dataset, encoder, names, cache, report, which, on_bad_image, tasks)
-        for skipped in features.skipped:
-            report.say(f"left out: {skipped.reason}")
-        if features.skipped:
-            report.say(f"{len(features.skipped)} of {len(dataset)} {which} samples left out")
         splits[which] = Split(Readable(dataset, features.indices), features)
-    train = splits["train"]
-    stats = stats_of(train.features, cache.features / train.features.key / "stats.safetensors")
-    return Source(encoder, names, split_point or encoder.default_split_point, train, splits["test"], stats)
+    stats = kept_stats(splits["train"].features, cache)
+    name = split_point or encoder.default_split_point
+    return Source(encoder, names, name, splits["train"], splits["test"], stats)
+
+
+def kept_stats(train: FeatureSet, cache: Cache) -> dict[str, FeatureStats]:
+    """Statistics of training features, kept beside them."""
+    return stats_of(train, cache.features / train.key / "stats.safetensors")
 
 
 def reported_extract(
@@ -116,9 +116,16 @@ def reported_extract(
     on_bad_image: BadImage = "stop",
     tasks: Sequence[str] = (),
 ) -> FeatureSet:
-    """`extract` as a stage of a run. `what` names the samples."""
-    with report.stage(f"{encoder.name}: features of {what}") as advance:
+    """`extract` as a part of a run. `what` names the samples."""
+    with report.part(f"{encoder.name}: features of {what}") as advance:
         return extract(dataset, encoder, split_points, cache, on_bad_image=on_bad_image, tasks=tasks, advance=advance)
+
+
+def left_out(which: str, features: FeatureSet) -> list[str]:
+    """Lines on the samples of a split that could not be read."""
+    n = len(features.skipped)
+    count = [f"{n} of {n + len(features)} {which} samples left out"] if n else []
+    return [f"left out: {skipped.reason}" for skipped in features.skipped] + count
 
 
 # ------------------------------------------------------------------------------------------- derived

@@ -33,21 +33,13 @@ from fcbench.core.errors import FcbenchError
 from fcbench.core.features import FeatureSpec
 from fcbench.core.kinds import ENDS, Kind
 from fcbench.core.progress import Report
-from fcbench.features.source import Source, derive, mapped
+from fcbench.features.source import Source, derive, left_out, mapped
 from fcbench.measure.complexity import Counts
 from fcbench.measure.evaluate import Reader
+from fcbench.measure.point import Measured, attempt, failure_lines, sample_table, send_and_read, wants_null
 from fcbench.measure.points import Job, jobs
 from fcbench.measure.rows import failed_row, make_rows, point_key
-from fcbench.measure.run import (
-    Measured,
-    Summary,
-    attempt,
-    failure_lines,
-    n_coded,
-    sample_table,
-    send_and_read,
-    wants_null,
-)
+from fcbench.measure.run import Summary, n_coded
 from fcbench.measure.study import Study
 from fcbench.measure.suite import Suite
 from fcbench.measure.trial import Trial
@@ -112,6 +104,9 @@ def measure(study: Study, out: Path, *, length: int = 2, coded: bool = False) ->
         folder.add_provenance(suite.as_json() | {"cross_neck": {"length": length, "coded": coded}})
         for name in suite.encoders:
             source = study.source(study.encoder(name), report)
+            for which, split in (("train", source.train), ("test", source.test)):
+                for line in left_out(which, split.features):
+                    report.say(line)
             for seed in suite.seeds:
                 chains_of = Chains(Trial(study, source, seed, report), folder)
                 for point, wanted in passes(suite, length, coded):
@@ -174,14 +169,9 @@ def chains(tasks: Sequence[str], neck: str, length: int) -> Iterator[Chain]:
 
 
 def n_stages(suite: Suite, length: int, coded: bool) -> int:
-    """Stages that a run from nothing reports: features, null models, readouts, points."""
-    every = list(chains(suite.tasks, suite.neck, length))
-    each = 2 + len(suite.tasks) + 2 * len(every)
-    if coded:
-        n_pairs = len(suite.tasks) ** 2
-        n_points = sum(job.kind == Kind.CODED for job in jobs(suite))
-        each += n_points * (len(suite.tasks) + 2 * n_pairs) + n_pairs
-    return len(suite.encoders) * len(suite.seeds) * each
+    """Points of a run from nothing."""
+    wanted = sum(len(chains) for _, chains in passes(suite, length, coded))
+    return len(suite.encoders) * len(suite.seeds) * wanted
 
 
 def neck_of_depth(neck: str, times: int) -> str | None:

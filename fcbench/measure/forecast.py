@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 from rich.console import Console
@@ -29,9 +28,9 @@ from fcbench.features.feature_set import FeatureSet
 from fcbench.features.source import Readable, Source, Split, split_points_of
 from fcbench.features.statistics import stats_of
 from fcbench.measure.evaluate import Found
+from fcbench.measure.point import send_and_read
 from fcbench.measure.points import Job, jobs
 from fcbench.measure.rows import make_rows
-from fcbench.measure.run import send_and_read
 from fcbench.measure.study import Study
 from fcbench.measure.trial import Trial
 from fcbench.results.folder import ResultsFolder
@@ -234,6 +233,6 @@ class Stopwatch(Report):
 
     @property
     def step_s(self) -> float:
-        """Median time of a step of the last part, the first left out: it warms up."""
+        """Mean time of a step of the last part, the first left out: it warms up. A GPU may do most in the last one."""
         steps = np.diff(self.ticks_s[1:] if self.n_steps > 1 else self.ticks_s)
-        return median(steps.tolist())
+        return float(np.mean(steps))

@@ -8,32 +8,17 @@ training, a few samples of each codec and task, on the first encoder, in a cache
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from fcbench.core.cache import Cache
-from fcbench.core.errors import UnreadableSample
-from fcbench.core.features import Encoder
-from fcbench.core.kinds import ENDS, Kind
-from fcbench.core.progress import Report
-from fcbench.core.samples import Dataset
-from fcbench.core.tasks import ProbabilisticHead, ScaledHead
-from fcbench.features import extract, store
-from fcbench.features.extract import BadImage
-from fcbench.features.feature_set import FeatureSet, SampleInfo
-from fcbench.features.source import Readable, Source, Split, split_points_of
-from fcbench.measure.forecast import Rates, Variant, probe, variant
-from fcbench.measure.points import Job, jobs
-from fcbench.measure.rows import key_of
+from fcbench.core.kinds import ENDS
+from fcbench.measure.forecast import Rates, Variant, variant
+from fcbench.measure.graph import Graph, Makes, Node, build
 from fcbench.measure.study import Study
 from fcbench.measure.suite import Suite
-from fcbench.measure.trial import Trial, null_source
 from fcbench.results import table
 from fcbench.results.row import OK
-from fcbench.training.readout import ReadoutRecipe, own_samples
-
-__all__ = ["Counts", "Estimate", "Rates", "count", "estimate", "probe"]
 
 ENDS_NAME = "uncoded and mean"
 
@@ -128,11 +113,7 @@ def count(study: Study, out: Path) -> Counts:
     Raises:
         FcbenchError: bad input, as the run would find it.
     """
-    tally = _Tally(study, Counts(len(study.data["test"])), _done(out))
-    for name in study.suite.encoders:
-        encoder = study.encoder(name)
-        tally.add_encoder(encoder)
-    return tally.counts
+    return counts_of(build(study, _done(out).__contains__), len(study.data["test"]))
 
 
 def _done(out: Path) -> set[str]:
@@ -142,114 +123,39 @@ def _done(out: Path) -> set[str]:
     return {r.point for r in rows} - failed
 
 
-def expected_set(
-    data: Dataset, encoder: Encoder, split_points: Sequence[str], cache: Cache, on_bad_image: BadImage = "stop"
-) -> tuple[bool, FeatureSet]:
-    """Whether a feature set is in the cache; the set, else one without values under the name that it will have.
-
-    Raises:
-        UnreadableSample: no image can be read.
-    """
-    key = store.key_of(extract.describe(data, encoder, split_points))
-    found = extract.usable(cache.features / key, on_bad_image)
-    if found is not None:
-        return True, found
-    height, width = data.image_size_px or _first_image_px(data)
-    specs = {n: s for n, s in encoder.specs.items() if n in split_points}
-    grids = {n: (-(-height // s.stride_px), -(-width // s.stride_px)) for n, s in specs.items()}
-    samples = tuple(SampleInfo("", i, (height, width)) for i in range(len(data)))
-    return False, FeatureSet(key, samples, (), (height, width), specs, grids, {})
-
-
-def _first_image_px(data: Dataset) -> tuple[int, int]:
-    """(H, W) of the first readable image."""
-    for i in range(len(data)):
-        try:
-            image = data[i].image
-        except UnreadableSample:
-            continue
-        return int(image.shape[-2]), int(image.shape[-1])
-    raise UnreadableSample(f"data set {data.name} has no readable sample")
+def counts_of(graph: Graph, n_test: int) -> Counts:
+    """What the nodes of a graph add up to."""
+    counts = Counts(n_test)
+    for codec, n in graph.n_points.items():
+        family = counts.families.setdefault(_family(codec), Family(_family(codec)))
+        family.n_points += n
+        family.n_found += graph.n_found[codec]
+    for name, features in graph.sets.values():
+        counts.images[name] += len(features)
+        counts.feature_bytes += 4 * features.n_scalars
+    for node in graph.nodes.values():
+        if node.makes == Makes.READOUT:
+            counts.readouts[node.task] += 1
+        elif node.makes == Makes.NULL_MODEL:
+            counts.nulls[node.task] += 1
+        elif node.job is not None:
+            _add(counts.families[_family(node.job.point.codec)], node, variant(node.job))
+    return counts
 
 
-# ---------------------------------------------------------------------------------------------- tally
-class _Tally:
-    """Counts encoder by encoder and seed by seed; what they share is counted once."""
+def _family(codec: str) -> str:
+    return ENDS_NAME if codec in (end.codec for end in ENDS.values()) else codec
 
-    def __init__(self, study: Study, counts: Counts, done: set[str]) -> None:
-        self.study, self.counts, self._done = study, counts, done
-        self._seen: set[Path] = set()
 
-    def add_encoder(self, encoder: Encoder) -> None:
-        """Count an encoder's points, with all that they need."""
-        suite = self.study.suite
-        points = jobs(suite)
-        names, source = split_points_of(encoder, suite.split_point), None
-        for seed in suite.seeds:
-            for job in points:
-                name = ENDS_NAME if job.kind in ENDS else job.point.codec
-                family = self.counts.families.setdefault(name, Family(name))
-                pending = [t for t in job.tasks if key_of(self.study, encoder, seed, job, t) not in self._done]
-                family.n_points += len(job.tasks)
-                family.n_found += len(job.tasks) - len(pending)
-                if pending:
-                    family.coded[variant(job)] += 1
-                    family.read.update(pending)
-                    source = source or self._source(encoder, names)
-                    self._add_models(Trial(self.study, source, seed, Report(0)), job, pending, family)
-
-    def _source(self, encoder: Encoder, split_points: Sequence[str]) -> Source:
-        """The source that the run will have, without values where it must be extracted."""
-        suite = self.study.suite
-        splits = {}
-        for which, data in self.study.data.items():
-            features = self._features(data, encoder, split_points)
-            splits[which] = Split(Readable(data, features.indices), features)
-        name = suite.split_point or encoder.default_split_point
-        return Source(encoder, tuple(split_points), name, splits["train"], splits["test"], {})
-
-    def _features(self, data: Dataset, encoder: Encoder, split_points: Sequence[str]) -> FeatureSet:
-        found, features = expected_set(data, encoder, split_points, self.study.cache, self.study.suite.on_bad_image)
-        if not found and self._is_new(self.study.cache.features / features.key):
-            self.counts.images[encoder.name] += len(features)
-            self.counts.feature_bytes += 4 * features.n_scalars
-        return features
-
-    def _add_models(self, trial: Trial, job: Job, tasks: Sequence[str], family: Family) -> None:
-        cache = self.study.cache
-        for task in tasks:
-            recipe = trial.recipe(task)
-            if recipe.decoder is not None:
-                self._features(own_samples(recipe), recipe.decoder.encoder, recipe.decoder.inputs)
-            self.counts.readouts[task] += self._is_new(recipe.path(cache))
-            if job.kind == Kind.CEILING and self.study.suite.null_model:
-                self._add_null(recipe)
-        if job.kind != Kind.CODED:
-            return
-        codec = trial.codec_recipe(job.point, job.fitted_to)
-        if self._is_new(codec.path(cache)):
-            family.made[variant(job)] += 1
-            if job.trained:
-                shared = codec.trained_path(cache)
-                family.trained[variant(job)] += shared == codec.path(cache) or self._is_new(shared)
-
-    def _add_null(self, recipe: ReadoutRecipe) -> None:
-        features = recipe.source.train.features
-        _, grid = features.finest
-        if recipe.decoder is None:
-            head = recipe.task.head(recipe.budget.width, grid, features.image_px)
-        else:
-            head = recipe.decoder.head()
-        if isinstance(head, ProbabilisticHead | ScaledHead):
-            null = replace(recipe, source=null_source(recipe.source), neck_loss="task")
-            self.counts.nulls[recipe.task.name] += self._is_new(null.path(self.study.cache))
-
-    def _is_new(self, path: Path) -> bool:
-        """Whether something is to be made that was not counted yet."""
-        if path in self._seen or path.exists():
-            return False
-        self._seen.add(path)
-        return True
+def _add(family: Family, node: Node, which: Variant) -> None:
+    """Count a node of a codec or a point."""
+    if node.makes == Makes.POINT:
+        family.coded[which] += 1
+        family.read.update(node.tasks)
+    if node.makes in (Makes.CODEC, Makes.SWEEP):
+        family.trained[which] += 1
+    if node.makes in (Makes.CODEC, Makes.TABLES):
+        family.made[which] += 1
 
 
 # ----------------------------------------------------------------------------------------------- cost

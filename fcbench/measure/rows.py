@@ -183,7 +183,7 @@ def _decoder_sha256(trial: Trial, task: str) -> str:
 
 def _origin(study: Study, encoder: Encoder, job: Job, task: str) -> dict[str, str]:
     """Where the outside plug-ins behind a row come from."""
-    family = encoder.name.partition(":")[0]
+    family = registry.encoder_family(encoder.name)
     used = [("encoder", family)] if family in registry.names("encoder") else []
     used += [("dataset", study.suite.dataset), ("neck", study.suite.neck), ("task", task)]
     used += [codec_kind(job.point.codec)] if job.kind not in (*ENDS, Kind.LABEL) else []

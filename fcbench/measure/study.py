@@ -15,16 +15,24 @@ from fcbench.core.features import Encoder
 from fcbench.core.progress import Report
 from fcbench.core.samples import DataOptions, Dataset, require_tasks
 from fcbench.core.tasks import Task, TaskModel
-from fcbench.features.source import Source, open_source
+from fcbench.features.encoding import build_encoder
+from fcbench.features.feature_set import FeatureSet
+from fcbench.features.source import Source, kept_stats, open_source, reported_extract, split_points_of
 from fcbench.measure.suite import Suite
 from fcbench.training.targets import Targets
+from fcbench.transmit.coders import HERE, Coders
 
 
 class Study:
     """A suite at work on a device: each of its parts is made on first use, once.
 
     Tasks and targets are those of the samples that could be read.
+
+    Attributes:
+        coders: code its samples.
     """
+
+    coders: Coders = HERE
 
     def __init__(self, suite: Suite, data: Mapping[str, Dataset], cache: Cache, device: torch.device) -> None:
         self.suite, self.data, self.cache, self.device = suite, data, cache, device
@@ -33,7 +41,7 @@ class Study:
     def of(self, suite: Suite, cache: Cache | None = None) -> Study:
         """A study of a part of the suite, or with another budget or cache: what was made already is shared."""
         other = Study(suite, self.data, cache or self.cache, self.device)
-        other._made = self._made
+        other._made, other.coders = self._made, self.coders
         return other
 
     @property
@@ -47,9 +55,19 @@ class Study:
             self.data, encoder, self.suite.split_point, self.cache, report, self.suite.on_bad_image, self.suite.tasks
         )
 
+    def features(self, which: str, encoder: Encoder, report: Report) -> FeatureSet:
+        """Features of one split, those of the training split with their statistics."""
+        suite, points = self.suite, split_points_of(encoder, self.suite.split_point)
+        found = reported_extract(
+            self.data[which], encoder, points, self.cache, report, which, suite.on_bad_image, suite.tasks
+        )
+        if which == "train":
+            kept_stats(found, self.cache)
+        return found
+
     def encoder(self, name: str) -> Encoder:
         """The encoder of a name in ``suite.encoders``."""
-        return self._once(("encoder", name), lambda: registry.build_encoder(name, self.suite.weights, self.device))
+        return self._once(("encoder", name), lambda: build_encoder(name, self.suite.weights, self.device))
 
     def task(self, name: str, source: Source) -> Task:
         """A task on the samples of a source."""

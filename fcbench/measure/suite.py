@@ -29,7 +29,7 @@ class Suite:
     Attributes:
         codecs: names of codecs, ``image:NAME`` (the image coded, encoded at the far end), ``label`` (the task's output
             coded without loss).
-        encoders: names, each ``NAME`` or ``NAME:VARIANT``.
+        encoders: names, each ``NAME`` or ``NAME:VARIANT``; with ``@bfloat16`` behind it, in bfloat16.
         params: operating points by codec; a codec not named here runs its default sweep.
         n_train, n_test: at most so many samples of each split; None for all.
         split_point: split point, group of split points, or several with plus signs; None for the encoder's default.
@@ -90,7 +90,7 @@ class Suite:
         """Raises `FcbenchError` for an unknown name or parameter of a codec, before any work is done."""
         for kind, given in (
             ("dataset", (self.dataset,)),
-            ("encoder", tuple(e.partition(":")[0] for e in self.encoders)),
+            ("encoder", tuple(map(registry.encoder_family, self.encoders))),
             ("neck", (self.neck,)),
             ("task", self.tasks),
         ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,8 @@ from fcbench.measure.density import make_scorer
 from fcbench.measure.evaluate import Evaluation, Reader, evaluate
 from fcbench.measure.points import Job, lmbdas_of
 from fcbench.measure.study import Study
-from fcbench.training.codec import CodecRecipe, make_codec, require_same
-from fcbench.training.readout import Readout, ReadoutRecipe, make_readout, task_loss
+from fcbench.training.codec import CodecRecipe, make_codec, make_sweep, require_same
+from fcbench.training.readout import Readout, ReadoutRecipe, TaskLoss, make_readout, task_loss
 from fcbench.transmit.senders import (
     CodecSender,
     ImageSender,
@@ -99,14 +100,27 @@ class Trial:
         if job.kind == Kind.LABEL:
             (name,) = job.tasks
             return LabelSender(name, test, lambda index: self.predict(name, index))
-        loss = None
-        if job.fitted_to:
-            task, targets = self.recipe(job.fitted_to).task, self.study.targets("train", job.fitted_to, source)
-            loss = task_loss(self.readout(job.fitted_to), task, targets)
-        recipe = self.codec_recipe(job.point, job.fitted_to)
-        sender = CodecSender(make_codec(recipe, self.study.cache, self.report, self.study.device, loss), test)
-        require_same(recipe, sender.checkpoint, sender.loaded)
+        sender = CodecSender(self.codec(job), test, self.study.coders)
+        require_same(self.codec_recipe(job.point, job.fitted_to), sender.checkpoint, sender.loaded)
         return sender
+
+    def codec(self, job: Job) -> Path:
+        """Checkpoint of a point's codec."""
+        study, recipe = self.study, self.codec_recipe(job.point, job.fitted_to)
+        return make_codec(recipe, study.cache, self.report, study.device, self._loss(job))
+
+    def sweep(self, job: Job) -> None:
+        """Train the codec of variable rate that a point's codec is one rate of."""
+        study, recipe = self.study, self.codec_recipe(job.point, job.fitted_to)
+        with self.report.part(f"{self.source.encoder.name}: {job.point.codec}, training") as advance:
+            make_sweep(recipe, study.cache, study.device, self._loss(job), advance)
+
+    def _loss(self, job: Job) -> TaskLoss | None:
+        """What a codec is fitted to besides features."""
+        if job.fitted_to is None:
+            return None
+        task, targets = self.recipe(job.fitted_to).task, self.study.targets("train", job.fitted_to, self.source)
+        return task_loss(self.readout(job.fitted_to), task, targets)
 
     def predict(self, task: str, index: int) -> Any:
         """What a task's head predicts of the uncoded features of a test sample, on the CPU."""
@@ -121,10 +135,15 @@ class Trial:
         return evaluate(Uncoded(self.source.test.features).receive(), self.source, {t: self.reader(t) for t in tasks})
 
     def null_likelihood(self, task: str) -> np.ndarray | None:
-        """Log-likelihoods [N] nats of the null model: the same neck and head trained on a constant.
+        """Log-likelihoods [N] nats of the null model; None where the head states none."""
+        source, reader = self.null_reader(task)
+        return evaluate(Uncoded(source.test.features).receive(), source, {task: reader}).found[task].log_likelihood
+
+    def null_reader(self, task: str) -> tuple[Source, Reader]:
+        """The null model, the same neck and head trained on a constant, and what it reads.
 
         It is trained by the task's loss, whatever trained the necks: a null model that explains little would count as
-        information. None where the head states no likelihood.
+        information.
         """
         if self._null is None:
             self._null = null_source(self.source)
@@ -132,10 +151,7 @@ class Trial:
         targets = study.targets("train", task, self.source)
         model = make_readout(recipe, targets, study.cache, self.report, study.device)
         scorer = make_scorer(recipe, model, targets, study.cache)
-        reader = Reader(recipe.task, model, study.targets("test", task, self.source), scorer)
-        return (
-            evaluate(Uncoded(self._null.test.features).receive(), self._null, {task: reader}).found[task].log_likelihood
-        )
+        return self._null, Reader(recipe.task, model, study.targets("test", task, self.source), scorer)
 
 
 def on_cpu(prediction: Any) -> Any:
@@ -154,6 +170,7 @@ def null_source(source: Source) -> Source:
     spec, grid = source.train.features.finest
     key = digest(
         {
+            "version": 2,  # its neck reads the constant once per batch: other rounding than before
             "data": source.train.dataset.name,
             "revision": [s.dataset.revision for s in (source.train, source.test)],
             "indices": [s.features.indices for s in (source.train, source.test)],

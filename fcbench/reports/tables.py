@@ -17,6 +17,7 @@ import pandas as pd
 import rich.table
 from rich import box
 from rich.console import Console
+from rich.text import Text
 
 from fcbench.analysis.estimate import Estimate
 from fcbench.core.errors import FcbenchError
@@ -98,13 +99,14 @@ def shown(number: Estimate, form: str) -> str:
 def terminal(document: Document, width: int | None = None) -> str:
     """Tables, then the lines after them, so many characters wide; None: as the terminal, `WIDTH` without one."""
     text, here = io.StringIO(), Console()
-    console = Console(file=text, width=width or (here.width if here.is_terminal else WIDTH), highlight=False)
+    columns = width or (here.width if here.is_terminal else WIDTH)
+    console = Console(file=text, width=columns, highlight=False, color_system=None)  # plain, whatever FORCE_COLOR says
     for table in document.tables:
-        grid = rich.table.Table(title=table.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        grid = rich.table.Table(title=Text(table.title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         for i, name in enumerate(table.header):
-            grid.add_column(name, justify="left" if i < table.n_left else "right")
+            grid.add_column(Text(name), justify="left" if i < table.n_left else "right")
         for row in table.rows:
-            grid.add_row(*(cell.replace("[", r"\[") for cell in row))
+            grid.add_row(*map(Text, row))
         console.print(grid)
         for number, note in enumerate(table.notes, 1):
             console.print(f"[{number}] {note}", markup=False)

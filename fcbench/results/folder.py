@@ -14,6 +14,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,8 @@ class ResultsFolder:
             with disk_errors(self.path, HINT):
                 for left in self.path.rglob(".*.tmp"):
                     left.unlink()
+                for left in self.path.glob(".streams-*"):  # of a killed run: the lock says that no other one lives
+                    shutil.rmtree(left)
             self._compact()
         except BaseException:
             self._lock.release()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Features, FeatureStats
 from fcbench.core.kinds import Objective
 from fcbench.core.progress import Advance, Report
+from fcbench.features.devices import moved
 from fcbench.features.feature_set import FeatureSet
 from fcbench.features.source import Source
 from fcbench.features.statistics import normalized_mse
@@ -98,46 +99,68 @@ def make_codec(
     return path
 
 
+def make_sweep(
+    recipe: CodecRecipe, cache: Cache, device: torch.device, task_loss: TaskLoss | None, advance: Advance
+) -> bytes:
+    """State of a codec of variable rate between its points: from the cache, else trained and put there."""
+    path = recipe.trained_path(cache)
+
+    def trained() -> bytes:
+        codec = _built(recipe)
+        _train(codec, recipe, (recipe.lmbdas[0], recipe.lmbdas[-1]), path, device, task_loss, advance)
+        return loop.state_bytes(codec)
+
+    return kept(path, trained)
+
+
 def _made(
     recipe: CodecRecipe, cache: Cache, device: torch.device, task_loss: TaskLoss | None, advance: Advance
 ) -> bytes:
-    plugin, path, source = registry.get("codec", recipe.point.codec), recipe.path(cache), recipe.source
-    specs = list(source.train.features.specs.values())
-    torch.manual_seed(recipe.seed)
-    codec: Any = plugin.build(specs, source.stats, recipe.point.params)
-
-    def train(lmbdas: tuple[float, float], resume: Path) -> None:
-        _prepare(codec, recipe)
-        fit_codec(
-            codec,
-            lmbdas,
-            source.train.features,
-            source.stats,
-            recipe.budget,
-            objective=recipe.objective,
-            task_loss=task_loss,
-            device=device,
-            seed=recipe.seed,
-            resume=resume.with_suffix(".resume"),
-            advance=advance,
-        )
-
+    codec = _built(recipe)
     if recipe.lmbdas:
-        shared = recipe.trained_path(cache)
-
-        def sweep() -> bytes:
-            train((recipe.lmbdas[0], recipe.lmbdas[-1]), shared)
-            return loop.state_bytes(codec)
-
-        loop.load_into(codec, kept(shared, sweep), shared)
+        loop.load_into(codec, make_sweep(recipe, cache, device, task_loss, advance), recipe.trained_path(cache))
         codec.at(float(recipe.point.params["lmbda"]))
-    elif plugin.trained:
+    elif registry.get("codec", recipe.point.codec).trained:
         lmbda = float(recipe.point.params["lmbda"])
-        train((lmbda, lmbda), path)
+        _train(codec, recipe, (lmbda, lmbda), recipe.path(cache), device, task_loss, advance)
     else:
         _prepare(codec, recipe)
     codec.freeze()
-    return checkpoint.as_bytes(codec, recipe.point, tuple(specs), recipe.made_for)
+    specs = tuple(recipe.source.train.features.specs.values())
+    return checkpoint.as_bytes(codec, recipe.point, specs, recipe.made_for)
+
+
+def _built(recipe: CodecRecipe) -> Any:
+    """A codec as it is before it sees features."""
+    source = recipe.source
+    torch.manual_seed(recipe.seed)
+    plugin = registry.get("codec", recipe.point.codec)
+    return plugin.build(list(source.train.features.specs.values()), source.stats, recipe.point.params)
+
+
+def _train(
+    codec: Any,
+    recipe: CodecRecipe,
+    lmbdas: tuple[float, float],
+    path: Path,
+    device: torch.device,
+    task_loss: TaskLoss | None,
+    advance: Advance,
+) -> None:
+    _prepare(codec, recipe)
+    fit_codec(
+        codec,
+        lmbdas,
+        recipe.source.train.features,
+        recipe.source.stats,
+        recipe.budget,
+        objective=recipe.objective,
+        task_loss=task_loss,
+        device=device,
+        seed=recipe.seed,
+        resume=path.with_suffix(".resume"),
+        advance=advance,
+    )
 
 
 def require_same(recipe: CodecRecipe, path: Path, loaded: checkpoint.Loaded) -> None:
@@ -187,6 +210,7 @@ def fit_codec(
             its logarithm, and training takes `VARIABLE_STEPS` times the steps of one point.
     """
     codec.to(device)
+    near, deviations = features.near(device), {n: replace(s, std=s.std.to(device)) for n, s in stats.items()}
     low, high = np.log(lmbdas)
 
     def loss_of(rng: np.random.Generator) -> Tensor:
@@ -195,11 +219,11 @@ def fit_codec(
         if low < high:
             lmbda = float(np.exp(rng.uniform(low, high)))
             codec.at(lmbda)
-        maps = {k: v.to(device) for k, v in features.batch(indices).items()}
+        maps = moved(near.batch(indices), device)
         decoded, bits = codec(maps)
         loss: Tensor = bits.sum() / Features(maps).n_scalars
         if objective != "task":
-            loss = loss + lmbda * normalized_mse(maps, decoded, stats)
+            loss = loss + lmbda * normalized_mse(maps, decoded, deviations)
         if objective != "mse":
             assert task_loss is not None
             loss = loss + lmbda * task_loss(decoded, indices)

@@ -19,6 +19,8 @@ from fcbench.core.progress import Advance
 
 CHECKPOINT_S = 60.0
 """Seconds between checkpoints of a training under way."""
+READ_EVERY = 16
+"""Steps between two looks at the loss, for each of which the CPU waits until a GPU has done all its steps."""
 
 
 # ------------------------------------------------------------------------------------------- the loop
@@ -46,27 +48,33 @@ def optimize(
         Mean loss of the last tenth of the steps.
 
     Raises:
-        FcbenchError: the loss is not finite.
+        FcbenchError: the loss was not finite at a step, found at most `READ_EVERY` steps later.
     """
     params = [p for p in module.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(params, lr=rate, weight_decay=0.01)
     first, losses = _resume(resume, module, optimizer)
+    pending: list[Tensor] = []  # losses that were not looked at
     saved = time.monotonic()
     module.train()
     for step in range(first, steps):
         torch.manual_seed(seed * 1_000_003 + step)
         for group in optimizer.param_groups:
             group["lr"] = schedule(step, steps, rate)
-        loss = loss_of(np.random.default_rng((seed, step)))
-        value = float(loss.detach())
-        if not np.isfinite(value):
-            raise FcbenchError(f"training diverged at step {step} of {steps} (loss {value}): lower the learning rate")
+        try:
+            loss = loss_of(np.random.default_rng((seed, step)))
+        except Exception:
+            _read(pending, len(losses), steps)  # a training that diverged may fail in any way
+            raise
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(params, 1.0)
         optimizer.step()
-        losses.append(value)
-        if time.monotonic() - saved > CHECKPOINT_S and step + 1 < steps:
+        pending.append(loss.detach())
+        is_due = time.monotonic() - saved > CHECKPOINT_S and step + 1 < steps
+        if is_due or len(pending) == READ_EVERY or step + 1 == steps:
+            losses += _read(pending, len(losses), steps)
+            pending.clear()
+        if is_due:
             _save(resume, module, optimizer, step + 1, losses)
             saved = time.monotonic()
         if advance:
@@ -74,6 +82,19 @@ def optimize(
     cache.remove(resume)
     module.eval()
     return float(np.mean(losses[-max(1, steps // 10) :])) if losses else float("nan")
+
+
+def _read(pending: list[Tensor], first: int, steps: int) -> list[float]:
+    """Losses of steps from `first` on, all brought to the CPU at once.
+
+    Raises:
+        FcbenchError: one is not finite.
+    """
+    values: list[float] = torch.stack(pending).tolist() if pending else []
+    for step, value in enumerate(values, first):
+        if not np.isfinite(value):
+            raise FcbenchError(f"training diverged at step {step} of {steps} (loss {value}): lower the learning rate")
+    return values
 
 
 def schedule(step: int, steps: int, peak: float) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,12 +22,13 @@ from fcbench.core.cache import Cache, digest, kept
 from fcbench.core.features import FeatureStats
 from fcbench.core.progress import Advance, Report
 from fcbench.core.tasks import Task, TaskModel
-from fcbench.features.feature_set import FeatureSet
+from fcbench.features.devices import moved
+from fcbench.features.feature_set import FeatureSet, is_repeated
 from fcbench.features.source import Readable, Source, reported_extract
 from fcbench.features.statistics import normalized_mse, stats_of
 from fcbench.training import loop
 from fcbench.training.options import PREPARE_SAMPLES, VERSION, Budget
-from fcbench.training.targets import Targets
+from fcbench.training.targets import Batches, Targets
 
 NeckLoss = Literal["task", "distill", "both"]
 TaskLoss = Callable[[Mapping[str, Tensor], Sequence[int]], Tensor]
@@ -116,9 +117,22 @@ class Readout(Standardize):
             self.__dict__["head"] = head.eval().requires_grad_(False)
 
     def forward(self, maps: Mapping[str, Tensor]) -> Any:
-        """What the head reads of maps [B, C, h, w] by split point: [B, D, h, w], or maps by decoder input."""
-        x = self.neck(super().forward(maps))
-        return x if self.adapter is None else self.adapter(x)
+        """What the head reads of maps [B, C, h, w] by split point: [B, D, h, w], or maps by decoder input.
+
+        It reads a sample that is repeated once: a step of a null model then takes a third of the time.
+        """
+        n = len(next(iter(maps.values())))
+        once = all(is_repeated(m) for m in maps.values())
+        x = self.neck(super().forward({k: m[:1] for k, m in maps.items()} if once else maps))
+        x = x if self.adapter is None else self.adapter(x)
+        return _repeated(x, n) if once else x
+
+
+def _repeated(x: Any, n: int) -> Any:
+    """Tensors [1, ...], one or several by name, as [n, ...]."""
+    if isinstance(x, Tensor):
+        return x.expand(n, *x.shape[1:])
+    return {name: _repeated(one, n) for name, one in x.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +215,7 @@ def make_readout(
         )
         return loop.state_bytes(model)
 
-    with report.stage(f"{source.encoder.name}: {recipe.neck} and {what}, {task.name}") as advance:
+    with report.part(f"{source.encoder.name}: {recipe.neck} and {what}, {task.name}") as advance:
         loop.load_into(model, kept(path, train), path)
     return model.eval().requires_grad_(False)
 
@@ -240,16 +254,19 @@ def fit_readout(
         neck_loss: ``task``; ``distill``, the mean squared difference of the adapter's maps from `own`, in units of
             its standard deviation; ``both``, their sum.
     """
-    own_stats = None if own is None else stats_of(own)
+    device = next(model.parameters()).device
+    near, batches = features.near(device), Batches(task, targets, device)
+    near_own = None if own is None or neck_loss == "task" else own.near(device)
+    own_stats = None if own is None else {n: replace(s, std=s.std.to(device)) for n, s in stats_of(own).items()}
 
     def loss_of(rng: np.random.Generator) -> Tensor:
         indices = loop.sample_indices(rng, len(features), budget.task_batch)
-        x, losses = model(features.batch(indices)), []
+        x, losses = model(moved(near.batch(indices), device)), []
         if neck_loss != "distill":
-            losses.append(model.head.loss(x, task.collate(targets(indices))))
+            losses.append(model.head.loss(x, batches(indices)))
         if neck_loss != "task":
-            assert own is not None and own_stats is not None
-            losses.append(normalized_mse(x, own.batch(indices), own_stats))
+            assert near_own is not None and own_stats is not None
+            losses.append(normalized_mse(x, moved(near_own.batch(indices), device), own_stats))
         return torch.stack(losses).sum()
 
     return loop.optimize(
@@ -259,8 +276,9 @@ def fit_readout(
 
 def task_loss(model: Readout, task: Task, targets: Targets) -> TaskLoss:
     """Task loss of decoded features of training samples, through a finished neck and head."""
+    batches = Batches(task, targets, next(model.parameters()).device)
 
     def loss(maps: Mapping[str, Tensor], indices: Sequence[int]) -> Tensor:
-        return model.head.loss(model(maps), task.collate(targets(indices)))
+        return model.head.loss(model(maps), batches(indices))
 
     return loss

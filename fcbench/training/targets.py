@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from fcbench.core.samples import Dataset
+from fcbench.core.tasks import Task
+from fcbench.features.devices import fits, moved
 
 TARGETS_LIMIT_BYTES = 1 << 30
 """A task's targets are kept in memory after their first use where all fit into this."""
@@ -22,6 +25,9 @@ class Targets:
         self._kept: dict[int, Any] = {}
         self._keep = _size_bytes(dataset.targets(0)[task]) * len(dataset) < TARGETS_LIMIT_BYTES
 
+    def __len__(self) -> int:
+        return len(self._dataset)
+
     def __call__(self, indices: Sequence[int]) -> list[Mapping[str, Any]]:
         """The targets of some samples."""
         return [{self._task: self._one(i)} for i in indices]
@@ -33,6 +39,33 @@ class Targets:
         if self._keep:
             self._kept[index] = target
         return target
+
+
+class Batches:
+    """Batches of a task's targets for training on a device, kept there where they are tensors and all fit."""
+
+    def __init__(self, task: Task, targets: Targets, device: torch.device) -> None:
+        self._task, self._targets, self._device = task, targets, device
+        self._kept: dict[int, Tensor] = {}
+        self._keep = self._all_fit()
+
+    def __call__(self, indices: Sequence[int]) -> Any:
+        """What `Task.collate` makes of the targets of some samples, on the device."""
+        if not self._keep:
+            return self._collated(indices)
+        new = [i for i in dict.fromkeys(indices) if i not in self._kept]
+        if new:
+            self._kept |= zip(new, self._collated(new))
+        return torch.stack([self._kept[i] for i in indices])
+
+    def _all_fit(self) -> bool:
+        if not fits(0, self._device):
+            return False
+        first = self._task.collate(self._targets([0]))
+        return isinstance(first, Tensor) and fits(first.nbytes * len(self._targets), self._device)
+
+    def _collated(self, indices: Sequence[int]) -> Any:
+        return moved(self._task.collate(self._targets(indices)), self._device)
 
 
 def _size_bytes(target: Any) -> int:

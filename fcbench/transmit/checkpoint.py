@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from safetensors import SafetensorError
@@ -24,9 +26,12 @@ from fcbench.core.codecs import Codec, OperatingPoint
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import FeatureSpec, FeatureStats
 from fcbench.core.files import write_atomically
+from fcbench.core.python_files import read_source, reason_of
+from fcbench.core.state_dicts import differences
 
 _KEY = "fcbench_codec"
 _VERSION = 2
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,19 +102,75 @@ def load(path: Path) -> Loaded:
         state = safetensors.load(data)
         n_header = int.from_bytes(data[:8], "little")
         meta = json.loads(json.loads(data[8 : 8 + n_header])["__metadata__"][_KEY])
-        version, digest = meta["version"], meta.pop("digest")
-        point = OperatingPoint(meta["codec"], meta["params"])
-        specs = tuple(FeatureSpec(**s) for s in meta["specs"])
-        source = Source(**meta["source"])
+        if (version := _field(meta, "version", int)) != _VERSION:
+            raise FcbenchError(
+                f"codec checkpoint {path} has version {version}, this fcbench reads {_VERSION}: update it"
+            )
+        digest = _field(meta, "digest", str)
+        header = _header(meta)
     except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise FcbenchError(f"{path} is not an fcbench codec checkpoint, or is damaged ({_line(error)})") from None
-    if version != _VERSION:
-        raise FcbenchError(f"codec checkpoint {path} has version {version}, this fcbench reads {_VERSION}: update it")
-    if digest != _digest(meta, state):
+    if digest != _digest({k: v for k, v in meta.items() if k != "digest"}, state):
         raise FcbenchError(f"codec checkpoint {path} is damaged: its contents do not match their digest")
-    _require_plugin(path, point.codec, meta.get("origin", {}), meta.get("file", ""))
-    codec = _build(path, point, specs, state)
-    return Loaded(codec, point, specs, hashlib.sha256(data).hexdigest(), source)
+    _require_plugin(path, header.point.codec, header.origin, header.file)
+    if not header.origin:
+        _require_channels(path, header.specs, state)
+    codec = _build(path, header.point, header.specs, state)
+    return Loaded(codec, header.point, header.specs, hashlib.sha256(data).hexdigest(), header.source)
+
+
+# ------------------------------------------------------------------------------------------- header
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """The metadata, every field of its type."""
+
+    point: OperatingPoint
+    specs: tuple[FeatureSpec, ...]
+    source: Source
+    origin: dict[str, str]
+    file: str
+
+
+def _header(meta: Any) -> _Header:
+    """Read the metadata. Raises `ValueError` for a field that is missing or of another type."""
+    point = OperatingPoint(_field(meta, "codec", str), _field(meta, "params", dict))
+    for name, value in point.params.items():
+        if type(value) not in (int, float, str) or (isinstance(value, float) and not math.isfinite(value)):
+            raise ValueError(f"parameter {name!r} must be a finite number or text, got {value!r:.40}")
+    specs = tuple(map(_spec, _field(meta, "specs", list)))
+    if not specs or len({s.name for s in specs}) != len(specs):
+        raise ValueError("'specs' must be of one map or more, of different names")
+    source = _field(meta, "source", dict)
+    origin = _field({"origin": {}, **meta}, "origin", dict)
+    return _Header(
+        point,
+        specs,
+        Source(_field(source, "encoder", str), _field(source, "weights_sha256", str)),
+        {name: _field(origin, name, str) for name in origin},
+        _field({"file": "", **meta}, "file", str),
+    )
+
+
+def _spec(found: Any) -> FeatureSpec:
+    layout: Any = _field(found, "layout", str)
+    spec = FeatureSpec(
+        _field(found, "name", str), _field(found, "channels", int), _field(found, "stride_px", int), layout
+    )
+    if min(spec.channels, spec.stride_px) < 1 or layout not in ("BCHW", "BNC"):
+        raise ValueError(
+            f"a map cannot have {spec.channels} channels, stride {spec.stride_px} px, layout {layout!r:.40}"
+        )
+    return spec
+
+
+def _field(found: Any, name: str, kind: type[_T]) -> _T:
+    """A field of a JSON object. Raises `ValueError` where there is none of this type."""
+    value = found.get(name) if isinstance(found, dict) else None
+    if type(value) is not kind:
+        raise ValueError(f"{name!r} must be {kind.__name__}, got {value!r:.40}")
+    if isinstance(value, str):
+        value.encode()  # JSON may hold halves of surrogate pairs
+    return value
 
 
 def _require_plugin(path: Path, name: str, origin: Mapping[str, str], file: str) -> None:
@@ -119,8 +180,8 @@ def _require_plugin(path: Path, name: str, origin: Mapping[str, str], file: str)
         FcbenchError: it is not here, or another file or version is.
     """
     here = registry.origin("codec", name) if name in registry.names("codec") else {}
-    if not here and file and Path(file).is_file():
-        here = {Path(file).name: f"sha256:{hashlib.sha256(Path(file).read_bytes()).hexdigest()}"}
+    if not here and file and os.path.isfile(file):  # unlike a Path's, False for any text
+        here = {Path(file).name: f"sha256:{hashlib.sha256(read_source(Path(file), 'the plug-in file')).hexdigest()}"}
         if here == origin:
             registry.use("codec", file)
     if here == origin:
@@ -137,20 +198,39 @@ def _require_plugin(path: Path, name: str, origin: Mapping[str, str], file: str)
     )
 
 
+def _require_channels(path: Path, specs: tuple[FeatureSpec, ...], state: Mapping[str, Tensor]) -> None:
+    """Refuse channels that the state does not have: building for an absurd number would ask for all memory.
+
+    Every codec of this package has its training statistics in the state, ``stats.0.mean`` for the first map.
+    """
+    for i, spec in enumerate(specs):
+        mean = state.get(f"stats.{i}.mean")
+        n = 0 if mean is None else mean.numel()
+        if n != spec.channels:
+            raise FcbenchError(
+                f"codec checkpoint {path} is damaged: map {spec.name!r} has {spec.channels} channels, "
+                f"its statistics are of {n}"
+            )
+
+
 def _build(path: Path, point: OperatingPoint, specs: tuple[FeatureSpec, ...], state: Mapping[str, Tensor]) -> Codec:
     """The codec with a checkpoint's state. Its statistics come with the state, so any stand in for them."""
-    stand_in = {
-        s.name: FeatureStats(
-            torch.zeros(s.channels), torch.ones(s.channels), -torch.ones(s.channels), torch.ones(s.channels)
-        )
-        for s in specs
-    }
-    codec: Any = registry.get("codec", point.codec).build(specs, stand_in, point.params)
+    codec: Any = None
     try:
+        stand_in = {
+            s.name: FeatureStats(
+                torch.zeros(s.channels), torch.ones(s.channels), -torch.ones(s.channels), torch.ones(s.channels)
+            )
+            for s in specs
+        }
+        codec = registry.get("codec", point.codec).build(specs, stand_in, point.params)
         codec.load_state_dict(state)
-    except RuntimeError as error:
-        raise FcbenchError(f"codec checkpoint {path} does not fit {point.label}: {_line(error)}") from None
-    wrong = [name for name, t in state.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]
+    except Exception as error:  # whatever a codec raises for parameters and tensors that are not its own
+        different = differences(state, codec.state_dict()) if codec is not None else ""
+        reason = different or reason_of(error)
+        raise FcbenchError(f"codec checkpoint {path} does not fit {point.label}: {reason}") from error
+    loaded: dict[str, Tensor] = codec.state_dict()
+    wrong = [name for name, t in loaded.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]
     if wrong:
         names = ", ".join(wrong[:3])
         raise FcbenchError(f"codec checkpoint {path} holds values that are not finite, in {names}: train it again")

@@ -28,13 +28,12 @@ that records cannot change places.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import struct
-import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
@@ -42,6 +41,7 @@ from fcbench.coders.varint import Cursor, string, varint
 from fcbench.core.codecs import Bitstream, Decoded, Grids
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import FeatureSpec
+from fcbench.core.files import atomic_file, disk_errors
 
 MAGIC = b"\x9eFCB"
 VERSION = 1
@@ -51,6 +51,7 @@ PREFIX_BYTES = 16
 _LAYOUT = b"\0"  # [B, C, h, w], the only one
 _FIXED_BYTES = len(MAGIC) + 3
 _MAX_RECORDS = (1 << 32) - 1
+_ANEW = "code the file anew, with this version of fcbench and of its coders"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +85,20 @@ class Record:
     shapes: dict[str, tuple[int, int]]
     n_symbols: int
     check: int
+    where: str = field(default="the record", compare=False)
+    """File and number, for messages."""
 
     def verify(self, decoded: Decoded) -> None:
-        """Raise `FcbenchError` where the decoder is out of step with the encoder."""
+        """Raise `FcbenchError` where the decoder is out of step with the encoder, or the payload has surplus bytes."""
         if (decoded.n_symbols, decoded.check) != (self.n_symbols, self.check):
             raise FcbenchError(
-                f"the decoder is out of step: got {decoded.n_symbols} symbols with check {decoded.check:04x}, expected "
-                f"{self.n_symbols} with {self.check:04x}: decode with the checkpoint that coded the file"
+                f"{self.where}: the decoder is out of step: got {decoded.n_symbols} symbols with check "
+                f"{decoded.check:04x}, expected {self.n_symbols} with {self.check:04x}: {_ANEW}"
+            )
+        if decoded.recode is not None and (expected := decoded.recode()) != self.payload:
+            raise FcbenchError(
+                f"{self.where}: the payload of {len(self.payload)} bytes is not what its symbols are coded to "
+                f"({len(expected)} bytes): {_ANEW}"
             )
 
 
@@ -147,6 +155,8 @@ def _unpack_header(cursor: Cursor) -> tuple[Header, _Common, int]:
     if cursor.at != _FIXED_BYTES + n_body:
         raise FcbenchError(f"{where}: the header's length is wrong: the file is damaged")
     cursor.skip(4)
+    if not specs or not n_records:
+        raise FcbenchError(f"{where}: holds {n_records} samples of {len(specs)} maps: there is nothing to read")
     return Header(codec, prefix, tuple(specs)), common, n_records
 
 
@@ -173,16 +183,14 @@ class ContainerWriter:
         """Open a temporary file beside ``path``. Raises `FcbenchError` where none can be written."""
         if not header.specs or len({s.name for s in header.specs}) != len(header.specs):
             raise FcbenchError("an .fcb file needs one feature spec or more, with different names")
+        if others := [s.layout for s in header.specs if s.layout != "BCHW"]:
+            raise FcbenchError(f"an .fcb file holds maps of layout BCHW, got {others[0]}")
         self._path, self._header = path, header
         self._common: _Common | None = None
         self.n_records = 0
         header.prefix  # refused before any file is made
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        except OSError as error:
-            raise FcbenchError(f"cannot write in {path.parent}: {error.strerror}") from None
-        self._temporary, self._file = Path(name), os.fdopen(handle, "wb")
+        self._whole = ExitStack()
+        self._file = self._whole.enter_context(atomic_file(path))
 
     def append(self, stream: Bitstream, shapes: Grids) -> None:
         """Write a sample. Raises `FcbenchError` for other maps, values that the format cannot hold, a full disk."""
@@ -202,31 +210,18 @@ class ContainerWriter:
         data += varint(2 * len(record.payload) + differs)
         data += _sizes(ordered) + varint(stream.n_symbols) if differs else b""
         data += struct.pack("<HI", record.check, _crc(self.n_records, record)) + record.payload
-        try:
+        with disk_errors(self._path):
             self._file.write(data)
-        except OSError as error:
-            raise FcbenchError(f"cannot write {self._path}: {error.strerror}") from None
         self.n_records += 1
 
-    def close(self) -> None:
-        """Complete the header and give the file its name. Raises `FcbenchError` for an empty file."""
+    def _complete(self) -> None:
+        """Write the header anew, with what is known only now. Raises `FcbenchError` for an empty file."""
         if self._common is None:
-            self.abandon()
             raise FcbenchError(f"{self._path}: no samples were coded, so there is no rate: nothing was written")
-        try:
+        header = _pack_header(self._header, self._common, self.n_records)
+        with disk_errors(self._path):
             self._file.seek(0)
-            self._file.write(_pack_header(self._header, self._common, self.n_records))
-            self._file.close()
-            os.replace(self._temporary, self._path)
-        except OSError as error:
-            self.abandon()
-            raise FcbenchError(f"cannot write {self._path}: {error.strerror}") from None
-
-    def abandon(self) -> None:
-        """Leave no file behind."""
-        with contextlib.suppress(OSError):
-            self._file.close()
-        self._temporary.unlink(missing_ok=True)
+            self._file.write(header)
 
     def __enter__(self) -> ContainerWriter:
         return self
@@ -234,10 +229,11 @@ class ContainerWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.abandon()
+        if error is not None:
+            self._whole.__exit__(kind, error, trace)
+            return
+        with self._whole:
+            self._complete()
 
 
 # --------------------------------------------------------------------------------------------- reading
@@ -286,7 +282,7 @@ class ContainerReader(Sequence[Record]):
         cursor.seek(self._offsets[number])
         n_payload, shapes, n_symbols = self._head(cursor)
         check, crc = struct.unpack("<HI", cursor.take(6))
-        record = Record(cursor.take(n_payload), dict(shapes), n_symbols, check)
+        record = Record(cursor.take(n_payload), dict(shapes), n_symbols, check, cursor.where)
         if _crc(number, record) != crc:
             raise FcbenchError(f"{cursor.where}: CRC mismatch: the file is damaged, copy or code it anew")
         return record
@@ -318,3 +314,18 @@ class ContainerReader(Sequence[Record]):
                 f"{self._path} was coded with the checkpoint {self.header.checkpoint_sha256}..., not with "
                 f"{sha256[: 2 * PREFIX_BYTES]}...: give the checkpoint that lies beside it"
             )
+
+    def verify_header(self, expected: Header, checkpoint: Path) -> None:
+        """Raise `FcbenchError` unless codec and maps are those of the checkpoint that coded the file."""
+        pairs = [("codec", self.header.codec, expected.codec)]
+        pairs += [("maps", _named(self.header.specs), _named(expected.specs))]
+        for what, has, wanted in pairs:
+            if has != wanted:
+                raise FcbenchError(
+                    f"{self._path} has the {what} {has} in its header, {checkpoint} the {what} {wanted}: {_ANEW}"
+                )
+
+
+def _named(specs: Sequence[FeatureSpec]) -> str:
+    """Maps in words: "stage3 (96 channels, stride 16 px, BCHW)"."""
+    return ", ".join(f"{s.name} ({s.channels} channels, stride {s.stride_px} px, {s.layout})" for s in specs)

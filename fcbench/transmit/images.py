@@ -17,9 +17,9 @@ from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Encoder, Features
 from fcbench.core.files import write_atomically
 from fcbench.core.progress import Advance
-from fcbench.core.registry import build_encoder
 from fcbench.data.shared.images import image_size, read_image, resize_image
 from fcbench.data.shared.layout import Layout
+from fcbench.features.encoding import build_encoder
 from fcbench.transmit import container, senders
 from fcbench.transmit.checkpoint import Loaded
 from fcbench.transmit.checkpoint import load as load_checkpoint
@@ -77,7 +77,7 @@ def encode(
             n_scalars += features.n_scalars
             yield features
 
-    senders.write(loaded, samples(), len(files), path, advance)
+    senders.write(checkpoint, loaded, samples(), len(files), path, advance)
     n_px = sum(h * w for h, w in sizes)
     return Coded(len(files), path.stat().st_size, n_px, n_scalars)
 

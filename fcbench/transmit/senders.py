@@ -6,7 +6,6 @@ size of that file.
 
 from __future__ import annotations
 
-import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from fcbench.coders.strings import checksum
 from fcbench.core import rates, registry
-from fcbench.core.codecs import Bitstream, Decoded, EstimatingCodec, OperatingPoint, with_check
+from fcbench.core.codecs import Bitstream, Decoded, EstimatingCodec, OperatingPoint
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Encoder, Features, FeatureSpec, FeatureStats
 from fcbench.core.kinds import codec_kind
@@ -29,6 +28,7 @@ from fcbench.features.feature_set import FeatureSet, batches_of
 from fcbench.transmit import container
 from fcbench.transmit.checkpoint import Loaded
 from fcbench.transmit.checkpoint import load as load_checkpoint
+from fcbench.transmit.coders import HERE, Coders, naming, timed
 
 T = TypeVar("T")
 EVAL_BATCH = 32
@@ -107,8 +107,9 @@ class TrainingMean:
 class CodecSender:
     """Features coded by a codec. The receiver builds a codec of its own from the checkpoint."""
 
-    def __init__(self, checkpoint: Path, test: FeatureSet) -> None:
+    def __init__(self, checkpoint: Path, test: FeatureSet, coders: Coders = HERE) -> None:
         self.checkpoint, self.loaded, self.test = checkpoint, load_checkpoint(checkpoint), test
+        self.coders = coders
 
     def send(self, path: Path, advance: Advance) -> Sent:
         codec, bits = self.loaded.codec, 0.0
@@ -121,42 +122,51 @@ class CodecSender:
                     bits += float(codec.estimate_bits(maps).sum())
                 yield from split_batch(maps)
 
-        sizes, times = write(self.loaded, samples(), len(self.test), path, advance)
+        sizes, times = write(self.checkpoint, self.loaded, samples(), len(self.test), path, advance, self.coders)
         return Sent(path.stat().st_size, sizes, bits if estimates else None, typical(times))
 
     def receive(self, path: Path) -> Iterator[Received]:
-        return decode(self.checkpoint, path)
+        return decode(self.checkpoint, path, self.coders)
 
 
 def write(
-    loaded: Loaded, samples: Iterable[Features], n_samples: int, path: Path, advance: Advance
+    checkpoint: Path,
+    loaded: Loaded,
+    samples: Iterable[Features],
+    n_samples: int,
+    path: Path,
+    advance: Advance,
+    coders: Coders = HERE,
 ) -> tuple[list[int], list[float]]:
     """Code samples into a file, one record each.
+
+    Args:
+        checkpoint: of the codec, and `loaded` from it.
 
     Returns:
         Size [bytes] and time [ms] of each.
     """
-
-    def coded() -> Iterator[Coded]:
-        for features in samples:
-            stream, took_ms = timed(lambda: loaded.codec.encode(features))
-            yield with_check(stream, loaded.codec, features.shapes), features.shapes, took_ms
-
-    header = container.Header(loaded.point.codec, loaded.sha256, loaded.specs)
     with torch.inference_mode():
-        return write_records(path, header, coded(), n_samples, advance)
+        found = coders.encode(checkpoint, loaded, samples)
+        coded = ((stream, features.shapes, took_ms) for features, (stream, took_ms) in found)
+        return write_records(path, _header(loaded), coded, n_samples, advance)
 
 
-def decode(checkpoint: Path, path: Path) -> Iterator[Received]:
+def _header(loaded: Loaded) -> container.Header:
+    """What a file says that a checkpoint codes."""
+    return container.Header(loaded.point.codec, loaded.sha256, loaded.specs)
+
+
+def decode(checkpoint: Path, path: Path, coders: Coders = HERE) -> Iterator[Received]:
     """Batches of features from a file and a checkpoint alone, by a codec of their own."""
     loaded, reader = load_checkpoint(checkpoint), container.ContainerReader(path)
     reader.verify_checkpoint(loaded.sha256)
+    reader.verify_header(_header(loaded), checkpoint)
 
     def decoded() -> Iterator[tuple[Features, float]]:
-        for record in reader:
-            found, took_ms = timed(lambda: loaded.codec.decode(record.payload, record.shapes))
+        for record, (found, took_ms) in coders.decode(checkpoint, loaded, reader):
             record.verify(found)
-            _require_finite(found.features, path, checkpoint)
+            _require_finite(found.features, record.where, checkpoint)
             yield found.features, took_ms
 
     for group in grouped(decoded(), EVAL_BATCH):
@@ -164,10 +174,10 @@ def decode(checkpoint: Path, path: Path) -> Iterator[Received]:
         yield Received(maps, [ms for _, ms in group])
 
 
-def _require_finite(features: Features, path: Path, checkpoint: Path) -> None:
+def _require_finite(features: Features, where: str, checkpoint: Path) -> None:
     for name, values in features.maps.items():
         if not bool(torch.isfinite(values).all()):
-            raise FcbenchError(f"{path} decodes to values at {name} that are not finite: check the codec {checkpoint}")
+            raise FcbenchError(f"{where} decodes to values at {name} that are not finite: check the codec {checkpoint}")
 
 
 def split_batch(maps: Mapping[str, Tensor]) -> Iterator[Features]:
@@ -215,7 +225,8 @@ class ImageSender:
 
         def decoded() -> Iterator[tuple[Tensor, float]]:
             for record in container.ContainerReader(path):
-                image, took_ms = timed(lambda: plugin.decode(record.payload))
+                with naming(record.where):
+                    image, took_ms = timed(lambda: plugin.decode(record.payload))
                 tensor = torch.from_numpy(image)
                 record.verify(Decoded(Features({_IMAGE.name: tensor[None]}), image.size, _check(image)))
                 yield tensor, took_ms
@@ -283,13 +294,6 @@ def write_records(
             times.append(took_ms)
             advance(len(sizes), n_samples)
     return sizes, times
-
-
-def timed(call: Callable[[], T]) -> tuple[T, float]:
-    """Result of a call, and how long it took [ms]."""
-    began = time.perf_counter()
-    result = call()
-    return result, (time.perf_counter() - began) * 1e3
 
 
 def grouped(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ from fcbench.core import registry
 from fcbench.core.codecs import EstimatingCodec, OperatingPoint
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Features
-from fcbench.testing.codecs import CodecContract, coded, damages, flip, loss_of, make, middle, train, write
+from fcbench.testing.codecs import SOURCE, CodecContract, coded, damages, flip, loss_of, make, middle, train, write
 from fcbench.testing.maps import GRIDS, ONE, TWO, correlated, features, statistics
-from fcbench.transmit import checkpoint
-from fcbench.transmit.container import ContainerReader
+from fcbench.transmit import checkpoint, senders
+from fcbench.transmit.container import ContainerReader, ContainerWriter, Header
 
 
 def _here(name: str) -> bool:
@@ -138,6 +139,23 @@ class HouseRules(CodecContract):
                 assert torch.equal(decoded.features.maps["stage3"], good)
         n_flips = 150
         assert seen >= len(all_damaged) - 2 - 0.1 * n_flips
+
+    @pytest.mark.parametrize("surplus", [b"\0", b"\1", b"\xff", bytes(64), b"\xff" * 64])
+    @pytest.mark.parametrize("n_maps", [1, 2])
+    def test_surplus_bytes_are_refused(
+        self, name: str, codec: Any, codec_two: Any, n_maps: int, surplus: bytes, tmp_path: Path
+    ) -> None:
+        """In a file whose checksums fit."""
+        specs, chosen = (ONE, codec) if n_maps == 1 else (TWO, codec_two)
+        x = features(specs, (5, 7))
+        stream = coded(chosen, x)
+        sha256 = checkpoint.save(tmp_path / "c.safetensors", chosen, OperatingPoint(name, middle(name)), specs, SOURCE)
+        with ContainerWriter(tmp_path / "a.fcb", Header(name, sha256, specs)) as writer:
+            writer.append(stream, x.shapes)
+            writer.append(replace(stream, parts={**stream.parts, "surplus": surplus}), x.shapes)
+        with pytest.raises(FcbenchError, match="a.fcb, record 1: ") as caught:
+            list(senders.decode(tmp_path / "c.safetensors", tmp_path / "a.fcb"))
+        assert len(str(caught.value).splitlines()) == 1
 
     def test_damaged_checkpoints_are_refused(self, name: str, codec: Any, tmp_path: Path) -> None:
         path = tmp_path / "c.safetensors"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from fcbench.cli.main import main
 from fcbench.measure.study import device_of
 
 TINY = "--quick --n-train 64 --n-test 8 --task-steps 4 --codec-steps 4 --batch 8 --encoder sam2_nano".split()
-CODECS = ("hyperprior", "strata", "uniform", "label")
+CODECS = ("hyperprior", "strata", "uniform", *(["label"] if find_spec("imagecodecs") else []))
+"""Labels are pictures, which an optional package codes."""
 CODED = ["n_bytes", "bpp", "bpp_estimated", "feature_mse"]
 
 Run = Callable[..., Result]

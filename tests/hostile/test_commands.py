@@ -11,6 +11,7 @@ from warm import ROOT, Warm
 
 RUN = "run --n-train 8 --n-test 4 --weights random --out out --cache-dir cache"
 ENCODE = "encode photo.png --checkpoint codec.safetensors"
+DECODE = "decode -o new.safetensors --checkpoint codec.safetensors"
 COMMITTED = str(ROOT / "results" / "scenes")
 LONG = "a" * 300
 
@@ -39,6 +40,9 @@ cross-neck --out out --cache-dir cache --lambdas 0            | 1 | lmbda must b
 {RUN} --image-size {"9" * 5000}                               | 2 | not an image size
 {RUN} --threads 1000000                                       | 2 | not in the range
 {RUN} --threads 0                                             | 2 | not in the range
+{RUN} --coding-workers 1000000                                | 2 | not in the range
+{RUN} --encoder-dtype float16                                 | 2 | is not one of
+{RUN} --encoder hiera_nano@float16                            | 1 | hiera_nano@float16
 {RUN} --n-train 0                                             | 2 | not in the range
 {RUN} --n-test 99999999999                                    | 1 | n_test must be a whole number from 1
 {RUN} --task-steps 99999999999                                | 1 | task_steps must be
@@ -101,6 +105,43 @@ decode cut.fcb --checkpoint codec.safetensors -o new.safetensors    | 1 | cut.fc
 decode flipped.fcb --checkpoint codec.safetensors -o new.safetensors | 1 | flipped.fcb
 decode text --checkpoint codec.safetensors -o new.safetensors | 1 | text
 decode photo.fcb --checkpoint text -o new.safetensors         | 1 | text
+# forged checkpoints, their digests fit
+inspect int-params.safetensors                                | 1 | int-params.safetensors is not an fcbench codec check
+inspect null-params.safetensors                               | 1 | 'params' must be dict, got None
+inspect null-bits.safetensors                                 | 1 | 'bits' must be a finite number or text, got None
+inspect many-bits.safetensors                                 | 1 | many-bits.safetensors does not fit uniform(bits=99)
+inspect no-maps.safetensors                                   | 1 | must be of one map or more
+inspect int-encoder.safetensors                               | 1 | 'encoder' must be str, got 7
+inspect red-encoder.safetensors                               | 0 | \\x1b[31mred
+inspect red-codec.safetensors                                 | 1 | \\x1b[31mred
+inspect list-codec.safetensors                                | 1 | 'codec' must be str
+inspect other-codec.safetensors                               | 1 | does not fit pq(dims=4, bits=4): 1 missing
+inspect int-file.safetensors                                  | 1 | 'file' must be str, got 5
+inspect null-version.safetensors                              | 1 | 'version' must be int, got None
+inspect new-version.safetensors                               | 1 | has version 99
+inspect minus-channels.safetensors                            | 1 | -1 channels
+inspect no-channels.safetensors                               | 1 | 0 channels
+inspect many-channels.safetensors                             | 1 | 1000000000 channels, its statistics are of
+inspect other-layout.safetensors                              | 1 | layout 'HWC'
+inspect int-name.safetensors                                  | 1 | 'name' must be str, got 3
+inspect few-tensors.safetensors                               | 1 | 1 missing: maps.0.centroids
+encode photo.png --checkpoint red-encoder.safetensors -o new.fcb | 1 | \\x1b[31mred
+encode photo.png --checkpoint int-params.safetensors -o new.fcb  | 1 | int-params.safetensors
+decode photo.fcb --checkpoint int-params.safetensors -o new.safetensors | 1 | int-params.safetensors
+inspect few-rows.safetensors                                  | 0 | whole
+encode photo.png --checkpoint few-rows.safetensors -o new.fcb | 1 | sample 0 cannot be coded
+decode few-rows.fcb -o new.safetensors                        | 1 | few-rows.fcb, record 0
+# forged streams, their checksums fit
+{DECODE} other-codec.fcb  | 1 | other-codec.fcb has the codec pq in its header, codec.
+{DECODE} more-channels.fcb                                    | 1 | more-channels.fcb has the maps
+{DECODE} other-stride.fcb                                     | 1 | stride 1 px
+{DECODE} red-name.fcb                                         | 1 | \\x1b[31mred
+{DECODE} other-check.fcb | 1 | other-check.fcb, record 0: the decoder is out of step
+{DECODE} surplus.fcb                                          | 1 | surplus.fcb, record 0: the payload of
+{DECODE} zeros.fcb                                            | 1 | zeros.fcb, record 0: the decoder is out of step
+{DECODE} empty.fcb                                            | 1 | empty.fcb: holds 0 samples of 1 maps
+inspect empty.fcb                                             | 1 | empty.fcb: holds 0 samples of 1 maps
+inspect red-name.fcb                                          | 0 | \\x1b[31mred
 inspect codec.safetensors photo.fcb                           | 0 | whole
 inspect missing                                               | 1 | missing
 inspect text                                                  | 1 | text
@@ -135,7 +176,7 @@ def test_it_says_what_is_wrong(warm: Warm, folder: Path, command: str, code: int
         left.unlink()
     before = {p.name: p.stat().st_size for p in folder.iterdir() if p.is_file()}
     outcome = warm(shlex.split(command), folder)
-    assert "Traceback" not in outcome.output, outcome.output
+    assert "Traceback" not in outcome.output and "\x1b" not in outcome.output, outcome.output
     assert outcome.code == code, outcome
     assert word in outcome.output
     assert code == 0 or len([line for line in outcome.output.splitlines() if line.startswith("Error: ")]) == 1

@@ -81,10 +81,10 @@ def _no_images_while_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
 def _means(decode: Any) -> Any:
     """Decoding that gives the training mean, whatever the file says."""
 
-    def flat(checkpoint: Path, path: Path) -> Iterator[Received]:
+    def flat(checkpoint: Path, path: Path, *rest: Any) -> Iterator[Received]:
         codec: Any = load_checkpoint(checkpoint).codec
         means = [s.mean.view(1, -1, 1, 1) for s in codec.map_stats]
-        for received in decode(checkpoint, path):
+        for received in decode(checkpoint, path, *rest):
             yield Received({k: m.expand_as(x) for m, (k, x) in zip(means, received.maps.items())})
 
     return flat
@@ -101,10 +101,10 @@ def test_noise_for_features_is_worth_no_more_than_none(
     """Trained weights and a neck that works: noise of the features' own mean and deviation brings the floor."""
     decode = senders.decode
 
-    def noise(checkpoint: Path, path: Path) -> Iterator[Received]:
+    def noise(checkpoint: Path, path: Path, *rest: Any) -> Iterator[Received]:
         stats = [s for s in load_checkpoint(checkpoint).codec.map_stats]  # type: ignore[attr-defined]
         generator = torch.Generator().manual_seed(0)
-        for received in decode(checkpoint, path):
+        for received in decode(checkpoint, path, *rest):
             yield Received(
                 {
                     k: s.mean.view(1, -1, 1, 1) + s.std.view(1, -1, 1, 1) * torch.randn(x.shape, generator=generator)

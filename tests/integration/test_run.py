@@ -9,16 +9,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from click.testing import Result
+from PIL import Image
 from tiny import TINY
 
 from fcbench.core import registry
 from fcbench.encoders.shared import weights
 from fcbench.encoders.shared.nano import NanoEncoder
-from fcbench.measure import run
+from fcbench.measure import workshop
 from fcbench.results import folder, samples
 from fcbench.results import table as table_module
 from fcbench.results.folder import ResultsFolder
@@ -79,7 +81,7 @@ def test_picture_and_provenance(finished: Path) -> None:
 
 
 def test_second_run_repeats_nothing(tiny: Tiny, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "measure_point", _never)
+    monkeypatch.setattr(workshop.Workshop, "do", _never)
     result = tiny(finished, "--task", "segmentation", "--task", "captioning")
     assert result.exit_code == 0, result.output
     assert "measured 0 points; 26 were already in" in result.output
@@ -200,9 +202,9 @@ def test_tasks_see_the_decoded_features_and_nothing_else(
     """Decoded features replaced by the training mean: every sample's statistics fall to the floor's."""
     decode = senders.decode
 
-    def flat(checkpoint: Path, path: Path) -> Iterator[Received]:
+    def flat(checkpoint: Path, path: Path, *rest: Any) -> Iterator[Received]:
         stats = load_checkpoint(checkpoint).codec.map_stats[0]  # type: ignore[attr-defined]
-        for received in decode(checkpoint, path):
+        for received in decode(checkpoint, path, *rest):
             yield Received({name: stats.mean.expand_as(x) for name, x in received.maps.items()})
 
     monkeypatch.setattr(senders, "decode", flat)
@@ -229,3 +231,29 @@ def test_two_processes_share_an_empty_cache(tmp_path: Path) -> None:
     a, b = (table_module.load(tmp_path / out)[columns].astype(str) for out in "ab")
     assert a.equals(b)
     assert not list((tmp_path / "cache" / "models").glob("*.resume*"))
+
+
+@pytest.mark.slow
+def test_coding_workers_change_nothing_but_time(tiny: Tiny, tmp_path: Path) -> None:
+    wanted = "--task", "depth", "--codec", "uniform", "--codec", "hyperprior"
+    found = []
+    for n in ("1", "2"):
+        out = tmp_path / n
+        assert tiny(out, *wanted, "--coding-workers", n).exit_code == 0
+        found.append(table_module.load(out).drop(columns=["encode_ms", "decode_ms", "utc"]))
+    pd.testing.assert_frame_equal(*found, check_exact=True)
+
+
+def test_an_encoder_in_bfloat16_is_a_row_of_its_own(tiny: Tiny, fcbench: Tiny, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    wanted = "--task", "depth", "--codec", "uniform", "--encoder-dtype", "bfloat16"
+    result = tiny(out, *wanted, "--keep-streams")
+    assert result.exit_code == 0, result.output
+    assert set(table_module.load(out).encoder) == {"sam2_nano@bfloat16"}
+    codec = next((out / "streams").glob("*.safetensors"))
+    image = tmp_path / "image.png"
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(image)
+    result = fcbench(
+        "encode", str(image), "--checkpoint", str(codec), "-o", str(tmp_path / "image.fcb"), "--weights", "random"
+    )
+    assert result.exit_code == 0, result.output

@@ -194,4 +194,4 @@ def test_decoded_values_that_are_not_finite_are_refused(
     monkeypatch.setattr(type(loaded.codec), "decode", damaged)
     stream = checkpoint.with_suffix(".fcb")
     line = refused(fcbench("decode", stream, "-o", tmp_path / "b.safetensors"))
-    assert f"{stream.name} decodes to values at stage3 that are not finite" in line
+    assert f"{stream.name}, record 0 decodes to values at stage3 that are not finite" in line

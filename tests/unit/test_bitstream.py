@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
+import signal
 import tempfile
+import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -93,6 +99,17 @@ def test_arbitrary_bytes_are_refused(data: bytes) -> None:
             list(ContainerReader(path))
 
 
+@settings(deadline=None, max_examples=200)
+@given(st.binary(max_size=80), st.binary(max_size=40))
+def test_arbitrary_headers_whose_checksums_fit_are_refused_or_read(body: bytes, rest: bytes) -> None:
+    head = MAGIC + b"\x01" + len(body).to_bytes(2, "little") + body
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.fcb"
+        path.write_bytes(head + zlib.crc32(head).to_bytes(4, "little") + rest)
+        with contextlib.suppress(FcbenchError):
+            list(ContainerReader(path))
+
+
 def test_records_cannot_change_places(tmp_path: Path) -> None:
     path = tmp_path / "a.fcb"
     a, b = Record(b"first", simple()[0].shapes, 9, 1), Record(b"other", simple()[0].shapes, 9, 2)
@@ -138,6 +155,8 @@ def test_writer_leaves_nothing_behind_on_failure(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), ContainerWriter(path, HEADER) as writer:
         writer.append(Bitstream({"y": b"1"}, 1, 1), simple()[0].shapes)
         raise RuntimeError
+    with pytest.raises(PermissionError), ContainerWriter(path, HEADER):  # of an image, say: not the stream's
+        raise PermissionError
     with pytest.raises(FcbenchError, match="no samples"), ContainerWriter(path, HEADER):
         pass
     assert list(tmp_path.iterdir()) == []
@@ -152,12 +171,30 @@ def test_writer_keeps_the_old_file_until_complete(tmp_path: Path) -> None:
     assert path.read_bytes() != old
 
 
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.fcb"
+    old = write(path, simple(1))
+    record = Record(bytes(1 << 20), simple()[0].shapes, 1, 1)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, before[1]))
+        with pytest.raises(FcbenchError, match="cannot use .*a.fcb: File too large"):
+            write(path, [record])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert path.read_bytes() == old and list(tmp_path.iterdir()) == [path]
+
+
 def test_writer_refuses(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(FcbenchError, match="cannot write"):
+    with pytest.raises(FcbenchError, match="cannot use .*a.fcb: File exists; choose a folder that can be written"):
         ContainerWriter(tmp_path / "file" / "a.fcb", HEADER)
     with pytest.raises(FcbenchError, match="hexadecimal"):
         ContainerWriter(tmp_path / "a.fcb", Header("raw", "xyz", SPECS))
+    with pytest.raises(FcbenchError, match="layout BCHW, got BNC"):
+        ContainerWriter(tmp_path / "a.fcb", Header("raw", "ab" * 32, (replace(SPECS[0], layout="BNC"),)))
     with pytest.raises(FcbenchError, match="different names"):
         ContainerWriter(tmp_path / "a.fcb", Header("raw", "ab" * 32, (SPECS[0], SPECS[0])))
     with pytest.raises(FcbenchError, match="stage2"), ContainerWriter(tmp_path / "a.fcb", HEADER) as writer:
@@ -178,5 +215,48 @@ def test_checkpoint_and_check_are_verified(tmp_path: Path) -> None:
     record = ContainerReader(path)[1]
     record.verify(Decoded(Features({}), record.n_symbols, record.check))
     for n, check in ((record.n_symbols + 1, record.check), (record.n_symbols, record.check ^ 1)):
-        with pytest.raises(FcbenchError, match="out of step"):
+        with pytest.raises(FcbenchError, match="a.fcb, record 1: the decoder is out of step") as caught:
             record.verify(Decoded(Features({}), n, check))
+        assert "decode with the checkpoint" not in str(caught.value)
+
+
+def test_surplus_bytes_are_refused_where_the_codec_can_code_again(tmp_path: Path) -> None:
+    write(tmp_path / "a.fcb", simple())
+    record = ContainerReader(tmp_path / "a.fcb")[1]
+    record.verify(Decoded(Features({}), record.n_symbols, record.check, lambda: record.payload))
+    with pytest.raises(FcbenchError, match=r"record 1: the payload of 41 bytes is not .* coded to \(40 bytes\)"):
+        record.verify(Decoded(Features({}), record.n_symbols, record.check, lambda: record.payload[:-1]))
+
+
+@pytest.mark.parametrize(
+    ("codec", "change", "words"),
+    [
+        ("uniform", {}, "the codec uniform in its header, c.safetensors the codec hyperprior"),
+        ("hyperprior", {"channels": 9}, "stage2 \\(9 channels, .* c.safetensors the maps stage2 \\(8 channels"),
+        ("hyperprior", {"stride_px": 4}, "stride 4 px, .* stride 8 px"),
+        ("hyperprior", {"name": "x"}, "the maps x .* the maps stage2"),
+        ("hyperprior", {"layout": "BNC"}, "stride 8 px, BCHW.* stride 8 px, BNC"),
+    ],
+)
+def test_the_header_must_be_that_of_the_checkpoint(
+    tmp_path: Path, codec: str, change: dict[str, Any], words: str
+) -> None:
+    other = (replace(SPECS[0], **change), SPECS[1])
+    written, expected = (SPECS, other) if "layout" in change else (other, SPECS)
+    shapes = {s.name: (4, 4) for s in written}
+    with ContainerWriter(tmp_path / "a.fcb", Header(codec, "ab" * 32, written)) as writer:
+        writer.append(Bitstream({"y": b"1"}, 1, 1), shapes)
+    reader = ContainerReader(tmp_path / "a.fcb")
+    reader.verify_header(Header(codec, "ab" * 32, written), Path("c.safetensors"))
+    with pytest.raises(FcbenchError, match=f"a.fcb has .*{words}"):
+        reader.verify_header(Header("hyperprior", "ab" * 32, expected), Path("c.safetensors"))
+
+
+def test_a_file_of_no_samples_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.fcb"
+    data = write(path, simple(1))
+    body = data[: -(len(simple(1)[0].payload) + 7)][:-8]
+    head = body + bytes(4)
+    path.write_bytes(head + zlib.crc32(head).to_bytes(4, "little"))
+    with pytest.raises(FcbenchError, match="a.fcb: holds 0 samples of 2 maps: there is nothing to read"):
+        ContainerReader(path)

@@ -22,7 +22,7 @@ from fcbench.analysis.cross_neck import matrices, role
 from fcbench.core.errors import FcbenchError
 from fcbench.measure import cross_neck
 from fcbench.measure.cross_neck import Chains, chains, neck_of_depth
-from fcbench.measure.run import send_and_read
+from fcbench.measure.point import send_and_read
 from fcbench.measure.study import Study, open_study
 from fcbench.measure.suite import Suite
 from fcbench.reports import tables

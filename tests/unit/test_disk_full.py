@@ -15,7 +15,7 @@ from fcbench.core import cache
 from fcbench.core.errors import DiskFull, FcbenchError
 from fcbench.core.files import disk_errors, write_atomically
 from fcbench.data.scenes.chunks import Chunks
-from fcbench.measure import run
+from fcbench.measure import point, run
 from fcbench.measure.study import open_study
 from fcbench.measure.suite import Suite
 from fcbench.training import loop
@@ -47,13 +47,13 @@ def test_an_error_of_the_disk_says_whether_it_is_full(number: int, full: bool, t
 def test_a_point_that_finds_no_room_ends_the_run(call: Callable[[], NoReturn]) -> None:
     failed: dict[str, str] = {}
     with pytest.raises(DiskFull, match="^disk full: .*No space left"):
-        run.attempt(call, ["depth"], failed)
+        point.attempt(call, ["depth"], failed)
     assert not failed
 
 
 def test_any_other_failure_is_a_reason() -> None:
     failed: dict[str, str] = {}
-    assert run.attempt(lambda: 1 // 0, ["depth"], failed) is None
+    assert point.attempt(lambda: 1 // 0, ["depth"], failed) is None
     assert failed == {"depth": "ZeroDivisionError: integer division or modulo by zero"}
 
 

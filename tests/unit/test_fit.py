@@ -95,3 +95,35 @@ def test_normalized_mse_is_one_at_the_mean() -> None:
     stats = {"s": FeatureStats(mean, std, x.amin((0, 2, 3)), x.amax((0, 2, 3)))}
     flat = mean.view(-1, 1, 1).expand_as(x)
     assert float(normalized_mse({"s": x}, {"s": flat}, stats)) == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_divergence_is_found_between_two_looks_at_the_loss(tmp_path: Path, fails: bool) -> None:
+    """The error names the step at which it began, also where what diverged fails by itself later."""
+    module, done = nn.Linear(3, 1), list[int]()
+
+    def loss_of(rng: np.random.Generator) -> Tensor:
+        step = len(done)
+        done.append(step)
+        if fails and step == 5:
+            raise RuntimeError("not a number")
+        return module.weight.sum() * (float("nan") if step == 3 else 1)
+
+    with pytest.raises(FcbenchError, match="diverged at step 3 of 100"):
+        loop.optimize(module, loss_of, steps=100, rate=0.1, seed=0, resume=tmp_path / "a")
+    assert len(done) <= loop.READ_EVERY
+
+
+@pytest.mark.parametrize("every", [1, 5, 1000])
+def test_looking_at_the_loss_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int) -> None:
+    expected = train(tmp_path / "a", steps=12).weight
+    monkeypatch.setattr(loop, "READ_EVERY", every)
+    assert torch.equal(train(tmp_path / "b", steps=12).weight, expected)  # type: ignore[arg-type]
+
+
+def test_another_error_is_not_taken_for_divergence(tmp_path: Path) -> None:
+    def loss_of(rng: np.random.Generator) -> Tensor:
+        raise FcbenchError("a bad target")
+
+    with pytest.raises(FcbenchError, match="a bad target"):
+        loop.optimize(nn.Linear(3, 1), loss_of, steps=3, rate=0.1, seed=0, resume=tmp_path / "a")

@@ -18,8 +18,9 @@ from fcbench.core.cache import Cache
 from fcbench.core.errors import FcbenchError
 from fcbench.features import extract
 from fcbench.features.source import split_points_of
-from fcbench.measure import plan, run
-from fcbench.measure.plan import Counts, Family, Rates
+from fcbench.measure import forecast, graph, plan, run
+from fcbench.measure.forecast import Rates
+from fcbench.measure.plan import Counts, Family
 from fcbench.measure.study import Study, open_data, open_study
 from fcbench.measure.suite import Suite
 from fcbench.results import table as table_module
@@ -130,12 +131,12 @@ def test_foreseen_features_are_the_extracted_ones(
     data = open_data(replace(SUITE, n_train=2, image_size_px=size_px), cache)["train"]
     names = split_points_of(encoder, None)
     kept = Cache(tmp_path)
-    found, expected = plan.expected_set(data, encoder, names, kept)
+    found, expected = graph.expected_set(data, encoder, names, kept)
     assert not found and not any(tmp_path.iterdir())
     made = extract.extract(data, encoder, names, kept)
     for what in ("key", "grids", "specs", "image_px", "n_scalars"):
         assert getattr(made, what) == getattr(expected, what), what
-    assert plan.expected_set(data, encoder, names, kept)[0]
+    assert graph.expected_set(data, encoder, names, kept)[0]
 
 
 def test_bad_input_is_refused_as_by_the_run(cache: Path, tmp_path: Path) -> None:
@@ -148,7 +149,7 @@ def test_probe_times_all_and_leaves_no_trace(cache: Path, tmp_path: Path) -> Non
     wrong = {**SUITE.params, "uniform": ({"bits": 99},)}
     suite = replace(SUITE, params=wrong, encoders=("hiera_nano",))
     kept, sets = models(cache), set(cache.glob("features/*"))
-    rates = plan.probe(study(suite, cache))
+    rates = forecast.probe(study(suite, cache))
     assert models(cache) == kept and set(cache.glob("features/*")) == sets
     assert list(rates.failed) == ["uniform"] and "99" in rates.failed["uniform"]
     tasks = {"depth"}

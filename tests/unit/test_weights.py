@@ -20,7 +20,8 @@ from torch import nn
 from fcbench.core import registry
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Encoder
-from fcbench.encoders.shared.weights import differences, file_sha256, load_into, load_state, state_sha256
+from fcbench.core.state_dicts import differences
+from fcbench.encoders.shared.weights import file_sha256, load_into, load_state, state_sha256
 
 CPU = torch.device("cpu")
 

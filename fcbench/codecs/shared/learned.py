@@ -193,7 +193,7 @@ class LearnedCodec(CodecBase):
             s.restore(c.synthesize(done, how, hw))
             for c, s, done, how, hw in zip(self.map_coders, self.map_stats, decoded, codes, grid, strict=True)
         ]
-        return Decoded(Features(self.named(maps)), string.n_symbols, string.check)
+        return Decoded(Features(self.named(maps)), string.n_symbols, string.check, string.recode)
 
 
 class VariableLearnedCodec(LearnedCodec):

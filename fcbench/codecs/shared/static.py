@@ -150,7 +150,7 @@ class StaticCodec(CodecBase):
             symbols = flat.reshape(quantizer.n_tables, h * w)
             maps.append(quantizer.dequantize(symbols, 1, (h, w)))
         decoded = self.named(self._outward(maps))
-        return Decoded(Features(decoded), string.n_symbols, string.check)
+        return Decoded(Features(decoded), string.n_symbols, string.check, string.recode)
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import FeatureSpec, WeightsInfo
+from fcbench.core.state_dicts import differences
 from fcbench.encoders.shared.weights import (
-    differences,
     file_sha256,
     hub_file,
     load_into,

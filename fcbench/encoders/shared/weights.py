@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import WeightsInfo
+from fcbench.core.state_dicts import differences
 
 SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 RANDOM_SEED = 0
@@ -100,42 +101,6 @@ def _wrapped(raw: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 def _all_tensors(raw: Mapping[str, Any]) -> bool:
     return all(isinstance(k, str) and isinstance(v, Tensor) for k, v in raw.items())
-
-
-def differences(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], ignore: Sequence[str] = ()) -> str:
-    """Differences of a state dict from the one expected, in a few names; empty where there are none.
-
-    Args:
-        ignore: beginnings of names that do not matter (a classifier's).
-    """
-
-    def counted(names: set[str]) -> list[str]:
-        return sorted(n for n in names if not n.startswith(tuple(ignore)))
-
-    both = counted(set(state) & set(expected))
-    reshaped = [
-        f"{n} {tuple(state[n].shape)} instead of {tuple(expected[n].shape)}"
-        for n in both
-        if state[n].shape != expected[n].shape
-    ]
-    return some_of_each(
-        {
-            "missing": counted(set(expected) - set(state)),
-            "unexpected": counted(set(state) - set(expected)),
-            "of another shape": reshaped,
-        }
-    )
-
-
-def some_of_each(found: Mapping[str, Sequence[str]]) -> str:
-    """How many names there are of each kind, and the first few of them.
-
-    >>> some_of_each({"missing": ["a", "b", "c", "d"], "unexpected": []})
-    '4 missing: a, b, c, ...'
-    """
-    return "; ".join(
-        f"{len(n)} {what}: {', '.join(n[:3])}{', ...' if len(n) > 3 else ''}" for what, n in found.items() if n
-    )
 
 
 def other_architecture(what: str, model: str, different: str) -> FcbenchError:

@@ -15,6 +15,7 @@ from torch import nn
 
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import WeightsInfo
+from fcbench.core.state_dicts import some_of_each
 from fcbench.core.tasks import Task, TaskModel, TaskModelPlugin
 from fcbench.encoders.shared.padded import variant_of
 from fcbench.encoders.shared.weights import (
@@ -24,7 +25,6 @@ from fcbench.encoders.shared.weights import (
     other_architecture,
     random_weights,
     seeded,
-    some_of_each,
 )
 from fcbench.taskmodels.shared.official import require_task
 

@@ -239,7 +239,7 @@ class CaptionHead(nn.Module, ProbabilisticHead):
 
     def _teach(self, x: Tensor, tokens: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [R, T, V] of tokens [R, T] given their images' cells and the words before; and the tokens."""
-        tokens, image = tokens.to(x.device), image.to(x.device)
+        tokens, image = (t.to(x.device, non_blocking=True) for t in (tokens, image))
         before = F.pad(tokens[:, :-1].clamp(min=0), (1, 0), value=BOS)
         seen = [(k[image], v[image]) for k, v in self.look(x)]
         return self.logits(seen, before), tokens

@@ -101,8 +101,8 @@ def bilinear_targets(points: Tensor, inside: Tensor, cell_px: tuple[float, float
         cell_px: (height, width) of a cell.
     """
     n_persons, h, w = inside.shape
-    cell = points.new_tensor([cell_px[1], cell_px[0]])
-    at = points / cell - 0.5  # in cells, from the centre of the first one
+    cells_xy = points[..., 0] / cell_px[1], points[..., 1] / cell_px[0]
+    at = torch.stack(cells_xy, -1) - 0.5  # in cells, from the centre of the first one
     base = at.floor()
     part = at - base
     cells, weights = [], []

@@ -1,0 +1,26 @@
+"""What verbs print. Names come from files, too: they reach a terminal with their control characters escaped."""
+
+from __future__ import annotations
+
+import logging
+
+import click
+
+from fcbench.core.errors import printable
+
+
+def say(text: object, *, nl: bool = True, err: bool = False) -> None:
+    """Print a line, or a text of several; verbs print by nothing else.
+
+    Args:
+        nl: end it with a line feed.
+        err: on standard error.
+    """
+    click.echo(printable(str(text)), nl=nl, err=err)
+
+
+class LogFormatter(logging.Formatter):
+    """Log lines, escaped likewise."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))

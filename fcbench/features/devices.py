@@ -1,0 +1,40 @@
+"""Tensors on their way to a device, so that a GPU waits for no copy and the CPU for no GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+RESIDENT_SHARE = 0.25
+"""Share of a GPU's free memory that a training may take for what it reads again and again."""
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that is free on a GPU; none on other devices, where a copy would gain nothing."""
+    return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else 0
+
+
+def fits(n_bytes: int, device: torch.device) -> bool:
+    """Whether so much may stay on a device during a training."""
+    return n_bytes < RESIDENT_SHARE * free_bytes(device)
+
+
+def moved(value: Any, device: torch.device) -> Any:
+    """A tensor on a device; of a mapping or a data class the same with its tensors there. Anything else as it is.
+
+    The way to a GPU is by pinned memory, without waiting for it.
+    """
+    if isinstance(value, Tensor):
+        if device.type == "cuda" and value.device.type == "cpu":
+            return value.pin_memory().to(device, non_blocking=True)
+        return value.to(device)
+    if isinstance(value, Mapping):
+        return {k: moved(v, device) for k, v in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        found = {f.name: getattr(value, f.name) for f in fields(value)}
+        return replace(value, **{k: moved(v, device) for k, v in found.items() if isinstance(v, Tensor)})
+    return value

@@ -1,0 +1,280 @@
+"""What a run does, as plain data: a graph of nodes, each of which makes one thing.
+
+    features (encoder, split) -> readouts (task, seed), null models, codecs (point, seed) -> points -> rows
+
+What a node makes is kept in the cache under the node's key; a point's rows go to the results folder. Only what is
+missing there is in the graph. Nothing is extracted, trained or coded to build it: features that are not in the cache
+yet are described by their shapes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from pathlib import Path
+
+from fcbench.core.cache import Cache
+from fcbench.core.errors import UnreadableSample
+from fcbench.core.features import Encoder
+from fcbench.core.kinds import Kind
+from fcbench.core.progress import Report
+from fcbench.core.samples import Dataset
+from fcbench.core.tasks import ProbabilisticHead, ScaledHead
+from fcbench.features import extract, store
+from fcbench.features.extract import BadImage
+from fcbench.features.feature_set import FeatureSet, SampleInfo
+from fcbench.features.source import Readable, Source, Split, split_points_of
+from fcbench.measure.points import Job, jobs
+from fcbench.measure.rows import key_of
+from fcbench.measure.study import Study
+from fcbench.measure.trial import Trial, null_source
+from fcbench.training.codec import CodecRecipe
+from fcbench.training.readout import ReadoutRecipe, own_samples
+
+
+class Makes(str, Enum):
+    """What a node makes."""
+
+    FEATURES = "features"
+    READOUT = "readout"
+    NULL_MODEL = "null model"
+    SWEEP = "codec of variable rate"
+    CODEC = "codec"
+    TABLES = "tables"  # of a codec that needs no training of its own
+    POINT = "point"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One piece of work.
+
+    Attributes:
+        key: of what it makes: a name in the cache, or the point's in a row.
+        label: for people.
+        encoder: name in the suite.
+        split: of features.
+        task: of a readout or a null model.
+        job: of a codec or a point.
+        tasks: of a point, as far as they are missing.
+        needs: keys of the nodes before it, and the tasks of a point that fail with each.
+        path: what it makes, in the cache; None for a point.
+    """
+
+    key: str
+    makes: Makes
+    label: str
+    encoder: str
+    seed: int = 0
+    split: str = ""
+    task: str = ""
+    job: Job | None = None
+    tasks: tuple[str, ...] = ()
+    needs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    path: Path | None = None
+
+    @property
+    def of_job(self) -> Job:
+        """The job of a node that has one."""
+        assert self.job is not None
+        return self.job
+
+
+@dataclass(slots=True)
+class Graph:
+    """The nodes of a run by key, in an order in which one process can do them.
+
+    Attributes:
+        n_points: of the suite, by codec.
+        n_found: of them, how many the results folder holds.
+        sets: features that are not in the cache, as far as they are known: encoder and set, by key of their node.
+    """
+
+    nodes: dict[str, Node] = field(default_factory=dict)
+    n_points: Counter[str] = field(default_factory=Counter)
+    n_found: Counter[str] = field(default_factory=Counter)
+    sets: dict[str, tuple[str, FeatureSet]] = field(default_factory=dict)
+
+
+def build(study: Study, done: Callable[[str], bool]) -> Graph:
+    """The graph of what is missing.
+
+    Args:
+        done: whether a point, by its key, need not be measured.
+
+    Raises:
+        FcbenchError: bad input, as the run would find it.
+    """
+    graph = Graph()
+    points = jobs(study.suite)
+    for name in study.suite.encoders:
+        encoder, builder = study.encoder(name), None
+        for seed in study.suite.seeds:
+            pending = []
+            for job in points:
+                keys = {t: key_of(study, encoder, seed, job, t) for t in job.tasks}
+                missing = {t: key for t, key in keys.items() if not done(key)}
+                graph.n_points[job.point.codec] += len(keys)
+                graph.n_found[job.point.codec] += len(keys) - len(missing)
+                if missing:
+                    pending.append((job, missing))
+            if pending:
+                builder = builder or _Builder(graph, study, name, encoder)
+                builder.add(seed, pending)
+    return graph
+
+
+class _Builder:
+    """Adds the nodes of one encoder to a graph."""
+
+    def __init__(self, graph: Graph, study: Study, name: str, encoder: Encoder) -> None:
+        self.graph, self.study, self.name, self.encoder = graph, study, name, encoder
+        self._cache = study.cache
+        self._source = self._features()
+        self._sets = tuple(_set_key(s.features) for s in (self._source.train, self._source.test))
+
+    def add(self, seed: int, pending: Sequence[tuple[Job, Mapping[str, str]]]) -> None:
+        """Add points of a seed, each with what it needs before it.
+
+        Args:
+            pending: each with the keys of its rows by task.
+        """
+        trial = Trial(self.study, self._source, seed, Report(0))
+        for job, keys in pending:
+            needs = dict.fromkeys(self._sets, tuple(keys))
+            for task in keys:
+                recipe = trial.recipe(task)
+                before = self._readout(recipe)
+                if job.kind == Kind.CEILING and self.study.suite.null_model:
+                    before += self._null_model(recipe)
+                needs |= dict.fromkeys(before, (task,))
+            if job.kind == Kind.CODED:
+                needs |= dict.fromkeys(self._codec(trial.codec_recipe(job.point, job.fitted_to), job), tuple(keys))
+            label = f"{self.encoder.name}: {job.point.label}{self._of(seed)}"
+            node = Node(next(iter(keys.values())), Makes.POINT, label, self.name, seed, needs=needs)
+            self.graph.nodes[node.key] = replace(node, job=job, tasks=tuple(keys))
+
+    # ------------------------------------------------------------------------------------------- features
+    def _features(self) -> Source:
+        """The source that the run will have, without values where it must be extracted."""
+        suite = self.study.suite
+        points = split_points_of(self.encoder, suite.split_point)
+        splits = {}
+        for which, data in self.study.data.items():
+            found, features = expected_set(data, self.encoder, points, self._cache, suite.on_bad_image)
+            label = f"{self.encoder.name}: features of {which}"
+            path = self._cache.features / features.key
+            node = Node(_set_key(features), Makes.FEATURES, label, self.name, split=which, path=path)
+            self.graph.nodes.setdefault(node.key, node)
+            if not found:
+                self.graph.sets.setdefault(node.key, (self.encoder.name, features))
+            splits[which] = Split(Readable(data, features.indices), features)
+        name = suite.split_point or self.encoder.default_split_point
+        return Source(self.encoder, points, name, splits["train"], splits["test"], {})
+
+    def _see_own_features(self, recipe: ReadoutRecipe) -> None:
+        """Note the features of a frozen decoder's own encoder, which its training extracts where they are missing."""
+        if recipe.decoder is not None:
+            found, features = expected_set(
+                own_samples(recipe), recipe.decoder.encoder, recipe.decoder.inputs, self._cache
+            )
+            if not found:
+                self.graph.sets.setdefault(_set_key(features), (recipe.decoder.encoder.name, features))
+
+    # --------------------------------------------------------------------------------------------- models
+    def _readout(self, recipe: ReadoutRecipe) -> tuple[str, ...]:
+        path = recipe.path(self._cache)
+        if self._is_made(path):
+            return ()
+        what = f"adapter to {recipe.decoder.name}" if recipe.decoder else "head"
+        label = f"{self.encoder.name}: {recipe.neck} and {what}, {recipe.task.name}"
+        self._see_own_features(recipe)
+        return self._node(path, Makes.READOUT, label, recipe)
+
+    def _null_model(self, recipe: ReadoutRecipe) -> tuple[str, ...]:
+        """Encoders share it."""
+        features = recipe.source.train.features
+        _, grid = features.finest
+        if recipe.decoder is None:
+            head = recipe.task.head(recipe.budget.width, grid, features.image_px)
+        else:
+            head = recipe.decoder.head()
+        null = replace(recipe, source=null_source(recipe.source), neck_loss="task")
+        path = null.path(self._cache)
+        if self._is_made(path) or not isinstance(head, ProbabilisticHead | ScaledHead):
+            return ()
+        self._see_own_features(null)
+        return self._node(path, Makes.NULL_MODEL, f"null model, {recipe.task.name}", recipe)
+
+    def _codec(self, recipe: CodecRecipe, job: Job) -> tuple[str, ...]:
+        """A codec; before it, the training which it is a point of, and the readout that it is fitted to."""
+        path, shared = recipe.path(self._cache), recipe.trained_path(self._cache)
+        if self._is_made(path):
+            return ()
+        before = self._readout(recipe.fitted_to) if recipe.fitted_to else ()
+        of_task = f" for {job.fitted_to}" if job.fitted_to else ""
+        if shared != path and not self._is_made(shared):
+            label = f"{self.encoder.name}: {job.point.codec}{of_task}, all rates"
+            before += self._node(shared, Makes.SWEEP, label, recipe, before, job)
+        makes = Makes.CODEC if job.trained and shared == path else Makes.TABLES
+        what = "training" if makes == Makes.CODEC else "tables"
+        return self._node(path, makes, f"{self.encoder.name}: {job.point.label}{of_task}, {what}", recipe, before, job)
+
+    # ---------------------------------------------------------------------------------------------- nodes
+    def _node(
+        self,
+        path: Path,
+        makes: Makes,
+        label: str,
+        recipe: ReadoutRecipe | CodecRecipe,
+        before: Sequence[str] = (),
+        job: Job | None = None,
+    ) -> tuple[str, ...]:
+        """The key of a node, which is added where the graph lacks it."""
+        task = recipe.task.name if isinstance(recipe, ReadoutRecipe) else ""
+        needs: dict[str, tuple[str, ...]] = dict.fromkeys((*self._sets, *before), ())
+        node = Node(path.stem, makes, label + self._of(recipe.seed), self.name, recipe.seed, needs=needs)
+        self.graph.nodes.setdefault(node.key, replace(node, task=task, job=job, path=path))
+        return (node.key,)
+
+    def _is_made(self, path: Path) -> bool:
+        return path.stem not in self.graph.nodes and path.exists()
+
+    def _of(self, seed: int) -> str:
+        return f", seed {seed}" if len(self.study.suite.seeds) > 1 else ""
+
+
+def _set_key(features: FeatureSet) -> str:
+    return f"features-{features.key}"
+
+
+# ------------------------------------------------------------------------------------------ features foreseen
+def expected_set(
+    data: Dataset, encoder: Encoder, split_points: Sequence[str], cache: Cache, on_bad_image: BadImage = "stop"
+) -> tuple[bool, FeatureSet]:
+    """Whether a feature set is in the cache; the set, else one without values under the name that it will have.
+
+    Raises:
+        UnreadableSample: no image can be read.
+    """
+    key = store.key_of(extract.describe(data, encoder, split_points))
+    found = extract.usable(cache.features / key, on_bad_image)
+    if found is not None:
+        return True, found
+    height, width = data.image_size_px or _first_image_px(data)
+    specs = {n: s for n, s in encoder.specs.items() if n in split_points}
+    grids = {n: (-(-height // s.stride_px), -(-width // s.stride_px)) for n, s in specs.items()}
+    samples = tuple(SampleInfo("", i, (height, width)) for i in range(len(data)))
+    return False, FeatureSet(key, samples, (), (height, width), specs, grids, {})
+
+
+def _first_image_px(data: Dataset) -> tuple[int, int]:
+    """(H, W) of the first readable image."""
+    for i in range(len(data)):
+        try:
+            image = data[i].image
+        except UnreadableSample:
+            continue
+        return int(image.shape[-2]), int(image.shape[-1])
+    raise UnreadableSample(f"data set {data.name} has no readable sample")

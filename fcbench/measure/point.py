@@ -1,0 +1,102 @@
+"""One operating point of a trial: sent through a file, read by every task, made into rows."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from fcbench.core.errors import DiskFull
+from fcbench.core.files import is_disk_full
+from fcbench.core.kinds import Kind
+from fcbench.core.python_files import reason_of
+from fcbench.features.source import Source
+from fcbench.measure.evaluate import Evaluation, Found, Reader, evaluate
+from fcbench.measure.points import Job
+from fcbench.measure.rows import make_rows
+from fcbench.measure.trial import Trial
+from fcbench.results.row import RatePoint
+from fcbench.results.samples import SampleTable
+from fcbench.transmit.senders import Sender, Sent
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A point as it was sent and read."""
+
+    sender: Sender
+    sent: Sent
+    read: Evaluation
+
+
+def make_readers(trial: Trial, tasks: Sequence[str], failed: dict[str, str]) -> dict[str, Reader]:
+    """The readers of tasks; the reason of each that cannot be made goes to `failed`."""
+    readers = {task: attempt(lambda: trial.reader(task), [task], failed) for task in tasks}
+    return {task: reader for task, reader in readers.items() if reader}
+
+
+def send_and_read(
+    trial: Trial, job: Job, source: Source, readers: Mapping[str, Reader], stream: Path
+) -> Measured | None:
+    """Send the test set of a source through a file and read what comes out; None without readers."""
+    if not readers:
+        return None
+    where, report = f"{source.encoder.name}: {job.point.label}", trial.report
+    sender = trial.sender(job)
+    with report.part(f"{where}, coding") as advance:
+        sent = sender.send(stream, advance)
+    with report.part(f"{where}, measuring"):
+        return Measured(sender, sent, evaluate(sender.receive(stream), source, readers))
+
+
+def attempt(call: Callable[[], T], tasks: Sequence[str], failed: dict[str, str]) -> T | None:
+    """Result of a call. Whatever it raises becomes the reason why tasks failed: a plug-in may raise anything.
+
+    Raises:
+        DiskFull: there is no room; every other point would fail, too, some after hours of training.
+    """
+    try:
+        return call()
+    except DiskFull:
+        raise
+    except Exception as error:
+        if is_disk_full(error):
+            raise DiskFull(f"disk full: {reason_of(error)}") from error
+        log.debug("failed point", exc_info=error)
+        failed |= dict.fromkeys(tasks, reason_of(error))
+        return None
+
+
+def failure_lines(where: str, tasks: Sequence[str], failed: Mapping[str, str]) -> list[str]:
+    """One line per reason; it names the tasks where others of the point were measured."""
+    lines = []
+    for reason in dict.fromkeys(failed.values()):
+        own = [t for t in tasks if failed.get(t) == reason]
+        lines.append(f"{where}: {reason}" if len(own) == len(tasks) else f"{where}, {', '.join(own)}: {reason}")
+    return lines
+
+
+def rows_and_samples(trial: Trial, job: Job, task: str, done: Measured) -> tuple[list[RatePoint], SampleTable]:
+    found = done.read.found[task]
+    null = trial.null_likelihood(task) if wants_null(trial, job, found) else None
+    reader = trial.reader(task)
+    counts = trial.complexity.of_readout(reader)
+    rows = make_rows(trial, job, reader, counts, done.sender, done.sent, done.read, task)
+    return rows, sample_table(trial, done.sent, found, null)
+
+
+def sample_table(trial: Trial, sent: Sent, found: Found, null: np.ndarray | None) -> SampleTable:
+    """What is kept of each sample of a point."""
+    return SampleTable(trial.source.test.features.ids, sent.sample_bytes, found.stats, found.log_likelihood, null)
+
+
+def wants_null(trial: Trial, job: Job, found: Found) -> bool:
+    """Whether a point keeps the null model's likelihoods: the uncoded ceiling, where the run asks for them."""
+    return found.log_likelihood is not None and job.kind == Kind.CEILING and trial.study.suite.null_model

@@ -1,0 +1,188 @@
+"""What one process does of a graph: it makes what a node says."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from fcbench.core import registry
+from fcbench.core.cache import digest
+from fcbench.core.errors import FcbenchError
+from fcbench.core.progress import Report
+from fcbench.features.source import Source, left_out
+from fcbench.measure.graph import Makes, Node
+from fcbench.measure.point import Measured, attempt, failure_lines, make_readers, rows_and_samples, send_and_read
+from fcbench.measure.rows import failed_row, point_key
+from fcbench.measure.study import Study, device_of, open_study
+from fcbench.measure.suite import Suite
+from fcbench.measure.trial import Trial
+from fcbench.results.row import RatePoint
+from fcbench.results.samples import SampleTable
+from fcbench.transmit.coders import Coders
+from fcbench.transmit.senders import CodecSender
+
+N_TRIALS = 4
+"""Trials in memory at a time, each with its readouts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a node; values alone, so that it can travel between processes.
+
+    Attributes:
+        line: what to say of it.
+        reason: why nothing was made; empty if all went well. Of a point each task has its own, in its rows.
+        rows: of each task of a point, with its samples; a failed one has none.
+        failures: of a point, one line per reason.
+        files: of a point, to be kept by name.
+        notes: lines to be said besides.
+    """
+
+    took_s: float
+    line: str = ""
+    reason: str = ""
+    rows: tuple[tuple[list[RatePoint], SampleTable | None], ...] = ()
+    failures: tuple[str, ...] = ()
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a process needs to open a workshop.
+
+    Attributes:
+        device: as of `device_of`.
+        threads: that PyTorch uses; None for its default.
+        scratch: where files lie while they are measured; None for the system's place.
+        keep_streams: hand the coded files over.
+        coding_workers: processes that code samples.
+        plugins: kind and file of the plug-ins that are files.
+    """
+
+    suite: Suite
+    cache_dir: Path
+    device: str
+    threads: int | None = None
+    scratch: Path | None = None
+    keep_streams: bool = False
+    coding_workers: int = 1
+    plugins: tuple[tuple[str, Path], ...] = ()
+
+    def open(self, report: Report) -> Workshop:
+        """A workshop in this process.
+
+        Raises:
+            FcbenchError: bad input, or a cache or device that cannot be used.
+        """
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        for kind, path in self.plugins:
+            registry.use(kind, str(path))
+        study = open_study(self.suite, self.cache_dir, device_of(self.device))
+        study.coders = Coders(self.coding_workers)
+        return Workshop(study, report, self.scratch, self.keep_streams)
+
+
+class Workshop:
+    """A study at work in a process: sources and trials are opened on first use."""
+
+    def __init__(self, study: Study, report: Report, scratch: Path | None, keep_streams: bool = False) -> None:
+        self.study, self.report, self.scratch, self.keep_streams = study, report, scratch, keep_streams
+        self._sources: dict[str, Source] = {}
+        self._trials: OrderedDict[tuple[str, int], Trial] = OrderedDict()
+
+    def do(self, node: Node, reasons: Mapping[str, str]) -> Outcome:
+        """Make what a node says.
+
+        Args:
+            reasons: why nodes that it needs failed, by key.
+
+        Raises:
+            FcbenchError: no features, which everything else needs, or a full disk. Any other failure is an outcome.
+        """
+        began = time.monotonic()
+        if node.makes == Makes.POINT:
+            return self._measure(node, reasons, began)
+        if node.makes == Makes.FEATURES:
+            features = self.study.features(node.split, self.study.encoder(node.encoder), self.report)
+            return Outcome(time.monotonic() - began, node.label, notes=tuple(left_out(node.split, features)))
+        failed: dict[str, str] = {}
+        attempt(lambda: self._make(node), [node.key], failed)
+        return Outcome(time.monotonic() - began, node.label, failed.get(node.key, ""))
+
+    def refuse(self, node: Node, reason: str) -> Outcome:
+        """The outcome of a node that cannot be done at all.
+
+        Raises:
+            FcbenchError: it makes features.
+        """
+        if node.makes == Makes.FEATURES:
+            raise FcbenchError(f"{node.label}: {reason}")
+        if node.makes != Makes.POINT:
+            return Outcome(0.0, node.label, reason)
+        return self._measured(node, dict.fromkeys(node.tasks, reason), None, {}, time.monotonic())
+
+    def _make(self, node: Node) -> None:
+        trial = self._trial(node)
+        if node.makes == Makes.READOUT:
+            trial.reader(node.task)
+        elif node.makes == Makes.NULL_MODEL:
+            trial.null_reader(node.task)
+        elif node.makes == Makes.SWEEP:
+            trial.sweep(node.of_job)
+        else:
+            trial.codec(node.of_job)
+
+    def _measure(self, node: Node, reasons: Mapping[str, str], began: float) -> Outcome:
+        """Measure a point. A task that fails takes no other with it."""
+        trial, job = self._trial(node), node.of_job
+        failed = {task: reason for key, reason in reasons.items() for task in node.needs[key]}
+        files: dict[str, bytes] = {}
+        readers = make_readers(trial, [t for t in node.tasks if t not in failed], failed)
+        with tempfile.TemporaryDirectory(prefix=".streams-", dir=self.scratch) as temporary:
+            stream = Path(temporary) / f"{digest({'job': point_key(trial, job, node.tasks[0])})}.fcb"
+            done = attempt(lambda: send_and_read(trial, job, trial.source, readers, stream), list(readers), failed)
+            if done and self.keep_streams and stream.exists():
+                files[stream.name] = stream.read_bytes()
+                if isinstance(done.sender, CodecSender):
+                    beside = stream.with_suffix(done.sender.checkpoint.suffix)
+                    files[beside.name] = done.sender.checkpoint.read_bytes()
+        return self._measured(node, failed, done, files, began)
+
+    def _measured(
+        self, node: Node, failed: dict[str, str], done: Measured | None, files: Mapping[str, bytes], began: float
+    ) -> Outcome:
+        """The rows of a point."""
+        trial, job, said = self._trial(node), node.of_job, []
+        rows: list[tuple[list[RatePoint], SampleTable | None]] = []
+        for task in [t for t in node.tasks if t not in failed]:
+            assert done is not None
+            found = attempt(partial(rows_and_samples, trial, job, task, done), [task], failed)
+            if found:
+                rows.append(found)
+                first = found[0][0]
+                said.append((first.bpp, f"{first.metric} {first.value:.3f}"))
+        rows += [([failed_row(trial, job, task, reason)], None) for task, reason in failed.items()]
+        line = f"{node.label}: {said[0][0]:.4g} bpp, {', '.join(text for _, text in said)}" if said else ""
+        failures = failure_lines(node.label, node.tasks, failed)
+        return Outcome(time.monotonic() - began, line, "", tuple(rows), tuple(failures), files)
+
+    def _trial(self, node: Node) -> Trial:
+        """The trial of a node; the one not used for longest is dropped from memory."""
+        key = node.encoder, node.seed
+        if key not in self._trials:
+            if node.encoder not in self._sources:
+                self._sources[node.encoder] = self.study.source(self.study.encoder(node.encoder), self.report)
+            self._trials[key] = Trial(self.study, self._sources[node.encoder], node.seed, self.report)
+        self._trials.move_to_end(key)
+        while len(self._trials) > N_TRIALS:
+            self._trials.popitem(last=False)
+        return self._trials[key]
