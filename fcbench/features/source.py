@@ -117,6 +117,7 @@ def reported_extract(
     tasks: Sequence[str] = (),
 ) -> FeatureSet:
     """`extract` as a part of a run. `what` names the samples."""
+    require_one_size(dataset)
     with report.part(f"{encoder.name}: features of {what}") as advance:
         return extract(dataset, encoder, split_points, cache, on_bad_image=on_bad_image, tasks=tasks, advance=advance)
 

@@ -74,13 +74,13 @@ def test_mask_of_another_size(tiny: Tiny, root: Path, tmp_path: Path) -> None:
 
 
 def test_images_of_two_sizes_are_found_before_any_work(tiny: Tiny, root: Path, tmp_path: Path) -> None:
-    """The last image of the split that is read last."""
+    """The last training image."""
     for kind, mode in (("images", "RGB"), ("masks", "L")):
-        path = next((root / "test" / kind).glob("test2.*"))
+        path = next((root / "val" / kind).glob("val1.*"))
         Image.new(mode, (48, 40)).save(path)
     result = tiny(tmp_path / "out", *OPTIONS, "--data-root", root, "--cache-dir", tmp_path / "cache")
     line = refused(result)
-    assert "test/images/test2.jpg is 40x48" in line and "--image-size" in line
+    assert "val/images/val1.jpg is 40x48" in line and "--image-size" in line
     assert not list((tmp_path / "cache").rglob("features/*"))
 
 
