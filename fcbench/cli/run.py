@@ -44,6 +44,18 @@ Examples:
     help="Worker processes that share the work, each with --threads threads [an equal share of the cores] and, in "
     "turn, one of the GPUs.",
 )
+@click.option(
+    "--ray",
+    "ray_address",
+    metavar="[ADDRESS]",
+    is_flag=False,
+    flag_value="local",
+    help="Work as tasks of a Ray cluster, each with --threads threads [1]: its address, auto for the one that this "
+    "machine belongs to; without an address, a cluster of this machine's cores.",
+)
+@click.option(
+    "--gpus-per-task", type=click.FloatRange(min=0), help="With --ray: share of a GPU that a task asks for. [0.25]"
+)
 def run(
     suite_file: Path | None,
     out: Path,
@@ -54,17 +66,23 @@ def run(
     only_plan: bool,
     keep_streams: bool,
     jobs: int,
+    ray_address: str | None,
+    gpus_per_task: float | None,
     **options: Any,
 ) -> None:
     """Measure rate-accuracy points: code features, read them, write OUT/rates.csv and OUT/curves.png.
 
     Every point is written when it is done; the same command resumes at the first missing one.
     """
+    if ray_address and jobs > 1:
+        raise click.UsageError("--jobs and --ray are two ways to share the work: give one")
+    if gpus_per_task is not None and not ray_address:
+        raise click.UsageError("--gpus-per-task is for --ray")
     suite = suite_of(suite_file, options).runnable(partial(say, err=True))
     import torch
 
     from fcbench.measure import plan
-    from fcbench.measure.executors import here, with_workers
+    from fcbench.measure.executors import Start, here, with_workers
     from fcbench.measure.run import measure
     from fcbench.measure.study import device_of, open_study
     from fcbench.transmit.coders import Coders
@@ -77,7 +95,11 @@ def run(
         _say_plan(study, counts, keep_streams)
         return
     say(counts.line)
-    start = here if jobs == 1 else partial(with_workers, n=jobs, threads=threads)
+    start: Start = here if jobs == 1 else partial(with_workers, n=jobs, threads=threads)
+    if ray_address:
+        from fcbench.measure.on_ray import on_ray
+
+        start = partial(on_ray, address=ray_address, threads=threads, gpus_per_task=gpus_per_task)
     with Coders(coding_workers) as study.coders:
         summary = measure(study, out, keep_streams=keep_streams, start=start)
     say(f"measured {summary.n_measured} points; {summary.n_found} were already in {out}")

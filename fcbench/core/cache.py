@@ -169,6 +169,15 @@ def _write_digest(path: Path, found: str) -> None:
     write_atomically(_digest_file(path), "\n".join([*before, _line(path, found)]) + "\n", CACHE_HINT)
 
 
+def file_digest(path: Path) -> str:
+    """Digest of a file's contents (xxh3, 128 bits), read in blocks. Raises OSError."""
+    found, block = xxhash.xxh3_128(), bytearray(_BLOCK_BYTES)
+    with path.open("rb", buffering=0) as file:
+        while n := file.readinto(block):
+            found.update(memoryview(block)[:n])
+    return found.hexdigest()
+
+
 def _digest(path: Path) -> str:
     """Digest of a file's contents, taken once in a process while the file does not change."""
     stat = path.stat()
@@ -177,8 +186,4 @@ def _digest(path: Path) -> str:
 
 @lru_cache(maxsize=4096)
 def _digest_of(path: Path, *version: int) -> str:
-    found, block = xxhash.xxh3_128(), bytearray(_BLOCK_BYTES)
-    with path.open("rb", buffering=0) as file:
-        while n := file.readinto(block):
-            found.update(memoryview(block)[:n])
-    return found.hexdigest()
+    return file_digest(path)

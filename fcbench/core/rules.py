@@ -69,7 +69,7 @@ def obey(data: Any) -> None:
     """
     for field in fields(data):
         value = getattr(data, field.name)
-        object.__setattr__(data, field.name, read(field.name, _hints(type(data))[field.name], value))
+        object.__setattr__(data, field.name, read(field.name, _hints(data.__class__)[field.name], value))
 
 
 @cache

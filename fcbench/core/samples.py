@@ -21,10 +21,11 @@ VOID = 255
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """The persons of one image.
+    """The persons, or other bodies, of one image.
 
     Attributes:
-        keypoints: [P, 17, 3] float32 (x_px, y_px, v), COCO order; v is 0 absent, 1 occluded, 2 visible.
+        keypoints: [P, K, 3] float32 (x_px, y_px, v), in the order of ``DatasetMeta.keypoint_names``, else the 17 of
+            COCO; v is 0 absent, 1 occluded, 2 visible.
         boxes: [P, 4] float32 (x0_px, y0_px, x1_px, y1_px).
         areas: [P] float32, square pixels of the person's mask (the scale of OKS).
     """
@@ -51,6 +52,7 @@ class DatasetMeta:
         class_names: of segmentation, by class index.
         label_names: of classification, by label.
         max_depth_m: upper limit of valid depth.
+        keypoint_names: of pose, by keypoint; empty for the 17 of COCO.
         task_models: ``NAME[:VARIANT]`` of the task model that fits the data set, by task: the default of
             ``--head frozen``.
         eval_crop: crop of published depth metrics: top, bottom, left, right as shares of the image.
@@ -61,6 +63,7 @@ class DatasetMeta:
     max_depth_m: float | None = None
     task_models: Mapping[str, str] = field(default_factory=dict)
     eval_crop: tuple[float, float, float, float] | None = None
+    keypoint_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ class DataOptions:
 
     Attributes:
         root: folder of the data on disk; None for embedded data.
-        cache_dir: where a data set may keep what it made (rendered scenes).
+        cache_dir: where a data set may keep what it made (rendered scenes) or read once (digests of files).
         image_size_px: (H, W) to which every image is resized with its targets; None keeps each image's own size.
         limit: the first samples of the split, at most this many; None for all.
     """
@@ -88,7 +91,7 @@ class Dataset(Protocol):
     Attributes:
         name: of the plug-in.
         split: ``train`` or ``test``; the two have no image in common.
-        revision: hash of what determines the samples (generator version, file list); part of every cache key.
+        revision: hash of what determines the samples (generator version, contents of files); part of every cache key.
         tasks: names of the tasks that it has targets for.
         meta: facts that these tasks need.
         image_size_px: (H, W) of every image; None where each has its own size.
@@ -124,6 +127,27 @@ class Dataset(Protocol):
         Raises:
             UnreadableSample: a target cannot be read or does not fit its image; the message names its file.
         """
+
+    def sizes(self) -> Mapping[str, tuple[int, int]]:
+        """(H, W) of the images before resizing by file, as far as known without decoding them; empty where unknown."""
+        return {}
+
+
+def require_one_size(*datasets: Dataset) -> None:
+    """Refuse splits whose images differ in size and are not resized. No image is decoded.
+
+    Raises:
+        FcbenchError: two images differ.
+    """
+    sizes = {name: size for data in datasets if data.image_size_px is None for name, size in data.sizes().items()}
+    first = next(iter(sizes.items()), None)
+    others = [item for item in sizes.items() if first and item[1] != first[1]]
+    if first and others:
+        (name, (h, w)), (other, (other_h, other_w)) = first, others[0]
+        raise FcbenchError(
+            f"images differ in size: {name} is {h}x{w}, {other} is {other_h}x{other_w}, "
+            f"{len(set(sizes.values()))} sizes in all: give --image-size to bring all to one"
+        )
 
 
 def require_tasks(tasks: Iterable[str], *datasets: Dataset) -> None:

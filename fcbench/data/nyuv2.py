@@ -22,8 +22,9 @@ from torch import Tensor
 
 from fcbench.core.errors import UnreadableSample
 from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, DatasetPlugin, Sample
+from fcbench.data.shared.contents import Contents
 from fcbench.data.shared.images import as_sample
-from fcbench.data.shared.layout import Layout, files_revision
+from fcbench.data.shared.layout import Layout
 from fcbench.data.shared.targets import PHOTOGRAPHS, resize_targets
 
 FRAMES, SPLITS = "nyu_depth_v2_labeled.mat", "splits.mat"
@@ -121,7 +122,7 @@ class Plugin(DatasetPlugin):
         root = LAYOUT.root(options)
         frames, splits = root / FRAMES, root / SPLITS
         numbers = read_split(splits, split, n_frames(frames))
-        revision = files_revision(root, [frames, splits])
+        revision = Contents(root, options.cache_dir).revision([frames, splits])
         return NYUv2(split, revision, frames, numbers[: options.limit], options.image_size_px)
 
 

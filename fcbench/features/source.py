@@ -12,7 +12,7 @@ from torch import Tensor
 from fcbench.core.cache import Cache
 from fcbench.core.features import Encoder, FeatureSpec, FeatureStats, require_split_points
 from fcbench.core.progress import Report
-from fcbench.core.samples import Dataset, Sample
+from fcbench.core.samples import Dataset, Sample, require_one_size
 from fcbench.features.extract import BadImage, extract
 from fcbench.features.feature_set import FeatureSet
 from fcbench.features.statistics import stats_of
@@ -92,6 +92,7 @@ def open_source(
 ) -> Source:
     """Features of the splits ``train`` and ``test`` at a split point, extracted where the cache lacks them."""
     names, splits = split_points_of(encoder, split_point), {}
+    require_one_size(*data.values())
     for which, dataset in data.items():
         features = reported_extract(dataset, encoder, names, cache, report, which, on_bad_image, tasks)
         splits[which] = Split(Readable(dataset, features.indices), features)
@@ -116,6 +117,7 @@ def reported_extract(
     tasks: Sequence[str] = (),
 ) -> FeatureSet:
     """`extract` as a part of a run. `what` names the samples."""
+    require_one_size(dataset)
     with report.part(f"{encoder.name}: features of {what}") as advance:
         return extract(dataset, encoder, split_points, cache, on_bad_image=on_bad_image, tasks=tasks, advance=advance)
 

@@ -1,6 +1,6 @@
 """Keypoints at a precision of a quarter pixel, packed to bits, then the best of general compressors.
 
-Of each of P persons and 17 keypoints: two bits of visibility; x and y of those that are not absent, in the fewest bits
+Of each of P persons and K keypoints: two bits of visibility; x and y of those that are not absent, in the fewest bits
 that hold the image's largest. Boxes and areas are not coded: they follow from keypoints or are given with the task.
 """
 
@@ -18,16 +18,19 @@ from fcbench.labels.shared.coder import LabelCoder
 from fcbench.labels.shared.general import expand, squeeze
 
 PRECISION_PX = 0.25
-_N_KEYPOINTS = 17
+_USUAL_KEYPOINTS = 17
+_MAX_KEYPOINTS = 1 << 12
+_UNUSUAL = 32
+"""Added to the number of bits where the number of keypoints, another one than 17, follows it."""
 _MAX_PERSONS = 1 << 16
 _MAX_BITS = 24
 
 
 def encode(target: Pose) -> bytes:
-    """Code the keypoints [P, 17, 3] of a pose (x_px, y_px, v)."""
+    """Code the keypoints [P, K, 3] of a pose (x_px, y_px, v)."""
     keypoints = np.asarray(target.keypoints, np.float64)
-    if keypoints.ndim != 3 or keypoints.shape[1:] != (_N_KEYPOINTS, 3):
-        raise FcbenchError(f"keypoints must have shape [P, {_N_KEYPOINTS}, 3], got {list(keypoints.shape)}")
+    if keypoints.ndim != 3 or keypoints.shape[2] != 3 or not 1 <= keypoints.shape[1] <= _MAX_KEYPOINTS:
+        raise FcbenchError(f"keypoints must have shape [P, K, 3], got {list(keypoints.shape)}")
     visible = keypoints[..., 2]
     points = keypoints[visible > 0][:, :2]
     if not np.isfinite(points).all() or not np.isin(visible, (0, 1, 2)).all():
@@ -39,19 +42,25 @@ def encode(target: Pose) -> bytes:
     offsets = (levels - low).astype(np.int64)
     n_bits = int(offsets.max(initial=0)).bit_length()
     bits = [_bits(visible.astype(np.int64).ravel(), 2), _bits(offsets.ravel(), n_bits)]
-    head = varint(len(keypoints)) + varint(-low) + varint(n_bits)
+    n_keypoints = keypoints.shape[1]
+    usual = n_keypoints == _USUAL_KEYPOINTS
+    form = varint(n_bits) if usual else varint(n_bits + _UNUSUAL) + varint(n_keypoints)
+    head = varint(len(keypoints)) + varint(-low) + form
     return squeeze(head + np.packbits(np.concatenate(bits)).tobytes())
 
 
 def decode(data: bytes) -> np.ndarray:
-    """Keypoints [P, 17, 3] float32, x and y 0 where absent."""
+    """Keypoints [P, K, 3] float32, x and y 0 where absent."""
     packed = expand(data)
     cursor = Cursor(BytesIO(packed), len(packed), "keypoints")
     n_persons, minus_low, n_bits = cursor.varint(), cursor.varint(), cursor.varint()
-    if n_persons > _MAX_PERSONS or n_bits > _MAX_BITS:
-        raise FcbenchError("keypoints are damaged: persons or bits out of range")
+    n_keypoints = _USUAL_KEYPOINTS
+    if n_bits >= _UNUSUAL:
+        n_bits, n_keypoints = n_bits - _UNUSUAL, cursor.varint()
+    if n_persons > _MAX_PERSONS or n_bits > _MAX_BITS or not 1 <= n_keypoints <= _MAX_KEYPOINTS:
+        raise FcbenchError("keypoints are damaged: persons, keypoints or bits out of range")
     bits = np.unpackbits(np.frombuffer(packed[cursor.at :], np.uint8))
-    n = n_persons * _N_KEYPOINTS
+    n = n_persons * n_keypoints
     visible = _numbers(bits[: 2 * n], n, 2)
     present = visible > 0
     n_offsets = 2 * int(present.sum())
@@ -60,7 +69,7 @@ def decode(data: bytes) -> np.ndarray:
     keypoints[:, 2] = visible
     levels = offsets.reshape(-1, 2) - minus_low
     keypoints[present, :2] = levels * PRECISION_PX
-    return keypoints.reshape(n_persons, _N_KEYPOINTS, 3)
+    return keypoints.reshape(n_persons, n_keypoints, 3)
 
 
 def _bits(values: np.ndarray, n_bits: int) -> np.ndarray:

@@ -15,7 +15,7 @@ class Plugin(NanoPlugin):
     """Embedded pose."""
 
     def facts(self, task: PoseTask) -> dict[str, Any]:
-        """Nothing: the 17 keypoints are the same in every data set."""
+        """Nothing: it knows the 17 keypoints of COCO."""
         return {}
 
     def make_head(self, facts: Mapping[str, Any], grid: tuple[int, int], image_px: tuple[int, int]) -> nn.Module:
@@ -23,8 +23,8 @@ class Plugin(NanoPlugin):
         return PoseTask().head(WIDTH, grid, image_px)
 
     def misfit(self, facts: Mapping[str, Any], task: PoseTask) -> str:
-        """It can be used on every data set."""
-        return ""
+        """Why the task's keypoints are not its own."""
+        return f"{task.n_keypoints} keypoints that are not COCO's" if task.keypoint_names else ""
 
 
 PLUGIN = Plugin("nano_pose", "pose")

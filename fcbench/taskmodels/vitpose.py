@@ -215,6 +215,8 @@ def build_from_config(
     repo: str = "",
 ) -> TaskModel:
     """The task model of any configuration of the official class; see `TransformersPlugin.build`."""
+    if names := getattr(task, "keypoint_names", ()):
+        raise FcbenchError(f"{name} knows the 17 keypoints of COCO, the data set has {len(names)} others")
     model_class = huggingface.library().VitPoseForPoseEstimation
     found = huggingface.obtain(name, model_class, config, weights, repo)
     return _task_model(name, *found, image_px, device)

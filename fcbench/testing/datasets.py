@@ -52,7 +52,9 @@ def check_depth(target: Any, data: Dataset, hw: tuple[int, int]) -> None:
 
 def check_pose(target: Any, data: Dataset, hw: tuple[int, int]) -> None:
     n = len(target.areas)
-    assert target.keypoints.shape == (n, 17, 3) and target.keypoints.dtype == np.float32
+    assert (
+        target.keypoints.shape == (n, len(data.meta.keypoint_names) or 17, 3) and target.keypoints.dtype == np.float32
+    )
     assert target.boxes.shape == (n, 4) and target.boxes.dtype == np.float32
     assert target.areas.shape == (n,) and target.areas.dtype == np.float32
     assert set(np.unique(target.keypoints[..., 2])) <= {0.0, 1.0, 2.0}

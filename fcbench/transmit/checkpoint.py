@@ -137,6 +137,8 @@ def _header(meta: Any) -> _Header:
     for name, value in point.params.items():
         if type(value) not in (int, float, str) or (isinstance(value, float) and not math.isfinite(value)):
             raise ValueError(f"parameter {name!r} must be a finite number or text, got {value!r:.40}")
+        if not f"{name}{value}".isprintable():
+            raise ValueError(f"parameter {name!r} must be printable text, got {value!r:.40}")
     specs = tuple(map(_spec, _field(meta, "specs", list)))
     if not specs or len({s.name for s in specs}) != len(specs):
         raise ValueError("'specs' must be of one map or more, of different names")
@@ -168,8 +170,8 @@ def _field(found: Any, name: str, kind: type[_T]) -> _T:
     value = found.get(name) if isinstance(found, dict) else None
     if type(value) is not kind:
         raise ValueError(f"{name!r} must be {kind.__name__}, got {value!r:.40}")
-    if isinstance(value, str):
-        value.encode()  # JSON may hold halves of surrogate pairs
+    if isinstance(value, str) and not value.isprintable():  # JSON may hold escape sequences, halves of surrogate pairs
+        raise ValueError(f"{name!r} must be printable text, got {value!r:.40}")
     return value
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import runpy
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -16,9 +16,8 @@ from fcbench.testing.datasets import CHECKS, LIMIT, Both, DatasetContract, Optio
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
-MAKERS: dict[str, Callable[[Path], None]] = runpy.run_path(str(Path(__file__).parents[1] / "unit" / "tiny_sets.py"))[
-    "MAKERS"
-]
+TINY_SETS = runpy.run_path(str(Path(__file__).parents[1] / "unit" / "tiny_sets.py"))
+MAKERS: dict[str, Callable[[Path], None]] = TINY_SETS["MAKERS"]
 """Data set on disk -> writes a tiny one in the official layout."""
 REAL = {"coco": "coco_tiny", "rgbd": "rgbd_room"}
 """Data set -> its folder under ../shared/data, where that has another name."""
@@ -26,6 +25,9 @@ REAL = {"coco": "coco_tiny", "rgbd": "rgbd_room"}
 
 class HouseRules(DatasetContract):
     """Official layouts on disk, real data where they are at hand, message texts."""
+
+    maker: ClassVar[str] = ""
+    """Another maker in tests/unit/tiny_sets.py than the data set's own."""
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -36,7 +38,7 @@ class HouseRules(DatasetContract):
             root = SHARED / name
             if name in MAKERS:
                 root = folder / "data"
-                MAKERS[name](root)
+                (TINY_SETS[cls.maker] if cls.maker else MAKERS[name])(root)
             elif not root.is_dir():
                 pytest.skip(f"data set {name}: no maker of a tiny set in tests/unit/tiny_sets.py, no {root}")
 
@@ -64,13 +66,13 @@ class HouseRules(DatasetContract):
                 plugin.open("train", DataOptions(root, tmp_path))
             assert "\n" not in str(caught.value)
 
-    def test_the_real_data(self, name: str) -> None:
+    def test_the_real_data(self, name: str, tmp_path: Path) -> None:
         if not registry.get("dataset", name).needs_root:
             pytest.skip("embedded data")
         root = SHARED / REAL.get(name, name)
         if not root.is_dir():
             pytest.skip(f"needs ../shared/data/{root.name} beside the repository")
-        data = registry.get("dataset", name).open("test", DataOptions(root, SHARED, limit=3))
+        data = registry.get("dataset", name).open("test", DataOptions(root, tmp_path, limit=3))
         assert len(data) == 3
         for i in range(len(data)):
             _, h, w = data[i].image.shape
@@ -94,6 +96,16 @@ class HouseRules(DatasetContract):
                     missed += 1
             gone.rename(part)
         assert missed
+
+
+class TestClassFolders(HouseRules):
+    """The data set ``folder`` in its other layout, which has one task."""
+
+    plugin = "folder"
+    maker = "folder"
+
+    def test_the_plugin_says_what_it_is(self, name: str, both: Both) -> None:
+        assert all(data.tasks == ("classification",) for data in both)
 
 
 for _name in registry.names("dataset"):

@@ -141,7 +141,7 @@ def _run(args: list[str], work: bool) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        sys.excepthook(*sys.exc_info())
         return 1
     return 0
 
@@ -154,7 +154,7 @@ def _stop_before_work() -> None:
     def stop(*args: Any, **named: Any) -> NoReturn:
         raise FcbenchError("here the work would begin")
 
-    study.open_study = stop  # type: ignore[assignment]
+    study.open_study = stop
     examine._hub = lambda: examine.Check("hub", False, "not asked", False)
 
 

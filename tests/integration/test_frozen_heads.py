@@ -108,6 +108,9 @@ def test_adapter_meets_every_grid_and_the_decoder_stays(tmp_path: Path) -> None:
         def __len__(self) -> int:
             return 4
 
+        def near(self, device: torch.device) -> Store:
+            return self
+
         def batch(self, places: list[int]) -> dict[str, torch.Tensor]:
             return {"s": torch.ones(len(places), 8, 4, 6)}
 

@@ -99,5 +99,5 @@ def test_a_flipped_bit_in_a_mask_changes_no_row(
     assert result.exit_code == 0, result.output
     assert "segmentation.npy is damaged: making it again" in caplog.text
     columns = ["point", "metric", "value", "ci_low", "ci_high", "n_bytes"]
-    rows = [pandas.read_csv(out / "rates.csv")[columns] for out in (finished, tmp_path / "out")]
-    pandas.testing.assert_frame_equal(*rows, check_exact=True)
+    whole, again = (pandas.read_csv(out / "rates.csv")[columns] for out in (finished, tmp_path / "out"))
+    pandas.testing.assert_frame_equal(whole, again, check_exact=True)

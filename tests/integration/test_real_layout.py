@@ -73,6 +73,17 @@ def test_mask_of_another_size(tiny: Tiny, root: Path, tmp_path: Path) -> None:
     assert "train2.png" in refused(tiny(tmp_path / "out", *OPTIONS, "--data-root", root))
 
 
+def test_images_of_two_sizes_are_found_before_any_work(tiny: Tiny, root: Path, tmp_path: Path) -> None:
+    """The last training image."""
+    for kind, mode in (("images", "RGB"), ("masks", "L")):
+        path = next((root / "val" / kind).glob("val1.*"))
+        Image.new(mode, (48, 40)).save(path)
+    result = tiny(tmp_path / "out", *OPTIONS, "--data-root", root, "--cache-dir", tmp_path / "cache")
+    line = refused(result)
+    assert "val/images/val1.jpg is 40x48" in line and "--image-size" in line
+    assert not list((tmp_path / "cache").rglob("features/*"))
+
+
 def test_class_index_out_of_range(tiny: Tiny, root: Path, tmp_path: Path) -> None:
     path = root / "test" / "masks" / "test0.png"
     Image.fromarray(np.full((47, 64), 99, np.uint8)).save(path)

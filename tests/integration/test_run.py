@@ -241,7 +241,7 @@ def test_coding_workers_change_nothing_but_time(tiny: Tiny, tmp_path: Path) -> N
         out = tmp_path / n
         assert tiny(out, *wanted, "--coding-workers", n).exit_code == 0
         found.append(table_module.load(out).drop(columns=["encode_ms", "decode_ms", "utc"]))
-    pd.testing.assert_frame_equal(*found, check_exact=True)
+    pd.testing.assert_frame_equal(found[0], found[1], check_exact=True)
 
 
 def test_an_encoder_in_bfloat16_is_a_row_of_its_own(tiny: Tiny, fcbench: Tiny, tmp_path: Path) -> None:

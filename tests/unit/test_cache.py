@@ -10,6 +10,7 @@ import pytest
 import xxhash
 
 from fcbench.core import cache
+from fcbench.core.files import write_atomically
 
 
 def never() -> bytes:
@@ -63,7 +64,7 @@ def test_damage_is_reported_and_repaired(
 
 def test_a_kill_between_file_and_digest_loses_neither_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache.put(tmp_path / "a", b"old")
-    write = cache.write_atomically
+    write = write_atomically
 
     def killed(path: Path, data: bytes | str, hint: str) -> None:
         if path.name == "a":

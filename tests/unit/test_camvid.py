@@ -38,7 +38,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def _open(root: Path | None, split: Literal["train", "test"] = "train", **options: Any) -> Dataset:
-    where = root.parent if root else Path("unused")
+    where = options.pop("cache_dir", root.parent if root else Path("unused"))
     return registry.get("dataset", "camvid").open(split, DataOptions(root, where, **options))
 
 
@@ -192,8 +192,8 @@ def test_resizing_a_pose_scales_x_y_and_area() -> None:
 
 # --------------------------------------------------------------------------------------- the real one
 @pytest.mark.skipif(not REAL.is_dir(), reason="needs ../shared/data/camvid beside the repository")
-def test_the_real_camvid() -> None:
-    train, test = _open(REAL), _open(REAL, "test")
+def test_the_real_camvid(tmp_path: Path) -> None:
+    train, test = _open(REAL, cache_dir=tmp_path), _open(REAL, "test", cache_dir=tmp_path)
     assert (len(train), len(test)) == (468, 233)
     assert test[7].image.shape == (3, 360, 480)
     mask = test.targets(7)["segmentation"]

@@ -67,7 +67,7 @@ def put(found: Any, path: tuple[Any, ...], value: Any) -> None:
 
 
 TEXT = st.text(max_size=8) | st.sampled_from(
-    ["BNC", "raw", "pq", "hyperprior", "shared", "\ud800", "\x1b[31m", "\0", "a" * 300]
+    ["BNC", "raw", "pq", "hyperprior", "shared", "\ud800", "\x1b[31m", "\x1e", "\0", "a" * 300]
 )
 NUMBERS = st.integers() | st.floats() | st.sampled_from([0, -1, 1, 2**31, 2**63, 2**70, 10**30])
 JSON: Any = st.recursive(

@@ -16,7 +16,7 @@ import torch
 from fcbench.core import registry
 from fcbench.core.errors import FcbenchError, UnreadableSample
 from fcbench.core.samples import VOID, DataOptions, Dataset, require_tasks
-from fcbench.data.coco.files import Instance, semantic_mask
+from fcbench.data.shared.coco_format import Instance, semantic_mask
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "coco_tiny"
 
@@ -29,7 +29,8 @@ def root(tmp_path: Path) -> Path:
 
 
 def _open(root: Path, split: Literal["train", "test"] = "train", **options: Any) -> Dataset:
-    return registry.get("dataset", "coco").open(split, DataOptions(root, root.parent, **options))
+    where = options.pop("cache_dir", root.parent)
+    return registry.get("dataset", "coco").open(split, DataOptions(root, where, **options))
 
 
 def _edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -98,7 +99,7 @@ def test_who_wants_a_caption_decodes_no_mask(root: Path, monkeypatch: pytest.Mon
     def never(*_: Any) -> None:
         raise AssertionError("a mask was decoded")
 
-    monkeypatch.setattr("fcbench.data.coco.files.semantic_mask", never)
+    monkeypatch.setattr("fcbench.data.shared.coco_format.semantic_mask", never)
     targets = _open(root).targets(0)
     assert len(targets["captioning"]) == 2 and len(targets["pose"].areas) == 1
     with pytest.raises(AssertionError):
@@ -225,8 +226,8 @@ def test_resized_images_do_not_fit_their_annotations(root: Path) -> None:
 
 # --------------------------------------------------------------------------------------- the real one
 @pytest.mark.skipif(not REAL.is_dir(), reason="needs ../shared/data/coco_tiny beside the repository")
-def test_the_real_coco() -> None:
-    train, test = _open(REAL), _open(REAL, "test")
+def test_the_real_coco(tmp_path: Path) -> None:
+    train, test = _open(REAL, cache_dir=tmp_path), _open(REAL, "test", cache_dir=tmp_path)
     assert (len(train), len(test)) == (50, 50)
     assert len(train.meta.class_names) == 81 and train.meta == test.meta
     persons = [[len(d.targets(i)["pose"].areas) for i in range(len(d))] for d in (train, test)]

@@ -22,7 +22,8 @@ MAT = "nyu_depth_v2_labeled.mat"
 
 
 def _open(name: str, root: Path, split: Literal["train", "test"] = "train", **options: Any) -> Dataset:
-    return registry.get("dataset", name).open(split, DataOptions(root, root.parent, **options))
+    where = options.pop("cache_dir", root.parent)
+    return registry.get("dataset", name).open(split, DataOptions(root, where, **options))
 
 
 # --------------------------------------------------------------------------------------------- nyuv2
@@ -146,8 +147,8 @@ def test_a_frame_without_depth(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="needs ../shared/data/rgbd_room beside the repository")
-def test_the_real_room() -> None:
-    train, test = _open("rgbd", REAL), _open("rgbd", REAL, "test")
+def test_the_real_room(tmp_path: Path) -> None:
+    train, test = (_open("rgbd", REAL, split, cache_dir=tmp_path) for split in ("train", "test"))
     assert (len(train), len(test)) == (56, 24)
     depth = test.targets(0)["depth"]
     assert depth.shape == (240, 320) and depth.max() <= 10

@@ -12,12 +12,13 @@ from pycocoevalcap.cider.cider import Cider as ReferenceCider
 from pycocotools.cocoeval import COCOeval
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
-from fcbench.core.samples import VOID
+from fcbench.core.samples import VOID, Pose
 from fcbench.tasks.captioning.head import Vocabulary
 from fcbench.tasks.captioning.metrics import Cider, Words, bleu4, bleu_statistics
 from fcbench.tasks.captioning.task import CaptioningTask
 from fcbench.tasks.depth import DepthTask, depth_sums
 from fcbench.tasks.pose.metrics import oks, pck_counts
+from fcbench.tasks.pose.task import PoseTask
 from fcbench.tasks.segmentation import SegmentationTask, class_counts
 from fcbench.tasks.shared.targets import ratio
 
@@ -169,3 +170,17 @@ def test_cider_of_a_batch_keeps_the_whole_sets_frequencies() -> None:
 # ------------------------------------------------------------------------------------------ common
 def test_ratio_is_nan_over_nothing() -> None:
     np.testing.assert_array_equal(ratio(np.array([1, 0]), np.array([2, 0])), [0.5, np.nan])
+
+
+def test_oks_of_another_skeleton_takes_equal_constants() -> None:
+    """Its protocol says so; COCO's own 17 keep COCO's."""
+    truth = np.zeros((1, 4, 3))
+    truth[..., 2] = 2
+    pred = np.full((1, 4, 2), 3.0)
+    task = PoseTask(("beak", "left_wing", "right_wing", "tail"))
+    batch = task.collate([{"pose": Pose(truth, np.array([[0.0, 0, 20, 20]]), np.array([400.0]))}])
+    sums = task.statistics((torch.from_numpy(pred), torch.ones(1)), batch).sum(0)
+    expected = np.exp(-18 / (2 * (2 / 4) ** 2 * 400))
+    assert task.values(sums)["oks"] == pytest.approx(expected)
+    assert task.metrics[1].protocol == "ground-truth boxes, sigmas 1/4"
+    assert PoseTask().metrics[1].protocol == "ground-truth boxes"

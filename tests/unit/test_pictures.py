@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import imagecodecs
@@ -46,7 +47,7 @@ def test_values_without_a_range_are_refused(tmp_path: Path, dtype: type) -> None
 @pytest.mark.parametrize("turn", range(1, 9))
 @pytest.mark.parametrize("bits", [8, 16])
 def test_exif_orientation_is_honoured(tmp_path: Path, turn: int, bits: int) -> None:
-    transposed = {
+    transposed: dict[int, Callable[[np.ndarray], np.ndarray]] = {
         1: lambda a: a,
         2: np.fliplr,
         3: lambda a: a[::-1, ::-1],

@@ -125,7 +125,8 @@ def test_one_value_and_a_list_stand_for_several() -> None:
 
 
 def test_numbers_of_numpy_become_plain_ones() -> None:
-    suite = Suite(seeds=tuple(np.arange(2)), n_test=np.int64(3), params={"hyperprior": ({"lmbda": np.float32(0.5)},)})
+    params = {"hyperprior": ({"lmbda": np.float32(0.5)},)}
+    suite = Suite(seeds=tuple(np.arange(2)), n_test=np.int64(3), params=params)  # type: ignore
     plain = (*suite.seeds, suite.n_test, suite.params["hyperprior"][0]["lmbda"])
     assert plain == (0, 1, 3, 0.5) and [type(v) for v in plain] == [int, int, int, float]
 

@@ -180,11 +180,59 @@ def coco(root: Path, splits: tuple[str, ...] = ("train2017", "val2017")) -> None
             path.write_text(json.dumps(content), encoding="utf-8")
 
 
+# ---------------------------------------------------------------------- a folder with targets of all tasks
+SKELETON = ("beak", "left_wing", "right_wing", "tail")
+
+
+def folder_of_all(
+    root: Path, splits: tuple[str, ...] = ("train", "test"), n: int = 3, size: tuple[int, int] = SIZE
+) -> None:
+    """Images in two class folders; masks of three classes; depth as PNG or .npy; birds of 4 keypoints; captions."""
+    (root / "images").parent.mkdir(parents=True, exist_ok=True)
+    (root / "classes.txt").write_text("sky\ntree\nbird\n")
+    (root / "depth.json").write_text('{"metres_per_unit": 0.01, "max_m": 8}')
+    for k, split in enumerate(splits or ("",)):
+        rows: list[dict[str, Any]] = []
+        for c, name in enumerate(("crow", "owl")):
+            for i in range(n):
+                seed = 100 * k + 10 * c + i
+                picture(root / split / "images" / name / f"{i}.png", seed, size)
+                mask = (np.arange(size[0] * size[1]) % 4).astype(np.uint8).reshape(size)
+                write_map(root / split / "masks" / name / f"{i}.png", np.where(mask == 3, 255, mask).astype(np.uint8))
+                _depth(root / split / "depth" / name / f"{i}.png", size, as_array=bool(i % 2))
+                rows.append({"id": seed, "file_name": f"{name}/{i}.png", "height": size[0], "width": size[1]})
+        _birds(root / split, rows, size)
+
+
+def _depth(path: Path, size: tuple[int, int], as_array: bool) -> None:
+    """Centimetres from 100 on; the first pixels are invalid: 0, and one beyond 8 m."""
+    depth = (100 + np.arange(size[0] * size[1])).astype(np.uint16).reshape(size)
+    depth[0, :2] = (0, 801)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not as_array:
+        write_map(path, depth)
+    else:
+        np.save(path.with_suffix(".npy"), np.where(depth == 0, np.nan, depth).astype(np.float32))
+
+
+def _birds(folder: Path, images: list[dict[str, Any]], size: tuple[int, int]) -> None:
+    """Two annotation files of names of their own."""
+    h, w = size
+    points = [w // 3, h // 2, 2, w // 2, h // 3, 1, w // 2, h // 2, 2, 0, 0, 0]
+    base = {"category_id": 7, "bbox": [w // 4, h // 4, w // 2, h // 2], "area": w * h / 8, "keypoints": points}
+    birds = [{"id": i, "image_id": image["id"], **base} for i, image in enumerate(images)]
+    category = {"id": 7, "name": "bird", "keypoints": list(SKELETON)}
+    texts = [{"id": i, "image_id": image["id"], "caption": f"a bird sits there {i}"} for i, image in enumerate(images)]
+    for name, rows, categories in (("birds", birds, [category]), ("texts", texts, [])):
+        content = {"images": images, "annotations": rows, "categories": categories}
+        (folder / f"{name}.json").write_text(json.dumps(content))
+
+
 MAKERS: dict[str, Callable[[Path], None]] = {
     "ade20k": ade20k,
     "camvid": camvid,
     "coco": coco,
-    "folder": folder,
+    "folder": folder_of_all,
     "imagenet": imagenet,
     "nyuv2": nyuv2,
     "rgbd": rgbd,

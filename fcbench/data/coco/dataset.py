@@ -18,18 +18,20 @@ from typing import Any, Literal
 
 from fcbench.core.errors import FcbenchError, UnreadableSample
 from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, DatasetPlugin, Sample
-from fcbench.data.coco import files as coco_files
-from fcbench.data.coco.files import KINDS, LAYOUT, Image
+from fcbench.data.coco.files import KINDS, LAYOUT, official_splits
+from fcbench.data.shared import coco_format
+from fcbench.data.shared.coco_format import Image
+from fcbench.data.shared.contents import Contents
 from fcbench.data.shared.folders import hash_split
 from fcbench.data.shared.images import as_sample, read_aligned_image
-from fcbench.data.shared.layout import files_revision, some
+from fcbench.data.shared.layout import some
 from fcbench.data.shared.targets import PHOTOGRAPHS, LazyTargets, resize_targets
 
 ROLES = {"train": "train", "test": "val"}
 READERS: dict[str, Callable[..., dict[int, Any]]] = {
-    "segmentation": coco_files.instances,
-    "pose": coco_files.poses,
-    "captioning": coco_files.captions,
+    "segmentation": coco_format.instances,
+    "pose": coco_format.poses,
+    "captioning": coco_format.captions,
 }
 """Task -> annotations by image of a file's content."""
 
@@ -78,10 +80,14 @@ class Coco(Dataset):
         def one(task: str) -> Any:
             known = self.annotations[task][entry.id]
             if task == "segmentation":
-                known = coco_files.semantic_mask(known, entry.size_px)
+                known = coco_format.semantic_mask(known, entry.size_px)
             return resize_targets({task: known}, entry.size_px, new_px)[task]
 
         return LazyTargets(self.tasks, one)
+
+    def sizes(self) -> Mapping[str, tuple[int, int]]:
+        """Sizes as the annotations state them."""
+        return {f"{self.folder.name}/{entry.file_name}": entry.size_px for entry in self.images}
 
 
 # ------------------------------------------------------------------------------------------- opening
@@ -128,13 +134,13 @@ def read_tasks(
     found: dict[str, dict[int, Any]] = {}
     names: tuple[str, ...] = ()
     for task, path in files.items():
-        content = coco_files.read(path)
+        content = coco_format.read(path, LAYOUT)
         try:
-            listed = coco_files.images_of(content)
+            listed = coco_format.images_of(content)
             images = images or select(listed)
             found[task] = READERS[task](content, images)
             if task == "segmentation":
-                names = coco_files.class_names(content)
+                names = coco_format.class_names(content)
         except (KeyError, TypeError, ValueError) as exc:
             raise LAYOUT.error(path, f"is not a COCO {KINDS[task]} file ({type(exc).__name__}: {exc})") from exc
         known = {i.id for i in listed}
@@ -153,7 +159,7 @@ class Plugin(DatasetPlugin):
         """Open a split."""
         root = LAYOUT.root(options)
         home = root / "annotations"
-        tags = coco_files.official_splits(home)
+        tags = official_splits(home)
         folders = image_folders(root, tags)
         alone = len(folders) == 1
         role = next(iter(folders)) if alone else ROLES[split]
@@ -173,7 +179,7 @@ class Plugin(DatasetPlugin):
         used = [*files.values(), *(folder / i.file_name for i in listed)]
         return Coco(
             split,
-            ("hash-split-" if alone else "") + files_revision(root, used),
+            ("hash-split-" if alone else "") + Contents(root, options.cache_dir).revision(used),
             folder,
             images,
             annotations,

@@ -1,19 +1,10 @@
-"""COCO's annotation files: found by name, read whole, indexed by image."""
+"""COCO's annotation files, found by name."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from pycocotools import mask as rle
-from torch import Tensor, from_numpy
-
-from fcbench.core.samples import VOID, Pose
 from fcbench.data.shared.layout import Layout
 
 LAYOUT = Layout(
@@ -25,23 +16,6 @@ LAYOUT = Layout(
 KINDS = {"segmentation": "instances", "pose": "person_keypoints", "captioning": "captions"}
 """Task -> the annotation files that carry it."""
 _FILE = re.compile(rf"({'|'.join(KINDS.values())})_((train|val)\w*)\.json")
-
-
-@dataclass(frozen=True, slots=True)
-class Image:
-    """An image of an annotation file."""
-
-    id: int
-    file_name: str
-    size_px: tuple[int, int]  # (H, W)
-
-
-@dataclass(frozen=True, slots=True)
-class Instance:
-    """A region of one class; `region` is what pycocotools takes: polygons as arrays of x, y, or a run-length code."""
-
-    label: int  # index in the class names, 0 is the background
-    region: Any
 
 
 def official_splits(folder: Path) -> dict[str, str]:
@@ -58,112 +32,3 @@ def official_splits(folder: Path) -> dict[str, str]:
         if len(tags) > 1:
             raise LAYOUT.error(folder, f"holds annotations of {' and '.join(sorted(tags))}: keep one")
     return {role: tags.pop() for role, tags in found.items()}
-
-
-def read(path: Path) -> dict[str, Any]:
-    """An annotation file."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as exc:
-        raise LAYOUT.error(path, f"is cut short or not JSON ({exc})") from exc
-    if not isinstance(content, dict) or {"images", "annotations"} - content.keys():
-        raise LAYOUT.error(path, "lists no images or no annotations")
-    return content
-
-
-def images_of(content: Mapping[str, Any]) -> list[Image]:
-    """The images of a file, in its order."""
-    return [Image(int(i["id"]), str(i["file_name"]), (int(i["height"]), int(i["width"]))) for i in content["images"]]
-
-
-def _by_image(content: Mapping[str, Any], images: Iterable[Image]) -> dict[int, list[Any]]:
-    """Annotations of each of the images."""
-    rows: dict[int, list[Any]] = {i.id: [] for i in images}
-    for row in content["annotations"]:
-        if row["image_id"] in rows:
-            rows[row["image_id"]].append(row)
-    return rows
-
-
-# -------------------------------------------------------------------------------------- segmentation
-def class_names(content: Mapping[str, Any]) -> tuple[str, ...]:
-    """``background`` and the categories, by their ids."""
-    rows = sorted(content["categories"], key=lambda c: c["id"])
-    return ("background", *(str(c["name"]) for c in rows))
-
-
-def instances(content: Mapping[str, Any], images: Iterable[Image]) -> dict[int, tuple[Instance, ...]]:
-    """Regions by image, crowds included: their class is known."""
-    ids = sorted(int(c["id"]) for c in content["categories"])
-    label = {category: i for i, category in enumerate(ids, 1)}
-
-    def region(value: Any) -> Any:
-        if isinstance(value, dict):
-            return value
-        return [np.asarray(p, np.float64) for p in value if len(p) >= 6]
-
-    return {
-        key: tuple(Instance(label[r["category_id"]], region(r["segmentation"])) for r in rows if r["segmentation"])
-        for key, rows in _by_image(content, images).items()
-    }
-
-
-def semantic_mask(regions: Iterable[Instance], size_px: tuple[int, int]) -> Tensor:
-    """Class of each pixel, uint8 [H, W]: 0 background, `VOID` where regions of two classes overlap.
-
-    Nothing in the annotations says which of two regions is in front (torchvision's segmentation references leave
-    overlaps out too).
-    """
-    mask = np.zeros(size_px, np.uint8)
-    for each in regions:
-        here = _decode(each.region, size_px)
-        clash = here & (mask != 0) & (mask != each.label)
-        mask[here] = each.label
-        mask[clash] = VOID
-    return from_numpy(mask)
-
-
-def _decode(region: Any, size_px: tuple[int, int]) -> np.ndarray:
-    """Bool [H, W]."""
-    if isinstance(region, dict) and not isinstance(region["counts"], list):
-        return rle.decode(region).astype(bool)
-    if not region:
-        return np.zeros(size_px, bool)
-    codes = rle.frPyObjects(region, *size_px)
-    whole = rle.merge(codes) if isinstance(codes, list) else codes
-    return rle.decode(whole).astype(bool)
-
-
-# ------------------------------------------------------------------------------------ pose, captions
-def poses(content: Mapping[str, Any], images: Iterable[Image]) -> dict[int, Pose]:
-    """Persons by image: those with a labelled keypoint that are not a crowd, as in COCO's evaluation."""
-    sizes = {i.id: i.size_px for i in images}
-    found = {}
-    for key, rows in _by_image(content, images).items():
-        persons = [p for r in rows if (p := _person(r, sizes[key])) is not None]
-        found[key] = Pose(
-            np.asarray([p[0] for p in persons], np.float32).reshape(-1, 17, 3),
-            np.asarray([p[1] for p in persons], np.float32).reshape(-1, 4),
-            np.asarray([p[2] for p in persons], np.float32),
-        )
-    return found
-
-
-def _person(row: Mapping[str, Any], size_px: tuple[int, int]) -> tuple[np.ndarray, list[float], float] | None:
-    """Keypoints [17, 3], box (x0, y0, x1, y1) clipped to the image, area; None for persons that do not count."""
-    keypoints = np.asarray(row["keypoints"], np.float64).reshape(17, 3)
-    x, y, w, h = (float(v) for v in row["bbox"])
-    x1, y1 = min(x + w, size_px[1]), min(y + h, size_px[0])
-    box = [max(x, 0.0), max(y, 0.0), x1, y1]
-    empty = box[2] <= box[0] or box[3] <= box[1] or row["area"] <= 0
-    if row["iscrowd"] or empty or not (keypoints[:, 2] > 0).any():
-        return None
-    return keypoints, box, float(row["area"])
-
-
-def captions(content: Mapping[str, Any], images: Iterable[Image]) -> dict[int, tuple[str, ...]]:
-    """Captions by image, stripped of white space."""
-    return {
-        key: tuple(text for r in rows if (text := str(r["caption"]).strip()))
-        for key, rows in _by_image(content, images).items()
-    }

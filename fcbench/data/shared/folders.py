@@ -11,8 +11,8 @@ from typing import Any, Literal
 from torch import Tensor
 
 from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, Sample
+from fcbench.data.shared.contents import Contents
 from fcbench.data.shared.images import as_sample, image_size, read_aligned_image, read_image
-from fcbench.data.shared.layout import files_revision
 from fcbench.data.shared.targets import resize_targets
 
 TEST_SHARE = 0.2
@@ -40,6 +40,18 @@ def hash_split(keys: Iterable[str], split: Literal["train", "test"]) -> list[str
     return ordered[:n_test] if split == "test" else ordered[n_test:]
 
 
+def hash_split_by(group_of: Mapping[str, str], split: Literal["train", "test"]) -> list[str]:
+    """Keys of one split, group by group, each group split by itself.
+
+    >>> len(hash_split_by({"a": "x", "b": "x", "c": "y", "d": "y"}, "test"))
+    2
+    """
+    groups: dict[str, list[str]] = {}
+    for key, group in group_of.items():
+        groups.setdefault(group, []).append(key)
+    return [key for keys in groups.values() for key in hash_split(keys, split)]
+
+
 # -------------------------------------------------------------------------------- an image and a map
 ReadMap = Callable[[Path, tuple[int, int]], Tensor]
 """Reads the map [H, W] of an image of a given (H, W). Raises `UnreadableSample`."""
@@ -62,6 +74,7 @@ class ImageAndMap(Dataset):
     files: Sequence[tuple[str, Path, Path]]
     read: ReadMap
     image_size_px: tuple[int, int] | None
+    contents: Contents
 
     def __len__(self) -> int:
         return len(self.files)
@@ -77,6 +90,10 @@ class ImageAndMap(Dataset):
         size_px = image_size(image)
         return resize_targets({self.tasks[0]: self.read(path, size_px)}, size_px, self.image_size_px or size_px)
 
+    def sizes(self) -> Mapping[str, tuple[int, int]]:
+        """Sizes from the images' headers."""
+        return self.contents.sizes([image for _, image, _ in self.files])
+
 
 def image_and_map(
     name: str,
@@ -90,8 +107,10 @@ def image_and_map(
     also: Sequence[Path] = (),
 ) -> ImageAndMap:
     """A split of the files found; the revision depends on all of them, and on further ones."""
-    revision = files_revision(root, [*also, *(p for file in files for p in file[1:])])
-    return ImageAndMap(name, split, revision, (task,), meta, files[: options.limit], read, options.image_size_px)
+    contents = Contents(root, options.cache_dir)
+    revision = contents.revision([*also, *(p for file in files for p in file[1:])])
+    size_px, files = options.image_size_px, files[: options.limit]
+    return ImageAndMap(name, split, revision, (task,), meta, files, read, size_px, contents)
 
 
 # -------------------------------------------------------------------------------- images with a label
@@ -109,6 +128,7 @@ class Labelled(Dataset):
     meta: DatasetMeta
     files: Sequence[tuple[str, Path, int]]
     image_size_px: tuple[int, int] | None
+    contents: Contents
     tasks: tuple[str, ...] = ("classification",)
 
     def __len__(self) -> int:
@@ -122,6 +142,10 @@ class Labelled(Dataset):
     def targets(self, index: int) -> Mapping[str, Any]:
         """The label; no file is read."""
         return {"classification": self.files[index][2]}
+
+    def sizes(self) -> Mapping[str, tuple[int, int]]:
+        """Sizes from the images' headers."""
+        return self.contents.sizes([image for _, image, _ in self.files])
 
 
 def labelled(
@@ -141,6 +165,7 @@ def labelled(
     label = {c: i for i, c in enumerate(label_names)}
     by_id = {p.relative_to(root).as_posix(): (p, label[c]) for p, c in images}
     files = [(key, *by_id[key]) for key in hash_order(by_id)]
-    revision = prefix + files_revision(root, [path for path, _ in images])
+    contents = Contents(root, options.cache_dir)
+    revision = prefix + contents.revision(path for path, _ in images)
     meta = DatasetMeta(label_names=tuple(label_names))
-    return Labelled(name, split, revision, meta, files[: options.limit], options.image_size_px)
+    return Labelled(name, split, revision, meta, files[: options.limit], options.image_size_px, contents)

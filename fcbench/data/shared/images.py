@@ -139,6 +139,37 @@ def read_16_bit(path: Path, size_px: tuple[int, int]) -> np.ndarray:
     return pixels.astype(np.uint16)
 
 
+def read_array(path: Path, size_px: tuple[int, int]) -> np.ndarray:
+    """Read a ``.npy`` file of one plane of real numbers. Returns [H, W].
+
+    Raises:
+        UnreadableSample: damaged, not of real numbers, or not of the size (H, W) of its image.
+    """
+    with _array(path) as plane:
+        require_image_size("map", path, plane.shape, size_px)
+        return np.array(plane)
+
+
+def array_size(path: Path) -> tuple[int, int]:
+    """(H, W) of a ``.npy`` file, from its header alone. Raises `UnreadableSample`."""
+    with _array(path) as plane:
+        return (plane.shape[0], plane.shape[1])
+
+
+@contextmanager
+def _array(path: Path) -> Iterator[np.ndarray]:
+    """A plane as it lies in a file."""
+    try:
+        if not path.is_file():
+            raise ValueError("not a regular file")
+        plane = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(plane, np.ndarray) or plane.ndim != 2 or plane.dtype.kind not in "fiu":
+            raise ValueError("expected one array [H, W] of real numbers")
+    except (OSError, ValueError, EOFError, SyntaxError) as exc:
+        raise UnreadableSample(f"cannot read map {path}: {exc}") from exc
+    yield plane
+
+
 def _decode(what: str, path: Path) -> tuple[str, np.ndarray]:
     """Mode and pixels of a plane. Raises `UnreadableSample`."""
     with _opened(what, path) as file:

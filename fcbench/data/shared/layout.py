@@ -1,9 +1,8 @@
-"""Folders of a data set: where files are expected, what is wrong where they are not, revisions."""
+"""Folders of a data set: where files are expected, and what is wrong where they are not."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,23 +112,3 @@ def some(names: Sequence[str], n: int = 3) -> str:
     """
     more = f" and {len(names) - n} more" if len(names) > n else ""
     return ", ".join(names[:n]) + more
-
-
-READING = 2
-"""Bump when the same file gives other pixels; all revisions of data sets on disk change."""
-
-
-def files_revision(root: Path, files: Iterable[Path]) -> str:
-    """Hash of the files' names below the root, of their sizes, and of `READING`; their contents are not read.
-
-    Raises:
-        FcbenchError: a file cannot be looked at.
-    """
-    digest = hashlib.sha256(f"reading {READING}\n".encode())
-    try:
-        entries = sorted((p.relative_to(root).as_posix(), p.stat().st_size) for p in files)
-    except OSError as exc:
-        raise FcbenchError(f"cannot read {exc.filename}: {exc.strerror}") from exc
-    for path, n_bytes in entries:
-        digest.update(f"{path}\0{n_bytes}\n".encode())
-    return digest.hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Keypoint metrics against ground truth: PCK, OKS and COCO's AP. Keypoints are in COCO order.
+"""Keypoint metrics against ground truth: PCK, OKS and COCO's AP, of K keypoints.
 
 AP needs all predictions of a set sorted by their scores; here it is a function of sums over images, for resampling.
 Therefore scores are put into `N_BINS` bins, and predictions in one bin count together. With scores rounded to the bins
@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 from pycocotools.cocoeval import Params
 
-N_KEYPOINTS = 17
 PCK_FRACTION = 0.1
 _COCO = Params(iouType="keypoints")
+COCO_SIGMAS: np.ndarray = _COCO.kpt_oks_sigmas  # [17]
 OKS_THRESHOLDS: np.ndarray = _COCO.iouThrs  # [10], 0.5 to 0.95
 RECALLS: np.ndarray = _COCO.recThrs  # [101]
 MAX_PERSONS = int(max(_COCO.maxDets))
@@ -21,14 +21,23 @@ N_BINS = 64
 N_AP_STATISTICS = N_BINS * (1 + len(OKS_THRESHOLDS))
 
 
+def equal_sigmas(n_keypoints: int) -> np.ndarray:
+    """OKS constants of keypoints for which nobody measured any: 1 / K each, [K].
+
+    References:
+        Ultralytics, ``ultralytics.models.yolo.pose.val`` (the same convention).
+    """
+    return np.full(n_keypoints, 1 / n_keypoints)
+
+
 def pck_counts(pred: np.ndarray, truth: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Right and labelled keypoints of each person, float64 [P, 2].
 
     A keypoint is right within 0.1 of its person's box, max(width, height).
 
     Args:
-        pred: [P, 17, 2] (x_px, y_px).
-        truth: [P, 17, 3] (x_px, y_px, v); counted where v > 0.
+        pred: [P, K, 2] (x_px, y_px).
+        truth: [P, K, 3] (x_px, y_px, v); counted where v > 0.
         boxes: [P, 4] (x0_px, y0_px, x1_px, y1_px).
 
     References:
@@ -41,20 +50,21 @@ def pck_counts(pred: np.ndarray, truth: np.ndarray, boxes: np.ndarray) -> np.nda
     return np.stack([right.sum(1), labelled.sum(1)], axis=1).astype(np.float64)
 
 
-def oks(pred: np.ndarray, truth: np.ndarray, areas: np.ndarray) -> np.ndarray:
+def oks(pred: np.ndarray, truth: np.ndarray, areas: np.ndarray, sigmas: np.ndarray = COCO_SIGMAS) -> np.ndarray:
     """Object keypoint similarity of predictions and persons, float64 [...]; NaN where no keypoint is labelled.
 
     Args:
-        pred: [..., 17, 2] (x_px, y_px).
-        truth: [..., 17, 3] (x_px, y_px, v); counted where v > 0.
+        pred: [..., K, 2] (x_px, y_px).
+        truth: [..., K, 3] (x_px, y_px, v); counted where v > 0.
         areas: [...] square pixels.
+        sigmas: [K] constants of the keypoints.
 
     References:
         COCO keypoint evaluation, pycocotools.cocoeval.COCOeval.computeOks (whose constants are used).
     """
-    variances = (_COCO.kpt_oks_sigmas * 2) ** 2  # [17]
+    variances = (sigmas * 2) ** 2  # [K]
     labelled = truth[..., 2] > 0
-    square = ((pred - truth[..., :2]).astype(np.float64) ** 2).sum(-1)  # [..., 17]
+    square = ((pred - truth[..., :2]).astype(np.float64) ** 2).sum(-1)  # [..., K]
     scale = 2 * variances * (areas.astype(np.float64)[..., None] + np.spacing(1))
     similar = (np.exp(-square / scale) * labelled).sum(-1)
     n = np.broadcast_to(labelled.sum(-1), similar.shape)
@@ -87,24 +97,27 @@ def matches(similarity: np.ndarray) -> np.ndarray:
     return found
 
 
-def ap_statistics(pred: np.ndarray, scores: np.ndarray, truth: np.ndarray, areas: np.ndarray) -> np.ndarray:
+def ap_statistics(
+    pred: np.ndarray, scores: np.ndarray, truth: np.ndarray, areas: np.ndarray, sigmas: np.ndarray = COCO_SIGMAS
+) -> np.ndarray:
     """Counts of one image that `average_precision` needs, float64 [64 + 10 * 64].
 
     These are the predictions in each score bin, and the right ones at each OKS threshold. Persons without a labelled
     keypoint are not ground truth, and predictions for them do not count.
 
     Args:
-        pred: [P, 17, 2] (x_px, y_px), one for the box of each person.
+        pred: [P, K, 2] (x_px, y_px), one for the box of each person.
         scores: [P] in [0, 1].
-        truth: [P, 17, 3] (x_px, y_px, v).
+        truth: [P, K, 3] (x_px, y_px, v).
         areas: [P] square pixels.
+        sigmas: [K], as of `oks`.
     """
     seen = np.flatnonzero((truth[..., 2] > 0).any(1))
     order = seen[np.argsort(-scores[seen], kind="stable")][:MAX_PERSONS]
     if not order.size:
         return np.zeros(N_AP_STATISTICS)
     bins = score_bins(scores[order])
-    similarity = oks(pred[order][:, None], truth[seen][None], areas[seen][None])
+    similarity = oks(pred[order][:, None], truth[seen][None], areas[seen][None], sigmas)
     rows = [np.ones(len(order)), *matches(similarity)]
     return np.concatenate([np.bincount(bins, r, minlength=N_BINS) for r in rows])
 

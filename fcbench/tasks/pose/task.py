@@ -1,16 +1,16 @@
 """Human pose with the boxes given (the ground-truth-box protocol): PCK@0.1, OKS, COCO's AP.
 
-The head predicts one map of logits per keypoint, [B, 17, h', w'] at stride 4. For a person only the cells count that
+The head predicts one map of logits per keypoint, [B, K, h', w'] at stride 4. For a person only the cells count that
 its box touches (widened by 20 %, clipped to the image): their softmax is the probability of the keypoint's cell.
 
-    logits [B, 17, h', w'] -> rows of the persons [P, 17, h', w'] -> -inf outside the box -> softmax over h' w'
+    logits [B, K, h', w'] -> rows of the persons [P, K, h', w'] -> -inf outside the box -> softmax over h' w'
 
 Training: cross-entropy against the keypoint's bilinear weights on its four nearest cells. Decoding: the largest cell,
 refined by the mean position under the softmax in the 3x3 cells about it. Keypoints count where v > 0, persons where at
 least one keypoint is labelled.
 
 A head's ``predict`` takes the batch's boxes and returns, for its P persons in their order, keypoints (x_px, y_px)
-[P, 17, 2] in pixels of the image and scores [P] in [0, 1] (higher is surer). ``ap`` ranks persons by these scores; it
+[P, K, 2] in pixels of the image and scores [P] in [0, 1] (higher is surer). ``ap`` ranks persons by these scores; it
 is COCO's keypoint AP with ground-truth boxes, in pixels of the resized image.
 """
 
@@ -27,9 +27,17 @@ from torch import Tensor, nn
 from fcbench.core.errors import FcbenchError
 from fcbench.core.samples import Dataset, Pose, require_tasks
 from fcbench.core.tasks import MetricSpec, ProbabilisticHead, Task, TaskPlugin
-from fcbench.tasks.pose.metrics import N_AP_STATISTICS, N_KEYPOINTS, ap_statistics, average_precision, oks, pck_counts
+from fcbench.tasks.pose.metrics import (
+    COCO_SIGMAS,
+    N_AP_STATISTICS,
+    ap_statistics,
+    average_precision,
+    equal_sigmas,
+    oks,
+    pck_counts,
+)
 from fcbench.tasks.shared.dense import DenseHead
-from fcbench.tasks.shared.targets import ratio
+from fcbench.tasks.shared.targets import ratio, require_same
 
 BOX_MARGIN = 0.1
 """Share of its width and height that is added to a box on each side (20 % in all)."""
@@ -46,7 +54,7 @@ class PoseBatch:
     Attributes:
         n_images: B.
         image: [P] int64, the image of each person.
-        keypoints: [P, 17, 3] (x_px, y_px, v).
+        keypoints: [P, K, 3] (x_px, y_px, v).
         boxes: [P, 4] (x0_px, y0_px, x1_px, y1_px).
         areas: [P] square pixels.
     """
@@ -83,12 +91,12 @@ def cells_in_boxes(
 
 
 def bilinear_targets(points: Tensor, inside: Tensor, cell_px: tuple[float, float]) -> tuple[Tensor, Tensor]:
-    """The four nearest cells of each keypoint and their weights, each [P, 17, 4].
+    """The four nearest cells of each keypoint and their weights, each [P, K, 4].
 
     Cells outside the box weigh nothing and the others sum to one; all weigh 0 where none is inside.
 
     Args:
-        points: [P, 17, 2] (x_px, y_px).
+        points: [P, K, 2] (x_px, y_px).
         inside: [P, h', w'] cells of the person.
         cell_px: (height, width) of a cell.
     """
@@ -112,17 +120,17 @@ def bilinear_targets(points: Tensor, inside: Tensor, cell_px: tuple[float, float
 
 
 def peaks(log_probs: Tensor, cell_px: tuple[float, float]) -> Tensor:
-    """Positions (x_px, y_px) of the largest cells, refined in their 3x3 neighbourhood: [P, 17, 2].
+    """Positions (x_px, y_px) of the largest cells, refined in their 3x3 neighbourhood: [P, K, 2].
 
     Args:
-        log_probs: [P, 17, h', w'], -inf outside the box.
+        log_probs: [P, K, h', w'], -inf outside the box.
         cell_px: (height, width) of a cell.
     """
     h, w = log_probs.shape[-2:]
-    best = log_probs.flatten(2).argmax(-1)  # [P, 17]
+    best = log_probs.flatten(2).argmax(-1)  # [P, K]
     step = torch.arange(-1, 2, device=log_probs.device)
     dy, dx = step.repeat_interleave(3), step.repeat(3)  # [9]
-    y, x = (best // w)[..., None] + dy, (best % w)[..., None] + dx  # [P, 17, 9]
+    y, x = (best // w)[..., None] + dy, (best % w)[..., None] + dx  # [P, K, 9]
     within = (x >= 0) & (x < w) & (y >= 0) & (y < h)
     index = y.clamp(0, h - 1) * w + x.clamp(0, w - 1)
     near = log_probs.flatten(2).gather(-1, index)
@@ -133,7 +141,7 @@ def peaks(log_probs: Tensor, cell_px: tuple[float, float]) -> Tensor:
 
 
 class PoseHead(DenseHead, ProbabilisticHead):
-    """Logits of keypoints at stride 4: [B, D, h, w] to [B, 17, h', w']."""
+    """Logits of keypoints at stride 4: [B, D, h, w] to [B, K, h', w']."""
 
     def loss(self, x: Tensor, batch: PoseBatch) -> Tensor:
         """Mean cross-entropy in nats over the labelled keypoints inside their (widened) boxes."""
@@ -141,7 +149,7 @@ class PoseHead(DenseHead, ProbabilisticHead):
         return nll.sum() / weight.sum().clamp(min=1)
 
     def predict(self, x: Tensor, batch: PoseBatch) -> tuple[Tensor, Tensor]:
-        """Keypoints (x_px, y_px) [P, 17, 2], and the mean probability of their cells [P]."""
+        """Keypoints (x_px, y_px) [P, K, 2], and the mean probability of their cells [P]."""
         log_probs, _, cell_px = self._persons(x, batch)
         score = log_probs.flatten(2).amax(-1).exp().mean(-1)
         return peaks(log_probs, cell_px), score
@@ -156,7 +164,7 @@ class PoseHead(DenseHead, ProbabilisticHead):
         return sums.index_add(0, batch.image.to(x.device), -nll.flatten(1).sum(1))
 
     def _cross_entropy(self, x: Tensor, batch: PoseBatch) -> tuple[Tensor, Tensor]:
-        """Cross-entropy in nats by keypoint and cell, and the cells' weights: each [P, 17, 4]."""
+        """Cross-entropy in nats by keypoint and cell, and the cells' weights: each [P, K, 4]."""
         log_probs, inside, cell_px = self._persons(x, batch)
         keypoints = batch.keypoints.to(x.device)
         cells, weight = bilinear_targets(keypoints[..., :2], inside, cell_px)
@@ -165,7 +173,7 @@ class PoseHead(DenseHead, ProbabilisticHead):
         return -torch.where(weight > 0, chosen, 0.0) * weight, weight
 
     def _persons(self, x: Tensor, batch: PoseBatch) -> tuple[Tensor, Tensor, tuple[float, float]]:
-        """Log-probabilities [P, 17, h', w'], cells of the boxes [P, h', w'], (height, width) of a cell in px."""
+        """Log-probabilities [P, K, h', w'], cells of the boxes [P, h', w'], (height, width) of a cell in px."""
         logits = self(x)
         h, w = logits.shape[-2:]
         cell_px = (self.cover_px[0] / h, self.cover_px[1] / w)
@@ -186,19 +194,29 @@ def pose_values(sums: np.ndarray) -> dict[str, np.ndarray]:
 
 
 class PoseTask(Task):
-    """Keypoints of the persons whose boxes are given."""
+    """Keypoints of the persons, or other bodies, whose boxes are given.
+
+    Args:
+        keypoint_names: empty for the 17 of COCO. OKS of others takes equal constants, 1 / K, as its protocol says.
+    """
 
     name = "pose"
-    metrics: tuple[MetricSpec, ...] = (
-        MetricSpec("pck", True, "", BOXES),
-        MetricSpec("oks", True, "", BOXES),
-        MetricSpec("ap", True, "", BOXES + ", 64 score bins"),
-    )
     n_statistics = 4 + N_AP_STATISTICS
 
+    def __init__(self, keypoint_names: Sequence[str] = ()) -> None:
+        self.keypoint_names = tuple(keypoint_names)
+        self._sigmas = equal_sigmas(len(keypoint_names)) if keypoint_names else COCO_SIGMAS
+        self.n_keypoints = len(self._sigmas)
+        boxes = BOXES + (f", sigmas 1/{self.n_keypoints}" if keypoint_names else "")
+        self.metrics: tuple[MetricSpec, ...] = (
+            MetricSpec("pck", True, "", BOXES),
+            MetricSpec("oks", True, "", boxes),
+            MetricSpec("ap", True, "", boxes + ", 64 score bins"),
+        )
+
     def head(self, width: int, grid: tuple[int, int], image_px: tuple[int, int]) -> nn.Module:
-        """A new head: [B, D, h, w] to logits [B, 17, h', w']."""
-        return PoseHead(width, grid, image_px, N_KEYPOINTS)
+        """A new head: [B, D, h, w] to logits [B, K, h', w']."""
+        return PoseHead(width, grid, image_px, self.n_keypoints)
 
     def collate(self, targets: Sequence[Mapping[str, Any]]) -> PoseBatch:
         """The persons of all images."""
@@ -206,7 +224,7 @@ class PoseTask(Task):
         counts = [len(p.boxes) for p in poses]
         for pose, n in zip(poses, counts):
             shapes = (pose.keypoints.shape, pose.boxes.shape, pose.areas.shape)
-            expected = ((n, N_KEYPOINTS, 3), (n, 4), (n,))
+            expected = ((n, self.n_keypoints, 3), (n, 4), (n,))
             if shapes != expected:
                 raise FcbenchError(
                     f"pose arrays (keypoints, boxes, areas) must have the shapes {expected}, got {shapes}"
@@ -221,13 +239,12 @@ class PoseTask(Task):
     def statistics(self, prediction: tuple[Tensor, Tensor], batch: PoseBatch) -> np.ndarray:
         """Right keypoints, labelled keypoints, sum of OKS, persons, `ap_statistics`: float64 [B, S]."""
         pred, scores = (p.detach().cpu().numpy() for p in prediction)
-        if pred.shape != (len(batch.boxes), N_KEYPOINTS, 2):
-            raise FcbenchError(
-                f"a head predicted keypoints of the shape {pred.shape}, expected ({len(batch.boxes)}, {N_KEYPOINTS}, 2)"
-            )
+        expected = (len(batch.boxes), self.n_keypoints, 2)
+        if pred.shape != expected:
+            raise FcbenchError(f"a head predicted keypoints of the shape {pred.shape}, expected {expected}")
         truth, boxes = batch.keypoints.cpu().numpy(), batch.boxes.cpu().numpy()
         areas, image = batch.areas.cpu().numpy(), batch.image.cpu().numpy()
-        similarity = oks(pred, truth, areas)
+        similarity = oks(pred, truth, areas, self._sigmas)
         counted = np.isfinite(similarity)
         each = np.concatenate(
             [pck_counts(pred, truth, boxes), np.where(counted, similarity, 0)[:, None], counted[:, None]], axis=1
@@ -236,7 +253,7 @@ class PoseTask(Task):
         np.add.at(sums[:, :4], image, each)
         for i in np.unique(image):
             persons = image == i
-            sums[i, 4:] = ap_statistics(pred[persons], scores[persons], truth[persons], areas[persons])
+            sums[i, 4:] = ap_statistics(pred[persons], scores[persons], truth[persons], areas[persons], self._sigmas)
         return sums
 
     values = staticmethod(pose_values)
@@ -248,7 +265,8 @@ class PosePlugin(TaskPlugin):
     def build(self, train: Dataset, test: Dataset) -> Task:
         """Bind to a data set."""
         require_tasks(["pose"], train, test)
-        return PoseTask()
+        names = train.meta.keypoint_names, test.meta.keypoint_names
+        return PoseTask(require_same("keypoints", *names) if any(names) else ())
 
     values = staticmethod(pose_values)
 

@@ -1,0 +1,81 @@
+"""COCO-style files beside images: what one holds is seen from its annotations, not from its name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fcbench.data.folder.layout import LAYOUT
+from fcbench.data.shared import coco_format
+from fcbench.data.shared.layout import some
+
+MARKS = {"caption": "captioning", "keypoints": "pose", "segmentation": "segmentation"}
+"""Field of an annotation -> its task; the first one found decides."""
+
+
+@dataclass(frozen=True, slots=True)
+class Annotations:
+    """A file's annotations for one task.
+
+    Attributes:
+        path: the file.
+        targets: by key of the image.
+        sizes: (H, W) that it states, by key.
+        names: of classes or keypoints; empty for captions.
+    """
+
+    path: Path
+    task: str
+    targets: Mapping[str, Any]
+    sizes: Mapping[str, tuple[int, int]]
+    names: tuple[str, ...] = ()
+
+
+def read(path: Path, images: Mapping[str, Path]) -> Annotations:
+    """Read a file that annotates all images of a folder, and no others.
+
+    Args:
+        images: by key.
+    """
+    content = coco_format.read(path, LAYOUT)
+    try:
+        listed = coco_format.images_of(content)
+        fields = {field for row in content["annotations"] for field in row}
+        task = next((task for mark, task in MARKS.items() if mark in fields), "")
+        unknown = {row["image_id"] for row in content["annotations"]} - {image.id for image in listed}
+        key_of = {image.id: Path(image.file_name).with_suffix("").as_posix() for image in listed}
+        if task and not unknown:
+            targets, names = _targets(task, content, listed)
+    except (AttributeError, KeyError, TypeError, ValueError) as exc:
+        raise LAYOUT.error(path, f"is not in COCO's format ({type(exc).__name__}: {exc})") from exc
+    if not task:
+        raise LAYOUT.error(path, f"has no annotation with a {', '.join(MARKS)}: there is no task for boxes alone")
+    if unknown:
+        raise LAYOUT.error(path, f"annotates image_id {some([repr(i) for i in unknown])}, which it does not list")
+    _require_same_images(path, [image.file_name for image in listed], images)
+    if task == "captioning" and (silent := [key_of[i] for i, texts in targets.items() if not texts]):
+        raise LAYOUT.error(path, f"has no caption of {some(silent)}")
+    sizes = {key_of[image.id]: image.size_px for image in listed}
+    return Annotations(path, task, {key_of[i]: target for i, target in targets.items()}, sizes, names)
+
+
+def _targets(
+    task: str, content: Mapping[str, Any], listed: list[coco_format.Image]
+) -> tuple[Mapping[int, Any], tuple[str, ...]]:
+    """Targets by image, and the names of classes or keypoints."""
+    if task == "captioning":
+        return coco_format.captions(content, listed), ()
+    if task == "pose":
+        names = coco_format.keypoint_names(content)
+        return coco_format.poses(content, listed, len(names)), names
+    return coco_format.instances(content, listed), coco_format.class_names(content)
+
+
+def _require_same_images(path: Path, listed: list[str], images: Mapping[str, Path]) -> None:
+    there = {key + image.suffix for key, image in images.items()}
+    if gone := [name for name in listed if name not in there]:
+        raise LAYOUT.error(path, f"lists {some(gone)}, which is not in images/")
+    if lost := sorted(there - set(listed)):
+        raise LAYOUT.error(path, f"does not list image {some(lost)}")

@@ -1,0 +1,115 @@
+"""Opens a folder of one's own: class folders, or images with any targets beside them.
+
+Without split folders a fifth of the images (of every class, if there are classes) is the test split, chosen by the hash
+of their paths. Samples come in the order of those hashes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, DatasetPlugin
+from fcbench.data.folder.classes import open_classes
+from fcbench.data.folder.layout import DEPTH_FILE, LAYOUT, has_targets, read_unit, split_folders
+from fcbench.data.folder.part import Part, read_part
+from fcbench.data.folder.targets import Entry, WithTargets
+from fcbench.data.shared.contents import Contents
+from fcbench.data.shared.folders import hash_order, hash_split_by
+from fcbench.data.shared.targets import PHOTOGRAPHS
+
+SOURCES = {
+    "segmentation": "masks/ (or COCO-style JSON with segmentations)",
+    "depth": "depth/",
+    "pose": "COCO-style JSON with keypoints",
+    "captioning": "COCO-style JSON with captions",
+    "classification": "class folders in images/",
+}
+"""Task -> where its targets come from."""
+Split = Literal["train", "test"]
+
+
+def common_names(parts: Sequence[Part], task: str) -> tuple[str, ...]:
+    """Names of a task's classes or keypoints, which all folders of a split share."""
+    for part in parts[1:]:
+        if task in part.names and part.names[task] != parts[0].names.get(task, part.names[task]):
+            raise LAYOUT.error(part.folder, f"and {parts[0].folder} differ in their names for {task}")
+    return parts[0].names.get(task, ())
+
+
+def label_names(root: Path, parts: Sequence[Part], train: Path) -> tuple[str, ...]:
+    """Classes of the training images; a part that shows another one is refused."""
+    names = sorted(p.name for p in (train / "images").iterdir() if p.is_dir() and p.name[0] not in "._")
+    for part in parts:
+        if other := sorted(set(part.known["classification"].values()) - set(names)):
+            raise LAYOUT.error(part.folder, f"shows class {other[0]}, which the training images lack")
+    return tuple(names)
+
+
+def chosen(root: Path, parts: Sequence[Part], split: Split, whole: bool) -> list[tuple[Part, str]]:
+    """Images of a split in the order of their hashes, each as its folder and key.
+
+    Args:
+        whole: the folders are the split's own, not to be split.
+    """
+    images = {path.relative_to(root).as_posix(): (part, key) for part in parts for key, path in part.images.items()}
+    if whole:
+        return [images[name] for name in hash_order(images)]
+    classes = {name: str(part.known.get("classification", {}).get(key, "")) for name, (part, key) in images.items()}
+    wanted = set(hash_split_by(classes, split))
+    return [images[name] for name in hash_order(images) if name in wanted]
+
+
+def open_with_targets(root: Path, split: Split, options: DataOptions) -> Dataset:
+    """Open a split of images with targets beside them."""
+    contents = Contents(root, options.cache_dir)
+    folders = split_folders(root)
+    parts = [read_part(root, folder, contents) for folder in folders.get(split, (root,))]
+    tasks = tuple(task for task in SOURCES if all(task in part.known for part in parts))
+    unit = read_unit(root / DEPTH_FILE) if "depth" in tasks else None
+    labels = label_names(root, parts, folders["train"][-1] if folders else root) if "classification" in tasks else ()
+    found = chosen(root, parts, split, bool(folders))
+    if not found:
+        raise LAYOUT.error(root, f"holds too few images for a {split} split")
+
+    def entry(part: Part, key: str) -> Entry:
+        known = {task: part.known[task][key] for task in tasks}
+        if labels:
+            known["classification"] = labels.index(known["classification"])
+        return Entry(part.images[key].relative_to(root).as_posix(), part.images[key], known)
+
+    revision = contents.revision(path for part in parts for path in part.files)
+    meta = DatasetMeta(
+        class_names=common_names(parts, "segmentation"),
+        label_names=labels,
+        max_depth_m=unit.max_m if unit else None,
+        task_models=PHOTOGRAPHS,
+        keypoint_names=common_names(parts, "pose"),
+    )
+    absent = {
+        task: str(LAYOUT.error(part.folder, f"holds no targets for {task}: expected {source}"))
+        for part in parts
+        for task, source in SOURCES.items()
+        if task not in part.known
+    }
+    entries = [entry(part, key) for part, key in found[: options.limit]]
+    revision = revision if folders else f"hash-split-{revision}"
+    return WithTargets(split, revision, tasks, meta, entries, unit, options.image_size_px, contents, absent)
+
+
+class Plugin(DatasetPlugin):
+    """Images and targets of one's own from ``--data-root``."""
+
+    tasks = tuple(SOURCES)
+
+    def open(self, split: Split, options: DataOptions) -> Dataset:
+        """Open a split."""
+        root = LAYOUT.root(options)
+        first = next(iter(split_folders(root).get(split, ())), root)
+        if has_targets(first) or has_targets(root):
+            return open_with_targets(root, split, options)
+        return open_classes(root, split, options)
+
+
+PLUGIN = Plugin()

@@ -1,0 +1,190 @@
+"""The nodes of a graph as Ray tasks, on a cluster that runs or on one of this machine's cores.
+
+Ray places tasks by what they ask for (CPU threads, a share of a GPU, memory) and begins one again whose worker or
+machine is lost. What nodes make lies in the cache, which every machine of the cluster must reach under the same path.
+
+References:
+    https://docs.ray.io, package ``ray`` (``pip install fcbench[ray]``).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fcbench.core.cache import CACHE_HINT
+from fcbench.core.errors import FcbenchError
+from fcbench.core.files import disk_errors
+from fcbench.core.progress import RelayedReport, Report
+from fcbench.measure.executors import ATTEMPTS, Executor, setup_of
+from fcbench.measure.graph import Node
+from fcbench.measure.study import Study
+from fcbench.measure.workshop import Outcome, Setup, Workshop
+
+LOCAL = "local"
+"""As an address: a cluster on this machine, for this run."""
+AT_ONCE = 1000
+"""Tasks that wait in Ray at a time, so that a cluster that grows sees what there is to do."""
+CONNECT_S = 10
+"""How long a cluster may take to answer."""
+BASE_BYTES = 1 << 30
+"""Memory of a task beside its features: Python, PyTorch, a model."""
+
+
+class OnRay:
+    """Does nodes as Ray tasks."""
+
+    n_at_once = AT_ONCE
+
+    def __init__(self, ray: Any, setup: Setup, here: Workshop, gpus_per_task: float, memory_bytes: int) -> None:
+        self._ray, self._here, self._setup = ray, here, ray.put(setup)
+        self._task = ray.remote(_do).options(
+            num_cpus=setup.threads, num_gpus=gpus_per_task, memory=memory_bytes, max_retries=ATTEMPTS - 1
+        )
+
+    def submit(self, node: Node, reasons: Mapping[str, str]) -> Future[Outcome]:
+        """Have a node done, somewhere."""
+        outer: Future[Outcome] = Future()
+        found = self._task.remote(self._setup, node, dict(reasons)).future()
+        found.add_done_callback(lambda _: self._end(node, found, outer))
+        return outer
+
+    def _end(self, node: Node, found: Future[Outcome | FcbenchError], outer: Future[Outcome]) -> None:
+        """Pass a result on; a task that Ray gave up is a failure."""
+        try:
+            error = found.exception()
+            if isinstance(error, self._ray.exceptions.RayError):
+                outer.set_result(self._here.refuse(node, f"Ray gave it up: {str(error).splitlines()[0]}"))
+                return
+            result = found.result()
+            if isinstance(result, FcbenchError):
+                raise result
+            outer.set_result(result)
+        except BaseException as raised:
+            outer.set_exception(raised)
+
+
+@contextmanager
+def on_ray(
+    study: Study,
+    out: Path,
+    keep_streams: bool,
+    report: Report,
+    *,
+    address: str = LOCAL,
+    threads: int | None = None,
+    gpus_per_task: float | None = None,
+) -> Iterator[Executor]:
+    """Do the work on a Ray cluster.
+
+    Args:
+        address: of a cluster; ``auto`` for the one that this machine belongs to, ``local`` for one of its own.
+        threads: of each task; None for one.
+        gpus_per_task: share of a GPU; None for a quarter on one, nothing on the CPU.
+
+    Raises:
+        FcbenchError: no Ray, no such cluster, or its machines do not see the cache.
+    """
+    ray = _connected(address)
+    try:
+        share = gpus_per_task if gpus_per_task is not None else 0.25 * (study.device.type == "cuda")
+        setup = replace(setup_of(study, None, keep_streams, threads or 1), cache_dir=study.cache.root.absolute())
+        _check_cache(ray, setup.cache_dir)
+        yield OnRay(ray, setup, Workshop(study, report, out), share, BASE_BYTES)
+    finally:
+        ray.shutdown()
+
+
+def _connected(address: str) -> Any:
+    try:
+        import ray
+    except ImportError as error:
+        raise FcbenchError("--ray needs the package ray: pip install 'fcbench[ray]'") from error
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit():  # Ray itself tries for minutes
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
+        except (OSError, OverflowError) as error:
+            raise FcbenchError(f"no Ray cluster at {address!r} ({error}): start one") from error
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    options: dict[str, Any] = {"include_dashboard": False} if address == LOCAL else {}
+    try:
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
+    except Exception as error:  # several kinds, none of them of one base
+        raise FcbenchError(f"no Ray cluster at {address!r} ({str(error).splitlines()[0]}): start one") from error
+    return ray
+
+
+def _check_cache(ray: Any, cache_dir: Path) -> None:
+    """Raise `FcbenchError` where a machine of the cluster does not see the cache."""
+    token = cache_dir / f".seen-{uuid.uuid4().hex}"
+    with disk_errors(cache_dir, CACHE_HINT):
+        token.touch()
+    try:
+        sees = ray.remote(_sees)
+        nodes = [n for n in ray.nodes() if n["Alive"]]
+        asked = [sees.options(num_cpus=0, scheduling_strategy=_on(n["NodeID"])).remote(token) for n in nodes]
+        found = ray.get(asked)
+    finally:
+        token.unlink(missing_ok=True)
+    blind = [n["NodeManagerHostname"] for n, seen in zip(nodes, found, strict=True) if not seen]
+    if blind:
+        raise FcbenchError(f"{', '.join(blind)} does not see {cache_dir}: give a --cache-dir that all machines share")
+
+
+def _on(node_id: str) -> Any:
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node_id, soft=False)
+
+
+# ------------------------------------------------------------------------------------------ inside of a task
+_workshops: dict[str, Workshop] = {}
+"""Of this process, which Ray keeps for further tasks; one at a time."""
+
+
+def _sees(path: Path) -> bool:
+    return path.exists()
+
+
+def _do(setup: Setup, node: Node, reasons: Mapping[str, str]) -> Outcome | FcbenchError:
+    """Do a node. An error that ends the run is returned: Ray would wrap it."""
+    notes: list[str] = []
+    with _logged(notes.append):
+        try:
+            key = repr(setup)
+            if key not in _workshops:
+                _workshops.clear()
+                _workshops[key] = setup.open(RelayedReport(lambda event: None))
+            outcome = _workshops[key].do(node, reasons)
+        except FcbenchError as error:
+            return error
+    return replace(outcome, notes=(*outcome.notes, *notes))
+
+
+@contextmanager
+def _logged(say: Callable[[str], object]) -> Iterator[None]:
+    """Say what is logged meanwhile."""
+    handler = _Saying(say)
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+
+
+class _Saying(logging.Handler):
+    def __init__(self, say: Callable[[str], object]) -> None:
+        super().__init__(logging.WARNING)
+        self._say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._say(record.getMessage())
