@@ -19,7 +19,7 @@ from fcbench.results import table
 
 Run = Callable[..., Result]
 OPTIONS = ("--task", "segmentation", "--task", "captioning")
-TIMES = ["encode_ms", "decode_ms", "utc"]
+TIMES = ["encode_ms", "decode_ms", "run", "utc"]
 
 
 def rows(out: Path) -> pd.DataFrame:

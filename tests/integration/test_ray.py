@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 Run = Callable[..., Result]
 OPTIONS = ("--task", "segmentation", "--task", "captioning")
-TIMES = ["encode_ms", "decode_ms", "utc"]
+TIMES = ["encode_ms", "decode_ms", "run", "utc"]
 
 
 def rows(out: Path) -> pd.DataFrame:
