@@ -112,7 +112,7 @@ inspect null-bits.safetensors                                 | 1 | 'bits' must 
 inspect many-bits.safetensors                                 | 1 | many-bits.safetensors does not fit uniform(bits=99)
 inspect no-maps.safetensors                                   | 1 | must be of one map or more
 inspect int-encoder.safetensors                               | 1 | 'encoder' must be str, got 7
-inspect red-encoder.safetensors                               | 0 | \\x1b[31mred
+inspect red-encoder.safetensors                               | 1 | \\x1b[31mred
 inspect red-codec.safetensors                                 | 1 | \\x1b[31mred
 inspect list-codec.safetensors                                | 1 | 'codec' must be str
 inspect other-codec.safetensors                               | 1 | does not fit pq(dims=4, bits=4): 1 missing

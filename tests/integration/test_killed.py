@@ -91,7 +91,7 @@ def test_a_killed_extraction_leaves_no_reading_process(tmp_path: Path) -> None:
 def test_a_flipped_bit_in_a_mask_changes_no_row(
     tiny: Callable[..., Result], finished: Path, cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (mask,) = cache.glob("scenes-*/*/test/00000/segmentation.npy")
+    (mask,) = cache.glob("scenes-*/128x128/test/00000/segmentation.npy")
     content = bytearray(mask.read_bytes())
     content[1000] ^= 1
     mask.write_bytes(content)

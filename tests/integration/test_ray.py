@@ -105,3 +105,34 @@ def test_a_killed_run_goes_on_where_it_was(cluster: Any, finished: Path, tmp_pat
 def test_no_such_cluster(tiny: Run, tmp_path: Path) -> None:
     result = tiny(tmp_path / "out", *OPTIONS, "--ray", "127.0.0.1:1")
     assert result.exit_code == 1 and "no Ray cluster at '127.0.0.1:1'" in result.output
+
+
+SRUN = """#!/usr/bin/env bash
+while [[ $1 == --* ]]; do shift; done
+exec "$@"
+"""
+
+
+def test_the_slurm_script_joins_its_nodes(finished: Path, tmp_path: Path) -> None:
+    script = Path(__file__).parents[2] / "benchmarks/examples/slurm.sh"
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    python = f'#!/bin/sh\nexec "{sys.executable}" -m'
+    scripts = {"srun": SRUN, "scontrol": "#!/bin/sh\necho one\necho two\n"}  # two nodes, both of them this machine
+    scripts |= {"fcbench": f'{python} fcbench.cli.main "$@"\n', "ray": f'{python} ray.scripts.scripts "$@"\n'}
+    for name, text in scripts.items():
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    path = os.pathsep.join([str(programs), os.environ["PATH"]])
+    variables = {"PATH": path, "SLURM_JOB_NODELIST": "x", "FCBENCH_RAY_PORT": "26379", "SLURM_CPUS_PER_TASK": "1"}
+    command = [*TINY[1:], "--encoder", "sam2_nano", *OPTIONS, "--cache-dir", str(tmp_path / "c")]
+    done = subprocess.run(
+        [str(script), *command, "--out", str(tmp_path / "out")],
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("Ray runtime started") == 2
+    pd.testing.assert_frame_equal(rows(finished), rows(tmp_path / "out"), check_exact=True)
