@@ -58,6 +58,8 @@ def key_of(study: Study, encoder: Encoder, seed: int, job: Job, task: str) -> st
         "codec": job.point.codec,
         "params": dict(job.point.params),
     }
+    if suite.features_dtype != "float32":
+        contents["features_dtype"] = suite.features_dtype
     if suite.head == "frozen":
         contents |= {"neck_loss": suite.neck_loss, "task_weights": suite.task_weights.get(task)}
     if job.kind == Kind.CEILING:
@@ -169,6 +171,7 @@ def _unmeasured(trial: Trial, job: Job, task: str) -> RatePoint:
         neck_loss=suite.neck_loss if frozen else "",
         task=task,
         seed=trial.seed,
+        features_dtype=suite.features_dtype if suite.features_dtype != "float32" else "",
         n_train=len(source.train.features),
         **_budget(suite, job),
         n_samples=len(features),

@@ -219,7 +219,7 @@ def fit_codec(
     low, high = np.log(lmbdas)
 
     def loss_of(rng: np.random.Generator) -> Tensor:
-        indices = loop.sample_indices(rng, len(features), budget.codec_batch)
+        indices = loop.sample_indices(rng, len(features), budget.codec_batch, features.block)
         lmbda = lmbdas[0]
         if low < high:
             lmbda = float(np.exp(rng.uniform(low, high)))
