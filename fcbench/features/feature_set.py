@@ -163,6 +163,11 @@ class FeatureSet:
         return len(self) if self.n_bytes < RAM_LIMIT_BYTES else SHARD_SAMPLES
 
     @property
+    def n_at_once(self) -> int:
+        """How many samples may be in memory at a time."""
+        return len(self) if self.n_bytes < RAM_LIMIT_BYTES else max(1, RAM_LIMIT_BYTES * len(self) // self.n_bytes)
+
+    @property
     def finest(self) -> tuple[FeatureSpec, tuple[int, int]]:
         """Split point and grid of the finest map: the grid of a neck's output."""
         name = next(iter(self.specs))

@@ -181,7 +181,7 @@ def require_same(recipe: CodecRecipe, path: Path, loaded: checkpoint.Loaded) -> 
 def _prepare(codec: Any, recipe: CodecRecipe) -> None:
     """Give a codec its initial values, from training features."""
     features = recipe.source.train.features
-    n = min(PREPARE_SAMPLES, len(features))
+    n = min(PREPARE_SAMPLES, features.n_at_once)
     maps = features.batch(loop.sample_indices(np.random.default_rng(recipe.seed), len(features), n))
     codec.prepare([maps[name] for name in features.specs])
 

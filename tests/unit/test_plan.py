@@ -238,3 +238,14 @@ def test_plan_option_measures_nothing(cache: Path, tmp_path: Path) -> None:
     assert lines["factorized"][1:4] == [str(n), "0", str(n)]
     assert lines["in all"][2:5] == [str(n + 2), "0", str(n + 2)]  # a readout, its null
     assert "disk: about" in result.output and "--keep-streams" in result.output
+
+
+def test_float16_features_are_half_the_size_and_other_points(cache: Path, tmp_path: Path) -> None:
+    of_float16 = replace(SUITE, features_dtype="float16", codecs=("uniform",), encoders=("hiera_nano",))
+    of_float32 = replace(of_float16, features_dtype="float32")
+    before = [plan.count(study(s, tmp_path / "none"), tmp_path / "out") for s in (of_float32, of_float16)]
+    assert before[0].feature_bytes == 2 * before[1].feature_bytes
+    keys = [set(graph.build(study(s, cache), lambda key: False).nodes) for s in (of_float32, of_float16)]
+    assert not keys[0] & keys[1]
+    assert run.measure(study(of_float16, cache), tmp_path / "out").failures == ()
+    assert {r.features_dtype for r in table_module.load_points(tmp_path / "out")} == {"float16"}
