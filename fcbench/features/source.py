@@ -28,7 +28,7 @@ class Readable(Dataset):
         self._dataset, self._indices = dataset, indices
         self.name, self.split, self.revision = dataset.name, dataset.split, dataset.revision
         self.tasks, self.meta, self.image_size_px = dataset.tasks, dataset.meta, dataset.image_size_px
-        self.absent = dataset.absent
+        self.absent, self.resizing = dataset.absent, dataset.resizing
 
     def __len__(self) -> int:
         return len(self._indices)

@@ -17,13 +17,15 @@ from fcbench.core import registry
 from fcbench.core.cache import Cache
 from fcbench.core.errors import FcbenchError
 from fcbench.features import extract
-from fcbench.features.source import split_points_of
-from fcbench.measure import forecast, graph, plan, run
+from fcbench.features.feature_set import FeatureSet, SampleInfo
+from fcbench.features.source import Readable, Source, Split, split_points_of
+from fcbench.measure import forecast, graph, plan, rows, run
 from fcbench.measure.forecast import Rates
 from fcbench.measure.plan import Counts, Family
 from fcbench.measure.study import Study, open_data, open_study
 from fcbench.measure.suite import Suite
 from fcbench.results import table as table_module
+from fcbench.testing.fake_data import FakeDataset
 from fcbench.training import loop
 from fcbench.training.options import Budget
 
@@ -249,3 +251,11 @@ def test_float16_features_are_half_the_size_and_other_points(cache: Path, tmp_pa
     assert not keys[0] & keys[1]
     assert run.measure(study(of_float16, cache), tmp_path / "out").failures == ()
     assert {r.features_dtype for r in table_module.load_points(tmp_path / "out")} == {"float16"}
+
+
+@pytest.mark.parametrize(("size_px", "expected"), [((64, 64), ""), ((48, 64), "stretched")])
+def test_rows_name_how_images_were_brought_to_one_size(size_px: tuple[int, int], expected: str) -> None:
+    features = FeatureSet("key", (SampleInfo("a", 0, size_px),), (), (64, 64), {}, {}, {})
+    split = Split(Readable(FakeDataset(1), [0]), features)
+    encoder: Any = None
+    assert rows._resizing(Source(encoder, (), "", split, split, {})) == expected
