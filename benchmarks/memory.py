@@ -30,7 +30,7 @@ from fcbench.core.cache import Cache
 from fcbench.core.kinds import Kind
 from fcbench.core.progress import Report
 from fcbench.core.samples import Sample
-from fcbench.features import feature_set
+from fcbench.features import feature_set, statistics
 from fcbench.measure.point import send_and_read
 from fcbench.measure.points import Job, jobs
 from fcbench.measure.rows import make_rows
@@ -112,7 +112,7 @@ class Cost:
 
 def _measure(stage: str, n: int, folder: Path, dtype: str) -> Cost:
     torch.set_num_threads(1)
-    feature_set.RAM_LIMIT_BYTES = targets.TARGETS_LIMIT_BYTES = LIMIT_BYTES
+    feature_set.RAM_LIMIT_BYTES = targets.TARGETS_LIMIT_BYTES = statistics.CHUNK_BYTES = LIMIT_BYTES
     began = time.perf_counter()
     STAGES[stage](_trial(n, folder, dtype), folder)
     took_s = time.perf_counter() - began
