@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike
 from fcbench.core.errors import FcbenchError
 
 N_RESAMPLES = 1000
-BLOCK = 1 << 22
-"""Weights in memory at a time: all resamples of up to 4194 samples."""
+BLOCK = 1 << 21
+"""Weights in memory at a time: all resamples of up to 2097 samples."""
 
 
 def resampling_weights(n_samples: int, n_resamples: int = N_RESAMPLES, seed: int = 0) -> np.ndarray:
