@@ -42,6 +42,7 @@ SITUATION = (
     "image_size",
     "weights_sha256",
     "split",
+    "features_dtype",
     "neck",
     "head",
     "head_sha256",

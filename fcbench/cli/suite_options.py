@@ -63,6 +63,10 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "type": click.Choice(["float32", "bfloat16"]),
         "help": "Arithmetic of every encoder; in bfloat16 its name ends in @bfloat16. [float32]",
     },
+    "--features-dtype": {
+        "type": click.Choice(["float32", "float16"]),
+        "help": "Type of stored features, which all that is trained and measured sees. [float32]",
+    },
     "--seeds": {"metavar": "S1,S2,...", "help": "Seeds of readouts and codecs. [0]"},
     "--n-train": {"type": _SOME, "help": "Use at most this many training samples."},
     "--n-test": {"type": _SOME, "help": "Use at most this many test samples."},

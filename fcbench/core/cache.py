@@ -132,18 +132,26 @@ def remove(path: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a file or folder of the cache; wait for another process that does."""
+def locked(path: Path, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock of a file or folder of the cache; wait for another process that does.
+
+    Args:
+        wait: else go on without the lock where another process has it.
+
+    Yields:
+        Whether the lock is held.
+    """
     with disk_errors(path, CACHE_HINT):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(path.with_name(f"{path.name}.lock"))
         try:
-            lock.acquire(timeout=PATIENCE_S)
+            lock.acquire(timeout=PATIENCE_S if wait else 0)
         except filelock.Timeout:
-            log.warning("waiting for another process that makes %s", path)
-            lock.acquire()
+            if wait:
+                log.warning("waiting for another process that makes %s", path)
+                lock.acquire()
     try:
-        yield
+        yield lock.is_locked
     finally:
         lock.release()
 
@@ -184,6 +192,6 @@ def _digest(path: Path) -> str:
     return _digest_of(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=65536)
 def _digest_of(path: Path, *version: int) -> str:
     return file_digest(path)

@@ -1,4 +1,4 @@
-"""Kinds of rate points and of training objectives."""
+"""Kinds of rate points, of training objectives and of stored features."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from fcbench.core.codecs import OperatingPoint
 Objective = Literal["mse", "task", "both"]
 """What a learned codec preserves: features, a task's loss, their sum."""
 
+FeaturesDtype = Literal["float32", "float16"]
+"""Type of stored features."""
 
 LABEL = "label"
 """Among codecs: the task's own output, coded without loss."""

@@ -83,6 +83,10 @@ class DataOptions:
     limit: int | None = None
 
 
+STRETCHED = "stretched"
+"""Images resized bilinearly with antialiasing to one size, their maps to the nearest pixel; no aspect ratio is kept."""
+
+
 class Dataset(Protocol):
     """One split of a data set. Subclass it to inherit the defaults.
 
@@ -95,6 +99,7 @@ class Dataset(Protocol):
         tasks: names of the tasks that it has targets for.
         meta: facts that these tasks need.
         image_size_px: (H, W) of every image; None where each has its own size.
+        resizing: how images and targets are brought to it, by name, where they had another size.
         absent: task -> why the split lacks it, in one line that says what was expected where.
     """
 
@@ -104,6 +109,7 @@ class Dataset(Protocol):
     tasks: tuple[str, ...]
     meta: DatasetMeta
     image_size_px: tuple[int, int] | None
+    resizing: str = STRETCHED
     absent: Mapping[str, str] = MappingProxyType({})
 
     def __len__(self) -> int:

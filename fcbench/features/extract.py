@@ -1,7 +1,8 @@
 """Features of a data set, extracted once and kept on disk.
 
-One folder per set, ``CACHE/features/KEY``. It is written under another name and renamed at the end, so a folder under
-its own name is whole; a lock keeps two processes from extracting the same set.
+One folder per set, ``CACHE/features/KEY``, with one folder per shard in it. A shard is written under another name and
+renamed at the end, so a folder under its own name is whole. Each has a lock: several processes that want the same set
+share its shards, and one that was killed leaves all that it finished.
 """
 
 from __future__ import annotations
@@ -19,16 +20,31 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import Subset
 
 from fcbench.core.cache import CACHE_HINT, Cache, locked
 from fcbench.core.errors import FcbenchError, UnreadableSample
 from fcbench.core.features import Encoder, require_split_points
 from fcbench.core.files import disk_errors
+from fcbench.core.kinds import FeaturesDtype
 from fcbench.core.processes import end_with_parent
 from fcbench.core.progress import Advance
 from fcbench.core.samples import Dataset
+from fcbench.features import feature_set
 from fcbench.features.feature_set import FeatureSet, SampleInfo, Skipped
-from fcbench.features.store import SCHEMA, Writer, key_of, open_set, write_index
+from fcbench.features.store import (
+    SCHEMA,
+    Shard,
+    Writer,
+    dtype_of,
+    key_of,
+    open_set,
+    open_shard,
+    require_size,
+    shard_folder,
+    spans,
+    write_index,
+)
 
 BadImage = Literal["stop", "skip"]
 log = logging.getLogger(__name__)
@@ -80,15 +96,15 @@ def _start_reading(worker: int) -> None:
 
 
 def _batches(
-    dataset: Dataset, tasks: Sequence[str], batch_size: int, n_workers: int
+    dataset: Dataset, places: range, tasks: Sequence[str], batch_size: int, n_workers: int
 ) -> Generator[list[_Read], None, None]:
-    """Batches of images, read beside the encoder's work by `n_workers` processes (0: in this one).
+    """Batches of the images at some places, read beside the encoder's work by `n_workers` processes (0: in this one).
 
     Raises:
         FcbenchError: a reading process died.
     """
     loader = DataLoader(
-        _Images(dataset, tasks),
+        Subset(_Images(dataset, tasks), places),
         batch_size=batch_size,
         num_workers=n_workers,
         collate_fn=_as_list,
@@ -119,6 +135,7 @@ def extract(
     cache: Cache,
     *,
     on_bad_image: BadImage = "stop",
+    dtype: FeaturesDtype = "float32",
     tasks: Sequence[str] = (),
     batch_size: int = 8,
     n_workers: int | None = None,
@@ -132,6 +149,7 @@ def extract(
         split_points: names in ``encoder.specs``.
         cache: sets go to ``features`` in it.
         on_bad_image: ``stop`` at an unreadable sample, or ``skip`` and list it in the set.
+        dtype: of what is stored.
         tasks: a sample whose target of one of these cannot be read counts as unreadable.
         batch_size: images per batch.
         n_workers: processes that read images, 0 for none but this one; None for one per four cores.
@@ -139,25 +157,107 @@ def extract(
 
     Raises:
         UnreadableSample: with ``stop``; it names the file.
-        FcbenchError: images of several sizes, features that are not finite, no readable sample, or a
-            cache that cannot be written.
+        FcbenchError: images of several sizes, features that are not finite or that `dtype` cannot hold, no readable
+            sample, or a cache that cannot be written.
     """
     require_split_points(encoder.name, encoder.specs, split_points)
-    contents, home = describe(dataset, encoder, split_points), cache.features
-    key = key_of(contents)
-    if (found := usable(home / key, on_bad_image)) is not None:
+    contents = describe(dataset, encoder, split_points, dtype)
+    folder = cache.features / key_of(contents)
+    if (found := usable(cache, contents, on_bad_image)) is not None:
         return found
-    with locked(home / key):  # another process may have made it by now
-        if (found := usable(home / key, on_bad_image)) is not None:
-            return found
-        n_workers = _default_workers() if n_workers is None else n_workers
-        batches = _batches(dataset, tasks, batch_size, n_workers)
-        with closing(batches) as reads, _new_folder(home, key) as folder:  # closed: reading processes end now
-            _fill(folder, contents, dataset, encoder, split_points, reads, on_bad_image, advance)
-    made = open_set(home / key)
+    work = _Extraction(dataset, encoder, split_points, contents, folder, on_bad_image, tasks, batch_size, n_workers)
+    shards = work.run(advance)
+    if not any(s.samples for s in shards):
+        first = next((skipped for s in shards for skipped in s.skipped), None)
+        why = f": {first.reason}" if first else ""
+        raise FcbenchError(f"data set {dataset.name} has no readable sample{why}")
+    made = open_set(folder, contents)
     if made is None:
-        raise FcbenchError(f"cache folder {home / key} changed while it was written: run again")
+        raise FcbenchError(f"cache folder {folder} changed while it was written: run again")
     return made
+
+
+@dataclass(slots=True)
+class _Extraction:
+    """The making of a set, shard by shard.
+
+    Attributes:
+        first_px: (H, W) of the first image seen; all others must have it.
+        n_done: samples of shards that are there.
+    """
+
+    dataset: Dataset
+    encoder: Encoder
+    split_points: Sequence[str]
+    contents: Mapping[str, Any]
+    folder: Path
+    on_bad_image: BadImage
+    tasks: Sequence[str]
+    batch_size: int
+    n_workers: int | None
+    first_px: tuple[int, int] | None = None
+    n_done: int = 0
+
+    def run(self, advance: Advance | None) -> list[Shard]:
+        """Make all shards: first those that no other process is at, then those that none has finished."""
+        made: dict[range, Shard] = {}
+        for wait in (False, True):
+            for span in spans(self.contents):
+                if span not in made and (shard := self._shard(span, wait, advance)) is not None:
+                    made[span], self.first_px = shard, self.first_px or (shard.image_px if shard.samples else None)
+                    self.n_done += len(span)
+        return list(made.values())
+
+    def _shard(self, span: range, wait: bool, advance: Advance | None) -> Shard | None:
+        """A shard that is there, or is made now; None where another process makes it and is not waited for."""
+        home = shard_folder(self.folder, span)
+        if (found := self._found(home, span, advance)) is not None:
+            return found
+        with locked(home, wait) as is_mine:
+            if (found := self._found(home, span, advance)) is not None or not is_mine:
+                return found
+            n_workers = _default_workers() if self.n_workers is None else self.n_workers
+            batches = _batches(self.dataset, span, self.tasks, self.batch_size, n_workers)
+            with closing(batches) as reads, _new_folder(home) as part:  # closed: reading processes end now
+                self._fill(part, reads, advance)
+        return self._usable(home)
+
+    def _found(self, home: Path, span: range, advance: Advance | None) -> Shard | None:
+        found = self._usable(home)
+        if found and advance:
+            advance(self.n_done + len(span), len(self.dataset))
+        return found
+
+    def _usable(self, home: Path) -> Shard | None:
+        found = open_shard(home, self.contents)
+        return None if found and found.skipped and self.on_bad_image == "stop" else found
+
+    def _fill(self, part: Path, reads: Iterator[list[_Read]], advance: Advance | None) -> None:
+        """Extract a shard into a folder, ``index.json`` last."""
+        samples: list[SampleInfo] = []
+        skipped: list[Skipped] = []
+        dtype = dtype_of(self.contents)
+        writer = Writer(part, dtype)
+        try:
+            for batch in reads:
+                bad = [r for r in batch if r.image is None]
+                _stop_at(bad, self.on_bad_image)
+                skipped += [Skipped(r.index, r.error) for r in bad]
+                good = [r for r in batch if r.image is not None]
+                if good:
+                    images = _stack(good, self.first_px)
+                    self.first_px = int(images.shape[-2]), int(images.shape[-1])
+                    maps = _encoded(self.encoder, images, self.split_points, good, dtype)
+                    with disk_errors(part.parent, CACHE_HINT):
+                        writer.append(maps)
+                    samples += [SampleInfo(r.id, r.index, r.size_px) for r in good]
+                if advance:
+                    advance(self.n_done + len(samples) + len(skipped), len(self.dataset))
+            with disk_errors(part.parent, CACHE_HINT):
+                grids = writer.finish()
+            write_index(part, self.contents, self.first_px or (0, 0), samples, skipped, grids)
+        finally:
+            writer.close()
 
 
 def _default_workers() -> int:
@@ -169,79 +269,44 @@ def _default_workers() -> int:
 
 
 @contextmanager
-def _new_folder(home: Path, name: str) -> Iterator[Path]:
+def _new_folder(home: Path) -> Iterator[Path]:
     """A folder to fill, which gets its name only if all goes well."""
-    part = home / f"{name}.part"
+    part = home.with_name(f"{home.name}.part")
     with disk_errors(home, CACHE_HINT):
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
     try:
         yield part
         with disk_errors(home, CACHE_HINT):
-            shutil.rmtree(home / name, ignore_errors=True)
-            os.replace(part, home / name)
+            shutil.rmtree(home, ignore_errors=True)
+            os.replace(part, home)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def describe(dataset: Dataset, encoder: Encoder, split_points: Sequence[str]) -> dict[str, Any]:
+def describe(
+    dataset: Dataset, encoder: Encoder, split_points: Sequence[str], dtype: FeaturesDtype = "float32"
+) -> dict[str, Any]:
     """All that determines features, in clear. No image is read."""
-    return {
+    contents = {
         "schema": SCHEMA,
         "dataset": dataset.name,
         "revision": dataset.revision,
         "split": dataset.split,
         "n_samples": len(dataset),
+        "shard_samples": feature_set.SHARD_SAMPLES,
         "image_size_px": dataset.image_size_px,
         "encoder": encoder.name,
         "weights_sha256": encoder.weights.sha256,
         "specs": [asdict(s) for n, s in encoder.specs.items() if n in split_points],
     }
+    return contents if dtype == "float32" else contents | {"dtype": dtype}
 
 
-def usable(folder: Path, on_bad_image: BadImage) -> FeatureSet | None:
-    """A set on disk that answers the question: one with gaps only where gaps are allowed."""
-    found = open_set(folder)
+def usable(cache: Cache, contents: Mapping[str, Any], on_bad_image: BadImage) -> FeatureSet | None:
+    """A set in the cache that answers the question: one with gaps only where gaps are allowed."""
+    found = open_set(cache.features / key_of(contents), contents)
     return None if found and found.skipped and on_bad_image == "stop" else found
-
-
-def _fill(
-    folder: Path,
-    contents: Mapping[str, Any],
-    dataset: Dataset,
-    encoder: Encoder,
-    split_points: Sequence[str],
-    reads: Iterator[list[_Read]],
-    on_bad_image: BadImage,
-    advance: Advance | None,
-) -> None:
-    """Extract a set into a folder, ``index.json`` last."""
-    samples: list[SampleInfo] = []
-    skipped: list[Skipped] = []
-    writer, image_px = Writer(folder), (0, 0)
-    try:
-        for batch in reads:
-            bad = [r for r in batch if r.image is None]
-            _stop_at(bad, on_bad_image)
-            skipped += [Skipped(r.index, r.error) for r in bad]
-            good = [r for r in batch if r.image is not None]
-            if good:
-                images = _stack(good, image_px if samples else None)
-                image_px = (int(images.shape[-2]), int(images.shape[-1]))
-                maps = _encoded(encoder, images, split_points, good)
-                with disk_errors(folder.parent, CACHE_HINT):
-                    writer.append(maps)
-                samples += [SampleInfo(r.id, r.index, r.size_px) for r in good]
-            if advance:
-                advance(len(samples) + len(skipped), len(dataset))
-        if not samples:
-            why = f": {skipped[0].reason}" if skipped else ""
-            raise FcbenchError(f"data set {dataset.name} has no readable sample{why}")
-        with disk_errors(folder.parent, CACHE_HINT):
-            grids = writer.finish()
-        write_index(folder, contents, image_px, samples, skipped, grids)
-    finally:
-        writer.close()
 
 
 def _stop_at(bad: Sequence[_Read], on_bad_image: BadImage) -> None:
@@ -256,28 +321,32 @@ def _stop_at(bad: Sequence[_Read], on_bad_image: BadImage) -> None:
 def _stack(reads: Sequence[_Read], image_px: tuple[int, int] | None) -> Tensor:
     """Images of one size as uint8 [B, 3, H, W]; None: of the first one's."""
     images = [r.image for r in reads if r.image is not None]
-    first_h, first_w = image_px or images[0].shape[-2:]
-    for read, image in zip(reads, images):
-        h, w = int(image.shape[-2]), int(image.shape[-1])
-        if (h, w) != (first_h, first_w):
-            raise FcbenchError(
-                f"images differ in size: {read.id} is {h}x{w}, the first is {first_h}x{first_w}: "
-                "give --image-size to bring all to one"
-            )
+    sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in images]
+    for read, size in zip(reads, sizes):
+        require_size(read.id, size, image_px or sizes[0])
     return torch.stack(images)
 
 
 def _encoded(
-    encoder: Encoder, images: Tensor, split_points: Sequence[str], reads: Sequence[_Read]
+    encoder: Encoder, images: Tensor, split_points: Sequence[str], reads: Sequence[_Read], dtype: FeaturesDtype
 ) -> dict[str, Tensor]:
     with torch.inference_mode():
         maps = encoder(images, split_points).maps
+    limit = torch.finfo(getattr(torch, dtype)).max
     for name, tensor in maps.items():
-        finite = torch.isfinite(tensor).flatten(1).all(1)
-        if not bool(finite.all()):
-            first = reads[int((~finite).nonzero()[0])].id
-            raise FcbenchError(
-                f"{encoder.name} gives values at {name} that are not finite, first for sample {first}: "
-                "check its weights"
-            )
+        values = f"{encoder.name} gives values at {name}"
+        _require(torch.isfinite(tensor), f"{values} that are not finite", reads, "check its weights")
+        _require(
+            tensor.abs() <= limit,
+            f"{values} beyond {limit:.5g}, the largest that {dtype} holds",
+            reads,
+            "give --features-dtype float32",
+        )
     return maps
+
+
+def _require(holds: Tensor, fault: str, reads: Sequence[_Read], hint: str) -> None:
+    """Refuse maps [B, C, h, w] of which something does not hold everywhere; the first sample is named."""
+    of_sample = holds.flatten(1).all(1)
+    if not bool(of_sample.all()):
+        raise FcbenchError(f"{fault}, first for sample {reads[int((~of_sample).nonzero()[0])].id}: {hint}")

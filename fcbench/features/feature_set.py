@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,10 +12,13 @@ import torch
 from torch import Tensor
 
 from fcbench.core.features import Features, FeatureSpec
+from fcbench.core.kinds import FeaturesDtype
 from fcbench.features.devices import fits, moved
 
 RAM_LIMIT_BYTES = 1 << 30
 """Sets smaller than this are kept in memory after their first use."""
+SHARD_SAMPLES = 64
+"""Samples that lie together on disk: a shard. A multiple of the encoder's batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,26 +38,71 @@ class Skipped:
     reason: str
 
 
-class DiskArrays(Mapping[str, Tensor]):
-    """The arrays of a folder by map, loaded on first use: into memory where all are small, else mapped from disk."""
+class Sharded:
+    """An array [N, ...] that stays on disk, in the shards of a set. What is read of it is copied.
 
-    def __init__(self, folder: Path, names: Sequence[str]) -> None:
-        self._paths = {name: folder / f"{name}.npy" for name in names}
+    Args:
+        files: each with its number of samples.
+        shape: of one sample.
+    """
+
+    device = torch.device("cpu")
+
+    def __init__(self, files: Sequence[tuple[Path, int]], shape: tuple[int, ...], dtype: torch.dtype) -> None:
+        self._files, self._shape, self._dtype = [path for path, _ in files], shape, dtype
+        self._ends = np.cumsum([n for _, n in files])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, which: slice | Tensor) -> Tensor:
+        """Samples by a slice or by their places."""
+        places = np.arange(len(self))[which] if isinstance(which, slice) else which.cpu().numpy()
+        out = torch.empty(len(places), *self._shape, dtype=self._dtype)
+        shards = np.searchsorted(self._ends, places, side="right")
+        for shard in np.unique(shards).tolist():
+            (rows,) = np.nonzero(shards == shard)
+            first = self._ends[shard - 1] if shard else 0
+            array = np.load(self._files[shard], mmap_mode="r")  # unmapped at once: memory stays flat
+            for row in rows.tolist():
+                out.numpy()[row] = array[places[row] - first]
+        return out
+
+    def to(self, device: torch.device) -> Tensor:
+        """All of it, on a device."""
+        return self[:].to(device)
+
+
+class DiskArrays(Mapping[str, "Tensor | Sharded"]):
+    """The arrays of a set by map: loaded into memory on first use where all are small, else left on disk.
+
+    Args:
+        shards: folders, each with its number of samples.
+        shapes: [C, h, w] by map.
+    """
+
+    def __init__(self, shards: Sequence[tuple[Path, int]], shapes: Mapping[str, tuple[int, ...]], dtype: str) -> None:
+        of_type: torch.dtype = getattr(torch, dtype)
+        self._sharded = {
+            name: Sharded([(folder / f"{name}.npy", n) for folder, n in shards], shape, of_type)
+            for name, shape in shapes.items()
+        }
+        n_scalars = sum(n for _, n in shards) * sum(map(math.prod, shapes.values()))
+        self._small = n_scalars * of_type.itemsize < RAM_LIMIT_BYTES
         self._loaded: dict[str, Tensor] = {}
 
-    def __getitem__(self, name: str) -> Tensor:
+    def __getitem__(self, name: str) -> Tensor | Sharded:
+        if not self._small:
+            return self._sharded[name]
         if name not in self._loaded:
-            small = sum(p.stat().st_size for p in self._paths.values()) < RAM_LIMIT_BYTES
-            # "c": copy on write; torch wants memory that may be written, the file stays as it is
-            array = np.load(self._paths[name], mmap_mode=None if small else "c")
-            self._loaded[name] = torch.from_numpy(array)
+            self._loaded[name] = self._sharded[name][:]
         return self._loaded[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._paths)
+        return iter(self._sharded)
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self._sharded)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,7 +116,8 @@ class FeatureSet:
         image_px: (H, W) of the images as the encoder saw them.
         specs: of the maps, fine to coarse.
         grids: (h, w) of each map.
-        arrays: float32 [N, C, h, w] by map.
+        arrays: [N, C, h, w] by map, as they are stored.
+        dtype: of what is stored. What is read of it is float32.
     """
 
     key: str
@@ -76,7 +126,8 @@ class FeatureSet:
     image_px: tuple[int, int]
     specs: Mapping[str, FeatureSpec]
     grids: Mapping[str, tuple[int, int]]
-    arrays: Mapping[str, Tensor]
+    arrays: Mapping[str, Tensor | Sharded]
+    dtype: FeaturesDtype = "float32"
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -102,6 +153,21 @@ class FeatureSet:
         return len(self) * sum(s.channels * self.grids[n][0] * self.grids[n][1] for n, s in self.specs.items())
 
     @property
+    def n_bytes(self) -> int:
+        """Bytes of all maps of all samples, as they are stored."""
+        return self.n_scalars * np.dtype(self.dtype).itemsize
+
+    @property
+    def block(self) -> int:
+        """Neighbours of which a training batch should take several: all samples, where the set stays in memory."""
+        return len(self) if self.n_bytes < RAM_LIMIT_BYTES else SHARD_SAMPLES
+
+    @property
+    def n_at_once(self) -> int:
+        """How many samples may be in memory at a time."""
+        return len(self) if self.n_bytes < RAM_LIMIT_BYTES else max(1, RAM_LIMIT_BYTES * len(self) // self.n_bytes)
+
+    @property
     def finest(self) -> tuple[FeatureSpec, tuple[int, int]]:
         """Split point and grid of the finest map: the grid of a neck's output."""
         name = next(iter(self.specs))
@@ -112,7 +178,9 @@ class FeatureSet:
         return Features(self.batch([index]))
 
     def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        """Maps [B, C, h, w] of samples by their place in this set, copied; where all are one and the same, expanded.
+        """Maps [B, C, h, w] of samples by their place in this set, float32.
+
+        They are copied; where all are one and the same, expanded.
 
         Raises:
             IndexError: no such place.
@@ -120,17 +188,11 @@ class FeatureSet:
         places = torch.as_tensor(list(indices), dtype=torch.long)
         if places.numel() and not (0 <= int(places.min()) and int(places.max()) < len(self)):
             raise IndexError(f"places {list(indices)} of a set of {len(self)} samples")
-        arrays = {name: self.arrays[name] for name in self.specs}
-        return {
-            name: (
-                array[:1].expand(len(places), -1, -1, -1) if is_repeated(array) else array[moved(places, array.device)]
-            )
-            for name, array in arrays.items()
-        }
+        return {name: _taken(self.arrays[name], places).float() for name in self.specs}
 
     def near(self, device: torch.device) -> FeatureSet:
         """The set for training on a device: on it where it fits there, else as it is."""
-        if not fits(4 * self.n_scalars, device):
+        if not fits(self.n_bytes, device):
             return self
         return replace(self, arrays={name: self.arrays[name].to(device) for name in self.specs})
 
@@ -138,6 +200,12 @@ class FeatureSet:
         """All samples in order, maps [B, C, h, w] at a time."""
         for places in batches_of(len(self), size):
             yield self.batch(places)
+
+
+def _taken(array: Tensor | Sharded, places: Tensor) -> Tensor:
+    if isinstance(array, Tensor) and is_repeated(array):
+        return array[:1].expand(len(places), -1, -1, -1)
+    return array[moved(places, array.device)]
 
 
 def is_repeated(array: Tensor) -> bool:

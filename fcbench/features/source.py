@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fcbench.core.cache import Cache
+from fcbench.core.cache import Cache, digest
 from fcbench.core.features import Encoder, FeatureSpec, FeatureStats, require_split_points
+from fcbench.core.kinds import FeaturesDtype
 from fcbench.core.progress import Report
 from fcbench.core.samples import Dataset, Sample, require_one_size
 from fcbench.features.extract import BadImage, extract
@@ -27,7 +28,7 @@ class Readable(Dataset):
         self._dataset, self._indices = dataset, indices
         self.name, self.split, self.revision = dataset.name, dataset.split, dataset.revision
         self.tasks, self.meta, self.image_size_px = dataset.tasks, dataset.meta, dataset.image_size_px
-        self.absent = dataset.absent
+        self.absent, self.resizing = dataset.absent, dataset.resizing
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -89,12 +90,13 @@ def open_source(
     report: Report,
     on_bad_image: BadImage = "stop",
     tasks: Sequence[str] = (),
+    dtype: FeaturesDtype = "float32",
 ) -> Source:
     """Features of the splits ``train`` and ``test`` at a split point, extracted where the cache lacks them."""
     names, splits = split_points_of(encoder, split_point), {}
     require_one_size(*data.values())
     for which, dataset in data.items():
-        features = reported_extract(dataset, encoder, names, cache, report, which, on_bad_image, tasks)
+        features = reported_extract(dataset, encoder, names, cache, report, which, on_bad_image, tasks, dtype)
         splits[which] = Split(Readable(dataset, features.indices), features)
     stats = kept_stats(splits["train"].features, cache)
     name = split_point or encoder.default_split_point
@@ -102,8 +104,9 @@ def open_source(
 
 
 def kept_stats(train: FeatureSet, cache: Cache) -> dict[str, FeatureStats]:
-    """Statistics of training features, kept beside them."""
-    return stats_of(train, cache.features / train.key / "stats.safetensors")
+    """Statistics of training features, kept beside them; samples that were left out and are read now change them."""
+    name = f"stats-{digest({'indices': train.indices})}.safetensors" if train.skipped else "stats.safetensors"
+    return stats_of(train, cache.features / train.key / name)
 
 
 def reported_extract(
@@ -115,11 +118,21 @@ def reported_extract(
     what: str,
     on_bad_image: BadImage = "stop",
     tasks: Sequence[str] = (),
+    dtype: FeaturesDtype = "float32",
 ) -> FeatureSet:
     """`extract` as a part of a run. `what` names the samples."""
     require_one_size(dataset)
     with report.part(f"{encoder.name}: features of {what}") as advance:
-        return extract(dataset, encoder, split_points, cache, on_bad_image=on_bad_image, tasks=tasks, advance=advance)
+        return extract(
+            dataset,
+            encoder,
+            split_points,
+            cache,
+            on_bad_image=on_bad_image,
+            dtype=dtype,
+            tasks=tasks,
+            advance=advance,
+        )
 
 
 def left_out(which: str, features: FeatureSet) -> list[str]:

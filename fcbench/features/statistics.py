@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -32,15 +33,16 @@ def stats_of(features: FeatureSet, kept: Path | None = None) -> dict[str, Featur
 
 
 def _taken(features: FeatureSet) -> dict[str, FeatureStats]:
-    return {name: statistics(_chunks(features.arrays[name], len(features))) for name in features.specs}
+    return {name: statistics(_chunks(features, name)) for name in features.specs}
 
 
 def _as_bytes(stats: Mapping[str, FeatureStats]) -> bytes:
     return save({f"{n}.{k}": getattr(s, k).contiguous() for n, s in stats.items() for k in _STATS})
 
 
-def _chunks(array: Tensor, n: int) -> Iterator[Tensor]:
-    step = max(1, CHUNK_BYTES // (array[0].numel() * 8))
+def _chunks(features: FeatureSet, name: str) -> Iterator[Tensor]:
+    array, n = features.arrays[name], len(features)
+    step = max(1, CHUNK_BYTES // (features.specs[name].channels * math.prod(features.grids[name]) * 8))
     return (array[i : min(i + step, n)] for i in range(0, n, step))
 
 

@@ -1,7 +1,9 @@
 """Feature sets on disk: written, read.
 
-One float32 ``.npy`` per map, [N, C, h, w], and ``index.json`` with the sample ids, the skipped ones, the grids and the
-key in clear; beside each its digest (`fcbench.core.cache`).
+A set is a folder of shards, each of `SHARD_SAMPLES` places in the data set, made and repaired on its own. A shard is a
+folder, named by its first place, with one ``.npy`` per map, [n, C, h, w], float32 or float16, and ``index.json`` with
+the sample ids, the skipped ones, the grids and the set's key in clear; beside each file its digest
+(`fcbench.core.cache`).
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,10 +22,12 @@ import numpy as np
 from torch import Tensor
 
 from fcbench.core import cache
+from fcbench.core.errors import FcbenchError
 from fcbench.core.features import FeatureSpec
+from fcbench.core.kinds import FeaturesDtype
 from fcbench.features.feature_set import DiskArrays, FeatureSet, SampleInfo, Skipped
 
-SCHEMA = 3
+SCHEMA = 4
 """Version of the folder and of how images become features. Bump when either changes."""
 
 log = logging.getLogger(__name__)
@@ -34,37 +38,111 @@ def key_of(contents: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()[:24]
 
 
+def dtype_of(contents: Mapping[str, Any]) -> FeaturesDtype:
+    """Type of the values of a set."""
+    found: FeaturesDtype = contents.get("dtype", "float32")
+    return found
+
+
+def spans(contents: Mapping[str, Any]) -> list[range]:
+    """Places in the data set of each shard."""
+    n, size = contents["n_samples"], contents["shard_samples"]
+    return [range(i, min(i + size, n)) for i in range(0, n, size)]
+
+
+def shard_folder(folder: Path, span: range) -> Path:
+    """Where the shard of these places lies."""
+    return folder / f"{span.start:08d}"
+
+
 # ---------------------------------------------------------------------------------------------- read
-def open_set(folder: Path) -> FeatureSet | None:
-    """A set from its folder; None where there is none, or where it is not whole."""
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A part of a set that is on disk, whole. Without samples it has neither size nor grids."""
+
+    folder: Path
+    samples: tuple[SampleInfo, ...]
+    skipped: tuple[Skipped, ...]
+    image_px: tuple[int, int]
+    grids: Mapping[str, tuple[int, int]]
+
+
+def open_shard(folder: Path, contents: Mapping[str, Any]) -> Shard | None:
+    """A shard from its folder; None where there is none, or where it is not whole."""
     found = cache.get(folder / "index.json")
     if found is None:
         return None
     try:
         index = json.loads(found)
-        if index["schema"] != SCHEMA or key_of(index["key"]) != folder.name:
+        if index["schema"] != SCHEMA or index["key"] != json.loads(json.dumps(contents)):
             return None
-        specs = {d["name"]: FeatureSpec(**d) for d in index["specs"]}
         samples = tuple(SampleInfo(d["id"], d["index"], tuple(d["size_px"])) for d in index["samples"])
         skipped = tuple(Skipped(**d) for d in index["skipped"])
         grids = {n: (int(h), int(w)) for n, (h, w) in index["grids"].items()}
-        for name, spec in specs.items():
-            if not cache.is_whole(folder / f"{name}.npy"):
+        for spec in contents["specs"] if samples else ():
+            path = folder / f"{spec['name']}.npy"
+            if not cache.is_whole(path):
                 return None
-            array = np.load(folder / f"{name}.npy", mmap_mode="r")
-            if array.shape != (len(samples), spec.channels, *grids[name]):
+            array = np.load(path, mmap_mode="r")
+            expected = (len(samples), spec["channels"], *grids[spec["name"]]), np.dtype(dtype_of(contents))
+            if (array.shape, array.dtype) != expected:
                 return None
         image_px = (int(index["image_px"][0]), int(index["image_px"][1]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return FeatureSet(folder.name, samples, skipped, image_px, specs, grids, DiskArrays(folder, list(specs)))
+    return Shard(folder, samples, skipped, image_px, grids)
+
+
+def open_set(folder: Path, contents: Mapping[str, Any]) -> FeatureSet | None:
+    """A set from its folder; None where a shard lacks or is not whole, or where no sample could be read.
+
+    Raises:
+        FcbenchError: images of several sizes.
+    """
+    shards = []
+    for span in spans(contents):
+        shard = open_shard(shard_folder(folder, span), contents)
+        if shard is None:
+            return None
+        shards.append(shard)
+    return _joined(folder, contents, shards) if any(s.samples for s in shards) else None
+
+
+def _joined(folder: Path, contents: Mapping[str, Any], shards: Sequence[Shard]) -> FeatureSet:
+    full = [s for s in shards if s.samples]
+    first = full[0]
+    for shard in full:
+        require_size(shard.samples[0].id, shard.image_px, first.image_px)
+    specs = {d["name"]: FeatureSpec(**d) for d in contents["specs"]}
+    shapes = {n: (s.channels, *first.grids[n]) for n, s in specs.items()}
+    arrays = DiskArrays([(s.folder, len(s.samples)) for s in full], shapes, dtype_of(contents))
+    return FeatureSet(
+        folder.name,
+        tuple(sample for s in shards for sample in s.samples),
+        tuple(skipped for s in shards for skipped in s.skipped),
+        first.image_px,
+        specs,
+        first.grids,
+        arrays,
+        dtype_of(contents),
+    )
+
+
+def require_size(sample_id: str, image_px: tuple[int, int], first_px: tuple[int, int]) -> None:
+    """Refuse an image of another size (H, W) than the first one's."""
+    if image_px != first_px:
+        (h, w), (first_h, first_w) = image_px, first_px
+        raise FcbenchError(
+            f"images differ in size: {sample_id} is {h}x{w}, the first is {first_h}x{first_w}: "
+            "give --image-size to bring all to one"
+        )
 
 
 # --------------------------------------------------------------------------------------------- write
-def _npy_header(shape: tuple[int, ...]) -> bytes:
-    """Head of a ``.npy`` file of float32; of one length for any first dimension."""
+def _npy_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
+    """Head of a ``.npy`` file; of one length for any first dimension."""
     buffer = io.BytesIO()
-    described = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    described = {"descr": dtype.str, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(buffer, described)
     return buffer.getvalue()
 
@@ -75,8 +153,8 @@ class Writer:
     Plain writes, not a memory map: a full disk is then an error and not a bus error.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, dtype: FeaturesDtype = "float32") -> None:
+        self._folder, self._dtype = folder, np.dtype(dtype).newbyteorder("<")
         self._files: dict[str, BinaryIO] = {}
         self._rows: dict[str, tuple[int, ...]] = {}
         self.n = 0
@@ -84,11 +162,11 @@ class Writer:
     def append(self, maps: Mapping[str, Tensor]) -> None:
         """Append maps [B, C, h, w]; the shapes of one map must stay equal."""
         for name, tensor in maps.items():
-            rows = np.ascontiguousarray(tensor.detach().cpu().numpy(), dtype="<f4")
+            rows = np.ascontiguousarray(tensor.detach().cpu().numpy(), dtype=self._dtype)
             if name not in self._files:
                 self._rows[name] = rows.shape[1:]
                 self._files[name] = (self._folder / f"{name}.npy").open("wb")
-                self._files[name].write(_npy_header((0, *rows.shape[1:])))
+                self._files[name].write(_npy_header((0, *rows.shape[1:]), self._dtype))
             self._files[name].write(rows.data)
         self.n += len(next(iter(maps.values())))
 
@@ -96,7 +174,7 @@ class Writer:
         """Set the heads right and bring all to the disk. Returns (h, w) of each map."""
         for name, file in self._files.items():
             file.seek(0)
-            file.write(_npy_header((self.n, *self._rows[name])))
+            file.write(_npy_header((self.n, *self._rows[name]), self._dtype))
             file.flush()
             os.fsync(file.fileno())
         return {name: (int(r[1]), int(r[2])) for name, r in self._rows.items()}
@@ -112,20 +190,19 @@ class Writer:
 
 def write_index(
     folder: Path,
-    key: Mapping[str, Any],
+    contents: Mapping[str, Any],
     image_px: tuple[int, int],
     samples: Sequence[SampleInfo],
     skipped: Sequence[Skipped],
     grids: Mapping[str, tuple[int, int]],
 ) -> None:
-    """Write the digests and ``index.json``, which make the folder a set."""
+    """Write the digests and ``index.json``, which make the folder a shard."""
     for name in grids:
         cache.seal(folder / f"{name}.npy")
     index = {
         "schema": SCHEMA,
-        "key": key,
+        "key": contents,
         "image_px": image_px,
-        "specs": key["specs"],
         "grids": grids,
         "skipped": [asdict(s) for s in skipped],
         "samples": [asdict(s) for s in samples],

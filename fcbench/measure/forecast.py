@@ -21,7 +21,7 @@ from rich.console import Console
 
 from fcbench.core.cache import DIGEST_SUFFIX, Cache
 from fcbench.core.features import Encoder
-from fcbench.core.kinds import ENDS, Kind
+from fcbench.core.kinds import ENDS, FeaturesDtype, Kind
 from fcbench.core.progress import Advance, Report
 from fcbench.features.extract import extract
 from fcbench.features.feature_set import FeatureSet
@@ -134,8 +134,8 @@ def _few_features(study: Study, encoder: Encoder, rates: Rates) -> Source:
     for which, n in (("train", N_TRAIN), ("test", N_TEST)):
         data = study.data[which]
         samples = Readable(data, range(min(n, len(data))))
-        features = _timed_extract(samples, encoder, names, study.cache, rates)
-        rates.feature_bytes += 4 * features.n_scalars // len(features) * len(data)
+        features = _timed_extract(samples, encoder, names, study.cache, rates, study.suite.features_dtype)
+        rates.feature_bytes += features.n_bytes // len(features) * len(data)
         splits[which] = Split(Readable(data, range(len(data))), features)
     train = splits["train"]
     name = study.suite.split_point or encoder.default_split_point
@@ -143,10 +143,15 @@ def _few_features(study: Study, encoder: Encoder, rates: Rates) -> Source:
 
 
 def _timed_extract(
-    samples: Readable, encoder: Encoder, split_points: Sequence[str], cache: Cache, rates: Rates
+    samples: Readable,
+    encoder: Encoder,
+    split_points: Sequence[str],
+    cache: Cache,
+    rates: Rates,
+    dtype: FeaturesDtype = "float32",
 ) -> FeatureSet:
     began = time.perf_counter()
-    features = extract(samples, encoder, split_points, cache)
+    features = extract(samples, encoder, split_points, cache, dtype=dtype)
     took_s = (time.perf_counter() - began) / len(features)
     rates.image_s[encoder.name] = min(took_s, rates.image_s.get(encoder.name, took_s))
     return features
@@ -155,7 +160,14 @@ def _timed_extract(
 def _time_readout(trial: Trial, task: str, watch: Stopwatch, rates: Rates, steps: int) -> None:
     cache, recipe = trial.study.cache, trial.recipe(task)
     if recipe.decoder is not None:
-        _timed_extract(own_samples(recipe), recipe.decoder.encoder, recipe.decoder.inputs, cache, rates)
+        _timed_extract(
+            own_samples(recipe),
+            recipe.decoder.encoder,
+            recipe.decoder.inputs,
+            cache,
+            rates,
+            trial.source.train.features.dtype,
+        )
     before = _n_bytes(cache.models)
     trial.readout(task)
     rates.readout_s[task] = watch.step_s * steps

@@ -18,7 +18,7 @@ from pathlib import Path
 from fcbench.core.cache import Cache
 from fcbench.core.errors import UnreadableSample
 from fcbench.core.features import Encoder
-from fcbench.core.kinds import Kind
+from fcbench.core.kinds import FeaturesDtype, Kind
 from fcbench.core.progress import Report
 from fcbench.core.samples import Dataset
 from fcbench.core.tasks import ProbabilisticHead, ScaledHead
@@ -162,7 +162,8 @@ class _Builder:
         points = split_points_of(self.encoder, suite.split_point)
         splits = {}
         for which, data in self.study.data.items():
-            found, features = expected_set(data, self.encoder, points, self._cache, suite.on_bad_image)
+            how = suite.on_bad_image, suite.features_dtype
+            found, features = expected_set(data, self.encoder, points, self._cache, *how)
             label = f"{self.encoder.name}: features of {which}"
             path = self._cache.features / features.key
             node = Node(_set_key(features), Makes.FEATURES, label, self.name, split=which, path=path)
@@ -177,7 +178,11 @@ class _Builder:
         """Note the features of a frozen decoder's own encoder, which its training extracts where they are missing."""
         if recipe.decoder is not None:
             found, features = expected_set(
-                own_samples(recipe), recipe.decoder.encoder, recipe.decoder.inputs, self._cache
+                own_samples(recipe),
+                recipe.decoder.encoder,
+                recipe.decoder.inputs,
+                self._cache,
+                dtype=recipe.source.train.features.dtype,
             )
             if not found:
                 self.graph.sets.setdefault(_set_key(features), (recipe.decoder.encoder.name, features))
@@ -251,22 +256,27 @@ def _set_key(features: FeatureSet) -> str:
 
 # ------------------------------------------------------------------------------------------ features foreseen
 def expected_set(
-    data: Dataset, encoder: Encoder, split_points: Sequence[str], cache: Cache, on_bad_image: BadImage = "stop"
+    data: Dataset,
+    encoder: Encoder,
+    split_points: Sequence[str],
+    cache: Cache,
+    on_bad_image: BadImage = "stop",
+    dtype: FeaturesDtype = "float32",
 ) -> tuple[bool, FeatureSet]:
     """Whether a feature set is in the cache; the set, else one without values under the name that it will have.
 
     Raises:
         UnreadableSample: no image can be read.
     """
-    key = store.key_of(extract.describe(data, encoder, split_points))
-    found = extract.usable(cache.features / key, on_bad_image)
+    contents = extract.describe(data, encoder, split_points, dtype)
+    found = extract.usable(cache, contents, on_bad_image)
     if found is not None:
         return True, found
     height, width = data.image_size_px or _first_image_px(data)
     specs = {n: s for n, s in encoder.specs.items() if n in split_points}
     grids = {n: (-(-height // s.stride_px), -(-width // s.stride_px)) for n, s in specs.items()}
     samples = tuple(SampleInfo("", i, (height, width)) for i in range(len(data)))
-    return False, FeatureSet(key, samples, (), (height, width), specs, grids, {})
+    return False, FeatureSet(store.key_of(contents), samples, (), (height, width), specs, grids, {}, dtype)
 
 
 def _first_image_px(data: Dataset) -> tuple[int, int]:

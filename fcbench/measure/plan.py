@@ -132,7 +132,7 @@ def counts_of(graph: Graph, n_test: int) -> Counts:
         family.n_found += graph.n_found[codec]
     for name, features in graph.sets.values():
         counts.images[name] += len(features)
-        counts.feature_bytes += 4 * features.n_scalars
+        counts.feature_bytes += features.n_bytes
     for node in graph.nodes.values():
         if node.makes == Makes.READOUT:
             counts.readouts[node.task] += 1

@@ -18,6 +18,7 @@ from fcbench.core.features import Encoder
 from fcbench.core.kinds import ENDS, Kind, codec_kind
 from fcbench.core.registry import coder_versions
 from fcbench.core.tasks import Task
+from fcbench.features.source import Source
 from fcbench.measure.complexity import Counts
 from fcbench.measure.evaluate import Evaluation, Reader
 from fcbench.measure.points import Job, lmbdas_of
@@ -58,6 +59,8 @@ def key_of(study: Study, encoder: Encoder, seed: int, job: Job, task: str) -> st
         "codec": job.point.codec,
         "params": dict(job.point.params),
     }
+    if suite.features_dtype != "float32":
+        contents["features_dtype"] = suite.features_dtype
     if suite.head == "frozen":
         contents |= {"neck_loss": suite.neck_loss, "task_weights": suite.task_weights.get(task)}
     if job.kind == Kind.CEILING:
@@ -169,6 +172,8 @@ def _unmeasured(trial: Trial, job: Job, task: str) -> RatePoint:
         neck_loss=suite.neck_loss if frozen else "",
         task=task,
         seed=trial.seed,
+        features_dtype=suite.features_dtype if suite.features_dtype != "float32" else "",
+        resizing=_resizing(source),
         n_train=len(source.train.features),
         **_budget(suite, job),
         n_samples=len(features),
@@ -182,6 +187,13 @@ def _unmeasured(trial: Trial, job: Job, task: str) -> RatePoint:
         commit=provenance.commit(),
         utc=provenance.utc_now(),
     )
+
+
+def _resizing(source: Source) -> str:
+    """How images were brought to one size; empty where all had it."""
+    splits = source.train, source.test
+    differs = any(sample.size_px != s.features.image_px for s in splits for sample in s.features.samples)
+    return source.test.dataset.resizing if differs else ""
 
 
 def _budget(suite: Suite, job: Job) -> dict[str, Any]:

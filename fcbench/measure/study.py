@@ -51,16 +51,15 @@ class Study:
 
     def source(self, encoder: Encoder, report: Report) -> Source:
         """Features of an encoder at the suite's split point."""
-        return open_source(
-            self.data, encoder, self.suite.split_point, self.cache, report, self.suite.on_bad_image, self.suite.tasks
-        )
+        suite = self.suite
+        how = suite.on_bad_image, suite.tasks, suite.features_dtype
+        return open_source(self.data, encoder, suite.split_point, self.cache, report, *how)
 
     def features(self, which: str, encoder: Encoder, report: Report) -> FeatureSet:
         """Features of one split, those of the training split with their statistics."""
         suite, points = self.suite, split_points_of(encoder, self.suite.split_point)
-        found = reported_extract(
-            self.data[which], encoder, points, self.cache, report, which, suite.on_bad_image, suite.tasks
-        )
+        how = suite.on_bad_image, suite.tasks, suite.features_dtype
+        found = reported_extract(self.data[which], encoder, points, self.cache, report, which, *how)
         if which == "train":
             kept_stats(found, self.cache)
         return found

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from fcbench.core import registry
 from fcbench.core.errors import FcbenchError, unknown
-from fcbench.core.kinds import _IMAGE, LABEL, Objective, codec_kind
+from fcbench.core.kinds import _IMAGE, LABEL, FeaturesDtype, Objective, codec_kind
 from fcbench.core.knobs import ChecksKnobs, Knobs
 from fcbench.core.python_files import read_source, run_file
 from fcbench.core.registry import coder_versions
@@ -38,6 +38,7 @@ class Suite:
         neck_loss: what trains the neck before a frozen decoder: the task's loss, the task model's own features, both.
         task_models: ``NAME[:VARIANT]`` by task, where not the data set's default.
         task_weights: of a task's model: ``random`` or a file; its own where not named.
+        features_dtype: of features as they are stored, and so as all that is trained and measured sees them.
         null_model: also train each task's neck and head on a constant: what usable information is counted from.
 
     Raises:
@@ -66,6 +67,7 @@ class Suite:
     n_train: Positive | None = None
     n_test: Positive | None = None
     on_bad_image: Literal["stop", "skip"] = "stop"
+    features_dtype: FeaturesDtype = "float32"
     budget: Budget = Budget()
 
     def __post_init__(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -10,6 +10,8 @@ from numpy.typing import ArrayLike
 from fcbench.core.errors import FcbenchError
 
 N_RESAMPLES = 1000
+BLOCK = 1 << 21
+"""Weights in memory at a time: all resamples of up to 2097 samples."""
 
 
 def resampling_weights(n_samples: int, n_resamples: int = N_RESAMPLES, seed: int = 0) -> np.ndarray:
@@ -18,11 +20,17 @@ def resampling_weights(n_samples: int, n_resamples: int = N_RESAMPLES, seed: int
     Raises:
         FcbenchError: no samples or no resamples.
     """
+    return np.concatenate(list(_weights(n_samples, n_resamples, seed)))
+
+
+def _weights(n_samples: int, n_resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """The rows of `resampling_weights`, `BLOCK` values at a time."""
     if n_samples < 1 or n_resamples < 1:
         raise FcbenchError(f"got {n_samples} samples and {n_resamples} resamples; a bootstrap needs both.")
     rng = np.random.default_rng(seed)
-    shares = np.full(n_samples, 1 / n_samples)
-    return rng.multinomial(n_samples, shares, size=n_resamples).astype(np.float64)
+    shares, step = np.full(n_samples, 1 / n_samples), max(1, BLOCK // n_samples)
+    for done in range(0, n_resamples, step):
+        yield rng.multinomial(n_samples, shares, size=min(step, n_resamples - done)).astype(np.float64)
 
 
 def paired_bootstrap(
@@ -49,8 +57,11 @@ def paired_bootstrap(
         raise FcbenchError(f"got tables of shapes {shapes}; need [N, S] over the same samples in each.")
     if not all(np.isfinite(a).all() for a in arrays):
         raise FcbenchError("got NaN or infinite statistics of a sample; they must be finite sums.")
-    weights = resampling_weights(len(arrays[0]), n_resamples, seed)
-    return [np.asarray(values_fn(weights @ a), dtype=np.float64).reshape(n_resamples) for a in arrays]
+    sums: list[list[np.ndarray]] = [[] for _ in arrays]
+    for weights in _weights(len(arrays[0]), n_resamples, seed):
+        for found, a in zip(sums, arrays):
+            found.append(weights @ a)
+    return [np.asarray(values_fn(np.concatenate(s)), dtype=np.float64).reshape(n_resamples) for s in sums]
 
 
 def mean_over_seeds(values: np.ndarray) -> np.ndarray:

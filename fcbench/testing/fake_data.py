@@ -43,7 +43,7 @@ class FakeDataset(Dataset):
         self.n = n
         self.size_px = size_px
         self.split = split
-        self.image_size_px = None
+        self.image_size_px: tuple[int, int] | None = None
         self.meta = DatasetMeta(("sky", "wall", "thing"), tuple("abcdefg"), 10.0)
 
     def __len__(self) -> int:

@@ -181,7 +181,7 @@ def require_same(recipe: CodecRecipe, path: Path, loaded: checkpoint.Loaded) -> 
 def _prepare(codec: Any, recipe: CodecRecipe) -> None:
     """Give a codec its initial values, from training features."""
     features = recipe.source.train.features
-    n = min(PREPARE_SAMPLES, len(features))
+    n = min(PREPARE_SAMPLES, features.n_at_once)
     maps = features.batch(loop.sample_indices(np.random.default_rng(recipe.seed), len(features), n))
     codec.prepare([maps[name] for name in features.specs])
 
@@ -219,7 +219,7 @@ def fit_codec(
     low, high = np.log(lmbdas)
 
     def loss_of(rng: np.random.Generator) -> Tensor:
-        indices = loop.sample_indices(rng, len(features), budget.codec_batch)
+        indices = loop.sample_indices(rng, len(features), budget.codec_batch, features.block)
         lmbda = lmbdas[0]
         if low < high:
             lmbda = float(np.exp(rng.uniform(low, high)))

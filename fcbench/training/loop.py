@@ -19,6 +19,8 @@ from fcbench.core.progress import Advance
 
 CHECKPOINT_S = 60.0
 """Seconds between checkpoints of a training under way."""
+BLOCKS_PER_BATCH = 4
+"""Blocks of samples that a batch comes from, where they do not stay in memory."""
 READ_EVERY = 16
 """Steps between two looks at the loss, for each of which the CPU waits until a GPU has done all its steps."""
 
@@ -129,9 +131,18 @@ def _resume(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> 
         raise FcbenchError(f"checkpoint {path} is not of this training ({error}): delete it and run again") from error
 
 
-def sample_indices(rng: np.random.Generator, n: int, batch: int) -> list[int]:
-    """Indices of a training batch out of n samples, without repetition where there are enough."""
-    return sorted(rng.choice(n, batch, replace=batch > n).tolist())
+def sample_indices(rng: np.random.Generator, n: int, batch: int, block: int | None = None) -> list[int]:
+    """Indices of a training batch out of n samples, without repetition where there are enough.
+
+    Args:
+        block: samples that are read together: the batch comes from at most `BLOCKS_PER_BATCH` blocks, drawn anew for
+            each batch, or from as many more as it needs. None or n: from all samples.
+    """
+    if block is None or block >= n:
+        return sorted(rng.choice(n, batch, replace=batch > n).tolist())
+    starts = rng.permutation(range(0, n, block))[: max(BLOCKS_PER_BATCH, -(-batch // block) + 1)]
+    near = np.concatenate([np.arange(start, min(start + block, n)) for start in starts])
+    return sorted(rng.choice(near, batch, replace=batch > len(near)).tolist())
 
 
 # ------------------------------------------------------------------------------------------ kept models

@@ -231,7 +231,8 @@ def own_features(recipe: ReadoutRecipe, cache: Cache, report: Report) -> Feature
     """Training features of the task model's own encoder, as its decoder takes them."""
     assert recipe.decoder is not None
     samples, decoder = own_samples(recipe), recipe.decoder
-    return reported_extract(samples, decoder.encoder, decoder.inputs, cache, report, f"{len(samples)} samples")
+    dtype, what = recipe.source.train.features.dtype, f"{len(samples)} samples"
+    return reported_extract(samples, decoder.encoder, decoder.inputs, cache, report, what, dtype=dtype)
 
 
 def fit_readout(
@@ -260,7 +261,7 @@ def fit_readout(
     own_stats = None if own is None else {n: replace(s, std=s.std.to(device)) for n, s in stats_of(own).items()}
 
     def loss_of(rng: np.random.Generator) -> Tensor:
-        indices = loop.sample_indices(rng, len(features), budget.task_batch)
+        indices = loop.sample_indices(rng, len(features), budget.task_batch, features.block)
         x, losses = model(moved(near.batch(indices), device)), []
         if neck_loss != "distill":
             losses.append(model.head.loss(x, batches(indices)))

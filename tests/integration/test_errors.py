@@ -154,8 +154,8 @@ def test_the_last_point_of_results_that_were_cut_off_is_measured_again(
 @pytest.mark.parametrize(
     "artefact",
     [
-        "features/*/*.npy",
-        "features/*/index.json",
+        "features/*/*/*.npy",
+        "features/*/*/index.json",
         "features/*/stats.safetensors",
         "models/task-*.safetensors",
         "models/codec-*.safetensors",

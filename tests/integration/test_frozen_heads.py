@@ -105,6 +105,8 @@ def test_adapter_meets_every_grid_and_the_decoder_stays(tmp_path: Path) -> None:
             return None
 
     class Store:
+        block = 4
+
         def __len__(self) -> int:
             return 4
 

@@ -266,3 +266,12 @@ def test_bootstrap_refuses(tables: list[np.ndarray], what: str) -> None:
 def test_quality_turns_the_sign() -> None:
     c = Curve(RATES, VALUES, False)
     assert (c.quality == -VALUES).all()
+
+
+def test_resamples_in_blocks_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = np.random.default_rng(1).random((50, 3))
+    weights, (whole,) = intervals.resampling_weights(50), intervals.paired_bootstrap([table], lambda s: s[:, 0])
+    monkeypatch.setattr(intervals, "BLOCK", 50 * 300)
+    assert np.array_equal(intervals.resampling_weights(50), weights)
+    (blocks,) = intervals.paired_bootstrap([table], lambda s: s[:, 0])
+    np.testing.assert_allclose(blocks, whole, rtol=1e-13)

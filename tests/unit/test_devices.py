@@ -70,7 +70,7 @@ def test_training_is_the_same_with_all_on_the_device(
 
 def test_a_set_goes_where_it_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     found = feature_set()
-    n_bytes = sum(a.nbytes for a in found.arrays.values())
+    n_bytes = found.n_bytes
     assert found.near(META) is found and devices.free_bytes(CPU) == 0
     monkeypatch.setattr(devices, "free_bytes", lambda device: 4 * n_bytes)
     assert found.near(META) is found

@@ -71,3 +71,10 @@ def test_a_plug_in_file_may_run_in_bfloat16(tmp_path: Path) -> None:
 def test_an_unknown_encoder_stays_unknown() -> None:
     with pytest.raises((FcbenchError, click.ClickException), match="sam3"):
         Suite(encoders=("sam3@bfloat16",)).check()
+
+
+def test_the_option_names_the_type_of_features() -> None:
+    assert Suite().features_dtype == suite_of(None, {"features_dtype": None}).features_dtype == "float32"
+    assert suite_of(None, {"features_dtype": "float16"}).features_dtype == "float16"
+    with pytest.raises(FcbenchError, match="features_dtype must be 'float32' or 'float16'"):
+        Suite(features_dtype="bfloat16")  # type: ignore[arg-type]

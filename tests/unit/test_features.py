@@ -104,11 +104,13 @@ def run(cache: Path, data: Data | None = None, enc: Enc | None = None, **kw: Any
 
 
 def folder_of(cache: Path, features: FeatureSet) -> Path:
-    return cache / "features" / features.key
+    """Of the set's first shard."""
+    return cache / "features" / features.key / "00000000"
 
 
 def folders(cache: Path) -> list[Path]:
-    return sorted(p for p in (cache / "features").iterdir() if p.is_dir())
+    """Of all shards of all sets."""
+    return sorted(p for p in (cache / "features").glob("*/*") if p.is_dir())
 
 
 # -------------------------------------------------------------------------------------- what is kept
@@ -425,6 +427,98 @@ def test_two_at_once_extract_once(tmp_path: Path) -> None:
         t.join()
     assert sorted(e.n_seen for e in encs) == [0, 60]
     assert [len(s) for s in stores] == [60, 60]
+
+
+# -------------------------------------------------------------------------------------------- shards
+@pytest.fixture
+def shards_of_three(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feature_set, "SHARD_SAMPLES", 3)
+
+
+def test_a_killed_extraction_goes_on_at_its_shard(tmp_path: Path, shards_of_three: None) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(done: int, total: int) -> None:
+        if done > 6:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(tmp_path, advance=kill)
+    enc, calls = Enc(), list[tuple[int, int]]()
+    store = run(tmp_path, enc=enc, advance=lambda done, total: calls.append((done, total)))
+    assert enc.n_seen == 1 and calls == [(3, 7), (6, 7), (7, 7)]
+    assert store.ids == tuple(f"id{i}" for i in range(7))
+    assert not list((tmp_path / "features").rglob("*.part"))
+
+
+@pytest.mark.parametrize("limit", [10, 1 << 30])
+def test_samples_are_found_in_their_shards(
+    tmp_path: Path, shards_of_three: None, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    monkeypatch.setattr(feature_set, "RAM_LIMIT_BYTES", limit)
+    data = Data(n=11, bad=(0, 3, 4, 5, 7))  # the second shard is empty
+    store = run(tmp_path, data, on_bad_image="skip")
+    assert store.indices == (1, 2, 6, 8, 9, 10) and len(folders(tmp_path)) == 4
+    expected = torch.stack([data[i].image.float() for i in store.indices])
+    assert torch.equal(store.batch(range(6))["fine"], expected)
+    assert torch.equal(store.batch([5, 0, 2, 0])["fine"], expected[[5, 0, 2, 0]])
+    x = expected.double().transpose(0, 1).flatten(1)
+    torch.testing.assert_close(stats_of(store)["fine"].mean, x.mean(1).float())
+
+
+def test_a_damaged_shard_alone_is_made_again(tmp_path: Path, shards_of_three: None) -> None:
+    run(tmp_path)
+    _flip_a_bit(folders(tmp_path)[1])
+    enc = Enc()
+    run(tmp_path, enc=enc)
+    assert enc.n_seen == 3
+
+
+def test_images_of_several_sizes_in_several_shards(tmp_path: Path, shards_of_three: None) -> None:
+    with pytest.raises(FcbenchError, match="id5 is 11x13, the first is 10x13: give --image-size"):
+        run(tmp_path, Data(odd=(5,)))
+
+
+def test_two_at_once_share_the_shards(tmp_path: Path, shards_of_three: None) -> None:
+    start, encs, stores = threading.Barrier(2), [Enc(), Enc()], list[FeatureSet]()
+
+    def work(enc: Enc) -> None:
+        waited: list[int] = []
+
+        def meet(done: int, total: int) -> None:
+            if not waited:  # both are inside a shard of their own
+                waited.append(start.wait(20))
+
+        stores.append(run(tmp_path, Data(n=30), enc, advance=meet))
+
+    threads = [threading.Thread(target=work, args=(e,)) for e in encs]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert sum(e.n_seen for e in encs) == 30 and all(e.n_seen for e in encs)
+    assert torch.equal(stores[0].batch(range(30))["fine"], stores[1].batch(range(30))["fine"])
+
+
+def test_float16_is_another_set_of_half_the_size(tmp_path: Path) -> None:
+    whole, half = run(tmp_path), run(tmp_path, dtype="float16")
+    assert half.key != whole.key and half.n_bytes * 2 == whole.n_bytes
+    coarse, expected = half.batch(range(7))["coarse"], whole.batch(range(7))["coarse"]
+    assert coarse.dtype == torch.float32 and torch.equal(coarse, expected.half().float())
+    assert np.load(folder_of(tmp_path, half) / "fine.npy").dtype == np.float16
+
+
+def test_what_float16_cannot_hold_is_an_error(tmp_path: Path) -> None:
+    class Loud(Enc):
+        def __call__(self, images: Tensor, splits: Sequence[str]) -> Features:
+            maps = dict(super().__call__(images, splits).maps)
+            maps["fine"][1, 0, 0, 0] = -65600.0
+            return Features(maps)
+
+    with pytest.raises(FcbenchError, match="at fine beyond 65504, .* sample id1: give --features-dtype float32"):
+        run(tmp_path, enc=Loud(), dtype="float16")
+    assert len(run(tmp_path, Data(n=3), enc=Loud())) == 3
 
 
 def test_the_schema_is_part_of_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,6 +88,18 @@ def test_sampling_repeats_only_where_it_must() -> None:
     assert len(loop.sample_indices(rng, 3, 10)) == 10
 
 
+def test_a_batch_of_a_large_set_comes_from_few_blocks() -> None:
+    drawn = np.zeros(1000, dtype=int)
+    for seed in range(2000):
+        batch = loop.sample_indices(np.random.default_rng(seed), 1000, 32, 64)
+        assert batch == sorted(set(batch)) and len({i // 64 for i in batch}) <= loop.BLOCKS_PER_BATCH
+        drawn[batch] += 1
+    assert 30 < drawn.min() and drawn.max() < 130  # 64 expected of each
+    assert len(set(loop.sample_indices(np.random.default_rng(0), 1000, 700, 64))) == 700
+    one, other = np.random.default_rng(0), np.random.default_rng(0)
+    assert loop.sample_indices(one, 50, 8, 50) == loop.sample_indices(other, 50, 8)
+
+
 def test_normalized_mse_is_one_at_the_mean() -> None:
     """Replacing features by their mean costs their variance: 1 in units of the standard deviation."""
     x = torch.randn(200, 5, 4, 4) * torch.arange(1, 6).view(-1, 1, 1)

@@ -17,13 +17,15 @@ from fcbench.core import registry
 from fcbench.core.cache import Cache
 from fcbench.core.errors import FcbenchError
 from fcbench.features import extract
-from fcbench.features.source import split_points_of
-from fcbench.measure import forecast, graph, plan, run
+from fcbench.features.feature_set import FeatureSet, SampleInfo
+from fcbench.features.source import Readable, Source, Split, split_points_of
+from fcbench.measure import forecast, graph, plan, rows, run
 from fcbench.measure.forecast import Rates
 from fcbench.measure.plan import Counts, Family
 from fcbench.measure.study import Study, open_data, open_study
 from fcbench.measure.suite import Suite
 from fcbench.results import table as table_module
+from fcbench.testing.fake_data import FakeDataset
 from fcbench.training import loop
 from fcbench.training.options import Budget
 
@@ -238,3 +240,22 @@ def test_plan_option_measures_nothing(cache: Path, tmp_path: Path) -> None:
     assert lines["factorized"][1:4] == [str(n), "0", str(n)]
     assert lines["in all"][2:5] == [str(n + 2), "0", str(n + 2)]  # a readout, its null
     assert "disk: about" in result.output and "--keep-streams" in result.output
+
+
+def test_float16_features_are_half_the_size_and_other_points(cache: Path, tmp_path: Path) -> None:
+    of_float16 = replace(SUITE, features_dtype="float16", codecs=("uniform",), encoders=("hiera_nano",))
+    of_float32 = replace(of_float16, features_dtype="float32")
+    before = [plan.count(study(s, tmp_path / "none"), tmp_path / "out") for s in (of_float32, of_float16)]
+    assert before[0].feature_bytes == 2 * before[1].feature_bytes
+    keys = [set(graph.build(study(s, cache), lambda key: False).nodes) for s in (of_float32, of_float16)]
+    assert not keys[0] & keys[1]
+    assert run.measure(study(of_float16, cache), tmp_path / "out").failures == ()
+    assert {r.features_dtype for r in table_module.load_points(tmp_path / "out")} == {"float16"}
+
+
+@pytest.mark.parametrize(("size_px", "expected"), [((64, 64), ""), ((48, 64), "stretched")])
+def test_rows_name_how_images_were_brought_to_one_size(size_px: tuple[int, int], expected: str) -> None:
+    features = FeatureSet("key", (SampleInfo("a", 0, size_px),), (), (64, 64), {}, {}, {})
+    split = Split(Readable(FakeDataset(1), [0]), features)
+    encoder: Any = None
+    assert rows._resizing(Source(encoder, (), "", split, split, {})) == expected
