@@ -24,6 +24,7 @@ from fcbench.core.cache import CACHE_HINT, Cache, locked
 from fcbench.core.errors import FcbenchError, UnreadableSample
 from fcbench.core.features import Encoder, require_split_points
 from fcbench.core.files import disk_errors
+from fcbench.core.libraries import code_of
 from fcbench.core.processes import end_with_parent
 from fcbench.core.progress import Advance
 from fcbench.core.samples import Dataset
@@ -195,6 +196,7 @@ def describe(dataset: Dataset, encoder: Encoder, split_points: Sequence[str]) ->
         "image_size_px": dataset.image_size_px,
         "encoder": encoder.name,
         "weights_sha256": encoder.weights.sha256,
+        "code": code_of(encoder),
         "specs": [asdict(s) for n, s in encoder.specs.items() if n in split_points],
     }
 
