@@ -28,6 +28,8 @@ PATIENCE_S = 5.0
 DIGEST_SUFFIX = ".xxh3"
 MADE_SUFFIX = ".made"
 """Beside a file that took a training: the versions of the libraries that made it."""
+ASIDE = (DIGEST_SUFFIX, MADE_SUFFIX, ".lock", ".tmp")
+"""Ends of the names of files that belong to another one, or are not finished."""
 _BLOCK_BYTES = 4 << 20
 log = logging.getLogger(__name__)
 

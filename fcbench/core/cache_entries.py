@@ -13,7 +13,7 @@ from pathlib import Path
 import filelock
 
 from fcbench.core import cache, libraries
-from fcbench.core.cache import CACHE_HINT, DIGEST_SUFFIX, MADE_SUFFIX, Cache
+from fcbench.core.cache import ASIDE, CACHE_HINT, DIGEST_SUFFIX, MADE_SUFFIX, Cache
 from fcbench.core.errors import FcbenchError
 from fcbench.core.files import disk_errors
 
@@ -35,7 +35,6 @@ KINDS = {
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 _OLDER = "an older fcbench"
-_ASIDE = (DIGEST_SUFFIX, MADE_SUFFIX, ".lock", ".tmp")
 _FEATURES = re.compile(r"[0-9a-f]{24}(\.part)?")
 _MODEL = re.compile(r"([a-z-]+)-[0-9a-f]{20}\.[a-z]+")
 _INDEX = re.compile(r"[0-9a-f]{20}\.json")
@@ -77,7 +76,7 @@ def damaged(found: Iterable[Entry]) -> Iterator[Path]:
     Raises:
         FcbenchError: one cannot be read or removed.
     """
-    for file in (f for e in found if e.kind not in ("part", "other") for f in e.files if not f.name.endswith(_ASIDE)):
+    for file in (f for e in found if e.kind not in ("part", "other") for f in e.files if not f.name.endswith(ASIDE)):
         with disk_errors(file, CACHE_HINT), suppress(FileNotFoundError):
             if not cache.matches(file):
                 cache.remove(file)
@@ -160,7 +159,7 @@ def _places(home: Cache) -> Iterator[tuple[str, Path]]:
 
 def _in(folder: Path) -> list[Path]:
     """What lies in a folder, without what belongs to another file: digests, locks, files that were not finished."""
-    return sorted(p for p in folder.iterdir() if not p.name.endswith(_ASIDE)) if folder.is_dir() else []
+    return sorted(p for p in folder.iterdir() if not p.name.endswith(ASIDE)) if folder.is_dir() else []
 
 
 def _entry(place: tuple[str, Path]) -> Entry | None:

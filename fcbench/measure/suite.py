@@ -13,7 +13,7 @@ from fcbench.core.kinds import _IMAGE, LABEL, Objective, codec_kind
 from fcbench.core.knobs import ChecksKnobs, Knobs
 from fcbench.core.python_files import read_source, run_file
 from fcbench.core.registry import coder_versions
-from fcbench.core.rules import ImageSize, Positive, obey, shown, within
+from fcbench.core.rules import ImageSize, Positive, named, obey, shown, within
 from fcbench.core.samples import DatasetMeta
 from fcbench.training.options import QUICK, Budget
 
@@ -22,6 +22,7 @@ TASKS = ("segmentation", "depth", "pose", "captioning")
 Seed = Annotated[int, within(0, 2**32 - 1)]
 
 
+@named
 @dataclass(frozen=True, slots=True)
 class Suite:
     """Everything that determines the points of a run.
@@ -41,8 +42,8 @@ class Suite:
         null_model: also train each task's neck and head on a constant: what usable information is counted from.
 
     Raises:
-        FcbenchError: a field of another type, out of its range, or with a value twice. A field of several values takes
-            a list or one value, too.
+        FcbenchError: a name of no field, a field of another type, out of its range, or with a value twice. A field of
+            several values takes a list or one value, too.
     """
 
     name: str = "default"
@@ -155,9 +156,10 @@ class Suite:
             raise FcbenchError(
                 "--neck-loss, --task-model and --task-weights are for frozen decoders: add --head frozen"
             )
-        for task, typed in self.task_models.items():
+        for task in (*self.task_models, *self.task_weights):
             if task not in self.tasks:
                 raise FcbenchError(unknown("task of the run", task, self.tasks))
+        for typed in self.task_models.values():
             registry.get("taskmodel", typed.partition(":")[0])
 
     def task_model(self, task: str, meta: DatasetMeta) -> tuple[str, str, str | None]:
