@@ -48,7 +48,7 @@ def code_of(encoder: Encoder) -> dict[str, str]:
         things.insert(0, wrapped)
     kinds = dict.fromkeys(base for thing in things for base in type(thing).__mro__)
     names = {"torch", *(kind.__module__ for kind in kinds if not getattr(kind, "_is_protocol", False))}
-    found = {}
+    found: dict[str, str] = {}
     for name in names:
         top = name.partition(".")[0]
         if top == PACKAGE.name:

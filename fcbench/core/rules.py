@@ -77,7 +77,7 @@ def obey(data: Any) -> None:
 
 def named(kind: type[T]) -> type[T]:
     """A dataclass that refuses names of no field with `FcbenchError`; the message holds the nearest one."""
-    known, init = [f.name for f in fields(kind)], kind.__init__  # type: ignore[arg-type, misc]
+    known, init = [f.name for f in fields(kind)], kind.__init__  # type: ignore[arg-type]
 
     @wraps(init)
     def checked(self: Any, *args: Any, **given: Any) -> None:
@@ -86,7 +86,7 @@ def named(kind: type[T]) -> type[T]:
                 raise FcbenchError(unknown(f"field of {kind.__name__}", name, known))
         init(self, *args, **given)
 
-    kind.__init__ = checked  # type: ignore[misc]
+    setattr(kind, "__init__", checked)
     return kind
 
 
