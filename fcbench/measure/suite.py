@@ -28,8 +28,8 @@ class Suite:
     """Everything that determines the points of a run.
 
     Attributes:
-        codecs: names of codecs, ``image:NAME`` (the image coded, encoded at the far end), ``label`` (the task's output
-            coded without loss).
+        codecs: names of codecs, ``image:NAME`` (the image coded, encoded at the far end), ``label`` (the task's output,
+            coded).
         encoders: names, each ``NAME`` or ``NAME:VARIANT``; with ``@bfloat16`` behind it, in bfloat16.
         params: operating points by codec; a codec not named here runs its default sweep.
         n_train, n_test: at most so many samples of each split; None for all.
@@ -115,7 +115,7 @@ class Suite:
                 raise FcbenchError(unknown(kind + " codec" * (kind == "image"), name, known))
         for typed, points in self.params.items():
             if typed == LABEL:
-                raise FcbenchError("params['label']: labels are coded without loss and have no parameters")
+                raise FcbenchError("params['label']: labels are coded at a fixed precision and have no parameters")
             plugin = registry.get(*codec_kind(typed))
             try:
                 for point in points if isinstance(plugin, ChecksKnobs) else ():

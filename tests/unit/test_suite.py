@@ -135,7 +135,8 @@ def test_a_name_of_no_field_is_refused_with_the_nearest(given: str, near: str) -
 @pytest.mark.parametrize("field", ["task_models", "task_weights"])
 def test_models_and_weights_are_of_tasks_of_the_run(field: str) -> None:
     with pytest.raises(FcbenchError, match="unknown task of the run 'dept'. Did you mean 'depth'"):
-        replace(Suite(head="frozen"), **{field: {"dept": "random"}}).check()  # type: ignore[arg-type]
+        options: dict[str, Any] = {field: {"dept": "random"}}
+        Suite(head="frozen", **options).check()
 
 
 def test_one_value_and_a_list_stand_for_several() -> None:
