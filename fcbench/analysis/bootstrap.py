@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from fcbench.analysis.resampled_curves import Resampled
-from fcbench.analysis.situations import FOLDER, MetricValuesOf
+from fcbench.analysis.situations import MetricValuesOf
+from fcbench.analysis.variants import FOLDER
 from fcbench.core.errors import FcbenchError
 from fcbench.results import intervals
 from fcbench.results.samples import SAMPLES, SampleTable, load_samples

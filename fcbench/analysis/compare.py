@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fcbench.analysis import curves, resampled_curves, situations
+from fcbench.analysis import curves, resampled_curves, situations, variants
 from fcbench.analysis.bootstrap import Bootstrap, Point, points
 from fcbench.analysis.curves import Curve
 from fcbench.analysis.estimate import Estimate, estimate
@@ -86,7 +86,7 @@ class _Series:
 
 def compare(
     rows: pd.DataFrame,
-    anchor: str,
+    anchor: str | None,
     metrics: Sequence[str] = (),
     x: str = "bpp",
     metric_values_of: MetricValuesOf = metric_values_of,
@@ -97,6 +97,7 @@ def compare(
     Args:
         rows: of `fcbench.analysis.situations.load`.
         anchor: a codec, as `situations.codec_labels` names it, or `remote` or `label`: all rows of that kind together.
+            None where runs are kept apart: each codec is set against itself in the first run.
         metrics: names, or `ALL`; none for each task's primary one.
         x: column of the rate.
         metric_values_of: metric values of a task's summed statistics; a task that has none gets no intervals.
@@ -109,28 +110,34 @@ def compare(
     """
     if rows.empty:
         raise FcbenchError("no rows to compare; run `fcbench run` first.")
+    if anchor is None and variants.VARIANT not in rows:
+        raise FcbenchError("no anchor: give --anchor NAME, or set runs side by side with --by.")
+    if anchor is None:
+        rows = rows[(rows[variants.VARIANT] != "") | ~rows["kind"].isin(situations.SENT)]
+    firsts = variants.firsts(rows, situations.plain_codec_labels(rows)) if anchor is None else {}
     rows = rows.assign(
         label=situations.codec_labels(rows),
         encoder_label=situations.encoder_labels(rows),
         data_label=situations.data_labels(rows),
     )
     _check_anchor(rows, anchor)
+    anchor_of = firsts.__getitem__ if anchor is None else lambda label: anchor
     bootstrap = Bootstrap(metric_values_of, n_resamples)
     found = [
         comparison
         for one, metric in _situations(rows, metrics)
-        for comparison in _compare_one(one, metric, anchor, x, bootstrap)
+        for comparison in _compare_one(one, metric, anchor_of, x, bootstrap)
     ]
     return found, bootstrap.notes()
 
 
-def _check_anchor(rows: pd.DataFrame, anchor: str) -> None:
+def _check_anchor(rows: pd.DataFrame, anchor: str | None) -> None:
     lines = rows[rows["kind"].isin(situations.SENT)]
     if lines.empty:
         raise FcbenchError("no coded points to compare, only ceilings or floors; run a codec first.")
     kinds = sorted(set(lines["kind"]) - {Kind.CODED})
     known = sorted(set(lines["label"])) + kinds
-    if anchor in known:
+    if anchor is None or anchor in known:
         return
     longer = sorted(set(lines.loc[lines["codec"] == anchor, "label"]))
     if longer:
@@ -156,18 +163,27 @@ def _situations(rows: pd.DataFrame, metrics: Sequence[str]) -> Iterator[tuple[pd
             yield one[(one["metric"] == metric) | (one["status"] != OK)], metric
 
 
-def _compare_one(rows: pd.DataFrame, metric: str, anchor: str, x: str, bootstrap: Bootstrap) -> Iterator[Comparison]:
-    """Every curve of one situation and metric."""
+def _compare_one(
+    rows: pd.DataFrame, metric: str, anchor_of: Callable[[str], str], x: str, bootstrap: Bootstrap
+) -> Iterator[Comparison]:
+    """Every curve of one situation and metric.
+
+    Args:
+        anchor_of: label of the anchor's curve, of a curve's label.
+    """
     ok = rows["status"] == OK
     higher = bool(rows.loc[ok, "higher_is_better"].iloc[0]) if ok.any() else True
     lines = rows[rows["kind"].isin(situations.SENT)]
-    joined = lines["kind"] if anchor in set(lines["kind"]) else lines["label"]
-    reference = _series(lines[joined == anchor], anchor, x, higher)
+    references: dict[str, _Series] = {}
     ends = rows[(rows["kind"] == Kind.CEILING) & situations.measured(rows, x)]
     first = rows.iloc[0]
     for (kind, label), one in lines.groupby(["kind", "label"], sort=False):
-        test = _series(one, str(label), x, higher)
-        target, reached = _at_ceiling(test, ends, x, metric, first["task"], bootstrap)
+        test, anchor = _series(one, str(label), x, higher), anchor_of(str(label))
+        if anchor not in references:
+            joined = lines["kind"] if anchor in set(lines["kind"]) else lines["label"]
+            references[anchor] = _series(lines[joined == anchor], anchor, x, higher)
+        own = variants.readouts(ends, one)
+        target, reached = _at_ceiling(test, own, x, metric, first["task"], bootstrap)
         yield Comparison(
             dataset=first["data_label"],
             encoder=first["encoder_label"],
@@ -180,7 +196,7 @@ def _compare_one(rows: pd.DataFrame, metric: str, anchor: str, x: str, bootstrap
             n_points=len(test.points),
             n_failed=test.n_failed,
             failure=test.failure,
-            **_deltas(reference, test, metric, first["task"], bootstrap),
+            **_deltas(references[anchor], test, metric, first["task"], bootstrap),
             target=target,
             rate_at_target=reached,
             rate_unit=x,
@@ -193,7 +209,7 @@ def _series(rows: pd.DataFrame, label: str, x: str, higher: bool) -> _Series:
     seeds = tuple(sorted(set(rows["seed"])))
     rates, values, every, failed = [], [], [], 0
     failure = "" if good.all() else situations.problem(rows[~good].iloc[0], x)
-    for _, point in rows.groupby(["codec", "objective", "params"], sort=False):
+    for _, point in rows.groupby(["label", "codec", "objective", "params"], sort=False):
         by_seed = point[good[point.index]].sort_values("seed")
         if tuple(by_seed["seed"]) != seeds:
             failed += 1

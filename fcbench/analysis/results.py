@@ -12,7 +12,7 @@ import pandas as pd
 from fcbench.analysis import compare as comparing
 from fcbench.analysis import cost as costing
 from fcbench.analysis import cost_frame, situations
-from fcbench.analysis.situations import FOLDER
+from fcbench.analysis.variants import FOLDER
 from fcbench.core.errors import FcbenchError
 from fcbench.results.folder import PROVENANCE, load_provenance
 from fcbench.results.row import OK
@@ -74,8 +74,12 @@ def _samples(folder: str, point: str) -> pd.DataFrame:
     )
 
 
-def load(*folders: Path | str) -> Results:
+def load(*folders: Path | str, by: str | None = None) -> Results:
     """Read results folders; several are read together where they belong together.
+
+    Args:
+        by: commit, budget, machine, versions or folder: runs that differ in it are kept apart, each codec of each run
+            a curve of its own.
 
     Raises:
         FcbenchError: no folder, what `fcbench.analysis.situations.load` raises.
@@ -83,17 +87,18 @@ def load(*folders: Path | str) -> Results:
     if not folders:
         raise FcbenchError("no results folder to load; give one that `fcbench run --out` wrote.")
     paths = [Path(f) for f in folders]
-    return Results(paths, situations.load(paths))
+    return Results(paths, situations.load(paths, by))
 
 
-def compare(results: Results, anchor: str, metric: str | None = None, x: str = "bpp") -> pd.DataFrame:
+def compare(results: Results, anchor: str | None = None, metric: str | None = None, x: str = "bpp") -> pd.DataFrame:
     """Every curve against the anchor's, one per row: BD-rate, BD-accuracy, rate at the ceiling less 1 %.
 
     A number NAME has its 95 % interval in NAME_low and NAME_high; where it is NaN, NAME_reason says why. What
     intervals lack is in ``attrs["notes"]``.
 
     Args:
-        anchor: a codec; or ``remote``, the best of the image codecs.
+        anchor: a codec; or ``remote``, the best of the image codecs. None where runs are kept apart (`load`): each
+            codec is set against itself in the first run.
         metric: None for each task's primary one; ``all`` for every one.
         x: unit of the rate: bpp, bpfp or bytes_per_sample.
 

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fcbench.analysis import variants
+from fcbench.analysis.variants import BUDGET, FOLDER, READOUT
 from fcbench.core.errors import FcbenchError, unknown
 from fcbench.core.kinds import Kind
 from fcbench.core.registry import get, names
@@ -55,26 +57,31 @@ SITUATION = (
 POINT = ("kind", "codec", "objective", "params", "seed", "metric")
 """Columns that tell rows of one situation apart."""
 
-FOLDER = "folder"
-"""Column that `load` adds: the results folder of a row."""
-
 _ENCODER = ("weights_origin", "split", "neck", "head", "neck_loss")
 _DATA = ("image_size", "dataset_revision")
 _BUDGET = ("budget", "n_train", "n_test")
 
 
-def load(paths: Sequence[Path]) -> pd.DataFrame:
+def load(paths: Sequence[Path], by: str | None = None) -> pd.DataFrame:
     """Rows of one or several results folders, with the column `FOLDER`; each measured point once.
 
+    Args:
+        by: a key of `variants.BY`: runs that differ in it are kept apart, as other codecs are; None for one run.
+
     Raises:
-        FcbenchError: what `results.load` raises; folders of the same subject that differ in what must agree
-            (data set revision, weights, split, neck, head, samples, training budget); one point with two values.
+        FcbenchError: what `results.load` and `variants.add` raise; folders of the same subject that differ in what
+            must agree (data set revision, weights, split, neck, head, samples; training budget, unless runs are kept
+            apart); one point of one run with two values.
     """
+    if by is not None and by not in variants.BY:
+        raise FcbenchError(unknown("difference of runs", by, variants.BY))
     frames = [table.load(p).assign(**{FOLDER: str(p)}) for p in paths]
-    for a, b in itertools.combinations(frames, 2):
-        _check_compatible(a, b)
     full = [f for f in frames if len(f)]
-    return _each_once(pd.concat(full, ignore_index=True) if full else frames[0])
+    rows = pd.concat(full, ignore_index=True) if full else frames[0]
+    rows = variants.add(rows, by) if by and full else rows
+    for a, b in itertools.combinations([f for _, f in rows.groupby(FOLDER, sort=False)], 2):
+        _check_compatible(a, b, by)
+    return _each_once(rows)
 
 
 def measured(df: pd.DataFrame, x: str) -> pd.Series:
@@ -95,7 +102,12 @@ def problem(row: pd.Series, x: str) -> str:
 
 
 def codec_labels(df: pd.DataFrame) -> pd.Series:
-    """Name of each row's codec, with the objective where it was trained for several."""
+    """Name of each row's codec, with the objective where it was trained for several, and its run (`variants`)."""
+    return variants.labels(df, plain_codec_labels(df))
+
+
+def plain_codec_labels(df: pd.DataFrame) -> pd.Series:
+    """`codec_labels` without runs."""
     several = df.groupby("codec")["objective"].transform("nunique") > 1
     long = df["codec"] + ", " + df["objective"]
     return df["codec"].where(~several, long).astype(object)
@@ -162,7 +174,7 @@ def metric_values_of(task: str) -> MetricValues | None:
 
 
 # ------------------------------------------------------------------------------------------ folders
-def _check_compatible(a: pd.DataFrame, b: pd.DataFrame) -> None:
+def _check_compatible(a: pd.DataFrame, b: pd.DataFrame, by: str | None) -> None:
     """Refuse two folders whose rows of one subject differ in what must agree."""
     shared = False
     for subject in sorted(_tuples(a, SUBJECT) & _tuples(b, SUBJECT)):
@@ -172,19 +184,20 @@ def _check_compatible(a: pd.DataFrame, b: pd.DataFrame) -> None:
             continue
         column = next(c for c in SITUATION if not _tuples(mine, [c]) & _tuples(yours, [c]))
         raise _incompatible(a, b, f"{column} of {' / '.join(subject)}", mine[column], yours[column])
-    if shared:
+    apart = by == BUDGET or (by and not set(a[READOUT]) & set(b[READOUT]))
+    if shared and not apart:
         for key, (mine, yours) in _budgets(a, b).items():
             if mine and yours and not set(mine) & set(yours):
-                raise _incompatible(a, b, key, mine, yours)
+                raise _incompatible(a, b, key, mine, yours, ", or set them side by side with --by folder")
 
 
-def _incompatible(a: pd.DataFrame, b: pd.DataFrame, what: str, mine: Any, yours: Any) -> FcbenchError:
+def _incompatible(a: pd.DataFrame, b: pd.DataFrame, what: str, mine: Any, yours: Any, or_: str = "") -> FcbenchError:
     def shown(values: Any) -> str:
         return " or ".join(sorted({str(v)[:40] for v in values}))
 
     return FcbenchError(
         f"{a[FOLDER].iloc[0]} and {b[FOLDER].iloc[0]} cannot be compared: {what} is {shown(mine)} in one and "
-        f"{shown(yours)} in the other; give folders of one suite, or one at a time."
+        f"{shown(yours)} in the other; give folders of one suite, or one at a time{or_}."
     )
 
 
@@ -213,10 +226,11 @@ def _tuples(df: pd.DataFrame, columns: Sequence[str]) -> set[tuple]:
 def _each_once(df: pd.DataFrame) -> pd.DataFrame:
     """Drop failures of points that were measured after all, and repetitions; refuse contradictions."""
     ok = df["status"] == OK
-    point = [*SITUATION, *(c for c in POINT if c != "metric")]
+    key = variants.separate(df, (*SITUATION, *POINT))
+    point = [c for c in key if c != "metric"]
     keys = pd.MultiIndex.from_frame(df[point].astype(str))
     retried = ~ok & keys.isin(keys[ok])
-    df, key = df[~retried], [*SITUATION, *POINT]
+    df = df[~retried]
     failed_twice = df.duplicated([*key, "status"]) & (df["status"] != OK)
     df = df[~failed_twice]
     ok = df["status"] == OK
@@ -227,6 +241,7 @@ def _each_once(df: pd.DataFrame) -> pd.DataFrame:
         what = " ".join(str(row[c]) for c in ("encoder", "task", "codec", "params"))
         raise FcbenchError(
             f"{what} was measured twice with different {row['metric']} (second: point {row['point']} in "
-            f"{row.get(FOLDER, 'the rows')}): necks, heads or codecs were trained differently; give one suite's rows."
+            f"{row.get(FOLDER, 'the rows')}): necks, heads or codecs were trained differently; give one suite's rows, "
+            "or set runs side by side with --by."
         )
     return df[~(df.duplicated(key) & ok)]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fcbench.cli.options import check_outputs, overwrite_option, rate_option, results_argument
+from fcbench.cli.options import by_option, check_outputs, overwrite_option, rate_option, results_argument
 from fcbench.cli.say import say
 from fcbench.core.errors import FcbenchError
 from fcbench.core.files import write_atomically
@@ -18,8 +18,11 @@ FORMATS = {"table": ".txt", "csv": ".csv", "markdown": ".md", "latex": ".tex"}
 @click.command("compare")
 @results_argument
 @click.option(
-    "--anchor", required=True, metavar="NAME", help="A codec; or `remote`: remote inference, the best of its codecs."
+    "--anchor",
+    metavar="NAME",
+    help="A codec; or `remote`: remote inference, the best of its codecs. [with --by: each codec in the first run]",
 )
+@by_option
 @click.option(
     "--metric",
     "metrics",
@@ -39,7 +42,8 @@ FORMATS = {"table": ".txt", "csv": ".csv", "markdown": ".md", "latex": ".tex"}
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 def compare(
     results: tuple[Path, ...],
-    anchor: str,
+    anchor: str | None,
+    by: str | None,
     metrics: tuple[str, ...],
     x: str,
     form: str | None,
@@ -47,7 +51,8 @@ def compare(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Set every curve of results folders against the anchor's. Runs nothing.
+    """Set every curve of results folders against the anchor's, or the same codec of several runs side by side.
+    Runs nothing.
 
     BD-rate and BD-accuracy with 95 % intervals (paired bootstrap over the test samples), what the curves have in
     common, and the rate at which the uncoded ceiling less 1 % is reached. Numbers that would be meaningless are
@@ -57,16 +62,21 @@ def compare(
     Examples:
       fcbench compare runs/default --anchor uniform
       fcbench compare results/codecs_camvid --anchor hyperprior --metric all -o camvid.tex
+      fcbench compare runs/before runs/after --by folder
     """
     from fcbench.analysis import compare as comparing
     from fcbench.analysis import situations
     from fcbench.reports import compare_table, tables
 
+    if anchor is None and by is None:
+        raise click.UsageError(
+            "Missing option '--anchor'; without one, --by sets the same codec of several runs " "side by side."
+        )
     if as_json and form:
         raise FcbenchError("got both --json and --format; give one of them.")
     suffix = ".json" if as_json else FORMATS[form] if form else tables.check_suffix(output) if output else ".txt"
     check_outputs([output] if output else [], results, overwrite)
-    found, notes = comparing.compare(situations.load(results), anchor, metrics, x)
+    found, notes = comparing.compare(situations.load(results, by), anchor, metrics, x)
     text = tables.WRITERS[suffix](compare_table.document(found, notes))
     if output is None:
         say(text, nl=False)

@@ -1,27 +1,51 @@
-"""Say what this installation has and what is missing."""
+"""Say what this installation has and what is missing; what the cache holds, and what of it to remove."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
 from fcbench.cli.options import cache_option
-from fcbench.cli.say import say
+from fcbench.cli.say import say, size
+from fcbench.core import cache_entries
+from fcbench.core.cache_entries import Entry
+
+_STALE = "what is stale"
 
 
 @click.command("doctor")
+@click.option("--cache", "of_cache", is_flag=True, help="Say what the cache holds: kinds, sizes, and what is stale.")
+@click.option(
+    "--prune",
+    metavar="[SIZE]",
+    is_flag=False,
+    flag_value=_STALE,
+    help="Remove from the cache what is stale; with a size such as 10GB, then the oldest until that is left.",
+)
+@click.option("--verify-cache", "verify", is_flag=True, help="Read all of the cache; remove files that are damaged.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 @cache_option
-def doctor(as_json: bool, cache_dir: Path) -> None:
-    """Say what this installation has, what is missing and how to get it.
+def doctor(of_cache: bool, prune: str | None, verify: bool, as_json: bool, cache_dir: Path) -> None:
+    """Say what this installation has, what is missing and how to get it; or what the cache holds.
+
+    What is stale was made by other versions of the libraries, or of the encoder's code, than those installed: it would
+    not be used again here. Whatever is removed is made again when it is wanted. Nothing is asked: a run that is under
+    way may lose what it has not read yet, and then makes it again.
 
     \b
-    Example:
+    Examples:
       fcbench doctor
+      fcbench doctor --cache
+      fcbench doctor --prune 10GB
     """
+    if of_cache or prune or verify:
+        _cache(cache_dir, prune, verify, as_json)
+        return
     from fcbench.cli import examine as checks
 
     found = checks.examine(cache_dir)
@@ -32,6 +56,51 @@ def doctor(as_json: bool, cache_dir: Path) -> None:
             say(f"{'ok  ' if check.ok else 'MISS'}  {check.what}: {check.found}")
     if not all(c.ok for c in found if c.needed):
         sys.exit(1)
+
+
+def _cache(root: Path, prune: str | None, verify: bool, as_json: bool) -> None:
+    """Check, prune and list a cache; exit status 1 where files were damaged."""
+    limit = None if prune in (None, _STALE) else cache_entries.n_bytes_of(str(prune))
+    found = cache_entries.entries(root)
+    damaged = list(cache_entries.damaged(found)) if verify else []
+    doomed = cache_entries.to_remove(found, limit) if prune else []
+    removed = [e for e in doomed if cache_entries.remove(e)]
+    in_use = len(doomed) - len(removed)
+    left = cache_entries.entries(root) if removed or damaged else found
+    if as_json:
+        say(json.dumps(_as_json(root, left, removed, damaged), indent=1))
+    else:
+        for line in _lines(root, left):
+            say(line)
+        if verify:
+            say(f"every file was read; {len(damaged)} damaged" + " and removed" * bool(damaged))
+            for path in damaged:
+                say(f"  {path}")
+        if prune:
+            kept = f"; {in_use} in use and kept" if in_use else ""
+            say(f"removed {len(removed)} entries, {size(sum(e.n_bytes for e in removed))}{kept}")
+    if damaged:
+        sys.exit(1)
+
+
+def _lines(root: Path, found: Sequence[Entry]) -> Iterator[str]:
+    yield f"{root}: {size(sum(e.n_bytes for e in found))}"
+    for kind, name in cache_entries.KINDS.items():
+        own = [e for e in found if e.kind == kind]
+        stale = [e for e in own if e.stale]
+        if own:
+            line = f"  {name:24} {len(own):6}  {size(sum(e.n_bytes for e in own)):>9}"
+            reasons = ", ".join(dict.fromkeys(reason for e in stale for reason in e.stale))
+            yield line + (f"  stale: {len(stale)}, {size(sum(e.n_bytes for e in stale))} ({reasons})" if stale else "")
+
+
+def _as_json(root: Path, left: Sequence[Entry], removed: Sequence[Entry], damaged: Sequence[Path]) -> dict[str, Any]:
+    def plain(entry: Entry) -> dict[str, Any]:
+        about = {"kind": entry.kind, "path": str(entry.path), "n_bytes": entry.n_bytes, "made": entry.made}
+        return about | {"stale": list(entry.stale)}
+
+    lists = {"entries": [plain(e) for e in left], "removed": [plain(e) for e in removed]}
+    return {"cache": str(root), **lists, "damaged": [str(p) for p in damaged]}
 
 
 COMMAND = doctor

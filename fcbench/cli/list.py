@@ -1,4 +1,4 @@
-"""List the plug-ins of a kind."""
+"""List the plug-ins of a kind, or the columns of rates.csv."""
 
 from __future__ import annotations
 
@@ -9,18 +9,22 @@ import click
 from fcbench.cli.say import say
 from fcbench.core import registry
 
+COLUMNS = "columns"
+
 
 @click.command("list")
-@click.argument("kind", type=click.Choice([f"{k}s" for k in registry.KINDS]))
+@click.argument("kind", type=click.Choice([*(f"{k}s" for k in registry.KINDS), COLUMNS]))
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 def list_plugins(kind: str, as_json: bool) -> None:
-    """List the plug-ins of a kind, built in and installed, with one line each.
+    """List the plug-ins of a kind, built in and installed, or the columns of rates.csv, with one line each.
 
     \b
-    Example:
+    Examples:
       fcbench list codecs
+      fcbench list columns
     """
-    found = {name: _line(kind[:-1], name) for name in registry.names(kind[:-1])}
+    names = registry.names(kind[:-1]) if kind != COLUMNS else ()
+    found = {name: _line(kind[:-1], name) for name in names} or _columns()
     if as_json:
         say(json.dumps(found, indent=1))
         return
@@ -33,6 +37,16 @@ def _line(kind: str, name: str) -> str:
     """Summary of a plug-in; of an outside one also its distribution and version."""
     origin = ", ".join(map(" ".join, registry.origin(kind, name).items()))
     return registry.summary(kind, name) + (f" [{origin}]" if origin else "")
+
+
+def _columns() -> dict[str, str]:
+    """Name of each column of rates.csv -> what it says, its type, and the schema that it came with."""
+    from fcbench.results.row import COLUMNS, READ_SCHEMAS, type_name
+
+    return {
+        name: f"{c.text} [{type_name(c.type)}" + (f", since schema {c.since}]" if c.since > READ_SCHEMAS[0] else "]")
+        for name, c in COLUMNS.items()
+    }
 
 
 COMMAND = list_plugins

@@ -16,14 +16,14 @@ from fcbench.core.errors import FcbenchError, is_out_of_memory, one_line, printa
 
 VERBS = {
     "run": "Measure rate-accuracy points of codecs.",
-    "compare": "Compare codecs with an anchor: BD-rates with intervals.",
+    "compare": "Compare codecs with an anchor, or runs side by side: BD-rates with intervals.",
     "cost": "Price an encoder's specialization: accuracy, bits, usable information.",
     "cross-neck": "Measure what adapting features to one task costs the others.",
     "plot": "Draw rate-accuracy curves.",
     "encode": "Code images into an .fcb file with a trained codec.",
     "decode": "Decode an .fcb file to features.",
     "inspect": "Show what an .fcb file or a checkpoint holds.",
-    "list": "List the plug-ins of a kind.",
+    "list": "List the plug-ins of a kind, or the columns of rates.csv.",
     "doctor": "Report versions, devices, weights, and what is missing.",
 }
 """Each verb is the module of its name in this room and sets ``COMMAND``."""

@@ -126,3 +126,12 @@ def rate_option(text: str | None = None) -> Callable[[F], F]:
     return click.option(
         "--x", type=click.Choice(["bpp", "bpfp", "bytes_per_sample"]), default="bpp", show_default=True, help=text
     )
+
+
+def by_option(function: F) -> F:
+    """``--by``, for `situations.load`."""
+    return click.option(
+        "--by",
+        type=click.Choice(["commit", "budget", "machine", "versions", "folder"]),
+        help="Keep runs that differ in this apart: each codec of each run is a curve of its own.",
+    )(function)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from fcbench.cli.say import size
 from fcbench.measure.forecast import N_TEST, STEPS, Rates
 from fcbench.measure.plan import Counts, Estimate, estimate
 
@@ -20,17 +21,6 @@ def duration(seconds: float) -> str:
     if seconds < 99.5:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def size(n_bytes: int) -> str:
-    """Rounded as an estimate deserves.
-
-    >>> size(1_234_000), size(2_345_000_000)
-    ('1.2 MB', '2.3 GB')
-    """
-    if n_bytes < 1e9:
-        return f"{n_bytes / 1e6:.{int(n_bytes < 1e7)}f} MB"
-    return f"{n_bytes / 1e9:.1f} GB"
 
 
 def table(counts: Counts, rates: Rates) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fcbench.cli.options import check_outputs, overwrite_option, rate_option, results_argument
+from fcbench.cli.options import by_option, check_outputs, overwrite_option, rate_option, results_argument
 from fcbench.cli.say import say
 from fcbench.core.errors import FcbenchError
 
@@ -16,6 +16,7 @@ from fcbench.core.errors import FcbenchError
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="FILE.png, .svg or .pdf")
 @overwrite_option
 @rate_option()
+@by_option
 @click.option("--metric", help="Another metric than each task's primary one, e.g. oks.")
 @click.option(
     "--anchor", "anchors", multiple=True, metavar="NAME", help="Draw in grey: a codec, or `remote`. Repeatable."
@@ -41,6 +42,7 @@ def plot(
     output: Path,
     overwrite: bool,
     x: str,
+    by: str | None,
     metric: str | None,
     anchors: tuple[str, ...],
     grid: bool | None,
@@ -56,6 +58,7 @@ def plot(
       fcbench plot runs/default -o curves.pdf --x bpfp
       fcbench plot results/codecs_scenes -o curves.png --anchor remote --anchor uniform --grid
       fcbench plot results/codecs_scenes -o cost.png --complexity --encoder hiera_nano
+      fcbench plot runs/before runs/after -o both.png --by folder --codec hyperprior
     """
     from fcbench.analysis import situations
     from fcbench.reports import curves_figure, style
@@ -63,7 +66,7 @@ def plot(
     if complexity and grid is not None:
         raise FcbenchError("got --complexity with --grid or --overlay; give one of them.")
     check_outputs([output], results, overwrite)
-    rows = situations.choose(situations.load(results), "task", tasks)
+    rows = situations.choose(situations.load(results, by), "task", tasks)
     rows = situations.choose(rows, "encoder", encoders)
     rows = situations.choose_codecs(rows, codecs)
     if complexity:

@@ -24,3 +24,14 @@ class LogFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record))
+
+
+def size(n_bytes: int) -> str:
+    """Rounded as an estimate deserves.
+
+    >>> size(1_234_000), size(2_345_000_000)
+    ('1.2 MB', '2.3 GB')
+    """
+    if n_bytes < 1e9:
+        return f"{n_bytes / 1e6:.{int(n_bytes < 1e7)}f} MB"
+    return f"{n_bytes / 1e9:.1f} GB"

@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,12 +19,17 @@ from typing import Any
 import filelock
 import xxhash
 
+from fcbench.core import libraries
 from fcbench.core.files import disk_errors, write_atomically
 
 CACHE_HINT = "give another --cache-dir"
 PATIENCE_S = 5.0
 """How long to wait for another process before saying so."""
 DIGEST_SUFFIX = ".xxh3"
+MADE_SUFFIX = ".made"
+"""Beside a file that took a training: the versions of the libraries that made it."""
+ASIDE = (DIGEST_SUFFIX, MADE_SUFFIX, ".lock", ".tmp")
+"""Ends of the names of files that belong to another one, or are not finished."""
 _BLOCK_BYTES = 4 << 20
 log = logging.getLogger(__name__)
 
@@ -83,8 +88,17 @@ def kept(path: Path, make: Callable[[], bytes]) -> bytes:
     with locked(path):
         if (found := get(path)) is not None:
             return found
-        put(path, data := make())
+        data = make()
+        write_atomically(_made_file(path), json.dumps(libraries.installed()), CACHE_HINT)
+        put(path, data)
     return data
+
+
+def made_by(path: Path) -> dict[str, str]:
+    """Versions of the libraries that made a kept file, by name; empty where that is not known."""
+    with suppress(OSError, ValueError):
+        return dict(json.loads(_made_file(path).read_bytes()))
+    return {}
 
 
 def get(path: Path) -> bytes | None:
@@ -113,11 +127,16 @@ def is_whole(path: Path) -> bool:
     with disk_errors(path, CACHE_HINT):
         if not path.is_file():
             return False
-        if _line(path, _digest(path)) in _lines(path):
+        if matches(path):
             return True
         log.warning("%s is damaged: making it again", path)
         remove(path)
     return False
+
+
+def matches(path: Path) -> bool:
+    """Whether a file matches its digest. Raises OSError."""
+    return _line(path, _digest(path)) in _lines(path)
 
 
 def has_digest(path: Path) -> bool:
@@ -127,8 +146,8 @@ def has_digest(path: Path) -> bool:
 
 def remove(path: Path) -> None:
     """Remove a file of the cache and its digest."""
-    path.unlink(missing_ok=True)
-    _digest_file(path).unlink(missing_ok=True)
+    for file in (path, _digest_file(path), _made_file(path)):
+        file.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -158,6 +177,10 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
 
 def _digest_file(path: Path) -> Path:
     return path.with_name(f"{path.name}{DIGEST_SUFFIX}")
+
+
+def _made_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}{MADE_SUFFIX}")
 
 
 def _line(path: Path, found: str) -> str:

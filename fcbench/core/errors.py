@@ -46,7 +46,15 @@ def one_line(text: str) -> str:
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
     """One line for a name that is not among the known ones, with the nearest match."""
     known = list(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
     shown = ", ".join(known[:20]) + (f", ... ({len(known)} in all)" if len(known) > 20 else "")
-    return f"unknown {what} {name!r}.{hint} Known: {shown}."
+    return f"unknown {what} {name!r}.{nearest(name, known).removeprefix('.')} Known: {shown}."
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A question after a message: the known name that is nearest; nothing where none is near.
+
+    >>> nearest("lmda", ["lmbda"])
+    ". Did you mean 'lmbda'?"
+    """
+    near = difflib.get_close_matches(name[:200], known, n=1, cutoff=0.5)
+    return f". Did you mean {near[0]!r}?" if near else ""

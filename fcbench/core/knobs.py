@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
-from fcbench.core.errors import FcbenchError
+from fcbench.core.errors import FcbenchError, nearest
 
 Knobs = Mapping[str, float | int | str]
 """Values by name: ``{"lmbda": 0.3}``."""
@@ -23,7 +23,8 @@ def only(knobs: Knobs, owner: str, *known: str) -> None:
     """Raise `FcbenchError` unless the knobs are exactly the known ones of their owner, such as "codec 'raw'"."""
     if set(knobs) != set(known):
         got = ", ".join(map(str, knobs)) or "none"
-        raise FcbenchError(f"{owner} has the parameters {', '.join(known)}; got {got}")
+        wrong = next((str(name) for name in knobs if name not in known), "")
+        raise FcbenchError(f"{owner} has the parameters {', '.join(known)}; got {got}{nearest(wrong, known)}")
 
 
 def number(knobs: Knobs, name: str, low: float, high: float) -> float:

@@ -1,5 +1,6 @@
 """Rules of plain data: a dataclass's annotations, applied to its values.
 
+    @named
     @dataclass(frozen=True)
     class Plan:
         steps: Annotated[int, within(1, 1000)] = 400
@@ -18,13 +19,15 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
-from functools import cache
+from functools import cache, wraps
 from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from fcbench.core.errors import FcbenchError
+from fcbench.core.errors import FcbenchError, nearest, unknown
+
+T = TypeVar("T")
 
 _LEAVES = {int: "a whole number", float: "a finite number", str: "text", bool: "True or False", Path: "a path"}
 """Type -> what is expected."""
@@ -70,6 +73,21 @@ def obey(data: Any) -> None:
     for field in fields(data):
         value = getattr(data, field.name)
         object.__setattr__(data, field.name, read(field.name, _hints(data.__class__)[field.name], value))
+
+
+def named(kind: type[T]) -> type[T]:
+    """A dataclass that refuses names of no field with `FcbenchError`; the message holds the nearest one."""
+    known, init = [f.name for f in fields(kind)], kind.__init__  # type: ignore[arg-type]
+
+    @wraps(init)
+    def checked(self: Any, *args: Any, **given: Any) -> None:
+        for name in given:
+            if name not in known:
+                raise FcbenchError(unknown(f"field of {kind.__name__}", name, known))
+        init(self, *args, **given)
+
+    setattr(kind, "__init__", checked)
+    return kind
 
 
 @cache
@@ -158,7 +176,8 @@ def _several(where: str, hint: Any, value: Any) -> tuple[Any, ...]:
 
 
 def _refused(where: str, hint: Any, value: Any) -> FcbenchError:
-    return FcbenchError(f"{where} must be {_expected(hint)}, got {shown(value)}")
+    near = nearest(str(value), get_args(hint)) if get_origin(hint) is Literal else ""
+    return FcbenchError(f"{where} must be {_expected(hint)}, got {shown(value)}{near}")
 
 
 def _expected(hint: Any) -> str:

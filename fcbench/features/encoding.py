@@ -19,7 +19,7 @@ class InBfloat16(Encoder):
     """
 
     def __init__(self, encoder: Encoder) -> None:
-        self._encoder = encoder
+        self.wrapped = encoder
         self.name = encoder.name + BFLOAT16
         self.specs, self.groups = encoder.specs, encoder.groups
         self.default_split_point, self.weights = encoder.default_split_point, encoder.weights
@@ -29,7 +29,7 @@ class InBfloat16(Encoder):
         """Features of uint8 images [B, 3, H, W] at split points."""
         device = next(self.module.parameters()).device
         with torch.autocast(device.type, torch.bfloat16):
-            maps = self._encoder(images, split_points).maps
+            maps = self.wrapped(images, split_points).maps
         return Features({name: m.float() for name, m in maps.items()})
 
 

@@ -27,6 +27,7 @@ from fcbench.core.errors import FcbenchError, UnreadableSample
 from fcbench.core.features import Encoder, require_split_points
 from fcbench.core.files import disk_errors
 from fcbench.core.kinds import FeaturesDtype
+from fcbench.core.libraries import code_of
 from fcbench.core.processes import end_with_parent
 from fcbench.core.progress import Advance
 from fcbench.core.samples import Dataset
@@ -298,6 +299,7 @@ def describe(
         "image_size_px": dataset.image_size_px,
         "encoder": encoder.name,
         "weights_sha256": encoder.weights.sha256,
+        "code": code_of(encoder),
         "specs": [asdict(s) for n, s in encoder.specs.items() if n in split_points],
     }
     return contents if dtype == "float32" else contents | {"dtype": dtype}

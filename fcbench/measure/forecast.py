@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from fcbench.core.cache import DIGEST_SUFFIX, Cache
+from fcbench.core.cache import ASIDE, Cache
 from fcbench.core.features import Encoder
 from fcbench.core.kinds import ENDS, FeaturesDtype, Kind
 from fcbench.core.progress import Advance, Report
@@ -222,7 +222,7 @@ def _time_codec(trial: Trial, job: Job, watch: Stopwatch, rates: Rates, steps: i
 
 
 def _n_bytes(folder: Path) -> int:
-    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file() and p.suffix != DIGEST_SUFFIX)
+    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file() and not p.name.endswith(ASIDE))
 
 
 class Stopwatch(Report):

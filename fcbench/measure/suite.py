@@ -13,7 +13,7 @@ from fcbench.core.kinds import _IMAGE, LABEL, FeaturesDtype, Objective, codec_ki
 from fcbench.core.knobs import ChecksKnobs, Knobs
 from fcbench.core.python_files import read_source, run_file
 from fcbench.core.registry import coder_versions
-from fcbench.core.rules import ImageSize, Positive, obey, shown, within
+from fcbench.core.rules import ImageSize, Positive, named, obey, shown, within
 from fcbench.core.samples import DatasetMeta
 from fcbench.training.options import QUICK, Budget
 
@@ -22,13 +22,14 @@ TASKS = ("segmentation", "depth", "pose", "captioning")
 Seed = Annotated[int, within(0, 2**32 - 1)]
 
 
+@named
 @dataclass(frozen=True, slots=True)
 class Suite:
     """Everything that determines the points of a run.
 
     Attributes:
-        codecs: names of codecs, ``image:NAME`` (the image coded, encoded at the far end), ``label`` (the task's output
-            coded without loss).
+        codecs: names of codecs, ``image:NAME`` (the image coded, encoded at the far end), ``label`` (the task's output,
+            coded).
         encoders: names, each ``NAME`` or ``NAME:VARIANT``; with ``@bfloat16`` behind it, in bfloat16.
         params: operating points by codec; a codec not named here runs its default sweep.
         n_train, n_test: at most so many samples of each split; None for all.
@@ -42,8 +43,8 @@ class Suite:
         null_model: also train each task's neck and head on a constant: what usable information is counted from.
 
     Raises:
-        FcbenchError: a field of another type, out of its range, or with a value twice. A field of several values takes
-            a list or one value, too.
+        FcbenchError: a name of no field, a field of another type, out of its range, or with a value twice. A field of
+            several values takes a list or one value, too.
     """
 
     name: str = "default"
@@ -116,7 +117,7 @@ class Suite:
                 raise FcbenchError(unknown(kind + " codec" * (kind == "image"), name, known))
         for typed, points in self.params.items():
             if typed == LABEL:
-                raise FcbenchError("params['label']: labels are coded without loss and have no parameters")
+                raise FcbenchError("params['label']: labels are coded at a fixed precision and have no parameters")
             plugin = registry.get(*codec_kind(typed))
             try:
                 for point in points if isinstance(plugin, ChecksKnobs) else ():
@@ -157,9 +158,10 @@ class Suite:
             raise FcbenchError(
                 "--neck-loss, --task-model and --task-weights are for frozen decoders: add --head frozen"
             )
-        for task, typed in self.task_models.items():
+        for task in (*self.task_models, *self.task_weights):
             if task not in self.tasks:
                 raise FcbenchError(unknown("task of the run", task, self.tasks))
+        for typed in self.task_models.values():
             registry.get("taskmodel", typed.partition(":")[0])
 
     def task_model(self, task: str, meta: DatasetMeta) -> tuple[str, str, str | None]:

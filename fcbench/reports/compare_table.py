@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from fcbench.analysis.compare import LOSS_PERCENT, Comparison, frame
 from fcbench.reports.tables import NOTHING, Document, Notes, Table
@@ -33,10 +33,18 @@ def _table(group: Sequence[Comparison]) -> Table:
     rows = [_cells(c, notes) for c in group]
     metric = first.metric or "no metric: all failed"
     direction = "" if first.higher_is_better else ", lower is better"
-    title = f"{first.dataset} / {first.encoder} / {first.task}: {metric}{direction}; anchor {first.anchor}"
-    if first.target is not None:
-        title += f"; target {first.target:.4g}"
+    title = f"{first.dataset} / {first.encoder} / {first.task}: {metric}{direction}; "
+    title += _one_or_several("anchor", (c.anchor for c in group))
+    targets = [f"{c.target:.4g}" for c in group if c.target is not None]
+    if targets:
+        title += "; " + _one_or_several("target", targets)
     return Table(title, (*COLUMNS, f"{UNITS[first.rate_unit]} at target"), rows, notes.lines)
+
+
+def _one_or_several(what: str, values: Iterable[str]) -> str:
+    """Values once each: one, or one for each of the runs that are set side by side."""
+    different = list(dict.fromkeys(values))
+    return f"{what}{'s' * (len(different) > 1)} {' | '.join(different)}"
 
 
 def _cells(c: Comparison, notes: Notes) -> list[str]:

@@ -18,7 +18,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fcbench.analysis import situations
+from fcbench.analysis import situations, variants
 from fcbench.core.errors import FcbenchError, unknown
 from fcbench.core.kinds import Kind
 from fcbench.reports import style
@@ -281,9 +281,8 @@ def _panel(ax: Axes, rows: pd.DataFrame, x: str, keys: _Keys) -> None:
         one = rows[rows["encoder_label"] == encoder]
         shade = e if keys.codecs.overlay else 0
         for kind, (_, dashes) in style.ENDS.items():
-            ends = one.loc[one["kind"] == kind, "value"]
-            if len(ends):
-                ax.axhline(ends.mean(), zorder=1.5, **style.end(shade, dashes))
+            for value in variants.per_readout(one[one["kind"] == kind])["value"].mean():
+                ax.axhline(value, zorder=1.5, **style.end(shade, dashes))
         for name in keys.labels:
             own = one[(one["kind"] == Kind.LABEL) & (one["codec_label"] == name)]
             if len(own):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, NamedTuple, get_type_hints
+from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 
 SCHEMA = 3
 """Version of the columns of `rates.csv`: goes into `RatePoint.schema`."""
@@ -113,6 +113,16 @@ def _columns() -> dict[str, Column]:
 
 COLUMNS: dict[str, Column] = _columns()
 """Columns of ``rates.csv``, in order."""
+
+
+def type_name(kind: Any) -> str:
+    """Name of a column's type.
+
+    >>> type_name(float | None)
+    'float or empty'
+    """
+    return " or ".join(str(t.__name__).replace("NoneType", "empty") for t in get_args(kind) or (kind,))
+
 
 OK = "ok"
 """`RatePoint.status` of a point that was measured."""

@@ -62,7 +62,7 @@ class CodecRecipe:
             "params": dict(self.point.params),
         }
         if plugin.trained:
-            contents |= {"seed": self.seed, "budget": self.budget.of_codec}
+            contents |= {"seed": self.seed, "budget": self.budget.of_codec, "libraries": plugin.versions()}
         if self.fitted_to:
             contents |= {"task": self.fitted_to.key, "objective": self.objective}
         return contents

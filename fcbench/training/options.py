@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from fcbench.core.rules import Positive, obey, within
+from fcbench.core.rules import Positive, named, obey, within
 
 VERSION = 5
 """Bump when training changes; older cache entries are then ignored."""
@@ -15,12 +15,13 @@ Batch = Annotated[int, within(1, 1 << 16)]
 LearningRate = Annotated[float, within(1e-9, 10)]
 
 
+@named
 @dataclass(frozen=True, slots=True)
 class Budget:
     """How long to train. The defaults suit features of the embedded encoders on two CPU cores.
 
     Raises:
-        FcbenchError: a field of another type, or out of its range.
+        FcbenchError: a name of no field, a field of another type, or out of its range.
     """
 
     task_steps: Positive = 400

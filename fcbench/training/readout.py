@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from fcbench.core import registry
 from fcbench.core.cache import Cache, digest, kept
 from fcbench.core.features import FeatureStats
+from fcbench.core.libraries import code_of
 from fcbench.core.progress import Advance, Report
 from fcbench.core.tasks import Task, TaskModel
 from fcbench.features.devices import moved
@@ -168,6 +169,7 @@ class ReadoutRecipe:
             contents |= {
                 "decoder": self.decoder.name,
                 "sha256": self.decoder.weights.sha256,
+                "libraries": code_of(self.decoder.encoder),
                 "neck_loss": self.neck_loss,
             }
         return digest(contents)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from click.testing import Result
 from refusals import refused
 
-from fcbench.cli.main import main
+from fcbench.cli.main import VERBS
 from fcbench.core.cache import put
 from fcbench.results import row, table
 
@@ -210,9 +211,19 @@ def test_plot_of_unknown_kind(fcbench: Run, finished: Path, tmp_path: Path) -> N
 
 
 def test_every_verb_has_help_with_an_example(fcbench: Run) -> None:
-    for verb in main.commands:
+    assert len(VERBS) > 9
+    for verb in VERBS:
         result = fcbench(verb, "--help")
         assert result.exit_code == 0 and "Example" in result.output, verb
+
+
+def test_every_column_is_explained(fcbench: Run) -> None:
+    shown = fcbench("list", "columns").output.splitlines()
+    assert [line.split()[0] for line in shown] == list(row.COLUMNS)
+    assert all(c.text in line for c, line in zip(row.COLUMNS.values(), shown))
+    assert "int or empty, since schema 3" in next(line for line in shown if line.startswith("codec_steps "))
+    explained = json.loads(fcbench("list", "columns", "--json").output)
+    assert explained["value"] == "value of the metric [float or empty]"
 
 
 def test_list_and_doctor(fcbench: Run, tmp_path: Path) -> None:

@@ -467,6 +467,90 @@ def test_contradicting_repetitions_are_refused(tmp_path: Path) -> None:
         run(a, b)
 
 
+# ------------------------------------------------------------------------------------- side by side
+def side_by_side(*paths: Path, by: str, anchor: str | None = None) -> dict[str, Comparison]:
+    found, _ = compare(situations.load(paths, by), anchor, metric_values_of=metric_values_of)
+    return {c.codec: c for c in found}
+
+
+def two_runs(path: Path, name: str, rate: float, top: float, **changes: Any) -> Path:
+    a, b = curve_points("a", rate, **changes), curve_points("b")
+    return write(path / name, *a, *b, ceiling(top, **{k: v for k, v in changes.items() if k != "codec_steps"}))
+
+
+@pytest.mark.parametrize(
+    ("by", "first", "second", "names"),
+    [
+        ("folder", {}, {}, ("{}/1", "{}/2")),
+        (
+            "commit",
+            {"commit": "0123456789abcdef-dirty"},
+            {"commit": "fedcba9876543210"},
+            ("012345678-dirty", "fedcba987"),
+        ),
+        ("machine", {"cpu": "x", "threads": 2}, {"cpu": "y", "threads": 2}, ("cpu x", "cpu y")),
+        ("budget", {"codec_steps": 100}, {"codec_steps": 400}, ("codec_steps 100", "codec_steps 400")),
+        (
+            "budget",
+            {"task_steps": 100, "task_rate": 1e-3},
+            {"task_steps": 400, "task_rate": 1e-3},
+            ("task_steps 100", "task_steps 400"),
+        ),
+        (
+            "versions",
+            {"versions": '{"torch": "2.8", "numpy": "1.26"}'},
+            {"versions": '{"torch": "2.9", "numpy": "1.26"}'},
+            ("torch 2.8", "torch 2.9"),
+        ),
+    ],
+)
+def test_the_same_codec_of_two_runs_is_set_side_by_side(
+    tmp_path: Path, by: str, first: dict, second: dict, names: tuple[str, str]
+) -> None:
+    """The planted effect is found, each at its own run's ceiling; a codec that both runs agree on is left out."""
+    other_top = 0.475 if "codec_steps" in first else 0.46
+    paths = two_runs(tmp_path, "1", 1.0, 0.475, **first), two_runs(tmp_path, "2", 0.75, other_top, **second)
+    found = side_by_side(*paths, by=by)
+    one, two = (f"a, {name.format(tmp_path)}" for name in names)
+    assert [c for c in found if c.startswith("a")] == [one, two]
+    assert by == "folder" or set(found) == {one, two}
+    assert found[two].anchor == one
+    rate = found[two].bd_rate_percent
+    assert rate.value == pytest.approx(-25) and rate.low == pytest.approx(-25)
+    assert found[one].target == pytest.approx(0.99 * 0.475) and found[two].target == pytest.approx(0.99 * other_top)
+    with pytest.raises(FcbenchError, match="anchor 'a' means 2 curves"):
+        side_by_side(*paths, by=by, anchor="a")
+    assert side_by_side(*paths, by=by, anchor=two)[one].bd_rate_percent.value == pytest.approx(100 / 3)
+
+
+def test_runs_of_one_folder_are_told_apart_by_commit(tmp_path: Path) -> None:
+    points = [*curve_points("a", commit="1" * 40), *curve_points("a", 0.5, seed=0, commit="2" * 40)]
+    points = [(replace(row, point=f"p{i}"), samples) for i, (row, samples) in enumerate(points)]
+    found = side_by_side(write(tmp_path, *points), by="commit")
+    assert found["a, 222222222"].bd_rate_percent.value == pytest.approx(-50)
+
+
+def test_side_by_side_refuses_what_tells_nothing_apart(tmp_path: Path) -> None:
+    paths = two_runs(tmp_path, "1", 1.0, 0.475), two_runs(tmp_path, "2", 1.0, 0.475)
+    with pytest.raises(FcbenchError, match="agree in machine: there is nothing"):
+        situations.load(paths, "machine")
+    with pytest.raises(FcbenchError, match="unknown difference of runs 'comit'. Did you mean 'commit'"):
+        situations.load(paths, "comit")
+    with pytest.raises(FcbenchError, match="no anchor: give --anchor NAME, or .* --by"):
+        compare(situations.load(paths), None)
+
+
+def test_other_budgets_are_refused_where_the_same_machine_has_both(tmp_path: Path) -> None:
+    for name, rate, cpu in (("1", 1.0, "x"), ("2", 0.75, "y")):
+        two_runs(tmp_path, name, rate, 0.475, cpu=cpu)
+        with ResultsFolder(tmp_path / name) as folder:
+            folder.add_provenance({"name": "s", "budget": {"task_steps": int(100 / rate)}})
+    paths = tmp_path / "1", tmp_path / "2"
+    with pytest.raises(FcbenchError, match="task_steps is 100 in one and 133 in the other.*--by folder"):
+        situations.load(paths, "machine")  # codec b and its readout are of one machine
+    assert len(situations.load(paths, "folder"))
+
+
 def test_another_schema_is_refused(tmp_path: Path) -> None:
     folder = write(tmp_path, *curve_points("a"))
     file = folder / "rates.csv"

@@ -12,7 +12,8 @@ import torch
 from click.testing import CliRunner
 
 from fcbench.cli.main import main
-from fcbench.cli.plan_table import duration, size, table
+from fcbench.cli.plan_table import duration, table
+from fcbench.cli.say import size
 from fcbench.core import registry
 from fcbench.core.cache import Cache
 from fcbench.core.errors import FcbenchError

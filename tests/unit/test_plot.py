@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from points import end, rate_point, sweep, to_frame
 
-from fcbench.analysis import situations
+from fcbench.analysis import situations, variants
 from fcbench.cli import plot as verb
 from fcbench.core.errors import FcbenchError
 from fcbench.reports import curves_figure, style
@@ -364,3 +364,13 @@ def test_unwritable_file_is_one_line(tmp_path: Path) -> None:
 def test_refusals(rows: list[RatePoint], options: dict, what: str) -> None:
     with pytest.raises(FcbenchError, match=what):
         draw(rows, **options)
+
+
+def test_runs_side_by_side_are_curves_with_ceilings_of_their_own() -> None:
+    runs = [
+        [replace(row, commit=c, value=(row.value or 0) + d) for row in suite(1, 1, 1)] for c, d in (("x", 0), ("y", 1))
+    ]
+    fig = curves_figure.figure(variants.add(to_frame([*runs[0], *runs[1]]), "commit"))
+    assert len(curves_of(fig.axes[0])) == 2
+    assert sorted(level_lines(fig.axes[0])) == pytest.approx([0.1, 0.45, 1.1, 1.45])
+    assert {"codec_0, x", "codec_0, y"} <= {t.get_text() for t in texts(fig)}

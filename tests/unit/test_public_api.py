@@ -82,5 +82,5 @@ def test_committed_results_are_compared_and_drawn(tmp_path: Path) -> None:
 def test_run_refuses_what_a_suite_does_not_have(tmp_path: Path) -> None:
     with pytest.raises(fcbench.FcbenchError, match="unknown codec 'hyperprio'"):
         fcbench.run(codecs=["hyperprio"], out=tmp_path)
-    with pytest.raises(TypeError, match="codec"):
+    with pytest.raises(fcbench.FcbenchError, match="unknown field of Suite .codec.. Did you mean .codecs"):
         fcbench.run(codec="hyperprior", out=tmp_path)

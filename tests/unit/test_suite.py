@@ -43,7 +43,8 @@ NAN, INF = float("nan"), float("inf")
         ({"dataset": ""}, "dataset must be text, got ''"),
         ({"name": "a\x1b[31m"}, r"name must be text, got 'a\x1b[31m'"),
         ({"data_root": "a\0"}, "data_root must be a path"),
-        ({"head": "forzen"}, "head must be 'trained' or 'frozen', got 'forzen'"),
+        ({"head": "forzen"}, "head must be 'trained' or 'frozen', got 'forzen'. Did you mean 'frozen'?"),
+        ({"objective": "tsk"}, "objective must be 'mse' or 'task' or 'both', got 'tsk'. Did you mean 'task'?"),
         ({"on_bad_image": []}, "on_bad_image must be 'stop' or 'skip', got []"),
         ({"null_model": "no"}, "null_model must be True or False, got 'no'"),
         ({"budget": 400}, "budget must be a Budget, got 400"),
@@ -69,6 +70,7 @@ def test_what_a_suite_cannot_be_is_refused_when_it_is_built(given: dict[str, Any
 @pytest.mark.parametrize(
     ("given", "words"),
     [
+        ({"task_stps": 3}, "unknown field of Budget 'task_stps'. Did you mean 'task_steps'?"),
         ({"task_steps": 0}, "task_steps must be a whole number from 1 to 10000000, got 0"),
         ({"codec_steps": 2.5}, "codec_steps must be a whole number"),
         ({"task_batch": -4}, "task_batch"),
@@ -99,7 +101,13 @@ def test_every_field_has_a_rule(kind: Callable[..., Any]) -> None:
     ("params", "words"),
     [
         ({"unifrom": ({"bits": 4},)}, "Did you mean 'uniform'"),
-        ({"uniform": ({"bots": 4},)}, "codec 'uniform' has the parameters bits; got bots"),
+        ({"uniform": ({"bots": 4},)}, "codec 'uniform' has the parameters bits; got bots. Did you mean 'bits'?"),
+        (
+            {"hyperprior": ({"lmda": 0.3},)},
+            "codec 'hyperprior' has the parameters lmbda; got lmda. Did you mean 'lmbda'?",
+        ),
+        ({"image:jpeg": ({"qualty": 3},)}, "got qualty. Did you mean 'quality'?"),
+        ({"hyperprior": ({},)}, "codec 'hyperprior' has the parameters lmbda; got none"),
         ({"uniform": ({"bits": 4, "more": 1},)}, "got bits, more"),
         ({"uniform": ({"bits": 99},)}, "params['uniform']: parameter bits must be a number from 2 to 8, got 99"),
         ({"uniform": ({"bits": 10**400},)}, "parameter bits must be"),
@@ -115,6 +123,20 @@ def test_knobs_are_checked_before_any_work(params: Any, words: str) -> None:
     with pytest.raises(FcbenchError) as caught:
         Suite(params=params).check()
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(("given", "near"), [("codec", "codecs"), ("split", "split_point"), ("data_rot", "data_root")])
+def test_a_name_of_no_field_is_refused_with_the_nearest(given: str, near: str) -> None:
+    for make in (Suite, lambda **options: replace(Suite(), **options)):
+        with pytest.raises(FcbenchError, match=f"^unknown field of Suite '{given}'. Did you mean '{near}'"):
+            make(**{given: "x", "codecs": ()})
+
+
+@pytest.mark.parametrize("field", ["task_models", "task_weights"])
+def test_models_and_weights_are_of_tasks_of_the_run(field: str) -> None:
+    with pytest.raises(FcbenchError, match="unknown task of the run 'dept'. Did you mean 'depth'"):
+        options: dict[str, Any] = {field: {"dept": "random"}}
+        Suite(head="frozen", **options).check()
 
 
 def test_one_value_and_a_list_stand_for_several() -> None:
@@ -146,7 +168,10 @@ def test_values_are_shown_in_one_short_line() -> None:
     [
         (b"x = 1\nSUITE = (\n", r"SyntaxError: .* \(line 2\)$"),
         (b"x = 1\nimport no_such_module\n", r"ModuleNotFoundError: No module named 'no_such_module' \(line 2\)$"),
-        (b"import fcbench\n\nSUITE = fcbench.Suite(codec='uniform')\n", r"TypeError: .*'codec' \(line 3\)$"),
+        (
+            b"import fcbench\n\nSUITE = fcbench.Suite(codec='uniform')\n",
+            r"unknown field of Suite 'codec'. Did you mean 'codecs'\?.* \(line 3\)$",
+        ),
         (b"import fcbench\nSUITE = fcbench.Suite(seeds=-1)\n", r"cannot load .*: seeds must be .*, got -1 \(line 2\)$"),
         (b"x = 1\ny = '\0'\n", r"null bytes \(line 2\)$"),
         (b"x = 1\n\ny = '\xff'\n", r"\(line 3\)$"),

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fcbench.codecs.shared.base import CodecBase
+from fcbench.coders.foreign import package_version
 from fcbench.coders.numerics import coding_numerics
 from fcbench.coders.strings import StringDecoder, StringEncoder
 from fcbench.coders.tables import MAX_SYMBOL, EntropyTables, Groups
@@ -241,6 +242,10 @@ class LearnedPlugin(CodecPlugin):
         """``lmbda`` alone, from 1e-6 to 1e6."""
         only(params, f"codec {self.name!r}", "lmbda")
         number(params, "lmbda", 1e-6, 1e6)
+
+    def versions(self) -> dict[str, str]:
+        """CompressAI's, whose entropy models are trained and give the tables."""
+        return package_version("compressai")
 
     def build(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], params: Knobs) -> LearnedCodec:
         """``lmbda``: weight of the distortion against bits per scalar."""

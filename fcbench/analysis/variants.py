@@ -1,0 +1,106 @@
+"""Runs set side by side: what tells them apart, and how each is named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fcbench.core.errors import FcbenchError
+from fcbench.core.kinds import Kind
+
+FOLDER = "folder"
+"""Column that `situations.load` adds: the results folder of a row."""
+
+VARIANT = "variant"
+"""Column that `add` adds: what tells the runs of a row's codec apart; empty where its runs agree."""
+
+READOUT = "readout"
+"""Column that `add` adds: equal in rows whose neck and head are the same run's."""
+
+COMMIT, BUDGET, MACHINE, VERSIONS = "commit", "budget", "machine", "versions"
+
+BY: dict[str, tuple[str, ...]] = {
+    COMMIT: ("commit",),
+    BUDGET: ("n_train", "task_steps", "task_batch", "task_rate", "codec_steps", "codec_batch", "codec_rate"),
+    MACHINE: ("device", "gpu", "cpu", "threads"),
+    VERSIONS: ("versions",),
+    FOLDER: (FOLDER,),
+}
+"""What runs may differ in, and the columns that say it."""
+
+_SINCE_3 = (BUDGET, MACHINE)
+_N_COMMIT = 9
+
+
+def add(df: pd.DataFrame, by: str) -> pd.DataFrame:
+    """Rows with `VARIANT` and `READOUT`.
+
+    Args:
+        by: a key of `BY`.
+
+    Raises:
+        FcbenchError: rows that do not say it, or rows that all agree.
+    """
+    if by in _SINCE_3 and (df["schema"] < 3).any():
+        raise FcbenchError(f"rows of schema 2 do not say their {by}: give --by folder or --by commit.")
+    told = _told(df, by)
+    names = pd.Series("", index=df.index, dtype=object)
+    for _, own in told.groupby(df["codec"], sort=False):
+        varies = [c for c in own if own[c].nunique() > 1]
+        cells = zip(*(own[c] for c in varies)) if varies else [()] * len(own)
+        names.loc[own.index] = [", ".join(filter(None, texts)) for texts in cells]
+    of_codec = ~df["kind"].isin([Kind.CEILING, Kind.FLOOR])
+    if not names[of_codec].any():
+        raise FcbenchError(f"the rows of each codec agree in {by}: there is nothing to set side by side.")
+    readout = told[[c for c in told if not str(c).startswith("codec_")]]
+    return df.assign(**{VARIANT: names, READOUT: readout.agg("; ".join, axis=1)})
+
+
+def labels(df: pd.DataFrame, label: pd.Series) -> pd.Series:
+    """Labels with the variants behind them, where rows have any."""
+    if VARIANT not in df:
+        return label
+    return label.where(df[VARIANT] == "", label + ", " + df[VARIANT])
+
+
+def firsts(df: pd.DataFrame, label: pd.Series) -> dict[str, str]:
+    """Label with its variant -> that of the first variant of the same label, in the order of the rows."""
+    full = labels(df, label)
+    first = full.groupby(label, sort=False).transform("first")
+    return dict(zip(full, first))
+
+
+def readouts(df: pd.DataFrame, of: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the runs that trained what rows were read with; all where no runs are set side by side."""
+    return df[df[READOUT].isin(set(of[READOUT]))] if READOUT in df else df
+
+
+def per_readout(df: pd.DataFrame) -> Any:
+    """Rows grouped by the runs that trained neck and head; one group where no runs are set side by side."""
+    return df.groupby(df[READOUT] if READOUT in df else np.zeros(len(df)), sort=False)
+
+
+def separate(df: pd.DataFrame, columns: Sequence[str]) -> list[str]:
+    """Columns that tell rows apart, with those of the runs where there are any."""
+    return [*columns, *(c for c in (VARIANT, READOUT) if c in df)]
+
+
+def _told(df: pd.DataFrame, by: str) -> pd.DataFrame:
+    """Texts that name a run, a column for each thing that is said."""
+    if by == VERSIONS:
+        found = pd.DataFrame([json.loads(cell or "{}") for cell in df["versions"]], index=df.index)
+        return found.apply(lambda column: f"{column.name} " + column.fillna("none").astype(str))
+    texts = df[list(BY[by])].apply(lambda column: column.astype(object).where(column.notna(), "").map(_shown))
+    if by == COMMIT:
+        return texts["commit"].str.replace(rf"^(\w{{{_N_COMMIT}}})\w*", r"\1", regex=True).to_frame()
+    if by == BUDGET or by == MACHINE:
+        return texts.apply(lambda column: (f"{column.name} " + column).where(column != "", ""))
+    return texts
+
+
+def _shown(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,186 @@
+"""What a cache folder holds: entries with kind, size, age and what made them; checked, and removed."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import filelock
+
+from fcbench.core import cache, libraries
+from fcbench.core.cache import ASIDE, CACHE_HINT, DIGEST_SUFFIX, MADE_SUFFIX, Cache
+from fcbench.core.errors import FcbenchError
+from fcbench.core.files import disk_errors
+
+KINDS = {
+    "features": "feature sets",
+    "task": "necks and heads",
+    "codec": "codecs",
+    "sweep": "codecs of variable rate",
+    "scale": "scales of densities",
+    "encoder-macs": "counts of operations",
+    "resume": "trainings under way",
+    "part": "extractions under way",
+    "scenes": "rendered scenes",
+    "files": "indices of data sets",
+    "other": "other files",
+}
+"""Kind of entry -> what to call it. What bears no name of a cache is among the other files, and never removed."""
+
+UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+
+_OLDER = "an older fcbench"
+_FEATURES = re.compile(r"[0-9a-f]{24}(\.part)?")
+_MODEL = re.compile(r"([a-z-]+)-[0-9a-f]{20}\.[a-z]+")
+_INDEX = re.compile(r"[0-9a-f]{20}\.json")
+_SIZE = re.compile(r"\d+x\d+")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file or folder of the cache.
+
+    Attributes:
+        path: of the file, or of the folder with all its files.
+        files: what it consists of, digests included.
+        made: time of its newest file [s].
+        stale: what made it and is another today; nothing of an entry that would still be used, or may be.
+    """
+
+    kind: str
+    path: Path
+    files: tuple[Path, ...]
+    n_bytes: int
+    made: float
+    stale: tuple[str, ...] = ()
+
+
+def entries(root: Path) -> list[Entry]:
+    """All that a cache holds, oldest first.
+
+    Raises:
+        FcbenchError: it cannot be read.
+    """
+    with disk_errors(root, CACHE_HINT):
+        return sorted(filter(None, map(_entry, _places(Cache(root)))), key=lambda e: (e.made, e.path))
+
+
+def damaged(found: Iterable[Entry]) -> Iterator[Path]:
+    """Files that do not match their digest, each removed: they are made again when they are wanted.
+
+    Raises:
+        FcbenchError: one cannot be read or removed.
+    """
+    for file in (f for e in found if e.kind not in ("part", "other") for f in e.files if not f.name.endswith(ASIDE)):
+        with disk_errors(file, CACHE_HINT), suppress(FileNotFoundError):
+            if not cache.matches(file):
+                cache.remove(file)
+                yield file
+
+
+def to_remove(found: Sequence[Entry], limit: int | None) -> list[Entry]:
+    """What is stale, then the oldest, until what is left takes no more than a limit.
+
+    Args:
+        found: oldest first.
+        limit: bytes; None for what is stale alone.
+    """
+    chosen = [e for e in found if e.stale]
+    if limit is not None:
+        left = sum(e.n_bytes for e in found if not e.stale)
+        for entry in found:
+            if left <= limit:
+                break
+            if not entry.stale and entry.kind != "other":
+                chosen.append(entry)
+                left -= entry.n_bytes
+    return chosen
+
+
+def remove(entry: Entry) -> bool:
+    """Remove an entry; returns whether it is gone. One that another process is making stays.
+
+    Raises:
+        FcbenchError: it cannot be removed.
+    """
+    path = entry.path.with_suffix("") if entry.kind == "part" else entry.path
+    with disk_errors(entry.path, CACHE_HINT):
+        lock = filelock.FileLock(path.with_name(f"{path.name}.lock"))
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            return False
+        try:
+            if entry.path.is_dir():
+                shutil.rmtree(entry.path)
+            for file in entry.files:
+                file.unlink(missing_ok=True)
+        finally:
+            lock.release()
+    return True
+
+
+def n_bytes_of(text: str) -> int:
+    """Bytes of a size as people write it.
+
+    >>> n_bytes_of("10GB"), n_bytes_of("1.5 GiB"), n_bytes_of("0")
+    (10000000000, 1610612736, 0)
+
+    Raises:
+        FcbenchError: anything else.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?", text.strip().lower())
+    if match is None or match[2] not in UNITS or len(match[1]) > 15:
+        raise FcbenchError(f"{text[:40]!r} is not a size: give for example 500MB, 10GB, 2GiB or 0")
+    return int(float(match[1]) * UNITS[match[2]])
+
+
+# --------------------------------------------------------------------------------------------------- finding
+def _places(home: Cache) -> Iterator[tuple[str, Path]]:
+    """Kind and path of every entry."""
+    for path in _in(home.features):
+        kind = "part" if path.suffix == ".part" else "features"
+        yield (kind if path.is_dir() and _FEATURES.fullmatch(path.name) else "other"), path
+    for path in _in(home.models):
+        match = _MODEL.fullmatch(path.name)
+        kind = match[1] if match else ""
+        yield ("resume" if kind and path.suffix == ".resume" else kind if kind in KINDS else "other"), path
+    for path in _in(home.root / "files"):
+        yield ("files" if _INDEX.fullmatch(path.name) else "other"), path
+    for scenes in home.root.glob("scenes-v*"):
+        sizes = (size for size in _in(scenes) if _SIZE.fullmatch(size.name))
+        yield from (("scenes", split) for size in sizes for split in _in(size) if split.is_dir())
+
+
+def _in(folder: Path) -> list[Path]:
+    """What lies in a folder, without what belongs to another file: digests, locks, files that were not finished."""
+    return sorted(p for p in folder.iterdir() if not p.name.endswith(ASIDE)) if folder.is_dir() else []
+
+
+def _entry(place: tuple[str, Path]) -> Entry | None:
+    """An entry; None where another process removed it meanwhile."""
+    kind, path = place
+    beside = [path, *(path.with_name(path.name + end) for end in (DIGEST_SUFFIX, MADE_SUFFIX))]
+    files = tuple(f for f in (path.rglob("*") if path.is_dir() else beside) if f.is_file())
+    with suppress(FileNotFoundError):
+        stats = [f.stat() for f in files]
+        made = max((s.st_mtime for s in stats), default=path.stat().st_mtime)
+        return Entry(kind, path, files, sum(s.st_size for s in stats), made, _stale(kind, path))
+    return None
+
+
+def _stale(kind: str, path: Path) -> tuple[str, ...]:
+    if kind == "features":
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            key = json.loads((path / "index.json").read_bytes())["key"]
+            return tuple(libraries.changed(key["code"])) if "code" in key else (_OLDER,)
+        return ()
+    if kind in ("task", "codec", "sweep", "scale"):
+        by = cache.made_by(path)
+        return tuple(libraries.changed(by)) if by else (_OLDER,)
+    return ()

@@ -1,0 +1,108 @@
+"""The code that computes features and trains: libraries by version, files by hash. Part of the keys of the cache.
+
+Versions are exact, without the label of a build (``+cpu``): releases that differ in the last number alone have mended
+wrong results, while builds of one release differ by rounding, as devices do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import sys
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fcbench.core.features import Encoder
+
+PACKAGE = Path(__file__).resolve().parents[1]
+NUMERIC = ("torch", "torchvision", "timm", "sam2", "compressai", "transformers")
+"""Distributions that compute features and train."""
+
+
+@cache
+def version(name: str) -> str:
+    """Installed version of a distribution; empty if there is none."""
+    with suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(name).partition("+")[0]
+    return ""
+
+
+def installed() -> dict[str, str]:
+    """Versions of those of `NUMERIC` that are installed."""
+    return {name: version(name) for name in NUMERIC if version(name)}
+
+
+def code_of(encoder: Encoder) -> dict[str, str]:
+    """What computes an encoder's features: torch, and the code of the classes of the encoder and of its modules.
+
+    Returns:
+        Distribution -> version; of fcbench and of plug-in files, module -> hash of its file, with the modules of the
+        same room that it imports from.
+    """
+    things: list[object] = [encoder, *encoder.module.modules()]
+    while (wrapped := getattr(things[0], "wrapped", None)) is not None:
+        things.insert(0, wrapped)
+    kinds = dict.fromkeys(base for thing in things for base in type(thing).__mro__)
+    names = {"torch", *(kind.__module__ for kind in kinds if not getattr(kind, "_is_protocol", False))}
+    found: dict[str, str] = {}
+    for name in names:
+        top = name.partition(".")[0]
+        if top == PACKAGE.name:
+            found |= {own: _hash(own) for own in _with_its_room(name)}
+        elif version(top):
+            found[top] = version(top)
+        elif top not in sys.stdlib_module_names:
+            found[name] = _hash(name)
+    return dict(sorted(found.items()))
+
+
+def _with_its_room(module: str) -> set[str]:
+    """A module of fcbench, and those of its room that it takes classes or functions from, and so on."""
+    room, found, new = ".".join(module.split(".")[:2]), set[str](), {module}
+    while new:
+        found |= new
+        used = {getattr(v, "__module__", None) or "" for m in new for v in vars(sys.modules[m]).values()}
+        new = {m for m in used if m.startswith(f"{room}.")} - found
+    return found
+
+
+def changed(made_by: Mapping[str, str]) -> list[str]:
+    """What differs today from the code that made something: ``torch 2.8.0``, or the module's name.
+
+    Modules of plug-in files, which may not be here now, do not count.
+
+    >>> changed({"torch": version("torch")})
+    []
+    """
+    return list(_changed(made_by))
+
+
+def _changed(made_by: Mapping[str, str]) -> Iterable[str]:
+    for name, then in made_by.items():
+        if name.startswith(f"{PACKAGE.name}."):
+            if _hash_of(_file_in_package(name)) != then:
+                yield name
+        elif "." not in name and version(name) and version(name) != then:
+            yield f"{name} {then}"
+
+
+def _file_in_package(module: str) -> Path:
+    path = PACKAGE.joinpath(*module.split(".")[1:])
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def _hash(module: str) -> str:
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return _hash_of(Path(file)) if file else ""
+
+
+@cache
+def _hash_of(file: Path) -> str:
+    """First digits of a file's sha256; empty where there is no such file."""
+    with suppress(OSError):
+        return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    return ""
