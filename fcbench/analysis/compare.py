@@ -107,6 +107,19 @@ def compare(
     Raises:
         FcbenchError: no rows, an anchor or metric that is in no row, an anchor that means several curves.
     """
+    found, notes = against_each(rows, [anchor], metrics, x, metric_values_of, n_resamples)
+    return found[anchor], notes
+
+
+def against_each(
+    rows: pd.DataFrame,
+    anchors: Sequence[str],
+    metrics: Sequence[str] = (),
+    x: str = "bpp",
+    metric_values_of: MetricValuesOf = metric_values_of,
+    n_resamples: int = N_RESAMPLES,
+) -> tuple[dict[str, list[Comparison]], list[str]]:
+    """What `compare` gives for each of several anchors, by anchor; curves are read and resampled once."""
     if rows.empty:
         raise FcbenchError("no rows to compare; run `fcbench run` first.")
     rows = rows.assign(
@@ -114,13 +127,13 @@ def compare(
         encoder_label=situations.encoder_labels(rows),
         data_label=situations.data_labels(rows),
     )
-    _check_anchor(rows, anchor)
+    for anchor in anchors:
+        _check_anchor(rows, anchor)
     bootstrap = Bootstrap(metric_values_of, n_resamples)
-    found = [
-        comparison
-        for one, metric in _situations(rows, metrics)
-        for comparison in _compare_one(one, metric, anchor, x, bootstrap)
-    ]
+    found: dict[str, list[Comparison]] = {anchor: [] for anchor in anchors}
+    for one, metric in _situations(rows, metrics):
+        for comparison in _compare_one(one, metric, anchors, x, bootstrap):
+            found[comparison.anchor].append(comparison)
     return found, bootstrap.notes()
 
 
@@ -156,35 +169,40 @@ def _situations(rows: pd.DataFrame, metrics: Sequence[str]) -> Iterator[tuple[pd
             yield one[(one["metric"] == metric) | (one["status"] != OK)], metric
 
 
-def _compare_one(rows: pd.DataFrame, metric: str, anchor: str, x: str, bootstrap: Bootstrap) -> Iterator[Comparison]:
-    """Every curve of one situation and metric."""
+def _compare_one(
+    rows: pd.DataFrame, metric: str, anchors: Sequence[str], x: str, bootstrap: Bootstrap
+) -> Iterator[Comparison]:
+    """Every curve of one situation and metric against each anchor."""
     ok = rows["status"] == OK
     higher = bool(rows.loc[ok, "higher_is_better"].iloc[0]) if ok.any() else True
     lines = rows[rows["kind"].isin(situations.SENT)]
-    joined = lines["kind"] if anchor in set(lines["kind"]) else lines["label"]
-    reference = _series(lines[joined == anchor], anchor, x, higher)
+    references = {}
+    for anchor in anchors:
+        joined = lines["kind"] if anchor in set(lines["kind"]) else lines["label"]
+        references[anchor] = _series(lines[joined == anchor], anchor, x, higher)
     ends = rows[(rows["kind"] == Kind.CEILING) & situations.measured(rows, x)]
     first = rows.iloc[0]
     for (kind, label), one in lines.groupby(["kind", "label"], sort=False):
         test = _series(one, str(label), x, higher)
         target, reached = _at_ceiling(test, ends, x, metric, first["task"], bootstrap)
-        yield Comparison(
-            dataset=first["data_label"],
-            encoder=first["encoder_label"],
-            task=first["task"],
-            metric=metric,
-            higher_is_better=higher,
-            anchor=anchor,
-            codec=str(label),
-            kind=str(kind),
-            n_points=len(test.points),
-            n_failed=test.n_failed,
-            failure=test.failure,
-            **_deltas(reference, test, metric, first["task"], bootstrap),
-            target=target,
-            rate_at_target=reached,
-            rate_unit=x,
-        )
+        for anchor, reference in references.items():
+            yield Comparison(
+                dataset=first["data_label"],
+                encoder=first["encoder_label"],
+                task=first["task"],
+                metric=metric,
+                higher_is_better=higher,
+                anchor=anchor,
+                codec=str(label),
+                kind=str(kind),
+                n_points=len(test.points),
+                n_failed=test.n_failed,
+                failure=test.failure,
+                **_deltas(reference, test, metric, first["task"], bootstrap),
+                target=target,
+                rate_at_target=reached,
+                rate_unit=x,
+            )
 
 
 def _series(rows: pd.DataFrame, label: str, x: str, higher: bool) -> _Series:
