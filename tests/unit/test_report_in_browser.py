@@ -1,4 +1,4 @@
-"""The page of results in a real browser: no error, no request, toggles, tables, copies, narrow and wide, dark and light."""
+"""The page of results in a real browser: no error, no request; toggles, tables, copies; narrow, wide, dark, light."""
 
 from __future__ import annotations
 
