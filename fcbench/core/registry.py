@@ -16,6 +16,7 @@ import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint
@@ -88,7 +89,8 @@ def names(kind: str) -> list[str]:
     return sorted({*built_in(kind), *_installed(kind), *used})
 
 
-def built_in(kind: str) -> dict[str, Path]:
+@cache
+def built_in(kind: str) -> Mapping[str, Path]:
     """Name -> its file, or the ``__init__`` of its folder."""
     folder = PACKAGE / KINDS[kind]
     files = {p.stem: p for p in folder.glob("*.py") if p.stem != "__init__"}
@@ -259,7 +261,12 @@ def code_version(kind: str, name: str) -> str:
     found = _find(kind, name)
     if isinstance(found, File):
         return found.sha256[:16]
-    source = found if isinstance(found, Path) else _source(found.module.partition(".")[0])
+    return _hash_of(found if isinstance(found, Path) else _source(found.module.partition(".")[0]))
+
+
+@cache
+def _hash_of(source: Path) -> str:
+    """Short hash of a file, of a folder's Python files for its ``__init__``; what this process has imported is it."""
     files = sorted(source.parent.rglob("*.py")) if source.name == "__init__.py" else [source]
     total = hashlib.sha256()
     for file in files:

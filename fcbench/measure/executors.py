@@ -185,7 +185,7 @@ class _Slot:
         threading.Thread(target=self._listen, args=(self._connection,), daemon=True).start()
 
     def _listen(self, connection: Connection) -> None:
-        with suppress(EOFError, OSError):
+        with suppress(EOFError, OSError, TypeError):  # the last one where it is closed between two calls of recv
             while True:
                 self._report.follow(self._number, connection.recv())
         self._report.forget(self._number)

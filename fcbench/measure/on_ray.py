@@ -35,8 +35,12 @@ AT_ONCE = 1000
 """Tasks that wait in Ray at a time, so that a cluster that grows sees what there is to do."""
 CONNECT_S = 10
 """How long a cluster may take to answer."""
-BASE_BYTES = 1 << 30
-"""Memory of a task beside its features: Python, PyTorch, a model."""
+TASK_BYTES = 1 << 30
+"""Memory that a task asks for: Python, PyTorch, a model. Features are mapped from the cache."""
+
+
+Do = Callable[[Setup, Node, Mapping[str, str]], Outcome | FcbenchError]
+"""Does a node; an error that ends the run is returned: Ray would wrap it."""
 
 
 class OnRay:
@@ -44,10 +48,10 @@ class OnRay:
 
     n_at_once = AT_ONCE
 
-    def __init__(self, ray: Any, setup: Setup, here: Workshop, gpus_per_task: float, memory_bytes: int) -> None:
+    def __init__(self, ray: Any, setup: Setup, here: Workshop, gpus_per_task: float, do: Do) -> None:
         self._ray, self._here, self._setup = ray, here, ray.put(setup)
-        self._task = ray.remote(_do).options(
-            num_cpus=setup.threads, num_gpus=gpus_per_task, memory=memory_bytes, max_retries=ATTEMPTS - 1
+        self._task = ray.remote(do).options(
+            num_cpus=setup.threads, num_gpus=gpus_per_task, memory=TASK_BYTES, max_retries=ATTEMPTS - 1
         )
 
     def submit(self, node: Node, reasons: Mapping[str, str]) -> Future[Outcome]:
@@ -82,6 +86,7 @@ def on_ray(
     address: str = LOCAL,
     threads: int | None = None,
     gpus_per_task: float | None = None,
+    do: Do | None = None,
 ) -> Iterator[Executor]:
     """Do the work on a Ray cluster.
 
@@ -89,6 +94,7 @@ def on_ray(
         address: of a cluster; ``auto`` for the one that this machine belongs to, ``local`` for one of its own.
         threads: of each task; None for one.
         gpus_per_task: share of a GPU; None for a quarter on one, nothing on the CPU.
+        do: what a task does; None for the node's work.
 
     Raises:
         FcbenchError: no Ray, no such cluster, or its machines do not see the cache.
@@ -98,7 +104,7 @@ def on_ray(
         share = gpus_per_task if gpus_per_task is not None else 0.25 * (study.device.type == "cuda")
         setup = replace(setup_of(study, None, keep_streams, threads or 1), cache_dir=study.cache.root.absolute())
         _check_cache(ray, setup.cache_dir)
-        yield OnRay(ray, setup, Workshop(study, report, out), share, BASE_BYTES)
+        yield OnRay(ray, setup, Workshop(study, report, out), share, do or _do)
     finally:
         ray.shutdown()
 
@@ -156,7 +162,6 @@ def _sees(path: Path) -> bool:
 
 
 def _do(setup: Setup, node: Node, reasons: Mapping[str, str]) -> Outcome | FcbenchError:
-    """Do a node. An error that ends the run is returned: Ray would wrap it."""
     notes: list[str] = []
     with _logged(notes.append):
         try:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import Future
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
+from queue import SimpleQueue
 
 from fcbench.core.files import write_atomically
 from fcbench.core.kinds import Kind
@@ -80,21 +81,24 @@ def outcomes(nodes: Mapping[str, Node], executor: Executor) -> Iterator[tuple[No
     keys = list(nodes)
     place = {key: i for i, key in enumerate(keys)}
     ready: list[int] = []  # a heap of places
-    running: dict[Future[Outcome], Node] = {}
+    n_running = 0
+    done: SimpleQueue[tuple[Node, Future[Outcome]]] = SimpleQueue()
     reasons: dict[str, str] = {}
     while order.is_active():
         for key in order.get_ready():
             heapq.heappush(ready, place[key])
-        while ready and len(running) < executor.n_at_once:
+        while ready and n_running < executor.n_at_once:
             node = nodes[keys[heapq.heappop(ready)]]
-            running[_submit(executor, node, {k: reasons[k] for k in node.needs if k in reasons})] = node
-        done, _ = wait(running, return_when=FIRST_COMPLETED)
-        for future in sorted(done, key=lambda f: place[running[f].key]):
-            node, outcome = running.pop(future), future.result()
-            if outcome.reason:
-                reasons[node.key] = outcome.reason
-            order.done(node.key)
-            yield node, outcome
+            future = _submit(executor, node, {k: reasons[k] for k in node.needs if k in reasons})
+            future.add_done_callback(lambda f, node=node: done.put((node, f)))  # type: ignore[misc]
+            n_running += 1
+        node, future = done.get()
+        n_running -= 1
+        outcome = future.result()
+        if outcome.reason:
+            reasons[node.key] = outcome.reason
+        order.done(node.key)
+        yield node, outcome
 
 
 def _submit(executor: Executor, node: Node, reasons: Mapping[str, str]) -> Future[Outcome]:

@@ -366,7 +366,7 @@ def test_rows_of_schema_2_are_read_and_lack_what_is_new(tmp_path: Path) -> None:
     frame = table.load(tmp_path)
     assert list(frame) == list(row.COLUMNS) and dict(frame.dtypes.astype(str)) == table.COLUMNS
     points = table.load_points(tmp_path)
-    nothing = {name: "" if column.type is str else None for name, column in NEW.items()}
+    nothing: dict[str, Any] = {name: "" if column.type is str else None for name, column in NEW.items()}
     assert points == [replace(rate_point(point=p, schema=2), **nothing) for p in ("p0", "p1")]
 
 

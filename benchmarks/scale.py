@@ -1,0 +1,190 @@
+"""The scale benchmark: what sharing a run among processes gains, and what it costs.
+
+    python -m benchmarks.scale                     everything
+    python -m benchmarks.scale --part sweep        one part alone
+    python -m benchmarks.scale --quick             small sizes: to see that all works
+
+- *Workers*: a sweep of the learned codecs with ``--jobs 2`` against ``--jobs 1``, one thread each, features in the
+  cache. Efficiency is the time of one over twice the time of two.
+- *Overhead*: nodes that do nothing, through two worker processes and through a local Ray cluster: time per node.
+- *Sweep*: a suite of 10,000 points is planned, and all its nodes, which do nothing, go through a local Ray cluster:
+  seconds for each, and by how much the memory of this process grows from a tenth of the nodes to all of them.
+
+Nothing else should run meanwhile. Ray: ``pip install ".[ray]"``.
+"""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+import click
+import torch
+
+import fcbench
+from fcbench.core.progress import Report
+from fcbench.measure import executors
+from fcbench.measure.executors import Executor
+from fcbench.measure.graph import Node, build
+from fcbench.measure.on_ray import on_ray
+from fcbench.measure.run import outcomes
+from fcbench.measure.study import Study, open_study
+from fcbench.measure.workshop import Outcome, Setup
+
+LEARNED = ("factorized", "scale_hyperprior", "hyperprior", "checkerboard", "elic")
+N_POINTS = 10_000
+N_EMPTY = 2000
+"""Nodes of the overhead's measurement."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One measured figure and its bound."""
+
+    what: str
+    value: float
+    unit: str
+    bound: str
+    holds: bool
+
+
+Say = Callable[[Figure], None]
+
+
+# -------------------------------------------------------------------------------------------- two workers
+def workers(quick: bool, say: Say) -> None:
+    """Two worker processes against one, on a real sweep."""
+    suite = ["--codec", "hyperprior", "--quick"] if quick else [f for name in LEARNED for f in ("--codec", name)]
+    command = [sys.executable, "-m", "fcbench.cli.main", "run", *suite, "--encoder", "hiera_nano", "--threads", "1"]
+    with tempfile.TemporaryDirectory() as folder:
+        times = {}
+        for n in (1, 2):
+            cache = Path(folder) / f"cache-{n}"
+            places = ["--cache-dir", str(cache), "--task", "depth", "--task", "segmentation"]
+            warm = [
+                *command[:4],
+                "--codec",
+                "uniform",
+                *command[-4:],
+                *places,
+                "--out",
+                str(Path(folder) / f"warm-{n}"),
+            ]
+            subprocess.run([*warm, *(["--quick"] if quick else [])], check=True, stderr=subprocess.DEVNULL)
+            began = time.monotonic()
+            out = ["--out", str(Path(folder) / f"out-{n}"), "--jobs", str(n)]
+            subprocess.run([*command, *places, *out], check=True, stderr=subprocess.DEVNULL)
+            times[n] = time.monotonic() - began
+    value = times[1] / (2 * times[2])
+    say(Figure(f"efficiency of 2 workers ({times[1]:.0f} s, {times[2]:.0f} s)", value, "", ">= 0.85", value >= 0.85))
+
+
+# ----------------------------------------------------------------------------------------- empty nodes
+def nothing(setup: Setup, node: Node, reasons: Mapping[str, str]) -> Outcome:
+    """In place of a node's work."""
+    return Outcome(0.0)
+
+
+def nothing_in_worker(node: Node, reasons: Mapping[str, str]) -> Outcome:
+    """In place of a node's work, in a worker process."""
+    return Outcome(0.0)
+
+
+@contextmanager
+def _study(folder: Path, n_points: int) -> Iterator[Study]:
+    """A study of so many coded points of hyperprior, nothing of it made."""
+    n_lmbdas = 100
+    points = tuple({"lmbda": 0.001 * (i + 1)} for i in range(n_lmbdas))
+    seeds = tuple(range(max(1, n_points // n_lmbdas)))
+    suite = fcbench.Suite(
+        encoders=("hiera_nano",),
+        codecs=("hyperprior",),
+        params={"hyperprior": points},
+        tasks=("depth",),
+        seeds=seeds,
+        n_train=8,
+        n_test=8,
+    )
+    yield open_study(suite, folder, torch.device("cpu"))
+
+
+def _seconds(nodes: Mapping[str, Node], executor: Executor, at: Callable[[int], object] = lambda i: None) -> float:
+    began = time.monotonic()
+    for i, _ in enumerate(outcomes(nodes, executor), 1):
+        at(i)
+    return time.monotonic() - began
+
+
+def overhead(quick: bool, say: Say) -> None:
+    """What a node costs that does nothing."""
+    n = N_EMPTY // 10 if quick else N_EMPTY
+    with tempfile.TemporaryDirectory() as folder, Report(0) as report, _study(Path(folder), n) as study:
+        nodes = dict(list(build(study, lambda key: False).nodes.items())[:n])
+        first, rest = dict(list(nodes.items())[:8]), dict(list(nodes.items())[8:])  # the first ones start processes
+        with mock.patch.object(executors, "_do", nothing_in_worker):
+            with executors.with_workers(study, Path(folder), False, report, n=2, threads=1) as found:
+                _seconds(first, found)
+                ms = 1000 * _seconds(rest, found) / len(rest)
+        say(Figure("worker processes, per node", ms, "ms", "<= 100", ms <= 100))
+        with on_ray(study, Path(folder), False, report, do=nothing) as found:
+            _seconds(first, found)
+            ms = 1000 * _seconds(rest, found) / len(rest)
+        say(Figure("Ray, per node", ms, "ms", "<= 100", ms <= 100))
+
+
+def sweep(quick: bool, say: Say) -> None:
+    """A sweep of very many points, planned and dispatched."""
+    n = N_POINTS // 10 if quick else N_POINTS
+    with tempfile.TemporaryDirectory() as folder, Report(0) as report, _study(Path(folder), n) as study:
+        began = time.monotonic()
+        graph = build(study, lambda key: False)
+        planned = time.monotonic() - began
+        n_nodes, memory = len(graph.nodes), dict[int, float]()
+
+        def at(i: int) -> None:
+            if i in (n_nodes // 10, n_nodes):
+                memory[i] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+        with on_ray(study, Path(folder), False, report, do=nothing) as found:
+            took = _seconds(graph.nodes, found, at)
+    total = planned + took
+    what = f"{graph.n_points.total()} points, {n_nodes} nodes: planned in {planned:.1f} s, dispatched in {took:.1f} s"
+    say(Figure(what, total, "s", "<= 60", total <= 60))
+    growth = memory[n_nodes] / memory[n_nodes // 10]
+    say(Figure(f"memory ({memory[n_nodes]:.0f} MiB) against a tenth of the way", growth, "", "<= 1.1", growth <= 1.1))
+
+
+# ------------------------------------------------------------------------------------------ the program
+PARTS = {"workers": workers, "overhead": overhead, "sweep": sweep}
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--part", "parts", type=click.Choice(list(PARTS)), multiple=True, help="Repeatable. [all]")
+@click.option("--quick", is_flag=True, help="Small sizes: to see that all works; not to be quoted.")
+def main(parts: tuple[str, ...], quick: bool) -> None:
+    """Measure what several processes gain, and what they cost."""
+    missed: list[str] = []
+
+    def say(figure: Figure) -> None:
+        click.echo(
+            f"{figure.what}: {figure.value:.3g} {figure.unit} ({figure.bound}{'' if figure.holds else ', MISSED'})"
+        )
+        if not figure.holds:
+            missed.append(figure.what)
+
+    for part in parts or PARTS:
+        PARTS[part](quick, say)
+    if missed and not quick:
+        raise click.ClickException(f"{len(missed)} bounds missed")
+
+
+if __name__ == "__main__":
+    main()
