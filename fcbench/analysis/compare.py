@@ -9,7 +9,7 @@ reason.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -108,26 +108,38 @@ def compare(
     Raises:
         FcbenchError: no rows, an anchor or metric that is in no row, an anchor that means several curves.
     """
+    found, notes = against_each(rows, [anchor], metrics, x, metric_values_of, n_resamples)
+    return found[anchor], notes
+
+
+def against_each(
+    rows: pd.DataFrame,
+    anchors: Sequence[str | None],
+    metrics: Sequence[str] = (),
+    x: str = "bpp",
+    metric_values_of: MetricValuesOf = metric_values_of,
+    n_resamples: int = N_RESAMPLES,
+) -> tuple[dict[str | None, list[Comparison]], list[str]]:
+    """What `compare` gives for each of several anchors, by anchor; curves are read and resampled once."""
     if rows.empty:
         raise FcbenchError("no rows to compare; run `fcbench run` first.")
-    if anchor is None and variants.VARIANT not in rows:
+    if None in anchors and variants.VARIANT not in rows:
         raise FcbenchError("no anchor: give --anchor NAME, or set runs side by side with --by.")
-    if anchor is None:
+    if None in anchors:
         rows = rows[(rows[variants.VARIANT] != "") | ~rows["kind"].isin(situations.SENT)]
-    firsts = variants.firsts(rows, situations.plain_codec_labels(rows)) if anchor is None else {}
+    firsts = variants.firsts(rows, situations.plain_codec_labels(rows)) if None in anchors else {}
     rows = rows.assign(
         label=situations.codec_labels(rows),
         encoder_label=situations.encoder_labels(rows),
         data_label=situations.data_labels(rows),
     )
-    _check_anchor(rows, anchor)
-    anchor_of = firsts.__getitem__ if anchor is None else lambda label: anchor
+    for anchor in anchors:
+        _check_anchor(rows, anchor)
     bootstrap = Bootstrap(metric_values_of, n_resamples)
-    found = [
-        comparison
-        for one, metric in _situations(rows, metrics)
-        for comparison in _compare_one(one, metric, anchor_of, x, bootstrap)
-    ]
+    found: dict[str | None, list[Comparison]] = {anchor: [] for anchor in anchors}
+    for one, metric in _situations(rows, metrics):
+        for anchor, comparison in _compare_one(one, metric, anchors, firsts, x, bootstrap):
+            found[anchor].append(comparison)
     return found, bootstrap.notes()
 
 
@@ -164,12 +176,17 @@ def _situations(rows: pd.DataFrame, metrics: Sequence[str]) -> Iterator[tuple[pd
 
 
 def _compare_one(
-    rows: pd.DataFrame, metric: str, anchor_of: Callable[[str], str], x: str, bootstrap: Bootstrap
-) -> Iterator[Comparison]:
-    """Every curve of one situation and metric.
+    rows: pd.DataFrame,
+    metric: str,
+    anchors: Sequence[str | None],
+    firsts: Mapping[str, str],
+    x: str,
+    bootstrap: Bootstrap,
+) -> Iterator[tuple[str | None, Comparison]]:
+    """Every curve of one situation and metric against each anchor.
 
     Args:
-        anchor_of: label of the anchor's curve, of a curve's label.
+        firsts: label of the first run's curve, of a curve's label: the anchor in the place of None.
     """
     ok = rows["status"] == OK
     higher = bool(rows.loc[ok, "higher_is_better"].iloc[0]) if ok.any() else True
@@ -178,29 +195,31 @@ def _compare_one(
     ends = rows[(rows["kind"] == Kind.CEILING) & situations.measured(rows, x)]
     first = rows.iloc[0]
     for (kind, label), one in lines.groupby(["kind", "label"], sort=False):
-        test, anchor = _series(one, str(label), x, higher), anchor_of(str(label))
-        if anchor not in references:
-            joined = lines["kind"] if anchor in set(lines["kind"]) else lines["label"]
-            references[anchor] = _series(lines[joined == anchor], anchor, x, higher)
+        test = _series(one, str(label), x, higher)
         own = variants.readouts(ends, one)
         target, reached = _at_ceiling(test, own, x, metric, first["task"], bootstrap)
-        yield Comparison(
-            dataset=first["data_label"],
-            encoder=first["encoder_label"],
-            task=first["task"],
-            metric=metric,
-            higher_is_better=higher,
-            anchor=anchor,
-            codec=str(label),
-            kind=str(kind),
-            n_points=len(test.points),
-            n_failed=test.n_failed,
-            failure=test.failure,
-            **_deltas(references[anchor], test, metric, first["task"], bootstrap),
-            target=target,
-            rate_at_target=reached,
-            rate_unit=x,
-        )
+        for typed in anchors:
+            anchor = firsts[str(label)] if typed is None else typed
+            if anchor not in references:
+                joined = lines["kind"] if anchor in set(lines["kind"]) else lines["label"]
+                references[anchor] = _series(lines[joined == anchor], anchor, x, higher)
+            yield typed, Comparison(
+                dataset=first["data_label"],
+                encoder=first["encoder_label"],
+                task=first["task"],
+                metric=metric,
+                higher_is_better=higher,
+                anchor=anchor,
+                codec=str(label),
+                kind=str(kind),
+                n_points=len(test.points),
+                n_failed=test.n_failed,
+                failure=test.failure,
+                **_deltas(references[anchor], test, metric, first["task"], bootstrap),
+                target=target,
+                rate_at_target=reached,
+                rate_unit=x,
+            )
 
 
 def _series(rows: pd.DataFrame, label: str, x: str, higher: bool) -> _Series:

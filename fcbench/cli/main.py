@@ -20,6 +20,8 @@ VERBS = {
     "cost": "Price an encoder's specialization: accuracy, bits, usable information.",
     "cross-neck": "Measure what adapting features to one task costs the others.",
     "plot": "Draw rate-accuracy curves.",
+    "report": "Write a page of results: curves, comparisons, costs, provenance.",
+    "merge": "Join results folders of several people or machines.",
     "encode": "Code images into an .fcb file with a trained codec.",
     "decode": "Decode an .fcb file to features.",
     "inspect": "Show what an .fcb file or a checkpoint holds.",

@@ -21,6 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
+from matplotlib.markers import MarkerStyle
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
 from fcbench.core.errors import FcbenchError
@@ -156,6 +157,19 @@ class Codecs:
             "fillstyle": "full" if filling == "none" else filling,
             "zorder": 1.9 if grey >= 0 else 2.0,
         }
+
+
+def svg_path(marker: str) -> str:
+    """Outline of a marker as an SVG path in the square from -1 to 1, y pointing down.
+
+    >>> svg_path("s")
+    'M-1 1L1 1L1 -1L-1 -1Z'
+    """
+    style = MarkerStyle(marker)
+    path = style.get_path().transformed(style.get_transform())
+    outline = path.to_polygons()[0][:-1]
+    outline = outline[:: max(1, len(outline) // 24)] / abs(outline).max()
+    return "M" + "L".join(f"{round(x, 2) + 0.0:g} {round(-y, 2) + 0.0:g}" for x, y in outline) + "Z"
 
 
 def end(e: int, dashes: Any) -> dict[str, Any]:

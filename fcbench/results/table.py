@@ -58,9 +58,12 @@ def load_points(path: Path | str) -> list[RatePoint]:
     Raises:
         FcbenchError: what `load` raises of a file that is there.
     """
-    if not (Path(path) / RATES).exists():
-        return []
-    frame = load(path).astype(object)
+    return to_points(load(path)) if (Path(path) / RATES).exists() else []
+
+
+def to_points(frame: pd.DataFrame) -> list[RatePoint]:
+    """Rows of a table that `load` gave."""
+    frame = frame.astype(object)
     columns = frame.where(frame.notna(), None)
     return [RatePoint(**dict(zip(COLUMNS, cells))) for cells in zip(*(columns[name] for name in COLUMNS))]
 

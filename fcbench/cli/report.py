@@ -1,0 +1,73 @@
+"""Write a page of results: curves, comparisons, costs, provenance, in one HTML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fcbench.cli.options import check_outputs, overwrite_option, results_argument
+from fcbench.cli.say import say
+from fcbench.core.errors import FcbenchError
+from fcbench.core.files import write_atomically
+
+
+@click.command("report")
+@results_argument
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="FILE.html")
+@click.option("--title", metavar="TEXT", help="Heading of the page. [the folders' names]")
+@click.option(
+    "--each",
+    is_flag=True,
+    help="A set of its own for every results folder at or below RESULTS, chosen in the page; without it, folders are "
+    "read together.",
+)
+@overwrite_option
+def report(results: tuple[Path, ...], output: Path, title: str | None, each: bool, overwrite: bool) -> None:
+    """Write one HTML file that opens without a network: curves with their numbers at hand, comparisons with every
+    codec as the anchor, what specialization and coding cost, cautions, and where all of it comes from. Runs nothing.
+
+    \b
+    Examples:
+      fcbench report runs/default -o runs/default/report.html
+      fcbench report results --each -o results/index.html --overwrite
+    """
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise FcbenchError(f"cannot write a page to {output.name!r}; its suffix must be .html.")
+    check_outputs([output], results, overwrite)
+    sets = [[folder] for folder in _below(results)] if each else [list(results)]
+    write(sets, output, title)
+
+
+def write(sets: list[list[Path]], output: Path, title: str | None = None) -> None:
+    """Write the page of sets of results folders, each set read together."""
+    from fcbench import __version__
+    from fcbench.analysis.results import load
+    from fcbench.reports.page import contents, html
+    from fcbench.results.provenance import commit, utc_now
+
+    shown = [", ".join(map(str, folders)) for folders in sets]
+    found = [
+        contents.contents(load(*folders), name) | {"links": contents.links(folders, output)}
+        for folders, name in zip(sets, shown)
+    ]
+    made = f"fcbench {__version__} {commit()}, {utc_now()}"
+    text = html.page(title or (shown[0] if len(shown) == 1 else "fcbench results"), found, made)
+    write_atomically(output, text, "choose another -o")
+    say(output)
+
+
+def _below(paths: tuple[Path, ...]) -> list[Path]:
+    """Results folders at or below paths, in order of their names. Raises `FcbenchError` where one holds none."""
+    from fcbench.results.table import RATES
+
+    found: list[Path] = []
+    for path in paths:
+        own = sorted(file.parent for file in path.rglob(RATES))
+        if not own:
+            raise FcbenchError(f"no {RATES} at or below {path}; give folders that `fcbench run --out` wrote.")
+        found += own
+    return list(dict.fromkeys(found))
+
+
+COMMAND = report

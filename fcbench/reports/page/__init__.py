@@ -1,0 +1,1 @@
+"""The page that `fcbench report` writes."""

@@ -1,0 +1,245 @@
+"""What a page shows of results folders, as plain JSON data: cautions, curves, tables, runs.
+
+All numbers come from `fcbench.analysis`; the cells of tables are those that the commands print.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fcbench.analysis import compare, cost, cross_neck, situations
+from fcbench.analysis.results import Results
+from fcbench.core.errors import FcbenchError
+from fcbench.core.kinds import Kind
+from fcbench.reports import compare_table, cost_table, cross_neck_table, style
+from fcbench.reports.page import cautions
+from fcbench.reports.tables import NOTHING, Document, Table
+from fcbench.results.row import OK
+
+RATES = ("bpp", "bpfp", "bytes_per_sample")
+MAX_ENCODERS = 3
+"""More encoders than these are not paired: `fcbench cost` prices a pair that is named."""
+
+_POINT = ("panel", "metric", "codec_label", "kind", "params")
+_NUMBERS = (*RATES, "value", "ci_low", "ci_high")
+_COMPLEXITY = (
+    "codec",
+    "encode (ms)",
+    "decode (ms)",
+    "encode (kMAC/px)",
+    "decode (kMAC/px)",
+    "parameters",
+    "checkpoint (bytes)",
+)
+
+
+def contents(results: Results, name: str) -> dict[str, Any]:
+    """One set of results folders that belong together.
+
+    Args:
+        name: what the page calls it.
+
+    Raises:
+        FcbenchError: no rows, or what the analyses raise of damaged samples.
+    """
+    rows = results.rates
+    if rows.empty:
+        raise FcbenchError(f"no rows in {name} to report; run `fcbench run` first.")
+    rows = rows.assign(
+        codec_label=situations.codec_labels(rows),
+        encoder_label=situations.encoder_labels(rows),
+        data_label=situations.data_labels(rows),
+    )
+    rows["panel"] = rows["data_label"] + " / " + rows["encoder_label"] + " / " + rows["task"]
+    return {
+        "name": name,
+        "cautions": cautions.cautions(rows),
+        **curves(rows),
+        "compare": comparisons(results.rates),
+        "more": [*_costs(results.rates), *_cross_necks(results.rates), _complexity(rows)],
+        "runs": [_run(record) for record in results.provenance],
+        "machines": cautions.machines(rows),
+    }
+
+
+# ------------------------------------------------------------------------------------------- curves
+def curves(rows: pd.DataFrame) -> dict[str, Any]:
+    """Panels, metrics, codecs and every point of every metric, means over seeds as in `curves_figure`."""
+    ok = rows[rows["status"] == OK]
+    panels = ok[["panel", "data_label", "encoder_label", "task"]].drop_duplicates("panel")
+    metrics = ok[["metric", "higher_is_better"]].drop_duplicates("metric")
+    primary = ok[ok["primary"]].drop_duplicates("panel").set_index("panel")["metric"]
+    sent = ok[ok["kind"].isin(situations.SENT)]
+    codecs = list(dict.fromkeys(sent["codec_label"]))
+    names = {"panel": list(panels["panel"]), "metric": list(metrics["metric"]), "codec_label": codecs}
+    knobs = names["params"] = list(dict.fromkeys(sent["params"]))
+    return {
+        "panels": [
+            {"title": p.panel, "task": p.task, "encoder": p.encoder_label, "primary": primary.get(p.panel, "")}
+            for p in panels.itertuples()
+        ],
+        "metrics": [
+            {"name": m.metric, "label": style.METRIC_LABELS.get(m.metric, m.metric), "up": bool(m.higher_is_better)}
+            for m in metrics.itertuples()
+        ],
+        "codecs": _styles(sent, codecs),
+        "knobs": knobs,
+        "points": list(_points(sent[situations.measured(sent, "bpp")], names)),
+        "ends": [
+            [names["panel"].index(panel), names["metric"].index(metric), kind, _short(one["value"].mean())]
+            for (panel, metric, kind), one in ok[ok["kind"].isin(list(style.ENDS))].groupby(
+                ["panel", "metric", "kind"], sort=False
+            )
+        ],
+    }
+
+
+def _points(sent: pd.DataFrame, names: dict[str, list[str]]) -> Iterator[list[Any]]:
+    """Numbers of the panel, metric, codec and knobs, then rates, value and interval, seeds, how training ended."""
+    for key, one in sent.groupby(list(_POINT), sort=False):
+        where = [names[column].index(k) for column, k in zip(_POINT, key) if column in names]
+        numbers = [_short(one[column].astype(float).mean()) for column in _NUMBERS]
+        yield [*where, *numbers, int(one["seed"].nunique()), cautions.of_point(one)]
+
+
+def _styles(sent: pd.DataFrame, codecs: Sequence[str]) -> list[dict[str, Any]]:
+    """How each codec is drawn: colour and marker tell it; what codes no features is grey."""
+    kinds = dict(zip(sent["codec_label"], sent["kind"]))
+    coloured = [c for c in codecs if kinds[c] == Kind.CODED]
+    grey = [c for c in codecs if c not in coloured]
+    drawn = []
+    for name in codecs:
+        in_colour = name in coloured
+        i = (coloured if in_colour else grey).index(name)
+        palette = style.COLOURS if in_colour else style.GREYS
+        marker = style.MARKERS[(i if in_colour else i + len(coloured)) % len(style.MARKERS)]
+        colour = palette[i % len(palette)]
+        drawn.append(
+            {
+                "name": name,
+                "kind": str(kinds[name]),
+                "colour": "currentColor" if colour == "#000000" else colour,  # black, or white on a dark page
+                "marker": style.svg_path("*" if kinds[name] == Kind.LABEL else marker),
+                "dash": [] if i < len(palette) else [5, 2] if i < 2 * len(palette) else [1, 2],
+            }
+        )
+    return drawn
+
+
+def _short(value: float) -> float | None:
+    """A number of five digits, as figures and tips need it."""
+    return float(f"{value:.5g}") if math.isfinite(value) else None
+
+
+# ------------------------------------------------------------------------------------------- tables
+def comparisons(rows: pd.DataFrame) -> dict[str, Any]:
+    """The tables of `fcbench compare` for every anchor, by anchor; empty, with a note, where nothing was coded."""
+    sent = rows[rows["kind"].isin(situations.SENT)]
+    labels = situations.codec_labels(rows)[rows["kind"].isin(situations.CURVES)]
+    anchors = list(dict.fromkeys(labels))
+    if (sent["kind"] == Kind.REMOTE).any():
+        anchors.append(str(Kind.REMOTE))
+    if not anchors:
+        return {"anchors": [], "tables": [], "after": ["Nothing was coded, so there is nothing to compare."]}
+    found, notes = compare.against_each(rows, anchors)
+    documents = [compare_table.document(found[a], notes) for a in anchors]
+    return {"anchors": anchors, "tables": [_tables(d) for d in documents], "after": documents[0].after}
+
+
+def _costs(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """What specialization costs, for each pair of encoders, the one that comes first taken as the general one."""
+    encoders = list(dict.fromkeys(rows["encoder"]))
+    if 1 < len(encoders) <= MAX_ENCODERS:
+        for general, special in itertools.combinations(encoders, 2):
+            title = f"Cost of specialization: {special} less {general}"
+            try:
+                yield _section(title, cost_table.document(cost.costs(rows, general, special)))
+            except FcbenchError as error:
+                yield {"title": title, "tables": [], "after": [str(error)]}
+
+
+def _cross_necks(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """The matrices of a folder that holds chains of necks."""
+    if rows["neck"].str.contains(" > ").any():
+        try:
+            yield _section("Cross-neck", cross_neck_table.document(cross_neck.matrices(rows)))
+        except FcbenchError as error:
+            yield {"title": "Cross-neck", "tables": [], "after": [str(error)]}
+
+
+def _complexity(rows: pd.DataFrame) -> dict[str, Any]:
+    """What coding costs: medians over the operating points of each codec, a table per encoder."""
+    sent = rows[(rows["status"] == OK) & rows["kind"].isin(situations.CURVES)]
+    once = sent.drop_duplicates(["codec_label", "encoder_label", "params", "seed"])
+    tables = []
+    for encoder, own in once.groupby("encoder_label", sort=False):
+        lines = [_complexity_cells(str(codec), one) for codec, one in own.groupby("codec_label", sort=False)]
+        tables.append(Table(f"{encoder}: median over operating points", _COMPLEXITY, lines))
+    device = ", ".join(sorted(set(once["device"]))) or "nothing"
+    after = [f"Times per image, as measured on {device}: they are the machine's, not the codec's alone."]
+    return {"title": "Complexity", "tables": [_table(t) for t in tables], "after": after}
+
+
+def _complexity_cells(codec: str, one: pd.DataFrame) -> list[str]:
+    stages = [json.loads(cell or "{}") for cell in one["kmac_per_px"]]
+    weights = [json.loads(cell or "{}") for cell in one["n_params"]]
+    columns = [
+        one["encode_ms"],
+        one["decode_ms"],
+        *(pd.Series([float(s.get(stage, math.nan)) for s in stages]) for stage in ("encode", "decode")),
+        pd.Series([float(w.get("codec", math.nan)) for w in weights]),
+        one["checkpoint_bytes"],
+    ]
+    medians = [column.astype(float).median() for column in columns]
+    forms = (".4g", ".4g", ".4g", ".4g", ".0f", ".0f")
+    return [codec, *(NOTHING if math.isnan(m) else format(m, form) for m, form in zip(medians, forms))]
+
+
+def _section(title: str, document: Document) -> dict[str, Any]:
+    return {"title": title, "tables": _tables(document), "after": document.after}
+
+
+def _tables(document: Document) -> list[dict[str, Any]]:
+    return [_table(t) for t in document.tables]
+
+
+def _table(table: Table) -> dict[str, Any]:
+    return {
+        "title": table.title,
+        "header": list(table.header),
+        "rows": table.rows,
+        "notes": list(table.notes),
+        "left": table.n_left,
+    }
+
+
+# --------------------------------------------------------------------------------------------- runs
+def _run(record: dict[str, Any]) -> dict[str, str]:
+    """A record of provenance.json, as lines to read."""
+    machine = record.get("machine", {})
+    diff = record.get("diff") or {}
+    lines = {
+        "folder": record.get("folder", ""),
+        "time": record.get("utc", ""),
+        "command": " ".join(map(str, record.get("command", []))),
+        "commit": record.get("commit", ""),
+        "differed from the commit": f"{diff['n_bytes']} bytes of diff, sha256 {diff['sha256'][:12]}" if diff else "",
+        "machine": ", ".join(str(v) for v in machine.values()),
+        "environment": " ".join(f"{k}={v}" for k, v in record.get("environment", {}).items()),
+        "versions": ", ".join(f"{k} {v}" for k, v in record.get("versions", {}).items()),
+    }
+    return {k: str(v) for k, v in lines.items() if v}
+
+
+def links(folders: Sequence[Path], page: Path) -> list[list[str]]:
+    """Other pictures and tables of results folders: name, and the way to it from the page."""
+    files = [f for folder in folders for f in sorted(folder.iterdir()) if f.suffix in (".png", ".md")]
+    return [[f.name, Path(os.path.relpath(f, page.parent)).as_posix()] for f in files]

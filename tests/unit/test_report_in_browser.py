@@ -1,0 +1,146 @@
+"""The page of results in a real browser: no error, no request; toggles, tables, copies; narrow, wide, dark, light."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from test_report import HOSTILE, folder
+
+from fcbench.cli.main import main
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+pytest.importorskip("vl_convert", reason="needs vl-convert-python")
+
+BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
+
+pytestmark = pytest.mark.skipif(BROWSER is None, reason=f"needs a browser: one of {', '.join(BROWSERS)}")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        # a container's root has no sandbox of its own
+        started = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return folder(tmp_path_factory.mktemp("runs"), "first", "second", HOSTILE, suite=HOSTILE)
+
+
+@pytest.fixture(scope="module")
+def file(runs: Path) -> Path:
+    page = runs / "report.html"
+    done = CliRunner().invoke(main, ["report", str(runs), "-o", str(page)])
+    assert done.exit_code == 0, done.output
+    return page
+
+
+def opened(browser: Any, file: Path, width: int = 1440, scheme: str = "light") -> Any:
+    """The page with all figures drawn; what goes wrong in it is in ``page.faults``."""
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page.faults = []
+    page.on("pageerror", lambda error: page.faults.append(str(error)))
+    page.on("console", lambda m: page.faults.append(m.text) if m.type in ("error", "warning") else None)
+    page.on("request", lambda r: page.faults.append(r.url) if not r.url.startswith(("file:", "data:")) else None)
+    page.goto(file.as_uri())
+    drawn(page)
+    return page
+
+
+def drawn(page: Any) -> None:
+    page.wait_for_function("document.querySelectorAll('.chart:not([data-drawn])').length === 0", timeout=30_000)
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(360, "dark"), (768, "light"), (1440, "dark"), (1440, "light")])
+def test_it_opens_without_an_error_and_fits(browser: Any, file: Path, width: int, scheme: str) -> None:
+    page = opened(browser, file, width, scheme)
+    assert page.faults == [] and page.evaluate("window.hacked") is None
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.locator(".chart svg.marks").count() == 2
+    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert ground == ("rgb(22, 24, 27)" if scheme == "dark" else "rgb(255, 255, 255)")
+    page.close()
+
+
+def test_toggles_and_units(browser: Any, file: Path) -> None:
+    page = opened(browser, file)
+    marks = ".chart >> nth=0 >> .mark-symbol.role-mark path"
+    assert page.locator(marks).count() == 15
+    page.locator("#codecs input").nth(2).uncheck()
+    drawn(page)
+    assert page.locator(marks).count() == 10
+    page.locator("#tasks input").nth(0).uncheck()
+    drawn(page)
+    assert page.locator(".panel").count() == 1
+    page.select_option("#rate", "bytes")
+    page.locator("#log").uncheck()
+    drawn(page)
+    assert "bytes per image" in page.locator(".chart").inner_text()
+    page.locator("#none").click()
+    assert "no codec chosen" in page.locator(".chart").inner_text()
+    assert page.faults == []
+    page.close()
+
+
+def test_a_point_says_its_numbers(browser: Any, file: Path) -> None:
+    page = opened(browser, file)
+    page.locator(".chart >> nth=0 >> .mark-symbol.role-mark path").nth(12).hover(force=True)
+    tip = page.locator("#vg-tooltip-element.visible").inner_text()
+    assert HOSTILE[:20] in tip and "95 % interval" in tip and "0.15 to 0.5" in tip
+    assert page.evaluate("window.hacked") is None and page.locator("img").count() == 0
+    page.close()
+
+
+def test_its_tables_are_those_of_compare(browser: Any, file: Path, runs: Path) -> None:
+    page = opened(browser, file)
+    page.select_option("#anchor", "second")
+    shown = page.evaluate(
+        "[...document.querySelectorAll('#compare-tables tbody tr')].map(r => [...r.children].map(c => c.textContent))"
+    )
+    done = CliRunner().invoke(main, ["compare", str(runs), "--anchor", "second", "--format", "markdown"])
+    lines = [line.removeprefix("| ").removesuffix(" |") for line in done.output.splitlines() if line.startswith("|")]
+    expected = [line.split(" | ") for line in lines if not line.startswith(("codec |", "--- |"))]
+    assert shown == expected and len(shown) == 6
+    page.close()
+
+
+def test_tables_sort_and_copy_as_the_command_writes_them(browser: Any, file: Path, runs: Path) -> None:
+    page = opened(browser, file)
+    page.evaluate("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
+    first = "#compare-tables > div >> nth=0 >> "
+
+    def copied(form: str) -> str:
+        page.locator(f"{first} .copies button", has_text=form).click()
+        return str(page.evaluate("window.copied"))
+
+    for form, name in (("Markdown", "markdown"), ("LaTeX", "latex")):
+        done = CliRunner().invoke(main, ["compare", str(runs), "--anchor", "first", "--format", name])
+        assert copied(form).strip() in done.output
+    assert copied("CSV").splitlines()[1].startswith("first,5,")
+    page.locator(f"{first} thead button").nth(0).click()
+    page.locator(f"{first} thead button").nth(0).click()
+    rows = page.locator(f"{first} tbody th").all_inner_texts()
+    assert rows == ["second", "first", HOSTILE] or rows == sorted(rows, reverse=True)
+    assert page.locator(f"{first} thead th").nth(0).get_attribute("aria-sort") == "descending"
+    assert [row.split(",")[0] for row in copied("CSV").splitlines()[1:3]] == rows[:2]
+    page.close()
+
+
+def test_every_figure_has_its_numbers_in_a_table(browser: Any, file: Path, runs: Path) -> None:
+    page = opened(browser, file)
+    page.locator(".panel summary").first.click()
+    page.wait_for_selector(".panel tbody")
+    cells = page.locator(".panel >> nth=0 >> tbody tr").first.locator("th, td").all_inner_texts()
+    assert cells[0] == "first" and json.loads(cells[1]) == {"q": 0} and cells[2:6] == ["0.05", "0.2", "100", "0.2"]
+    assert page.locator(".panel >> nth=0 >> tbody tr").count() == 3 * 5 + 2
+    page.close()
