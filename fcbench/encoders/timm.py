@@ -1,4 +1,4 @@
-"""``timm:NAME``: any backbone of timm, through its ``features_only`` interface.
+"""``timm:NAME``: any backbone of timm, through ``features_only``; after each stage of a pyramid, a tail.
 
 Split points, fine to coarse:
 

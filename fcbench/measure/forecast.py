@@ -154,6 +154,8 @@ def _timed_extract(
 
 def _time_readout(trial: Trial, task: str, watch: Stopwatch, rates: Rates, steps: int) -> None:
     cache, recipe = trial.study.cache, trial.recipe(task)
+    if recipe.tail is not None:
+        return
     if recipe.decoder is not None:
         _timed_extract(own_samples(recipe), recipe.decoder.encoder, recipe.decoder.inputs, cache, rates)
     before = _n_bytes(cache.models)
