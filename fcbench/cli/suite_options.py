@@ -35,8 +35,9 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     },
     "--neck": {"metavar": "NAME|FILE.py", "help": "Neck before each head. [neck_2L]"},
     "--head": {
-        "type": click.Choice(["trained", "frozen"]),
-        "help": "Trained with the neck, or the frozen decoder of a task model. [trained]",
+        "type": click.Choice(["trained", "frozen", "tail"]),
+        "help": "Trained with the neck; the frozen decoder of a task model; or the tail, the rest of the encoder's own "
+        "network, without a neck or any training. [trained]",
     },
     "--neck-loss": {
         "type": click.Choice(["task", "distill", "both"]),

@@ -1,4 +1,4 @@
-"""``timm:NAME``: any backbone of timm, through its ``features_only`` interface.
+"""``timm:NAME``: any backbone of timm, through ``features_only``; after each stage of a pyramid, a tail.
 
 Split points, fine to coarse:
 
@@ -12,6 +12,10 @@ The default is the last split point of stride 16, or the last of all if none has
 Maps are [B, C, ceil(H / stride), ceil(W / stride)]. Models that cannot take a size that is no multiple of their
 coarsest stride, or that drop the remainder, get the image padded (edge pixels repeated, right and bottom) to
 the next multiple, and their maps are cropped to the shape promised.
+
+Tails (``--head tail``), for classification: after every stage of a pyramid whose classifier reads that stage's map
+alone (EfficientNet, ResNet, ConvNeXt, RegNet, ...). A tail is compared with the whole network before it is used. Blocks
+of a ViT have none: their maps lack the class token.
 """
 
 from __future__ import annotations
@@ -26,9 +30,10 @@ from torch import Tensor, nn
 
 from fcbench.core.errors import FcbenchError, unknown
 from fcbench.core.features import Encoder, EncoderPlugin, FeatureSpec, WeightsInfo
-from fcbench.encoders.shared.padded import PaddedEncoder, promised
+from fcbench.encoders.shared.padded import PaddedEncoder, normalized, promised
+from fcbench.encoders.shared.timm_tail import ClassifierTail, after, label_names, require_equal, whole_network
 from fcbench.encoders.shared.timm_weights import config_of, info_of, load, specs_of
-from fcbench.encoders.shared.weights import seeded
+from fcbench.encoders.shared.weights import freeze, seeded
 
 SIZE_OPTIONS: tuple[dict[str, Any], ...] = (
     {"dynamic_img_size": True},  # ViTs: position embeddings are interpolated
@@ -47,7 +52,9 @@ class TimmEncoder(PaddedEncoder):
 
     levels = 1
 
-    def __init__(self, name: str, module: nn.Module, weights: WeightsInfo, device: torch.device) -> None:
+    def __init__(
+        self, name: str, module: nn.Module, weights: WeightsInfo, device: torch.device, typed_weights: str | None
+    ) -> None:
         """Freeze a ``features_only`` model, its weights loaded.
 
         Args:
@@ -55,11 +62,14 @@ class TimmEncoder(PaddedEncoder):
             module: timm's model.
             weights: where its weights came from.
             device: where it runs.
+            typed_weights: as `Plugin.build` got them; its tails load theirs by it.
         """
         super().__init__(name, module, specs_of(info_of(module).get_dicts()), weights, device)
+        self._typed_weights = typed_weights
         self.module.to(memory_format=torch.channels_last)  # 1.5 times faster on CPUs
         strides = {s.stride_px for s in self.specs.values()}
         self.groups = {"pyramid": tuple(self.specs)} if len(strides) > 1 else {}
+        self.tails = {"classification": tuple(n for n in self.specs if n.startswith("stage"))}
         self.default_split_point = default_split_point(self.specs)
         config = config_of(name.partition(":")[2])
         self._native_px = tuple(config.input_size[1:])
@@ -81,6 +91,25 @@ class TimmEncoder(PaddedEncoder):
             maps = [m.permute(0, 3, 1, 2) for m in maps]
         return dict(zip(self.specs, maps))
 
+    def tail(self, task: str, split_point: str, image_px: tuple[int, int]) -> nn.Module:
+        """The rest of the classifier after a stage, compared with the whole network on an image of noise."""
+        name = self.name.partition(":")[2]
+        full = whole_network(name, self._typed_weights, self.module).to(self.device)
+        cut = info_of(self.module).get_dicts()[list(self.specs).index(split_point)]["module"]
+        noise = torch.randint(0, 256, (1, 3, *image_px), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+        try:
+            tail = ClassifierTail(_reading(after(full, cut), self._last), split_point, label_names(name, full))
+            with torch.inference_mode():
+                whole = full(normalized(noise.to(self.device), self.normalization, self.levels))
+                split = tail(self(noise, [split_point]).maps)
+        except (AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError) as exc:
+            raise FcbenchError(
+                f"{self.name} has no tail at {split_point} for images of {image_px[0]}x{image_px[1]} "
+                f"({(str(exc).splitlines() or [type(exc).__name__])[0]})"
+            ) from exc
+        require_equal(self.name, split_point, whole, split)
+        return freeze(tail)
+
     def _find_multiple(self, coarsest: int) -> int:
         """1 if maps have the promised sizes for an image that no stride divides, else the coarsest stride [px]."""
         odd = 2 * coarsest + 1
@@ -98,6 +127,18 @@ class TimmEncoder(PaddedEncoder):
             f"{self.name} failed on images of {size_px[0]}x{size_px[1]} ({first}): its own size is "
             f"{self._native_px[0]}x{self._native_px[1]}, try --image-size {self._native_px[0]}"
         )
+
+
+def _reading(rest: nn.Module, channels_last: bool) -> nn.Module:
+    """The rest of a network that reads maps [B, C, h, w], whatever the order of its own."""
+    return nn.Sequential(_ChannelsLast(), rest) if channels_last else rest
+
+
+class _ChannelsLast(nn.Module):
+    """[B, C, h, w] to [B, h, w, C]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(0, 2, 3, 1)
 
 
 def _create(name: str) -> nn.Module:
@@ -135,7 +176,7 @@ class Plugin(EncoderPlugin):
         with seeded():
             module = _create(name)
         info = load(f"timm:{name}", name, module, weights)
-        return TimmEncoder(f"timm:{name}", module, info, device)
+        return TimmEncoder(f"timm:{name}", module, info, device, weights)
 
     @staticmethod
     def _known(variant: str) -> str:

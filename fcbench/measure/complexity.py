@@ -123,7 +123,7 @@ class Complexity:
         model: Any = reader.model
         maps, batch = self._source.test.features.batch([0]), reader.task.collate(reader.targets([0]))
         x = model(maps)
-        neck = n_weights(model.neck) + (n_weights(model.adapter) if model.adapter is not None else 0)
+        neck = sum(n_weights(m) for m in (model.neck, model.adapter) if m is not None)
         head: Any = model.head
         return {
             "neck": (macs(lambda: model(maps)), neck),

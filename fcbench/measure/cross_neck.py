@@ -98,6 +98,8 @@ def measure(study: Study, out: Path, *, length: int = 2, coded: bool = False) ->
         FcbenchError: bad input, or a folder that cannot be used. A chain that fails is a row with its reason.
     """
     suite = study.suite
+    if suite.head == "tail":
+        raise FcbenchError("cross-neck analysis needs necks, and a tail has none: use --head trained or frozen")
     check(suite, length, coded)
     n_measured, n_found, failures = 0, 0, list[str]()
     with ResultsFolder(out) as folder, Report(n_stages(suite, length, coded)) as report:

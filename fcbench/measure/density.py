@@ -21,7 +21,7 @@ from fcbench.core.cache import Cache, kept
 from fcbench.core.tasks import ProbabilisticHead, ScaledHead
 from fcbench.features.feature_set import batches_of
 from fcbench.training.options import PREPARE_SAMPLES
-from fcbench.training.readout import Readout, ReadoutRecipe
+from fcbench.training.readout import Readout, ReadoutRecipe, TailReadout
 from fcbench.training.targets import Targets
 from fcbench.transmit.senders import EVAL_BATCH
 
@@ -40,7 +40,7 @@ class Scorer:
         return self.log_likelihood(x, batch).double().cpu().numpy()
 
 
-def make_scorer(recipe: ReadoutRecipe, model: Readout, targets: Targets, cache: Cache) -> Scorer | None:
+def make_scorer(recipe: ReadoutRecipe, model: Readout | TailReadout, targets: Targets, cache: Cache) -> Scorer | None:
     """The density of a readout, its scale fitted once and kept beside it; None where the head states none.
 
     Args:
@@ -54,7 +54,7 @@ def make_scorer(recipe: ReadoutRecipe, model: Readout, targets: Targets, cache: 
     return Scorer(partial(head.log_density, scale=float(json.loads(scale))))
 
 
-def _training_likelihood(recipe: ReadoutRecipe, model: Readout, targets: Targets) -> Callable[[float], float]:
+def _training_likelihood(recipe: ReadoutRecipe, model: Readout | TailReadout, targets: Targets) -> Callable[[float], float]:
     """Sum of log-likelihoods over training samples as a function of the scale."""
     features, head = recipe.source.train.features, model.head
     with torch.inference_mode():

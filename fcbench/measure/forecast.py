@@ -159,6 +159,8 @@ def _timed_extract(
 
 def _time_readout(trial: Trial, task: str, watch: Stopwatch, rates: Rates, steps: int) -> None:
     cache, recipe = trial.study.cache, trial.recipe(task)
+    if recipe.tail is not None:
+        return
     if recipe.decoder is not None:
         _timed_extract(
             own_samples(recipe),

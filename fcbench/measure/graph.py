@@ -190,7 +190,7 @@ class _Builder:
     # --------------------------------------------------------------------------------------------- models
     def _readout(self, recipe: ReadoutRecipe) -> tuple[str, ...]:
         path = recipe.path(self._cache)
-        if self._is_made(path):
+        if recipe.tail is not None or self._is_made(path):
             return ()
         what = f"adapter to {recipe.decoder.name}" if recipe.decoder else "head"
         label = f"{self.encoder.name}: {recipe.neck} and {what}, {recipe.task.name}"
@@ -198,7 +198,9 @@ class _Builder:
         return self._node(path, Makes.READOUT, label, recipe)
 
     def _null_model(self, recipe: ReadoutRecipe) -> tuple[str, ...]:
-        """Encoders share it."""
+        """Encoders share it; a tail has none."""
+        if recipe.tail is not None:
+            return ()
         features = recipe.source.train.features
         _, grid = features.finest
         if recipe.decoder is None:

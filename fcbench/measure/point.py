@@ -98,5 +98,10 @@ def sample_table(trial: Trial, sent: Sent, found: Found, null: np.ndarray | None
 
 
 def wants_null(trial: Trial, job: Job, found: Found) -> bool:
-    """Whether a point keeps the null model's likelihoods: the uncoded ceiling, where the run asks for them."""
+    """Whether a point keeps the null model's likelihoods: the uncoded ceiling, where the run asks for them.
+
+    A tail is not trained, so there is nothing like it that was trained on a constant.
+    """
+    if trial.study.suite.head == "tail":
+        return False
     return found.log_likelihood is not None and job.kind == Kind.CEILING and trial.study.suite.null_model

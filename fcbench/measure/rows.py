@@ -51,9 +51,9 @@ def key_of(study: Study, encoder: Encoder, seed: int, job: Job, task: str) -> st
         "on_bad_image": suite.on_bad_image,
         "encoder": (encoder.name, encoder.weights.sha256, suite.split_point or encoder.default_split_point),
         "task": task,
-        "neck": suite.neck,
+        "neck": suite.neck_label,
         "head": suite.head_label(task, data["train"].meta),
-        "readout_budget": budget.of_readout,
+        "readout_budget": None if suite.head == "tail" else budget.of_readout,
         "seed": seed,
         "kind": job.kind.value,
         "codec": job.point.codec,
@@ -132,7 +132,7 @@ def _coded(
         bytes_per_sample=rates.bytes_per_sample(n_bytes, n),
         bpp_estimated=None if bits is None else rates.bpp_estimated(bits, row.n_px),
         rate_alarm=alarm,
-        task_stop=ALL_STEPS,
+        task_stop="" if trial.study.suite.head == "tail" else ALL_STEPS,
         codec_stop=ALL_STEPS if job.trained else "",
         feature_mse=read.feature_mse,
         encode_ms=sent.encode_ms,
@@ -166,7 +166,7 @@ def _unmeasured(trial: Trial, job: Job, task: str) -> RatePoint:
         codec=job.point.codec,
         params=json.dumps(dict(job.point.params)),
         objective=objective if job.kind == Kind.CODED else "",
-        neck=suite.neck,
+        neck=suite.neck_label,
         head=suite.head_label(task, source.train.dataset.meta),
         head_sha256=_decoder_sha256(trial, task),
         neck_loss=suite.neck_loss if frozen else "",
@@ -199,7 +199,8 @@ def _resizing(source: Source) -> str:
 def _budget(suite: Suite, job: Job) -> dict[str, Any]:
     """How long and how fast a point's readout and its codec are trained, by column."""
     budget = suite.budget
-    found = {k: getattr(budget, k) for k in ("width", "task_steps", "task_batch", "task_rate")}
+    of_readout = () if suite.head == "tail" else ("width", "task_steps", "task_batch", "task_rate")
+    found = {k: getattr(budget, k) for k in of_readout}
     if job.trained:
         steps = n_steps(budget, lmbdas_of(suite, job.point.codec))
         found |= {"codec_steps": steps, "codec_batch": budget.codec_batch, "codec_rate": budget.codec_rate}
@@ -207,7 +208,9 @@ def _budget(suite: Suite, job: Job) -> dict[str, Any]:
 
 
 def _decoder_sha256(trial: Trial, task: str) -> str:
-    """Of a frozen decoder's weights; empty for a trained head, and for a decoder that cannot be built."""
+    """Of a frozen decoder's or a tail's weights; empty for a trained head, and for a decoder that cannot be built."""
+    if trial.study.suite.head == "tail":
+        return trial.source.encoder.weights.sha256
     try:
         decoder = trial.study.task_model(task, trial.source)
     except FcbenchError:
@@ -219,7 +222,8 @@ def _origin(study: Study, encoder: Encoder, job: Job, task: str) -> dict[str, st
     """Where the outside plug-ins behind a row come from."""
     family = registry.encoder_family(encoder.name)
     used = [("encoder", family)] if family in registry.names("encoder") else []
-    used += [("dataset", study.suite.dataset), ("neck", study.suite.neck), ("task", task)]
+    used += [("dataset", study.suite.dataset), ("task", task)]
+    used += [("neck", study.suite.neck_label)] if study.suite.neck_label else []
     used += [codec_kind(job.point.codec)] if job.kind not in (*ENDS, Kind.LABEL) else []
     return {k: v for kind, name in used for k, v in registry.origin(kind, name).items()}
 

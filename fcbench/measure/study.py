@@ -14,6 +14,7 @@ from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Encoder
 from fcbench.core.progress import Report
 from fcbench.core.samples import DataOptions, Dataset, require_tasks
+from fcbench.core.tails import build_tail, require_labels
 from fcbench.core.tasks import Task, TaskModel
 from fcbench.features.encoding import build_encoder
 from fcbench.features.feature_set import FeatureSet
@@ -82,13 +83,28 @@ class Study:
 
     def task_model(self, task: str, source: Source) -> TaskModel | None:
         """The task model whose decoder reads for a task; None where the head is trained."""
-        if self.suite.head == "trained":
+        if self.suite.head != "frozen":
             return None
         family, variant, weights = self.suite.task_model(task, source.train.dataset.meta)
         image_px = source.train.features.image_px
         key = "task model", task, image_px, source.train.features.indices, source.test.features.indices
         build = registry.get("taskmodel", family).build
         return self._once(key, lambda: build(variant, weights, self.task(task, source), image_px, self.device))
+
+    def tail(self, task: str, source: Source) -> Any:
+        """The `Tail` of a source's encoder that reads for a task; None where another head does.
+
+        Raises:
+            FcbenchError: the encoder has none here, or the data set's classes are not the network's.
+        """
+        if self.suite.head != "tail":
+            return None
+        encoder, image_px = source.encoder, source.train.features.image_px
+        key = "tail", encoder.name, source.split_points, task, image_px
+        tail = self._once(key, lambda: build_tail(encoder, task, source.split_points, image_px))
+        if tail.label_names:
+            require_labels(encoder.name, tail.label_names, self.suite.dataset, source.train.dataset.meta.label_names)
+        return tail
 
     def _once(self, key: tuple[Any, ...], make: Any) -> Any:
         if key not in self._made:

@@ -35,7 +35,8 @@ class Suite:
         n_train, n_test: at most so many samples of each split; None for all.
         split_point: split point, group of split points, or several with plus signs; None for the encoder's default.
         weights: of every encoder: None for its own, ``random``, or a file.
-        head: ``trained`` with the neck, or the ``frozen`` decoder of a task model.
+        head: ``trained`` with the neck, the ``frozen`` decoder of a task model, or the ``tail``, the rest of the
+            encoder's own network, before which there is no neck and nothing is trained.
         neck_loss: what trains the neck before a frozen decoder: the task's loss, the task model's own features, both.
         task_models: ``NAME[:VARIANT]`` by task, where not the data set's default.
         task_weights: of a task's model: ``random`` or a file; its own where not named.
@@ -57,7 +58,7 @@ class Suite:
     split_point: str | None = None
     weights: str | None = None
     neck: str = "neck_2L"
-    head: Literal["trained", "frozen"] = "trained"
+    head: Literal["trained", "frozen", "tail"] = "trained"
     neck_loss: Literal["task", "distill", "both"] = "task"
     task_models: Mapping[str, str] = field(default_factory=dict)
     task_weights: Mapping[str, str] = field(default_factory=dict)
@@ -154,7 +155,7 @@ class Suite:
         return replace(self, codecs=left)
 
     def _check_heads(self) -> None:
-        if self.head == "trained" and (self.neck_loss != "task" or self.task_models or self.task_weights):
+        if self.head != "frozen" and (self.neck_loss != "task" or self.task_models or self.task_weights):
             raise FcbenchError(
                 "--neck-loss, --task-model and --task-weights are for frozen decoders: add --head frozen"
             )
@@ -180,11 +181,16 @@ class Suite:
         return name, variant, self.task_weights.get(task)
 
     def head_label(self, task: str, meta: DatasetMeta) -> str:
-        """``trained``, or ``frozen:NAME[:VARIANT]``."""
-        if self.head == "trained":
+        """``trained``, ``tail``, or ``frozen:NAME[:VARIANT]``."""
+        if self.head != "frozen":
             return self.head
         name, variant, _ = self.task_model(task, meta)
         return f"frozen:{name}" + (f":{variant}" if variant else "")
+
+    @property
+    def neck_label(self) -> str:
+        """The neck before each head; empty before a tail, which has none."""
+        return "" if self.head == "tail" else self.neck
 
     def quick(self) -> Suite:
         """The suite with short training and few samples: to see that all works, not to be quoted."""

@@ -21,7 +21,7 @@ from fcbench.measure.evaluate import Evaluation, Reader, evaluate
 from fcbench.measure.points import Job, lmbdas_of
 from fcbench.measure.study import Study
 from fcbench.training.codec import CodecRecipe, make_codec, make_sweep, require_same
-from fcbench.training.readout import Readout, ReadoutRecipe, TaskLoss, make_readout, task_loss
+from fcbench.training.readout import Readout, ReadoutRecipe, TailReadout, TaskLoss, make_readout, task_loss
 from fcbench.transmit.senders import (
     CodecSender,
     ImageSender,
@@ -44,9 +44,9 @@ class Trial:
 
     def __init__(self, study: Study, source: Source, seed: int, report: Report, neck: str | None = None) -> None:
         self.study, self.source, self.seed, self.report = study, source, seed, report
-        self.neck = neck or study.suite.neck
+        self.neck = neck or study.suite.neck_label
         self.complexity = Complexity(source, study.cache)
-        self._readouts: dict[str, Readout] = {}
+        self._readouts: dict[str, Readout | TailReadout] = {}
         self._readers: dict[str, Reader] = {}
         self._null: Source | None = None
 
@@ -61,9 +61,10 @@ class Trial:
             self.seed,
             study.task_model(task, source),
             study.suite.neck_loss,
+            study.tail(task, source),
         )
 
-    def readout(self, task: str) -> Readout:
+    def readout(self, task: str) -> Readout | TailReadout:
         """A task's neck and head, trained on uncoded features and frozen."""
         if task not in self._readouts:
             study, recipe = self.study, self.recipe(task)

@@ -2,6 +2,7 @@
 
 maps --standardize--> neck --------------------------------> trained head
 maps --standardize--> neck --adapter, one map an input--> frozen decoder of a task model
+maps ----------------------------------------------------> tail: the rest of the encoder's own network, as it is
 """
 
 from __future__ import annotations
@@ -129,6 +130,24 @@ class Readout(Standardize):
         return _repeated(x, n) if once else x
 
 
+class TailReadout(nn.Module):
+    """A tail as a readout: it reads decoded maps as they are.
+
+    Attributes:
+        head: a `fcbench.core.tails.Tail`.
+    """
+
+    neck = adapter = None
+
+    def __init__(self, tail: Any) -> None:
+        super().__init__()
+        self.head = tail
+
+    def forward(self, maps: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The maps [B, C, h, w]."""
+        return maps
+
+
 def _repeated(x: Any, n: int) -> Any:
     """Tensors [1, ...], one or several by name, as [n, ...]."""
     if isinstance(x, Tensor):
@@ -143,6 +162,7 @@ class ReadoutRecipe:
     Attributes:
         decoder: the task model whose frozen decoder reads; None where the head is trained.
         neck_loss: what trains the neck before a frozen decoder.
+        tail: the `fcbench.core.tails.Tail` that reads; None where neck and head do.
     """
 
     source: Source
@@ -152,10 +172,13 @@ class ReadoutRecipe:
     seed: int
     decoder: TaskModel | None = None
     neck_loss: NeckLoss = "task"
+    tail: Any = None
 
     @property
     def key(self) -> str:
         """Name of the readout in the cache."""
+        if self.tail is not None:  # of the encoder's weights alone, which the features' key holds
+            return digest({"features": self.source.train.features.key, "task": self.task.name, "tail": True})
         contents = {
             "version": VERSION,
             "features": self.source.train.features.key,
@@ -181,12 +204,16 @@ class ReadoutRecipe:
 
 def make_readout(
     recipe: ReadoutRecipe, targets: Targets, cache: Cache, report: Report, device: torch.device
-) -> Readout:
+) -> Readout | TailReadout:
     """A task's neck and head, trained on uncoded features and frozen: from the cache, else trained and put there.
+
+    A tail is taken as it is.
 
     Args:
         targets: of the training samples.
     """
+    if recipe.tail is not None:
+        return TailReadout(recipe.tail).eval()
     source, task, width = recipe.source, recipe.task, recipe.budget.width
     features, path = source.train.features, recipe.path(cache)
     own = own_features(recipe, cache, report) if recipe.decoder else None
@@ -277,11 +304,12 @@ def fit_readout(
     )
 
 
-def task_loss(model: Readout, task: Task, targets: Targets) -> TaskLoss:
+def task_loss(model: Readout | TailReadout, task: Task, targets: Targets) -> TaskLoss:
     """Task loss of decoded features of training samples, through a finished neck and head."""
     batches = Batches(task, targets, next(model.parameters()).device)
 
     def loss(maps: Mapping[str, Tensor], indices: Sequence[int]) -> Tensor:
-        return model.head.loss(model(maps), batches(indices))
+        found: Tensor = model.head.loss(model(maps), batches(indices))
+        return found
 
     return loss

