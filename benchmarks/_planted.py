@@ -145,7 +145,7 @@ def projected(trial: Trial, task: str, rank: int) -> Change:
 def sensitive_directions(trial: Trial, name: str) -> Tensor:
     """Orthonormal directions [C, C] of standardized features, that to which a task's loss is most sensitive first."""
     (split_point,) = trial.source.split_points
-    task, readout = trial.reader(name).task, trial.readout(name)
+    task, readout = trial.reader(name).task, trial.trained(name)
     head: Any = readout.head
     features, targets = trial.source.train.features, trial.study.targets("train", name, trial.source)
     total: Tensor | None = None

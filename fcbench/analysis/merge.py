@@ -156,7 +156,7 @@ def _versions(rows: pd.DataFrame, package: str) -> pd.Series:
 
 
 def _measured_twice(mine: pd.DataFrame, yours: pd.DataFrame) -> Iterator[str]:
-    """A reason where the same operating point, or end, has another accuracy or rate: something was trained otherwise."""
+    """A reason where the same operating point, or end, has another accuracy or rate: trained otherwise."""
     ok = [rows[(rows["status"] == OK) & rows["primary"]] for rows in (mine, yours)]
     for p in ok[0].merge(ok[1], on=list(POINT), suffixes=("", "_other")).itertuples():
         if p.value_other < p.ci_low or p.value_other > p.ci_high:

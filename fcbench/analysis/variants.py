@@ -52,7 +52,7 @@ def add(df: pd.DataFrame, by: str) -> pd.DataFrame:
     for _, own in told.groupby(df["codec"], sort=False):
         varies = [c for c in own if own[c].nunique() > 1]
         cells = zip(*(own[c] for c in varies)) if varies else [()] * len(own)
-        names.loc[own.index] = [", ".join(filter(None, texts)) for texts in cells]
+        names.update(pd.Series([", ".join(filter(None, texts)) for texts in cells], own.index, dtype=object))
     of_codec = ~df["kind"].isin([Kind.CEILING, Kind.FLOOR])
     if not names[of_codec].any():
         raise FcbenchError(f"the rows of each codec agree in {by}: there is nothing to set side by side.")

@@ -83,4 +83,6 @@ def require_labels(network: str, own: Sequence[str], dataset: str, given: Sequen
         )
     for i, (a, b) in enumerate(zip(own, given)):
         if a != b:
-            raise FcbenchError(f"class {i} of data set {dataset!r} is {b!r}, of {network} {a!r}: labels must be the same")
+            raise FcbenchError(
+                f"class {i} of data set {dataset!r} is {b!r}, of {network} {a!r}: labels must be the same"
+            )

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fcbench.core.cache import digest
 from fcbench.core.samples import DataOptions, Dataset, DatasetPlugin, Sample
 from fcbench.data.shared.folders import Labelled, labelled
 from fcbench.data.shared.images import read_image
@@ -35,6 +36,8 @@ LAYOUT = Layout(
 NAMED = re.compile(r"(n\d{8})(?!\d)")
 CROP = 0.875
 """Share of an image's side that classifiers are tested on."""
+PREPARED = f"central {CROP}, bicubic"
+"""How images are brought to a size; part of the revision."""
 
 
 def central(size_px: tuple[int, int], wanted_px: tuple[int, int]) -> tuple[int, int]:
@@ -61,6 +64,8 @@ def prepared(image: Tensor, wanted_px: tuple[int, int]) -> Tensor:
 class Cropped(Labelled):
     """Labelled images, prepared as classifiers are tested."""
 
+    resizing = PREPARED
+
     def __getitem__(self, index: int) -> Sample:
         """Read an image; its size is that of the part that is used."""
         if self.image_size_px is None:
@@ -78,7 +83,7 @@ class Cropped(Labelled):
 
 def synsets() -> tuple[str, ...]:
     """The 1000 synsets, in order."""
-    from timm.data import ImageNetInfo
+    from timm.data.imagenet_info import ImageNetInfo
 
     return tuple(ImageNetInfo("imagenet-1k").label_names())
 
@@ -109,7 +114,8 @@ class Plugin(DatasetPlugin):
         if split == "test" and not folder.is_dir() and (root / "val").is_dir():
             folder = root / "val"
         found = labelled(LAYOUT.name, split, root, images_of(folder, known), known, options)
-        return Cropped(**{f.name: getattr(found, f.name) for f in fields(found)})
+        revision = digest({"contents": found.revision, "prepared": PREPARED})
+        return Cropped(**{f.name: getattr(found, f.name) for f in fields(found)} | {"revision": revision})
 
 
 PLUGIN = Plugin()

@@ -283,7 +283,7 @@ class Chains:
             if chain.neck != trial.neck:
                 trial = Trial(trial.study, trial.source, trial.seed, trial.report, chain.neck)
             reader = trial.reader(chain.task)
-            self._ends[key] = ChainEnd(trial.readout(chain.task), reader, trial.complexity.of_readout(reader))
+            self._ends[key] = ChainEnd(trial.trained(chain.task), reader, trial.complexity.of_readout(reader))
         return self._ends[key]
 
 
@@ -294,7 +294,7 @@ def neck_name(task: str) -> str:
 
 def neck_source(trial: Trial, task: str) -> Source:
     """The samples of a trial as the frozen neck of a task gives them."""
-    source, readout, name = trial.source, trial.readout(task), neck_name(task)
+    source, readout, name = trial.source, trial.trained(task), neck_name(task)
     finest, _ = source.train.features.finest
     spec = FeatureSpec(name, trial.study.suite.budget.width, finest.stride_px)
     key = f"neck-{trial.recipe(task).key}"

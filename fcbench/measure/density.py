@@ -54,7 +54,9 @@ def make_scorer(recipe: ReadoutRecipe, model: Readout | TailReadout, targets: Ta
     return Scorer(partial(head.log_density, scale=float(json.loads(scale))))
 
 
-def _training_likelihood(recipe: ReadoutRecipe, model: Readout | TailReadout, targets: Targets) -> Callable[[float], float]:
+def _training_likelihood(
+    recipe: ReadoutRecipe, model: Readout | TailReadout, targets: Targets
+) -> Callable[[float], float]:
     """Sum of log-likelihoods over training samples as a function of the scale."""
     features, head = recipe.source.train.features, model.head
     with torch.inference_mode():

@@ -72,6 +72,12 @@ class Trial:
             self._readouts[task] = make_readout(recipe, targets, study.cache, self.report, study.device)
         return self._readouts[task]
 
+    def trained(self, task: str) -> Readout:
+        """The readout of a task, where it is no tail."""
+        found = self.readout(task)
+        assert isinstance(found, Readout)
+        return found
+
     def reader(self, task: str) -> Reader:
         """A task's readout, with the density of its head."""
         if task not in self._readers:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -167,7 +168,7 @@ def svg_path(marker: str) -> str:
     """
     style = MarkerStyle(marker)
     path = style.get_path().transformed(style.get_transform())
-    outline = path.to_polygons()[0][:-1]
+    outline = np.asarray(path.to_polygons()[0])[:-1]
     outline = outline[:: max(1, len(outline) // 24)] / abs(outline).max()
     return "M" + "L".join(f"{round(x, 2) + 0.0:g} {round(-y, 2) + 0.0:g}" for x, y in outline) + "Z"
 

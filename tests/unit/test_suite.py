@@ -127,9 +127,10 @@ def test_knobs_are_checked_before_any_work(params: Any, words: str) -> None:
 
 @pytest.mark.parametrize(("given", "near"), [("codec", "codecs"), ("split", "split_point"), ("data_rot", "data_root")])
 def test_a_name_of_no_field_is_refused_with_the_nearest(given: str, near: str) -> None:
+    options: dict[str, Any] = {given: "x", "codecs": ()}
     for make in (Suite, lambda **options: replace(Suite(), **options)):
         with pytest.raises(FcbenchError, match=f"^unknown field of Suite '{given}'. Did you mean '{near}'"):
-            make(**{given: "x", "codecs": ()})
+            make(**options)
 
 
 @pytest.mark.parametrize("field", ["task_models", "task_weights"])

@@ -9,7 +9,7 @@ from typing import cast
 import timm
 import torch
 import torch.nn.functional as F
-from timm.data import ImageNetInfo, infer_imagenet_subset
+from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 from torch import Tensor, nn
 
 from fcbench.core.errors import FcbenchError

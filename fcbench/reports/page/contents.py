@@ -105,7 +105,7 @@ def curves(rows: pd.DataFrame) -> dict[str, Any]:
 def _points(sent: pd.DataFrame, names: dict[str, list[str]]) -> Iterator[list[Any]]:
     """Numbers of the panel, metric, codec and knobs, then rates, value and interval, seeds, how training ended."""
     for key, one in sent.groupby(list(_POINT), sort=False):
-        where = [names[column].index(k) for column, k in zip(_POINT, key) if column in names]
+        where = [names[column].index(str(k)) for column, k in zip(_POINT, key) if column in names]
         numbers = [_short(one[column].astype(float).mean()) for column in _NUMBERS]
         yield [*where, *numbers, int(one["seed"].nunique()), cautions.of_point(one)]
 
