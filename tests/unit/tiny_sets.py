@@ -81,6 +81,17 @@ def imagenet(root: Path, flat: bool = False) -> None:
         devkit(root / "ILSVRC2012_devkit_t12" / "data")
 
 
+OF_1000 = ("n01440764", "n01443537", "n15075141")
+"""Synsets of ILSVRC 2012: the first two, and the last."""
+
+
+def imagenet1k(root: Path, n: int = 4) -> None:
+    """Images of ImageNet's classes, the synset in their names."""
+    for i, split in enumerate(("train", "test")):
+        for j in range(n):
+            picture(root / split / f"{OF_1000[j % len(OF_1000)]}_{j + 1}.png", 10 * i + j)
+
+
 def devkit(home: Path) -> None:
     """Its numbers of the classes are not in the order of the synsets; a fourth one is an inner node."""
     home.mkdir(parents=True)
@@ -234,6 +245,7 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     "coco": coco,
     "folder": folder_of_all,
     "imagenet": imagenet,
+    "imagenet1k": imagenet1k,
     "nyuv2": nyuv2,
     "rgbd": rgbd,
 }

@@ -1,0 +1,144 @@
+"""Tails: front and rest of a network are the network, and what the codec does to the features decides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import timm
+import tiny_sets
+import torch
+from click.testing import CliRunner, Result
+from safetensors.torch import save_file
+from timm.data.config import resolve_model_data_config
+from torch import Tensor, nn
+
+from fcbench.cli.main import main
+from fcbench.core.errors import FcbenchError
+from fcbench.core.features import Features
+from fcbench.core.tails import TailedEncoder, build_tail, require_labels
+from fcbench.features.encoding import build_encoder
+from fcbench.results import table
+from fcbench.testing.codecs import make
+
+CPU = torch.device("cpu")
+NETWORKS = ("test_resnet", "test_efficientnet", "test_convnext", "tf_efficientnet_lite0")
+PX = (96, 64)
+
+
+def published(name: str, folder: Path) -> tuple[nn.Module, TailedEncoder]:
+    """A whole network of timm, and the encoder of its weights' file."""
+    torch.manual_seed(3)
+    whole = timm.create_model(name).eval()
+    save_file(whole.state_dict(), folder / "w.safetensors")
+    encoder = build_encoder(f"timm:{name}", str(folder / "w.safetensors"), CPU)
+    assert isinstance(encoder, TailedEncoder)
+    return whole, encoder
+
+
+def images(seed: int = 1) -> Tensor:
+    return torch.randint(0, 256, (2, 3, *PX), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+def normalized(whole: nn.Module, x: Tensor) -> Tensor:
+    config = resolve_model_data_config(whole)
+    mean, std = (torch.tensor(config[k]).view(3, 1, 1) for k in ("mean", "std"))
+    return (x / 255 - mean) / std
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", NETWORKS)
+def test_front_then_tail_is_the_network(name: str, tmp_path: Path) -> None:
+    whole, encoder = published(name, tmp_path)
+    x = images()
+    wanted = whole(normalized(whole, x))
+    assert len(encoder.tails["classification"]) >= 4
+    for point in encoder.tails["classification"]:
+        tail = build_tail(encoder, "classification", [point], PX)
+        found = encoder(x, [point])
+        got = tail(found.maps)
+        torch.testing.assert_close(got, wanted, rtol=0, atol=1e-5 * max(1.0, float(wanted.abs().max())))
+        one = Features({point: found.maps[point][:1]})
+        raw = make("raw", (encoder.specs[point],), {"dtype": "fp32"})
+        arrived = raw.decode(raw.encode(one).payload, one.shapes).features.maps
+        assert torch.equal(tail(arrived), tail(one.maps)), "after a lossless codec"
+        noise = {point: found.maps[point] + found.maps[point].std() * torch.randn_like(found.maps[point])}
+        assert float((tail(noise) - got).abs().max()) > 1e-3, "what arrives decides"
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "points", "words"),
+    [
+        ("timm:test_vit", "classification", ["block0"], "has no tail"),
+        ("timm:test_resnet", "depth", ["stage2"], "no tail for depth: it has one for classification"),
+        ("timm:test_resnet", "classification", ["stage1", "stage2"], "--split-point must be one of stage1, stage2"),
+        ("sam2_nano", "classification", ["stage3"], "sam2_nano has no tail at any split point"),
+    ],
+)
+def test_no_tail_is_one_line_that_names_those_there_are(name: str, task: str, points: list[str], words: str) -> None:
+    with pytest.raises(FcbenchError, match=words) as caught:
+        build_tail(build_encoder(name, "random", CPU), task, points, PX)
+    assert "\n" not in str(caught.value)
+
+
+def test_labels_are_compared_and_never_guessed() -> None:
+    require_labels("net", ("a", "b"), "data", ("a", "b"))
+    for given, words in ((("a",), "has 1 classes, net states 2"), (("a", "c"), "class 1 of data set 'data' is 'c'")):
+        with pytest.raises(FcbenchError, match=words):
+            require_labels("net", ("a", "b"), "data", given)
+
+
+# ------------------------------------------------------------------------------------------------ runs
+TINY = "run --head tail --task classification --encoder timm:test_resnet --weights random --codec-steps 4 --batch 2"
+
+
+def run(root: Path, *options: object, dataset: str = "imagenet1k") -> Result:
+    command = [*TINY.split(), "--dataset", dataset, "--data-root", root / "data", "--image-size", "64"]
+    command += ["--split-point", "stage2", "--threads", "1", "--cache-dir", root / "cache", *options]
+    return CliRunner().invoke(main, [str(a) for a in command])
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("tails")
+    tiny_sets.imagenet1k(found / "data", 6)
+    return found
+
+
+@pytest.fixture(scope="module")
+def rows(root: Path) -> pd.DataFrame:
+    codecs = [o for c in ("raw", "hyperprior", "image:jpeg", "label") for o in ("--codec", c)]
+    result = run(root, *codecs, "--lambdas", "1", "--out", root / "out")
+    assert result.exit_code == 0, result.output
+    return table.load(root / "out")
+
+
+def test_a_run_trains_no_readout(rows: pd.DataFrame) -> None:
+    assert set(rows.status) == {"ok"} and set(rows["head"]) == {"tail"} and set(rows.neck) == {""}
+    assert rows.task_steps.isna().all() and set(rows.task_stop) == {""}
+    assert set(rows.kind) == {"ceiling", "floor", "coded", "remote", "label"}
+    assert rows[rows.codec == "hyperprior"].codec_steps.eq(4).all()
+    assert set(rows.resizing) == {"central 0.875, bicubic"}
+
+
+def test_a_lossless_codec_reads_as_the_ceiling(rows: pd.DataFrame) -> None:
+    rows = rows[(rows.codec != "raw") | (rows.params == '{"dtype": "fp32"}')]
+    values = {k: rows[rows.codec == k].set_index("metric").value for k in ("raw", "uncoded", "hyperprior")}
+    pd.testing.assert_series_equal(values["raw"], values["uncoded"], rtol=1e-6)
+    assert values["hyperprior"]["nll"] != values["uncoded"]["nll"]
+
+
+def test_codecs_can_be_trained_through_the_tail(root: Path) -> None:
+    options = ("--codec", "hyperprior", "--objective", "task", "--lambdas", "1", "--out", root / "task")
+    result = run(root, *options)
+    assert result.exit_code == 0, result.output
+    found = table.load(root / "task")
+    assert set(found[found.codec == "hyperprior"].objective) == {"task"}
+
+
+def test_other_labels_are_refused_before_any_work(root: Path, tmp_path: Path) -> None:
+    tiny_sets.imagenet(tmp_path / "data")
+    result = run(tmp_path, "--codec", "raw", "--out", tmp_path / "out", dataset="imagenet")
+    assert result.exit_code == 1 and "3 classes" in result.output and "states 1000" in result.output
+    assert len(result.output.splitlines()) < 6
