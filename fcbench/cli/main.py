@@ -25,6 +25,7 @@ VERBS = {
     "merge": "Join results folders of several people or machines.",
     "encode": "Code images into an .fcb file with a trained codec.",
     "decode": "Decode an .fcb file to features.",
+    "export": "Write a trained codec as torch.export programs.",
     "inspect": "Show what an .fcb file or a checkpoint holds.",
     "list": "List the plug-ins of a kind, or the columns of rates.csv.",
     "doctor": "Report versions, devices, weights, and what is missing.",

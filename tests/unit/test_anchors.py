@@ -167,7 +167,7 @@ def test_zstd_never_gives_more_than_was_asked_for() -> None:
 
 
 # ----------------------------------------------------------------------------------------- VVC
-_STREAM = Path(__file__).parents[1] / "golden" / "data" / "vvc_mosaic_qp34.266"
+_STREAM = Path(__file__).with_name("vvc_mosaic_qp34.266")
 """A feature mosaic of 128x192, 10 bits, by vvenc 1.15, preset slow, QP 34."""
 
 _DECODED = "156286b1f3751744d75dffe3e1b7cbf6e8c7891e5ff1d9197eef412cc351e8d3"
