@@ -24,6 +24,7 @@ class InBfloat16(Encoder):
         self.specs, self.groups = encoder.specs, encoder.groups
         self.default_split_point, self.weights = encoder.default_split_point, encoder.weights
         self.module = encoder.module.to(memory_format=torch.channels_last)
+        self.resizing, self.resized_px = encoder.resizing, encoder.resized_px
 
     def __call__(self, images: Tensor, split_points: Sequence[str]) -> Features:
         """Features of uint8 images [B, 3, H, W] at split points."""

@@ -190,10 +190,11 @@ def _unmeasured(trial: Trial, job: Job, task: str) -> RatePoint:
 
 
 def _resizing(source: Source) -> str:
-    """How images were brought to one size; empty where all had it."""
+    """How images were brought to one size, and by the encoder to its own; empty where all had it."""
     splits = source.train, source.test
     differs = any(sample.size_px != s.features.image_px for s in splits for sample in s.features.samples)
-    return source.test.dataset.resizing if differs else ""
+    steps = source.test.dataset.resizing if differs else "", source.encoder.resizing
+    return "; ".join(step for step in steps if step)
 
 
 def _budget(suite: Suite, job: Job) -> dict[str, Any]:
