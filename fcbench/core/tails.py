@@ -79,7 +79,7 @@ def require_labels(network: str, own: Sequence[str], dataset: str, given: Sequen
     """
     if len(own) != len(given):
         raise FcbenchError(
-            f"data set {dataset!r} has {len(given)} classes, {network} states {len(own)}: "
+            f"data set {dataset!r} has {len(given)} classes, {network} states {len(own)} ({', '.join(own[:3])}, ...): "
             "a tail needs the network's own (--dataset imagenet1k for ImageNet's 1000)"
         )
     for i, (a, b) in enumerate(zip(own, given)):

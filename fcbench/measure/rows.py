@@ -17,7 +17,7 @@ from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Encoder
 from fcbench.core.kinds import ENDS, Kind, codec_kind
 from fcbench.core.registry import coder_versions
-from fcbench.core.tasks import Task
+from fcbench.core.tasks import metric_values
 from fcbench.features.source import Source
 from fcbench.measure.complexity import Counts
 from fcbench.measure.evaluate import Evaluation, Reader
@@ -90,15 +90,16 @@ def make_rows(
     """
     found = read.found[key]
     row = _coded(trial, job, _unmeasured(trial, job, reader.task.name), counts, sender, sent, read)
-    values = reader.task.values(found.stats.sum(0))
+    values_of = partial(metric_values, reader.task)
+    values, drawn = values_of(found.stats, np.ones((1, len(found.stats)))), intervals.resampled(found.stats, values_of)
     out = []
     for i, metric in enumerate(reader.task.metrics):
-        low, high = intervals.bootstrap(found.stats, partial(_value, reader.task, metric.name))
+        low, high = intervals.interval(drawn[metric.name])
         out.append(
             replace(
                 row,
                 metric=metric.name,
-                value=float(values[metric.name]),
+                value=float(values[metric.name][0]),
                 ci_low=low,
                 ci_high=high,
                 unit=metric.unit,
@@ -108,10 +109,6 @@ def make_rows(
             )
         )
     return out
-
-
-def _value(task: Task, metric: str, sums: np.ndarray) -> np.ndarray:
-    return task.values(sums)[metric]
 
 
 def _coded(

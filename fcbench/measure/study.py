@@ -103,7 +103,7 @@ class Study:
         key = "tail", encoder.name, source.split_points, task, image_px
         tail = self._once(key, lambda: build_tail(encoder, task, source.split_points, image_px))
         if tail.label_names:
-            require_labels(encoder.name, tail.label_names, self.suite.dataset, source.train.dataset.meta.label_names)
+            require_labels(encoder.name, tail.label_names, self.suite.dataset, source.train.dataset.meta.names(task))
         return tail
 
     def _once(self, key: tuple[Any, ...], make: Any) -> Any:
