@@ -72,7 +72,7 @@ def planted(seed: int, kind: coco_ap.Kind, ties: bool = False) -> Image:
 
 def official(images: Sequence[Image], kind: coco_ap.Kind) -> list[float]:
     """COCOeval of a result file of the images, in the order of `coco_ap.metric_names`."""
-    rows, found, listed = [], [], []
+    rows, found, listed = list[Any](), list[Any](), list[Any]()
     for image_id, (truth, said) in enumerate(images, 1):
         listed.append({"id": image_id, "height": SIZE[0], "width": SIZE[1]})
         for i in range(len(truth.labels)):
@@ -130,7 +130,7 @@ def test_ap_is_cocoevals_of_the_images_and_of_resamples(task: str) -> None:
 
 def test_planted_detections_are_perfect_and_corrupted_ones_are_not() -> None:
     images = [planted(seed, "bbox")[0] for seed in range(12)]
-    exact, shifted = [], []
+    exact, shifted = list[Image](), list[Image]()
     for truth in images:
         corners = np.concatenate([truth.boxes[:, :2], truth.boxes[:, :2] + truth.boxes[:, 2:]], 1)
         kept = ~truth.crowd
@@ -161,7 +161,8 @@ def test_the_best_detections_of_an_image_count() -> None:
     labels = np.arange(n) % 3  # at most 100 of a category count, as COCOeval has it
     many = Detections(labels, scores, np.tile(corner, (n, 1)))
     best = Detections(labels[:300], scores[:300], many.boxes[:300])
-    np.testing.assert_array_equal(*(table([(truth, said)], "bbox") for said in (many, best)))
+    of_many, of_best = (table([(truth, said)], "bbox") for said in (many, best))
+    np.testing.assert_array_equal(of_many, of_best)
 
 
 def test_batches_do_not_matter_and_what_does_not_fit_is_refused() -> None:
@@ -177,7 +178,7 @@ def test_batches_do_not_matter_and_what_does_not_fit_is_refused() -> None:
         DetectingTask("detection", "bbox", ["a", "b"]).collate([{"detection": truth} for truth, _ in images])
     for refused in (lambda: task.head(8, (4, 4), SIZE), lambda: task.values(whole.sum(0))):
         with pytest.raises(FcbenchError, match="--head tail|rank samples"):
-            refused()  # type: ignore[no-untyped-call]
+            refused()
 
 
 # --------------------------------------------------------------------------------------------- targets

@@ -53,7 +53,7 @@ def state_of(name: str) -> dict[str, Tensor]:
             value *= 40
         elif "cls_logits" in key and key.endswith("bias") and not name.startswith("ssd"):
             value.zero_()
-        elif name.startswith("ssd") and value.ndim == 4:  # as torchvision draws them, nothing arrives at the end
+        elif "mobilenet" in name and value.ndim == 4:  # as torchvision draws them, nothing arrives at the end
             nn.init.kaiming_normal_(value)
     return {k: v for k, v in state.items() if not (name in NO_EPSILON and k.endswith(COUNTER))}
 
