@@ -59,6 +59,8 @@ def key_of(study: Study, encoder: Encoder, seed: int, job: Job, task: str) -> st
         "codec": job.point.codec,
         "params": dict(job.point.params),
     }
+    if suite.codec_data:
+        contents["codec_data"] = suite.codec_data
     if suite.features_dtype != "float32":
         contents["features_dtype"] = suite.features_dtype
     if suite.head == "frozen":
@@ -171,6 +173,7 @@ def _unmeasured(trial: Trial, job: Job, task: str) -> RatePoint:
         seed=trial.seed,
         features_dtype=suite.features_dtype if suite.features_dtype != "float32" else "",
         resizing=_resizing(source),
+        codec_data=f"{suite.codec_data} {study.data['train'].revision}" if suite.codec_data else "",
         n_train=len(source.train.features),
         **_budget(suite, job),
         n_samples=len(features),

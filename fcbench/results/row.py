@@ -46,6 +46,9 @@ class RatePoint:
     resizing: Annotated[
         str, "how images were brought to image_size and, by the encoder, to its own; empty where nothing did", _THIRD
     ] = ""
+    codec_data: Annotated[
+        str, "data set, with its revision, that trained codecs; empty: the training split", _THIRD
+    ] = ""
     n_train: Annotated[int | None, "training samples", _THIRD] = None
     width: Annotated[int | None, "channels of the neck's output", _THIRD] = None
     task_steps: Annotated[int | None, "training steps of neck and head", _THIRD] = None

@@ -17,6 +17,7 @@ from fcbench.cli.say import size
 from fcbench.core import registry
 from fcbench.core.cache import Cache
 from fcbench.core.errors import FcbenchError
+from fcbench.core.features import Encoder
 from fcbench.features import extract
 from fcbench.features.feature_set import FeatureSet, SampleInfo
 from fcbench.features.source import Readable, Source, Split, split_points_of
@@ -258,5 +259,8 @@ def test_float16_features_are_half_the_size_and_other_points(cache: Path, tmp_pa
 def test_rows_name_how_images_were_brought_to_one_size(size_px: tuple[int, int], expected: str) -> None:
     features = FeatureSet("key", (SampleInfo("a", 0, size_px),), (), (64, 64), {}, {}, {})
     split = Split(Readable(FakeDataset(1), [0]), features)
-    encoder: Any = None
+    encoder = Encoder.__new__(type("Plain", (Encoder,), {}))
     assert rows._resizing(Source(encoder, (), "", split, split, {})) == expected
+    encoder.resizing = "network: 320x320"
+    both = f"{expected}; network: 320x320" if expected else "network: 320x320"
+    assert rows._resizing(Source(encoder, (), "", split, split, {})) == both
