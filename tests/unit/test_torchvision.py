@@ -26,16 +26,15 @@ from fcbench.encoders.torchvision import create, names
 from fcbench.encoders.torchvision.weights import COUNTER, NO_EPSILON, official_file
 from fcbench.features.encoding import build_encoder
 from fcbench.features.statistics import statistics
+from fcbench.tasks.shared import coco_ap
 
 CPU = torch.device("cpu")
 PX = (64, 96)
 FAST = (
     "fasterrcnn_resnet50_fpn",
     "retinanet_resnet50_fpn_v2",
-    "keypointrcnn_resnet50_fpn",
     "ssdlite320_mobilenet_v3_large",
     "lraspp_mobilenet_v3_large",
-    "fcn_resnet50",
 )
 EVERY = [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in names()]
 
@@ -262,7 +261,12 @@ def objects(task: str) -> Objects:
     return Objects(PX, labels, boxes, boxes[:, 2] * boxes[:, 3], np.array([False, False, True]), masks, keypoints)
 
 
-@pytest.mark.parametrize("name", [*FAST[:4], pytest.param("maskrcnn_resnet50_fpn", marks=pytest.mark.slow)])
+SLOW_TO_LEARN = ("retinanet_resnet50_fpn_v2", "fcos_resnet50_fpn", "keypointrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn")
+
+
+@pytest.mark.parametrize(
+    "name", [FAST[0], SMALL, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_TO_LEARN)]
+)
 def test_losses_reach_the_maps_and_leave_the_network_alone(name: str, tmp_path: Path) -> None:
     encoder = build(name, state_of(name), tmp_path)
     for task, points in encoder.tails.items():
@@ -279,3 +283,20 @@ def test_losses_reach_the_maps_and_leave_the_network_alone(name: str, tmp_path: 
         assert all(m.grad is not None and m.grad.abs().sum() > 0 for m in maps.values())
         assert not tail.network.training
         assert state_sha256(tail) == before
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["keypointrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn", "fcos_resnet50_fpn"])
+def test_an_image_without_detections_and_one_of_a_pixel_have_defined_values(name: str) -> None:
+    encoder = build_encoder(f"torchvision:{name}@64", "random", CPU)
+    assert isinstance(encoder, TailedEncoder)
+    task, points = [*encoder.tails][-1], encoder.groups["fpn"]
+    tail: Any = build_tail(encoder, task, points, (1, 1))
+    getattr(tail.network, "roi_heads", tail.network).score_thresh = 2.0
+    maps = encoder(torch.zeros(1, 3, 1, 1, dtype=torch.uint8), points).maps
+    (found,) = tail.predict(maps, [objects(task)])
+    assert found.boxes.shape == (0, 4) and found.labels.size == found.scores.size == len(found.regions) == 0
+    kind: Any = {"keypoint_detection": "keypoints", "instance_segmentation": "segm"}.get(task, "bbox")
+    stats = coco_ap.image_statistics(kind, objects(task), found, 80)
+    values = coco_ap.metric_values(stats[None], np.ones((1, 1)), kind)
+    assert values["ap"] == 0 and stats[:-1200].sum() > 0
