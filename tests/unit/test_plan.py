@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,6 @@ from fcbench.cli.say import size
 from fcbench.core import registry
 from fcbench.core.cache import Cache
 from fcbench.core.errors import FcbenchError
-from fcbench.core.features import Encoder
 from fcbench.features import extract
 from fcbench.features.feature_set import FeatureSet, SampleInfo
 from fcbench.features.source import Readable, Source, Split, split_points_of
@@ -260,10 +260,7 @@ def test_rows_name_how_images_were_brought_to_one_size(size_px: tuple[int, int],
     features = FeatureSet("key", (SampleInfo("a", 0, size_px),), (), (64, 64), {}, {}, {})
     split = Split(Readable(FakeDataset(1), [0]), features)
 
-    class Plain(Encoder):
-        """An encoder that takes images as they come."""
-
-    encoder = Plain()
+    encoder: Any = SimpleNamespace(resizing="")
     assert rows._resizing(Source(encoder, (), "", split, split, {})) == expected
     encoder.resizing = "network: 320x320"
     both = f"{expected}; network: 320x320" if expected else "network: 320x320"
