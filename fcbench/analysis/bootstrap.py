@@ -126,8 +126,8 @@ class Bootstrap:
             self._weights[n] = intervals.resampling_weights(n, self._n_resamples)
         order = sorted(range(n), key=lambda i: table.ids[i])
         try:
-            values = metric_values(self._weights[n] @ table.stats[order])
-            whole = metric_values(table.stats.sum(axis=0, keepdims=True))
+            values = metric_values(table.stats[order], self._weights[n])
+            whole = metric_values(table.stats, np.ones((1, n)))
         except (IndexError, ValueError):  # statistics of another number than today's
             self._no_values.add(task)
             return None

@@ -102,7 +102,7 @@ def compare(
             None where runs are kept apart: each codec is set against itself in the first run.
         metrics: names, or `ALL`; none for each task's primary one.
         x: column of the rate.
-        metric_values_of: metric values of a task's summed statistics; a task that has none gets no intervals.
+        metric_values_of: metric values of a task's statistics; a task that has none gets no intervals.
 
     Returns:
         The comparisons, and notes on what could not be had, one line each.

@@ -135,7 +135,7 @@ def costs(
         rows: of `fcbench.analysis.situations.load`.
         general, special: encoders, as the rows name them; the same twice is a check that nothing is found.
         x: column of the rate.
-        metric_values_of: metric values of a task's summed statistics; a task that has none gets no intervals.
+        metric_values_of: metric values of a task's statistics; a task that has none gets no intervals.
 
     Raises:
         FcbenchError: an encoder that is in no row, none of whose situations are the other's, or that has several

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ from fcbench.analysis.variants import BUDGET, FOLDER, READOUT
 from fcbench.core.errors import FcbenchError, unknown
 from fcbench.core.kinds import Kind
 from fcbench.core.registry import get, names
+from fcbench.core.tasks import metric_values
 from fcbench.results import table
 from fcbench.results.folder import PROVENANCE, load_provenance
 from fcbench.results.row import OK
 
-MetricValues = Callable[[np.ndarray], dict[str, np.ndarray]]
-"""Metric values by name, [...], of summed statistics [..., S]."""
+MetricValues = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
+"""Metric values by name, [R], of statistics [N, S] of samples and how often each counts, [R, N]."""
 
 MetricValuesOf = Callable[[str], "MetricValues | None"]
 """A task's `MetricValues`; None where its plug-in offers none."""
@@ -169,8 +171,8 @@ def choose_codecs(df: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
 
 
 def metric_values_of(task: str) -> MetricValues | None:
-    """Metric values of a task's summed statistics; None for a task that is not registered. Imports its plug-in."""
-    return get("task", task).values if task in names("task") else None
+    """Metric values of a task's statistics; None for a task that is not registered. Imports its plug-in."""
+    return partial(metric_values, get("task", task)) if task in names("task") else None
 
 
 # ------------------------------------------------------------------------------------------ folders

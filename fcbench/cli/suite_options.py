@@ -29,6 +29,10 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--task tasks": {"multiple": True, "metavar": "NAME|FILE.py", "help": f"Repeatable. [{', '.join(TASKS)}]"},
     "--dataset": {"metavar": "NAME|FILE.py", "help": "Data set; hf:FOLDER or hf:NAME@COMMIT. [scenes]"},
     "--data-root": {"type": click.Path(path_type=Path), "help": "Folder of a data set that is read from disk."},
+    "--codec-data": {
+        "metavar": "DATASET:ROOT",
+        "help": "Train the codecs before a tail on these images, whose labels are not used. [the training split]",
+    },
     "--split-point": {
         "metavar": "NAME",
         "help": "Split point or group, or several: stage3, fpn, stage2+stage3. [the encoder's default]",
@@ -152,6 +156,9 @@ def suite_of(suite_file: Path | None, options: dict[str, Any]) -> Suite:
             given[name] = by_task(given[name], option)
     if "seeds" in given:
         given["seeds"] = numbers(given["seeds"], int, "--seeds")
+    if "codec_data" in given:
+        given["codec_data"], root = registry.split_variant(given["codec_data"])
+        given["codec_data_root"] = Path(root) if root else None
     if "image_size" in given:
         given["image_size_px"] = given.pop("image_size")
     suite = replace(suite, **given, budget=replace(suite.budget, **steps)).with_files()

@@ -59,6 +59,7 @@ class Encoder(Protocol):
         default_split_point: a name in `specs` or `groups`.
         weights: where they came from; part of every cache key.
         module: all its parameters, in evaluation mode, without gradients: to prove it frozen, to count them.
+        resizing: what it does itself to the size of images before it reads them, by name; empty for nothing.
     """
 
     name: str
@@ -67,12 +68,17 @@ class Encoder(Protocol):
     default_split_point: str
     weights: WeightsInfo
     module: nn.Module
+    resizing: str = ""
+
+    def resized_px(self, image_px: tuple[int, int]) -> tuple[int, int]:
+        """(H, W) that strides refer to, for images of (H, W)."""
+        return image_px
 
     def __call__(self, images: Tensor, split_points: Sequence[str]) -> Features:
         """Features of uint8 RGB images [B, 3, H, W] at split points; images are normalized inside.
 
-        A map is contiguous float32 [B, C, ceil(H / stride), ceil(W / stride)] without gradients, and does not depend on
-        the other images of the batch.
+        A map is contiguous float32 [B, C, ceil(H / stride), ceil(W / stride)] without gradients, H and W those of
+        `resized_px`, and does not depend on the other images of the batch.
 
         Raises:
             FcbenchError: a split point or an image size that it does not have.

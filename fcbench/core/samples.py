@@ -53,6 +53,7 @@ class DatasetMeta:
         label_names: of classification, by label.
         max_depth_m: upper limit of valid depth.
         keypoint_names: of pose, by keypoint; empty for the 17 of COCO.
+        category_names: of tasks that find objects, by task, then label.
         task_models: ``NAME[:VARIANT]`` of the task model that fits the data set, by task: the default of
             ``--head frozen``.
         eval_crop: crop of published depth metrics: top, bottom, left, right as shares of the image.
@@ -64,6 +65,12 @@ class DatasetMeta:
     task_models: Mapping[str, str] = field(default_factory=dict)
     eval_crop: tuple[float, float, float, float] | None = None
     keypoint_names: tuple[str, ...] = ()
+    category_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def names(self, task: str) -> tuple[str, ...]:
+        """What a task's outputs stand for, by index; empty where it has no classes."""
+        known = {"segmentation": self.class_names, "classification": self.label_names, **self.category_names}
+        return known.get(task, ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +135,7 @@ class Dataset(Protocol):
 
         Maps are arrays or tensors: ``segmentation`` uint8 [H, W], class index or `VOID`; ``depth`` float32 [H, W],
         metres, 0 where invalid; ``pose`` a `Pose`; ``captioning`` a tuple of reference captions; ``classification``
-        an int.
+        an int; tasks that find objects a `fcbench.core.detections.Objects`, in pixels of the *original* image.
 
         Raises:
             UnreadableSample: a target cannot be read or does not fit its image; the message names its file.

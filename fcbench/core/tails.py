@@ -34,13 +34,13 @@ class TailedEncoder(Encoder, Protocol):
     """An encoder that is the front of a whole network.
 
     Attributes:
-        tails: by task, the split points after which the network's rest can be built.
+        tails: by task, the split points, and groups of them, after which the network's rest can be built.
     """
 
     tails: Mapping[str, tuple[str, ...]]
 
     def tail(self, task: str, split_point: str, image_px: tuple[int, int]) -> nn.Module:
-        """The `Tail` after a split point that `tails` names, on the encoder's device.
+        """The `Tail` after a split point or group that `tails` names, on the encoder's device.
 
         Args:
             image_px: (H, W) of the images.
@@ -61,13 +61,14 @@ def build_tail(encoder: Encoder, task: str, split_points: Sequence[str], image_p
         raise FcbenchError(f"{encoder.name} has no tail at any split point: --head tail needs one, use --head trained")
     if task not in tails:
         raise FcbenchError(f"{encoder.name} has no tail for {task}: it has one for {', '.join(tails)}")
-    if len(split_points) != 1 or split_points[0] not in tails[task]:
+    named = [name for name in tails[task] if encoder.groups.get(name, (name,)) == tuple(split_points)]
+    if not named:
         raise FcbenchError(
             f"{encoder.name} has no tail at {'+'.join(split_points)}: "
             f"--split-point must be one of {', '.join(tails[task])}"
         )
     assert isinstance(encoder, TailedEncoder)
-    return encoder.tail(task, split_points[0], image_px)
+    return encoder.tail(task, named[0], image_px)
 
 
 def require_labels(network: str, own: Sequence[str], dataset: str, given: Sequence[str]) -> None:
@@ -78,7 +79,7 @@ def require_labels(network: str, own: Sequence[str], dataset: str, given: Sequen
     """
     if len(own) != len(given):
         raise FcbenchError(
-            f"data set {dataset!r} has {len(given)} classes, {network} states {len(own)}: "
+            f"data set {dataset!r} has {len(given)} classes, {network} states {len(own)} ({', '.join(own[:3])}, ...): "
             "a tail needs the network's own (--dataset imagenet1k for ImageNet's 1000)"
         )
     for i, (a, b) in enumerate(zip(own, given)):

@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # the nouns are plain data: importing them imports no torch
     import torch
     from torch import Tensor, nn
 
+from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Encoder, FeatureSpec, WeightsInfo
 from fcbench.core.samples import Dataset
 
@@ -96,8 +97,9 @@ class MetricSpec:
 class Task(Protocol):
     """A task on one data set: its heads, batches and metrics.
 
-    Metrics are functions of sums of per-sample statistics (mIoU of intersections and unions, BLEU of n-gram counts):
-    one table of statistics per point gives every value, every bootstrap interval and every pairing.
+    Metrics are functions of sums of per-sample statistics (mIoU of intersections and unions, BLEU of n-gram counts),
+    or of the samples' statistics and how often each sample counts (`RankingTask`): one table of statistics per point
+    gives every value, every bootstrap interval and every pairing.
 
     Attributes:
         name: of the plug-in.
@@ -139,6 +141,37 @@ class Task(Protocol):
 
     def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
         """Metric values by name, [...], of summed statistics [..., S]; NaN where nothing was counted."""
+
+
+@runtime_checkable
+class Ranking(Protocol):
+    """What a task (and its plug-in) has whose metrics rank samples against each other: they are no functions of sums.
+
+    Whoever wants values asks `metric_values`, which knows both.
+    """
+
+    def weighted_values(self, stats: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """Metric values by name, [R], of samples that count `weights` times; NaN where nothing was counted.
+
+        Args:
+            stats: [N, S] of `Task.statistics`.
+            weights: [R, N], whole numbers: how often each sample is there.
+        """
+
+
+class RankingTask(Task, Ranking, Protocol):
+    """A `Task` whose metrics are no functions of sums."""
+
+    def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
+        """Raises `FcbenchError`: sums do not determine the metrics."""
+        raise FcbenchError("this task's metrics rank samples: use weighted_values of the samples' statistics, not sums")
+
+
+def metric_values(task: Task | TaskPlugin | Ranking, stats: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Metric values by name, [R], of samples with statistics [N, S] that count `weights` times [R, N]."""
+    if isinstance(task, Ranking):
+        return task.weighted_values(stats, weights)
+    return task.values(weights @ stats)
 
 
 class TaskPlugin(Protocol):

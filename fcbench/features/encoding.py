@@ -24,6 +24,11 @@ class InBfloat16(Encoder):
         self.specs, self.groups = encoder.specs, encoder.groups
         self.default_split_point, self.weights = encoder.default_split_point, encoder.weights
         self.module = encoder.module.to(memory_format=torch.channels_last)
+        self.resizing = encoder.resizing
+
+    def resized_px(self, image_px: tuple[int, int]) -> tuple[int, int]:
+        """(H, W) that strides refer to, for images of (H, W)."""
+        return self.wrapped.resized_px(image_px)
 
     def __call__(self, images: Tensor, split_points: Sequence[str]) -> Features:
         """Features of uint8 images [B, 3, H, W] at split points."""

@@ -68,7 +68,7 @@ class _Images(TorchDataset):
     """The images of a data set, for a loader; an unreadable one is a value, not an exception."""
 
     def __init__(self, dataset: Dataset, tasks: Sequence[str]) -> None:
-        self._dataset, self._tasks = dataset, tasks
+        self._dataset, self._tasks = dataset, [task for task in tasks if task in dataset.tasks]
 
     def __len__(self) -> int:
         return len(self._dataset)

@@ -17,7 +17,7 @@ from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Encoder
 from fcbench.core.kinds import ENDS, Kind, codec_kind
 from fcbench.core.registry import coder_versions
-from fcbench.core.tasks import Task
+from fcbench.core.tasks import metric_values
 from fcbench.features.source import Source
 from fcbench.measure.complexity import Counts
 from fcbench.measure.evaluate import Evaluation, Reader
@@ -59,6 +59,8 @@ def key_of(study: Study, encoder: Encoder, seed: int, job: Job, task: str) -> st
         "codec": job.point.codec,
         "params": dict(job.point.params),
     }
+    if suite.codec_data:
+        contents["codec_data"] = suite.codec_data
     if suite.features_dtype != "float32":
         contents["features_dtype"] = suite.features_dtype
     if suite.head == "frozen":
@@ -90,15 +92,16 @@ def make_rows(
     """
     found = read.found[key]
     row = _coded(trial, job, _unmeasured(trial, job, reader.task.name), counts, sender, sent, read)
-    values = reader.task.values(found.stats.sum(0))
+    values_of = partial(metric_values, reader.task)
+    values, drawn = values_of(found.stats, np.ones((1, len(found.stats)))), intervals.resampled(found.stats, values_of)
     out = []
     for i, metric in enumerate(reader.task.metrics):
-        low, high = intervals.bootstrap(found.stats, partial(_value, reader.task, metric.name))
+        low, high = intervals.interval(drawn[metric.name])
         out.append(
             replace(
                 row,
                 metric=metric.name,
-                value=float(values[metric.name]),
+                value=float(values[metric.name][0]),
                 ci_low=low,
                 ci_high=high,
                 unit=metric.unit,
@@ -108,10 +111,6 @@ def make_rows(
             )
         )
     return out
-
-
-def _value(task: Task, metric: str, sums: np.ndarray) -> np.ndarray:
-    return task.values(sums)[metric]
 
 
 def _coded(
@@ -174,6 +173,7 @@ def _unmeasured(trial: Trial, job: Job, task: str) -> RatePoint:
         seed=trial.seed,
         features_dtype=suite.features_dtype if suite.features_dtype != "float32" else "",
         resizing=_resizing(source),
+        codec_data=f"{suite.codec_data} {study.data['train'].revision}" if suite.codec_data else "",
         n_train=len(source.train.features),
         **_budget(suite, job),
         n_samples=len(features),
@@ -190,10 +190,11 @@ def _unmeasured(trial: Trial, job: Job, task: str) -> RatePoint:
 
 
 def _resizing(source: Source) -> str:
-    """How images were brought to one size; empty where all had it."""
+    """How images were brought to one size, and by the encoder to its own; empty where all had it."""
     splits = source.train, source.test
     differs = any(sample.size_px != s.features.image_px for s in splits for sample in s.features.samples)
-    return source.test.dataset.resizing if differs else ""
+    steps = source.test.dataset.resizing if differs else "", source.encoder.resizing
+    return "; ".join(step for step in steps if step)
 
 
 def _budget(suite: Suite, job: Job) -> dict[str, Any]:

@@ -73,7 +73,8 @@ class Study:
         """A task on the samples of a source."""
         train, test = source.train, source.test
         key = "task", name, train.features.indices, test.features.indices
-        return self._once(key, lambda: registry.get("task", name).build(train.dataset, test.dataset))
+        labelled = test if self.suite.codec_data else train
+        return self._once(key, lambda: registry.get("task", name).build(labelled.dataset, test.dataset))
 
     def targets(self, which: Literal["train", "test"], task: str, source: Source) -> Targets:
         """Targets of the samples of a source."""
@@ -103,7 +104,7 @@ class Study:
         key = "tail", encoder.name, source.split_points, task, image_px
         tail = self._once(key, lambda: build_tail(encoder, task, source.split_points, image_px))
         if tail.label_names:
-            require_labels(encoder.name, tail.label_names, self.suite.dataset, source.train.dataset.meta.label_names)
+            require_labels(encoder.name, tail.label_names, self.suite.dataset, source.test.dataset.meta.names(task))
         return tail
 
     def _once(self, key: tuple[Any, ...], make: Any) -> Any:
@@ -143,17 +144,27 @@ def device_of(name: str) -> torch.device:
 
 
 def open_data(suite: Suite, cache_dir: Path) -> dict[str, Dataset]:
-    """Both splits of the suite's data set, ``train`` and ``test``."""
-    plugin = registry.get("dataset", suite.dataset)
-    if plugin.needs_root and suite.data_root is None:
+    """``train`` and ``test`` of the suite's data set; ``train`` of another one where codecs have their own."""
+    own, of_codecs = (suite.dataset, suite.data_root), (suite.codec_data or "", suite.codec_data_root)
+    size_px = suite.image_size_px
+    train = _opened("train", *(of_codecs if suite.codec_data else own), cache_dir, size_px, suite.n_train)
+    test = _opened("test", *own, cache_dir, size_px, suite.n_test)
+    require_tasks(suite.tasks, *([] if suite.codec_data else [train]), test)
+    return {"train": train, "test": test}
+
+
+def _opened(
+    split: Literal["train", "test"],
+    name: str,
+    root: Path | None,
+    cache_dir: Path,
+    size_px: tuple[int, int] | None,
+    limit: int | None,
+) -> Dataset:
+    plugin = registry.get("dataset", name)
+    if plugin.needs_root and root is None:
         raise FcbenchError(
-            f"data set {suite.dataset!r} is read from disk: give --data-root DIR "
-            f"({registry.summary('dataset', suite.dataset)})"
+            f"data set {name!r} is read from disk: give --data-root DIR, of --codec-data behind a colon "
+            f"({registry.summary('dataset', name)})"
         )
-    limits: dict[Literal["train", "test"], int | None] = {"train": suite.n_train, "test": suite.n_test}
-    opened: dict[str, Dataset] = {
-        split: plugin.open(split, DataOptions(suite.data_root, cache_dir, suite.image_size_px, limit))
-        for split, limit in limits.items()
-    }
-    require_tasks(suite.tasks, *opened.values())
-    return opened
+    return plugin.open(split, DataOptions(root, cache_dir, size_px, limit))

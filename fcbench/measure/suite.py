@@ -32,6 +32,8 @@ class Suite:
             coded).
         encoders: names, each ``NAME`` or ``NAME:VARIANT``; with ``@bfloat16`` behind it, in bfloat16.
         params: operating points by codec; a codec not named here runs its default sweep.
+        codec_data: data set whose training images, labels unused, train the codecs before a tail; None for the training
+            split of `dataset`. codec_data_root: where it is read from.
         n_train, n_test: at most so many samples of each split; None for all.
         split_point: split point, group of split points, or several with plus signs; None for the encoder's default.
         weights: of every encoder: None for its own, ``random``, or a file.
@@ -55,6 +57,8 @@ class Suite:
     dataset: str = "scenes"
     data_root: Path | None = None
     image_size_px: ImageSize | None = None
+    codec_data: str | None = None
+    codec_data_root: Path | None = None
     split_point: str | None = None
     weights: str | None = None
     neck: str = "neck_2L"
@@ -85,6 +89,7 @@ class Suite:
             params={use("codec", c): points for c, points in self.params.items()},
             tasks=tuple(use("task", t) for t in self.tasks),
             dataset=use("dataset", self.dataset),
+            codec_data=use("dataset", self.codec_data) if self.codec_data else None,
             neck=use("neck", self.neck),
             task_models={use("task", t): use("taskmodel", m) for t, m in self.task_models.items()},
             task_weights={use("task", t): w for t, w in self.task_weights.items()},
@@ -93,7 +98,7 @@ class Suite:
     def check(self) -> None:
         """Raises `FcbenchError` for an unknown name or parameter of a codec, before any work is done."""
         for kind, given in (
-            ("dataset", (registry.split_variant(self.dataset)[0],)),
+            ("dataset", tuple(registry.split_variant(d)[0] for d in (self.dataset, self.codec_data) if d)),
             ("encoder", tuple(map(registry.encoder_family, self.encoders))),
             ("neck", (self.neck,)),
             ("task", self.tasks),
@@ -155,6 +160,8 @@ class Suite:
         return replace(self, codecs=left)
 
     def _check_heads(self) -> None:
+        if self.codec_data and self.head != "tail":
+            raise FcbenchError("--codec-data is for tails, before which codecs alone are trained: add --head tail")
         if self.head != "frozen" and (self.neck_loss != "task" or self.task_models or self.task_weights):
             raise FcbenchError(
                 "--neck-loss, --task-model and --task-weights are for frozen decoders: add --head frozen"
@@ -198,9 +205,9 @@ class Suite:
         return replace(self, name=f"{self.name}-quick", budget=QUICK, n_train=n_train, n_test=n_test)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain JSON data. The data root is left out: it is a path of one machine."""
+        """Plain JSON data. Roots of data are left out: they are paths of one machine."""
         out = asdict(self)
-        out.pop("data_root")
+        del out["data_root"], out["codec_data_root"]
         return out
 
 

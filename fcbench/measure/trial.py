@@ -21,7 +21,15 @@ from fcbench.measure.evaluate import Evaluation, Reader, evaluate
 from fcbench.measure.points import Job, lmbdas_of
 from fcbench.measure.study import Study
 from fcbench.training.codec import CodecRecipe, make_codec, make_sweep, require_same
-from fcbench.training.readout import Readout, ReadoutRecipe, TailReadout, TaskLoss, make_readout, task_loss
+from fcbench.training.readout import (
+    Readout,
+    ReadoutRecipe,
+    TailReadout,
+    TaskLoss,
+    imitation_loss,
+    make_readout,
+    task_loss,
+)
 from fcbench.transmit.senders import (
     CodecSender,
     ImageSender,
@@ -92,7 +100,14 @@ class Trial:
         readout = self.recipe(fitted_to) if fitted_to else None
         objective = suite.objective if fitted_to else "mse"
         return CodecRecipe(
-            self.source, point, suite.budget, self.seed, objective, readout, lmbdas_of(suite, point.codec)
+            self.source,
+            point,
+            suite.budget,
+            self.seed,
+            objective,
+            readout,
+            lmbdas_of(suite, point.codec),
+            bool(suite.codec_data and fitted_to),
         )
 
     def sender(self, job: Job) -> Sender:
@@ -126,8 +141,11 @@ class Trial:
         """What a codec is fitted to besides features."""
         if job.fitted_to is None:
             return None
-        task, targets = self.recipe(job.fitted_to).task, self.study.targets("train", job.fitted_to, self.source)
-        return task_loss(self.readout(job.fitted_to), task, targets)
+        task, readout = self.recipe(job.fitted_to).task, self.readout(job.fitted_to)
+        if self.study.suite.codec_data:
+            assert isinstance(readout, TailReadout)
+            return imitation_loss(readout, self.source.train.features)
+        return task_loss(readout, task, self.study.targets("train", job.fitted_to, self.source))
 
     def predict(self, task: str, index: int) -> Any:
         """What a task's head predicts of the uncoded features of a test sample, on the CPU."""

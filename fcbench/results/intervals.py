@@ -51,17 +51,32 @@ def paired_bootstrap(
     Raises:
         FcbenchError: tables of different N or not [N, S], NaN in one, no samples.
     """
-    arrays = [np.asarray(t, dtype=np.float64) for t in tables]
-    shapes = [list(a.shape) for a in arrays]
-    if not arrays or any(a.ndim != 2 or len(a) != len(arrays[0]) for a in arrays):
-        raise FcbenchError(f"got tables of shapes {shapes}; need [N, S] over the same samples in each.")
-    if not all(np.isfinite(a).all() for a in arrays):
-        raise FcbenchError("got NaN or infinite statistics of a sample; they must be finite sums.")
+    arrays = _checked(tables)
     sums: list[list[np.ndarray]] = [[] for _ in arrays]
     for weights in _weights(len(arrays[0]), n_resamples, seed):
         for found, a in zip(sums, arrays):
             found.append(weights @ a)
     return [np.asarray(values_fn(np.concatenate(s)), dtype=np.float64).reshape(n_resamples) for s in sums]
+
+
+def resampled(
+    stats: np.ndarray,
+    values_of: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]],
+    n_resamples: int = N_RESAMPLES,
+    seed: int = 0,
+) -> dict[str, np.ndarray]:
+    """Metrics under resamples, by name, [R].
+
+    Args:
+        stats: [N, S] of each sample.
+        values_of: metric values [R] by name of statistics [N, S] and weights [R, N].
+
+    Raises:
+        FcbenchError: stats not [N, S], NaN in them, no samples.
+    """
+    (table,) = _checked([stats])
+    parts = [values_of(table, weights) for weights in _weights(len(table), n_resamples, seed)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def mean_over_seeds(values: np.ndarray) -> np.ndarray:
@@ -85,16 +100,12 @@ def interval(resampled: ArrayLike, percent: float = 95.0) -> tuple[float, float]
     return float(low), float(high)
 
 
-def bootstrap(
-    stats: np.ndarray, values_fn: Callable[[np.ndarray], np.ndarray], n_resamples: int = N_RESAMPLES, seed: int = 0
-) -> tuple[float, float]:
-    """95 % percentile interval of a metric over samples.
-
-    Args:
-        stats: [N, S] additive statistics of each sample.
-        values_fn: metric values [R] of summed statistics [R, S].
-
-    Raises:
-        FcbenchError: stats not [N, S], NaN in them, no samples.
-    """
-    return interval(paired_bootstrap([stats], values_fn, n_resamples, seed)[0])
+def _checked(tables: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Tables of statistics as float64 [N, S]."""
+    arrays = [np.asarray(t, dtype=np.float64) for t in tables]
+    shapes = [list(a.shape) for a in arrays]
+    if not arrays or any(a.ndim != 2 or len(a) != len(arrays[0]) for a in arrays):
+        raise FcbenchError(f"got tables of shapes {shapes}; need [N, S] over the same samples in each.")
+    if not all(np.isfinite(a).all() for a in arrays):
+        raise FcbenchError("got NaN or infinite statistics of a sample; they must be finite sums.")
+    return arrays

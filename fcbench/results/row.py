@@ -43,7 +43,12 @@ class RatePoint:
     task: Annotated[str, "name of the task"]
     seed: Annotated[int, "of all that is trained"]
     features_dtype: Annotated[str, "type that features are stored in; empty for float32", _THIRD] = ""
-    resizing: Annotated[str, "how images were brought to image_size; empty where all had that size", _THIRD] = ""
+    resizing: Annotated[
+        str, "how images were brought to image_size and, by the encoder, to its own; empty where nothing did", _THIRD
+    ] = ""
+    codec_data: Annotated[
+        str, "data set, with its revision, that trained codecs; empty: the training split", _THIRD
+    ] = ""
     n_train: Annotated[int | None, "training samples", _THIRD] = None
     width: Annotated[int | None, "channels of the neck's output", _THIRD] = None
     task_steps: Annotated[int | None, "training steps of neck and head", _THIRD] = None

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
+from pycocotools import mask as rle
 
 from fcbench.core import registry
+from fcbench.core.detections import Objects
 from fcbench.core.samples import VOID, DataOptions, Dataset, Pose
 from fcbench.testing.contract import Contract
 
@@ -29,9 +33,8 @@ Both = tuple[Dataset, Dataset]
 
 def equal(a: Any, b: Any) -> bool:
     """Whether two targets are the same."""
-    if isinstance(a, Pose):
-        fields = ("keypoints", "boxes", "areas")
-        return all(np.array_equal(getattr(a, f), getattr(b, f)) for f in fields)
+    if isinstance(a, Pose | Objects):
+        return all(equal(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))
     if isinstance(a, (torch.Tensor, np.ndarray)):
         return np.array_equal(np.asarray(a), np.asarray(b))
     return bool(a == b)
@@ -61,6 +64,19 @@ def check_pose(target: Any, data: Dataset, hw: tuple[int, int]) -> None:
     assert (target.boxes[:, 2:] >= target.boxes[:, :2]).all() and (target.areas > 0).all()
 
 
+def check_objects(task: str, target: Any, data: Dataset, hw: tuple[int, int]) -> None:
+    n, (height, width) = len(target.labels), target.size_px
+    assert target.labels.dtype == np.int64 and set(target.labels) <= set(range(len(data.meta.names(task))))
+    assert target.boxes.shape == (n, 4) and (target.boxes[:, 2:] >= 0).all()
+    assert target.areas.shape == (n,) and target.crowd.shape == (n,) and target.crowd.dtype == bool
+    if data.image_size_px is None:
+        assert target.size_px == hw
+    if task == "instance_segmentation":
+        assert [rle.decode(region).shape for region in target.regions] == [(height, width)] * n
+    if task == "keypoint_detection":
+        assert target.keypoints.shape == (n, len(data.meta.keypoint_names) or 17, 3)
+
+
 def check_captioning(target: Any, data: Dataset, hw: tuple[int, int]) -> None:
     assert isinstance(target, tuple) and target
     assert all(isinstance(c, str) and c.strip() for c in target)
@@ -76,6 +92,7 @@ CHECKS: dict[str, Callable[[Any, Dataset, tuple[int, int]], None]] = {
     "pose": check_pose,
     "captioning": check_captioning,
     "classification": check_classification,
+    **{t: partial(check_objects, t) for t in ("detection", "instance_segmentation", "keypoint_detection")},
 }
 """Task -> the check that a target is what `Dataset.targets` documents, for an image (H, W)."""
 

@@ -55,7 +55,7 @@ class EncoderContract:
         for name, spec in encoder.specs.items():
             assert spec.name == name
             assert maps[name].shape[:2] == (2, spec.channels), name
-            for n, side in zip(maps[name].shape[2:], size):
+            for n, side in zip(maps[name].shape[2:], encoder.resized_px(size)):
                 assert side // spec.stride_px <= n <= math.ceil(side / spec.stride_px), name
             assert maps[name].dtype == torch.float32 and maps[name].is_contiguous(), name
             assert torch.isfinite(maps[name]).all() and maps[name].std() > 0, name

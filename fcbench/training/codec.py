@@ -40,6 +40,7 @@ class CodecRecipe:
         objective: what a trained codec preserves; ``mse`` for any other.
         fitted_to: the readout whose loss trains it; None for ``mse``.
         lmbdas: of all operating points, for a codec of variable rate.
+        imitates: what the readout says of uncoded features stands for the targets, which are not read.
     """
 
     source: Source
@@ -49,6 +50,7 @@ class CodecRecipe:
     objective: Objective = "mse"
     fitted_to: ReadoutRecipe | None = None
     lmbdas: tuple[float, ...] = ()
+    imitates: bool = False
 
     @property
     def contents(self) -> dict[str, Any]:
@@ -65,6 +67,7 @@ class CodecRecipe:
             contents |= {"seed": self.seed, "budget": self.budget.of_codec, "libraries": plugin.versions()}
         if self.fitted_to:
             contents |= {"task": self.fitted_to.key, "objective": self.objective}
+            contents |= {"imitates": True} if self.imitates else {}
         return contents
 
     @property

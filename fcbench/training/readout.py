@@ -313,3 +313,14 @@ def task_loss(model: Readout | TailReadout, task: Task, targets: Targets) -> Tas
         return found
 
     return loss
+
+
+def imitation_loss(model: TailReadout, features: FeatureSet) -> TaskLoss:
+    """What a tail says of decoded features of training samples, against what it says of the uncoded ones; no labels."""
+    device = next(model.parameters()).device
+
+    def loss(maps: Mapping[str, Tensor], indices: Sequence[int]) -> Tensor:
+        found: Tensor = model.head.imitation_loss(model(maps), moved(features.batch(indices), device))
+        return found
+
+    return loss

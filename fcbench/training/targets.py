@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,6 @@ class Targets:
     def __init__(self, dataset: Dataset, task: str) -> None:
         self._dataset, self._task = dataset, task
         self._kept: dict[int, Any] = {}
-        self._keep = _size_bytes(dataset.targets(0)[task]) * len(dataset) < TARGETS_LIMIT_BYTES
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -31,6 +31,10 @@ class Targets:
     def __call__(self, indices: Sequence[int]) -> list[Mapping[str, Any]]:
         """The targets of some samples."""
         return [{self._task: self._one(i)} for i in indices]
+
+    @cached_property
+    def _keep(self) -> bool:
+        return _size_bytes(self._dataset.targets(0)[self._task]) * len(self._dataset) < TARGETS_LIMIT_BYTES
 
     def _one(self, index: int) -> Any:
         if index in self._kept:

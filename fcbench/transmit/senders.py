@@ -32,6 +32,8 @@ from fcbench.transmit.coders import HERE, Coders, naming, timed
 
 T = TypeVar("T")
 EVAL_BATCH = 32
+"""Samples that are read at a time, fewer where they are larger than `EVAL_BYTES` together."""
+EVAL_BYTES = 256 << 20
 IMAGE_BATCH = 8
 _NO_CHECKPOINT = "0" * 64
 _IMAGE, _LABEL = FeatureSpec("image", 3, 1), FeatureSpec("label", 1, 1)
@@ -84,7 +86,7 @@ class Uncoded:
         return Sent(n_bytes, [n_bytes // n] * n)
 
     def receive(self, path: Path | None = None) -> Iterator[Received]:
-        return (Received(maps) for maps in self.test.batches(EVAL_BATCH))
+        return (Received(maps) for maps in self.test.batches(at_once(self.test.n_scalars // len(self.test))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ class TrainingMean:
 
     def receive(self, path: Path) -> Iterator[Received]:
         means = {n: s.mean.view(1, -1, 1, 1) for n, s in self.stats.items()}
-        for places in batches_of(len(self.test), EVAL_BATCH):
+        for places in batches_of(len(self.test), at_once(self.test.n_scalars // len(self.test))):
             yield Received({n: m.expand(len(places), -1, *self.test.grids[n]) for n, m in means.items()})
 
 
@@ -117,7 +119,7 @@ class CodecSender:
 
         def samples() -> Iterator[Features]:
             nonlocal bits
-            for maps in self.test.batches(EVAL_BATCH):
+            for maps in self.test.batches(at_once(self.test.n_scalars // len(self.test))):
                 if isinstance(codec, EstimatingCodec):
                     bits += float(codec.estimate_bits(maps).sum())
                 yield from split_batch(maps)
@@ -169,9 +171,23 @@ def decode(checkpoint: Path, path: Path, coders: Coders = HERE) -> Iterator[Rece
             _require_finite(found.features, record.where, checkpoint)
             yield found.features, took_ms
 
-    for group in grouped(decoded(), EVAL_BATCH):
+    n_scalars = max((_n_scalars(loaded.specs, record.shapes) for record in reader), default=1)
+    for group in grouped(decoded(), at_once(n_scalars)):
         maps = {name: torch.cat([f.maps[name] for f, _ in group]) for name in group[0][0].maps}
         yield Received(maps, [ms for _, ms in group])
+
+
+def at_once(n_scalars: int) -> int:
+    """How many samples of so many feature scalars are read at a time.
+
+    >>> at_once(75_000), at_once(18_000_000)
+    (32, 3)
+    """
+    return max(1, min(EVAL_BATCH, EVAL_BYTES // (4 * n_scalars)))
+
+
+def _n_scalars(specs: Sequence[FeatureSpec], shapes: Mapping[str, tuple[int, int]]) -> int:
+    return sum(s.channels * shapes[s.name][0] * shapes[s.name][1] for s in specs)
 
 
 def _require_finite(features: Features, where: str, checkpoint: Path) -> None:
@@ -270,7 +286,7 @@ class LabelSender:
         return Sent(path.stat().st_size, sizes, encode_ms=typical(times))
 
     def receive(self, path: Path) -> Iterator[Received]:
-        return (Received(maps) for maps in self.test.batches(EVAL_BATCH))
+        return (Received(maps) for maps in self.test.batches(at_once(self.test.n_scalars // len(self.test))))
 
 
 # ----------------------------------------------------------------------------------------------- tools

@@ -50,7 +50,9 @@ class HouseRules(DatasetContract):
     def test_the_plugin_says_what_it_is(self, name: str, both: Both) -> None:
         plugin = registry.get("dataset", name)
         assert registry.summary("dataset", name)
-        assert all(data.tasks == plugin.tasks and set(data.tasks) <= set(CHECKS) for data in both)
+        left = {"instance_segmentation"} if name == "folder" else set()  # its masks have another source there
+        for data in both:
+            assert data.tasks == tuple(t for t in plugin.tasks if t not in left) and set(data.tasks) <= set(CHECKS)
 
     def test_images_keep_their_size_unless_asked(self, both: Both) -> None:
         for data in both:

@@ -15,7 +15,11 @@ from fcbench.encoders.shared.weights import state_sha256
 from fcbench.measure.complexity import macs
 from fcbench.testing.encoders import SIZES, EncoderContract, images
 
-TIMM = ("test_resnet", "test_vit", "test_convnext", "test_mambaout", "tf_efficientnet_lite0")
+VARIANTS = {
+    "timm": ("test_resnet", "test_vit", "test_convnext", "test_mambaout", "tf_efficientnet_lite0"),
+    "torchvision": ("fasterrcnn_mobilenet_v3_large_fpn@64", "ssdlite320_mobilenet_v3_large", "deeplabv3_resnet50"),
+}
+"""What is tried of plug-ins that have no default."""
 
 
 class HouseRules(EncoderContract):
@@ -26,7 +30,8 @@ class HouseRules(EncoderContract):
         super().test_maps_are_what_the_specs_promise(encoder, size)
         maps = encoder(images(2, size), list(encoder.specs)).maps
         for name, spec in encoder.specs.items():
-            assert maps[name].shape[2:] == tuple(math.ceil(v / spec.stride_px) for v in size)
+            strided = encoder.resized_px(size)
+            assert maps[name].shape[2:] == tuple(math.ceil(v / spec.stride_px) for v in strided)
 
     def test_a_pyramid_has_a_name(self, encoder: Encoder) -> None:
         strides = {s.stride_px for s in encoder.specs.values()}
@@ -74,6 +79,6 @@ class HouseRules(EncoderContract):
 
 
 for _name in registry.names("encoder"):
-    for _typed in [f"{_name}:{v}" for v in TIMM] if _name == "timm" else [_name]:
-        _class = f"Test_{_typed.replace(':', '_')}"
+    for _typed in [f"{_name}:{v}" for v in VARIANTS.get(_name, ())] or [_name]:
+        _class = f"Test_{_typed.replace(':', '_').replace('@', '_')}"
         globals()[_class] = type(_class, (HouseRules,), {"plugin": _typed})

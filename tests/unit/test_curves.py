@@ -205,7 +205,7 @@ def test_bootstrap_covers_a_known_mean_95_times_of_100() -> None:
     for trial in range(n_trials):
         x = rng.normal(1.0, 2.0, n)
         stats = np.stack([x, np.ones(n)], axis=1)
-        low, high = intervals.bootstrap(stats, mean, n_resamples=200, seed=trial)
+        low, high = intervals.interval(intervals.paired_bootstrap([stats], mean, 200, trial)[0])
         hits += low <= 1.0 <= high
     assert 0.91 <= hits / n_trials <= 0.97  # 0.95 within 2 standard errors, a little less at n = 60
 
@@ -213,7 +213,7 @@ def test_bootstrap_covers_a_known_mean_95_times_of_100() -> None:
 def test_interval_is_as_wide_as_theory_says() -> None:
     x = np.random.default_rng(1).normal(0, 1, 400)
     stats = np.stack([x, np.ones(400)], axis=1)
-    low, high = intervals.bootstrap(stats, mean, n_resamples=4000)
+    low, high = intervals.interval(intervals.paired_bootstrap([stats], mean, 4000)[0])
     assert high - low == pytest.approx(2 * 1.96 * x.std() / 20, rel=0.06)
 
 

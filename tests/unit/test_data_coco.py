@@ -156,8 +156,9 @@ def test_the_limit_and_the_revision(root: Path) -> None:
 def test_a_task_without_annotations_says_what_was_expected(root: Path) -> None:
     (root / "annotations" / "person_keypoints_val2017.json").unlink()
     train, test = _open(root), _open(root, "test")
-    assert train.tasks == ("segmentation", "pose", "captioning")
-    assert test.tasks == ("segmentation", "captioning") == tuple(test.targets(0))
+    found = ("segmentation", "detection", "instance_segmentation")
+    assert train.tasks == (*found, "pose", "keypoint_detection", "captioning")
+    assert test.tasks == (*found, "captioning") == tuple(test.targets(0))
     require_tasks(["pose"], train)
     require_tasks(["captioning"], test)
     with pytest.raises(

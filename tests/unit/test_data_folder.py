@@ -17,7 +17,7 @@ from fcbench.core import registry
 from fcbench.core.errors import FcbenchError, UnreadableSample
 from fcbench.core.samples import VOID, DataOptions, Dataset, require_tasks
 
-TASKS = ("segmentation", "depth", "pose", "captioning", "classification")
+TASKS = ("segmentation", "depth", "pose", "captioning", "classification", "detection", "keypoint_detection")
 
 
 @pytest.fixture
@@ -64,6 +64,7 @@ def test_depth_is_in_metres_by_the_stated_unit(root: Path, name: str) -> None:
 def test_classes_of_json_regions(root: Path) -> None:
     for split in ("train", "test"):
         shutil.rmtree(root / split / "masks")
+        (root / split / "boxes.json").unlink()
         region = tiny_sets.box_polygon(2, 3, 6, 4)
         _edit(root / split / "birds.json", lambda c: [r.update(segmentation=region) for r in c["annotations"]])
         _edit(root / split / "birds.json", lambda c: [r.pop("keypoints") for r in c["annotations"]])
@@ -156,7 +157,7 @@ def _json(part: str, change: Callable[[dict[str, Any]], object]) -> Harm:
     return lambda root: _edit(root / part, change)
 
 
-BIRDS, TEXTS = "train/birds.json", "train/texts.json"
+BIRDS, TEXTS, BOXES = "train/birds.json", "train/texts.json", "train/boxes.json"
 WRONG: list[tuple[Harm, str]] = [
     (_remove("train/images"), "images is missing"),
     (_remove("train/masks/owl/1.png"), "masks has no file for image 1.png"),
@@ -188,7 +189,8 @@ WRONG: list[tuple[Harm, str]] = [
     (_json(BIRDS, lambda c: c["images"][0].update(width=31)), "crow/0.png is 20x30, but .*birds.json states 20x31"),
     (_json(BIRDS, lambda c: c["categories"][0].pop("keypoints")), "0 different lists of keypoints"),
     (_json(BIRDS, lambda c: c["annotations"][0].update(keypoints=[1, 2, 2])), "birds.json is not in COCO's format"),
-    (_json(BIRDS, lambda c: [r.pop("keypoints") for r in c["annotations"]]), "there is no task for boxes alone"),
+    (_json(BIRDS, lambda c: [r.pop("keypoints") for r in c["annotations"]]), "second source of targets for detection"),
+    (_json(BOXES, lambda c: [r.pop("area") for r in c["annotations"]]), "a bbox alone needs its area"),
     (_json(BIRDS, lambda c: c.update(annotations=[3])), "birds.json is not in COCO's format"),
     (lambda r: shutil.copy(r / BIRDS, r / "train/more.json"), "second source of targets for pose"),
     (lambda r: tiny_sets.write_map(r / "train/masks/owl/1.png", np.zeros((9, 9), np.uint8)), "owl/1.png is 20x30, but"),

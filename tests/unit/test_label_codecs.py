@@ -11,11 +11,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pycocotools import mask as rle
 
+from fcbench.core.detections import Detections
 from fcbench.core.errors import FcbenchError
 from fcbench.core.samples import VOID, Pose
 from fcbench.labels import captioning, classification, depth, pose, segmentation
-from fcbench.labels.shared import general
+from fcbench.labels.shared import detections, general
 
 MODULES = ("segmentation", "depth", "pose", "captioning", "classification")
 CAPTION = "A man riding a wave on top of a surfboard."
@@ -172,3 +174,30 @@ def test_damage_is_an_error_or_another_target(name: str) -> None:
     with pytest.raises(FcbenchError):
         module.decode(b"")
     assert isinstance(module.PLUGIN.versions(), dict)
+
+
+@pytest.mark.parametrize("masks", [False, True])
+@pytest.mark.parametrize("n", [0, 1, 40])
+def test_detections_come_back_to_the_step(n: int, masks: bool) -> None:
+    rng = np.random.default_rng(0)
+    boxes, points = rng.uniform(0, 640, (n, 4)), rng.uniform(-9, 640, (n, 17, 2))
+    plane = np.asfortranarray(np.pad(np.ones((6, 7), np.uint8), 20))
+    regions = [rle.encode(plane)] * n if masks else []
+    found = Detections(rng.integers(0, 80, n), rng.random(n), boxes, regions, None if masks else points)
+    said = detections.output([found])
+    data = detections.encode(said)
+    again = detections.decode(data)
+    assert detections.same(again, said) and len(data) < 40 + n * (20 if masks else 100)
+    assert np.abs(again.numbers[:, 2:6] / 4 - boxes).max(initial=0) <= 0.125
+    assert [rle.decode({"size": again.size_px, "counts": c}).tolist() for c in again.regions] == [
+        plane.tolist() for _ in regions
+    ]
+    for cut in range(0, len(data) - 1, 7):
+        with pytest.raises(FcbenchError):
+            detections.decode(data[:cut])
+
+
+def test_detections_that_are_none_are_refused() -> None:
+    far = Detections(np.zeros(1, int), np.ones(1), np.array([[0, 0, 9000.0, 1]]))
+    with pytest.raises(FcbenchError, match="8191 pixels"):
+        detections.output([far])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -258,5 +259,9 @@ def test_float16_features_are_half_the_size_and_other_points(cache: Path, tmp_pa
 def test_rows_name_how_images_were_brought_to_one_size(size_px: tuple[int, int], expected: str) -> None:
     features = FeatureSet("key", (SampleInfo("a", 0, size_px),), (), (64, 64), {}, {}, {})
     split = Split(Readable(FakeDataset(1), [0]), features)
-    encoder: Any = None
+
+    encoder: Any = SimpleNamespace(resizing="")
     assert rows._resizing(Source(encoder, (), "", split, split, {})) == expected
+    encoder.resizing = "network: 320x320"
+    both = f"{expected}; network: 320x320" if expected else "network: 320x320"
+    assert rows._resizing(Source(encoder, (), "", split, split, {})) == both

@@ -142,3 +142,54 @@ def test_other_labels_are_refused_before_any_work(root: Path, tmp_path: Path) ->
     result = run(tmp_path, "--codec", "raw", "--out", tmp_path / "out", dataset="imagenet")
     assert result.exit_code == 1 and "3 classes" in result.output and "states 1000" in result.output
     assert len(result.output.splitlines()) < 6
+
+
+# ------------------------------------------------------------------------------------ codecs' own images
+@pytest.fixture(scope="module")
+def unlabelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images without any label."""
+    found = tmp_path_factory.mktemp("unlabelled")
+    for i in range(6):
+        tiny_sets.picture(found / "train" / "images" / f"{i}.png", i, (64, 64))
+        tiny_sets.picture(found / "test" / "images" / f"{i}.png", 50 + i, (64, 64))
+    return found
+
+
+@pytest.mark.parametrize("objective", ["mse", "task"])
+def test_codecs_can_be_trained_on_images_without_labels(root: Path, unlabelled: Path, objective: str) -> None:
+    options = (
+        "--codec",
+        "hyperprior",
+        "--lambdas",
+        "1",
+        "--codec-data",
+        f"folder:{unlabelled}",
+        "--objective",
+        objective,
+    )
+    for out in ("first", "again"):
+        result = run(root, *options, "--out", root / f"{out}-{objective}")
+        assert result.exit_code == 0, result.output
+    first, again = (table.load(root / f"{out}-{objective}") for out in ("first", "again"))
+    coded = first[first.codec == "hyperprior"]
+    assert coded.codec_data.str.match(r"folder \w+$").all() and set(coded.objective) == {objective}
+    assert set(first.dataset) == {"imagenet1k"} and set(first.n_train) == {6} and set(first.status) == {"ok"}
+    pd.testing.assert_series_equal(first.value, again.value)
+    own = run(root, *options[:4], "--objective", objective, "--out", root / f"own-{objective}")
+    assert own.exit_code == 0, own.output
+    of_own = table.load(root / f"own-{objective}")
+    assert set(of_own.codec_data) == {""} and not set(of_own.point) & set(first.point)
+    assert of_own[of_own.codec == "hyperprior"].n_bytes.iloc[0] != coded.n_bytes.iloc[0], "another codec"
+    ends = [f[f.kind == "ceiling"].set_index("metric").value for f in (first, of_own)]
+    pd.testing.assert_series_equal(*ends)
+
+
+def test_codec_data_is_refused_where_something_else_is_trained(root: Path, unlabelled: Path, tmp_path: Path) -> None:
+    given = ("--codec", "raw", "--codec-data", f"folder:{unlabelled}", "--out", tmp_path)
+    for options, words in (
+        ((*given, "--head", "trained"), "add --head tail"),
+        ((*given[:3], "coco"), "behind a colon"),
+    ):
+        result = run(root, *options)
+        assert result.exit_code == 1 and words in result.output, result.output
+        assert len(result.output.splitlines()) < 5

@@ -227,14 +227,16 @@ def _depth(path: Path, size: tuple[int, int], as_array: bool) -> None:
 
 
 def _birds(folder: Path, images: list[dict[str, Any]], size: tuple[int, int]) -> None:
-    """Two annotation files of names of their own."""
+    """Three annotation files of names of their own."""
     h, w = size
     points = [w // 3, h // 2, 2, w // 2, h // 3, 1, w // 2, h // 2, 2, 0, 0, 0]
     base = {"category_id": 7, "bbox": [w // 4, h // 4, w // 2, h // 2], "area": w * h / 8, "keypoints": points}
     birds = [{"id": i, "image_id": image["id"], **base} for i, image in enumerate(images)]
     category = {"id": 7, "name": "bird", "keypoints": list(SKELETON)}
     texts = [{"id": i, "image_id": image["id"], "caption": f"a bird sits there {i}"} for i, image in enumerate(images)]
-    for name, rows, categories in (("birds", birds, [category]), ("texts", texts, [])):
+    boxes = [{k: v for k, v in row.items() if k != "keypoints"} for row in birds]
+    named = {"id": 7, "name": "bird"}
+    for name, rows, categories in (("birds", birds, [category]), ("texts", texts, []), ("boxes", boxes, [named])):
         content = {"images": images, "annotations": rows, "categories": categories}
         (folder / f"{name}.json").write_text(json.dumps(content))
 

@@ -1,4 +1,4 @@
-"""COCO: semantic masks of 80 classes, persons' keypoints, captions (on disk: --data-root; test = val)."""
+"""COCO: masks of 80 classes, objects, persons' keypoints, captions (on disk: --data-root; test = val)."""
 
 from fcbench.data.coco.dataset import PLUGIN
 

@@ -1,4 +1,4 @@
-"""COCO: semantic masks of 80 classes, persons' keypoints, captions (on disk: --data-root; test = val).
+"""COCO: masks of 80 classes, objects, persons' keypoints, captions (on disk: --data-root; test = val).
 
 A split carries the tasks whose annotation files are there. If there is only one official split (annotations and
 images), a fifth of its images, by the hash of their names, is the test split, and the revision begins with
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,10 +29,15 @@ from fcbench.data.shared.layout import some
 from fcbench.data.shared.targets import PHOTOGRAPHS, LazyTargets, resize_targets
 
 ROLES = {"train": "train", "test": "val"}
+OBJECTS = ("detection", "instance_segmentation", "keypoint_detection")
+"""Tasks that find objects."""
 READERS: dict[str, Callable[..., dict[int, Any]]] = {
     "segmentation": coco_format.instances,
     "pose": coco_format.poses,
     "captioning": coco_format.captions,
+    "detection": coco_format.objects,
+    "instance_segmentation": partial(coco_format.objects, with_regions=True),
+    "keypoint_detection": partial(coco_format.objects, n_keypoints=17),
 }
 """Task -> annotations by image of a file's content."""
 
@@ -81,6 +87,8 @@ class Coco(Dataset):
             known = self.annotations[task][entry.id]
             if task == "segmentation":
                 known = coco_format.semantic_mask(known, entry.size_px)
+            if task == "instance_segmentation":
+                known = coco_format.with_codes(known)
             return resize_targets({task: known}, entry.size_px, new_px)[task]
 
         return LazyTargets(self.tasks, one)
@@ -123,8 +131,8 @@ def chosen(images: list[Image], split: Literal["train", "test"], limit: int | No
 
 def read_tasks(
     files: Mapping[str, Path], select: Callable[[list[Image]], tuple[Image, ...]]
-) -> tuple[tuple[Image, ...], dict[str, dict[int, Any]], tuple[str, ...]]:
-    """Images, annotations by task and image, and class names of the annotation files by task.
+) -> tuple[tuple[Image, ...], dict[str, dict[int, Any]], dict[str, tuple[str, ...]]]:
+    """Images, annotations by task and image, and names of classes by task, of the annotation files by task.
 
     Args:
         files: those that are there.
@@ -132,15 +140,16 @@ def read_tasks(
     """
     images: tuple[Image, ...] = ()
     found: dict[str, dict[int, Any]] = {}
-    names: tuple[str, ...] = ()
+    names: dict[str, tuple[str, ...]] = {}
+    read = lru_cache(1)(partial(coco_format.read, layout=LAYOUT))  # tasks of one file follow each other
     for task, path in files.items():
-        content = coco_format.read(path, LAYOUT)
+        content = read(path)
         try:
             listed = coco_format.images_of(content)
             images = images or select(listed)
             found[task] = READERS[task](content, images)
-            if task == "segmentation":
-                names = coco_format.class_names(content)
+            if task != "captioning":
+                names[task] = coco_format.category_names(content)
         except (KeyError, TypeError, ValueError) as exc:
             raise LAYOUT.error(path, f"is not a COCO {KINDS[task]} file ({type(exc).__name__}: {exc})") from exc
         known = {i.id for i in listed}
@@ -148,6 +157,13 @@ def read_tasks(
         if lost:
             raise LAYOUT.error(path, f"lacks {some(lost)}, which other files list: use one release")
     return images, found, names
+
+
+def meta_of(names: Mapping[str, tuple[str, ...]]) -> DatasetMeta:
+    """Facts about a split, of the names of its categories by task."""
+    classes = ("background", *names["segmentation"]) if "segmentation" in names else ()
+    found = {task: names[task] for task in OBJECTS if task in names}
+    return DatasetMeta(class_names=classes, task_models=PHOTOGRAPHS, category_names=found)
 
 
 class Plugin(DatasetPlugin):
@@ -184,7 +200,7 @@ class Plugin(DatasetPlugin):
             images,
             annotations,
             tuple(files),
-            DatasetMeta(class_names=names, task_models=PHOTOGRAPHS),
+            meta_of(names),
             options.image_size_px,
             {task: str(LAYOUT.error(path, "is missing")) for task, path in expected.items() if task not in files},
         )

@@ -13,9 +13,16 @@ LAYOUT = Layout(
     "ROOT/{train2017,val2017}/*.jpg (or ROOT/images/, with or without such folders; another year as well), from "
     "https://cocodataset.org/#download",
 )
-KINDS = {"segmentation": "instances", "pose": "person_keypoints", "captioning": "captions"}
+KINDS = {
+    "segmentation": "instances",
+    "detection": "instances",
+    "instance_segmentation": "instances",
+    "pose": "person_keypoints",
+    "keypoint_detection": "person_keypoints",
+    "captioning": "captions",
+}
 """Task -> the annotation files that carry it."""
-_FILE = re.compile(rf"({'|'.join(KINDS.values())})_((train|val)\w*)\.json")
+_FILE = re.compile(rf"({'|'.join(dict.fromkeys(KINDS.values()))})_((train|val)\w*)\.json")
 
 
 def official_splits(folder: Path) -> dict[str, str]:

@@ -11,8 +11,15 @@ from fcbench.data.folder.layout import LAYOUT
 from fcbench.data.shared import coco_format
 from fcbench.data.shared.layout import some
 
-MARKS = {"caption": "captioning", "keypoints": "pose", "segmentation": "segmentation"}
-"""Field of an annotation -> its task; the first one found decides."""
+MARKS = {
+    "caption": ("captioning",),
+    "keypoints": ("pose", "keypoint_detection"),
+    "segmentation": ("segmentation", "instance_segmentation", "detection"),
+    "bbox": ("detection",),
+}
+"""Field of an annotation -> its tasks; the first one found decides."""
+OBJECTS = ("detection", "instance_segmentation", "keypoint_detection")
+"""Of them, those that need a box and an area of every object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +40,8 @@ class Annotations:
     names: tuple[str, ...] = ()
 
 
-def read(path: Path, images: Mapping[str, Path]) -> Annotations:
-    """Read a file that annotates all images of a folder, and no others.
+def read(path: Path, images: Mapping[str, Path]) -> list[Annotations]:
+    """Read a file that annotates all images of a folder, and no others: what it holds, by task.
 
     Args:
         images: by key.
@@ -43,22 +50,26 @@ def read(path: Path, images: Mapping[str, Path]) -> Annotations:
     try:
         listed = coco_format.images_of(content)
         fields = {field for row in content["annotations"] for field in row}
-        task = next((task for mark, task in MARKS.items() if mark in fields), "")
+        tasks = next((tasks for mark, tasks in MARKS.items() if mark in fields), ())
+        if not all({"bbox", "area"} <= row.keys() for row in content["annotations"]):
+            tasks = tuple(task for task in tasks if task not in OBJECTS)
         unknown = {row["image_id"] for row in content["annotations"]} - {image.id for image in listed}
         key_of = {image.id: Path(image.file_name).with_suffix("").as_posix() for image in listed}
-        if task and not unknown:
-            targets, names = _targets(task, content, listed)
+        found = {} if unknown else {task: _targets(task, content, listed) for task in tasks}
     except (AttributeError, KeyError, TypeError, ValueError) as exc:
         raise LAYOUT.error(path, f"is not in COCO's format ({type(exc).__name__}: {exc})") from exc
-    if not task:
-        raise LAYOUT.error(path, f"has no annotation with a {', '.join(MARKS)}: there is no task for boxes alone")
+    if not tasks:
+        raise LAYOUT.error(path, f"has no annotation with a {', '.join(MARKS)} (a bbox alone needs its area)")
     if unknown:
         raise LAYOUT.error(path, f"annotates image_id {some([repr(i) for i in unknown])}, which it does not list")
     _require_same_images(path, [image.file_name for image in listed], images)
-    if task == "captioning" and (silent := [key_of[i] for i, texts in targets.items() if not texts]):
+    if "captioning" in found and (silent := [key_of[i] for i, texts in found["captioning"][0].items() if not texts]):
         raise LAYOUT.error(path, f"has no caption of {some(silent)}")
     sizes = {key_of[image.id]: image.size_px for image in listed}
-    return Annotations(path, task, {key_of[i]: target for i, target in targets.items()}, sizes, names)
+    return [
+        Annotations(path, task, {key_of[i]: target for i, target in targets.items()}, sizes, names)
+        for task, (targets, names) in found.items()
+    ]
 
 
 def _targets(
@@ -67,6 +78,10 @@ def _targets(
     """Targets by image, and the names of classes or keypoints."""
     if task == "captioning":
         return coco_format.captions(content, listed), ()
+    if task in OBJECTS:
+        n_keypoints = len(coco_format.keypoint_names(content)) if task == "keypoint_detection" else 0
+        found = coco_format.objects(content, listed, task == "instance_segmentation", n_keypoints)
+        return found, coco_format.category_names(content)
     if task == "pose":
         names = coco_format.keypoint_names(content)
         return coco_format.poses(content, listed, len(names)), names

@@ -71,11 +71,11 @@ def read_part(root: Path, folder: Path, contents: Contents) -> Part:
         part.files += [*depths.values(), root / DEPTH_FILE]
         _require_sizes(part, depths, contents)
     for path in annotation_files(folder):
-        found = coco_json.read(path, images)
-        names = () if found.names == COCO_KEYPOINTS else found.names
-        part.add(found.task, path, found.targets, names)
+        for found in coco_json.read(path, images):
+            names = () if found.names == COCO_KEYPOINTS else found.names
+            part.add(found.task, path, found.targets, names)
+            _require_fit(part, {key: (f"{path} states", size) for key, size in found.sizes.items()}, contents)
         part.files.append(path)
-        _require_fit(part, {key: (f"{path} states", size) for key, size in found.sizes.items()}, contents)
     if classes:
         part.add("classification", folder, classes)
     return part

@@ -12,6 +12,7 @@ from typing import Literal
 
 from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, DatasetPlugin
 from fcbench.data.folder.classes import open_classes
+from fcbench.data.folder.coco_json import OBJECTS
 from fcbench.data.folder.layout import DEPTH_FILE, LAYOUT, has_targets, read_unit, split_folders
 from fcbench.data.folder.part import Part, read_part
 from fcbench.data.folder.targets import Entry, WithTargets
@@ -25,6 +26,7 @@ SOURCES = {
     "pose": "COCO-style JSON with keypoints",
     "captioning": "COCO-style JSON with captions",
     "classification": "class folders in images/",
+    **dict.fromkeys(OBJECTS, "COCO-style JSON with a bbox and an area of every object"),
 }
 """Task -> where its targets come from."""
 Split = Literal["train", "test"]
@@ -86,6 +88,7 @@ def open_with_targets(root: Path, split: Split, options: DataOptions) -> Dataset
         max_depth_m=unit.max_m if unit else None,
         task_models=PHOTOGRAPHS,
         keypoint_names=common_names(parts, "pose"),
+        category_names={task: common_names(parts, task) for task in OBJECTS if task in tasks},
     )
     absent = {
         task: str(LAYOUT.error(part.folder, f"holds no targets for {task}: expected {source}"))

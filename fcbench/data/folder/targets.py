@@ -26,7 +26,7 @@ from fcbench.data.shared.images import (
 )
 from fcbench.data.shared.targets import LazyTargets, resize_targets
 
-PLACED = {"segmentation", "depth", "pose"}
+PLACED = {"segmentation", "depth", "pose", "detection", "instance_segmentation", "keypoint_detection"}
 """Tasks whose targets refer to pixels."""
 Size = tuple[int, int]
 
@@ -94,7 +94,7 @@ class WithTargets(Dataset):
             return coco_format.semantic_mask(known, size_px)
         if task == "depth" and self.unit:
             return read_depth(known, self.unit, size_px)
-        return known
+        return coco_format.with_codes(known) if task == "instance_segmentation" else known
 
 
 def read_depth(path: Path, unit: Unit, size_px: Size) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,12 @@ import numpy as np
 from pycocotools import mask as rle
 from torch import Tensor, from_numpy
 
+from fcbench.core.detections import Objects
 from fcbench.core.samples import VOID, Pose
 from fcbench.data.shared.layout import Layout
+
+EMPTY = np.zeros(6)
+"""A polygon that holds nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +74,17 @@ def instances(content: Mapping[str, Any], images: Iterable[Image]) -> dict[int, 
     ids = sorted(int(c["id"]) for c in content["categories"])
     label = {category: i for i, category in enumerate(ids, 1)}
 
-    def region(value: Any) -> Any:
-        if isinstance(value, dict):
-            return value
-        return [np.asarray(p, np.float64) for p in value if len(p) >= 6]
-
     return {
-        key: tuple(Instance(label[r["category_id"]], region(r["segmentation"])) for r in rows if r["segmentation"])
+        key: tuple(Instance(label[r["category_id"]], _region(r["segmentation"])) for r in rows if r["segmentation"])
         for key, rows in _by_image(content, images).items()
     }
+
+
+def _region(value: Any) -> Any:
+    """A mask as a file has it, polygons as arrays of x, y."""
+    if isinstance(value, dict):
+        return value
+    return [np.asarray(p, np.float64) for p in value if len(p) >= 6]
 
 
 def semantic_mask(regions: Iterable[Instance], size_px: tuple[int, int]) -> Tensor:
@@ -98,13 +104,52 @@ def semantic_mask(regions: Iterable[Instance], size_px: tuple[int, int]) -> Tens
 
 def _decode(region: Any, size_px: tuple[int, int]) -> np.ndarray:
     """Bool [H, W]."""
+    return rle.decode(_code(region, size_px)).astype(bool)
+
+
+# ------------------------------------------------------------------------------------------- objects
+def category_names(content: Mapping[str, Any]) -> tuple[str, ...]:
+    """The categories, by their ids."""
+    return class_names(content)[1:]
+
+
+def objects(
+    content: Mapping[str, Any], images: Iterable[Image], with_regions: bool = False, n_keypoints: int = 0
+) -> dict[int, Objects]:
+    """Annotated objects by image, crowds included: COCO's evaluation needs them.
+
+    Args:
+        with_regions: with the masks, as the file has them: see `with_codes`.
+        n_keypoints: K; 0 for objects without keypoints.
+    """
+    ids = sorted(int(c["id"]) for c in content["categories"])
+    label, sizes = {category: i for i, category in enumerate(ids)}, {i.id: i.size_px for i in images}
+
+    def of_image(key: int, rows: list[Any]) -> Objects:
+        return Objects(
+            sizes[key],
+            np.array([label[r["category_id"]] for r in rows], np.int64),
+            np.array([r["bbox"] for r in rows], np.float64).reshape(-1, 4),
+            np.array([r["area"] for r in rows], np.float64),
+            np.array([bool(r.get("iscrowd", 0)) for r in rows], bool),
+            [_region(r["segmentation"]) for r in rows] if with_regions else (),
+            np.array([r["keypoints"] for r in rows], np.float64).reshape(-1, n_keypoints, 3) if n_keypoints else None,
+        )
+
+    return {key: of_image(key, rows) for key, rows in _by_image(content, images).items()}
+
+
+def with_codes(found: Objects) -> Objects:
+    """The same objects, their masks as run-length codes."""
+    return replace(found, regions=[_code(region, found.size_px) for region in found.regions])
+
+
+def _code(region: Any, size_px: tuple[int, int]) -> Any:
+    """Run-length code of a mask as a file has it: polygons, counts, or the code itself."""
     if isinstance(region, dict) and not isinstance(region["counts"], list):
-        return rle.decode(region).astype(bool)
-    if not region:
-        return np.zeros(size_px, bool)
-    codes = rle.frPyObjects(region, *size_px)
-    whole = rle.merge(codes) if isinstance(codes, list) else codes
-    return rle.decode(whole).astype(bool)
+        return region
+    codes = rle.frPyObjects(region or [EMPTY], *size_px)
+    return rle.merge(codes) if isinstance(codes, list) else codes
 
 
 # ------------------------------------------------------------------------------------ pose, captions

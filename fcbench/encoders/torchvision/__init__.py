@@ -1,0 +1,97 @@
+"""``torchvision:NAME``: torchvision's detection and segmentation networks, cut, with the rest as tail.
+
+* Detection (tail for ``detection``): ``fasterrcnn_resnet50_fpn``, ``retinanet_resnet50_fpn`` (each also ``_v2``),
+  ``fasterrcnn_mobilenet_v3_large_fpn`` and ``_320_fpn``, ``fcos_resnet50_fpn``, ``ssdlite320_mobilenet_v3_large``.
+* ``maskrcnn_resnet50_fpn`` and ``_v2`` (also ``instance_segmentation``), ``keypointrcnn_resnet50_fpn``
+  (``keypoint_detection``).
+* Semantic segmentation (``segmentation``): ``deeplabv3_*``, ``fcn_*``, ``lraspp_mobilenet_v3_large``. They state the 21
+  classes of Pascal VOC, the first of which is called ``background`` here.
+
+Split points: ``c2`` to ``c5``, the stages of the trunk by depth (ResNets) or by stride 4 to 32 (MobileNets); ``trunk``,
+those of them that the rest reads, as one sample; ``fpn``, what the feature pyramid network puts out, as one sample
+(``fpn1``, ``fpn2``, ...; levels that follow from others are computed by the tail). A tail reads ``trunk``, ``fpn``, and
+each single stage from which all that the rest reads follows: c2 of Faster R-CNN, c2 and c3 of RetinaNet, all of
+DeepLabV3.
+
+Detection networks resize every image themselves (`GeneralizedRCNNTransform`: shorter side 800, longer at most 1333,
+bilinear; SSDlite 320x320) and pad it to a multiple of 32; rows name this in ``resizing``. Strides count pixels of that
+image. ``NAME@400`` resizes to half of it: cheaper, and not what the network was trained at. Boxes, masks and keypoints
+come back in pixels of the original image. The official evaluation keeps each image's aspect ratio; a data set whose
+images differ in size is first brought to one by --image-size.
+
+Weights: torchvision's default ones, from download.pytorch.org into torch.hub's folder (TORCH_HOME), checked against the
+SHA-256 in the file's name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import nn
+from torchvision import models
+from torchvision.models import detection, segmentation
+
+from fcbench.core.errors import FcbenchError, unknown
+from fcbench.core.features import EncoderPlugin
+from fcbench.encoders.shared.weights import seeded
+from fcbench.encoders.torchvision.encoder import TorchvisionEncoder
+from fcbench.encoders.torchvision.weights import load
+
+UNCUT = ("ssd300_vgg16",)
+"""Networks that are not cut here: nobody codes a VGG's features."""
+MIN_SIDE_PX = 64
+
+
+def names() -> list[str]:
+    """Networks that can be typed."""
+    found = [*models.list_models(module=detection), *models.list_models(module=segmentation)]
+    return [name for name in found if name not in UNCUT]
+
+
+def parse(variant: str) -> tuple[str, int | None]:
+    """Name and shorter side [px] of what was typed; None for the network's own.
+
+    >>> parse("fcos_resnet50_fpn@400")
+    ('fcos_resnet50_fpn', 400)
+    """
+    if not variant:
+        raise FcbenchError("torchvision needs a network: torchvision:fasterrcnn_resnet50_fpn")
+    name, at, side = variant.partition("@")
+    if name not in names():
+        raise FcbenchError(unknown("torchvision network", name, names()))
+    if not at:
+        return name, None
+    if name in models.list_models(module=segmentation) or name.startswith("ssd"):
+        raise FcbenchError(f"torchvision:{variant}: {name} has no shorter side to be set after @: give --image-size")
+    if not side.isdigit() or int(side) < MIN_SIDE_PX:
+        raise FcbenchError(
+            f"torchvision:{variant}: the shorter side after @ is {side!r}: at least {MIN_SIDE_PX} pixels"
+        )
+    return name, int(side)
+
+
+def create(name: str) -> nn.Module:
+    """A network as its published weights have it, with random ones."""
+    auxiliary = {"aux_loss": True} if name.startswith(("deeplabv3", "fcn")) else {}
+    return cast(nn.Module, models.get_model(name, weights=None, weights_backbone=None, **auxiliary))
+
+
+@dataclass(frozen=True)
+class Plugin(EncoderPlugin):
+    """torchvision's networks."""
+
+    def build(self, variant: str, weights: str | None, device: torch.device) -> TorchvisionEncoder:
+        """Build ``torchvision:VARIANT`` with its published weights, those of a file, or random ones."""
+        name, side_px = parse(variant)
+        with seeded():
+            network = create(name)
+        published = models.get_model_weights(name).DEFAULT
+        info = load(f"torchvision:{variant}", name, network, published.url, weights)
+        return TorchvisionEncoder(
+            f"torchvision:{variant}", network, published.meta["categories"], info, device, side_px
+        )
+
+
+PLUGIN = Plugin()

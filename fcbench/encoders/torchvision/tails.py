@@ -1,0 +1,227 @@
+"""Tails of torchvision's networks: their own forward pass, with what was received in place of the backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pycocotools import mask as rle
+from torch import Tensor, nn
+
+from fcbench.core.detections import Detections, Objects
+from fcbench.core.samples import VOID
+from fcbench.core.tasks import Head, ProbabilisticHead
+from fcbench.encoders.torchvision.backbone import Backbone
+
+NOTHING = ("__background__", "no person", "N/A")
+"""Categories that are none: detections of them are no detections."""
+SURE = 0.5
+"""Least score of a detection that stands for an annotated object where there is no annotation."""
+LEAST_SIDE_PX = 1
+"""And of its box: the networks' losses refuse empty ones."""
+MASK_THRESHOLD = 0.5
+
+
+class Received(nn.Module):
+    """The place of a backbone in its network: it gives what follows from the maps that were received.
+
+    Args:
+        backbone: whole; only the layers that run here become layers of this module.
+        split_points: of the maps.
+    """
+
+    def __init__(self, backbone: Backbone, split_points: Sequence[str]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(backbone.rest(split_points))
+        self._resume, self.split_points = backbone.resume, tuple(split_points)
+        self.maps: Mapping[str, Tensor] = {}
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """What the heads read; the images are blank."""
+        return self._resume(self.maps)
+
+
+class _Tail(nn.Module):
+    """A network whose backbone is `Received`."""
+
+    def __init__(self, network: Any, backbone: Backbone, split_points: Sequence[str]) -> None:
+        super().__init__()
+        self.received = network.backbone = Received(backbone, split_points)
+        self.network = network
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device
+
+    def run(self, x: Mapping[str, Tensor], *arguments: Any) -> Any:
+        """The network's own forward pass on received maps [B, C, h, w] by split point."""
+        self.received.maps = {name: x[name].to(self.device) for name in self.received.split_points}
+        try:
+            return self.network(*arguments)
+        finally:
+            self.received.maps = {}
+
+
+# ------------------------------------------------------------------------------------------- detection
+class DetectionTail(_Tail, Head):
+    """The rest of a detection network (a `fcbench.core.tails.Tail`).
+
+    Predictions are in pixels of the original image; the network's own transform scales them back.
+
+    Args:
+        network: a detection network; its transform brings blank images of any size to the size that was encoded.
+        categories: of its labels.
+        task: ``detection``, ``instance_segmentation`` or ``keypoint_detection``.
+    """
+
+    def __init__(
+        self, network: Any, backbone: Backbone, split_points: Sequence[str], categories: Sequence[str], task: str
+    ) -> None:
+        super().__init__(network, backbone, split_points)
+        self.task = task
+        own = [i for i, name in enumerate(categories) if name not in NOTHING]
+        self.label_names = tuple(categories[i] for i in own)
+        self._labels = np.full(len(categories), -1)  # the network's label -> index in label_names
+        self._labels[own] = np.arange(len(own))
+        if task == "detection" and getattr(getattr(network, "roi_heads", None), "mask_predictor", None) is not None:
+            network.roi_heads.mask_roi_pool = network.roi_heads.mask_head = network.roi_heads.mask_predictor = None
+
+    def forward(self, x: Mapping[str, Tensor], sizes_px: Sequence[tuple[int, int]]) -> list[dict[str, Tensor]]:
+        """What the network says of each sample, for original images of (H, W)."""
+        found = []
+        for i, size_px in enumerate(sizes_px):  # one by one: what it says does not depend on the batch
+            blank = torch.zeros(3, *size_px, device=self.device)
+            found += self.run({name: m[i : i + 1] for name, m in x.items()}, [blank])
+        return found
+
+    def predict(self, x: Mapping[str, Tensor], batch: Sequence[Objects]) -> list[Detections]:
+        """Detections of each sample; of the batch only the sizes of the original images are taken."""
+        return [self._detections(found) for found in self(x, [objects.size_px for objects in batch])]
+
+    def _detections(self, found: Mapping[str, Tensor]) -> Detections:
+        """The network's own words as `Detections`."""
+        labels = self._labels[found["labels"].cpu().numpy()]
+        kept = np.flatnonzero(labels >= 0)
+        values = {k: found[k].detach().cpu().numpy()[kept] for k in ("scores", "boxes", "keypoints") if k in found}
+        regions: list[Any] = []
+        if self.task == "instance_segmentation":
+            masks = (found["masks"].detach()[:, 0] > MASK_THRESHOLD).cpu().numpy().astype(np.uint8)
+            regions = [rle.encode(np.asfortranarray(masks[i])) for i in kept]
+        keypoints = values["keypoints"][..., :2] if "keypoints" in values else None
+        return Detections(labels[kept], values["scores"], values["boxes"], regions, keypoints)
+
+    # ------------------------------------------------------------------------------------------ losses
+    def loss(self, x: Mapping[str, Tensor], batch: Sequence[Objects]) -> Tensor:
+        """Sum of the network's own training losses, mean over the samples; crowds are left out."""
+        return self._loss(x, [self._targets(objects) for objects in batch], [o.size_px for o in batch])
+
+    def imitation_loss(self, x: Mapping[str, Tensor], uncoded: Mapping[str, Tensor]) -> Tensor:
+        """`loss` against what the tail finds in the uncoded maps with a score of at least `SURE`."""
+        height, width = self.network.transform.fixed_size[::-1]
+        sizes_px = [(height, width)] * len(next(iter(x.values())))
+        with torch.no_grad():
+            found = self(uncoded, sizes_px)
+        targets = []
+        for one in found:
+            sides = one["boxes"][:, 2:] - one["boxes"][:, :2]
+            sure = (one["scores"] >= SURE) & (sides >= LEAST_SIDE_PX).all(1)
+            target = {k: v[sure] for k, v in one.items() if k in ("boxes", "labels", "keypoints", "masks")}
+            if "masks" in target:
+                target["masks"] = (target["masks"][:, 0] > MASK_THRESHOLD).byte()
+            targets.append(target)
+        return self._loss(x, targets, sizes_px)
+
+    def _loss(
+        self, x: Mapping[str, Tensor], targets: Sequence[Mapping[str, Tensor]], sizes_px: Sequence[tuple[int, int]]
+    ) -> Tensor:
+        losses = []
+        with self._stating_losses():
+            for i, (target, size_px) in enumerate(zip(targets, sizes_px)):
+                blank = torch.zeros(3, *size_px, device=self.device)
+                found = self.run({name: m[i : i + 1] for name, m in x.items()}, [blank], [dict(target)])
+                losses.append(torch.stack([v for v in found.values() if v.requires_grad or v.isfinite()]).sum())
+        return torch.stack(losses).mean()
+
+    def _targets(self, objects: Objects) -> dict[str, Tensor]:
+        """Annotated objects in the network's words."""
+        kept = np.flatnonzero(~objects.crowd & (objects.boxes[:, 2:] > 0).all(1))
+        corners = np.concatenate([objects.boxes[:, :2], objects.boxes[:, :2] + objects.boxes[:, 2:]], 1)[kept]
+        labels = np.argsort(self._labels, kind="stable")[-len(self.label_names) :][objects.labels[kept]]
+        found = {"boxes": torch.from_numpy(corners).float(), "labels": torch.from_numpy(labels)}
+        if objects.keypoints is not None:
+            found["keypoints"] = torch.from_numpy(objects.keypoints[kept]).float()
+        if self.task == "instance_segmentation":
+            masks = [rle.decode(objects.regions[i]) for i in kept]
+            found["masks"] = torch.from_numpy(np.asarray(masks, np.uint8).reshape(-1, *objects.size_px))
+        return {k: v.to(self.device) for k, v in found.items()}
+
+    @contextmanager
+    def _stating_losses(self) -> Iterator[None]:
+        """The parts that choose between losses and detections state losses; normalization stays as it is."""
+        parts = [self.network, *(getattr(self.network, n) for n in ("rpn", "roi_heads") if hasattr(self.network, n))]
+        for part in parts:
+            part.training = True
+        try:
+            yield
+        finally:
+            for part in parts:
+                part.training = False
+
+
+# ---------------------------------------------------------------------------------------- segmentation
+class SegmentationTail(_Tail, ProbabilisticHead):
+    """The rest of a segmentation network (a `fcbench.core.tails.Tail`).
+
+    Args:
+        categories: of its classes.
+        image_px: (H, W) of the images.
+    """
+
+    def __init__(
+        self,
+        network: Any,
+        backbone: Backbone,
+        split_points: Sequence[str],
+        categories: Sequence[str],
+        image_px: tuple[int, int],
+    ) -> None:
+        super().__init__(network, backbone, split_points)
+        self.label_names = tuple("background" if name in NOTHING else name for name in categories)
+        self.image_px = image_px
+
+    def forward(self, x: Mapping[str, Tensor]) -> Tensor:
+        """Logits [B, K, H, W] at the images' size."""
+        n = len(next(iter(x.values())))
+        blank = torch.zeros(1, device=self.device).expand(n, 3, *self.image_px)
+        return cast(Tensor, self.run(x, blank)["out"])
+
+    def loss(self, x: Mapping[str, Tensor], batch: Tensor) -> Tensor:
+        """Mean cross-entropy in nats over the pixels that are not void."""
+        nll, target = self._nll(x, batch)
+        return nll.sum() / (target != VOID).sum().clamp(min=1)
+
+    def imitation_loss(self, x: Mapping[str, Tensor], uncoded: Mapping[str, Tensor]) -> Tensor:
+        """Mean cross-entropy in nats with the probabilities that it states of the uncoded maps."""
+        with torch.no_grad():
+            wanted = self(uncoded).softmax(1)
+        return F.cross_entropy(self(x), wanted)
+
+    def predict(self, x: Mapping[str, Tensor], batch: Tensor) -> Tensor:
+        """Class indices, int64 [B, H, W]."""
+        return cast(Tensor, self(x)).max(dim=1).indices
+
+    def log_likelihood(self, x: Mapping[str, Tensor], batch: Tensor) -> Tensor:
+        """Log-probability of each sample's mask in nats, summed over the pixels that are not void: [B]."""
+        nll, _ = self._nll(x, batch)
+        return -nll.flatten(1).sum(1)
+
+    def _nll(self, x: Mapping[str, Tensor], batch: Tensor) -> tuple[Tensor, Tensor]:
+        """Negative log-probability of each pixel's class, 0 where void, and the classes, [B, H, W]."""
+        logits = self(x)
+        target = batch.to(logits.device).long()
+        return F.cross_entropy(logits, target, ignore_index=VOID, reduction="none"), target
