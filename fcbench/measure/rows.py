@@ -149,7 +149,8 @@ def _training(of: str, record: Record | None) -> dict[str, Any]:
     """How a training went, by column."""
     if record is None:
         return {}
-    found = {"stop": record.stop, "done": record.steps, "seconds": record.seconds, "gain": 100 * record.gain}
+    found = {"stop": record.stop, "done": record.steps, "seconds": record.seconds}
+    found |= {"gain": 100 * record.gain.doubling, "rest": 100 * record.gain.rest}
     return {f"{of}_{column}": value for column, value in found.items()}
 
 

@@ -52,14 +52,16 @@ class RatePoint:
     task_stop: Annotated[str, "why the training of neck and head ended: steps (all done) or plateau", _THIRD] = ""
     task_done: Annotated[int | None, "training steps of neck and head that were done", _FOURTH] = None
     task_seconds: Annotated[float | None, "that they took [s]", _FOURTH] = None
-    task_gain: Annotated[float | None, "what more steps would take from the loss, estimated [%]", _FOURTH] = None
+    task_gain: Annotated[float | None, "loss that as many steps again would save, estimated [%]", _FOURTH] = None
+    task_rest: Annotated[float | None, "loss that endless training would save, extrapolated [%]", _FOURTH] = None
     codec_steps: Annotated[int | None, "training steps of the codec at most; empty if not trained", _THIRD] = None
     codec_batch: Annotated[int | None, "samples per step of the codec", _THIRD] = None
     codec_rate: Annotated[float | None, "learning rate of the codec", _THIRD] = None
     codec_stop: Annotated[str, "why the training of the codec ended: steps (all done) or plateau", _THIRD] = ""
     codec_done: Annotated[int | None, "training steps of the codec that were done", _FOURTH] = None
     codec_seconds: Annotated[float | None, "that they took [s]", _FOURTH] = None
-    codec_gain: Annotated[float | None, "bits that more steps would save at equal distortion, estimated [%]", _FOURTH] = None
+    codec_gain: Annotated[float | None, "bits that as many steps again would save, estimated [%]", _FOURTH] = None
+    codec_rest: Annotated[float | None, "bits that endless training would save, extrapolated [%]", _FOURTH] = None
     tolerance: Annotated[float | None, "gain of the last doubling of steps below which a training ends", _FOURTH] = None
     n_samples: Annotated[int, "test samples"]
     n_px: Annotated[int, "pixels of the original images, summed over test samples"]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fcbench.core import cache
 from fcbench.core.errors import FcbenchError
 from fcbench.core.progress import Advance
-from fcbench.training.convergence import CAP, PLATEAU, Look, Record, is_due, is_flat, remaining
+from fcbench.training.convergence import CAP, PLATEAU, Look, Record, gain, is_due, is_flat
 
 CHECKPOINT_S = 60.0
 """Seconds between checkpoints of a training under way."""
@@ -82,12 +82,14 @@ class _State:
         self.module.train()
         self._swap()
         if not np.isfinite(loss):
-            raise FcbenchError(f"training diverged: validation loss {loss} at step {self.step}: lower the learning rate")
+            raise FcbenchError(
+                f"training diverged: validation loss {loss} at step {self.step}: lower the learning rate"
+            )
         if not self.curve or loss < min(look.loss for look in self.curve):
             self.best = [a.clone() for a in self.average]
         self.curve.append(Look(self.step, seconds, loss, unit))
         if self.step < turn(self.end) and is_flat(self.curve, tolerance):
-            self.end, self.stop = end_after(self.step), PLATEAU
+            self.end, self.stop = min(self.end, end_after(self.step)), PLATEAU
 
     def _swap(self) -> None:
         """Exchange weights and average."""
@@ -100,7 +102,8 @@ class _State:
             for p, best in zip(self.params, self.best):
                 p.copy_(best)
         self.module.eval()
-        return Record(self.step, self.seconds, self.stop, remaining(self.curve, turn(self.end)), tuple(self.curve))
+        level = [look for look in self.curve if look.step <= turn(self.end)] or self.curve
+        return Record(self.step, self.seconds, self.stop, gain(level), tuple(self.curve))
 
     def save(self, path: Path) -> None:
         """Write all of it."""
@@ -155,7 +158,7 @@ def optimize(
         steps: optimizer steps at most.
         rate: peak learning rate.
         tolerance: the fall of the learning rate begins when the last doubling of the steps lowered the validation
-            loss by less than this share of its unit.
+            loss by less than this share of its unit; 0 for all steps.
         seed: step i draws from (seed, i), so a resumed training sees what an uninterrupted one would have seen.
         resume: file of the training under way; removed at the end.
 

@@ -23,7 +23,7 @@ class Budget:
     Attributes:
         task_steps, codec_steps: at most; a training ends earlier where it has converged.
         tolerance: it has, when the last doubling of its steps gained less than this share of a codec's bits (at equal
-            distortion), or of a readout's loss.
+            distortion), or of a readout's loss. 0: it never has.
         width: D of neck and head.
 
     Raises:

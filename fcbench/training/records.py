@@ -8,7 +8,7 @@ from pathlib import Path
 from fcbench.core.cache import CACHE_HINT, TRAINING_SUFFIX
 from fcbench.core.errors import FcbenchError
 from fcbench.core.files import write_atomically
-from fcbench.training.convergence import Look, Record
+from fcbench.training.convergence import Gain, Look, Record
 
 
 def keep(path: Path, record: Record) -> None:
@@ -24,7 +24,7 @@ def of(path: Path) -> Record:
     """
     try:
         steps, seconds, stop, gain, curve = json.loads(_file(path).read_bytes())
-        return Record(int(steps), float(seconds), str(stop), float(gain), tuple(Look(*look) for look in curve))
+        return Record(steps, seconds, stop, Gain(*gain), tuple(Look(*look) for look in curve))
     except (OSError, ValueError, TypeError) as error:
         raise FcbenchError(f"how {path} was trained is not known ({error}): delete it and run again") from error
 

@@ -165,7 +165,9 @@ def test_the_weights_kept_are_the_averaged_ones_of_the_lowest_validation_loss(tm
 
     options = {**TRAINING, "steps": 64, "resume": tmp_path / "a"}
     record = loop.optimize(module, loss_of, validate, **options)
-    assert float(module.weight) == min(seen, key=lambda w: abs(w - 9.0)) and record.loss == min(abs(w - 9) for w in seen)
+    assert module.weight.item() == min(seen, key=lambda w: abs(w - 9.0)) and record.loss == min(
+        abs(w - 9) for w in seen
+    )
     assert all(average > raw[-1] for average in seen) and len(seen) == len(record.curve) == 5
 
 
