@@ -8,6 +8,7 @@ import pandas as pd
 
 CAP = "steps"
 """`codec_stop` or `task_stop` of a training that did all its steps before it had converged."""
+_NO_DIFFERENCE = 1e-6  # percent: a curve and itself
 
 
 def is_open(rows: pd.DataFrame) -> pd.Series:
@@ -36,7 +37,7 @@ def doubt(bd_rate_percent: float | None, anchor: str, test: str, left: tuple[flo
     >>> doubt(-20.0, "hyperprior", "strata", (10.0, 30.0))
     ''
     """
-    if bd_rate_percent is None:
+    if bd_rate_percent is None or abs(bd_rate_percent) < _NO_DIFFERENCE:
         return ""
     more = bd_rate_percent / 100
     worse, rest, needed = (test, left[1], more / (1 + more)) if more > 0 else (anchor, left[0], -more)

@@ -15,8 +15,8 @@ UNITS = {"bpp": "bpp", "bpfp": "bpfp", "bytes_per_sample": "bytes/image"}
 LEGEND = (
     "BD-rate: mean extra rate at equal accuracy, negative where fewer bits are needed. BD-accuracy: mean difference "
     "of the metric at equal rate. In brackets: 95 % paired-bootstrap intervals. Overlap of the curves' accuracies / "
-    f"rates. Target: the uncoded ceiling less {LOSS_PERCENT:g} %. Left: bits that more training of a codec that had not "
-    "converged would save, extrapolated."
+    f"rates. Target: the uncoded ceiling less {LOSS_PERCENT:g} %. Left: bits that endless training would save, "
+    "extrapolated, of a codec that had not converged."
 )
 _MAX_REASON = 160
 

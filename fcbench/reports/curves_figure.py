@@ -1,8 +1,9 @@
 """Rate-accuracy figures from a table of rate points. Runs nothing, imports no torch.
 
 One panel per task, the encoders together, or a grid of panels, task by encoder. Curves join the raw points in order of
-rate, dashed where a codec had not converged; bands are the rows' 95 % intervals. The uncoded ceiling is dashed, the floor of no bits at all is dotted, label
-coding (the task's own output, coded) is a star on a line: no codec for that one task can sensibly need more.
+rate, with gaps where a codec had not converged; bands are the rows' 95 % intervals. The uncoded ceiling is dashed, the
+floor of no bits at all is dotted, label coding (the task's own output, coded) is a star on a line: no codec for that
+one task can sensibly need more.
 """
 
 from __future__ import annotations

@@ -46,18 +46,25 @@ def of_fixed(module: nn.Module) -> tuple[float, float]:
     return loss, loss
 
 
-def test_interrupted_training_gives_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = train(tmp_path / "a")
-    monkeypatch.setattr(loop, "CHECKPOINT_S", 0.0)
+@pytest.mark.parametrize(("steps", "at"), [(12, 7), (1000, 100), (1000, 300)])
+def test_interrupted_training_gives_the_same_weights(
+    steps: int, at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the first look at the validation loss, between two, and in the tail after a plateau (at 256)."""
+    options: dict[str, Any] = {"steps": steps, "tolerance": 0.5}
+    whole = train(tmp_path / "a", **options)
+    monkeypatch.setattr(loop, "CHECKPOINT_S", -1.0)
+    totals = list[int]()
 
     def stop(done: int, total: int) -> None:
-        if done == 7:
+        totals.append(total)
+        if done == at:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "b", advance=stop)
-    assert (tmp_path / "b").exists()
-    resumed = train(tmp_path / "b")
+        train(tmp_path / "b", advance=stop, **options)
+    assert (tmp_path / "b").exists() and (totals[-1] < steps) == (at == 300)
+    resumed = train(tmp_path / "b", **options)
     assert torch.equal(whole.weight, resumed.weight)  # type: ignore[arg-type]
     assert not (tmp_path / "b").exists()
 
