@@ -127,7 +127,7 @@ def test_a_difference_that_more_training_may_undo_says_so(
     found = run(write(tmp_path, *points))
     assert found["b"].doubt == words and found["a"].doubt == ""
     text = tables.markdown(document(list(found.values()), []))
-    assert (f"[1] {words}" in text) if words else ("[1]" not in text)
+    assert (f"] {words}  " in text) if words else ("more training of" not in text)
 
 
 def test_what_is_left_is_the_mean_over_a_curve_and_nothing_for_one_that_converged(tmp_path: Path) -> None:
