@@ -25,8 +25,8 @@ BLOCKS_PER_BATCH = 4
 """Blocks of samples that a batch comes from, where they do not stay in memory."""
 READ_EVERY = 16
 """Steps between two looks at the loss, for each of which the CPU waits until a GPU has done all its steps."""
-WARM_STEPS = 50
-"""Steps over which the learning rate rises; a tenth of a training that is shorter than ten times that."""
+WARM_STEPS = 30
+"""Steps over which the learning rate rises."""
 TAIL = 0.2
 """Share of the steps, the last ones, over which the learning rate falls."""
 AVERAGED = 10
@@ -174,7 +174,7 @@ def optimize(
     while state.step < state.end:
         torch.manual_seed(seed * 1_000_003 + state.step)
         for group in state.optimizer.param_groups:
-            group["lr"] = schedule(state.step, state.end, steps, rate)
+            group["lr"] = schedule(state.step, state.end, rate)
         try:
             loss = loss_of(np.random.default_rng((seed, state.step)))
         except Exception:
@@ -226,15 +226,14 @@ def end_after(step: int) -> int:
     return step + math.ceil(step * TAIL / (1 - TAIL) - 1e-9)
 
 
-def schedule(step: int, end: int, cap: int, peak: float) -> float:
+def schedule(step: int, end: int, peak: float) -> float:
     """Learning rate: up, level, and over the last fifth of `end` steps down to a hundredth of the peak.
 
-    >>> [round(schedule(step, 100, 100, 1.0), 2) for step in (0, 9, 79, 80, 90, 99)]
-    [0.1, 1.0, 1.0, 1.0, 0.51, 0.06]
+    >>> [round(schedule(step, 100, 1.0), 2) for step in (0, 29, 79, 80, 90, 99)]
+    [0.03, 1.0, 1.0, 1.0, 0.51, 0.06]
     """
-    warm = max(1, min(WARM_STEPS, cap // 10))
     left = min(1.0, (end - step) / max(1, end - turn(end)))
-    return peak * min((step + 1) / warm, 0.01 + 0.99 * left)
+    return peak * min((step + 1) / WARM_STEPS, 0.01 + 0.99 * left)
 
 
 # ------------------------------------------------------------------------------------------- samples

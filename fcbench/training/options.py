@@ -35,7 +35,7 @@ class Budget:
     task_rate: LearningRate = 1e-3
     codec_steps: Positive = 150
     codec_batch: Batch = 16
-    codec_rate: LearningRate = 5e-3
+    codec_rate: LearningRate = 3e-3
     tolerance: Annotated[float, within(0, 1)] = 0.01
     width: Annotated[int, within(1, 4096)] = 128
 
