@@ -225,6 +225,13 @@ def figure(rows: pd.DataFrame) -> Figure:
     return fig
 
 
+CURVES_LEGEND = (
+    "Predicted: from the validation curve of the shorter training. Found: what twice the steps saved. Both at equal "
+    "distortion. Left: an extrapolation to endless training. Others used the machine, too: seconds vary."
+)
+SWEEP_LEGEND = "BD-rate: bits against squared error of held-out features. Others used the machine, too: seconds vary."
+
+
 def write(out: Path, name: str, rows: pd.DataFrame, table: Table, legend: str) -> None:
     """OUT/NAME.csv and OUT/NAME.md."""
     out.mkdir(parents=True, exist_ok=True)
@@ -253,7 +260,8 @@ def _options(function: Any) -> Any:
 
 
 def _bench(encoder: str, n_train: int | None, cache_dir: Path) -> Bench:
-    study = open_study(Suite(encoders=(encoder,), n_train=n_train), cache_dir, CPU)
+    suite = Suite(encoders=(encoder,), n_train=n_train, n_test=1)  # the test split is not used
+    study = open_study(suite, cache_dir, CPU)
     with Report(0) as report:
         return Bench(study.source(study.encoder(encoder), report))
 
@@ -270,13 +278,9 @@ def curves(
             for trained in bench.doubled(codec, lmbda, steps):
                 found.append(trained)
                 click.echo(f"{codec} {lmbda:g}: {trained.steps} steps, loss {trained.loss:.4f}")
-    rows = frame(found)
-    legend = (
-        "Predicted: from the validation curve of the shorter training. Found: what twice the steps saved. Both at "
-        "equal distortion. Left: an extrapolation to endless training. Others used the machine, too: seconds vary."
-    )
-    write(out, "curves", rows, doublings(rows), legend)
-    style.save(figure(rows), out / "curves.png")
+            rows = frame(found)
+            write(out, "curves", rows, doublings(rows), CURVES_LEGEND)
+            style.save(figure(rows), out / "curves.png")
 
 
 @main.command()
@@ -301,8 +305,7 @@ def sweep(
             found.append(trained)
             click.echo(f"{trained.way} {codec} {trained.lmbda:g}: {trained.steps} steps, loss {trained.loss:.4f}")
     rows = frame(found)
-    legend = "BD-rate: bits against squared error of held-out features. Others used the machine, too: seconds vary."
-    write(out, "sweep", rows, ways(rows), legend)
+    write(out, "sweep", rows, ways(rows), SWEEP_LEGEND)
 
 
 if __name__ == "__main__":
