@@ -217,9 +217,10 @@ def figure(rows: pd.DataFrame) -> Figure:
             for ax, x in zip(axes, looks[:, :2].T):
                 colour = style.COLOURS[i % len(style.COLOURS)]
                 ax.plot(x, looks[:, 2], color=colour, lw=1.1 if longest else 0.6, label=label)
-        for ax, x in zip(axes, ("steps", "seconds")):
-            ax.set_xscale("log")
-            ax.set_xlabel(x)
+        looks = np.concatenate([json.loads(curve) for curve in rows["curve"]])
+        for ax, label, x in zip(axes, ("steps", "seconds"), looks.T):
+            style.log_axis([ax], "x", x.min(), x.max())
+            ax.set_xlabel(label)
         axes[0].set_ylabel("validation loss (bits per scalar)")
         axes[1].legend(frameon=False)
     return fig
