@@ -161,10 +161,12 @@ def move(codec: Any, at: float, to: float) -> None:
             parameter += shift
     for coder in codec.map_coders:
         if isinstance(coder, HyperMap):
+            weight, bias = coder.net.h_s.linear.weight, coder.net.h_s.linear.bias
+            assert bias is not None
             coder.h_a.linear.weight *= math.exp(-shift)
-            for parameter in (coder.net.h_s.linear.weight, coder.net.h_s.linear.bias):
+            for parameter in (weight, bias):
                 parameter[: coder.channels] *= math.exp(shift)
-            coder.net.h_s.linear.bias[coder.channels :] += shift
+            bias[coder.channels :] += shift
 
 
 # -------------------------------------------------------------------------------------------- what is written
@@ -180,7 +182,7 @@ def doublings(rows: pd.DataFrame) -> Table:
         for a, b in itertools.pairwise(one.sort_values("budget").itertuples()):
             found = -100 * math.expm1((b.loss - a.loss) / a.bits)
             cells.append(
-                [codec, f"{lmbda:g}", f"{a.steps}", f"{a.loss:.4f}", f"{a.bits:.4f}"]
+                [str(codec), f"{lmbda:g}", f"{a.steps}", f"{a.loss:.4f}", f"{a.bits:.4f}"]
                 + [f"{a.predicted_percent:.1f}", f"{found:.1f}", f"{a.rest_percent:.0f}"]
             )
     header = ("codec", "lmbda", "steps", "loss", "bits", "predicted (%)", "found (%)", "left (%)")
@@ -197,7 +199,7 @@ def ways(rows: pd.DataFrame) -> Table:
             rate = rate_curves.bd_rate(*(rate_curves.curve(c.bits, c.distortion, False) for c in (anchor, r)))
             saved = f"{rate.value:+.1f}" if rate.value is not None else rate.reason
             share = r.seconds.sum() / anchor.seconds.sum()
-            cells.append([codec, way, f"{r.steps.sum()}", f"{r.seconds.sum():.0f}", f"{share:.2f}", saved])
+            cells.append([str(codec), str(way), f"{r.steps.sum()}", f"{r.seconds.sum():.0f}", f"{share:.2f}", saved])
     header = ("codec", "way", "steps", "seconds", "of the time", "BD-rate (%)")
     return Table("Ways to train a sweep", header, cells, n_left=2)
 
@@ -210,7 +212,7 @@ def figure(rows: pd.DataFrame) -> Figure:
         axes = fig.subplots(1, 2, sharey=True)
         names = list(dict.fromkeys(zip(rows["codec"], rows["lmbda"])))
         for row in rows.itertuples():
-            looks = np.array(json.loads(row.curve))
+            looks = np.array(json.loads(str(row.curve)))
             i = names.index((row.codec, row.lmbda))
             longest = row.budget == rows.loc[(rows.codec == row.codec) & (rows.lmbda == row.lmbda), "budget"].max()
             label = f"{row.codec}, lmbda {row.lmbda:g}" if longest else None

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -64,7 +63,7 @@ def train(
     losses: list[float] = []
     targets, (train_on, validation) = Targets(data, task.name), loop.held_out(len(data))
 
-    def loss_at(places: Sequence[int]) -> Tensor:
+    def loss_at(places: list[int]) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
             features = model.trunk(images_of(data, places))
         head: Any = model.decoder.head

@@ -21,7 +21,9 @@ def frame(found: Costs) -> pd.DataFrame:
     """One number per row: which, its unit, value, interval, or the reason why there is none."""
     records = [*_cost_records(found), *_kept_records(found)]
     table = pd.DataFrame(records, columns=COLUMNS).astype({"n_samples": "Int64"})
-    return table.fillna({"general": "", "special": "", "encoder": "", "codec": "", "params": "", "unit": "", "doubt": ""})
+    return table.fillna(
+        {"general": "", "special": "", "encoder": "", "codec": "", "params": "", "unit": "", "doubt": ""}
+    )
 
 
 def _cost_records(found: Costs) -> Iterator[dict[str, Any]]:

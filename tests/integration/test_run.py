@@ -46,7 +46,9 @@ def test_rows_are_complete(finished: Path) -> None:
     assert not df.rate_alarm.fillna(False).any()
     assert set(df.task_stop) == {"steps"} and (df.task_done == 4).all() and (df.task_seconds > 0).all()
     trained = df[df.codec == "hyperprior"]
-    assert set(trained.codec_stop) == {"steps"} and (trained.codec_done == 4).all() and (trained.codec_seconds > 0).all()
+    assert (
+        set(trained.codec_stop) == {"steps"} and (trained.codec_done == 4).all() and (trained.codec_seconds > 0).all()
+    )
     assert set(df[df.codec == "uniform"].codec_stop) == {""} and df.codec_gain.isna().all(), "too short to tell"
 
 

@@ -13,7 +13,7 @@ from benchmarks.convergence import Trained, doublings, figure, frame, move, ways
 from fcbench.core import registry
 from fcbench.core.features import FeatureSpec
 from fcbench.reports import style
-from fcbench.testing.codecs import statistics
+from fcbench.testing.maps import statistics
 
 
 def trained(budget: int, loss: float, way: str = "independent", lmbda: float = 2.0, bits: float = 0.5) -> Trained:
