@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from fcbench.cli.options import check_outputs, overwrite_option, results_argument
+from fcbench.cli.options import check_outputs, overwrite_option, published_option, results_argument
 from fcbench.cli.say import say
 from fcbench.core.errors import FcbenchError
 from fcbench.core.files import write_atomically
@@ -22,8 +23,11 @@ from fcbench.core.files import write_atomically
     help="A set of its own for every results folder at or below RESULTS, chosen in the page; without it, folders are "
     "read together.",
 )
+@published_option
 @overwrite_option
-def report(results: tuple[Path, ...], output: Path, title: str | None, each: bool, overwrite: bool) -> None:
+def report(
+    results: tuple[Path, ...], output: Path, title: str | None, each: bool, published: tuple[Path, ...], overwrite: bool
+) -> None:
     """Write one HTML file that opens without a network: curves with their numbers at hand, comparisons with every
     codec as the anchor, what specialization and coding cost, cautions, and where all of it comes from. Runs nothing.
 
@@ -34,13 +38,15 @@ def report(results: tuple[Path, ...], output: Path, title: str | None, each: boo
     """
     if output.suffix.lower() not in (".html", ".htm"):
         raise FcbenchError(f"cannot write a page to {output.name!r}; its suffix must be .html.")
-    check_outputs([output], results, overwrite)
+    if each and published:
+        raise FcbenchError("got --each with --published; published curves go with one set of results.")
+    check_outputs([output], [*results, *published], overwrite)
     sets = [[folder] for folder in _below(results)] if each else [list(results)]
-    write(sets, output, title)
+    write(sets, output, title, published)
 
 
-def write(sets: list[list[Path]], output: Path, title: str | None = None) -> None:
-    """Write the page of sets of results folders, each set read together."""
+def write(sets: list[list[Path]], output: Path, title: str | None = None, published: Sequence[Path] = ()) -> None:
+    """Write the page of sets of results folders, each set read together, with published curves."""
     from fcbench import __version__
     from fcbench.analysis.results import load
     from fcbench.reports.page import contents, html
@@ -48,7 +54,7 @@ def write(sets: list[list[Path]], output: Path, title: str | None = None) -> Non
 
     shown = [", ".join(map(str, folders)) for folders in sets]
     found = [
-        contents.contents(load(*folders), name) | {"links": contents.links(folders, output)}
+        contents.contents(load(*folders, published=published), name) | {"links": contents.links(folders, output)}
         for folders, name in zip(sets, shown)
     ]
     made = f"fcbench {__version__} {commit()}, {utc_now()}"

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from fcbench.analysis.compare import LOSS_PERCENT, Comparison, frame
+from fcbench.analysis.published import MARK
 from fcbench.reports.tables import NOTHING, Document, Notes, Table
 
 COLUMNS = ("codec", "points", "left (%)", "BD-rate (%)", "BD-accuracy", "overlap (%)")
@@ -57,7 +58,7 @@ def _cells(c: Comparison, notes: Notes) -> list[str]:
     shares = (c.quality_overlap, c.rate_overlap)
     overlap = " / ".join(NOTHING if s is None else f"{100 * s:.0f}" for s in shares)
     return [
-        c.codec,
+        c.codec + (notes.mark(f"{MARK}: {c.source}") if c.source else ""),
         points,
         left(c.left_percent),
         notes.cell(c.bd_rate_percent, "+.1f") + notes.mark(c.doubt),

@@ -14,6 +14,10 @@ import pytest
 import fcbench
 from fcbench.cli.main import VERBS
 from fcbench.core import registry
+from fcbench.core.codecs import OperatingPoint
+from fcbench.testing.codecs import SOURCE, make
+from fcbench.testing.maps import TWO
+from fcbench.transmit import checkpoint
 
 ROOT = Path(fcbench.__file__).resolve().parents[1]
 README = ROOT / "README.rst"
@@ -67,10 +71,10 @@ def test_ci_finds_its_two_commands(text: str) -> None:
         assert done.stdout.startswith(start) and done.stdout.count("\n") == 1
 
 
-def python_of(text: str) -> Iterator[str]:
-    """Yield the lines of the code below the comment ``.. ci: notebook``."""
+def python_of(text: str, name: str) -> Iterator[str]:
+    """Yield the lines of the code below the comment ``.. ci: NAME``."""
     lines = iter(text.splitlines())
-    assert ".. ci: notebook" in lines and "::" in lines
+    assert f".. ci: {name}" in lines and "::" in lines
     for line in lines:
         if line and not line.startswith("    "):
             return
@@ -79,7 +83,7 @@ def python_of(text: str) -> Iterator[str]:
 
 def test_its_python_runs(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On fewer scenes and with shorter training than ``quick`` takes."""
-    code = "\n".join(python_of(text))
+    code = "\n".join(python_of(text, "notebook"))
     assert "quick=True" in code and len([line for line in code.splitlines() if line]) <= 10
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FCBENCH_CACHE", str(tmp_path / "cache"))
@@ -95,3 +99,16 @@ def test_its_python_runs(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     tiny = fcbench.Suite("look", n_train=64, n_test=8, budget=fcbench.Budget(4, 8, codec_steps=4))
     again = fcbench.run(tiny, encoders="sam2_nano", tasks=["depth"], out="runs/look")
     pd.testing.assert_frame_equal(again.rates, results.rates)
+
+
+def test_its_codec_codes_in_ten_lines(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = "\n".join(python_of(text, "codec"))
+    assert len([line for line in code.splitlines() if line]) <= 10
+    point = OperatingPoint("hyperprior", {"lmbda": 2.0})
+    checkpoint.save(tmp_path / "codec.safetensors", make("hyperprior", TWO, point.params), point, TWO, SOURCE)
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    printed = capsys.readouterr().out
+    assert "bytes True" in printed and all(s.name in printed for s in TWO)
