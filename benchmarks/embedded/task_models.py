@@ -59,16 +59,19 @@ def evaluate(model: TaskModel, task: Task, data: Dataset, n: int) -> tuple[dict[
 def train(
     model: NanoModel, task: Task, data: Dataset, *, steps: int, batch: int, rate: float, seed: int, resume: Path
 ) -> float:
-    """Train encoder and decoder by the task's loss; the encoder runs in bfloat16. Returns the final loss."""
+    """Train encoder and decoder by the task's loss; the encoder runs in bfloat16. Returns the validation loss."""
     losses: list[float] = []
-    targets = Targets(data, task.name)
+    targets, (train_on, validation) = Targets(data, task.name), loop.held_out(len(data))
 
-    def loss_of(rng: np.random.Generator) -> Tensor:
-        places = loop.sample_indices(rng, len(data), batch)
+    def loss_at(places: list[int]) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
             features = model.trunk(images_of(data, places))
         head: Any = model.decoder.head
         loss: Tensor = head.loss(model.decoder(features.float()), task.collate(targets(places)))
+        return loss
+
+    def loss_of(rng: np.random.Generator) -> Tensor:
+        loss = loss_at(loop.sample_indices(rng, train_on, batch))
         losses.append(loss.item())
         return loss
 
@@ -80,7 +83,14 @@ def train(
             mean = np.mean(losses[-100:])
             print(f"{task.name} {step}/{steps} loss {mean:.4f} {took:.0f} s", flush=True)
 
-    return loop.optimize(model, loss_of, steps=steps, rate=rate, seed=seed, resume=resume, advance=progress)
+    def validate() -> tuple[float, float]:
+        loss = float(loss_at(validation))
+        return loss, abs(loss)
+
+    record = loop.optimize(
+        model, loss_of, validate, steps=steps, rate=rate, tolerance=0.0, seed=seed, resume=resume, advance=progress
+    )
+    return record.loss
 
 
 def export(model: NanoModel, path: Path, about: dict[str, Any]) -> None:

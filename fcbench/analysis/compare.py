@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fcbench.analysis import curves, published, resampled_curves, situations, variants
+from fcbench.analysis import curves, open_ended, published, resampled_curves, situations, variants
 from fcbench.analysis.bootstrap import Bootstrap, Point, points
 from fcbench.analysis.curves import Curve
 from fcbench.analysis.estimate import Estimate, estimate
@@ -44,6 +44,8 @@ class Comparison:
             BD-accuracy respectively.
         source: of a published curve, which has no intervals; empty for measured ones.
         target: the uncoded ceiling less `LOSS_PERCENT`; rate_at_target: where the curve reaches it, in `rate_unit`.
+        left_percent, anchor_left_percent: bits that more training would save (`open_ended.left_percent`).
+        doubt: whose further training might undo the BD-rate, in words.
     """
 
     dataset: str
@@ -65,6 +67,9 @@ class Comparison:
     target: float | None
     rate_at_target: Estimate
     rate_unit: str
+    left_percent: float | None
+    anchor_left_percent: float | None
+    doubt: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,7 @@ class _Series:
         curve: means over seeds; None without a point.
         points: by operating point (in the order of the rows), then seed.
         seeds: in order.
+        left_percent: as of `open_ended.left_percent`, over its measured points.
     """
 
     label: str
@@ -84,6 +90,7 @@ class _Series:
     seeds: tuple[int, ...]
     n_failed: int
     failure: str
+    left_percent: float | None
 
 
 def compare(
@@ -206,6 +213,8 @@ def _compare_one(
             if anchor not in references:
                 joined = lines["kind"] if anchor in set(lines["kind"]) else lines["label"]
                 references[anchor] = _series(lines[joined == anchor], anchor, x, higher)
+            deltas = _deltas(references[anchor], test, metric, first["task"], bootstrap)
+            left = references[anchor].left_percent, test.left_percent
             yield typed, Comparison(
                 dataset=first["data_label"],
                 encoder=first["encoder_label"],
@@ -219,10 +228,13 @@ def _compare_one(
                 n_points=len(test.points),
                 n_failed=test.n_failed,
                 failure=test.failure,
-                **_deltas(references[anchor], test, metric, first["task"], bootstrap),
+                **deltas,
                 target=target,
                 rate_at_target=reached,
                 rate_unit=x,
+                left_percent=left[1],
+                anchor_left_percent=left[0],
+                doubt=open_ended.doubt(deltas["bd_rate_percent"].value, anchor, str(label), left),
             )
 
 
@@ -244,7 +256,7 @@ def _series(rows: pd.DataFrame, label: str, x: str, higher: bool) -> _Series:
         every.append(points(by_seed, x))
     made = curves.curve(rates, values, higher) if rates else None
     kind = str(rows["kind"].iloc[0]) if len(rows) else ""
-    return _Series(label, kind, made, every, seeds, failed, failure)
+    return _Series(label, kind, made, every, seeds, failed, failure, open_ended.left_percent(rows[good]))
 
 
 # ---------------------------------------------------------------------------------------- estimates

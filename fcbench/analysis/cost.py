@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from fcbench.analysis import bootstrap, compare, information, situations
+from fcbench.analysis import bootstrap, compare, information, open_ended, situations
 from fcbench.analysis.bootstrap import Bootstrap, Likelihoods, points
 from fcbench.analysis.estimate import Estimate, estimate
 from fcbench.analysis.situations import MetricValuesOf, metric_values_of
@@ -35,12 +35,17 @@ NO_LIKELIHOODS = "no log-likelihoods were written with these points"
 
 @dataclass(frozen=True, slots=True)
 class Coded:
-    """What specialization costs under one codec."""
+    """What specialization costs under one codec.
+
+    Attributes:
+        doubt: whose further training might undo the extra rate, in words.
+    """
 
     codec: str
     extra_rate_percent: Estimate  # at equal accuracy
     accuracy_at_equal_rate: Estimate
     n_points: int  # of the special encoder
+    doubt: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,9 +249,12 @@ class Pair:
             found = self._compared(one, str(label))
             if isinstance(found, str):
                 nothing = Estimate(reason=found)
-                yield Coded(str(label), nothing, nothing, 0)
+                yield Coded(str(label), nothing, nothing, 0, "")
                 continue
-            yield Coded(str(label), found.bd_rate_percent, found.bd_accuracy, found.n_points)
+            names = [f"{label} on {encoder}" for encoder in self.names]
+            left = found.anchor_left_percent, found.left_percent
+            doubt = open_ended.doubt(found.bd_rate_percent.value, names[0], names[1], left)
+            yield Coded(str(label), found.bd_rate_percent, found.bd_accuracy, found.n_points, doubt)
 
     def _compared(self, rows: pd.DataFrame, label: str) -> compare.Comparison | str:
         """The special encoder's curve against the general one's, or why there is none."""

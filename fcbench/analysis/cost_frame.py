@@ -13,7 +13,7 @@ from fcbench.analysis.estimate import Estimate
 
 COLUMNS = (
     "dataset task neck head general special encoder codec params "
-    "n_samples sent_bits figure unit value low high reason"
+    "n_samples sent_bits figure unit value low high reason doubt"
 ).split()
 
 
@@ -21,7 +21,9 @@ def frame(found: Costs) -> pd.DataFrame:
     """One number per row: which, its unit, value, interval, or the reason why there is none."""
     records = [*_cost_records(found), *_kept_records(found)]
     table = pd.DataFrame(records, columns=COLUMNS).astype({"n_samples": "Int64"})
-    return table.fillna({"general": "", "special": "", "encoder": "", "codec": "", "params": "", "unit": ""})
+    return table.fillna(
+        {"general": "", "special": "", "encoder": "", "codec": "", "params": "", "unit": "", "doubt": ""}
+    )
 
 
 def _cost_records(found: Costs) -> Iterator[dict[str, Any]]:
@@ -37,7 +39,7 @@ def _cost_records(found: Costs) -> Iterator[dict[str, Any]]:
         ):
             yield about | {"figure": name, "unit": unit} | asdict(number)
         for k in c.coded:
-            own = about | {"codec": k.codec}
+            own = about | {"codec": k.codec, "doubt": k.doubt}
             yield own | {"figure": "extra_rate_at_equal_accuracy", "unit": "percent"} | asdict(k.extra_rate_percent)
             yield own | {"figure": "accuracy_at_equal_rate", "unit": c.metric} | asdict(k.accuracy_at_equal_rate)
 

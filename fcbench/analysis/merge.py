@@ -40,7 +40,7 @@ MAX_RATE_DIFFERENCE = 0.05
 """Between an operating point on two machines, relative."""
 
 _CODEC_BUDGET = ("codec_steps", "codec_batch", "codec_rate")
-_BUDGET = ("n_train", "width", "task_steps", "task_batch", "task_rate")
+_BUDGET = ("n_train", "width", "task_steps", "task_batch", "task_rate", "tolerance")
 _SAME = [*SITUATION, *(c for c in POINT if c != "metric")]
 
 

@@ -25,7 +25,16 @@ COMMIT, BUDGET, MACHINE, VERSIONS = "commit", "budget", "machine", "versions"
 
 BY: dict[str, tuple[str, ...]] = {
     COMMIT: ("commit",),
-    BUDGET: ("n_train", "task_steps", "task_batch", "task_rate", "codec_steps", "codec_batch", "codec_rate"),
+    BUDGET: (
+        "n_train",
+        "task_steps",
+        "task_batch",
+        "task_rate",
+        "codec_steps",
+        "codec_batch",
+        "codec_rate",
+        "tolerance",
+    ),
     MACHINE: ("device", "gpu", "cpu", "threads"),
     VERSIONS: ("versions",),
     FOLDER: (FOLDER,),

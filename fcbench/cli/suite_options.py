@@ -14,7 +14,7 @@ from fcbench.cli.options import F, Size, by_task, cache_option, numbers
 from fcbench.core import registry
 from fcbench.core.errors import FcbenchError
 from fcbench.core.registry import BFLOAT16
-from fcbench.measure.suite import TASKS, Suite, load
+from fcbench.measure.suite import BUDGETS, TASKS, Suite, load
 
 _SOME = click.IntRange(min=1)
 _THREADS = click.IntRange(1, 4 * (os.cpu_count() or 1))
@@ -75,8 +75,12 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--seeds": {"metavar": "S1,S2,...", "help": "Seeds of readouts and codecs. [0]"},
     "--n-train": {"type": _SOME, "help": "Use at most this many training samples."},
     "--n-test": {"type": _SOME, "help": "Use at most this many test samples."},
-    "--task-steps": {"type": _SOME, "help": "Training steps of neck and head."},
-    "--codec-steps": {"type": _SOME, "help": "Training steps of a codec."},
+    "--budget": {
+        "type": click.Choice(BUDGETS),
+        "help": "How long trainings may take before they converge: to look, to work, or to be quoted. [demo]",
+    },
+    "--task-steps": {"type": _SOME, "help": "Training steps of neck and head at most. [those of --budget]"},
+    "--codec-steps": {"type": _SOME, "help": "Training steps of a codec at most. [those of --budget]"},
     "--batch": {"type": _SOME, "help": "Samples per training step."},
     "--on-bad-image": {
         "type": click.Choice(["stop", "skip"]),
@@ -145,7 +149,11 @@ def suite_of(suite_file: Path | None, options: dict[str, Any]) -> Suite:
     given = {k: v for k, v in options.items() if v is not None and v != () and v is not False}
     steps = {f"{k}_steps": given.pop(f"{k}_steps") for k in ("task", "codec") if f"{k}_steps" in given}
     if given.pop("quick", False):
+        if "budget" in given:
+            raise FcbenchError("got both --quick and --budget; give one of them.")
         suite = suite.quick()
+    if "budget" in given:
+        suite = suite.at(given.pop("budget"))
     if "batch" in given:
         batch = given.pop("batch")
         steps |= {"task_batch": batch, "codec_batch": batch}

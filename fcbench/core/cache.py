@@ -28,7 +28,11 @@ PATIENCE_S = 5.0
 DIGEST_SUFFIX = ".xxh3"
 MADE_SUFFIX = ".made"
 """Beside a file that took a training: the versions of the libraries that made it."""
-ASIDE = (DIGEST_SUFFIX, MADE_SUFFIX, ".lock", ".tmp")
+TRAINING_SUFFIX = ".training"
+"""Beside a trained model: how its training went."""
+BESIDE = (DIGEST_SUFFIX, MADE_SUFFIX, TRAINING_SUFFIX)
+"""Ends of the names of files that come and go with another one."""
+ASIDE = (*BESIDE, ".lock", ".tmp")
 """Ends of the names of files that belong to another one, or are not finished."""
 _BLOCK_BYTES = 4 << 20
 log = logging.getLogger(__name__)
@@ -145,9 +149,9 @@ def has_digest(path: Path) -> bool:
 
 
 def remove(path: Path) -> None:
-    """Remove a file of the cache and its digest."""
-    for file in (path, _digest_file(path), _made_file(path)):
-        file.unlink(missing_ok=True)
+    """Remove a file of the cache and what lies beside it."""
+    for end in ("", *BESIDE):
+        path.with_name(path.name + end).unlink(missing_ok=True)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from pathlib import Path
 import filelock
 
 from fcbench.core import cache, libraries
-from fcbench.core.cache import ASIDE, CACHE_HINT, DIGEST_SUFFIX, MADE_SUFFIX, Cache
+from fcbench.core.cache import ASIDE, BESIDE, CACHE_HINT, Cache
 from fcbench.core.errors import FcbenchError
 from fcbench.core.files import disk_errors
 
@@ -170,7 +170,7 @@ def _in(folder: Path) -> list[Path]:
 def _entry(place: tuple[str, Path]) -> Entry | None:
     """An entry; None where another process removed it meanwhile."""
     kind, path = place
-    beside = [path, *(path.with_name(path.name + end) for end in (DIGEST_SUFFIX, MADE_SUFFIX))]
+    beside = [path, *(path.with_name(path.name + end) for end in BESIDE)]
     files = tuple(f for f in (path.rglob("*") if path.is_dir() else beside) if f.is_file())
     with suppress(FileNotFoundError):
         stats = [f.stat() for f in files]

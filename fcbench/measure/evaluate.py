@@ -14,6 +14,7 @@ from fcbench.core.tasks import Task
 from fcbench.features.source import Source
 from fcbench.features.statistics import normalized_mse
 from fcbench.measure.density import Scorer
+from fcbench.training.convergence import Record
 from fcbench.training.targets import Targets
 from fcbench.transmit.senders import Received
 
@@ -26,12 +27,14 @@ class Reader:
         model: maps of the encoder to what the head reads; has the head.
         targets: of the test samples.
         scorer: None where the head states no likelihood.
+        training: how neck and head were trained; None for a tail.
     """
 
     task: Task
     model: Any
     targets: Targets
     scorer: Scorer | None
+    training: Record | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,13 +27,13 @@ from fcbench.measure.suite import Suite
 from fcbench.measure.trial import Trial
 from fcbench.results import intervals, provenance
 from fcbench.results.row import OK, SCHEMA, RatePoint
+from fcbench.training import records
 from fcbench.training.codec import n_steps
+from fcbench.training.convergence import Record
 from fcbench.transmit.senders import CodecSender, Sender, Sent
 
 VERSION = 2
 """Bump when points are measured differently; resumed runs then start over."""
-ALL_STEPS = "steps"
-"""Why a training ended: all its steps are done."""
 log = logging.getLogger(__name__)
 
 
@@ -91,7 +91,8 @@ def make_rows(
         key: of the reader in `read`.
     """
     found = read.found[key]
-    row = _coded(trial, job, _unmeasured(trial, job, reader.task.name), counts, sender, sent, read)
+    row = replace(_unmeasured(trial, job, reader.task.name), **_training("task", reader.training))
+    row = _coded(trial, job, row, counts, sender, sent, read)
     values_of = partial(metric_values, reader.task)
     values, drawn = values_of(found.stats, np.ones((1, len(found.stats)))), intervals.resampled(found.stats, values_of)
     out = []
@@ -122,6 +123,7 @@ def _coded(
     if alarm:
         log.warning("%s %s: coded %d B, estimated %.0f B", row.encoder, job.point.label, n_bytes, (bits or 0) / 8)
     codec = sender if isinstance(sender, CodecSender) else None
+    training = records.of(codec.checkpoint) if codec and job.trained else None
     kmac, weights = trial.complexity.of_point(counts, codec.loaded if codec else None)
     return replace(
         row,
@@ -131,8 +133,7 @@ def _coded(
         bytes_per_sample=rates.bytes_per_sample(n_bytes, n),
         bpp_estimated=None if bits is None else rates.bpp_estimated(bits, row.n_px),
         rate_alarm=alarm,
-        task_stop="" if trial.study.suite.head == "tail" else ALL_STEPS,
-        codec_stop=ALL_STEPS if job.trained else "",
+        **_training("codec", training),
         feature_mse=read.feature_mse,
         encode_ms=sent.encode_ms,
         decode_ms=float(np.median(read.decode_ms)) if read.decode_ms else None,
@@ -141,6 +142,15 @@ def _coded(
         checkpoint_sha256=codec.loaded.sha256 if codec else "",
         checkpoint_bytes=codec.checkpoint.stat().st_size if codec else None,
     )
+
+
+def _training(of: str, record: Record | None) -> dict[str, Any]:
+    """How a training went, by column."""
+    if record is None:
+        return {}
+    found = {"stop": record.stop, "done": record.steps, "seconds": record.seconds}
+    found |= {"gain": 100 * record.gain.doubling, "rest": 100 * record.gain.rest}
+    return {f"{of}_{column}": value for column, value in found.items()}
 
 
 def _unmeasured(trial: Trial, job: Job, task: str) -> RatePoint:
@@ -200,11 +210,11 @@ def _resizing(source: Source) -> str:
 def _budget(suite: Suite, job: Job) -> dict[str, Any]:
     """How long and how fast a point's readout and its codec are trained, by column."""
     budget = suite.budget
-    of_readout = () if suite.head == "tail" else ("width", "task_steps", "task_batch", "task_rate")
+    of_readout = () if suite.head == "tail" else ("width", "task_steps", "task_batch", "task_rate", "tolerance")
     found = {k: getattr(budget, k) for k in of_readout}
     if job.trained:
         steps = n_steps(budget, lmbdas_of(suite, job.point.codec))
-        found |= {"codec_steps": steps, "codec_batch": budget.codec_batch, "codec_rate": budget.codec_rate}
+        found |= {k: getattr(budget, k) for k in ("codec_batch", "codec_rate", "tolerance")} | {"codec_steps": steps}
     return found
 
 

@@ -15,10 +15,12 @@ from fcbench.core.python_files import read_source, run_file
 from fcbench.core.registry import coder_versions
 from fcbench.core.rules import ImageSize, Positive, named, obey, shown, within
 from fcbench.core.samples import DatasetMeta
-from fcbench.training.options import QUICK, Budget
+from fcbench.training.options import LEVELS, QUICK, Budget
 
 TASKS = ("segmentation", "depth", "pose", "captioning")
 """The paper's four."""
+BUDGETS = tuple(LEVELS)
+"""How long trainings may take before they converge: to look, to work, or to be quoted."""
 Seed = Annotated[int, within(0, 2**32 - 1)]
 
 
@@ -203,6 +205,10 @@ class Suite:
         """The suite with short training and few samples: to see that all works, not to be quoted."""
         n_train, n_test = self.n_train or 300, self.n_test or 40
         return replace(self, name=f"{self.name}-quick", budget=QUICK, n_train=n_train, n_test=n_test)
+
+    def at(self, level: str) -> Suite:
+        """The suite with the steps and the tolerance of a level, one of `BUDGETS`."""
+        return replace(self, budget=replace(self.budget, **LEVELS[level]))
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON data. Roots of data are left out: they are paths of one machine."""

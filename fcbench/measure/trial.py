@@ -91,7 +91,8 @@ class Trial:
         if task not in self._readers:
             study, recipe, model = self.study, self.recipe(task), self.readout(task)
             scorer = make_scorer(recipe, model, study.targets("train", task, self.source), study.cache)
-            self._readers[task] = Reader(recipe.task, model, study.targets("test", task, self.source), scorer)
+            targets = study.targets("test", task, self.source)
+            self._readers[task] = Reader(recipe.task, model, targets, scorer, recipe.record(study.cache))
         return self._readers[task]
 
     def codec_recipe(self, point: OperatingPoint, fitted_to: str | None) -> CodecRecipe:
@@ -176,7 +177,8 @@ class Trial:
         targets = study.targets("train", task, self.source)
         model = make_readout(recipe, targets, study.cache, self.report, study.device)
         scorer = make_scorer(recipe, model, targets, study.cache)
-        return self._null, Reader(recipe.task, model, study.targets("test", task, self.source), scorer)
+        targets = study.targets("test", task, self.source)
+        return self._null, Reader(recipe.task, model, targets, scorer, recipe.record(study.cache))
 
 
 def on_cpu(prediction: Any) -> Any:

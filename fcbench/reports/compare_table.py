@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from fcbench.analysis.compare import LOSS_PERCENT, Comparison, frame
 from fcbench.analysis.published import MARK
 from fcbench.reports.tables import NOTHING, Document, Notes, Table
 
-COLUMNS = ("codec", "points", "BD-rate (%)", "BD-accuracy", "overlap (%)")
+COLUMNS = ("codec", "points", "left (%)", "BD-rate (%)", "BD-accuracy", "overlap (%)")
 """Of every table; the rate at the target comes last, under its unit."""
 
 UNITS = {"bpp": "bpp", "bpfp": "bpfp", "bytes_per_sample": "bytes/image"}
 LEGEND = (
     "BD-rate: mean extra rate at equal accuracy, negative where fewer bits are needed. BD-accuracy: mean difference "
     "of the metric at equal rate. In brackets: 95 % paired-bootstrap intervals. Overlap of the curves' accuracies / "
-    f"rates. Target: the uncoded ceiling less {LOSS_PERCENT:g} %."
+    f"rates. Target: the uncoded ceiling less {LOSS_PERCENT:g} %. Left: bits that endless training would save, "
+    "extrapolated, of a codec that had not converged."
 )
 _MAX_REASON = 160
 
@@ -58,8 +60,16 @@ def _cells(c: Comparison, notes: Notes) -> list[str]:
     return [
         c.codec + (notes.mark(f"{MARK}: {c.source}") if c.source else ""),
         points,
-        notes.cell(c.bd_rate_percent, "+.1f"),
+        left(c.left_percent),
+        notes.cell(c.bd_rate_percent, "+.1f") + notes.mark(c.doubt),
         notes.cell(c.bd_accuracy, "+.4f"),
         overlap if set(shares) != {None} else NOTHING,
         notes.cell(c.rate_at_target, ".3g"),
     ]
+
+
+def left(percent: float | None) -> str:
+    """What more training would save, as of `open_ended.left_percent`."""
+    if percent is None:
+        return NOTHING
+    return "not known" if math.isnan(percent) else f"{percent:.0f}"

@@ -38,18 +38,20 @@ def _costs(title: str, group: Sequence[Cost]) -> Table:
     for c in group:
         better, name = c.higher_is_better, c.metric
         lines = [
-            (name + " uncoded", c.uncoded, "+.4f", better, c.uncoded_general, c.uncoded_special),
-            ("usable bits uncoded", c.information, "+.1f", True, c.information_general, c.information_special),
+            (name + " uncoded", c.uncoded, "+.4f", better, c.uncoded_general, c.uncoded_special, ""),
+            ("usable bits uncoded", c.information, "+.1f", True, c.information_general, c.information_special, ""),
         ]
         for k in c.coded:
+            extra = f"extra bits at equal {name} (%), {k.codec}"
             lines += [
-                (f"extra bits at equal {name} (%), {k.codec}", k.extra_rate_percent, "+.1f", False, empty, empty),
-                (f"{name} at equal bits, {k.codec}", k.accuracy_at_equal_rate, "+.4f", better, empty, empty),
+                (extra, k.extra_rate_percent, "+.1f", False, empty, empty, k.doubt),
+                (f"{name} at equal bits, {k.codec}", k.accuracy_at_equal_rate, "+.4f", better, empty, empty, k.doubt),
             ]
-        for i, (what, difference, form, up, general, special) in enumerate(lines):
+        for i, (what, difference, form, up, general, special, doubt) in enumerate(lines):
             task = c.task + ("" if better else " (lower is better)") if i == 0 else ""
             ends = [_short(v) for v in (general, special)]
-            rows.append([task, what, *ends, notes.cell(difference, form), verdict(difference, up)])
+            said = verdict(difference, up)
+            rows.append([task, what, *ends, notes.cell(difference, form), said + notes.mark(said and doubt)])
     return Table(title, HEADER, rows, notes.lines, N_WORDS)
 
 

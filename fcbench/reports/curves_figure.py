@@ -1,9 +1,9 @@
 """Rate-accuracy figures from a table of rate points. Runs nothing, imports no torch.
 
 One panel per task, the encoders together, or a grid of panels, task by encoder. Curves join the raw points in order of
-rate; bands are the rows' 95 % intervals. The uncoded ceiling is dashed, the floor of no bits at all is dotted, label
-coding (the task's own output, coded) is a star on a line: no codec for that one task can sensibly need more. Curves
-that others published are grey and dashed.
+rate, with gaps where a codec had not converged; bands are the rows' 95 % intervals. The uncoded ceiling is dashed, the
+floor of no bits at all is dotted, label coding (the task's own output, coded) is a star on a line: no codec for that
+one task can sensibly need more. Curves that others published are grey and dashed.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fcbench.analysis import published, situations, variants
+from fcbench.analysis.open_ended import is_open
 from fcbench.core.errors import FcbenchError, unknown
 from fcbench.core.kinds import Kind
 from fcbench.reports import style
@@ -150,7 +151,7 @@ def complexity(
         note = _of_encoder(keys).removeprefix("; ") + _failures(df)
         if note:
             fig.supxlabel(note.strip(), fontsize=7.5)
-        style.legend(fig, keys.codecs, _together(keys), (), ())
+        style.legend(fig, keys.codecs, _together(keys), (), (), is_open(ok).any())
         fig.canvas.draw()
     return fig
 
@@ -309,7 +310,7 @@ def _curve(ax: Axes, points: pd.DataFrame, x: str, name: str, e: int, codecs: st
     if points["seed"].nunique() > 1:
         marker = codecs.marker(name)
         ax.plot(points[x], points["value"], marker, ms=1.5, color=colour, alpha=0.6)
-    ax.plot(mean[x], mean["value"], **codecs.line(name, e))
+    ax.plot(mean[x], mean["value"], **codecs.line(name, e, is_open(points).any()))
 
 
 def _label_coding(ax: Axes, points: pd.DataFrame, x: str, colour: str) -> None:
@@ -331,7 +332,7 @@ def _against(ax: Axes, rows: pd.DataFrame, cost: str, y: str, keys: _Keys) -> No
             if len(own):
                 mean = own.groupby("params", sort=False)[[cost, y]].mean()
                 mean = mean.sort_values(y)
-                line = {**keys.codecs.line(name, shade), "lw": 0.6}
+                line = {**keys.codecs.line(name, shade, is_open(own).any()), "lw": 0.6}
                 ax.plot(mean[cost], mean[y], **line)
 
 
@@ -342,4 +343,4 @@ def _together(keys: _Keys) -> list[str]:
 
 def _legend(fig: Figure, ok: pd.DataFrame, keys: _Keys) -> None:
     kinds = [k for k in style.ENDS if (ok["kind"] == k).any()]
-    style.legend(fig, keys.codecs, _together(keys), kinds, keys.labels)
+    style.legend(fig, keys.codecs, _together(keys), kinds, keys.labels, is_open(ok).any())

@@ -70,6 +70,7 @@ COLUMN_IN, PAGE_IN = 3.5, 7.16
 """Widths of one column and of a page of two [inch]."""
 
 _GROUPED_ROWS = 4
+_GAP = 3  # of the lines of codecs that had not converged
 _TICKS = {"width": 0.6, "size": 2.5}
 STYLE: Any = {
     "font.size": 7.5,
@@ -140,8 +141,8 @@ class Codecs:
     def marker(self, name: str) -> str:
         return MARKERS[self.names.index(name)]
 
-    def line(self, name: str, e: int) -> dict[str, Any]:
-        """Properties of a codec's line on encoder number e."""
+    def line(self, name: str, e: int, is_open: bool = False) -> dict[str, Any]:
+        """Properties of a codec's line on encoder number e, with wide gaps where the codec had not converged."""
         c = self.names.index(name)
         grey = c - self.n_coloured
         # beside other encoders the dashes are the encoder's; alone they tell codecs of one colour apart
@@ -151,7 +152,7 @@ class Codecs:
         colour, filling = self.colour(name), FILLINGS[which]
         return {
             "color": colour,
-            "ls": PUBLISHED_DASHES if published else LINES[which],
+            "ls": PUBLISHED_DASHES if published else gapped(LINES[which]) if is_open else LINES[which],
             "lw": 0.9 if grey >= 0 else 1.1,
             "marker": MARKERS[c],
             "ms": 3.2 if grey >= 0 else 3.8,
@@ -162,6 +163,17 @@ class Codecs:
             "fillstyle": "full" if filling == "none" else filling,
             "zorder": 1.9 if grey >= 0 else 2.0,
         }
+
+
+def gapped(line: Any) -> Any:
+    """A line style with wide gaps.
+
+    >>> gapped("-"), gapped((0, (5, 1, 1, 1)))
+    ((0, (4, 3)), (0, (5, 3, 1, 3)))
+    """
+    if line == "-":
+        return 0, (4, _GAP)
+    return 0, tuple(_GAP if i % 2 else length for i, length in enumerate(line[1]))
 
 
 def svg_path(marker: str) -> str:
@@ -208,13 +220,21 @@ def log_axis(axes: Sequence[Axes], which: str, low: float, high: float) -> None:
             ax.tick_params(labelleft=True)
 
 
-def legend(fig: Figure, codecs: Codecs, encoders: Sequence[str], kinds: Sequence[Kind], labels: Sequence[str]) -> None:
+def legend(
+    fig: Figure,
+    codecs: Codecs,
+    encoders: Sequence[str],
+    kinds: Sequence[Kind],
+    labels: Sequence[str],
+    is_open: bool = False,
+) -> None:
     """Codecs by colour and marker, encoders by line and shade, ends and label coding: above, a group per column.
 
     Args:
         encoders: those that share panels; none where a panel has but one.
         kinds: of `ENDS`, those that are drawn.
         labels: label codings that are drawn.
+        is_open: a codec had not converged.
     """
     groups: list[list[tuple[str, Any]]] = [[], [], []]
     for name in codecs.names:
@@ -233,6 +253,8 @@ def legend(fig: Figure, codecs: Codecs, encoders: Sequence[str], kinds: Sequence
         groups[2].append((text, lines))
     for name in labels:
         groups[2].append((name, Line2D([], [], color=SHADES[0], **LABEL_LINE)))
+    if is_open:
+        groups[2].append(("not converged", Line2D([], [], color=SHADES[1], ls=gapped("-"), lw=1.1)))
     _place(fig, groups)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 
-SCHEMA = 3
+SCHEMA = 4
 """Version of the columns of `rates.csv`: goes into `RatePoint.schema`."""
 
-READ_SCHEMAS = (2, 3)
+READ_SCHEMAS = (2, 3, 4)
 """Schemas that are read; what an older one lacks is empty."""
 
-_THIRD = 3  # first schema with a column; READ_SCHEMAS[0] where not said
+_THIRD, _FOURTH = 3, 4  # first schema with a column; READ_SCHEMAS[0] where not said
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,14 +51,23 @@ class RatePoint:
     ] = ""
     n_train: Annotated[int | None, "training samples", _THIRD] = None
     width: Annotated[int | None, "channels of the neck's output", _THIRD] = None
-    task_steps: Annotated[int | None, "training steps of neck and head", _THIRD] = None
+    task_steps: Annotated[int | None, "training steps of neck and head at most", _THIRD] = None
     task_batch: Annotated[int | None, "samples per step of neck and head", _THIRD] = None
     task_rate: Annotated[float | None, "learning rate of neck and head", _THIRD] = None
-    task_stop: Annotated[str, "why the training of neck and head ended: steps (all done)", _THIRD] = ""
-    codec_steps: Annotated[int | None, "training steps of the codec; empty where it is not trained", _THIRD] = None
+    task_stop: Annotated[str, "why the training of neck and head ended: steps (all done) or plateau", _THIRD] = ""
+    task_done: Annotated[int | None, "training steps of neck and head that were done", _FOURTH] = None
+    task_seconds: Annotated[float | None, "that they took [s]", _FOURTH] = None
+    task_gain: Annotated[float | None, "loss that as many steps again would save, estimated [%]", _FOURTH] = None
+    task_rest: Annotated[float | None, "loss that endless training would save, extrapolated [%]", _FOURTH] = None
+    codec_steps: Annotated[int | None, "training steps of the codec at most; empty if not trained", _THIRD] = None
     codec_batch: Annotated[int | None, "samples per step of the codec", _THIRD] = None
     codec_rate: Annotated[float | None, "learning rate of the codec", _THIRD] = None
-    codec_stop: Annotated[str, "why the training of the codec ended: steps (all done)", _THIRD] = ""
+    codec_stop: Annotated[str, "why the training of the codec ended: steps (all done) or plateau", _THIRD] = ""
+    codec_done: Annotated[int | None, "training steps of the codec that were done", _FOURTH] = None
+    codec_seconds: Annotated[float | None, "that they took [s]", _FOURTH] = None
+    codec_gain: Annotated[float | None, "bits that as many steps again would save, estimated [%]", _FOURTH] = None
+    codec_rest: Annotated[float | None, "bits that endless training would save, extrapolated [%]", _FOURTH] = None
+    tolerance: Annotated[float | None, "gain of the last doubling of steps below which a training ends", _FOURTH] = None
     n_samples: Annotated[int, "test samples"]
     n_px: Annotated[int, "pixels of the original images, summed over test samples"]
     n_points: Annotated[int, "scalars at the split point before padding, summed over test samples"]

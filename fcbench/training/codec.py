@@ -20,16 +20,19 @@ from fcbench.core.features import Features, FeatureStats
 from fcbench.core.kinds import Objective
 from fcbench.core.progress import Advance, Report
 from fcbench.features.devices import moved
-from fcbench.features.feature_set import FeatureSet
+from fcbench.features.feature_set import FeatureSet, batches_of
 from fcbench.features.source import Source
 from fcbench.features.statistics import normalized_mse
-from fcbench.training import loop
+from fcbench.training import loop, records
+from fcbench.training.convergence import Record
 from fcbench.training.options import PREPARE_SAMPLES, VERSION, Budget
 from fcbench.training.readout import ReadoutRecipe, TaskLoss
 from fcbench.transmit import checkpoint
 
 VARIABLE_STEPS = 3
 """A codec of variable rate trains once for all its points, for so many times the steps of one."""
+N_LMBDAS = 3
+"""Operating points, evenly spaced, at which a codec of variable rate is validated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +113,8 @@ def make_sweep(
 
     def trained() -> bytes:
         codec = _built(recipe)
-        _train(codec, recipe, (recipe.lmbdas[0], recipe.lmbdas[-1]), path, device, task_loss, advance)
+        ends = recipe.lmbdas[0], recipe.lmbdas[-1]
+        records.keep(path, _train(codec, recipe, ends, path, device, task_loss, advance))
         return loop.state_bytes(codec)
 
     return kept(path, trained)
@@ -123,9 +127,11 @@ def _made(
     if recipe.lmbdas:
         loop.load_into(codec, make_sweep(recipe, cache, device, task_loss, advance), recipe.trained_path(cache))
         codec.at(float(recipe.point.params["lmbda"]))
+        records.keep(recipe.path(cache), records.of(recipe.trained_path(cache)))
     elif registry.get("codec", recipe.point.codec).trained:
         lmbda = float(recipe.point.params["lmbda"])
-        _train(codec, recipe, (lmbda, lmbda), recipe.path(cache), device, task_loss, advance)
+        path = recipe.path(cache)
+        records.keep(path, _train(codec, recipe, (lmbda, lmbda), path, device, task_loss, advance))
     else:
         _prepare(codec, recipe)
     codec.freeze()
@@ -149,9 +155,9 @@ def _train(
     device: torch.device,
     task_loss: TaskLoss | None,
     advance: Advance,
-) -> None:
+) -> Record:
     _prepare(codec, recipe)
-    fit_codec(
+    return fit_codec(
         codec,
         lmbdas,
         recipe.source.train.features,
@@ -185,7 +191,8 @@ def _prepare(codec: Any, recipe: CodecRecipe) -> None:
     """Give a codec its initial values, from training features."""
     features = recipe.source.train.features
     n = min(PREPARE_SAMPLES, features.n_at_once)
-    maps = features.batch(loop.sample_indices(np.random.default_rng(recipe.seed), len(features), n))
+    train, _ = loop.held_out(len(features))
+    maps = features.batch(loop.sample_indices(np.random.default_rng(recipe.seed), train, min(n, len(train))))
     codec.prepare([maps[name] for name in features.specs])
 
 
@@ -207,7 +214,7 @@ def fit_codec(
     seed: int,
     resume: Path,
     advance: Advance | None = None,
-) -> float:
+) -> Record:
     """Train a codec: bits per feature scalar + lmbda x distortion.
 
     The distortion is the squared error of features divided by their training standard deviation (``mse``), the loss
@@ -219,26 +226,51 @@ def fit_codec(
     """
     codec.to(device)
     near, deviations = features.near(device), {n: replace(s, std=s.std.to(device)) for n, s in stats.items()}
+    train, validation = loop.held_out(len(features))
     low, high = np.log(lmbdas)
 
+    def parts_of(indices: Sequence[int], lmbda: float) -> tuple[Tensor, Tensor]:
+        """Bits per scalar, and what is lost, weighed."""
+        maps = moved(near.batch(indices), device)
+        decoded, bits = codec(maps)
+        lost = torch.zeros((), device=device)
+        if objective != "task":
+            lost = lost + normalized_mse(maps, decoded, deviations)
+        if objective != "mse":
+            assert task_loss is not None
+            lost = lost + task_loss(decoded, indices)
+        return bits.sum() / Features(maps).n_scalars, lmbda * lost
+
     def loss_of(rng: np.random.Generator) -> Tensor:
-        indices = loop.sample_indices(rng, len(features), budget.codec_batch, features.block)
+        indices = loop.sample_indices(rng, train, budget.codec_batch, features.block)
         lmbda = lmbdas[0]
         if low < high:
             lmbda = float(np.exp(rng.uniform(low, high)))
             codec.at(lmbda)
-        maps = moved(near.batch(indices), device)
-        decoded, bits = codec(maps)
-        loss: Tensor = bits.sum() / Features(maps).n_scalars
-        if objective != "task":
-            loss = loss + lmbda * normalized_mse(maps, decoded, deviations)
-        if objective != "mse":
-            assert task_loss is not None
-            loss = loss + lmbda * task_loss(decoded, indices)
-        return loss
+        return torch.stack(parts_of(indices, lmbda)).sum()
 
-    final = loop.optimize(
-        codec, loss_of, steps=n_steps(budget, lmbdas), rate=budget.codec_rate, seed=seed, resume=resume, advance=advance
+    def validate() -> tuple[float, float]:
+        """Loss and bits per scalar of the held-out samples, rounded as in coding; summed over the range of lmbda."""
+        sums = np.zeros(2)
+        for lmbda in np.exp(np.linspace(low, high, N_LMBDAS if low < high else 1)):
+            if low < high:
+                codec.at(float(lmbda))
+            for batch in batches_of(len(validation), budget.codec_batch):
+                bits, lost = parts_of([validation[i] for i in batch], float(lmbda))
+                sums += len(batch) * np.array([float(bits), float(lost)])
+        sums /= len(validation)
+        return float(sums.sum()), float(sums[0])
+
+    record = loop.optimize(
+        codec,
+        loss_of,
+        validate,
+        steps=n_steps(budget, lmbdas),
+        rate=budget.codec_rate,
+        tolerance=budget.tolerance,
+        seed=seed,
+        resume=resume,
+        advance=advance,
     )
     codec.to("cpu")
-    return final
+    return record

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from fcbench.core import cache
 from fcbench.core.errors import FcbenchError
 from fcbench.core.progress import Advance
+from fcbench.training.convergence import CAP, PLATEAU, Look, Record, gain, is_due, is_flat
 
 CHECKPOINT_S = 60.0
 """Seconds between checkpoints of a training under way."""
@@ -23,126 +25,247 @@ BLOCKS_PER_BATCH = 4
 """Blocks of samples that a batch comes from, where they do not stay in memory."""
 READ_EVERY = 16
 """Steps between two looks at the loss, for each of which the CPU waits until a GPU has done all its steps."""
+WARM_STEPS = 30
+"""Steps over which the learning rate rises."""
+TAIL = 0.2
+"""Share of the steps, the last ones, over which the learning rate falls."""
+AVERAGED = 10
+"""After t steps the average of the weights looks back over about t / `AVERAGED` of them."""
+HELD_OUT = 8
+"""One of so many training samples is held out for validation, but at least so many."""
+MAX_HELD_OUT = 64
+"""Most samples that are held out."""
+_SPLIT_SEED = 12
+
+Validate = Callable[[], tuple[float, float]]
+"""Validation loss of a module as it stands, in evaluation mode, and the unit that gains are counted in."""
 
 
 # ------------------------------------------------------------------------------------------- the loop
+class _State:
+    """All that a training goes on from.
+
+    Attributes:
+        end: step after which it ends: the cap, until the loss is flat.
+        average: of the weights.
+        best: averaged weights of the lowest validation loss.
+    """
+
+    def __init__(self, module: nn.Module, rate: float, cap: int) -> None:
+        self.module = module
+        self.params = [p for p in module.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.params, lr=rate, weight_decay=0.01)
+        self.step, self.seconds, self.end, self.stop = 0, 0.0, cap, CAP
+        self.average = self._copies()
+        self.best = self._copies()
+        self.curve: list[Look] = []
+
+    def _copies(self) -> list[Tensor]:
+        return [p.detach().clone() for p in self.params]
+
+    def learn(self, loss: Tensor) -> None:
+        """Make a step, and take it into the average."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.params, 1.0)
+        self.optimizer.step()
+        self.step += 1
+        weights = [p.detach() for p in self.params]
+        torch._foreach_lerp_(self.average, weights, min(1.0, AVERAGED / self.step))
+
+    def look(self, validate: Validate, seconds: float, tolerance: float) -> None:
+        """Measure the validation loss of the averaged weights; where it is flat, begin the end."""
+        self._swap()
+        self.module.eval()
+        with torch.no_grad():
+            loss, unit = validate()
+        self.module.train()
+        self._swap()
+        if not np.isfinite(loss):
+            raise FcbenchError(
+                f"training diverged: validation loss {loss} at step {self.step}: lower the learning rate"
+            )
+        if not self.curve or loss < min(look.loss for look in self.curve):
+            self.best = [a.clone() for a in self.average]
+        self.curve.append(Look(self.step, seconds, loss, unit))
+        if self.step < turn(self.end) and is_flat(self.curve, tolerance):
+            self.end, self.stop = min(self.end, end_after(self.step)), PLATEAU
+
+    def _swap(self) -> None:
+        """Exchange weights and average."""
+        for p, average in zip(self.params, self.average):
+            p.data, average.data = average.data, p.data
+
+    def finish(self) -> Record:
+        """Take the best weights, and say how it went."""
+        with torch.no_grad():
+            for p, best in zip(self.params, self.best):
+                p.copy_(best)
+        self.module.eval()
+        level = [look for look in self.curve if look.step <= turn(self.end)] or self.curve
+        return Record(self.step, self.seconds, self.stop, gain(level), tuple(self.curve))
+
+    def save(self, path: Path) -> None:
+        """Write all of it."""
+        buffer = io.BytesIO()
+        plain = {name: getattr(self, name) for name in self._PLAIN}
+        state = {"module": self.module.state_dict(), "optimizer": self.optimizer.state_dict(), **plain}
+        torch.save({**state, "curve": [tuple(look) for look in self.curve]}, buffer)
+        cache.put(path, buffer.getvalue())
+
+    _PLAIN = ("step", "seconds", "end", "stop", "average", "best")
+
+    def resume(self, path: Path) -> None:
+        """Go on where a file says, if it is there."""
+        data = cache.get(path)
+        if data is None:
+            return
+        try:
+            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            self.module.load_state_dict(state["module"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            for name in self._PLAIN:
+                setattr(self, name, state[name])
+            for name in ("average", "best"):
+                setattr(self, name, [t.to(p.device) for t, p in zip(state[name], self.params, strict=True)])
+            self.curve = [Look(*look) for look in state["curve"]]
+        except Exception as error:
+            raise FcbenchError(
+                f"checkpoint {path} is not of this training ({error}): delete it and run again"
+            ) from error
+
+
 def optimize(
     module: nn.Module,
     loss_of: Callable[[np.random.Generator], Tensor],
+    validate: Validate,
     *,
     steps: int,
     rate: float,
+    tolerance: float,
     seed: int,
     resume: Path,
     advance: Advance | None = None,
-) -> float:
-    """Train a module in place with AdamW, linear warm-up and cosine decay.
+) -> Record:
+    """Train a module in place with AdamW until its validation loss is flat.
+
+    The learning rate rises, stays, and falls over the last fifth of the steps. The validation loss is that of an
+    average of the weights, and the average with the lowest one is kept.
 
     Args:
         module: what is trained: its parameters that require a gradient.
         loss_of: scalar loss of a step, all its randomness drawn from the generator given (numpy) and torch's own.
-        steps: optimizer steps.
+        steps: optimizer steps at most.
         rate: peak learning rate.
+        tolerance: the fall of the learning rate begins when the last doubling of the steps lowered the validation
+            loss by less than this share of its unit; 0 for all steps.
         seed: step i draws from (seed, i), so a resumed training sees what an uninterrupted one would have seen.
         resume: file of the training under way; removed at the end.
-
-    Returns:
-        Mean loss of the last tenth of the steps.
 
     Raises:
         FcbenchError: the loss was not finite at a step, found at most `READ_EVERY` steps later.
     """
-    params = [p for p in module.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(params, lr=rate, weight_decay=0.01)
-    first, losses = _resume(resume, module, optimizer)
+    state = _State(module, rate, steps)
+    state.resume(resume)
     pending: list[Tensor] = []  # losses that were not looked at
-    saved = time.monotonic()
+    began = saved = time.monotonic()
+    before_s = state.seconds
     module.train()
-    for step in range(first, steps):
-        torch.manual_seed(seed * 1_000_003 + step)
-        for group in optimizer.param_groups:
-            group["lr"] = schedule(step, steps, rate)
+    while state.step < state.end:
+        torch.manual_seed(seed * 1_000_003 + state.step)
+        for group in state.optimizer.param_groups:
+            group["lr"] = schedule(state.step, state.end, rate)
         try:
-            loss = loss_of(np.random.default_rng((seed, step)))
+            loss = loss_of(np.random.default_rng((seed, state.step)))
         except Exception:
-            _read(pending, len(losses), steps)  # a training that diverged may fail in any way
+            _check(pending, state.step, steps)  # a training that diverged may fail in any way
             raise
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(params, 1.0)
-        optimizer.step()
         pending.append(loss.detach())
-        is_due = time.monotonic() - saved > CHECKPOINT_S and step + 1 < steps
-        if is_due or len(pending) == READ_EVERY or step + 1 == steps:
-            losses += _read(pending, len(losses), steps)
+        state.learn(loss)
+        is_last = state.step == state.end
+        is_look = is_last or is_due(state.step)
+        is_save = time.monotonic() - saved > CHECKPOINT_S and not is_last
+        if is_look or is_save or len(pending) == READ_EVERY:
+            _check(pending, state.step, steps)
             pending.clear()
-        if is_due:
-            _save(resume, module, optimizer, step + 1, losses)
+        state.seconds = before_s + time.monotonic() - began
+        if is_look:
+            state.look(validate, state.seconds, tolerance)
+        if is_save:
+            state.save(resume)
             saved = time.monotonic()
         if advance:
-            advance(step + 1, steps)
+            advance(state.step, state.end)
     cache.remove(resume)
-    module.eval()
-    return float(np.mean(losses[-max(1, steps // 10) :])) if losses else float("nan")
+    return state.finish()
 
 
-def _read(pending: list[Tensor], first: int, steps: int) -> list[float]:
-    """Losses of steps from `first` on, all brought to the CPU at once.
+def _check(pending: list[Tensor], done: int, steps: int) -> None:
+    """Bring losses of the steps up to `done` to the CPU, all at once.
 
     Raises:
         FcbenchError: one is not finite.
     """
     values: list[float] = torch.stack(pending).tolist() if pending else []
-    for step, value in enumerate(values, first):
+    for step, value in enumerate(values, done - len(values)):
         if not np.isfinite(value):
             raise FcbenchError(f"training diverged at step {step} of {steps} (loss {value}): lower the learning rate")
-    return values
 
 
-def schedule(step: int, steps: int, peak: float) -> float:
-    """Learning rate: up over the first twentieth, then a cosine to a hundredth of the peak.
+def turn(end: int) -> int:
+    """Step at which the learning rate of a training of `end` steps begins to fall.
 
-    >>> schedule(0, 100, 1.0), round(schedule(99, 100, 1.0), 2)
-    (0.2, 0.01)
+    >>> turn(150), turn(end_after(128))
+    (120, 128)
     """
-    warm = max(1, steps // 20)
-    if step < warm:
-        return peak * (step + 1) / warm
-    return peak * (0.01 + 0.99 * 0.5 * (1 + float(np.cos(np.pi * (step - warm) / max(1, steps - warm)))))
+    return end - int(TAIL * end)
 
 
-def _save(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, step: int, losses: list[float]) -> None:
-    buffer = io.BytesIO()
-    state = {"module": module.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "losses": losses}
-    torch.save(state, buffer)
-    cache.put(path, buffer.getvalue())
+def end_after(step: int) -> int:
+    """Steps of a training whose learning rate begins to fall at a step."""
+    return step + math.ceil(step * TAIL / (1 - TAIL) - 1e-9)
 
 
-def _resume(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list[float]]:
-    data = cache.get(path)
-    if data is None:
-        return 0, []
-    try:
-        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        module.load_state_dict(state["module"])
-        optimizer.load_state_dict(state["optimizer"])
-        return int(state["step"]), list(state["losses"])
-    except Exception as error:
-        raise FcbenchError(f"checkpoint {path} is not of this training ({error}): delete it and run again") from error
+def schedule(step: int, end: int, peak: float) -> float:
+    """Learning rate: up, level, and over the last fifth of `end` steps down to a hundredth of the peak.
+
+    >>> [round(schedule(step, 100, 1.0), 2) for step in (0, 29, 79, 80, 90, 99)]
+    [0.03, 1.0, 1.0, 1.0, 0.51, 0.06]
+    """
+    left = min(1.0, (end - step) / max(1, end - turn(end)))
+    return peak * min((step + 1) / WARM_STEPS, 0.01 + 0.99 * left)
 
 
-def sample_indices(rng: np.random.Generator, n: int, batch: int, block: int | None = None) -> list[int]:
-    """Indices of a training batch out of n samples, without repetition where there are enough.
+# ------------------------------------------------------------------------------------------- samples
+def held_out(n: int) -> tuple[list[int], list[int]]:
+    """Places of n training samples: those to train on, and those held out for validation.
+
+    An eighth is held out, but at least 8 samples, at most 64 and at most half; a single sample is both.
+
+    >>> held_out(1), [len(part) for part in held_out(20)], [len(part) for part in held_out(10**5)]
+    (([0], [0]), [12, 8], [99936, 64])
+    """
+    if n == 1:
+        return [0], [0]
+    out = min(max(n // HELD_OUT, HELD_OUT), MAX_HELD_OUT, n // 2)
+    order = np.random.default_rng(_SPLIT_SEED).permutation(n)
+    return sorted(order[out:].tolist()), sorted(order[:out].tolist())
+
+
+def sample_indices(rng: np.random.Generator, places: Sequence[int], batch: int, block: int | None = None) -> list[int]:
+    """Places of a training batch, without repetition where there are enough.
 
     Args:
+        places: of all training samples, in order.
         block: samples that are read together: the batch comes from at most `BLOCKS_PER_BATCH` blocks, drawn anew for
-            each batch, or from as many more as it needs. None or n: from all samples.
+            each batch, or from as many more as it needs. None, or more than there are: from all samples.
     """
-    if block is None or block >= n:
-        return sorted(rng.choice(n, batch, replace=batch > n).tolist())
-    starts = rng.permutation(range(0, n, block))[: max(BLOCKS_PER_BATCH, -(-batch // block) + 1)]
-    near = np.concatenate([np.arange(start, min(start + block, n)) for start in starts])
-    return sorted(rng.choice(near, batch, replace=batch > len(near)).tolist())
+    every = np.asarray(places)
+    if block is not None and block <= every[-1]:
+        blocks = every // block
+        several = max(BLOCKS_PER_BATCH, -(-batch // block) + 1)
+        every = every[np.isin(blocks, rng.permutation(np.unique(blocks))[:several])]
+    return sorted(rng.choice(every, batch, replace=batch > len(every)).tolist())
 
 
 # ------------------------------------------------------------------------------------------ kept models

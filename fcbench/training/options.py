@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from fcbench.core.rules import Positive, named, obey, within
 
-VERSION = 5
+VERSION = 6
 """Bump when training changes; older cache entries are then ignored."""
 PREPARE_SAMPLES = 256
 """Training samples that codecs and adapters take their initial values from."""
@@ -20,6 +20,12 @@ LearningRate = Annotated[float, within(1e-9, 10)]
 class Budget:
     """How long to train. The defaults suit features of the embedded encoders on two CPU cores.
 
+    Attributes:
+        task_steps, codec_steps: at most; a training ends earlier where it has converged.
+        tolerance: it has, when the last doubling of its steps gained less than this share of a codec's bits (at equal
+            distortion), or of a readout's loss. 0: it never has.
+        width: D of neck and head.
+
     Raises:
         FcbenchError: a name of no field, a field of another type, or out of its range.
     """
@@ -29,8 +35,9 @@ class Budget:
     task_rate: LearningRate = 1e-3
     codec_steps: Positive = 150
     codec_batch: Batch = 16
-    codec_rate: LearningRate = 5e-4
-    width: Annotated[int, within(1, 4096)] = 128  # D of neck and head
+    codec_rate: LearningRate = 3e-3
+    tolerance: Annotated[float, within(0, 1)] = 0.01
+    width: Annotated[int, within(1, 4096)] = 128
 
     def __post_init__(self) -> None:
         obey(self)
@@ -38,13 +45,19 @@ class Budget:
     @property
     def of_readout(self) -> tuple[float, ...]:
         """What determines a readout."""
-        return self.task_steps, self.task_batch, self.task_rate, self.width
+        return self.task_steps, self.task_batch, self.task_rate, self.tolerance, self.width
 
     @property
     def of_codec(self) -> tuple[float, ...]:
         """What determines a trained codec."""
-        return self.codec_steps, self.codec_batch, self.codec_rate
+        return self.codec_steps, self.codec_batch, self.codec_rate, self.tolerance
 
 
+LEVELS: dict[str, dict[str, Any]] = {
+    "demo": {"task_steps": 400, "codec_steps": 150, "tolerance": 0.01},
+    "standard": {"task_steps": 2000, "codec_steps": 2000, "tolerance": 0.01},
+    "full": {"task_steps": 20_000, "codec_steps": 20_000, "tolerance": 0.01},
+}
+"""``--budget``: to look, to work, to be quoted."""
 QUICK = Budget(task_steps=50, codec_steps=20)
 """``--quick``: to see that all works, not to be quoted."""

@@ -25,10 +25,11 @@ from fcbench.core.libraries import code_of
 from fcbench.core.progress import Advance, Report
 from fcbench.core.tasks import Task, TaskModel
 from fcbench.features.devices import moved
-from fcbench.features.feature_set import FeatureSet, is_repeated
+from fcbench.features.feature_set import FeatureSet, batches_of, is_repeated
 from fcbench.features.source import Readable, Source, reported_extract
 from fcbench.features.statistics import normalized_mse, stats_of
-from fcbench.training import loop
+from fcbench.training import loop, records
+from fcbench.training.convergence import Record
 from fcbench.training.options import PREPARE_SAMPLES, VERSION, Budget
 from fcbench.training.targets import Batches, Targets
 
@@ -201,6 +202,10 @@ class ReadoutRecipe:
         """Where it is kept."""
         return cache.model("task", self.key)
 
+    def record(self, cache: Cache) -> Record | None:
+        """How it was trained; None for a tail, which is not."""
+        return None if self.tail is not None else records.of(self.path(cache))
+
 
 def make_readout(
     recipe: ReadoutRecipe, targets: Targets, cache: Cache, report: Report, device: torch.device
@@ -230,7 +235,7 @@ def make_readout(
     model.to(device)
 
     def train() -> bytes:
-        fit_readout(
+        record = fit_readout(
             model,
             task,
             features,
@@ -242,6 +247,7 @@ def make_readout(
             resume=path.with_suffix(".resume"),
             advance=advance,
         )
+        records.keep(path, record)
         return loop.state_bytes(model)
 
     with report.part(f"{source.encoder.name}: {recipe.neck} and {what}, {task.name}") as advance:
@@ -276,8 +282,8 @@ def fit_readout(
     seed: int,
     resume: Path,
     advance: Advance | None = None,
-) -> float:
-    """Train on uncoded training features: neck, and head or adapter. Returns the final training loss.
+) -> Record:
+    """Train on uncoded training features: neck, and head or adapter.
 
     Args:
         own: the task model's own features of the same samples, the target of distillation.
@@ -289,8 +295,9 @@ def fit_readout(
     near_own = None if own is None or neck_loss == "task" else own.near(device)
     own_stats = None if own is None else {n: replace(s, std=s.std.to(device)) for n, s in stats_of(own).items()}
 
-    def loss_of(rng: np.random.Generator) -> Tensor:
-        indices = loop.sample_indices(rng, len(features), budget.task_batch, features.block)
+    train, validation = loop.held_out(len(features))
+
+    def loss_at(indices: Sequence[int]) -> Tensor:
         x, losses = model(moved(near.batch(indices), device)), []
         if neck_loss != "distill":
             losses.append(model.head.loss(x, batches(indices)))
@@ -299,8 +306,27 @@ def fit_readout(
             losses.append(normalized_mse(x, moved(near_own.batch(indices), device), own_stats))
         return torch.stack(losses).sum()
 
+    def loss_of(rng: np.random.Generator) -> Tensor:
+        return loss_at(loop.sample_indices(rng, train, budget.task_batch, features.block))
+
+    def validate() -> tuple[float, float]:
+        """Loss of the held-out samples, which is its own unit."""
+        each = [
+            len(batch) * float(loss_at([validation[i] for i in batch]))
+            for batch in batches_of(len(validation), budget.task_batch)
+        ]
+        return sum(each) / len(validation), abs(sum(each)) / len(validation)
+
     return loop.optimize(
-        model, loss_of, steps=budget.task_steps, rate=budget.task_rate, seed=seed, resume=resume, advance=advance
+        model,
+        loss_of,
+        validate,
+        steps=budget.task_steps,
+        rate=budget.task_rate,
+        tolerance=budget.tolerance,
+        seed=seed,
+        resume=resume,
+        advance=advance,
     )
 
 

@@ -166,7 +166,7 @@ def test_a_codec_is_trained_there_and_codes_here(
         return loss
 
     lmbdas = (0.5, 5.0) if plugin.variable else (1.0, 1.0)
-    final = fit_codec(
+    record = fit_codec(
         codec,
         lmbdas,
         found,
@@ -178,7 +178,7 @@ def test_a_codec_is_trained_there_and_codes_here(
         seed=0,
         resume=tmp_path / "codec.resume",
     )
-    assert np.isfinite(final)
+    assert np.isfinite(record.loss)
     if plugin.variable:
         codec.at(1.0)
     codec.freeze()
@@ -249,8 +249,8 @@ def test_a_frozen_decoder_teaches_a_neck(
     neck = registry.get("neck", "neck_2L").build(list(found.specs.values()), found.grids, WIDTH)
     adapter = Adapter(WIDTH, found.finest[1], stats_of(own), own.grids)
     readout = Readout(stats_of(found), neck, model.head(), adapter).to(device)
-    loss = fit_readout(readout, task, found, targets, own, neck_loss, BUDGET, seed=0, resume=tmp_path / "r")
-    assert np.isfinite(loss)
+    record = fit_readout(readout, task, found, targets, own, neck_loss, BUDGET, seed=0, resume=tmp_path / "r")
+    assert np.isfinite(record.loss)
     batch = task.collate(targets(range(N)))
     with torch.inference_mode():
         rows = task.statistics(readout.head.predict(readout(found.batch(range(N))), batch), batch)

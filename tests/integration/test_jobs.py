@@ -13,13 +13,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from click.testing import Result
-from tiny import TINY
+from tiny import TIMES, TINY
 
 from fcbench.results import table
 
 Run = Callable[..., Result]
 OPTIONS = ("--task", "segmentation", "--task", "captioning")
-TIMES = ["encode_ms", "decode_ms", "run", "utc"]
 
 
 def rows(out: Path) -> pd.DataFrame:

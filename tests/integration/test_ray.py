@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from click.testing import Result
-from tiny import TINY
+from tiny import TIMES, TINY
 
 from fcbench.results import table
 
@@ -23,7 +23,6 @@ pytestmark = pytest.mark.slow
 
 Run = Callable[..., Result]
 OPTIONS = ("--task", "segmentation", "--task", "captioning")
-TIMES = ["encode_ms", "decode_ms", "run", "utc"]
 
 
 def rows(out: Path) -> pd.DataFrame:

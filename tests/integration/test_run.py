@@ -15,7 +15,7 @@ import pytest
 import torch
 from click.testing import Result
 from PIL import Image
-from tiny import TINY
+from tiny import TIMES, TINY
 
 from fcbench.core import registry
 from fcbench.encoders.shared import weights
@@ -44,6 +44,12 @@ def test_rows_are_complete(finished: Path) -> None:
         assert curve.bpp.is_monotonic_increasing
         assert (curve.ci_low <= curve.value).all() and (curve.value <= curve.ci_high).all()
     assert not df.rate_alarm.fillna(False).any()
+    assert set(df.task_stop) == {"steps"} and (df.task_done == 4).all() and (df.task_seconds > 0).all()
+    trained = df[df.codec == "hyperprior"]
+    assert (
+        set(trained.codec_stop) == {"steps"} and (trained.codec_done == 4).all() and (trained.codec_seconds > 0).all()
+    )
+    assert set(df[df.codec == "uniform"].codec_stop) == {""} and df.codec_gain.isna().all(), "too short to tell"
 
 
 def test_rate_is_the_size_of_the_file(finished: Path) -> None:
@@ -240,7 +246,7 @@ def test_coding_workers_change_nothing_but_time(tiny: Tiny, tmp_path: Path) -> N
     for n in ("1", "2"):
         out = tmp_path / n
         assert tiny(out, *wanted, "--coding-workers", n).exit_code == 0
-        found.append(table_module.load(out).drop(columns=["encode_ms", "decode_ms", "run", "utc"]))
+        found.append(table_module.load(out).drop(columns=TIMES))
     pd.testing.assert_frame_equal(found[0], found[1], check_exact=True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -101,6 +102,44 @@ def failed(codec: str, i: int = 9, **changes: Any) -> tuple[RatePoint, None]:
     row = rate_point(point=key, codec=codec, params=params, status="boom", n_samples=N)
     none = dict.fromkeys(("value", "bpp", "bpfp", "bytes_per_sample", "n_bytes"), None)
     return replace(row, **{**none, "metric": "", **changes}), None
+
+
+# ------------------------------------------------------------------------------------- convergence
+def capped(rest: float | None) -> dict[str, Any]:
+    return {"codec_stop": "steps", "codec_rest": rest}
+
+
+@pytest.mark.parametrize(
+    ("rate", "anchor", "test", "words"),
+    [
+        (0.75, capped(30.0), capped(30.0), "more training of a may undo this: about 30 % of its bits are left to save"),
+        (0.75, capped(20.0), capped(90.0), ""),
+        (1.25, capped(90.0), capped(25.0), "more training of b may undo this: about 25 % of its bits are left to save"),
+        (1.25, capped(90.0), capped(15.0), ""),
+        (0.75, capped(None), {}, "more training of a may undo this: it is not known how many bits that saves"),
+        (0.75, {}, {}, ""),
+    ],
+)
+def test_a_difference_that_more_training_may_undo_says_so(
+    rate: float, anchor: dict[str, Any], test: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    points = [*curve_points("a", **anchor), *curve_points("b", rate=rate, **test), ceiling()]
+    found = run(write(tmp_path, *points))
+    assert found["b"].doubt == words and found["a"].doubt == ""
+    text = tables.markdown(document(list(found.values()), []))
+    assert (f"] {words}  " in text) if words else ("more training of" not in text)
+
+
+def test_what_is_left_is_the_mean_over_a_curve_and_nothing_for_one_that_converged(tmp_path: Path) -> None:
+    mixed = [(replace(r, **(capped(40.0) if i else {})), s) for i, (r, s) in enumerate(curve_points("b"))]
+    found = run(write(tmp_path, *curve_points("a"), *mixed, *curve_points("c", **capped(None))))
+    assert found["a"].left_percent is None and found["b"].left_percent == pytest.approx(32)
+    assert math.isnan(found["c"].left_percent or 0.0)
+    lines = tables.markdown(document(list(found.values()), [])).splitlines()
+    cells = {
+        cell[0]: cell[2] for cell in ([c.strip() for c in line.split("|")[1:-1]] for line in lines) if len(cell) > 3
+    }
+    assert (cells["a"], cells["b"], cells["c"]) == ("--", "32", "not known")
 
 
 # ---------------------------------------------------------------------------------- planted effects
@@ -665,12 +704,12 @@ def test_markdown_is_a_table_with_notes(found: list[Comparison]) -> None:
 def test_latex_is_balanced_and_escaped(found: list[Comparison]) -> None:
     text = tables.latex(document(found, ["50 % of a_note"]))
     body = [line for line in text.splitlines() if not line.startswith("%")]
-    assert body[0] == r"\begin{tabular}{lrrrrr}" and body[-1] == r"\end{tabular}"
+    assert body[0] == r"\begin{tabular}{lrrrrrr}" and body[-1] == r"\end{tabular}"
     for rule in (r"\toprule", r"\midrule", r"\bottomrule"):
         assert rule in body
     rows = [line for line in body if line.endswith(r"\\") and "multicolumn" not in line]
     assert len(rows) == 1 + 3
-    assert {line.replace(r"\&", "").count("&") for line in rows} == {5}
+    assert {line.replace(r"\&", "").count("&") for line in rows} == {6}
     assert r"a\_1" in rows[1] and r"b|\&\%" in rows[2]
     assert "$-$25.0 ($-$25.0, $-$25.0)" in rows[2]
     assert text.count("{") == text.count("}")

@@ -117,6 +117,18 @@ def test_planted_costs_are_found_with_their_size(tmp_path: Path) -> None:
     assert verdict(coded.extra_rate_percent, False) == "cost"
 
 
+@pytest.mark.parametrize(("rest", "is_doubted"), [(25.0, True), (15.0, False)])
+def test_a_cost_that_more_training_may_undo_says_so(rest: float, is_doubted: bool, tmp_path: Path) -> None:
+    plant(tmp_path, "general")
+    plant(tmp_path, "special", rate=1.25, codec_stop="steps", codec_rest=rest)
+    whole = found(tmp_path)
+    words = "more training of hyperprior on special may undo this"
+    assert (words in tables.markdown(document(whole))) == is_doubted
+    frame = document(whole).frame
+    doubted = frame[frame["figure"] == "extra_rate_at_equal_accuracy"]["doubt"].iloc[0]
+    assert doubted.startswith(words) if is_doubted else doubted == ""
+
+
 def test_extra_bits_alone(tmp_path: Path) -> None:
     plant(tmp_path, "general")
     plant(tmp_path, "special", rate=1.25)

@@ -78,7 +78,7 @@ def test_a_cache_without_room_for_models_trains_one_readout(tmp_path: Path, monk
     study, trained = open_study(suite, tmp_path / "cache", torch.device("cpu")), []
     optimize, put = loop.optimize, cache.put
 
-    def counted(*args: Any, **named: Any) -> float:
+    def counted(*args: Any, **named: Any) -> Any:
         trained.append(1)
         return optimize(*args, **named)
 

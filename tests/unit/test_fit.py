@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,9 @@ from fcbench.core.errors import FcbenchError
 from fcbench.core.features import FeatureStats
 from fcbench.features.statistics import normalized_mse
 from fcbench.training import loop
+from fcbench.training.convergence import Record
+
+TRAINING: dict[str, Any] = {"steps": 30, "rate": 0.1, "tolerance": 0.0, "seed": 0}
 
 
 def regression(module: nn.Module):  # type: ignore[no-untyped-def]
@@ -29,22 +34,37 @@ def train(path: Path, steps: int = 12, **options: object) -> nn.Module:
     torch.manual_seed(0)
     module = nn.Linear(3, 1)
     loss_of = regression(module)
-    loop.optimize(module, loss_of, steps=steps, rate=0.1, seed=3, resume=path, **options)  # type: ignore[arg-type]
+    settings: dict[str, Any] = {"steps": steps, "rate": 0.1, "tolerance": 0.0, "seed": 3, "resume": path, **options}
+    loop.optimize(module, loss_of, lambda: of_fixed(module), **settings)
     return module
 
 
-def test_interrupted_training_gives_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = train(tmp_path / "a")
-    monkeypatch.setattr(loop, "CHECKPOINT_S", 0.0)
+def of_fixed(module: nn.Module) -> tuple[float, float]:
+    """Loss of inputs that are the same each time."""
+    x = torch.linspace(-1, 1, 24).reshape(8, 3)
+    loss = float((module(x) - x.sum(1, keepdim=True)).square().mean())
+    return loss, loss
+
+
+@pytest.mark.parametrize(("steps", "at"), [(12, 7), (1000, 100), (1000, 300)])
+def test_interrupted_training_gives_the_same_weights(
+    steps: int, at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the first look at the validation loss, between two, and in the tail after a plateau (at 256)."""
+    options: dict[str, Any] = {"steps": steps, "tolerance": 0.5}
+    whole = train(tmp_path / "a", **options)
+    monkeypatch.setattr(loop, "CHECKPOINT_S", -1.0)
+    totals = list[int]()
 
     def stop(done: int, total: int) -> None:
-        if done == 7:
+        totals.append(total)
+        if done == at:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "b", advance=stop)
-    assert (tmp_path / "b").exists()
-    resumed = train(tmp_path / "b")
+        train(tmp_path / "b", advance=stop, **options)
+    assert (tmp_path / "b").exists() and (totals[-1] < steps) == (at == 300)
+    resumed = train(tmp_path / "b", **options)
     assert torch.equal(whole.weight, resumed.weight)  # type: ignore[arg-type]
     assert not (tmp_path / "b").exists()
 
@@ -58,7 +78,11 @@ def test_divergence_is_an_error(tmp_path: Path) -> None:
     module = nn.Linear(3, 1)
     with pytest.raises(FcbenchError, match="diverged at step 0"):
         loop.optimize(
-            module, lambda rng: module.weight.sum() * float("nan"), steps=3, rate=0.1, seed=0, resume=tmp_path / "a"
+            module,
+            lambda rng: module.weight.sum() * float("nan"),
+            lambda: of_fixed(module),
+            **TRAINING,
+            resume=tmp_path / "a",
         )
 
 
@@ -75,29 +99,83 @@ def test_a_checkpoint_of_another_training_is_an_error(tmp_path: Path) -> None:
         train(tmp_path / "a")
 
 
-def test_schedule_rises_and_falls() -> None:
+def test_the_learning_rate_rises_stays_and_falls() -> None:
     rates = [loop.schedule(i, 100, 1.0) for i in range(100)]
-    assert max(rates) == pytest.approx(1.0) and rates.index(max(rates)) <= 5
-    assert all(a >= b for a, b in zip(rates[5:], rates[6:]))
-    assert 0 < rates[-1] < 0.02
+    assert rates[:30] == sorted(rates[:30]) and 0 < rates[0] < 0.05 and set(rates[29:80]) == {1.0}
+    assert all(a > b for a, b in zip(rates[80:], rates[81:])) and 0 < rates[-1] < 0.1
+    assert 0 < loop.schedule(0, 1, 1.0) < 0.05
+    for step in range(1, 400):
+        assert abs(loop.turn(loop.end_after(step)) - step) <= 1
 
 
 def test_sampling_repeats_only_where_it_must() -> None:
     rng = np.random.default_rng(0)
-    assert len(set(loop.sample_indices(rng, 10, 10))) == 10
-    assert len(loop.sample_indices(rng, 3, 10)) == 10
+    assert len(set(loop.sample_indices(rng, range(10), 10))) == 10
+    assert len(loop.sample_indices(rng, range(3), 10)) == 10
 
 
 def test_a_batch_of_a_large_set_comes_from_few_blocks() -> None:
     drawn = np.zeros(1000, dtype=int)
     for seed in range(2000):
-        batch = loop.sample_indices(np.random.default_rng(seed), 1000, 32, 64)
+        batch = loop.sample_indices(np.random.default_rng(seed), range(1000), 32, 64)
         assert batch == sorted(set(batch)) and len({i // 64 for i in batch}) <= loop.BLOCKS_PER_BATCH
         drawn[batch] += 1
     assert 30 < drawn.min() and drawn.max() < 130  # 64 expected of each
-    assert len(set(loop.sample_indices(np.random.default_rng(0), 1000, 700, 64))) == 700
+    assert len(set(loop.sample_indices(np.random.default_rng(0), range(1000), 700, 64))) == 700
     one, other = np.random.default_rng(0), np.random.default_rng(0)
-    assert loop.sample_indices(one, 50, 8, 50) == loop.sample_indices(other, 50, 8)
+    assert loop.sample_indices(one, range(50), 8, 50) == loop.sample_indices(other, range(50), 8)
+
+
+@pytest.mark.parametrize("n", [2, 3, 15, 100, 2000])
+def test_held_out_samples_are_never_trained_on(n: int) -> None:
+    train, validation = loop.held_out(n)
+    assert sorted(train + validation) == list(range(n)) and 1 <= len(validation) <= len(train)
+    assert loop.held_out(n) == (train, validation)
+    for seed in range(50):
+        assert not set(loop.sample_indices(np.random.default_rng(seed), train, 4, 64)) & set(validation)
+
+
+def test_a_flat_loss_ends_a_training_and_a_falling_one_does_not(tmp_path: Path) -> None:
+    """The learning rate then falls over a fifth of all steps."""
+
+    def trained(loss_after: Callable[[int], float], name: str) -> Record:
+        module, done = nn.Linear(3, 1), [0]
+
+        def loss_of(rng: np.random.Generator) -> Tensor:
+            done[0] += 1
+            return module.weight.square().sum()
+
+        options = {**TRAINING, "steps": 1000, "tolerance": 0.01, "resume": tmp_path / name}
+        return loop.optimize(module, loss_of, lambda: (loss_after(done[0]), 1.0), **options)
+
+    flat = trained(lambda step: 1 + max(0, 100 - step) / 100, "flat")
+    assert (flat.stop, flat.steps) == ("plateau", 269) and flat.curve[-2].step == 256  # flat from 107 to 215
+    falling = trained(lambda step: 1000.0 - step, "falling")
+    assert (falling.stop, falling.steps, falling.loss) == ("steps", 1000, 0.0)
+
+
+def test_the_weights_kept_are_the_averaged_ones_of_the_lowest_validation_loss(tmp_path: Path) -> None:
+    module, seen = nn.Linear(1, 1, bias=False), list[float]()
+    nn.init.constant_(module.weight, 10.0)
+
+    def validate() -> tuple[float, float]:
+        assert not module.training
+        seen.append(module.weight.item())  # the average: behind the weights, which fall
+        return (abs(seen[-1] - 9.0), 1.0)
+
+    raw = list[float]()
+
+    def loss_of(rng: np.random.Generator) -> Tensor:
+        assert module.training
+        raw.append(module.weight.item())
+        return module.weight.sum()
+
+    options = {**TRAINING, "steps": 64, "resume": tmp_path / "a"}
+    record = loop.optimize(module, loss_of, validate, **options)
+    assert module.weight.item() == min(seen, key=lambda w: abs(w - 9.0)) and record.loss == min(
+        abs(w - 9) for w in seen
+    )
+    assert all(average > raw[-1] for average in seen) and len(seen) == len(record.curve) == 5
 
 
 def test_normalized_mse_is_one_at_the_mean() -> None:
@@ -121,8 +199,8 @@ def test_divergence_is_found_between_two_looks_at_the_loss(tmp_path: Path, fails
             raise RuntimeError("not a number")
         return module.weight.sum() * (float("nan") if step == 3 else 1)
 
-    with pytest.raises(FcbenchError, match="diverged at step 3 of 100"):
-        loop.optimize(module, loss_of, steps=100, rate=0.1, seed=0, resume=tmp_path / "a")
+    with pytest.raises(FcbenchError, match="diverged at step 3 of 30"):
+        loop.optimize(module, loss_of, lambda: of_fixed(module), **TRAINING, resume=tmp_path / "a")
     assert len(done) <= loop.READ_EVERY
 
 
@@ -138,4 +216,4 @@ def test_another_error_is_not_taken_for_divergence(tmp_path: Path) -> None:
         raise FcbenchError("a bad target")
 
     with pytest.raises(FcbenchError, match="a bad target"):
-        loop.optimize(nn.Linear(3, 1), loss_of, steps=3, rate=0.1, seed=0, resume=tmp_path / "a")
+        loop.optimize(nn.Linear(3, 1), loss_of, lambda: (1.0, 1.0), **TRAINING, resume=tmp_path / "a")

@@ -73,7 +73,7 @@ def test_counts_are_what_the_run_does(cache: Path, tmp_path: Path, monkeypatch: 
     out, trained = tmp_path / "out", Counter[str]()
     optimize = loop.optimize
 
-    def counted(module: Any, *args: Any, **named: Any) -> float:
+    def counted(module: Any, *args: Any, **named: Any) -> Any:
         trained["readouts" if hasattr(module, "neck") else "codecs"] += 1
         return optimize(module, *args, **named)
 

@@ -148,6 +148,21 @@ def is_grey(colour: object) -> bool:
     return red == green == blue != 0
 
 
+@pytest.mark.parametrize("encoders", [1, 2])
+def test_codecs_that_had_not_converged_are_drawn_with_gaps(encoders: int) -> None:
+    rows = suite(1, encoders=encoders)
+    converged, still_open = ([replace(r, codec_stop=stop) for r in rows] for stop in ("plateau", "steps"))
+    styles = []
+    for some in (converged, still_open):
+        fig = draw(some)
+        texts = [t.get_text() for t in fig.legends[0].get_texts()]
+        assert ("not converged" in texts) == (some is still_open)
+        lines = [line for ax in fig.axes for line in ax.lines if line.get_marker() not in ("None", "")]
+        styles.append([line._unscaled_dash_pattern for line in lines])  # type: ignore[attr-defined]
+    assert len(styles[0]) == len(styles[1]) > 0
+    assert all(a != b and b[1] for a, b in zip(*styles)) and len(set(map(str, styles[1]))) == encoders
+
+
 def test_anchors_are_grey_and_come_last_in_the_legend() -> None:
     fig = draw(suite(2, codecs=3), anchors=["codec_0"])
     names = [t.get_text() for t in fig.legends[0].get_texts()]

@@ -100,6 +100,8 @@ def test_codecs_differ_in_colour_and_marker() -> None:
         ({"rate_alarm": True}, "amber", "Rate alarm at 1 points (c)"),
         ({"commit": "abc-dirty"}, "amber", "differed from its commit"),
         ({"codec_stop": "steps"}, "plain", "training of the codec ended with its steps"),
+        ({"codec_stop": "steps", "codec_rest": 31.0}, "plain", "about 31 to 31 % of its bits would be saved"),
+        ({"codec_stop": "steps", "codec_rest": None}, "plain", "it is not known what would be saved"),
     ],
 )
 def test_cautions(changes: dict[str, Any], level: str, words: str, tmp_path: Path) -> None:

@@ -228,8 +228,8 @@ def test_other_columns_are_named(tmp_path: Path) -> None:
     [
         ("65536", "many", "many"),
         (",True,", ",yes,", "bool"),
-        (',"abc","2025-01-31T12:00:00Z"\n', "\n", "line 2 has 64 cells, expected 66"),
-        ('12:00:00Z"\n', '12:00:00Z",7\n', "line 2 has 67 cells, expected 66"),
+        (',"abc","2025-01-31T12:00:00Z"\n', "\n", "line 2 has 73 cells, expected 75"),
+        ('12:00:00Z"\n', '12:00:00Z",7\n', "line 2 has 76 cells, expected 75"),
         ('00Z"', "00Z", "unexpected end of data"),
     ],
 )
@@ -347,32 +347,33 @@ def test_append_refuses_what_is_not_one_point(
 
 
 # ------------------------------------------------------------------------------------- older schemas
-def as_schema_2(path: Path) -> None:
-    """Make rates.csv what schema 2 wrote."""
-    old = [name for name, column in row.COLUMNS.items() if column.since <= 2]
-    frame = table.load(path).assign(schema=2)[old].astype(object)
+def as_schema(n: int, path: Path) -> None:
+    """Make rates.csv what an older schema wrote."""
+    old = [name for name, column in row.COLUMNS.items() if column.since <= n]
+    frame = table.load(path).assign(schema=n)[old].astype(object)
     with (path / "rates.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
         writer.writerow(old)
         writer.writerows(frame.where(frame.notna(), None).to_numpy().tolist())
 
 
-NEW = {name: column for name, column in row.COLUMNS.items() if column.since == 3}
+NEW = {name: column for name, column in row.COLUMNS.items() if column.since > 2}
 
 
-def test_rows_of_schema_2_are_read_and_lack_what_is_new(tmp_path: Path) -> None:
+@pytest.mark.parametrize("n", [2, 3])
+def test_rows_of_older_schemas_are_read_and_lack_what_is_new(n: int, tmp_path: Path) -> None:
     write(tmp_path, rate_point(), rate_point(point="p1"))
-    as_schema_2(tmp_path)
+    as_schema(n, tmp_path)
     frame = table.load(tmp_path)
     assert list(frame) == list(row.COLUMNS) and dict(frame.dtypes.astype(str)) == table.COLUMNS
     points = table.load_points(tmp_path)
-    nothing: dict[str, Any] = {name: "" if column.type is str else None for name, column in NEW.items()}
-    assert points == [replace(rate_point(point=p, schema=2), **nothing) for p in ("p0", "p1")]
+    nothing: dict[str, Any] = {k: "" if c.type is str else None for k, c in NEW.items() if c.since > n}
+    assert points == [replace(rate_point(point=p, schema=n), **nothing) for p in ("p0", "p1")]
 
 
 def test_a_folder_of_schema_2_takes_new_rows_and_keeps_the_old_ones(tmp_path: Path) -> None:
     write(tmp_path, rate_point())
-    as_schema_2(tmp_path)
+    as_schema(2, tmp_path)
     with ResultsFolder(tmp_path) as folder:
         assert folder.done("p0")
         folder.append([rate_point(point="p1")], SAMPLES)

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fcbench.cli.suite_options import suite_of
 from fcbench.core import registry
 from fcbench.core.errors import FcbenchError
 from fcbench.core.rules import shown
 from fcbench.measure.suite import Suite, load
-from fcbench.training.options import Budget
+from fcbench.training.options import LEVELS, Budget
 
 NAN, INF = float("nan"), float("inf")
 
@@ -209,3 +210,15 @@ def test_an_edited_suite_file_is_read_again(tmp_path: Path) -> None:
     for n in (1, 2):
         path.write_text(f"import fcbench\nSUITE = fcbench.Suite(n_test={n})\n")
         assert load(path).n_test == n == load(path).n_test
+
+
+def test_a_budget_sets_steps_and_tolerance_and_leaves_the_rest(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("import fcbench\nSUITE = fcbench.Suite(budget=fcbench.Budget(codec_batch=7, codec_steps=3))\n")
+    full = suite_of(file, {"budget": "full"}).budget
+    assert full.codec_batch == 7 and full.codec_steps == LEVELS["full"]["codec_steps"] > 3
+    capped = suite_of(None, {"budget": "full", "codec_steps": 900}).budget
+    assert (capped.codec_steps, capped.task_steps) == (900, LEVELS["full"]["task_steps"])
+    assert Suite().budget == Suite().at("demo").budget, "the default is the demo"
+    with pytest.raises(FcbenchError, match="--quick and --budget"):
+        suite_of(None, {"budget": "full", "quick": True})

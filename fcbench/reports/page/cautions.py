@@ -7,13 +7,11 @@ from collections.abc import Iterator
 import pandas as pd
 
 from fcbench.analysis import published
+from fcbench.analysis.open_ended import CAP
 from fcbench.results.row import OK
 
 RANDOM = "random"
 """What the origin of random weights begins with."""
-
-ALL_STEPS = "steps"
-"""`task_stop` or `codec_stop` of a training that did all its steps: nothing says that it had converged."""
 
 _MAX_REASON = 200
 
@@ -40,12 +38,15 @@ def _cautions(rows: pd.DataFrame) -> Iterator[tuple[str, str]]:
     dirty = rows[rows["commit"].str.endswith("-dirty")]
     if len(dirty):
         yield "amber", f"{dirty['point'].nunique()} points were measured by a package that differed from its commit."
-    for column, what in (("task_stop", "neck and head"), ("codec_stop", "the codec")):
-        open_ended = rows[rows[column] == ALL_STEPS].drop_duplicates("point")
-        if len(open_ended):
+    for column, what, unit in (("task_stop", "neck and head", "the loss"), ("codec_stop", "the codec", "its bits")):
+        capped = rows[rows[column] == CAP].drop_duplicates("point")
+        if len(capped):
+            rest = capped[column.replace("stop", "rest")].astype(float)
+            span = f"about {rest.min():.0f} to {rest.max():.0f} % of {unit}"
+            about = span if rest.notna().all() else "it is not known what"
             yield "plain", (
-                f"At {len(open_ended)} points the training of {what} ended with its steps, not at a plateau: more "
-                "training might change the order of the curves."
+                f"At {len(capped)} points the training of {what} ended with its steps, not at a plateau: more training "
+                f"might change the order of the curves ({about} would be saved)."
             )
     if rows["seed"].nunique() == 1:
         yield "plain", "One seed: intervals are over test images alone, not over trainings."

@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from fcbench.analysis import compare, cost, cross_neck, published, situations
+from fcbench.analysis.open_ended import is_open
 from fcbench.analysis.results import Results
 from fcbench.core.errors import FcbenchError
 from fcbench.core.kinds import Kind
@@ -118,6 +119,7 @@ def _any_rate(sent: pd.DataFrame) -> pd.Series:
 def _styles(sent: pd.DataFrame, codecs: Sequence[str]) -> list[dict[str, Any]]:
     """How each codec is drawn: colour and marker tell it; what codes no features is grey."""
     kinds = dict(zip(sent["codec_label"], sent["kind"]))
+    still_open = set(sent.loc[is_open(sent), "codec_label"])
     coloured = [c for c in codecs if kinds[c] == Kind.CODED]
     grey = [c for c in codecs if c not in coloured]
     drawn = []
@@ -133,14 +135,17 @@ def _styles(sent: pd.DataFrame, codecs: Sequence[str]) -> list[dict[str, Any]]:
                 "kind": str(kinds[name]),
                 "colour": "currentColor" if colour == "#000000" else colour,  # black, or white on a dark page
                 "marker": style.svg_path("*" if kinds[name] == Kind.LABEL else marker),
-                "dash": (
-                    [4, 3]
-                    if kinds[name] == Kind.PUBLISHED
-                    else [] if i < len(palette) else [5, 2] if i < 2 * len(palette) else [1, 2]
-                ),
+                "dash": _dash(i // len(palette), name in still_open or kinds[name] == Kind.PUBLISHED),
             }
         )
     return drawn
+
+
+def _dash(round_: int, still_open: bool) -> list[int]:
+    """Of a codec's line, by how often its colour was used before; with wide gaps where it had not converged."""
+    if still_open:
+        return [[4, 3], [5, 3, 1, 3], [1, 3]][min(round_, 2)]
+    return [[], [5, 2], [1, 2]][min(round_, 2)]
 
 
 def _short(value: float) -> float | None:

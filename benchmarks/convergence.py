@@ -1,0 +1,315 @@
+"""Do codecs converge, what would more training gain, and what is the fastest way to train a sweep?
+
+    python -m benchmarks.convergence curves --codec hyperprior --codec strata     # loss against steps and seconds
+    python -m benchmarks.convergence sweep --codec hyperprior                     # ways to train all operating points
+
+``curves`` trains each codec twice, the second time for twice the steps, and sets the gain that the first training
+predicted beside the one that was found. ``sweep`` trains the operating points of a codec from scratch, and each from
+the weights of its neighbour (``continued``) with a fraction of the steps; the ways are compared by BD-rate of features
+on the held-out training samples, and by their time. All losses are of held-out training samples.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+import math
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from fcbench.analysis import curves as rate_curves
+from fcbench.cli.options import cache_option
+from fcbench.codecs.shared.hyper import HyperMap
+from fcbench.codecs.shared.transforms import high_rate_log_gain
+from fcbench.core import registry
+from fcbench.core.progress import Report
+from fcbench.features.source import Source
+from fcbench.measure.study import open_study
+from fcbench.measure.suite import Suite
+from fcbench.reports import style
+from fcbench.reports.tables import Document, Table, markdown
+from fcbench.training import loop
+from fcbench.training.codec import fit_codec
+from fcbench.training.convergence import Record
+from fcbench.training.options import PREPARE_SAMPLES, Budget
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """One training of a codec.
+
+    Attributes:
+        way: ``independent`` or ``continued``.
+        bits: per scalar, of held-out samples.
+        distortion: of them, in units of the training variance.
+        predicted_percent: bits that as many steps again would save.
+    """
+
+    codec: str
+    lmbda: float
+    way: str
+    budget: int
+    steps: int
+    seconds: float
+    stop: str
+    loss: float
+    bits: float
+    distortion: float
+    predicted_percent: float
+    rest_percent: float
+    curve: str
+
+
+class Bench:
+    """Trains codecs on one encoder's features.
+
+    Args:
+        rate: learning rate; None for the default one.
+    """
+
+    def __init__(self, source: Source, seed: int = 0, rate: float | None = None) -> None:
+        self.source, self.seed, self.rate = source, seed, rate or Budget().codec_rate
+
+    def fresh(self, name: str, lmbda: float) -> Any:
+        """A codec as it is before training."""
+        features = self.source.train.features
+        torch.manual_seed(self.seed)
+        specs = list(features.specs.values())
+        codec: Any = registry.get("codec", name).build(specs, self.source.stats, {"lmbda": lmbda})
+        train, _ = loop.held_out(len(features))
+        maps = features.batch(train[:PREPARE_SAMPLES])
+        codec.prepare([maps[s.name] for s in specs])
+        return codec
+
+    def train(self, codec: Any, lmbda: float, steps: int, tolerance: float = 0.0) -> Record:
+        """Train in place; without a tolerance for all steps."""
+        with tempfile.TemporaryDirectory() as folder:
+            return fit_codec(
+                codec,
+                (lmbda, lmbda),
+                self.source.train.features,
+                self.source.stats,
+                Budget(codec_steps=steps, codec_rate=self.rate, tolerance=tolerance),
+                objective="mse",
+                task_loss=None,
+                device=CPU,
+                seed=self.seed,
+                resume=Path(folder) / "resume",
+            )
+
+    def measured(self, name: str, lmbda: float, way: str, budget: int, record: Record) -> Trained:
+        """A training as a row."""
+        best = min(record.curve, key=lambda look: look.loss)
+        return Trained(
+            name,
+            lmbda,
+            way,
+            budget,
+            record.steps,
+            round(record.seconds, 2),
+            record.stop,
+            best.loss,
+            best.unit,
+            (best.loss - best.unit) / lmbda,
+            100 * record.gain.doubling,
+            100 * record.gain.rest,
+            json.dumps([[look.step, round(look.seconds, 2), look.loss, look.unit] for look in record.curve]),
+        )
+
+    def doubled(self, name: str, lmbda: float, steps: int) -> Iterator[Trained]:
+        """A training of so many steps, and one of twice as many."""
+        for n in (steps, 2 * steps):
+            yield self.measured(name, lmbda, "independent", n, self.train(self.fresh(name, lmbda), lmbda, n))
+
+    def independent(self, name: str, lmbdas: Sequence[float], steps: int) -> Iterator[Trained]:
+        """Every operating point from scratch."""
+        for lmbda in lmbdas:
+            yield self.measured(name, lmbda, "independent", steps, self.train(self.fresh(name, lmbda), lmbda, steps))
+
+    def continued(self, name: str, lmbdas: Sequence[float], steps: int, short: int) -> Iterator[Trained]:
+        """The middle operating point from scratch, every other one from its neighbour's weights, for fewer steps."""
+        middle = len(lmbdas) // 2
+        first = self.fresh(name, lmbdas[middle])
+        yield self.measured(name, lmbdas[middle], "continued", steps, self.train(first, lmbdas[middle], steps))
+        for way in (lmbdas[middle + 1 :], lmbdas[:middle][::-1]):
+            codec, at = copy.deepcopy(first), lmbdas[middle]
+            for lmbda in way:
+                move(codec, at, lmbda)
+                at = lmbda
+                yield self.measured(name, at, "continued", short, self.train(codec, at, short))
+
+
+@torch.no_grad()
+def move(codec: Any, at: float, to: float) -> None:
+    """Shift the gains of a trained codec from one lmbda to another, and what predicts the latents behind them."""
+    shift = high_rate_log_gain(to) - high_rate_log_gain(at)
+    for name, parameter in codec.named_parameters():
+        if name.endswith("log_gain"):
+            parameter += shift
+    for coder in codec.map_coders:
+        if isinstance(coder, HyperMap):
+            weight, bias = coder.net.h_s.linear.weight, coder.net.h_s.linear.bias
+            assert bias is not None
+            coder.h_a.linear.weight *= math.exp(-shift)
+            for parameter in (weight, bias):
+                parameter[: coder.channels] *= math.exp(shift)
+            bias[coder.channels :] += shift
+
+
+# -------------------------------------------------------------------------------------------- what is written
+def frame(found: Sequence[Trained]) -> pd.DataFrame:
+    """Trainings as a table, one per row."""
+    return pd.DataFrame([asdict(t) for t in found])
+
+
+def doublings(rows: pd.DataFrame) -> Table:
+    """Predicted and found gain of each doubling."""
+    cells = []
+    for (codec, lmbda), one in rows.groupby(["codec", "lmbda"], sort=False):
+        for a, b in itertools.pairwise(one.sort_values("budget").itertuples()):
+            found = -100 * math.expm1((b.loss - a.loss) / a.bits)
+            cells.append(
+                [str(codec), f"{lmbda:g}", f"{a.steps}", f"{a.loss:.4f}", f"{a.bits:.4f}"]
+                + [f"{a.predicted_percent:.1f}", f"{found:.1f}", f"{a.rest_percent:.0f}"]
+            )
+    header = ("codec", "lmbda", "steps", "loss", "bits", "predicted (%)", "found (%)", "left (%)")
+    return Table("Bits that as many steps again save", header, cells)
+
+
+def ways(rows: pd.DataFrame) -> Table:
+    """Each way of training a sweep against the independent one."""
+    cells = []
+    for codec, one in rows.groupby("codec", sort=False):
+        lines = {w: r for w, r in one.groupby("way", sort=False)}
+        anchor = lines["independent"]
+        for way, r in lines.items():
+            rate = rate_curves.bd_rate(*(rate_curves.curve(c.bits, c.distortion, False) for c in (anchor, r)))
+            saved = f"{rate.value:+.1f}" if rate.value is not None else rate.reason
+            share = r.seconds.sum() / anchor.seconds.sum()
+            cells.append([str(codec), str(way), f"{r.steps.sum()}", f"{r.seconds.sum():.0f}", f"{share:.2f}", saved])
+    header = ("codec", "way", "steps", "seconds", "of the time", "BD-rate (%)")
+    return Table("Ways to train a sweep", header, cells, n_left=2)
+
+
+def figure(rows: pd.DataFrame) -> Figure:
+    """Validation loss against steps and seconds, a colour per codec and lmbda."""
+    with rc_context(style.STYLE):
+        fig = Figure(figsize=(style.PAGE_IN, 2.6))
+        fig.set_layout_engine("constrained")
+        axes = fig.subplots(1, 2, sharey=True)
+        names = list(dict.fromkeys(zip(rows["codec"], rows["lmbda"])))
+        for row in rows.itertuples():
+            looks = np.array(json.loads(str(row.curve)))
+            i = names.index((row.codec, row.lmbda))
+            longest = row.budget == rows.loc[(rows.codec == row.codec) & (rows.lmbda == row.lmbda), "budget"].max()
+            label = f"{row.codec}, lmbda {row.lmbda:g}" if longest else None
+            for ax, x in zip(axes, looks[:, :2].T):
+                colour = style.COLOURS[i % len(style.COLOURS)]
+                ax.plot(x, looks[:, 2], color=colour, lw=1.1 if longest else 0.6, label=label)
+        looks = np.concatenate([json.loads(curve) for curve in rows["curve"]])
+        for ax, label, x in zip(axes, ("steps", "seconds"), looks.T):
+            style.log_axis([ax], "x", x.min(), x.max())
+            ax.set_xlabel(label)
+        axes[0].set_ylabel("validation loss (bits per scalar)")
+        axes[1].legend(frameon=False)
+    return fig
+
+
+CURVES_LEGEND = (
+    "Predicted: from the validation curve of the shorter training. Found: what twice the steps saved. Both at equal "
+    "distortion. Left: an extrapolation to endless training. Others used the machine, too: seconds vary."
+)
+SWEEP_LEGEND = "BD-rate: bits against squared error of held-out features. Others used the machine, too: seconds vary."
+
+
+def write(out: Path, name: str, rows: pd.DataFrame, table: Table, legend: str) -> None:
+    """OUT/NAME.csv and OUT/NAME.md."""
+    out.mkdir(parents=True, exist_ok=True)
+    rows.to_csv(out / f"{name}.csv", index=False)
+    (out / f"{name}.md").write_text(markdown(Document([table], "trainings", rows, legend)))
+
+
+# ------------------------------------------------------------------------------------------------ commands
+@click.group()
+def main() -> None:
+    """Convergence of codecs, measured on features of scenes."""
+
+
+def _options(function: Any) -> Any:
+    for option in (
+        click.option("--codec", "codecs", multiple=True, default=("hyperprior",), show_default=True),
+        click.option("--encoder", default="hiera_nano", show_default=True),
+        click.option("--n-train", type=int, help="Training samples. [all]"),
+        click.option("--lmbdas", default="2", show_default=True, help="Separated by commas."),
+        click.option("--steps", default=300, show_default=True),
+        click.option("--out", type=click.Path(path_type=Path), default=Path("results/convergence"), show_default=True),
+        cache_option,
+    ):
+        function = option(function)
+    return function
+
+
+def _bench(encoder: str, n_train: int | None, cache_dir: Path) -> Bench:
+    suite = Suite(encoders=(encoder,), n_train=n_train, n_test=1)  # the test split is not used
+    study = open_study(suite, cache_dir, CPU)
+    with Report(0) as report:
+        return Bench(study.source(study.encoder(encoder), report))
+
+
+@main.command()
+@_options
+def curves(
+    codecs: tuple[str, ...], encoder: str, n_train: int | None, lmbdas: str, steps: int, out: Path, cache_dir: Path
+) -> None:
+    """Loss against steps and seconds; predicted and found gain of a doubling."""
+    bench, found = _bench(encoder, n_train, cache_dir), list[Trained]()
+    for codec in codecs:
+        for lmbda in map(float, lmbdas.split(",")):
+            for trained in bench.doubled(codec, lmbda, steps):
+                found.append(trained)
+                click.echo(f"{codec} {lmbda:g}: {trained.steps} steps, loss {trained.loss:.4f}")
+            rows = frame(found)
+            write(out, "curves", rows, doublings(rows), CURVES_LEGEND)
+            style.save(figure(rows), out / "curves.png")
+
+
+@main.command()
+@_options
+@click.option("--share", default=0.2, show_default=True, help="Steps of a continued training, of --steps.")
+def sweep(
+    codecs: tuple[str, ...],
+    encoder: str,
+    n_train: int | None,
+    lmbdas: str,
+    steps: int,
+    out: Path,
+    cache_dir: Path,
+    share: float,
+) -> None:
+    """Ways to train all operating points of a codec."""
+    bench, points, found = _bench(encoder, n_train, cache_dir), [float(v) for v in lmbdas.split(",")], list[Trained]()
+    for codec in codecs:
+        for trained in itertools.chain(
+            bench.independent(codec, points, steps), bench.continued(codec, points, steps, round(share * steps))
+        ):
+            found.append(trained)
+            click.echo(f"{trained.way} {codec} {trained.lmbda:g}: {trained.steps} steps, loss {trained.loss:.4f}")
+    rows = frame(found)
+    write(out, "sweep", rows, ways(rows), SWEEP_LEGEND)
+
+
+if __name__ == "__main__":
+    main()
