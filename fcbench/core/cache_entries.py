@@ -18,7 +18,7 @@ from fcbench.core.errors import FcbenchError
 from fcbench.core.files import disk_errors
 
 KINDS = {
-    "features": "feature sets",
+    "features": "shards of feature sets",
     "task": "necks and heads",
     "codec": "codecs",
     "sweep": "codecs of variable rate",
@@ -36,6 +36,7 @@ UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "m
 
 _OLDER = "an older fcbench"
 _FEATURES = re.compile(r"[0-9a-f]{24}(\.part)?")
+_SHARD = re.compile(r"\d{8}(\.part)?")
 _MODEL = re.compile(r"([a-z-]+)-[0-9a-f]{20}\.[a-z]+")
 _INDEX = re.compile(r"[0-9a-f]{20}\.json")
 _SIZE = re.compile(r"\d+x\d+")
@@ -144,8 +145,12 @@ def n_bytes_of(text: str) -> int:
 def _places(home: Cache) -> Iterator[tuple[str, Path]]:
     """Kind and path of every entry."""
     for path in _in(home.features):
-        kind = "part" if path.suffix == ".part" else "features"
-        yield (kind if path.is_dir() and _FEATURES.fullmatch(path.name) else "other"), path
+        if path.is_dir() and _FEATURES.fullmatch(path.name):
+            shards = [p for p in _in(path) if p.is_dir() and _SHARD.fullmatch(p.name)]
+            unsharded = [path] if _in(path) and not shards else []
+            yield from (("part" if p.suffix == ".part" else "features", p) for p in shards or unsharded)
+        else:
+            yield "other", path
     for path in _in(home.models):
         match = _MODEL.fullmatch(path.name)
         kind = match[1] if match else ""
@@ -176,6 +181,8 @@ def _entry(place: tuple[str, Path]) -> Entry | None:
 
 def _stale(kind: str, path: Path) -> tuple[str, ...]:
     if kind == "features":
+        if not _SHARD.fullmatch(path.name):
+            return (_OLDER,)
         with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
             key = json.loads((path / "index.json").read_bytes())["key"]
             return tuple(libraries.changed(key["code"])) if "code" in key else (_OLDER,)

@@ -24,6 +24,8 @@ GIVEN = {
     "encode": ["missing.png", "--checkpoint=codec.safetensors", "--output=new.fcb"],
     "decode": ["photo.fcb", "--checkpoint=codec.safetensors", "--output=new.safetensors"],
     "inspect": ["photo.fcb"],
+    "merge": ["folder", "folder", "--output=new"],
+    "report": ["folder", "--output=new.html"],
     "list": ["codecs"],
 }
 """What a verb needs at least."""

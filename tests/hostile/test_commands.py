@@ -65,7 +65,7 @@ cross-neck --out out --cache-dir cache --lambdas 0            | 1 | lmbda must b
 # suite files
 run syntax.py                                                 | 1 | syntax.py: SyntaxError
 run import.py                                                 | 1 | 'no_such_module' (line 2)
-run field.py                                                  | 1 | 'codec' (line 3)
+run field.py                                                  | 1 | 'codec'. Did you mean 'codecs'?
 run nul.py                                                    | 1 | null bytes (line 2)
 run latin.py                                                  | 1 | (line 2)
 run raises.py                                                 | 1 | on purpose (line 4)

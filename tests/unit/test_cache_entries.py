@@ -58,7 +58,7 @@ def stale(home: Cache) -> dict[str, tuple[str, ...]]:
 def test_entries_are_of_a_kind_oldest_first_and_count_all_their_bytes(home: Cache) -> None:
     assert kinds(home) == ["features", "task", "codec", "files", "other"]
     sizes = {e.kind: e.n_bytes for e in cache_entries.entries(home.root)}
-    folder = next(home.features.glob("*[0-9a-f]"))
+    folder = next(home.features.glob("*/*[0-9]"))
     assert sizes["features"] == sum(f.stat().st_size for f in folder.iterdir() if f.suffix != ".lock")
     task = home.model("task", HEX)
     assert sizes["task"] == sum(f.stat().st_size for f in home.models.glob(f"{task.name}*") if f.suffix != ".lock")
@@ -104,16 +104,24 @@ def test_code_in_another_arithmetic_holds_that_of_the_encoder_itself() -> None:
 
 def test_what_an_older_version_made_is_stale(home: Cache) -> None:
     home.model("codec", HEX).with_suffix(".safetensors.made").unlink()
-    index = next(home.features.glob("*/index.json"))
+    index = next(home.features.glob("*/*/index.json"))
     found = json.loads(index.read_text())
     del found["key"]["code"]
     put(index, json.dumps(found).encode())
     assert stale(home) == dict.fromkeys(["features", "codec"], ("an older fcbench",))
 
 
+def test_a_set_without_shards_is_of_an_older_version(home: Cache) -> None:
+    shard = next(home.features.glob("*/*[0-9]"))
+    for file in shard.iterdir():
+        file.rename(shard.parent / file.name)
+    shard.rmdir()
+    assert stale(home) == {"features": ("an older fcbench",)}
+
+
 def test_verifying_finds_and_removes_what_is_damaged(home: Cache, doctor: Doctor) -> None:
     assert doctor("--verify-cache").exit_code == 0
-    array = next(home.features.glob("*/stage3.npy"))
+    array = next(home.features.glob("*/*/stage3.npy"))
     data = bytearray(array.read_bytes())
     data[-1] ^= 1
     array.write_bytes(data)
@@ -127,7 +135,7 @@ def test_verifying_finds_and_removes_what_is_damaged(home: Cache, doctor: Doctor
 def test_the_list_says_kinds_sizes_and_what_is_stale(home: Cache, doctor: Doctor) -> None:
     home.model("codec", HEX).with_suffix(".safetensors.made").unlink()
     shown = doctor("--cache").output
-    assert "feature sets" in shown and "stale: 1, 0.0 MB (an older fcbench)" in shown
+    assert "shards of feature sets" in shown and "stale: 1, 0.0 MB (an older fcbench)" in shown
     found = json.loads(doctor("--cache", "--json").output)
     assert [e["kind"] for e in found["entries"]] == kinds(home) and found["removed"] == []
 

@@ -60,7 +60,7 @@ def _library() -> str:
         import vl_convert
     except ImportError:
         raise FcbenchError("the report needs Vega-Lite: pip install vl-convert-python") from None
-    return str(vl_convert.javascript_bundle()).replace("</script", "<\\/script")
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
 
 
 def _digest(script: str) -> str:
