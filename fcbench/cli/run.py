@@ -28,6 +28,9 @@ Examples:
 """
 
 
+REPORT = "report.html"
+
+
 @click.command("run", epilog=EPILOG_RUN)
 @suite_options()
 @machine_options("runs/default")
@@ -56,6 +59,12 @@ Examples:
     "machine belongs to; without an address, a cluster of this machine's cores.",
 )
 @click.option(
+    "--report/--no-report",
+    "wants_report",
+    default=None,
+    help="Write OUT/report.html at the end, which takes seconds, with many codecs minutes. [unless --quick]",
+)
+@click.option(
     "--json-lines",
     is_flag=True,
     help="Progress for machines: a JSON object per line on standard output, and nothing else there.",
@@ -75,10 +84,11 @@ def run(
     jobs: int,
     ray_address: str | None,
     gpus_per_task: float | None,
+    wants_report: bool | None,
     json_lines: bool,
     **options: Any,
 ) -> None:
-    """Measure rate-accuracy points: code features, read them, write OUT/rates.csv and OUT/curves.png.
+    """Measure rate-accuracy points: code features, read them, write OUT/rates.csv, OUT/curves.png, OUT/report.html.
 
     Every point is written when it is done; the same command resumes at the first missing one.
     """
@@ -119,10 +129,16 @@ def run(
         say(_stopped(out, cache_dir), err=True)
         raise click.exceptions.Exit(130) from None
     tell(f"measured {summary.n_measured} points; {summary.n_found} were already in {out}")
-    if summary.n_coded:
+    if summary.n_coded and (summary.n_measured or not (out / "curves.png").exists()):
         from fcbench.cli.plot import draw
+        from fcbench.cli.report import write
 
         draw(out, out / "curves.png", tell)
+        if wants_report or (wants_report is None and not options["quick"]):
+            try:
+                write([[out]], out / REPORT, tell=tell)
+            except FcbenchError as error:
+                tell(f"no {REPORT}: {error}")
     if json_lines:
         say(json.dumps({"event": "end", "out": str(out), **asdict(summary)}))
     if summary.failures:

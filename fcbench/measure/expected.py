@@ -44,8 +44,7 @@ def _work(node: Node, source: Source, study: Study) -> Work:
     if node.makes == Makes.FEATURES:
         features = source.train.features if node.split == "train" else test
         height, width = features.image_px
-        seconds, pools = len(features) * height * width * IMAGE_S, (node.encoder, "features")
-        return Work(seconds, tuple(f"features of {p}" for p in pools))
+        return Work(len(features) * height * width * IMAGE_S, (f"features of {node.encoder}", "features"))
     if node.makes in (Makes.READOUT, Makes.NULL_MODEL):
         seconds = budget.task_steps * budget.task_batch * n_cells * READOUT_S
         seconds *= CONSTANT if node.makes == Makes.NULL_MODEL else 1.0

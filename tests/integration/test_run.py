@@ -17,6 +17,7 @@ from click.testing import Result
 from PIL import Image
 from tiny import TINY
 
+from fcbench.cli import plot
 from fcbench.core import registry
 from fcbench.encoders.shared import weights
 from fcbench.encoders.shared.nano import NanoEncoder
@@ -80,8 +81,16 @@ def test_picture_and_provenance(finished: Path) -> None:
     assert run["suite"]["encoders"] == ["sam2_nano"] and "torch" in run["versions"]
 
 
+def test_a_run_writes_its_report(tiny: Tiny, tmp_path: Path) -> None:
+    result = tiny(tmp_path / "out", "--task", "segmentation", "--lambdas", "1", "--codec", "hyperprior", "--report")
+    assert result.exit_code == 0 and str(tmp_path / "out" / "report.html") in result.output
+    assert '"hiera_nano"' not in (tmp_path / "out" / "report.html").read_text()
+    assert '"sam2_nano"' in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_second_run_repeats_nothing(tiny: Tiny, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workshop.Workshop, "do", _never)
+    monkeypatch.setattr(plot, "draw", _never)
     result = tiny(finished, "--task", "segmentation", "--task", "captioning")
     assert result.exit_code == 0, result.output
     assert "measured 0 points; 26 were already in" in result.output
