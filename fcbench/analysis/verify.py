@@ -79,10 +79,10 @@ def _samples(folder: Path, ok: pd.DataFrame) -> Iterator[str]:
             yield f"point {point}: no plug-in {task!r} here to compute its values"
             continue
         found = values_of(samples.stats.sum(axis=0, keepdims=True))
-        for row in own.itertuples():
-            value = float(found[row.metric][0]) if row.metric in found else float("nan")
-            if not np.isclose(value, row.value, rtol=TOLERANCE):
-                yield f"point {point}: {row.metric} is {row.value:.6g}, its samples give {value:.6g}"
+        for metric, value in zip(own["metric"], own["value"]):
+            again = float(found[metric][0]) if metric in found else float("nan")
+            if not np.isclose(again, value, rtol=TOLERANCE):
+                yield f"point {point}: {metric} is {value:.6g}, its samples give {again:.6g}"
 
 
 def _streams(folder: Path, ok: pd.DataFrame) -> Iterator[str]:
@@ -93,8 +93,9 @@ def _streams(folder: Path, ok: pd.DataFrame) -> Iterator[str]:
         row = row_of.get(file.stem)
         if row is None:
             yield f"{file}: belongs to no row"
-        elif file.stat().st_size != row.n_bytes:
+            continue
+        if file.stat().st_size != row.n_bytes:
             yield f"{file}: {file.stat().st_size} bytes, point {row.point} says {row.n_bytes}"
-        for checkpoint in file.parent.glob(f"{file.stem}.safetensors") if row else ():
+        for checkpoint in file.parent.glob(f"{file.stem}.safetensors"):
             if hashlib.sha256(checkpoint.read_bytes()).hexdigest() != row.checkpoint_sha256:
                 yield f"{checkpoint}: not the checkpoint of point {row.point}"

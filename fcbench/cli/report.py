@@ -45,11 +45,12 @@ def report(
         raise FcbenchError(f"cannot write a page to {output.name!r}; its suffix must be .html.")
     if each and gallery:
         raise FcbenchError("--each and --gallery are two kinds of page: give one of them")
-    check_outputs([output], results, overwrite)
+    folders = _below(results) if each or gallery else list(results)
+    check_outputs([output], folders, overwrite)
     if gallery:
-        _write_gallery(_below(results), output, title)
+        _write_gallery(folders, output, title)
         return
-    sets = [[folder] for folder in _below(results)] if each else [list(results)]
+    sets = [[folder] for folder in folders] if each else [folders]
     write(sets, output, title)
 
 

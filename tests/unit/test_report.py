@@ -184,6 +184,8 @@ def test_the_gallery_links_every_folder_and_runs_nothing(tmp_path: Path) -> None
     page = tmp_path / "all" / "index.html"
     done = CliRunner().invoke(main, ["report", str(tmp_path / "all"), "--gallery", "-o", str(page)])
     assert done.exit_code == 0, done.output
+    again = CliRunner().invoke(main, ["report", str(tmp_path / "all"), "--gallery", "-o", str(page), "--overwrite"])
+    assert again.exit_code == 0, again.output
     text = page.read_text()
     assert text.count("<tr>") == 1 + 2 and "Random weights: some_encoder" in text
     links = re.findall('href="(.*?)"', text)
