@@ -25,10 +25,12 @@ CODEC_S = 3.5e-7
 """A scalar of a sample's features in a training step of a codec."""
 TABLES_S = 0.05
 """The tables of a codec that is not trained, or was."""
-CODE_S = 5e-7
+CODE_S = 8e-7
 """A scalar of a sample there and back through a codec."""
-READ_S = 1.6e-3
-"""What a task makes of a sample, with its share of the intervals."""
+READ_S = 1e-3
+"""What a task makes of a sample."""
+ROW_S = 0.045
+"""Intervals and rows of a point, by task."""
 ANY = "any but features"
 """The pool of all that does not run an encoder: it tells how fast the machine is."""
 
@@ -57,5 +59,7 @@ def _work(node: Node, source: Source, study: Study) -> Work:
         seconds *= VARIABLE_STEPS if node.makes == Makes.SWEEP else 1
         return Work(seconds, (f"{node.makes.value} {codec}", "codecs", ANY))
     coded_s = n_scalars * CODE_S if node.of_job.kind == Kind.CODED else 0.0
-    seconds = len(test) * (coded_s + READ_S * len(node.tasks))
+    seconds = len(test) * (coded_s + READ_S * len(node.tasks)) + ROW_S * len(node.tasks)
+    if node.of_job.kind == Kind.CEILING:  # it also reads null models and counts operations
+        return Work(3 * seconds, ("ceiling", ANY), gradual=False)
     return Work(seconds, (f"point {codec}", "points", ANY), gradual=False)

@@ -14,8 +14,8 @@ from fcbench.core.eta import Eta, Running, Work
 from fcbench.core.progress import JsonReport, RelayedReport, Report
 from fcbench.core.text_plot import Dot, text_plot
 
-TRACE = Path(__file__).parent / "traces" / "default_run.jsonl"
-"""What `fcbench run --json-lines` says of its stages: a default run on a busy machine of two cores."""
+TRACE = Path(__file__).parent / "traces" / "quick_run.jsonl"
+"""What `fcbench run --quick --json-lines` said of its stages, in seconds of CPU: others used the machine meanwhile."""
 
 
 def test_at_a_quarter_of_a_run_what_remains_is_within_30_percent() -> None:
@@ -28,10 +28,9 @@ def test_at_a_quarter_of_a_run_what_remains_is_within_30_percent() -> None:
         share = stage["elapsed_s"] / total_s
         if 0.25 <= share <= 0.75:
             errors.append(eta.left_s(stage["elapsed_s"]) / (total_s - stage["elapsed_s"]) - 1)
-    assert len(errors) > 20 and abs(errors[0]) < 0.3
-    assert max(map(abs, errors)) < 0.35
-    naive_s = stages[9]["elapsed_s"] / 10 * 54  # stages taken for equal: after the first ten
-    assert naive_s > 2 * (total_s - stages[9]["elapsed_s"])
+    assert len(errors) > 20 and max(map(abs, errors)) < 0.3
+    (ten,) = [stage["elapsed_s"] for stage in stages[9:10]]
+    assert ten / 10 * 54 > 1.4 * (total_s - ten)  # taking all stages for equal: the first ten are the longest
 
 
 def test_the_most_similar_stages_correct_the_forecast() -> None:

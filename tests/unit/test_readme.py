@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,10 +70,10 @@ def test_ci_finds_its_two_commands(text: str) -> None:
         assert done.stdout.startswith(start) and done.stdout.count("\n") == 1
 
 
-def python_of(text: str) -> Iterator[str]:
-    """Yield the lines of the code below the comment ``.. ci: notebook``."""
+def block(text: str, name: str) -> Iterator[str]:
+    """Yield the lines of the code below the comment ``.. ci: NAME``."""
     lines = iter(text.splitlines())
-    assert ".. ci: notebook" in lines and "::" in lines
+    assert f".. ci: {name}" in lines and "::" in lines
     for line in lines:
         if line and not line.startswith("    "):
             return
@@ -79,7 +82,7 @@ def python_of(text: str) -> Iterator[str]:
 
 def test_its_python_runs(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On fewer scenes and with shorter training than ``quick`` takes."""
-    code = "\n".join(python_of(text))
+    code = "\n".join(block(text, "notebook"))
     assert "quick=True" in code and len([line for line in code.splitlines() if line]) <= 10
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FCBENCH_CACHE", str(tmp_path / "cache"))
@@ -95,3 +98,28 @@ def test_its_python_runs(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     tiny = fcbench.Suite("look", n_train=64, n_test=8, budget=fcbench.Budget(4, 8, codec_steps=4))
     again = fcbench.run(tiny, encoders="sam2_nano", tasks=["depth"], out="runs/look")
     pd.testing.assert_frame_equal(again.rates, results.rates)
+
+
+@pytest.mark.slow
+def test_a_codec_of_ones_own_takes_five_minutes(text: str, tmp_path: Path) -> None:
+    """Line by line as the README says, scenes and all."""
+    (tmp_path / "benchmarks").symlink_to(ROOT / "benchmarks")
+    programs = {"fcbench": "fcbench.cli.main", "pytest": "pytest"}
+    for name, module in programs.items():
+        (tmp_path / name).write_text(f'#!/bin/sh\nexec {sys.executable} -m {module} "$@"\n')
+        (tmp_path / name).chmod(0o755)
+    environment = {
+        **os.environ,
+        "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "FCBENCH_CACHE": str(tmp_path / "cache"),
+    }
+    script, began = "\n".join(["set -e", *block(text, "own-codec")]), time.monotonic()
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert time.monotonic() - began < 300
+    assert re.search(r" passed", done.stdout) and "my_codec" in done.stdout
+    rows = pd.read_csv(tmp_path / "runs/mine/rates.csv")
+    assert set(rows.loc[rows["codec"] == "my_codec", "params"]) == {
+        f'{{"step": {step}}}' for step in (6.0, 3.0, 1.5, 0.7, 0.3)
+    }
