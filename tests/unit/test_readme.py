@@ -30,7 +30,7 @@ def text() -> str:
 
 
 def test_lines_are_short(text: str) -> None:
-    assert max(map(len, text.splitlines())) <= 120
+    assert max(map(len, text.splitlines())) <= 100
 
 
 def test_what_it_names_exists(text: str) -> None:
