@@ -199,7 +199,7 @@ class Report:
         panels = list(dict.fromkeys(dot.panel for dot in reversed(self.dots)))
         n = max(1, self._console.width // (PLOT_WIDTH + 1))
         drawn = [[d for d in self.dots if d.panel == panel] for panel in reversed(panels[:n])]
-        return Columns([Text("\n".join(text_plot(own, PLOT_WIDTH, PLOT_HEIGHT))) for own in drawn])
+        return Columns([Text("\n".join(text_plot(own, PLOT_WIDTH, PLOT_HEIGHT, "bpp"))) for own in drawn])
 
 
 class JsonReport(Report):

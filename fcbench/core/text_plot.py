@@ -25,19 +25,20 @@ class Dot(NamedTuple):
     y: float
 
 
-def text_plot(dots: Sequence[Dot], width: int, height: int) -> list[str]:
+def text_plot(dots: Sequence[Dot], width: int, height: int, unit: str) -> list[str]:
     """Draw the dots of one panel.
 
     Args:
-        width: of a line, in characters; at least 12.
+        width: of a line, in characters; at least 20.
         height: lines of the plot itself; a title, the ends of the x axis and the legend come on top.
+        unit: of x.
 
-    >>> print("\\n".join(text_plot([Dot("p", "a", 0.1, 1.0), Dot("p", "b", 10.0, 3.0)], 14, 3)))
+    >>> print("\\n".join(text_plot([Dot("p", "a", 0.1, 1.0), Dot("p", "b", 10.0, 3.0)], 20, 3, "bpp")))
     p
-         3 |     x
+         3 |           x
            |
          1 |o
-            0.1 10
+            0.1  bpp  10
     o a  x b
     """
     series = list(dict.fromkeys(d.series for d in dots if d.series))
@@ -56,7 +57,7 @@ def text_plot(dots: Sequence[Dot], width: int, height: int) -> list[str]:
     lines = [dots[0].panel[:width], *((label + "".join(row)).rstrip() for label, row in zip(labels, grid))]
     if xs:
         first, last = (f"{math.exp(x):.2g}" for x in (min(xs), max(xs)))
-        lines.append(" " * 8 + first + last.rjust(inner - len(first)))
+        lines.append(" " * 8 + first + unit.center(inner - len(first + last)) + last)
     return [*lines, "  ".join(f"{mark} {name}" for name, mark in marks.items())[:width]]
 
 

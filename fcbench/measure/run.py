@@ -147,7 +147,7 @@ def dots(rows: Iterable[RatePoint]) -> list[Dot]:
     ends = (Kind.CEILING, Kind.FLOOR)
     return [
         Dot(
-            f"{row.encoder}: {row.task}, {row.metric} by bpp",
+            f"{row.encoder}: {row.task}, {row.metric}",
             "" if row.kind in ends else row.codec,
             None if row.kind in ends else row.bpp,
             row.value,

@@ -66,7 +66,7 @@ def test_workers_share_what_remains() -> None:
 
 
 # ------------------------------------------------------------------------------------------------ shown
-DOTS = [Dot("e: depth, rmse by bpp", "", None, 1.0), Dot("e: depth, rmse by bpp", "pq", 0.1, 2.0)]
+DOTS = [Dot("e: depth, rmse", "", None, 1.0), Dot("e: depth, rmse", "pq", 0.1, 2.0)]
 
 
 def test_a_terminal_shows_stage_points_time_and_curves() -> None:
@@ -82,7 +82,7 @@ def test_a_terminal_shows_stage_points_time_and_curves() -> None:
     shown = text.getvalue()
     assert "3 of 4 points, stage 1 of 2, 0 s, about" in shown
     assert "training" in shown and "1/4" in shown
-    assert "e: depth, rmse by bpp" in shown and "o pq" in shown and "-------" in shown
+    assert "e: depth, rmse" in shown and "o pq" in shown and "-------" in shown
     assert "[1/2] the first (100.0 s; about" in shown
 
 
@@ -128,6 +128,6 @@ def test_what_another_process_says_is_followed(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_plot_is_as_wide_and_high_as_asked() -> None:
-    lines = text_plot([Dot("p" * 99, str(i), 10.0**i, float(i)) for i in range(20)], 30, 5)
+    lines = text_plot([Dot("p" * 99, str(i), 10.0**i, float(i)) for i in range(20)], 30, 5, "bpp")
     assert len(lines) == 1 + 5 + 2 and max(map(len, lines)) <= 30
-    assert text_plot([Dot("p", "", None, 1.0)], 20, 3)[1].strip() == "1 |"
+    assert text_plot([Dot("p", "", None, 1.0)], 20, 3, "bpp")[1].strip() == "1 |"
