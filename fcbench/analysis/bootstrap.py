@@ -22,7 +22,7 @@ class Point(NamedTuple):
     """One operating point and seed, as measured."""
 
     folder: str
-    key: str
+    key: str  # empty where it was published by others
     rate: float
     value: float
     n_bytes: int
@@ -111,6 +111,8 @@ class Bootstrap:
         return drawn
 
     def _draw(self, point: Point, task: str) -> _Drawn | None:
+        if not point.key:  # published by others, who give no samples
+            return None
         if not (Path(point.folder) / SAMPLES / f"{point.key}.parquet").exists():
             self._absent[point.folder] = self._absent.get(point.folder, 0) + 1
             return None

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fcbench.analysis import curves, resampled_curves, situations, variants
+from fcbench.analysis import curves, published, resampled_curves, situations, variants
 from fcbench.analysis.bootstrap import Bootstrap, Point, points
 from fcbench.analysis.curves import Curve
 from fcbench.analysis.estimate import Estimate, estimate
@@ -42,6 +42,7 @@ class Comparison:
         n_failed: operating points that failed with some seed, and `failure` the reason of the first.
         quality_overlap, rate_overlap: what both curves cover, as a fraction of what either does; under BD-rate and
             BD-accuracy respectively.
+        source: of a published curve, which has no intervals; empty for measured ones.
         target: the uncoded ceiling less `LOSS_PERCENT`; rate_at_target: where the curve reaches it, in `rate_unit`.
     """
 
@@ -53,6 +54,7 @@ class Comparison:
     anchor: str
     codec: str
     kind: str
+    source: str
     n_points: int
     n_failed: int
     failure: str
@@ -123,6 +125,7 @@ def against_each(
     """What `compare` gives for each of several anchors, by anchor; curves are read and resampled once."""
     if rows.empty:
         raise FcbenchError("no rows to compare; run `fcbench run` first.")
+    rows, notes = published.in_unit(rows, x)
     if None in anchors and variants.VARIANT not in rows:
         raise FcbenchError("no anchor: give --anchor NAME, or set runs side by side with --by.")
     if None in anchors:
@@ -140,7 +143,7 @@ def against_each(
     for one, metric in _situations(rows, metrics):
         for anchor, comparison in _compare_one(one, metric, anchors, firsts, x, bootstrap):
             found[anchor].append(comparison)
-    return found, bootstrap.notes()
+    return found, [*notes, *bootstrap.notes()]
 
 
 def _check_anchor(rows: pd.DataFrame, anchor: str | None) -> None:
@@ -212,6 +215,7 @@ def _compare_one(
                 anchor=anchor,
                 codec=str(label),
                 kind=str(kind),
+                source=published.source_of(one),
                 n_points=len(test.points),
                 n_failed=test.n_failed,
                 failure=test.failure,
@@ -275,7 +279,7 @@ def _refusal(anchor: _Series, test: _Series) -> str:
             return f"anchor {s.label} has no rows here"
         if s.kind == Kind.LABEL:
             return f"{role} is label coding: a bound, no curve"
-    if anchor.seeds != test.seeds:
+    if anchor.seeds != test.seeds and Kind.PUBLISHED not in (anchor.kind, test.kind):
         of = [", ".join(map(str, s.seeds)) for s in (anchor, test)]
         return f"anchor has seeds {of[0]}, test has seeds {of[1]}"
     return ""

@@ -12,6 +12,7 @@ import pandas as pd
 from fcbench.analysis import compare as comparing
 from fcbench.analysis import cost as costing
 from fcbench.analysis import cost_frame, situations
+from fcbench.analysis.published import add
 from fcbench.analysis.variants import FOLDER
 from fcbench.core.errors import FcbenchError
 from fcbench.results.folder import PROVENANCE, load_provenance
@@ -74,20 +75,21 @@ def _samples(folder: str, point: str) -> pd.DataFrame:
     )
 
 
-def load(*folders: Path | str, by: str | None = None) -> Results:
+def load(*folders: Path | str, by: str | None = None, published: Sequence[Path | str] = ()) -> Results:
     """Read results folders; several are read together where they belong together.
 
     Args:
         by: commit, budget, machine, versions or folder: runs that differ in it are kept apart, each codec of each run
             a curve of its own.
+        published: files of curves that others published (`fcbench.analysis.published`): rows of kind ``published``.
 
     Raises:
-        FcbenchError: no folder, what `fcbench.analysis.situations.load` raises.
+        FcbenchError: no folder, what `fcbench.analysis.situations.load` and `published.add` raise.
     """
     if not folders:
         raise FcbenchError("no results folder to load; give one that `fcbench run --out` wrote.")
     paths = [Path(f) for f in folders]
-    return Results(paths, situations.load(paths, by))
+    return Results(paths, add(situations.load(paths, by), [Path(f) for f in published]))
 
 
 def compare(results: Results, anchor: str | None = None, metric: str | None = None, x: str = "bpp") -> pd.DataFrame:

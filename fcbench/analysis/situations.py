@@ -29,7 +29,7 @@ MetricValues = Callable[[np.ndarray], dict[str, np.ndarray]]
 MetricValuesOf = Callable[[str], "MetricValues | None"]
 """A task's `MetricValues`; None where its plug-in offers none."""
 
-CURVES = (Kind.CODED, Kind.REMOTE)
+CURVES = (Kind.CODED, Kind.REMOTE, Kind.PUBLISHED)
 """Kinds of rows that make curves."""
 
 SENT = (*CURVES, Kind.LABEL)

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import click
 
-from fcbench.cli.options import by_option, check_outputs, overwrite_option, rate_option, results_argument
+from fcbench.cli.options import (
+    by_option,
+    check_outputs,
+    overwrite_option,
+    published_option,
+    rate_option,
+    results_argument,
+)
 from fcbench.cli.say import say
 from fcbench.core.errors import FcbenchError
 from fcbench.core.files import write_atomically
@@ -22,6 +29,7 @@ FORMATS = {"table": ".txt", "csv": ".csv", "markdown": ".md", "latex": ".tex"}
     metavar="NAME",
     help="A codec; or `remote`: remote inference, the best of its codecs. [with --by: each codec in the first run]",
 )
+@published_option
 @by_option
 @click.option(
     "--metric",
@@ -43,6 +51,7 @@ FORMATS = {"table": ".txt", "csv": ".csv", "markdown": ".md", "latex": ".tex"}
 def compare(
     results: tuple[Path, ...],
     anchor: str | None,
+    published: tuple[Path, ...],
     by: str | None,
     metrics: tuple[str, ...],
     x: str,
@@ -62,21 +71,26 @@ def compare(
     Examples:
       fcbench compare runs/default --anchor uniform
       fcbench compare results/codecs_camvid --anchor hyperprior --metric all -o camvid.tex
+      fcbench compare results/codecs_camvid --published others.csv --anchor "elic of others (published)"
       fcbench compare runs/before runs/after --by folder
     """
     from fcbench.analysis import compare as comparing
     from fcbench.analysis import situations
+    from fcbench.analysis.published import add
     from fcbench.reports import compare_table, tables
 
     if anchor is None and by is None:
         raise click.UsageError(
             "Missing option '--anchor'; without one, --by sets the same codec of several runs " "side by side."
         )
+    if anchor is None and published:
+        raise click.UsageError("--published needs --anchor: no published curve has another run.")
     if as_json and form:
         raise FcbenchError("got both --json and --format; give one of them.")
     suffix = ".json" if as_json else FORMATS[form] if form else tables.check_suffix(output) if output else ".txt"
-    check_outputs([output] if output else [], results, overwrite)
-    found, notes = comparing.compare(situations.load(results, by), anchor, metrics, x)
+    check_outputs([output] if output else [], [*results, *published], overwrite)
+    rows = add(situations.load(results, by), published)
+    found, notes = comparing.compare(rows, anchor, metrics, x)
     text = tables.WRITERS[suffix](compare_table.document(found, notes))
     if output is None:
         say(text, nl=False)

@@ -11,6 +11,7 @@ from platformdirs import user_cache_path
 
 from fcbench.core import registry
 from fcbench.core.errors import FcbenchError
+from fcbench.core.rates import UNITS
 from fcbench.core.rules import ImageSize, read, shown
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -123,9 +124,19 @@ def results_argument(function: F) -> F:
 
 def rate_option(text: str | None = None) -> Callable[[F], F]:
     """``--x``, with a help text."""
+    return click.option("--x", type=click.Choice(UNITS), default="bpp", show_default=True, help=text)
+
+
+def published_option(function: F) -> F:
+    """``--published``, for `fcbench.analysis.published.add`."""
     return click.option(
-        "--x", type=click.Choice(["bpp", "bpfp", "bytes_per_sample"]), default="bpp", show_default=True, help=text
-    )
+        "--published",
+        multiple=True,
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help="Curves that others published, as dashed anchors: FILE.csv with the columns label, rate, rate_unit, "
+        "value, metric, task, source; or CompressAI's FILE.json. Repeatable.",
+    )(function)
 
 
 def by_option(function: F) -> F:

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import click
 
-from fcbench.cli.options import by_option, check_outputs, overwrite_option, rate_option, results_argument
+from fcbench.cli.options import (
+    by_option,
+    check_outputs,
+    overwrite_option,
+    published_option,
+    rate_option,
+    results_argument,
+)
 from fcbench.cli.say import say
 from fcbench.core.errors import FcbenchError
 
@@ -17,6 +24,7 @@ from fcbench.core.errors import FcbenchError
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="FILE.png, .svg or .pdf")
 @overwrite_option
 @rate_option()
+@published_option
 @by_option
 @click.option("--metric", help="Another metric than each task's primary one, e.g. oks.")
 @click.option(
@@ -43,6 +51,7 @@ def plot(
     output: Path,
     overwrite: bool,
     x: str,
+    published: tuple[Path, ...],
     by: str | None,
     metric: str | None,
     anchors: tuple[str, ...],
@@ -62,14 +71,15 @@ def plot(
       fcbench plot runs/before runs/after -o both.png --by folder --codec hyperprior
     """
     from fcbench.analysis import situations
+    from fcbench.analysis.published import add
     from fcbench.reports import curves_figure, style
 
     if complexity and grid is not None:
         raise FcbenchError("got --complexity with --grid or --overlay; give one of them.")
-    check_outputs([output], results, overwrite)
+    check_outputs([output], [*results, *published], overwrite)
     rows = situations.choose(situations.load(results, by), "task", tasks)
     rows = situations.choose(rows, "encoder", encoders)
-    rows = situations.choose_codecs(rows, codecs)
+    rows = add(situations.choose_codecs(rows, codecs), published)
     if complexity:
         figure = curves_figure.complexity(rows, x, metric, anchors=anchors)
     else:

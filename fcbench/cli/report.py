@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
 
-from fcbench.cli.options import check_outputs, overwrite_option, results_argument
+from fcbench.cli.options import check_outputs, overwrite_option, published_option, results_argument
 from fcbench.cli.say import say
 from fcbench.core.errors import FcbenchError
 from fcbench.core.files import write_atomically
@@ -28,9 +28,16 @@ from fcbench.core.files import write_atomically
     is_flag=True,
     help="A small page of links and pictures instead: the way into every results folder at or below RESULTS.",
 )
+@published_option
 @overwrite_option
 def report(
-    results: tuple[Path, ...], output: Path, title: str | None, each: bool, gallery: bool, overwrite: bool
+    results: tuple[Path, ...],
+    output: Path,
+    title: str | None,
+    each: bool,
+    gallery: bool,
+    published: tuple[Path, ...],
+    overwrite: bool,
 ) -> None:
     """Write one HTML file that opens without a network: curves with their numbers at hand, comparisons with every
     codec as the anchor, what specialization and coding cost, cautions, and where all of it comes from. Runs nothing.
@@ -45,23 +52,33 @@ def report(
         raise FcbenchError(f"cannot write a page to {output.name!r}; its suffix must be .html.")
     if each and gallery:
         raise FcbenchError("--each and --gallery are two kinds of page: give one of them")
+    if (each or gallery) and published:
+        raise FcbenchError(
+            f"got --{'each' if each else 'gallery'} with --published; published curves go with one set of results."
+        )
     folders = _below(results) if each or gallery else list(results)
-    check_outputs([output], folders, overwrite)
+    check_outputs([output], [*folders, *published], overwrite)
     if gallery:
         _write_gallery(folders, output, title)
         return
     sets = [[folder] for folder in folders] if each else [folders]
-    write(sets, output, title)
+    write(sets, output, title, published)
 
 
-def write(sets: list[list[Path]], output: Path, title: str | None = None, tell: Callable[[object], None] = say) -> None:
-    """Write the page of sets of results folders, each set read together, and tell its path."""
+def write(
+    sets: list[list[Path]],
+    output: Path,
+    title: str | None = None,
+    published: Sequence[Path] = (),
+    tell: Callable[[object], None] = say,
+) -> None:
+    """Write the page of sets of results folders, each set read together, with published curves; tell its path."""
     from fcbench.analysis.results import load
     from fcbench.reports.page import contents, html
 
     shown = [", ".join(map(str, folders)) for folders in sets]
     found = [
-        contents.contents(load(*folders), name) | {"links": contents.links(folders, output)}
+        contents.contents(load(*folders, published=published), name) | {"links": contents.links(folders, output)}
         for folders, name in zip(sets, shown)
     ]
     text = html.page(title or (shown[0] if len(shown) == 1 else "fcbench results"), found, _made())

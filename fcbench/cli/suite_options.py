@@ -27,7 +27,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     },
     "--codec codecs": {"multiple": True, "metavar": "NAME|FILE.py", "help": "Repeatable. [uniform, hyperprior]"},
     "--task tasks": {"multiple": True, "metavar": "NAME|FILE.py", "help": f"Repeatable. [{', '.join(TASKS)}]"},
-    "--dataset": {"metavar": "NAME|FILE.py", "help": "Data set. [scenes]"},
+    "--dataset": {"metavar": "NAME|FILE.py", "help": "Data set; hf:FOLDER or hf:NAME@COMMIT. [scenes]"},
     "--data-root": {"type": click.Path(path_type=Path), "help": "Folder of a data set that is read from disk."},
     "--split-point": {
         "metavar": "NAME",

@@ -30,6 +30,7 @@ class FactorizedMap(MapCoder):
     """Codes latents y of one map, a table a channel."""
 
     stages = ("y",)
+    exportable = True
 
     def __init__(self, channels: int, lmbda: float) -> None:
         super().__init__()

@@ -90,11 +90,13 @@ WEBP = _coder(
 """Lossy WebP of colours at method 6 (slowest, smallest); the knob is libwebp's quality."""
 
 AVIF = _coder(
-    "avif", lambda _, quality, bits: dict(level=round(quality), speed=4, pixelformat="420", numthreads=1), numthreads=1
+    "avif",
+    lambda _, quality, bits: dict(level=round(quality), speed=4, pixelformat="yuv420", numthreads=1),
+    numthreads=1,
 )
 """AVIF of colours, 4:2:0, speed 4; the knob is libavif's quality."""
 
-ZFP = _coder("zfp", lambda _, tolerance, bits: dict(level=tolerance, mode="a", numthreads=1), numthreads=1)
+ZFP = _coder("zfp", lambda _, tolerance, bits: dict(level=tolerance, mode="accuracy", numthreads=1), numthreads=1)
 """ZFP of floats; the knob bounds the error."""
 
 SZ3 = _coder("sz3", lambda _, tolerance, bits: dict(mode="abs", abs=tolerance), sized=True)

@@ -123,6 +123,11 @@ def av1_decode(data: bytes, pix_fmt: str) -> list[np.ndarray]:
     return guarded("libdav1d", _decode_frame, "libdav1d", pix_fmt, data)
 
 
+def vvc_decode(data: bytes, pix_fmt: str) -> list[np.ndarray]:
+    """Planes of a VVC stream of one frame, by FFmpeg's own decoder."""
+    return guarded("vvc", _decode_frame, "vvc", pix_fmt, data)
+
+
 def av_versions() -> dict[str, str]:
     """Versions of PyAV and libavcodec."""
     numbers = _av().library_versions["libavcodec"]

@@ -1,4 +1,4 @@
-"""VVC by Fraunhofer's programs ``vvencapp`` and ``vvdecapp``, where they are on the PATH. Imports no torch."""
+"""VVC: encoded by Fraunhofer's program ``vvencapp`` where it is on the PATH, decoded by PyAV. Imports no torch."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from subprocess import DEVNULL, PIPE, STDOUT
 import numpy as np
 
 from fcbench.coders.pictures import PictureCoder, Size
+from fcbench.coders.video import av_versions, vvc_decode
 from fcbench.core.errors import FcbenchError
 
 PRESET = "slow"
@@ -21,17 +22,16 @@ BITS = 10
 _TIMEOUT_S = 600.0
 
 
-def vvc_binaries() -> tuple[str, str]:
-    """Paths of ``vvencapp`` and ``vvdecapp``.
+def vvc_encoder() -> str:
+    """Path of ``vvencapp``.
 
     Raises:
-        FcbenchError: one is not on the PATH; the message says which and where to get it.
+        FcbenchError: it is not on the PATH; the message says where to get it.
     """
-    paths = [shutil.which(name) for name in ("vvencapp", "vvdecapp")]
-    if paths[0] is None or paths[1] is None:
-        missing = " and ".join(n for n, p in zip(("vvencapp", "vvdecapp"), paths, strict=True) if p is None)
-        raise FcbenchError(f"{missing} not found on the PATH: build github.com/fraunhoferhhi/vvenc and vvdec for VVC")
-    return paths[0], paths[1]
+    path = shutil.which("vvencapp")
+    if path is None:
+        raise FcbenchError("vvencapp not found on the PATH: build github.com/fraunhoferhhi/vvenc to encode VVC")
+    return path
 
 
 def _encode(luma: np.ndarray, qp: float, bits: int | None) -> bytes:
@@ -40,7 +40,7 @@ def _encode(luma: np.ndarray, qp: float, bits: int | None) -> bytes:
     with tempfile.TemporaryDirectory(prefix="fcbench-vvc-") as folder:
         source, target = Path(folder, "in.yuv"), Path(folder, "out.266")
         source.write_bytes(luma.astype("<u2").tobytes() + chroma.astype("<u2").tobytes())
-        program = vvc_binaries()[0]
+        program = vvc_encoder()
         options = f"--size {width}x{height} --format yuv420_10 --framerate 1 --frames 1 --qp {int(qp)} --qpa 0".split()
         files = ["--input", str(source), "--output", str(target)]
         _run([program, *files, *options, "--preset", PRESET, "--threads", "1"])
@@ -48,18 +48,7 @@ def _encode(luma: np.ndarray, qp: float, bits: int | None) -> bytes:
 
 
 def _decode(data: bytes, size: Size | None, bits: int | None) -> np.ndarray:
-    assert size is not None
-    height, width = size
-    with tempfile.TemporaryDirectory(prefix="fcbench-vvc-") as folder:
-        source, target = Path(folder, "in.266"), Path(folder, "out.yuv")
-        source.write_bytes(data)
-        program = vvc_binaries()[1]
-        _run([program, "-b", str(source), "-o", str(target), "-t", "1"])
-        samples = np.frombuffer(_written(target, program), np.uint8)
-    if samples.size != 3 * height * width:
-        raise FcbenchError(f"vvdecapp wrote {samples.size} bytes, expected one {width}x{height} frame of 16-bit 4:2:0")
-    luma = samples[: 2 * height * width].view("<u2").reshape(height, width)
-    return luma.astype(np.uint16)
+    return vvc_decode(data, "yuv420p10le")[0]
 
 
 def _run(command: Sequence[str]) -> str:
@@ -93,8 +82,7 @@ def _version(program: str) -> str:
 
 
 def _versions() -> dict[str, str]:
-    encoder, decoder = vvc_binaries()
-    return {"vvencapp": _version(encoder), "vvdecapp": _version(decoder), "vvenc_preset": PRESET}
+    return {**av_versions(), "vvencapp": _version(vvc_encoder()), "vvenc_preset": PRESET}
 
 
 VVC = PictureCoder(_encode, _decode, _versions, least_px=64, multiple_px=8)

@@ -190,7 +190,7 @@ def _line(path: Path, found: str) -> str:
 def _lines(path: Path) -> list[str]:
     """What a file's digest may be."""
     file = _digest_file(path)
-    return file.read_text(errors="replace").splitlines() if file.is_file() else []
+    return file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
 
 
 def _write_digest(path: Path, found: str) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from fcbench.core.features import Features, FeatureSpec, FeatureStats
 from fcbench.core.knobs import Knobs
 
 if TYPE_CHECKING:  # the nouns are plain data: importing them imports no torch
     import numpy as np
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from fcbench.core.kinds import Objective
 
@@ -115,6 +115,24 @@ class VariableCodec(TrainableCodec, Protocol):
 
     def at(self, lmbda: float) -> None:
         """Set the operating point: weight of the distortion against bits per scalar."""
+
+
+class Program(NamedTuple):
+    """A network of a codec as a function of tensors, with arguments to trace it with."""
+
+    module: nn.Module
+    example: tuple[Tensor, ...]
+
+
+@runtime_checkable
+class ExportableCodec(Codec, Protocol):
+    """A codec whose networks can leave it as programs."""
+
+    def programs(self, grids: Grids) -> dict[str, Program]:
+        """Programs by name, for maps of one size. Raises `FcbenchError` where the codec is more than they can say."""
+
+    def through(self, run: Mapping[str, nn.Module]) -> Codec:
+        """The codec with its programs, by name, in the place of its networks and tables."""
 
 
 class Coder(Protocol):

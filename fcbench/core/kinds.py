@@ -36,6 +36,7 @@ class Kind(str, Enum):
     FLOOR = "floor"  # every feature replaced by its training mean
     CODED = "coded"  # coded features
     REMOTE = "remote"  # remote inference: the image coded, and encoded again at the far end
+    PUBLISHED = "published"  # stated by others, not measured here; in no rates.csv
     LABEL = "label"  # the task's own output, coded without loss
 
     def __str__(self) -> str:

@@ -112,6 +112,7 @@ def _find(kind: str, name: str) -> Path | EntryPoint | File:
     Raises:
         FcbenchError: no such name (the message holds the nearest and all of them), or a name of several plug-ins.
     """
+    name = split_variant(name)[0] if kind == "dataset" else name
     places: list[Path | EntryPoint | File] = [p for n, p in built_in(kind).items() if n == name]
     places += _installed(kind).get(name, [])
     places += [file for key, file in _files.items() if key == (kind, name)]
@@ -158,6 +159,8 @@ def get(kind: str, name: str) -> Any:  # noqa: E302
     Raises:
         FcbenchError: unknown or ambiguous name, or an outside plug-in that cannot be imported or lacks something.
     """
+    if kind == "dataset" and (of := split_variant(name))[1]:
+        return get("dataset", of[0]).variant(of[1])
     found = _find(kind, name)
     if isinstance(found, Path):
         return importlib.import_module(f"fcbench.{KINDS[kind]}.{name}").PLUGIN

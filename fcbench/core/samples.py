@@ -180,6 +180,10 @@ class DatasetPlugin(Protocol):
     tasks: tuple[str, ...]
     needs_root: bool = True
 
+    def variant(self, name: str) -> DatasetPlugin:
+        """The plug-in of ``NAME:VARIANT``. Raises `FcbenchError` where there are no variants."""
+        raise FcbenchError(f"a data set has no variant here, got {name!r}: name it alone")
+
     def open(self, split: Literal["train", "test"], options: DataOptions) -> Dataset:
         """Open a split.
 

@@ -48,7 +48,7 @@ VERIFIED: dict[str, dict[str, str]] = {
             ),
         )
     }
-    | {"vvc": "no rows here: the tests run a stand-in for its two programs"},
+    | {"vvc": "no rows here: the tests encode by a stand-in for its program"},
     "image": {name: _CODED for name in ("avif", "hevc", "jpeg", "jpegxl", "webp")}
     | {"compressai_image": "random weights only: no rows here"},
     "dataset": {
@@ -56,6 +56,7 @@ VERIFIED: dict[str, dict[str, str]] = {
         "camvid": "the real files: rows in results/codecs_camvid",
         "coco": "100 real images: rows in results/real_smoke",
         "folder": _MADE,
+        "hf": "made folders only",
         "imagenet": _MADE,
         "imagenet1k": _MADE,
         "nyuv2": _MADE,

@@ -93,7 +93,7 @@ class Suite:
     def check(self) -> None:
         """Raises `FcbenchError` for an unknown name or parameter of a codec, before any work is done."""
         for kind, given in (
-            ("dataset", (self.dataset,)),
+            ("dataset", (registry.split_variant(self.dataset)[0],)),
             ("encoder", tuple(map(registry.encoder_family, self.encoders))),
             ("neck", (self.neck,)),
             ("task", self.tasks),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from fcbench.analysis.compare import LOSS_PERCENT, Comparison, frame
+from fcbench.analysis.published import MARK
 from fcbench.reports.tables import NOTHING, Document, Notes, Table
 
 COLUMNS = ("codec", "points", "BD-rate (%)", "BD-accuracy", "overlap (%)")
@@ -55,7 +56,7 @@ def _cells(c: Comparison, notes: Notes) -> list[str]:
     shares = (c.quality_overlap, c.rate_overlap)
     overlap = " / ".join(NOTHING if s is None else f"{100 * s:.0f}" for s in shares)
     return [
-        c.codec,
+        c.codec + (notes.mark(f"{MARK}: {c.source}") if c.source else ""),
         points,
         notes.cell(c.bd_rate_percent, "+.1f"),
         notes.cell(c.bd_accuracy, "+.4f"),

@@ -2,7 +2,8 @@
 
 One panel per task, the encoders together, or a grid of panels, task by encoder. Curves join the raw points in order of
 rate; bands are the rows' 95 % intervals. The uncoded ceiling is dashed, the floor of no bits at all is dotted, label
-coding (the task's own output, coded) is a star on a line: no codec for that one task can sensibly need more.
+coding (the task's own output, coded) is a star on a line: no codec for that one task can sensibly need more. Curves
+that others published are grey and dashed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fcbench.analysis import situations, variants
+from fcbench.analysis import published, situations, variants
 from fcbench.core.errors import FcbenchError, unknown
 from fcbench.core.kinds import Kind
 from fcbench.reports import style
@@ -74,6 +75,7 @@ def figure(
         FcbenchError: unknown x, metric or anchor, no coded points, NaN or no positive rate in a measured row, more
             codecs or (without a grid) encoders than can be told apart.
     """
+    df, left_out = published.in_unit(df, x)
     ok = _drawable(df, x, metric)
     ok, keys = _keys(ok, anchors, grid)
     names = {**METRIC_LABELS, **(labels or {})}
@@ -90,7 +92,9 @@ def figure(
         drawn = ok.loc[ok["kind"].isin(situations.SENT), x]
         low, high = float(drawn.min()), float(drawn.max())
         style.log_axis(list(cells.values()), "x", low, high)
-        fig.supxlabel(X_LABELS[x] + _of_encoder(keys) + _failures(df), fontsize=7.5)
+        fig.supxlabel(
+            X_LABELS[x] + _of_encoder(keys) + _failures(df) + "".join(f"\n({line})" for line in left_out), fontsize=7.5
+        )
         _legend(fig, ok, keys)
         fig.canvas.draw()
     return fig
@@ -112,6 +116,7 @@ def complexity(
     Raises:
         FcbenchError: what `figure` raises, or rows in which no cost was measured.
     """
+    df, _ = published.in_unit(df[df["kind"] != Kind.PUBLISHED], x)
     ok = _drawable(df, x, metric)
     ok, keys = _keys(ok, anchors, False)
     lines = ok[ok["kind"].isin(situations.CURVES)]
@@ -153,8 +158,6 @@ def complexity(
 # --------------------------------------------------------------------------------------------- rows
 def _drawable(df: pd.DataFrame, x: str, metric: str | None) -> pd.DataFrame:
     """Measured rows of the metric asked for. Raises `FcbenchError` as `figure` says."""
-    if x not in X_LABELS:
-        raise FcbenchError(unknown("rate axis", x, X_LABELS))
     if df.empty:
         raise FcbenchError("no rows to draw; run `fcbench run` first.")
     ok = df[df["status"] == OK]
@@ -189,7 +192,9 @@ def _keys(ok: pd.DataFrame, anchors: Sequence[str], grid: bool | None) -> tuple[
     )
     lines = ok[ok["kind"].isin(situations.CURVES)]
     names, encoders = (list(dict.fromkeys(lines[c])) for c in ("codec_label", "encoder_label"))
-    grey = _anchors(lines, anchors, names)
+    dashed = frozenset(lines.loc[lines["kind"] == Kind.PUBLISHED, "codec_label"])
+    chosen = _anchors(lines, anchors, names)
+    grey = [n for n in names if n in chosen or n in dashed]
     if grid is None:
         grid = len(encoders) > 1 and len(names) * len(encoders) > OVERLAY_CURVES
     _check_few(names, "codecs", len(style.MARKERS))
@@ -203,7 +208,7 @@ def _keys(ok: pd.DataFrame, anchors: Sequence[str], grid: bool | None) -> tuple[
         )
     coloured = [n for n in names if n not in grey]
     overlay = not grid and len(encoders) > 1
-    codecs = style.Codecs((*coloured, *grey), len(coloured), overlay)
+    codecs = style.Codecs((*coloured, *grey), len(coloured), overlay, dashed)
     labels = list(dict.fromkeys(ok.loc[ok["kind"] == Kind.LABEL, "codec_label"]))
     return ok, _Keys(list(dict.fromkeys(lines["panel"])), encoders, codecs, labels)
 

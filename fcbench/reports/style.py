@@ -63,6 +63,7 @@ GREYS = ("#777777", "#a0a0a0", "#8a8a8a", "#b8b8b8")
 """Of anchors."""
 ENDS: dict[Kind, tuple[str, Any]] = {Kind.CEILING: ("uncoded", (0, (5, 2))), Kind.FLOOR: ("no bits", (0, (1, 1.5)))}
 """Kind of an end of a curve -> its name in the legend and the dashes of its line."""
+PUBLISHED_DASHES: Any = (0, (4, 2.5))
 LABEL_LINE: dict[str, Any] = {"ls": (0, (2, 1)), "lw": 0.9, "marker": "*", "ms": 6.0, "mew": 0.4}
 
 COLUMN_IN, PAGE_IN = 3.5, 7.16
@@ -118,11 +119,13 @@ class Codecs:
         names: in order of their colours, those in colour first.
         n_coloured: the names after so many are anchors, in grey.
         overlay: several encoders share a panel.
+        published: names of curves that were not measured here; their dashes say so.
     """
 
     names: tuple[str, ...]
     n_coloured: int
     overlay: bool
+    published: frozenset[str] = frozenset()
 
     def colour(self, name: str) -> str:
         """Its colour, a grey for an anchor."""
@@ -143,11 +146,12 @@ class Codecs:
         grey = c - self.n_coloured
         # beside other encoders the dashes are the encoder's; alone they tell codecs of one colour apart
         alone = grey % len(LINES) if grey >= 0 else c // len(COLOURS)
-        which = e if self.overlay else alone
+        published = name in self.published
+        which = 0 if published else e if self.overlay else alone
         colour, filling = self.colour(name), FILLINGS[which]
         return {
             "color": colour,
-            "ls": LINES[which],
+            "ls": PUBLISHED_DASHES if published else LINES[which],
             "lw": 0.9 if grey >= 0 else 1.1,
             "marker": MARKERS[c],
             "ms": 3.2 if grey >= 0 else 3.8,
@@ -215,7 +219,7 @@ def legend(fig: Figure, codecs: Codecs, encoders: Sequence[str], kinds: Sequence
     groups: list[list[tuple[str, Any]]] = [[], [], []]
     for name in codecs.names:
         style = {**codecs.line(name, 0), "ms": 4.5}
-        style |= {"ls": "none"} if codecs.overlay else {}
+        style |= {"ls": "none"} if codecs.overlay and name not in codecs.published else {}
         groups[0].append((name, Line2D([], [], **style)))
     plain = Codecs(("",), 1, True)
     for e, encoder in enumerate(encoders):

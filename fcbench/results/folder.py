@@ -154,7 +154,7 @@ def load_provenance(path: Path | str) -> list[dict[str, Any]]:
     """
     file = Path(path) / PROVENANCE
     try:
-        return list(json.loads(file.read_text())["runs"])
+        return list(json.loads(file.read_text(encoding="utf-8"))["runs"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FcbenchError(f"cannot read {file} ({error}); delete it to start a new one.") from None
 

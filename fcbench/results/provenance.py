@@ -102,7 +102,7 @@ def environment(variables: Mapping[str, str]) -> dict[str, str]:
 def cpu_model() -> str:
     """Return the model of the processor; its architecture where the system does not say."""
     with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()

@@ -84,3 +84,38 @@ def test_two_revisions_of_the_data_are_refused(fcbench: Run, finished: Path, tmp
     file.write_text(file.read_text().replace('"scenes","v1"', '"scenes","v0"'))
     line = refused(fcbench("compare", finished, other, "--anchor", "uniform"))
     assert "dataset_revision" in line and "v0" in line
+
+
+def test_points_written_by_curves_are_an_anchor_of_compare_plot_and_report(
+    fcbench: Run, finished: Path, tmp_path: Path
+) -> None:
+    points = tmp_path / "points.csv"
+    assert fcbench("curves", finished, "-o", points).exit_code == 0
+    table, picture, page = (tmp_path / name for name in ("a.csv", "a.svg", "a.html"))
+    anchor = "hyperprior (published)"
+    for arguments in (
+        ("compare", finished, "--anchor", anchor, "--published", points, "-o", table),
+        ("plot", finished, "--published", points, "-o", picture),
+        ("report", finished, "--published", points, "-o", page),
+    ):
+        result = fcbench(*arguments)
+        assert result.exit_code == 0, result.output
+    rows = [r for r in csv.DictReader(table.open()) if r["codec"] == "hyperprior"]
+    assert rows and {r["anchor"] for r in rows} == {anchor}
+    assert all(abs(float(r["bd_accuracy"])) < 1e-9 for r in rows if r["bd_accuracy"])
+    assert anchor in page.read_text()
+
+
+def test_compressai_files_are_written_a_curve_each(fcbench: Run, finished: Path, tmp_path: Path) -> None:
+    assert fcbench("curves", finished, "--compressai", tmp_path).exit_code == 0
+    assert {f.name.split("-")[-2] for f in tmp_path.iterdir()} == {"segmentation", "captioning"}
+    assert all(len(json.loads(f.read_text())["results"]["bpp"]) for f in tmp_path.iterdir())
+
+
+def test_published_curves_need_an_anchor_and_one_set(fcbench: Run, finished: Path, tmp_path: Path) -> None:
+    points = tmp_path / "points.csv"
+    assert fcbench("curves", finished, "-o", points).exit_code == 0
+    result = fcbench("compare", finished, "--by", "folder", "--published", points)
+    assert result.exit_code == 2 and "--published needs --anchor" in result.output
+    result = fcbench("report", finished, "--each", "--published", points, "-o", tmp_path / "a.html")
+    assert result.exit_code == 1 and "--each with --published" in result.output

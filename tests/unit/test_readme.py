@@ -17,6 +17,10 @@ import pytest
 import fcbench
 from fcbench.cli.main import VERBS
 from fcbench.core import registry
+from fcbench.core.codecs import OperatingPoint
+from fcbench.testing.codecs import SOURCE, make
+from fcbench.testing.maps import TWO
+from fcbench.transmit import checkpoint
 
 ROOT = Path(fcbench.__file__).resolve().parents[1]
 README = ROOT / "README.rst"
@@ -70,7 +74,7 @@ def test_ci_finds_its_two_commands(text: str) -> None:
         assert done.stdout.startswith(start) and done.stdout.count("\n") == 1
 
 
-def block(text: str, name: str) -> Iterator[str]:
+def python_of(text: str, name: str) -> Iterator[str]:
     """Yield the lines of the code below the comment ``.. ci: NAME``."""
     lines = iter(text.splitlines())
     assert f".. ci: {name}" in lines and "::" in lines
@@ -82,7 +86,7 @@ def block(text: str, name: str) -> Iterator[str]:
 
 def test_its_python_runs(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On fewer scenes and with shorter training than ``quick`` takes."""
-    code = "\n".join(block(text, "notebook"))
+    code = "\n".join(python_of(text, "notebook"))
     assert "quick=True" in code and len([line for line in code.splitlines() if line]) <= 10
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FCBENCH_CACHE", str(tmp_path / "cache"))
@@ -114,7 +118,7 @@ def test_a_codec_of_ones_own_takes_five_minutes(text: str, tmp_path: Path) -> No
         "PYTHONPATH": str(ROOT),
         "FCBENCH_CACHE": str(tmp_path / "cache"),
     }
-    script, began = "\n".join(["set -e", *block(text, "own-codec")]), time.monotonic()
+    script, began = "\n".join(["set -e", *python_of(text, "own-codec")]), time.monotonic()
     done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert time.monotonic() - began < 300
@@ -123,3 +127,16 @@ def test_a_codec_of_ones_own_takes_five_minutes(text: str, tmp_path: Path) -> No
     assert set(rows.loc[rows["codec"] == "my_codec", "params"]) == {
         f'{{"step": {step}}}' for step in (6.0, 3.0, 1.5, 0.7, 0.3)
     }
+
+
+def test_its_codec_codes_in_ten_lines(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = "\n".join(python_of(text, "codec"))
+    assert len([line for line in code.splitlines() if line]) <= 10
+    point = OperatingPoint("hyperprior", {"lmbda": 2.0})
+    checkpoint.save(tmp_path / "codec.safetensors", make("hyperprior", TWO, point.params), point, TWO, SOURCE)
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    printed = capsys.readouterr().out
+    assert "bytes True" in printed and all(s.name in printed for s in TWO)

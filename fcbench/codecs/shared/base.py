@@ -106,6 +106,12 @@ class MapStats(nn.Module):
         if not bool((self.std > 0).all()):
             raise FcbenchError(f"standard deviations of map {spec.name!r} must be positive (1 where nothing varies)")
 
+    @classmethod
+    def identity(cls, spec: FeatureSpec) -> MapStats:
+        """Statistics that change nothing."""
+        zero, one = torch.zeros(spec.channels), torch.ones(spec.channels)
+        return cls(FeatureStats(zero, one, zero, one), spec)
+
     def normalize(self, x: Tensor) -> Tensor:
         """[B, C, h, w] to zero mean and unit variance over the training set."""
         return (x - self.mean) / self.std

@@ -9,9 +9,9 @@ import copy
 import math
 
 import torch
-from compressai.entropy_models import GaussianConditional
 from torch import Tensor, nn
 
+from fcbench.codecs.shared.entropy_models import GaussianConditional
 from fcbench.codecs.shared.transforms import TAIL_MASS
 from fcbench.coders.tables import EntropyTables, Groups
 

@@ -155,6 +155,13 @@ class EntropyNet(nn.Module):
             means, log_scales = means + more[0], log_scales + more[1]
         return part.take(means), part.take(log_scales)
 
+    def joined(self, latents: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
+        """y [1, C, h, w] of z and the parts decoded so far, zero elsewhere."""
+        y = torch.zeros(1, sum(self.groups), *grid)
+        for part, values in zip(self.parts(grid), latents[1:]):
+            y = part.put(values, y)
+        return y
+
     def start(self, y: Tensor, z: Tensor) -> None:
         """Closed-form start from latents y [B, C, h, w] and rounded z."""
         self.h_s.start(y, z)
@@ -175,6 +182,8 @@ class EntropyNet(nn.Module):
 # ------------------------------------------------------------------------------------------- the codec
 class HyperMap(MapCoder):
     """Codes latents z and y of one map. Subclasses choose the entropy net."""
+
+    exportable = True
 
     def __init__(self, channels: int, lmbda: float, **context: Any) -> None:
         super().__init__()
@@ -261,15 +270,11 @@ class HyperMap(MapCoder):
         part = self.net.parts(grid)[stage - 1]
         if part.local is not None and part.local.numel() == 0:
             return None
-        means, indexes = self._exactly(part, earlier[0], self._joined(earlier, grid))
+        means, indexes = self._exactly(part, earlier[0], self.net.joined(earlier, grid))
         return StageCode(scale_groups(indexes, paired(indexes)), (1, means.shape[1]), means)
 
-    def _joined(self, latents: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
-        """y [1, C, h, w] of z and the parts decoded so far, zero elsewhere."""
-        y = torch.zeros(1, self.channels, *grid)
-        for part, values in zip(self.net.parts(grid), latents[1:]):
-            y = part.put(values, y)
-        return y
+    def entropy(self, stage: int, grid: tuple[int, int]) -> nn.Module:
+        return _PartEntropy(self.net, stage, half(grid))
 
     def analyze_whole(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Unquantized z and y."""
@@ -287,4 +292,22 @@ class HyperMap(MapCoder):
         return self.g_s(y, self.log_gain, grid)
 
     def synthesize(self, latents: Latents, codes: StageCodes, grid: Grid) -> Tensor:
-        return self.restore(self._joined(latents, half(grid)), grid)
+        return self.restore(self.net.joined(latents, half(grid)), grid)
+
+
+class _PartEntropy(nn.Module):
+    """Means and scale indexes [1, n] of a part, from z and the parts before, as `HyperMap.code` computes them.
+
+    Args:
+        grid: (h, w) of y.
+    """
+
+    def __init__(self, net: EntropyNet, stage: int, grid: tuple[int, int]) -> None:
+        super().__init__()
+        self.net, self.stage, self.grid = copy.deepcopy(net).double(), stage, grid
+
+    def forward(self, *earlier: Tensor) -> tuple[Tensor, Tensor]:
+        part = self.net.parts(self.grid)[self.stage - 1]
+        base = self.net.begin(earlier[0].double(), self.grid)
+        means, log_scales = self.net.part(part, base, self.net.joined(earlier, self.grid).double())
+        return snapped(means), scale_indexes(log_scales, paired(log_scales))

@@ -6,6 +6,7 @@ reads z of map 1, z of map 2, ..., y of map 1, ...
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -14,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fcbench.codecs.shared.base import CodecBase
+from fcbench.codecs.shared.base import CodecBase, MapStats
 from fcbench.coders.foreign import package_version
 from fcbench.coders.numerics import coding_numerics
 from fcbench.coders.strings import StringDecoder, StringEncoder
 from fcbench.coders.tables import MAX_SYMBOL, EntropyTables, Groups
-from fcbench.core.codecs import Bitstream, CodecPlugin, Decoded, Grids
+from fcbench.core.codecs import Bitstream, CodecPlugin, Decoded, Grids, Program
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Features, FeatureSpec, FeatureStats
 from fcbench.core.kinds import Objective
@@ -60,6 +61,8 @@ class MapCoder(nn.Module):
     """Codes one map of normalized features. Subclasses say what the stages are."""
 
     stages: tuple[str, ...]
+    exportable: bool = False
+    """Coding is networks and tables alone: `analyze`, `entropy` for every stage but the first, `synthesize`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,6 +94,10 @@ class MapCoder(nn.Module):
 
     def code(self, stage: int, grid: tuple[int, int], earlier: Sequence[Tensor]) -> StageCode | None:
         """How a stage is coded, from the grid (h, w) and the latents of the stages before; None where it is empty."""
+        raise NotImplementedError
+
+    def entropy(self, stage: int, grid: tuple[int, int]) -> nn.Module:
+        """What `code` computes of a stage but the first, as a module: latents before it -> means, scale indexes."""
         raise NotImplementedError
 
     def analyze(self, x: Tensor) -> list[Tensor]:
@@ -152,6 +159,26 @@ class LearnedCodec(CodecBase):
         self.cpu().eval()
         for coder in self.map_coders:
             coder.freeze()
+
+    @torch.no_grad()
+    def programs(self, grids: Grids) -> dict[str, Program]:
+        """Networks as programs of tensors (`fcbench.codecs.shared.programs` says which), for maps of one size."""
+        from fcbench.codecs.shared import programs
+
+        found: dict[str, Program] = {}
+        for i, (coder, stats, grid) in enumerate(zip(self.map_coders, self.map_stats, self.grid(grids))):
+            found |= programs.programs_of(i, coder, stats, grid)
+        return found
+
+    def through(self, run: Mapping[str, nn.Module]) -> LearnedCodec:
+        """This codec with its programs, by name, in the place of its networks and tables."""
+        from fcbench.codecs.shared import programs
+
+        other = copy.copy(self)
+        other._modules = dict(self._modules)
+        other.stats = nn.ModuleList(MapStats.identity(spec) for spec in self.specs)
+        other.coders = nn.ModuleList(programs.ProgramMap(i, c, run) for i, c in enumerate(self.map_coders))
+        return other
 
     @coding_numerics()
     def encode(self, features: Features) -> Bitstream:

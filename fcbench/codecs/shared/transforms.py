@@ -11,8 +11,9 @@ import math
 
 import torch
 import torch.nn.functional as F
-from compressai.entropy_models import EntropyBottleneck
 from torch import Tensor, nn
+
+from fcbench.codecs.shared.entropy_models import EntropyBottleneck
 
 TAIL_MASS = 1e-6
 """Probability left to a table's escape symbol, about."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,8 +58,33 @@ def image_size(path: Path) -> tuple[int, int]:
         UnreadableSample: the file is missing or its header is damaged.
     """
     with _opened("image", path) as file:
-        turned = _orientation(file) in _ON_THEIR_SIDE
-        return (file.width, file.height) if turned else (file.height, file.width)
+        return _size(file)
+
+
+def decode_image(data: bytes, name: str) -> Tensor:
+    """`read_image` of a file's content. Raises `UnreadableSample` with the image's name."""
+    with _stream(data, name) as file:
+        return _rgb(file)
+
+
+def decoded_size(data: bytes, name: str) -> tuple[int, int]:
+    """`image_size` of a file's content. Raises `UnreadableSample` with the image's name."""
+    with _stream(data, name) as file:
+        return _size(file)
+
+
+def _size(file: Image.Image) -> tuple[int, int]:
+    turned = _orientation(file) in _ON_THEIR_SIDE
+    return (file.width, file.height) if turned else (file.height, file.width)
+
+
+@contextmanager
+def _stream(data: bytes, name: str) -> Iterator[Image.Image]:
+    try:
+        with Image.open(io.BytesIO(data)) as file:
+            yield file
+    except DECODING_FAILS as exc:
+        raise UnreadableSample(f"cannot read image {name}: {exc}") from exc
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from fcbench.analysis import published
 from fcbench.results.row import OK
 
 RANDOM = "random"
@@ -52,6 +53,8 @@ def _cautions(rows: pd.DataFrame) -> Iterator[tuple[str, str]]:
 
 def of_point(rows: pd.DataFrame) -> str:
     """What a tip says of one point besides its numbers; "" where nothing is amiss."""
+    if source := published.source_of(rows):
+        return f"{published.MARK}: {source}"
     said = ["rate alarm"] if rows["rate_alarm"].fillna(False).astype(bool).any() else []
     said += ["random weights"] if rows["weights_origin"].str.startswith(RANDOM).any() else []
     for column, what in (("codec_stop", "codec"), ("task_stop", "head")):

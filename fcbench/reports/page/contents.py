@@ -15,21 +15,21 @@ from typing import Any
 
 import pandas as pd
 
-from fcbench.analysis import compare, cost, cross_neck, situations
+from fcbench.analysis import compare, cost, cross_neck, published, situations
 from fcbench.analysis.results import Results
 from fcbench.core.errors import FcbenchError
 from fcbench.core.kinds import Kind
+from fcbench.core.rates import UNITS
 from fcbench.reports import compare_table, cost_table, cross_neck_table, style
 from fcbench.reports.page import cautions
 from fcbench.reports.tables import NOTHING, Document, Table
 from fcbench.results.row import OK
 
-RATES = ("bpp", "bpfp", "bytes_per_sample")
 MAX_ENCODERS = 3
 """More encoders than these are not paired: `fcbench cost` prices a pair that is named."""
 
 _POINT = ("panel", "metric", "codec_label", "kind", "params")
-_NUMBERS = (*RATES, "value", "ci_low", "ci_high")
+_NUMBERS = (*UNITS, "value", "ci_low", "ci_high")
 _COMPLEXITY = (
     "codec",
     "encode (ms)",
@@ -92,7 +92,7 @@ def curves(rows: pd.DataFrame) -> dict[str, Any]:
         ],
         "codecs": _styles(sent, codecs),
         "knobs": knobs,
-        "points": list(_points(sent[situations.measured(sent, "bpp")], names)),
+        "points": list(_points(sent[_any_rate(sent)], names)),
         "ends": [
             [names["panel"].index(panel), names["metric"].index(metric), kind, _short(one["value"].mean())]
             for (panel, metric, kind), one in ok[ok["kind"].isin(list(style.ENDS))].groupby(
@@ -108,6 +108,11 @@ def _points(sent: pd.DataFrame, names: dict[str, list[str]]) -> Iterator[list[An
         where = [names[column].index(str(k)) for column, k in zip(_POINT, key) if column in names]
         numbers = [_short(one[column].astype(float).mean()) for column in _NUMBERS]
         yield [*where, *numbers, int(one["seed"].nunique()), cautions.of_point(one)]
+
+
+def _any_rate(sent: pd.DataFrame) -> pd.Series:
+    """Which rows have a rate: measured ones all, published ones one."""
+    return situations.measured(sent, "bpp") | (sent["kind"] == Kind.PUBLISHED)
 
 
 def _styles(sent: pd.DataFrame, codecs: Sequence[str]) -> list[dict[str, Any]]:
@@ -128,7 +133,11 @@ def _styles(sent: pd.DataFrame, codecs: Sequence[str]) -> list[dict[str, Any]]:
                 "kind": str(kinds[name]),
                 "colour": "currentColor" if colour == "#000000" else colour,  # black, or white on a dark page
                 "marker": style.svg_path("*" if kinds[name] == Kind.LABEL else marker),
-                "dash": [] if i < len(palette) else [5, 2] if i < 2 * len(palette) else [1, 2],
+                "dash": (
+                    [4, 3]
+                    if kinds[name] == Kind.PUBLISHED
+                    else [] if i < len(palette) else [5, 2] if i < 2 * len(palette) else [1, 2]
+                ),
             }
         )
     return drawn
@@ -142,6 +151,7 @@ def _short(value: float) -> float | None:
 # ------------------------------------------------------------------------------------------- tables
 def comparisons(rows: pd.DataFrame) -> dict[str, Any]:
     """The tables of `fcbench compare` for every anchor, by anchor; empty, with a note, where nothing was coded."""
+    rows, left_out = published.in_unit(rows, "bpp")
     sent = rows[rows["kind"].isin(situations.SENT)]
     labels = situations.codec_labels(rows)[rows["kind"].isin(situations.CURVES)]
     anchors = list(dict.fromkeys(labels))
@@ -150,7 +160,7 @@ def comparisons(rows: pd.DataFrame) -> dict[str, Any]:
     if not anchors:
         return {"anchors": [], "tables": [], "after": ["Nothing was coded, so there is nothing to compare."]}
     found, notes = compare.against_each(rows, anchors)
-    documents = [compare_table.document(found[a], notes) for a in anchors]
+    documents = [compare_table.document(found[a], [*left_out, *notes]) for a in anchors]
     return {"anchors": anchors, "tables": [_tables(d) for d in documents], "after": documents[0].after}
 
 
@@ -177,7 +187,7 @@ def _cross_necks(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 def _complexity(rows: pd.DataFrame) -> dict[str, Any]:
     """What coding costs: medians over the operating points of each codec, a table per encoder."""
-    sent = rows[(rows["status"] == OK) & rows["kind"].isin(situations.CURVES)]
+    sent = rows[(rows["status"] == OK) & rows["kind"].isin((Kind.CODED, Kind.REMOTE))]
     once = sent.drop_duplicates(["codec_label", "encoder_label", "params", "seed"])
     tables = []
     for encoder, own in once.groupby("encoder_label", sort=False):

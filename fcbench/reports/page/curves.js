@@ -27,7 +27,7 @@ function metricOf(set, panel, chosen) {
 
 // What Vega-Lite draws. `options`: rate, log, bands, ends, shown (names of codecs).
 function figure(set, panel, metric, options, width) {
-  const points = pointsOf(set, panel, metric).filter((p) => options.shown.has(p.name));
+  const points = pointsOf(set, panel, metric).filter((p) => options.shown.has(p.name) && p[options.rate] !== null);
   const codecs = set.codecs.filter((c) => points.some((p) => p.name === c.name));
   const { label, up } = set.metrics[metric];
   const rates = points.map((p) => p[options.rate]);
@@ -78,7 +78,7 @@ function panelElement(set, panel, options) {
   const numbers = element("details", {}, element("summary", {}, "Numbers"));
   const box = element("section", { class: "panel", "aria-label": set.panels[panel].title },
     element("h3", {}, set.panels[panel].title), chart, numbers);
-  const any = metric >= 0 && set.points.some((p) => p[0] === panel && p[1] === metric && options.shown.has(set.codecs[p[2]].name));
+  const any = metric >= 0 && set.points.some((p) => p[0] === panel && p[1] === metric && options.shown.has(set.codecs[p[2]].name) && p[POINT.indexOf(options.rate)] !== null);
   if (!any) {
     chart.append(element("p", { class: "quiet" }, "Nothing to draw: no codec chosen here has this metric."));
     numbers.remove();

@@ -1,0 +1,169 @@
+"""Hugging Face ``datasets``: hf:FOLDER (saved, Parquet, image folders; offline) or hf:NAME@COMMIT of the hub.
+
+What a column is for is seen from its type and name: the one `Image` is the image; a `ClassLabel` gives classification;
+texts or lists of texts named caption, captions, text or sentences give captioning. Splits are train, and test or
+validation; without either, a fifth of the rows is the test split. Rows are read from memory-mapped files, never
+streamed. The revision is a hash of a folder's files, or the commit: without one, a data set of the hub is refused.
+
+Needs ``pip install ".[hf]"``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from fcbench.core.errors import FcbenchError
+from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, DatasetPlugin, Sample
+from fcbench.data.shared.contents import READING, Contents
+from fcbench.data.shared.folders import hash_split
+from fcbench.data.shared.images import as_sample, decode_image, decoded_size
+
+CAPTIONS = ("caption", "captions", "text", "sentences")
+TESTS = ("test", "validation", "val")
+_COMMIT = re.compile(r"(.+)@([0-9a-f]{40})")
+
+
+@dataclass
+class Rows(Dataset):
+    """One split.
+
+    Attributes:
+        rows: the split as `datasets.Dataset`, images not decoded.
+        indices: rows that are samples, in order.
+        columns: ``image``, and each task, to its column.
+    """
+
+    name: str
+    split: str
+    revision: str
+    tasks: tuple[str, ...]
+    meta: DatasetMeta
+    rows: Any
+    indices: list[int]
+    columns: Mapping[str, str]
+    image_size_px: tuple[int, int] | None
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def _stored(self, index: int) -> tuple[bytes, str]:
+        """An image's file and how it is called."""
+        row = self.indices[index]
+        found = self.rows.select_columns([self.columns["image"]])[row][self.columns["image"]]
+        where = f"row {row} of {self.name}"
+        return (found["bytes"] or Path(found["path"]).read_bytes()), where
+
+    def __getitem__(self, index: int) -> Sample:
+        image = decode_image(*self._stored(index))
+        return as_sample(str(self.indices[index]), image, self.image_size_px)
+
+    def targets(self, index: int) -> Mapping[str, Any]:
+        row = self.rows.select_columns([self.columns[task] for task in self.tasks])[self.indices[index]]
+        found: dict[str, Any] = {}
+        for task in self.tasks:
+            value = row[self.columns[task]]
+            if task == "classification":
+                found[task] = int(value)
+            else:
+                found[task] = (value,) if isinstance(value, str) else tuple(value)
+        return found
+
+    def sizes(self) -> Mapping[str, tuple[int, int]]:
+        return {str(row): decoded_size(*self._stored(i)) for i, row in enumerate(self.indices)}
+
+
+@dataclass(frozen=True)
+class HuggingFace(DatasetPlugin):
+    """A data set by folder or by name and commit.
+
+    Attributes:
+        typed: what stands behind ``hf:``.
+    """
+
+    typed: str = ""
+    tasks: tuple[str, ...] = ("classification", "captioning")
+    needs_root: bool = False
+
+    def variant(self, typed: str) -> HuggingFace:
+        """The data set of a folder, or ``NAME@COMMIT``."""
+        return HuggingFace(typed)
+
+    def open(self, split: Literal["train", "test"], options: DataOptions) -> Dataset:
+        """Open a split. Raises `FcbenchError` for what cannot be found, and columns that say no task."""
+        splits, revision = self._load(options)
+        if "train" not in splits:
+            raise self._error(f"has no split train, only {', '.join(splits)}")
+        test = next((name for name in TESTS if name in splits), "")
+        rows = splits[test if split == "test" and test else "train"]
+        numbers = range(len(rows))
+        if test:
+            revision, indices = f"{revision}-{split}", list(numbers)
+        else:
+            revision = f"{revision}-hash-split-{split}"
+            indices = [int(i) for i in hash_split(map(str, numbers), split)]
+        columns = self._columns(rows.features)
+        meta = DatasetMeta()
+        if label := columns.get("classification"):
+            meta = DatasetMeta(label_names=tuple(rows.features[label].names))
+        rows = rows.cast_column(columns["image"], _datasets().Image(decode=False))
+        tasks = tuple(task for task in self.tasks if task in columns)
+        size_px = options.image_size_px
+        return Rows("hf:" + self.typed, split, revision, tasks, meta, rows, indices[: options.limit], columns, size_px)
+
+    def _load(self, options: DataOptions) -> tuple[Mapping[str, Any], str]:
+        """Splits by name, and what names their contents."""
+        if not self.typed:
+            raise FcbenchError("data set 'hf' is named by what to read: --dataset hf:FOLDER, or hf:NAME@COMMIT")
+        datasets, path = _datasets(), Path(self.typed)
+        commit = _COMMIT.fullmatch(self.typed)
+        if not path.is_dir() and commit is None:
+            raise self._error("is no folder here; of the hub, name the commit to read: hf:NAME@COMMIT (40 digits)")
+        try:
+            if commit is not None and not path.is_dir():
+                return datasets.load_dataset(commit[1], revision=commit[2]), f"{READING}-{commit[2][:16]}"
+            saved = (path / "dataset_dict.json").is_file()
+            home = str(options.cache_dir / "huggingface")
+            found = datasets.load_from_disk(path) if saved else datasets.load_dataset(str(path), cache_dir=home)
+        except Exception as error:  # whatever the library and its file systems raise
+            raise self._error(f"cannot be read ({' '.join(str(error).split())[:200]})") from error
+        files = [p for p in path.rglob("*") if p.is_file() and p.name[0] != "."]
+        return found, Contents(path, options.cache_dir).revision(files)
+
+    def _columns(self, features: Mapping[str, Any]) -> dict[str, str]:
+        """``image`` and each task -> its column."""
+        datasets = _datasets()
+        images = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
+        if len(images) != 1:
+            raise self._error(f"has {len(images)} columns of images ({', '.join(features)}); expected one")
+        labels = [name for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
+        texts = [name for name in features if name in CAPTIONS]
+        for task, found in (("classification", labels), ("captioning", texts)):
+            if len(found) > 1:
+                raise self._error(f"has several columns for {task}: {', '.join(found)}; keep one")
+        columns = {"image": images[0]}
+        columns |= {"classification": labels[0]} if labels else {}
+        columns |= {"captioning": texts[0]} if texts else {}
+        if len(columns) == 1:
+            raise self._error(
+                f"has no ClassLabel and no column {', '.join(CAPTIONS)}, but {', '.join(features)}: there is no task"
+            )
+        return columns
+
+    def _error(self, what: str) -> FcbenchError:
+        return FcbenchError(f"data set hf:{self.typed} {what}.")
+
+
+def _datasets() -> Any:
+    try:
+        import datasets
+    except ImportError:
+        raise FcbenchError('data sets of Hugging Face need the library: pip install "fcbench[hf]"') from None
+    datasets.disable_progress_bars()
+    return datasets
+
+
+PLUGIN = HuggingFace()

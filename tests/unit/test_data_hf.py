@@ -1,0 +1,155 @@
+"""Data sets of Hugging Face's library, read from folders; of the hub, only what needs no network."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+datasets = pytest.importorskip("datasets", reason="needs pip install '.[hf]'")
+
+from fcbench.core import registry  # noqa: E402
+from fcbench.core.errors import FcbenchError, UnreadableSample  # noqa: E402
+from fcbench.core.samples import DataOptions  # noqa: E402
+from fcbench.measure.suite import Suite  # noqa: E402
+from fcbench.testing.datasets import LIMIT, DatasetContract, Options  # noqa: E402
+
+
+def png(seed: int, size_px: tuple[int, int] = (24, 40)) -> dict[str, bytes]:
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size_px, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "png")
+    return {"bytes": file.getvalue()}
+
+
+def rows(n: int, seed: int, **columns: Any) -> Any:
+    features = {"picture": datasets.Image(), "kind": datasets.ClassLabel(names=["a", "b", "c"])}
+    features["captions"] = datasets.Sequence(datasets.Value("string"))
+    values = {
+        "picture": [png(100 * seed + i) for i in range(n)],
+        "kind": [i % 3 for i in range(n)],
+        "captions": [[f"picture {i}", "a thing"] for i in range(n)],
+    }
+    for name, (kind, given) in columns.items():
+        features[name], values[name] = kind, given
+    return datasets.Dataset.from_dict(values, features=datasets.Features(features))
+
+
+def saved(path: Path, **splits: Any) -> Path:
+    datasets.DatasetDict(splits).save_to_disk(path)
+    return path
+
+
+def parquet(path: Path, **splits: Any) -> Path:
+    path.mkdir()
+    for name, part in splits.items():
+        part.to_parquet(path / f"{name}-00000-of-00001.parquet")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    yield
+
+
+def opened(path: Path, split: Any = "train", cache: Path | None = None, **changes: Any) -> Any:
+    plugin = registry.get("dataset", f"hf:{path}")
+    return plugin.open(split, DataOptions(None, cache or path.parent / "cache", **changes))
+
+
+class TestSaved(DatasetContract):
+    """What ``save_to_disk`` wrote."""
+
+    write = staticmethod(saved)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def name(cls, tmp_path_factory: pytest.TempPathFactory) -> str:
+        return f"hf:{cls.write(tmp_path_factory.mktemp('hf') / 'set', train=rows(5, 0), test=rows(4, 1))}"
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def options(cls, tmp_path_factory: pytest.TempPathFactory) -> Options:
+        cache = tmp_path_factory.mktemp("cache")
+        return lambda **changes: DataOptions(None, cache, **{"limit": LIMIT, **changes})
+
+
+class TestParquet(TestSaved):
+    """Parquet files, one per split."""
+
+    write = staticmethod(parquet)
+
+
+def test_targets_and_names_are_the_columns(tmp_path: Path) -> None:
+    data = opened(saved(tmp_path / "set", train=rows(5, 0), validation=rows(2, 1)))
+    assert data.meta.label_names == ("a", "b", "c") and data.tasks == ("classification", "captioning")
+    assert data.targets(4) == {"classification": 1, "captioning": ("picture 4", "a thing")}
+    assert data[4].size_px == (24, 40) and data.sizes() == dict.fromkeys("01234", (24, 40))
+
+
+def test_without_a_test_split_a_fifth_is_held_out(tmp_path: Path) -> None:
+    path = saved(tmp_path / "set", train=rows(10, 0))
+    train, test = opened(path), opened(path, "test")
+    ids = [{d[i].id for i in range(len(d))} for d in (train, test)]
+    assert (len(train), len(test)) == (8, 2) and not ids[0] & ids[1]
+
+
+def test_the_revision_is_of_the_contents(tmp_path: Path) -> None:
+    one, other = (saved(tmp_path / f"{s}", train=rows(4, s), test=rows(2, 9)) for s in (0, 1))
+    same = saved(tmp_path / "again" / "0", train=rows(4, 0), test=rows(2, 9))
+    revision = opened(one).revision
+    assert opened(other).revision != revision != opened(one, "test").revision
+    assert opened(one).revision == revision and opened(same).revision.partition("-")[2] == revision.partition("-")[2]
+
+
+def test_a_broken_image_is_one_unreadable_sample(tmp_path: Path) -> None:
+    part = rows(2, 0)
+    values = part.cast_column("picture", datasets.Image(decode=False)).to_dict()
+    values["picture"][1] = {"bytes": b"no picture"}
+    spoilt = datasets.Dataset.from_dict(values, features=part.features)
+    data = opened(saved(tmp_path / "set", train=spoilt, test=rows(2, 1)))
+    assert data[0].image.shape == (3, 24, 40)
+    with pytest.raises(UnreadableSample, match="row 1 of hf:"):
+        data[1]
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        (lambda: rows(3, 0).remove_columns("picture"), "has 0 columns of images"),
+        (lambda: rows(3, 0).remove_columns(["kind", "captions"]), "there is no task"),
+        (lambda: rows(3, 0, text=(datasets.Value("string"), ["x"] * 3)), "several columns for captioning"),
+    ],
+)
+def test_columns_that_say_no_task_are_refused(tmp_path: Path, part: Any, said: str) -> None:
+    with pytest.raises(FcbenchError, match=said):
+        opened(saved(tmp_path / "set", train=part(), test=part()))
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("hf", "is named by what to read"),
+        ("hf:no/such", "name the commit to read"),
+        ("hf:no/such@main", "name the commit to read"),
+        (f"hf:no/such@{'0' * 40}", "cannot be read"),
+        ("scenes:small", "has no variant"),
+    ],
+)
+def test_other_names_are_refused(tmp_path: Path, typed: str, said: str) -> None:
+    with pytest.raises(FcbenchError, match=said):
+        registry.get("dataset", typed).open("train", DataOptions(None, tmp_path))
+
+
+def test_a_suite_takes_it_by_name(tmp_path: Path) -> None:
+    path = saved(tmp_path / "set", train=rows(4, 0), test=rows(2, 1))
+    suite = Suite("x", dataset=f"hf:{path}", tasks=("classification",)).with_files()
+    suite.check()
+    with pytest.raises(FcbenchError, match="carries no depth"):
+        Suite("x", dataset=f"hf:{path}", tasks=("depth",)).check()
