@@ -8,6 +8,7 @@ import click
 
 from fcbench.cli.say import say
 from fcbench.core import registry
+from fcbench.core.verified import VERIFIED
 
 COLUMNS = "columns"
 
@@ -16,7 +17,8 @@ COLUMNS = "columns"
 @click.argument("kind", type=click.Choice([*(f"{k}s" for k in registry.KINDS), COLUMNS]))
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 def list_plugins(kind: str, as_json: bool) -> None:
-    """List the plug-ins of a kind, built in and installed, or the columns of rates.csv, with one line each.
+    """List the plug-ins of a kind, built in and installed, or the columns of rates.csv. Below a built-in plug-in stands
+    what of it was verified, and how.
 
     \b
     Examples:
@@ -31,6 +33,8 @@ def list_plugins(kind: str, as_json: bool) -> None:
     width = max(map(len, found))
     for name, line in found.items():
         say(f"{name:{width}}  {line}")
+        if verified := VERIFIED.get(kind[:-1], {}).get(name):
+            say(f"{'':{width}}  verified: {verified}")
 
 
 def _line(kind: str, name: str) -> str:

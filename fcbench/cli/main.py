@@ -23,6 +23,7 @@ VERBS = {
     "plot": "Draw rate-accuracy curves.",
     "report": "Write a page of results: curves, comparisons, costs, provenance.",
     "merge": "Join results folders of several people or machines.",
+    "verify": "Check that a results folder holds what it claims.",
     "encode": "Code images into an .fcb file with a trained codec.",
     "decode": "Decode an .fcb file to features.",
     "export": "Write a trained codec as torch.export programs.",

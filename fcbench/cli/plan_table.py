@@ -5,22 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from fcbench.cli.say import size
+from fcbench.core.progress import duration
 from fcbench.measure.forecast import N_TEST, STEPS, Rates
 from fcbench.measure.plan import Counts, Estimate, estimate
 
 BUSY = 1.5
 """Load per core above which times cannot be trusted: this process had at most two thirds of a core."""
-
-
-def duration(seconds: float) -> str:
-    """Rounded as an estimate deserves.
-
-    >>> duration(7.3), duration(200), duration(9000)
-    ('7 s', '3 min', '2.5 h')
-    """
-    if seconds < 99.5:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def table(counts: Counts, rates: Rates) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -86,15 +87,15 @@ def plot(
     say(style.save(figure, output))
 
 
-def draw(results: Path, output: Path) -> None:
-    """Draw a run, every task's primary metric over bpp; say why where it cannot be drawn."""
+def draw(results: Path, output: Path, tell: Callable[[object], None] = say) -> None:
+    """Draw a run, every task's primary metric over bpp; tell why where it cannot be drawn."""
     from fcbench.reports import curves_figure, style
     from fcbench.results import table
 
     try:
-        say(style.save(curves_figure.figure(table.load(results)), output))
+        tell(style.save(curves_figure.figure(table.load(results)), output))
     except FcbenchError as error:
-        say(f"no {output.name}: {error} (fcbench plot {results} --codec ...)")
+        tell(f"no {output.name}: {error} (fcbench plot {results} --codec ...)")
 
 
 COMMAND = plot

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
@@ -23,10 +23,21 @@ from fcbench.core.files import write_atomically
     help="A set of its own for every results folder at or below RESULTS, chosen in the page; without it, folders are "
     "read together.",
 )
+@click.option(
+    "--gallery",
+    is_flag=True,
+    help="A small page of links and pictures instead: the way into every results folder at or below RESULTS.",
+)
 @published_option
 @overwrite_option
 def report(
-    results: tuple[Path, ...], output: Path, title: str | None, each: bool, published: tuple[Path, ...], overwrite: bool
+    results: tuple[Path, ...],
+    output: Path,
+    title: str | None,
+    each: bool,
+    gallery: bool,
+    published: tuple[Path, ...],
+    overwrite: bool,
 ) -> None:
     """Write one HTML file that opens without a network: curves with their numbers at hand, comparisons with every
     codec as the anchor, what specialization and coding cost, cautions, and where all of it comes from. Runs nothing.
@@ -34,33 +45,62 @@ def report(
     \b
     Examples:
       fcbench report runs/default -o runs/default/report.html
-      fcbench report results --each -o results/index.html --overwrite
+      fcbench report results --each -o all.html
+      fcbench report results --gallery -o results/index.html --overwrite
     """
     if output.suffix.lower() not in (".html", ".htm"):
         raise FcbenchError(f"cannot write a page to {output.name!r}; its suffix must be .html.")
-    if each and published:
-        raise FcbenchError("got --each with --published; published curves go with one set of results.")
-    check_outputs([output], [*results, *published], overwrite)
-    sets = [[folder] for folder in _below(results)] if each else [list(results)]
+    if each and gallery:
+        raise FcbenchError("--each and --gallery are two kinds of page: give one of them")
+    if (each or gallery) and published:
+        raise FcbenchError(
+            f"got --{'each' if each else 'gallery'} with --published; published curves go with one set of results."
+        )
+    folders = _below(results) if each or gallery else list(results)
+    check_outputs([output], [*folders, *published], overwrite)
+    if gallery:
+        _write_gallery(folders, output, title)
+        return
+    sets = [[folder] for folder in folders] if each else [folders]
     write(sets, output, title, published)
 
 
-def write(sets: list[list[Path]], output: Path, title: str | None = None, published: Sequence[Path] = ()) -> None:
-    """Write the page of sets of results folders, each set read together, with published curves."""
-    from fcbench import __version__
+def write(
+    sets: list[list[Path]],
+    output: Path,
+    title: str | None = None,
+    published: Sequence[Path] = (),
+    tell: Callable[[object], None] = say,
+) -> None:
+    """Write the page of sets of results folders, each set read together, with published curves; tell its path."""
     from fcbench.analysis.results import load
     from fcbench.reports.page import contents, html
-    from fcbench.results.provenance import commit, utc_now
 
     shown = [", ".join(map(str, folders)) for folders in sets]
     found = [
         contents.contents(load(*folders, published=published), name) | {"links": contents.links(folders, output)}
         for folders, name in zip(sets, shown)
     ]
-    made = f"fcbench {__version__} {commit()}, {utc_now()}"
-    text = html.page(title or (shown[0] if len(shown) == 1 else "fcbench results"), found, made)
+    text = html.page(title or (shown[0] if len(shown) == 1 else "fcbench results"), found, _made())
+    write_atomically(output, text, "choose another -o")
+    tell(output)
+
+
+def _write_gallery(folders: list[Path], output: Path, title: str | None) -> None:
+    from fcbench.analysis.results import load
+    from fcbench.reports.page import gallery
+
+    text = gallery.page(title or "fcbench results", [(f, load(f).rates) for f in folders], output, _made())
     write_atomically(output, text, "choose another -o")
     say(output)
+
+
+def _made() -> str:
+    """By what and when a page was made."""
+    from fcbench import __version__
+    from fcbench.results.provenance import commit, utc_now
+
+    return f"fcbench {__version__} {commit()}, {utc_now()}"
 
 
 def _below(paths: tuple[Path, ...]) -> list[Path]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +26,9 @@ Examples:
   fcbench run --codec hyperprior --codec factorized --task depth
   fcbench run --encoder timm:tf_efficientnet_lite0 --dataset camvid --data-root camvid --task segmentation
 """
+
+
+REPORT = "report.html"
 
 
 @click.command("run", epilog=EPILOG_RUN)
@@ -54,6 +59,17 @@ Examples:
     "machine belongs to; without an address, a cluster of this machine's cores.",
 )
 @click.option(
+    "--report/--no-report",
+    "wants_report",
+    default=None,
+    help="Write OUT/report.html at the end, which takes seconds, with many codecs minutes. [unless --quick]",
+)
+@click.option(
+    "--json-lines",
+    is_flag=True,
+    help="Progress for machines: a JSON object per line on standard output, and nothing else there.",
+)
+@click.option(
     "--gpus-per-task", type=click.FloatRange(min=0), help="With --ray: share of a GPU that a task asks for. [0.25]"
 )
 def run(
@@ -68,9 +84,11 @@ def run(
     jobs: int,
     ray_address: str | None,
     gpus_per_task: float | None,
+    wants_report: bool | None,
+    json_lines: bool,
     **options: Any,
 ) -> None:
-    """Measure rate-accuracy points: code features, read them, write OUT/rates.csv and OUT/curves.png.
+    """Measure rate-accuracy points: code features, read them, write OUT/rates.csv, OUT/curves.png, OUT/report.html.
 
     Every point is written when it is done; the same command resumes at the first missing one.
     """
@@ -81,34 +99,66 @@ def run(
     suite = suite_of(suite_file, options).runnable(partial(say, err=True))
     import torch
 
+    from fcbench.core.progress import JsonReport
     from fcbench.measure import plan
     from fcbench.measure.executors import Start, here, with_workers
-    from fcbench.measure.run import measure
+    from fcbench.measure.run import in_terminal, measure
     from fcbench.measure.study import device_of, open_study
     from fcbench.transmit.coders import Coders
 
     if threads:
         torch.set_num_threads(threads)
-    study = open_study(suite, cache_dir, device_of(device))
-    counts = plan.count(study, out)
-    if only_plan:
-        _say_plan(study, counts, keep_streams)
-        return
-    say(counts.line)
-    start: Start = here if jobs == 1 else partial(with_workers, n=jobs, threads=threads)
-    if ray_address:
-        from fcbench.measure.on_ray import on_ray
+    tell = _silent if json_lines else say
+    try:
+        tell(f"opening {suite.dataset}; the first time, scenes are rendered and files are hashed", err=True)
+        study = open_study(suite, cache_dir, device_of(device))
+        counts = plan.count(study, out)
+        if only_plan:
+            _say_plan(study, counts, keep_streams)
+            return
+        tell(counts.line)
+        start: Start = here if jobs == 1 else partial(with_workers, n=jobs, threads=threads)
+        if ray_address:
+            from fcbench.measure.on_ray import on_ray
 
-        start = partial(on_ray, address=ray_address, threads=threads, gpus_per_task=gpus_per_task)
-    with Coders(coding_workers) as study.coders:
-        summary = measure(study, out, keep_streams=keep_streams, start=start)
-    say(f"measured {summary.n_measured} points; {summary.n_found} were already in {out}")
-    if summary.n_coded:
+            start = partial(on_ray, address=ray_address, threads=threads, gpus_per_task=gpus_per_task)
+        show = partial(JsonReport, write=say) if json_lines else in_terminal
+        with Coders(coding_workers) as study.coders:
+            summary = measure(study, out, keep_streams=keep_streams, start=start, show=show)
+    except KeyboardInterrupt:
+        say(_stopped(out, cache_dir), err=True)
+        raise click.exceptions.Exit(130) from None
+    tell(f"measured {summary.n_measured} points; {summary.n_found} were already in {out}")
+    if summary.n_coded and (summary.n_measured or not (out / "curves.png").exists()):
         from fcbench.cli.plot import draw
+        from fcbench.cli.report import write
 
-        draw(out, out / "curves.png")
+        draw(out, out / "curves.png", tell)
+        if wants_report or (wants_report is None and not options["quick"]):
+            try:
+                write([[out]], out / REPORT, tell=tell)
+            except FcbenchError as error:
+                tell(f"no {REPORT}: {error}")
+    if json_lines:
+        say(json.dumps({"event": "end", "out": str(out), **asdict(summary)}))
     if summary.failures:
         raise FcbenchError(f"{len(summary.failures)} jobs failed, first: {summary.failures[0]}")
+
+
+def _silent(text: object, *, err: bool = False) -> None:
+    """Say nothing."""
+
+
+def _stopped(out: Path, cache_dir: Path) -> str:
+    """What is kept of a run that was stopped, and how to go on."""
+    from fcbench.results.row import OK
+    from fcbench.results.table import load_points
+
+    n = len({row.point for row in load_points(out) if row.status == OK})
+    return (
+        f"stopped: {n} points are in {out}, features and trained models in {cache_dir}. Give the same command to go "
+        "on; of a training under way, the last minute at most is repeated"
+    )
 
 
 def _say_plan(study: Study, counts: Counts, keep_streams: bool) -> None:

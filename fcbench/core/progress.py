@@ -1,118 +1,241 @@
-"""Progress of long work: a bar with an estimate of what remains on a terminal, one line a finished stage elsewhere."""
+"""Progress of long work: one live display in a terminal, plain lines elsewhere, or JSON lines for machines."""
 
 from __future__ import annotations
 
+import io
 import itertools
+import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from typing import Any
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.columns import Columns
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from fcbench.core.errors import one_line
+from fcbench.core.eta import Eta, Running, Work
+from fcbench.core.text_plot import Dot, text_plot
 
 Advance = Callable[[int, int], None]
 Event = tuple[Any, ...] | logging.LogRecord
-"""What a process says to the one that shows its progress: ("begin", part, name), ("at", part, done, total),
-("end", part), ("say", line), or a record of a log."""
+"""What a process says to the one that shows its progress: ("work", key) as it begins a stage, ("begin", part, name),
+("at", part, done, total), ("end", part), ("say", line), or a record of a log."""
+
+PAUSE_S = 0.2
+"""Between two events on how far a part is."""
+PLOT_WIDTH, PLOT_HEIGHT = 36, 7
+"""Of the plot of a panel, in characters."""
+
+
+def duration(seconds: float) -> str:
+    """Rounded as an estimate deserves.
+
+    >>> duration(7.3), duration(200), duration(9000)
+    ('7 s', '3 min', '2.5 h')
+    """
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 class Report:
-    """Stages of a run, under one overall bar. Writes to standard error."""
+    """Stages of a run: what is under way, how many are done, what remains. Writes to standard error.
 
-    def __init__(self, n_stages: int, console: Console | None = None) -> None:
+    Args:
+        works: the stages by key; a number for that many of one kind.
+        n_points: points that the run is to measure, and how many of them it found measured.
+    """
+
+    def __init__(
+        self, works: int | Mapping[str, Work], console: Console | None = None, n_points: tuple[int, int] = (0, 0)
+    ) -> None:
+        if isinstance(works, int):
+            works = {str(i): Work(1.0, ("stage",)) for i in range(works)}
         self._console = console or Console(stderr=True, highlight=False)
-        self._progress = Progress(
+        self._parts = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=self._console,
-            transient=True,
-            disable=not self._console.is_terminal,
         )
-        self._n_stages, self._n_done, self._began = n_stages, 0, time.monotonic()
-        self._overall = self._progress.add_task("all stages", total=n_stages)
-        self._relayed: dict[tuple[int, int], TaskID] = {}
+        self._works, self._eta, self._n_done = works, Eta(works), 0
+        self._n_points, self._n_measured = n_points
+        self._began: float | None = None
+        self._bars: dict[tuple[int, int], TaskID] = {}
+        self._running: dict[int, tuple[Running, float]] = {}  # by process; when it began
+        self._numbers = itertools.count()
+        self.dots: list[Dot] = []
+        self._live = Live(get_renderable=self._display, console=self._console, transient=True)
 
     def __enter__(self) -> Report:
-        self._progress.start()
+        self._began = time.monotonic()
+        if self._console.is_terminal:
+            self._live.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._progress.stop()
+        self._live.stop()
 
+    # ------------------------------------------------------------------------------- what work says of itself
     def say(self, line: str) -> None:
         """Print a line."""
         self._console.print(one_line(line), markup=False, soft_wrap=True)
 
-    def skip(self, n: int) -> None:
-        """Count stages that need no work."""
-        self._n_done += n
-        self._progress.advance(self._overall, n)
-
-    def _bar(self, name: str) -> TaskID:
-        """A new bar."""
-        return self._progress.add_task(f"  {one_line(name)}", total=None)
+    def working(self, key: str) -> None:
+        """Say that this process begins a stage."""
+        self._tell(("work", key))
 
     @contextmanager
     def part(self, name: str) -> Iterator[Advance]:
         """A part of a stage: a bar while it lasts. Call what it yields with (done, total)."""
-        bar = self._bar(name)
+        number, told = next(self._numbers), 0.0
+
+        def advance(done: int, total: int) -> None:
+            nonlocal told
+            if time.monotonic() - told > PAUSE_S:
+                told = time.monotonic()
+                self._tell(("at", number, done, total))
+
+        self._tell(("begin", number, name))
         try:
-            yield lambda done, total: self._progress.update(bar, completed=done, total=total)
+            yield advance
         finally:
-            self._progress.remove_task(bar)
+            self._tell(("end", number))
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Advance]:
-        """One stage: a part that leaves a line behind."""
+        """One stage of one part: it leaves a line behind."""
         began = time.monotonic()
         with self.part(name) as advance:
             yield advance
         self.finish(name, time.monotonic() - began)
 
-    def finish(self, line: str, took_s: float) -> None:
-        """Count a stage and leave its line."""
-        self.skip(1)
-        so_far = time.monotonic() - self._began
-        left = so_far / self._n_done * max(0, self._n_stages - self._n_done)
-        self.say(f"[{self._n_done}/{self._n_stages}] {line} ({took_s:.1f} s; about {left:.0f} s left)")
+    def _tell(self, event: Event) -> None:
+        self.follow(-1, event)
 
+    # ------------------------------------------------------------------------------------------ what is counted
+    def skip(self, n: int) -> None:
+        """Count stages of a run of one kind that need no work."""
+        for _ in range(n):
+            self._count(str(self._n_done), 0.0)
+
+    def finish(self, line: str, took_s: float, key: str = "") -> None:
+        """Count a stage, and leave its line where there is one.
+
+        Args:
+            key: of its work; where works are a number, the next one.
+        """
+        self._count(key or str(self._n_done), took_s)
+        if line:
+            about = f"about {duration(self._left_s())} left"
+            self.say(f"[{self._n_done}/{len(self._works)}] {line} ({took_s:.1f} s; {about})")
+
+    def measured(self, dots: Sequence[Dot]) -> None:
+        """Count points, and draw them."""
+        self._n_measured += len(dots)
+        self.dots += dots
+
+    def _count(self, key: str, took_s: float) -> None:
+        self._eta.finish(key, took_s)
+        self._n_done += 1
+        for who, (stage, _) in list(self._running.items()):
+            if stage.key == key:
+                del self._running[who]
+
+    def _left_s(self) -> float:
+        now = time.monotonic()
+        running = [replace(stage, took_s=now - began) for stage, began in list(self._running.values())]
+        return self._eta.left_s(self._elapsed_s(), running)
+
+    def _elapsed_s(self) -> float:
+        return 0.0 if self._began is None else time.monotonic() - self._began
+
+    # -------------------------------------------------------------------------------------------- what is shown
     def follow(self, who: int, event: Event) -> None:
-        """Show what another process says."""
+        """Take in what a process says; this one is -1."""
         if isinstance(event, logging.LogRecord):
             logging.getLogger(event.name).handle(event)
             return
         what, *values = event
         if what == "say":
             self.say(*values)
+        elif what == "work":
+            self._running[who] = Running(values[0], 0.0), time.monotonic()
         elif what == "begin":
             part, name = values
-            self._relayed[who, part] = self._bar(name)
+            self._bars[who, part] = self._parts.add_task(f"  {one_line(name)}", total=None)
         elif what == "at":
             part, done, total = values
-            self._progress.update(self._relayed[who, part], completed=done, total=total)
+            self._parts.update(self._bars[who, part], completed=done, total=total)
+            stage, began = self._running.get(who, (None, 0.0))
+            if stage and self._works[stage.key].gradual:
+                self._running[who] = replace(stage, share=done / total), began
         else:
-            self._progress.remove_task(self._relayed.pop((who, *values)))
+            self._parts.remove_task(self._bars.pop((who, *values)))
 
     def forget(self, who: int) -> None:
         """Drop the bars of another process: it is gone."""
-        for key in [k for k in self._relayed if k[0] == who]:
-            self._progress.remove_task(self._relayed.pop(key))
+        self._running.pop(who, None)
+        for key in [k for k in self._bars if k[0] == who]:
+            self._parts.remove_task(self._bars.pop(key))
+
+    def _display(self) -> RenderableType:
+        """Stage, points, time; the parts under way; the curves of the encoder at work."""
+        told = [f"stage {self._n_done} of {len(self._works)}", duration(self._elapsed_s())]
+        if self._n_points:
+            told.insert(0, f"{self._n_measured} of {self._n_points} points")
+        if self._n_done < len(self._works):
+            told.append(f"about {duration(self._left_s())} left")
+        return Group(Text(", ".join(told), style="bold"), self._parts.get_renderable(), self._plots())
+
+    def _plots(self) -> RenderableType:
+        """The panels that measured points were last added to, as many as fit side by side."""
+        panels = list(dict.fromkeys(dot.panel for dot in reversed(self.dots)))
+        n = max(1, self._console.width // (PLOT_WIDTH + 1))
+        drawn = [[d for d in self.dots if d.panel == panel] for panel in reversed(panels[:n])]
+        return Columns([Text("\n".join(text_plot(own, PLOT_WIDTH, PLOT_HEIGHT, "bpp"))) for own in drawn])
+
+
+class JsonReport(Report):
+    """A report for machines: one JSON object per line.
+
+    ``plan`` names the stages with what they should take, ``stage`` one that is done, ``points`` what was measured,
+    ``say`` a line for people.
+
+    Args:
+        write: writes a line.
+    """
+
+    def __init__(self, works: Mapping[str, Work], n_points: tuple[int, int], *, write: Callable[[str], None]) -> None:
+        super().__init__(works, Console(file=io.StringIO()), n_points)
+        self._write = write
+        plan = {key: asdict(work) for key, work in works.items()}
+        self._event("plan", n_points=n_points[0], n_measured=n_points[1], stages=plan)
+
+    def say(self, line: str) -> None:
+        """Write a line for people."""
+        self._event("say", line=line)
+
+    def finish(self, line: str, took_s: float, key: str = "") -> None:
+        """Count and write a stage."""
+        self._count(key, took_s)
+        times = {"took_s": took_s, "elapsed_s": self._elapsed_s(), "left_s": self._left_s()}
+        self._event("stage", key=key, line=line, n_done=self._n_done, **{k: round(v, 3) for k, v in times.items()})
+
+    def measured(self, dots: Sequence[Dot]) -> None:
+        """Count and write points."""
+        super().measured(dots)
+        for dot in dots:
+            self._event("point", n_measured=self._n_measured, **dot._asdict())
+
+    def _event(self, name: str, **values: Any) -> None:
+        self._write(json.dumps({"event": name, **values}))
 
 
 class RelayedReport(Report):
@@ -122,30 +245,13 @@ class RelayedReport(Report):
         tell: sends an event there.
     """
 
-    PAUSE_S = 0.2
-    """Between two events on how far a part is."""
-
     def __init__(self, tell: Callable[[Event], None]) -> None:
         super().__init__(0)
-        self._tell, self._numbers = tell, itertools.count()
+        self._send = tell
 
     def say(self, line: str) -> None:
         """Have a line printed."""
         self._tell(("say", line))
 
-    @contextmanager
-    def part(self, name: str) -> Iterator[Advance]:
-        """A part of a stage, as of `Report`."""
-        number, told = next(self._numbers), 0.0
-
-        def advance(done: int, total: int) -> None:
-            nonlocal told
-            if time.monotonic() - told > self.PAUSE_S:
-                told = time.monotonic()
-                self._tell(("at", number, done, total))
-
-        self._tell(("begin", number, name))
-        try:
-            yield advance
-        finally:
-            self._tell(("end", number))
+    def _tell(self, event: Event) -> None:
+        self._send(event)

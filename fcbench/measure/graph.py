@@ -88,12 +88,16 @@ class Graph:
     Attributes:
         n_points: of the suite, by codec.
         n_found: of them, how many the results folder holds.
+        found: their keys.
+        sources: what the run will read, by encoder of the suite; without values where it must be extracted.
         sets: features that are not in the cache, as far as they are known: encoder and set, by key of their node.
     """
 
     nodes: dict[str, Node] = field(default_factory=dict)
     n_points: Counter[str] = field(default_factory=Counter)
     n_found: Counter[str] = field(default_factory=Counter)
+    found: set[str] = field(default_factory=set)
+    sources: dict[str, Source] = field(default_factory=dict)
     sets: dict[str, tuple[str, FeatureSet]] = field(default_factory=dict)
 
 
@@ -117,6 +121,7 @@ def build(study: Study, done: Callable[[str], bool]) -> Graph:
                 missing = {t: key for t, key in keys.items() if not done(key)}
                 graph.n_points[job.point.codec] += len(keys)
                 graph.n_found[job.point.codec] += len(keys) - len(missing)
+                graph.found.update(key for task, key in keys.items() if task not in missing)
                 if missing:
                     pending.append((job, missing))
             if pending:
@@ -131,7 +136,7 @@ class _Builder:
     def __init__(self, graph: Graph, study: Study, name: str, encoder: Encoder) -> None:
         self.graph, self.study, self.name, self.encoder = graph, study, name, encoder
         self._cache = study.cache
-        self._source = self._features()
+        self._source = graph.sources[name] = self._features()
         self._sets = tuple(_set_key(s.features) for s in (self._source.train, self._source.test))
 
     def add(self, seed: int, pending: Sequence[tuple[Job, Mapping[str, str]]]) -> None:

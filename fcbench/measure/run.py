@@ -6,24 +6,34 @@ data -> encoder -> features on disk -> codec -> .fcb file -> decoder -> neck and
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
 from queue import SimpleQueue
 
+from fcbench.core.eta import Work
 from fcbench.core.files import write_atomically
 from fcbench.core.kinds import Kind
 from fcbench.core.progress import Report
+from fcbench.core.text_plot import Dot
 from fcbench.measure.executors import Executor, Start, here
+from fcbench.measure.expected import works
 from fcbench.measure.graph import Makes, Node, build
 from fcbench.measure.study import Study
 from fcbench.measure.workshop import Outcome
 from fcbench.results.folder import ResultsFolder
-from fcbench.results.row import OK
+from fcbench.results.row import OK, RatePoint
 
 STREAMS = "streams"
+Show = Callable[[Mapping[str, Work], tuple[int, int]], Report]
+"""Makes the report of a run, of what its stages should take, and its points: all, and those that were found."""
+
+
+def in_terminal(stages: Mapping[str, Work], n_points: tuple[int, int]) -> Report:
+    """A report for people."""
+    return Report(stages, n_points=n_points)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +53,15 @@ class Summary:
     failures: tuple[str, ...]
 
 
-def measure(study: Study, out: Path, *, keep_streams: bool = False, start: Start = here) -> Summary:
+def measure(
+    study: Study, out: Path, *, keep_streams: bool = False, start: Start = here, show: Show = in_terminal
+) -> Summary:
     """Measure every point of a suite that its results folder lacks.
 
     Args:
         keep_streams: keep the coded files in ``streams``.
         start: starts what does the work: this process, workers, a cluster.
+        show: makes what shows the progress.
 
     Raises:
         FcbenchError: bad input, a folder that cannot be used, or a full disk. Any other failure of a point is a row
@@ -60,7 +73,9 @@ def measure(study: Study, out: Path, *, keep_streams: bool = False, start: Start
     with ResultsFolder(out) as folder:
         folder.add_provenance(study.suite.as_json())
         graph = build(study, folder.done)
-        with Report(len(graph.nodes)) as report, start(study, out, keep_streams, report) as executor:
+        report = show(works(graph, study), (graph.n_points.total(), graph.n_found.total()))
+        report.dots += dots(row for row in folder.points if row.point in graph.found)
+        with report, start(study, out, keep_streams, report) as executor:
             for node, outcome in outcomes(graph.nodes, executor):
                 _keep(folder, outcome)
                 _say(report, node, outcome)
@@ -122,7 +137,21 @@ def _say(report: Report, node: Node, outcome: Outcome) -> None:
         report.say(line)
     if outcome.reason:
         report.say(f"failed: {node.label}: {outcome.reason}")
-    if outcome.line and not outcome.reason and node.makes != Makes.TABLES:
-        report.finish(outcome.line, outcome.took_s)
-    else:
-        report.skip(1)
+    report.measured(dots(row for rows, samples in outcome.rows if samples is not None for row in rows))
+    is_said = not outcome.reason and node.makes != Makes.TABLES
+    report.finish(outcome.line if is_said else "", outcome.took_s, node.key)
+
+
+def dots(rows: Iterable[RatePoint]) -> list[Dot]:
+    """Points as they are drawn while a run goes on: each by its primary metric."""
+    ends = (Kind.CEILING, Kind.FLOOR)
+    return [
+        Dot(
+            f"{row.encoder}: {row.task}, {row.metric}",
+            "" if row.kind in ends else row.codec,
+            None if row.kind in ends else row.bpp,
+            row.value,
+        )
+        for row in rows
+        if row.primary and row.value is not None
+    ]

@@ -109,6 +109,7 @@ class Workshop:
             FcbenchError: no features, which everything else needs, or a full disk. Any other failure is an outcome.
         """
         began = time.monotonic()
+        self.report.working(node.key)
         if node.makes == Makes.POINT:
             return self._measure(node, reasons, began)
         if node.makes == Makes.FEATURES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -20,7 +21,17 @@ def resampling_weights(n_samples: int, n_resamples: int = N_RESAMPLES, seed: int
     Raises:
         FcbenchError: no samples or no resamples.
     """
-    return np.concatenate(list(_weights(n_samples, n_resamples, seed)))
+    few = n_samples * n_resamples <= BLOCK
+    return _few_weights(n_samples, n_resamples, seed) if few else _all_weights(n_samples, n_resamples, seed)
+
+
+def _all_weights(n_samples: int, n_resamples: int, seed: int) -> np.ndarray:
+    found = np.concatenate(list(_weights(n_samples, n_resamples, seed)))
+    found.flags.writeable = False
+    return found
+
+
+_few_weights = lru_cache(maxsize=8)(_all_weights)
 
 
 def _weights(n_samples: int, n_resamples: int, seed: int) -> Iterator[np.ndarray]:

@@ -17,6 +17,7 @@ from click.testing import Result
 from PIL import Image
 from tiny import TIMES, TINY
 
+from fcbench.cli import plot
 from fcbench.core import registry
 from fcbench.encoders.shared import weights
 from fcbench.encoders.shared.nano import NanoEncoder
@@ -86,8 +87,16 @@ def test_picture_and_provenance(finished: Path) -> None:
     assert run["suite"]["encoders"] == ["sam2_nano"] and "torch" in run["versions"]
 
 
+def test_a_run_writes_its_report(tiny: Tiny, tmp_path: Path) -> None:
+    result = tiny(tmp_path / "out", "--task", "segmentation", "--lambdas", "1", "--codec", "hyperprior", "--report")
+    assert result.exit_code == 0 and str(tmp_path / "out" / "report.html") in result.output
+    assert '"hiera_nano"' not in (tmp_path / "out" / "report.html").read_text()
+    assert '"sam2_nano"' in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_second_run_repeats_nothing(tiny: Tiny, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workshop.Workshop, "do", _never)
+    monkeypatch.setattr(plot, "draw", _never)
     result = tiny(finished, "--task", "segmentation", "--task", "captioning")
     assert result.exit_code == 0, result.output
     assert "measured 0 points; 26 were already in" in result.output
@@ -125,7 +134,10 @@ def test_killed_run_resumes_to_the_same_rows(
     options = ("--task", "segmentation", "--codec", "uniform")
     with monkeypatch.context() as patch:
         patch.setattr(ResultsFolder, "append", dies)
-        assert tiny(tmp_path / "out", *options).exit_code != 0
+        stopped = tiny(tmp_path / "out", *options)
+    assert stopped.exit_code == 130
+    assert f"stopped: 5 points are in {tmp_path / 'out'}, features and trained models in" in stopped.output
+    assert "Give the same command to go on" in stopped.output
     assert table_module.load(tmp_path / "out").point.nunique() == 5
     result = tiny(tmp_path / "out", *options)
     assert result.exit_code == 0 and "measured 2 points; 5 were already in" in result.output
@@ -224,6 +236,21 @@ def test_tasks_see_the_decoded_features_and_nothing_else(
         intact = samples.load_samples(finished, point).stats
         assert (intact != expected).any()
     assert whole.point.isin(df.point).any()
+
+
+def test_progress_for_machines(tiny: Tiny, tmp_path: Path) -> None:
+    """Every line of standard output is a JSON object; together they tell all that was measured."""
+    result = tiny(tmp_path / "out", "--task", "segmentation", "--codec", "uniform", "--json-lines")
+    assert result.exit_code == 0, result.output
+    plan, *events, end = [json.loads(line) for line in result.stdout.splitlines()]
+    stages = [e for e in events if e["event"] == "stage"]
+    assert plan["event"] == "plan" and {e["key"] for e in stages} == set(plan["stages"])
+    assert [e["n_done"] for e in stages] == list(range(1, len(stages) + 1)) and stages[-1]["left_s"] == 0
+    df = table_module.load(tmp_path / "out").query("primary")
+    points = [e for e in events if e["event"] == "point"]
+    assert plan["n_points"] == points[-1]["n_measured"] == end["n_measured"] == len(df) == len(points)
+    assert [e["y"] for e in points] == pytest.approx(list(df.value))
+    assert end["event"] == "end" and end["failures"] == []
 
 
 @pytest.mark.slow

@@ -13,11 +13,12 @@ import torch
 from click.testing import CliRunner
 
 from fcbench.cli.main import main
-from fcbench.cli.plan_table import duration, table
+from fcbench.cli.plan_table import table
 from fcbench.cli.say import size
 from fcbench.core import registry
 from fcbench.core.cache import Cache
 from fcbench.core.errors import FcbenchError
+from fcbench.core.progress import duration
 from fcbench.features import extract
 from fcbench.features.feature_set import FeatureSet, SampleInfo
 from fcbench.features.source import Readable, Source, Split, split_points_of

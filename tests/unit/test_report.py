@@ -176,3 +176,30 @@ def test_a_folder_without_rows(tmp_path: Path) -> None:
     (tmp_path / "rates.csv").write_text(",".join(f'"{c}"' for c in rate_point().__slots__) + "\n")
     with pytest.raises(FcbenchError, match="no rows in x"):
         contents(load(tmp_path), "x")
+
+
+def test_the_gallery_links_every_folder_and_runs_nothing(tmp_path: Path) -> None:
+    folder(tmp_path / "all" / "one", "a", "b")
+    folder(tmp_path / "all" / "deep" / HOSTILE[:9].strip("</>"), HOSTILE, weights_origin="random(seed=0)")
+    (tmp_path / "all" / "one" / "curves.png").write_bytes(b"")
+    (tmp_path / "all" / "one" / "compare.md").write_bytes(b"")
+    page = tmp_path / "all" / "index.html"
+    done = CliRunner().invoke(main, ["report", str(tmp_path / "all"), "--gallery", "-o", str(page)])
+    assert done.exit_code == 0, done.output
+    again = CliRunner().invoke(main, ["report", str(tmp_path / "all"), "--gallery", "-o", str(page), "--overwrite"])
+    assert again.exit_code == 0, again.output
+    text = page.read_text()
+    assert text.count("<tr>") == 1 + 2 and "Random weights: some_encoder" in text
+    links = re.findall('href="(.*?)"', text)
+    assert {"one/compare.md", "one/curves.png", "one/rates.csv", "one/provenance.json"} <= set(links)
+    assert all((page.parent / link).exists() for link in links)
+    assert "<script" not in text and "http:" not in text and "https:" not in text and "default-src 'none'" in text
+
+
+def test_the_committed_gallery_holds_every_committed_folder() -> None:
+    """After a new folder: `fcbench report results --gallery -o results/index.html --overwrite`."""
+    results = Path(__file__).parents[2] / "results"
+    text = (results / "index.html").read_text()
+    folders = {p.parent.relative_to(results).as_posix() for p in results.rglob("rates.csv")}
+    assert {f for f in folders if f'href="{f}/rates.csv"' in text} == folders
+    assert len(text) < 300_000

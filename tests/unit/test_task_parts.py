@@ -20,6 +20,23 @@ WORDS = Vocabulary(tuple("abcdefghijklmnopq"))
 
 
 # ------------------------------------------------------------------------------------------- dense
+def test_a_head_reads_a_repeated_sample_once() -> None:
+    """A null model's constant: the same maps and gradients as of as many copies, at the cost of one."""
+    head, seen = DenseHead(8, (4, 4), (64, 64), 3), list[int]()
+    head.body.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
+    found = []
+    for copies in (lambda x: x.expand(5, -1, -1, -1), lambda x: x.repeat(5, 1, 1, 1)):
+        torch.manual_seed(0)
+        x, weights = torch.randn(1, 8, 4, 4, requires_grad=True), torch.randn(5, 3, 16, 16)
+        maps = head(copies(x))
+        (maps * weights).sum().backward()
+        assert x.grad is not None
+        found.append((maps.detach().clone(), x.grad.clone()))
+    assert seen == [1, 5]
+    for once, each in zip(*found):
+        torch.testing.assert_close(once, each)
+
+
 @pytest.mark.parametrize(
     "grid, image_px, cover, doublings",
     [

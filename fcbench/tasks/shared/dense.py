@@ -84,10 +84,11 @@ class DenseHead(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, n_out, h', w']."""
-        x = x.contiguous(memory_format=torch.channels_last)
+        """[B, n_out, h', w']. One sample B times in the same memory, as null models read it, is read once."""
+        n_same = len(x) if x.stride(0) == 0 else 1
+        x = (x[:1] if n_same > 1 else x).contiguous(memory_format=torch.channels_last)
         out: Tensor = self.shuffle(self.out(self.body(x)))
-        return out
+        return out.expand(n_same, -1, -1, -1) if n_same > 1 else out
 
     def full(self, maps: Tensor) -> Tensor:
         """Maps at the image's size: [B, n_out, h', w'] to [B, n_out, H, W], bilinear."""

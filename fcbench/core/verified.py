@@ -1,0 +1,67 @@
+"""What was verified of each built-in plug-in, and how: a format that is tested is no measured result.
+
+Of plug-ins from outside nothing is known here.
+"""
+
+from __future__ import annotations
+
+_FORMAT = "random weights only: equal to the official classes, reads their checkpoint files"
+_MADE = "made files in the official layout only"
+_CODED = "rows in results/codecs_scenes and results/codecs_camvid"
+_EMBEDDED = "its own weights: rows in results/scenes"
+_FROZEN = "its own weights: rows in results/scenes_frozen"
+
+VERIFIED: dict[str, dict[str, str]] = {
+    "encoder": {
+        "hiera": _FORMAT,
+        "hiera_nano": _EMBEDDED,
+        "sam2": f"{_FORMAT}; rows in results/real_smoke",
+        "sam2_nano": _EMBEDDED,
+        "timm": "tf_efficientnet_lite0: official weights, rows in results/camvid_lite0; others: random weights only",
+    },
+    "taskmodel": {
+        "blip": _FORMAT,
+        "depth_anything": _FORMAT,
+        "nano_captioning": _FROZEN,
+        "nano_depth": _FROZEN,
+        "nano_pose": _FROZEN,
+        "nano_segmentation": _FROZEN,
+        "sam2_masks": _FORMAT,
+        "vitpose": _FORMAT,
+    },
+    "codec": {
+        name: _CODED
+        for name in (
+            *("av1", "checkerboard", "elic", "factorized", "gained_hyperprior", "hevc", "hyperprior", "jpeg"),
+            *(
+                "jpeg2000",
+                "jpegxl",
+                "pq",
+                "raw",
+                "scale_hyperprior",
+                "sperr",
+                "strata",
+                "sz3",
+                "uniform",
+                "webp",
+                "zfp",
+            ),
+        )
+    }
+    | {"vvc": "no rows here: the tests encode by a stand-in for its program"},
+    "image": {name: _CODED for name in ("avif", "hevc", "jpeg", "jpegxl", "webp")}
+    | {"compressai_image": "random weights only: no rows here"},
+    "dataset": {
+        "ade20k": _MADE,
+        "camvid": "the real files: rows in results/codecs_camvid",
+        "coco": "100 real images: rows in results/real_smoke",
+        "folder": _MADE,
+        "hf": "made folders only",
+        "imagenet": _MADE,
+        "imagenet1k": _MADE,
+        "nyuv2": _MADE,
+        "rgbd": "80 real frames: rows in results/real_smoke",
+        "scenes": "its own: rows in results/scenes",
+    },
+}
+"""Kind -> name -> what was verified, how."""

@@ -1,0 +1,65 @@
+"""What each node of a graph should take: sizes times what they took on two CPU cores.
+
+A guess until the first node of a kind is done; `fcbench.core.eta.Eta` corrects it then. `fcbench run --plan` times the
+parts of a run instead, which takes a minute.
+"""
+
+from __future__ import annotations
+
+import math
+
+from fcbench.core.eta import Work
+from fcbench.core.kinds import Kind
+from fcbench.features.source import Source
+from fcbench.measure.graph import Graph, Makes, Node
+from fcbench.measure.study import Study
+from fcbench.training.codec import VARIABLE_STEPS
+
+IMAGE_S = 1.5e-7
+"""A pixel of an image to features."""
+READOUT_S = 3e-5
+"""A cell of a sample's grid in a training step of neck and head."""
+CONSTANT = 0.45
+"""A step on a constant, against one on features."""
+CODEC_S = 3.5e-7
+"""A scalar of a sample's features in a training step of a codec."""
+TABLES_S = 0.05
+"""The tables of a codec that is not trained, or was."""
+CODE_S = 8e-7
+"""A scalar of a sample there and back through a codec."""
+READ_S = 1e-3
+"""What a task makes of a sample."""
+ROW_S = 0.045
+"""Intervals and rows of a point, by task."""
+ANY = "any but features"
+"""The pool of all that does not run an encoder: it tells how fast the machine is."""
+
+
+def works(graph: Graph, study: Study) -> dict[str, Work]:
+    """What the nodes should take, by key."""
+    return {key: _work(node, graph.sources[node.encoder], study) for key, node in graph.nodes.items()}
+
+
+def _work(node: Node, source: Source, study: Study) -> Work:
+    budget, test = study.suite.budget, source.test.features
+    n_scalars, n_cells = test.n_scalars / len(test), math.prod(test.finest[1])
+    if node.makes == Makes.FEATURES:
+        features = source.train.features if node.split == "train" else test
+        height, width = features.image_px
+        return Work(len(features) * height * width * IMAGE_S, (f"features of {node.encoder}", "features"))
+    if node.makes in (Makes.READOUT, Makes.NULL_MODEL):
+        seconds = budget.task_steps * budget.task_batch * n_cells * READOUT_S
+        seconds *= CONSTANT if node.makes == Makes.NULL_MODEL else 1.0
+        return Work(seconds, (f"{node.makes.value} {node.task}", node.makes.value, ANY))
+    codec = node.of_job.point.codec
+    if node.makes == Makes.TABLES:
+        return Work(TABLES_S, (f"tables {codec}", "tables", ANY), gradual=False)
+    if node.makes in (Makes.CODEC, Makes.SWEEP):
+        seconds = budget.codec_steps * budget.codec_batch * n_scalars * CODEC_S
+        seconds *= VARIABLE_STEPS if node.makes == Makes.SWEEP else 1
+        return Work(seconds, (f"{node.makes.value} {codec}", "codecs", ANY))
+    coded_s = n_scalars * CODE_S if node.of_job.kind == Kind.CODED else 0.0
+    seconds = len(test) * (coded_s + READ_S * len(node.tasks)) + ROW_S * len(node.tasks)
+    if node.of_job.kind == Kind.CEILING:  # it also reads null models and counts operations
+        return Work(3 * seconds, ("ceiling", ANY), gradual=False)
+    return Work(seconds, (f"point {codec}", "points", ANY), gradual=False)

@@ -1,0 +1,38 @@
+"""`fcbench list` says what was verified of a plug-in, and the rows that it names exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import fcbench
+from fcbench.cli.main import main
+from fcbench.core import registry
+from fcbench.core.verified import VERIFIED
+from fcbench.results import table
+
+ROOT = Path(fcbench.__file__).resolve().parents[1]
+COLUMN = {"encoder": "encoder", "codec": "codec", "image": "codec", "dataset": "dataset", "taskmodel": "head"}
+
+
+@pytest.mark.parametrize("kind", list(VERIFIED))
+def test_every_built_in_plugin_has_a_line(kind: str) -> None:
+    assert set(VERIFIED[kind]) == set(registry.built_in(kind))
+    shown = CliRunner().invoke(main, ["list", f"{kind}s"]).output
+    assert shown.count("  verified: ") == len(VERIFIED[kind])
+
+
+@pytest.mark.skipif(not (ROOT / "results").is_dir(), reason="needs the source tree")
+@pytest.mark.parametrize("kind", list(VERIFIED))
+def test_the_rows_it_names_exist(kind: str) -> None:
+    rows = {path.name: table.load(path) for path in (ROOT / "results").iterdir() if (path / "rates.csv").exists()}
+    for name, text in VERIFIED[kind].items():
+        for folder in re.findall(r"results/(\w+)", text):
+            if folder in rows:
+                cells = set(rows[folder].loc[rows[folder]["status"] == "ok", COLUMN[kind]])
+                assert any(re.search(rf"(^|:){name}\b", cell) for cell in cells), (name, folder)
+            else:
+                assert list((ROOT / "results" / folder).glob("*/rates.csv"))
