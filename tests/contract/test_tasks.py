@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -200,7 +201,8 @@ def test_keypoints_are_found_in_their_persons_box() -> None:
     logits = torch.zeros(1, 17, 16, 16)
     logits[..., 15] = 50.0  # right edge of the image, outside the box
     batch = task.collate([{"pose": persons(1)}])
-    found, _ = fixed(head, logits).predict(neck_output(1), batch)
+    predict: Any = fixed(head, logits).predict
+    found, _ = predict(neck_output(1), batch)
     assert float(found[..., 0].max()) < 32
 
 
