@@ -23,6 +23,8 @@ GIVEN = {
     "plot": ["folder", "--output=new.png"],
     "encode": ["missing.png", "--checkpoint=codec.safetensors", "--output=new.fcb"],
     "decode": ["photo.fcb", "--checkpoint=codec.safetensors", "--output=new.safetensors"],
+    "curves": ["folder"],
+    "export": ["codec.safetensors", "--image-size=32", "--output=new"],
     "inspect": ["photo.fcb"],
     "merge": ["folder", "folder", "--output=new"],
     "report": ["folder", "--output=new.html"],
