@@ -13,6 +13,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Protocol
@@ -123,7 +124,16 @@ class Workers:
 
     def _begin(self, slot: _Slot, node: Node, reasons: Mapping[str, str], outer: Future[Outcome], attempt: int) -> None:
         inner = slot.submit(node, reasons)
-        inner.add_done_callback(lambda _: self._end(slot, node, reasons, inner, outer, attempt))
+
+        def ended(_: Future[Outcome]) -> None:
+            end = partial(self._end, slot, node, reasons, inner, outer, attempt)
+            if isinstance(inner.exception(), BrokenProcessPool):
+                # this is the pool's own thread: from Python 3.12 on it holds the lock that ending the pool takes
+                threading.Thread(target=end, daemon=True).start()
+            else:
+                end()
+
+        inner.add_done_callback(ended)
 
     def _end(
         self,
@@ -168,7 +178,7 @@ class _Slot:
 
     def restart(self) -> None:
         """Start another process in the place of a dead one."""
-        self._pool.shutdown(wait=False)  # this may be the pool's own thread
+        self._pool.shutdown(wait=False)
         self._connection.close()
         self._start()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -162,6 +164,47 @@ def test_perfect_pose() -> None:
     head = fixed(head, logits)
     values = task.values(measured(task, head, neck_output(3), batch).sum(0))
     assert values["pck"] == 1.0 and values["oks"] > 0.9999
+
+
+def test_even_odds_cost_the_bits_of_a_choice() -> None:
+    task, targets, head = bind("classification", n=4)
+    values = task.values(measured(task, fixed(head, torch.zeros(4, 7)), neck_output(4), task.collate(targets)).sum(0))
+    assert values["nll"] == pytest.approx(math.log2(7))
+
+
+def persons(n: int, labelled: int = 17) -> Pose:
+    """Persons side by side in an image of 64x64, the first keypoints of each labelled."""
+    keypoints = np.zeros((n, 17, 3), np.float32)
+    boxes = np.stack([[4 + 30 * i, 8, 24 + 30 * i, 56] for i in range(n)]).astype(np.float32)
+    keypoints[..., 0], keypoints[..., 1] = boxes[:, :1] + np.linspace(1, 18, 17), np.linspace(10, 54, 17)
+    keypoints[:, :labelled, 2] = 2
+    return Pose(keypoints, boxes, np.full(n, 400, np.float32))
+
+
+def test_all_persons_of_an_image_count() -> None:
+    task, _, head = bind("pose", n=1)
+    table = measured(task, head, neck_output(1), task.collate([{"pose": persons(2)}]))
+    assert table[0, 1] == 2 * 17 and table[0, 3] == 2  # labelled keypoints, persons
+
+
+def test_keypoints_that_are_not_labelled_teach_nothing() -> None:
+    task, _, head = bind("pose", n=1)
+    few, moved = persons(1, labelled=5), persons(1, labelled=5)
+    moved.keypoints[:, 5:, :2] += 7
+    losses = [head.loss(neck_output(1), task.collate([{"pose": p}])) for p in (few, moved)]
+    assert losses[0] == losses[1]
+    moved.keypoints[:, 0, :2] += 7
+    assert head.loss(neck_output(1), task.collate([{"pose": moved}])) != losses[0]
+
+
+def test_keypoints_are_found_in_their_persons_box() -> None:
+    task, _, head = bind("pose", n=1)
+    logits = torch.zeros(1, 17, 16, 16)
+    logits[..., 15] = 50.0  # right edge of the image, outside the box
+    batch = task.collate([{"pose": persons(1)}])
+    predict: Any = fixed(head, logits).predict
+    found, _ = predict(neck_output(1), batch)
+    assert float(found[..., 0].max()) < 32
 
 
 def fields(pose: Pose) -> tuple[np.ndarray, ...]:
