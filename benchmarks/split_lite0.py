@@ -36,8 +36,8 @@ SUITE = Suite(
     params={
         "uniform": tuple({"bits": bits} for bits in (2, 3, 4, 5)),
         **dict.fromkeys(
-            ("hyperprior", "strata", "factorized", "elic"), tuple({"lmbda": v} for v in (0.05, 0.12, 0.3, 0.8, 2.0))
+            ("hyperprior", "strata", "factorized", "elic"), tuple({"lmbda": v} for v in (0.8, 2.0, 4.0, 8.0, 20.0))
         ),
     },
-    budget=Budget(codec_steps=300, codec_batch=16, codec_rate=1e-3),
+    budget=Budget(codec_steps=300),
 )
