@@ -18,6 +18,7 @@ VERIFIED: dict[str, dict[str, str]] = {
         "sam2": f"{_FORMAT}; rows in results/real_smoke",
         "sam2_nano": _EMBEDDED,
         "timm": "tf_efficientnet_lite0: official weights, rows in results/camvid_lite0; others: random weights only",
+        "torchvision": "random weights only: front then tail equals torchvision's own networks",
     },
     "taskmodel": {
         "blip": _FORMAT,

@@ -28,6 +28,7 @@ GIVEN = {
     "inspect": ["photo.fcb"],
     "merge": ["folder", "folder", "--output=new"],
     "report": ["folder", "--output=new.html"],
+    "verify": ["folder"],
     "list": ["codecs"],
 }
 """What a verb needs at least."""

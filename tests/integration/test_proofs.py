@@ -20,7 +20,7 @@ from fcbench.transmit.checkpoint import load as load_checkpoint
 from fcbench.transmit.senders import Received
 
 Tiny = Callable[..., Result]
-SMALLEST = {"timm": "timm:test_efficientnet"}
+SMALLEST = {"timm": "timm:test_efficientnet", "torchvision": "torchvision:lraspp_mobilenet_v3_large"}
 """Of encoders whose default is not their smallest."""
 ENCODERS = [SMALLEST.get(name, name) for name in registry.names("encoder")]
 OPTIONS = ("--task", "segmentation", "--codec", "uniform", "--image-size", "64")

@@ -45,7 +45,7 @@ def test_rows_are_complete(finished: Path) -> None:
         assert curve.bpp.is_monotonic_increasing
         assert (curve.ci_low <= curve.value).all() and (curve.value <= curve.ci_high).all()
     assert not df.rate_alarm.fillna(False).any()
-    assert set(df.task_stop) == {"steps"} and (df.task_done == 4).all() and (df.task_seconds > 0).all()
+    assert set(df.task_stop) == {"steps"} and (df.task_done == 20).all() and (df.task_seconds > 0).all()
     trained = df[df.codec == "hyperprior"]
     assert (
         set(trained.codec_stop) == {"steps"} and (trained.codec_done == 4).all() and (trained.codec_seconds > 0).all()
