@@ -15,7 +15,7 @@ from fcbench.analysis.situations import MetricValuesOf
 from fcbench.analysis.variants import FOLDER
 from fcbench.core.errors import FcbenchError
 from fcbench.results import intervals
-from fcbench.results.samples import SAMPLES, SampleTable, load_samples
+from fcbench.results.samples import SAMPLES, SampleTable, has_samples, load_samples
 
 
 class Point(NamedTuple):
@@ -113,7 +113,7 @@ class Bootstrap:
     def _draw(self, point: Point, task: str) -> _Drawn | None:
         if not point.key:  # published by others, who give no samples
             return None
-        if not (Path(point.folder) / SAMPLES / f"{point.key}.parquet").exists():
+        if not has_samples(Path(point.folder), point.key):
             self._absent[point.folder] = self._absent.get(point.folder, 0) + 1
             return None
         metric_values = self._metric_values_of(task)

@@ -17,7 +17,7 @@ from fcbench.analysis.variants import FOLDER
 from fcbench.core.errors import FcbenchError
 from fcbench.results.folder import PROVENANCE, load_provenance
 from fcbench.results.row import OK
-from fcbench.results.samples import SAMPLES, load_samples
+from fcbench.results.samples import has_samples, load_samples
 
 
 class Results:
@@ -39,7 +39,7 @@ class Results:
         """One sample of one point per row: folder, point, sample, n_bytes, stats [S], log_likelihood (NaN: none)."""
         measured = self.rates[self.rates["status"] == OK]
         keys = measured[[FOLDER, "point"]].drop_duplicates().itertuples(index=False, name=None)
-        parts = [_samples(folder, point) for folder, point in keys if _sample_file(folder, point).exists()]
+        parts = [_samples(folder, point) for folder, point in keys if has_samples(Path(folder), point)]
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(_SAMPLE_COLUMNS))
 
     @cached_property
@@ -54,10 +54,6 @@ class Results:
 
 
 _SAMPLE_COLUMNS = (FOLDER, "point", "sample", "n_bytes", "log_likelihood", "stats")
-
-
-def _sample_file(folder: str, point: str) -> Path:
-    return Path(folder) / SAMPLES / f"{point}.parquet"
 
 
 def _samples(folder: str, point: str) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from fcbench.core.kinds import Kind
 from fcbench.results import table
 from fcbench.results.folder import PROVENANCE, load_provenance
 from fcbench.results.row import OK
-from fcbench.results.samples import SAMPLES, load_samples
+from fcbench.results.samples import has_samples, load_samples
 
 STREAMS = "streams"
 TOLERANCE = 1e-6
@@ -69,7 +69,7 @@ def _rates(ok: pd.DataFrame) -> Iterator[str]:
 def _samples(folder: Path, ok: pd.DataFrame) -> Iterator[str]:
     """Samples that are missing, or give other values than the rows."""
     for (point, task), own in ok.groupby(["point", "task"], sort=False):
-        if not (folder / SAMPLES / f"{point}.parquet").exists():
+        if not has_samples(folder, str(point)):
             yield f"point {point}: no samples"
             continue
         samples, values_of = load_samples(folder, str(point)), metric_values_of(str(task))

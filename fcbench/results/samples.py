@@ -8,12 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fcbench.core.errors import FcbenchError
+from fcbench.core.files import write_atomically
 from fcbench.results.table import RATES
 
 SAMPLES = "samples.parquet"
+"""Folder with a file per point."""
+PACKED = "samples.zstd.parquet"
+"""One file with all points, a row group each: what is committed in place of the folder."""
 
 LIKELIHOODS = "log_likelihood", "null_log_likelihood"
 """Columns of `SampleTable` that not every point has."""
@@ -38,26 +43,61 @@ class SampleTable:
     null_log_likelihood: np.ndarray | None = None
 
 
+def has_samples(path: Path, point: str) -> bool:
+    """Whether samples of a point are kept, in a file of their own or packed."""
+    if (path / SAMPLES / f"{point}.parquet").exists():
+        return True
+    packed = path / PACKED
+    return packed.exists() and pq.read_table(packed, columns=["point"], filters=[("point", "=", point)]).num_rows > 0
+
+
+def pack(path: Path) -> Path:
+    """Write the samples of all points of a folder into one file. Returns the file.
+
+    Raises:
+        FcbenchError: no samples, or no room.
+    """
+    files = sorted((path / SAMPLES).glob("*.parquet"))
+    if not files:
+        raise FcbenchError(f"no samples in {path / SAMPLES}: run the suite again.")
+    tables = [pq.read_table(file, partitioning=None) for file in files]
+    whole = pa.concat_tables(tables, promote_options="default")
+    buffer = pa.BufferOutputStream()
+    with pq.ParquetWriter(buffer, whole.schema, compression="zstd", compression_level=19) as writer:
+        for point in (t.column("point")[0] for t in tables):
+            writer.write_table(whole.filter(pc.equal(whole.column("point"), point)))
+    write_atomically(path / PACKED, buffer.getvalue().to_pybytes())
+    return path / PACKED
+
+
 def load_samples(path: Path | str, point: str) -> SampleTable:
     """Samples of one point, in the order in which they were written.
 
     Raises:
         FcbenchError: none kept for this point, or a damaged file.
     """
-    file = Path(path) / SAMPLES / f"{point}.parquet"
-    if not file.exists():
+    if not has_samples(Path(path), point):
         raise FcbenchError(f"no samples of point {point!r} in {path}; it failed or was never run.")
+    file = Path(path) / SAMPLES / f"{point}.parquet"
     try:
-        table = pq.read_table(file, partitioning=None)
+        if file.exists():
+            table = pq.read_table(file, partitioning=None)
+        else:
+            file = Path(path) / PACKED
+            table = pq.read_table(file, filters=[("point", "=", point)])
         ids, n_bytes = (table.column(c).to_pylist() for c in ("sample", "n_bytes"))
         stats = table.column("stats").combine_chunks().flatten().to_numpy()
-        stated = {c: table.column(c).to_numpy() for c in LIKELIHOODS if c in table.schema.names}
+        stated = {c: table.column(c).to_numpy() for c in LIKELIHOODS if _is_stated(table, c)}
         return SampleTable(ids, n_bytes, stats.reshape(len(ids), -1), **stated)
     except (pa.ArrowException, KeyError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise FcbenchError(
             f"{file} is damaged ({reason}); delete it and its rows in {RATES}, then run again."
         ) from None
+
+
+def _is_stated(table: pa.Table, column: str) -> bool:
+    return column in table.schema.names and table.column(column).null_count == 0
 
 
 def sample_table(point: str, samples: SampleTable) -> pa.Table:

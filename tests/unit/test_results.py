@@ -7,6 +7,7 @@ import errno
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -27,7 +28,7 @@ from fcbench.results import folder as folder_module
 from fcbench.results import provenance, row, table
 from fcbench.results.folder import ResultsFolder, load_provenance
 from fcbench.results.row import RatePoint
-from fcbench.results.samples import SampleTable, load_samples
+from fcbench.results.samples import SampleTable, load_samples, pack
 
 SAMPLES = SampleTable(["a", "b"], [10, None], np.array([[1.0, 2.0], [3.0, 4.5]]))
 
@@ -104,6 +105,24 @@ def test_samples_come_back_and_are_one_parquet_data_set(tmp_path: Path) -> None:
     df = pd.read_parquet(tmp_path / "samples.parquet")
     assert sorted(df.columns) == ["n_bytes", "point", "sample", "stats"]
     assert df["point"].tolist() == ["p1", "p1", "p2", "p2"]
+
+
+def test_packed_samples_are_the_samples(tmp_path: Path) -> None:
+    stated = SampleTable(["a", "b"], [1, 2], np.arange(10.0).reshape(2, 5), log_likelihood=np.array([-1.0, -2.0]))
+    with ResultsFolder(tmp_path) as folder:
+        folder.append([rate_point(point="p1")], SAMPLES)
+        folder.append([rate_point(point="p2")], stated)
+    before = [load_samples(tmp_path, point) for point in ("p1", "p2")]
+    assert pack(tmp_path).name == "samples.zstd.parquet"
+    shutil.rmtree(tmp_path / "samples.parquet")
+    for point, one in zip(("p1", "p2"), before):
+        found = load_samples(tmp_path, point)
+        assert (found.ids, found.n_bytes) == (one.ids, one.n_bytes) and (found.stats == one.stats).all()
+        assert np.array_equal(found.log_likelihood, one.log_likelihood)  # type: ignore[arg-type]
+    with pytest.raises(FcbenchError, match="no samples of point 'p9'"):
+        load_samples(tmp_path, "p9")
+    with pytest.raises(FcbenchError, match="no samples in"):
+        pack(tmp_path)
 
 
 def test_done_and_resume(tmp_path: Path) -> None:
