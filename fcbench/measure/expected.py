@@ -16,7 +16,7 @@ from fcbench.measure.study import Study
 from fcbench.training.codec import VARIABLE_STEPS
 
 IMAGE_S = 1.5e-7
-"""A pixel of an image to features."""
+"""A pixel of an image to features, or through an image coder."""
 READOUT_S = 3e-5
 """A cell of a sample's grid in a training step of neck and head."""
 CONSTANT = 0.45
@@ -58,8 +58,12 @@ def _work(node: Node, source: Source, study: Study) -> Work:
         seconds = budget.codec_steps * budget.codec_batch * n_scalars * CODEC_S
         seconds *= VARIABLE_STEPS if node.makes == Makes.SWEEP else 1
         return Work(seconds, (f"{node.makes.value} {codec}", "codecs", ANY))
-    coded_s = n_scalars * CODE_S if node.of_job.kind == Kind.CODED else 0.0
-    seconds = len(test) * (coded_s + READ_S * len(node.tasks)) + ROW_S * len(node.tasks)
-    if node.of_job.kind == Kind.CEILING:  # it also reads null models and counts operations
+    kind, image_s = node.of_job.kind, math.prod(test.image_px) * IMAGE_S
+    sent_s = {Kind.CODED: n_scalars * CODE_S, Kind.REMOTE: 2 * image_s}.get(kind, 0.0)
+    read_s = READ_S + (image_s if study.suite.head == "tail" else 0.0)
+    seconds = len(test) * (sent_s + read_s * len(node.tasks)) + ROW_S * len(node.tasks)
+    if kind == Kind.CEILING:  # it also reads null models and counts operations
         return Work(3 * seconds, ("ceiling", ANY), gradual=False)
+    if kind in (Kind.REMOTE, Kind.LABEL):  # the encoder's speed, or the coder's: they tell nothing of codecs
+        return Work(seconds, (f"point {codec}", kind.value), gradual=False)
     return Work(seconds, (f"point {codec}", "points", ANY), gradual=False)

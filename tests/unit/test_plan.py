@@ -18,10 +18,12 @@ from fcbench.cli.say import size
 from fcbench.core import registry
 from fcbench.core.cache import Cache
 from fcbench.core.errors import FcbenchError
+from fcbench.core.eta import Eta
 from fcbench.core.progress import duration
 from fcbench.features import extract
 from fcbench.features.feature_set import FeatureSet, SampleInfo
 from fcbench.features.source import Readable, Source, Split, split_points_of
+from fcbench.measure import expected as expected_works
 from fcbench.measure import forecast, graph, plan, rows, run
 from fcbench.measure.forecast import Rates
 from fcbench.measure.plan import Counts, Family
@@ -66,6 +68,19 @@ def study(suite: Suite, cache: Path) -> Study:
 
 def models(cache: Path) -> set[str]:
     return {p.name for p in (cache / "models").glob("*")}
+
+
+def test_images_tell_nothing_of_codecs(cache: Path) -> None:
+    """Image coders 100 times slower than expected leave the forecast of codecs alone, and raise that of images."""
+    found = study(SUITE, cache)
+    expected = expected_works.works(graph.build(found, lambda _: False), found)
+    eta, before = Eta(expected), Eta(expected).left_s(0)
+    images = {key: work for key, work in expected.items() if work.pools[0] == "point image:jpeg"}
+    assert len(images) == 2
+    slow, *rest = images
+    eta.finish(slow, took := 100 * images[slow].expected_s)
+    alone = before + sum(99 * images[key].expected_s for key in rest) - images[slow].expected_s
+    assert eta.left_s(took) == pytest.approx(alone)
 
 
 # --------------------------------------------------------------------------------------------- counts
