@@ -76,15 +76,12 @@ def load_samples(path: Path | str, point: str) -> SampleTable:
     Raises:
         FcbenchError: none kept for this point, or a damaged file.
     """
+    file = Path(path) / SAMPLES / f"{point}.parquet"
     if not has_samples(Path(path), point):
         raise FcbenchError(f"no samples of point {point!r} in {path}; it failed or was never run.")
-    file = Path(path) / SAMPLES / f"{point}.parquet"
     try:
-        if file.exists():
-            table = pq.read_table(file, partitioning=None)
-        else:
-            file = Path(path) / PACKED
-            table = pq.read_table(file, filters=[("point", "=", point)])
+        file = file if file.exists() else Path(path) / PACKED
+        table = pq.read_table(file, filters=[("point", "=", point)], partitioning=None)
         ids, n_bytes = (table.column(c).to_pylist() for c in ("sample", "n_bytes"))
         stats = table.column("stats").combine_chunks().flatten().to_numpy()
         stated = {c: table.column(c).to_numpy() for c in LIKELIHOODS if _is_stated(table, c)}
