@@ -12,7 +12,7 @@ from fcbench.core.eta import Work
 from fcbench.core.kinds import Kind
 from fcbench.features.source import Source
 from fcbench.measure.graph import Graph, Makes, Node
-from fcbench.measure.points import lmbdas_of, start_of
+from fcbench.measure.points import lmbdas_of
 from fcbench.measure.study import Study
 from fcbench.training.codec import n_steps
 
@@ -57,7 +57,7 @@ def _work(node: Node, source: Source, study: Study) -> Work:
         return Work(TABLES_S, (f"tables {codec}", "tables", ANY), gradual=False)
     if node.makes in (Makes.CODEC, Makes.SWEEP):
         lmbdas = lmbdas_of(study.suite, codec) if node.makes == Makes.SWEEP else ()
-        steps = n_steps(budget, lmbdas, start_of(study.suite, node.of_job.point) is not None)
+        steps = n_steps(budget, lmbdas, node.continued)
         seconds = steps * budget.codec_batch * n_scalars * CODEC_S
         return Work(seconds, (f"{node.makes.value} {codec}", "codecs", ANY))
     kind, image_s = node.of_job.kind, math.prod(test.image_px) * IMAGE_S

@@ -58,6 +58,7 @@ class Node:
         task: of a readout or a null model.
         job: of a codec or a point.
         tasks: of a point, as far as they are missing.
+        continued: a codec that goes on from the weights of one before it.
         needs: keys of the nodes before it, and the tasks of a point that fail with each.
         path: what it makes, in the cache; None for a point.
     """
@@ -71,6 +72,7 @@ class Node:
     task: str = ""
     job: Job | None = None
     tasks: tuple[str, ...] = ()
+    continued: bool = False
     needs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     path: Path | None = None
 
@@ -247,9 +249,10 @@ class _Builder:
     ) -> tuple[str, ...]:
         """The key of a node, which is added where the graph lacks it."""
         task = recipe.task.name if isinstance(recipe, ReadoutRecipe) else ""
+        continued = isinstance(recipe, CodecRecipe) and recipe.start is not None
         needs: dict[str, tuple[str, ...]] = dict.fromkeys((*self._sets, *before), ())
         node = Node(path.stem, makes, label + self._of(recipe.seed), self.name, recipe.seed, needs=needs)
-        self.graph.nodes.setdefault(node.key, replace(node, task=task, job=job, path=path))
+        self.graph.nodes.setdefault(node.key, replace(node, task=task, job=job, continued=continued, path=path))
         return (node.key,)
 
     def _is_made(self, path: Path) -> bool:
