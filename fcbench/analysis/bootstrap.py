@@ -43,11 +43,7 @@ class _Drawn(NamedTuple):
 
 
 class Bootstrap:
-    """Resamples of points; the samples of each are read once.
-
-    Args:
-        n_resamples: R.
-    """
+    """Resamples of points; the samples of each are read once. `n_resamples`: R."""
 
     def __init__(self, metric_values_of: MetricValuesOf, n_resamples: int) -> None:
         self._metric_values_of = metric_values_of
@@ -63,11 +59,8 @@ class Bootstrap:
     ) -> list[Resampled]:
         """Curves under the same resamples; none at all where one lacks samples or they are not of the same images.
 
-        Args:
-            lines: of each curve its points, by operating point then seed, and whether higher is better.
-
-        Raises:
-            FcbenchError: samples that are damaged or do not give the value of their row.
+        `lines`: of each curve its points, by operating point then seed, and whether higher is better. Raises
+        `FcbenchError`: samples that are damaged or do not give the value of their row.
         """
         every = [p for by_point, _ in lines for by_seed in by_point for p in by_seed]
         drawn = {p: self._point(p, task, metric) for p in every}
@@ -153,22 +146,16 @@ def _sizes(weights: np.ndarray, table: SampleTable, n_bytes: int) -> np.ndarray:
 # -------------------------------------------------------------------------------------- likelihoods
 @dataclass(frozen=True, slots=True)
 class Likelihoods:
-    """Log-likelihoods of the targets behind one operating point, [seeds, N] nats in order of the sample ids.
-
-    Attributes:
-        null: of the null model; None where a point keeps none.
-    """
+    """Log-likelihoods of the targets behind one operating point, [seeds, N] nats in order of the sample ids."""
 
     ids: tuple[str, ...]
     given: np.ndarray
-    null: np.ndarray | None
+    null: np.ndarray | None  # of the null model; None where a point keeps none
 
 
 def likelihoods(by_seed: Sequence[Point]) -> Likelihoods | None:
-    """Likelihoods of one operating point with all its seeds; None where one has none or holds other samples.
-
-    Raises:
-        FcbenchError: a point without samples, or a damaged file.
+    """Likelihoods of one operating point with all its seeds; None where one has none or holds other samples. Raises
+    `FcbenchError`: a point without samples, or a damaged file.
     """
     ids, given, null = set[tuple[str, ...]](), list[np.ndarray](), list[np.ndarray]()
     for point in by_seed:

@@ -37,15 +37,9 @@ ALL = "all"
 class Comparison:
     """One codec against the anchor in one situation.
 
-    Attributes:
-        n_points: operating points measured with every seed.
-        n_failed: operating points that failed with some seed, and `failure` the reason of the first.
-        quality_overlap, rate_overlap: what both curves cover, as a fraction of what either does; under BD-rate and
-            BD-accuracy respectively.
-        source: of a published curve, which has no intervals; empty for measured ones.
-        target: the uncoded ceiling less `LOSS_PERCENT`; rate_at_target: where the curve reaches it, in `rate_unit`.
-        left_percent, anchor_left_percent: bits that more training would save (`open_ended.left_percent`).
-        doubt: whose further training might undo the BD-rate, in words.
+    `quality_overlap, rate_overlap`: what both curves cover, as a fraction of what either does; under BD-rate and
+    BD-accuracy respectively. `left_percent, anchor_left_percent`: bits that more training would save
+    (`open_ended.left_percent`).
     """
 
     dataset: str
@@ -56,41 +50,35 @@ class Comparison:
     anchor: str
     codec: str
     kind: str
-    source: str
-    n_points: int
-    n_failed: int
+    source: str  # of a published curve, which has no intervals; empty for measured ones
+    n_points: int  # operating points measured with every seed
+    n_failed: int  # operating points that failed with some seed, and `failure` the reason of the first
     failure: str
     bd_rate_percent: Estimate
     bd_accuracy: Estimate
     quality_overlap: float | None
     rate_overlap: float | None
+    # the uncoded ceiling less `LOSS_PERCENT`; rate_at_target: where the curve reaches it, in `rate_unit`
     target: float | None
     rate_at_target: Estimate
     rate_unit: str
     left_percent: float | None
     anchor_left_percent: float | None
-    doubt: str
+    doubt: str  # whose further training might undo the BD-rate, in words
 
 
 @dataclass(frozen=True, slots=True)
 class _Series:
-    """Operating points of a curve, as measured with each of its seeds.
-
-    Attributes:
-        curve: means over seeds; None without a point.
-        points: by operating point (in the order of the rows), then seed.
-        seeds: in order.
-        left_percent: as of `open_ended.left_percent`, over its measured points.
-    """
+    """Operating points of a curve, as measured with each of its seeds."""
 
     label: str
     kind: str
-    curve: Curve | None
-    points: list[list[Point]]
-    seeds: tuple[int, ...]
+    curve: Curve | None  # means over seeds; None without a point
+    points: list[list[Point]]  # by operating point (in the order of the rows), then seed
+    seeds: tuple[int, ...]  # in order
     n_failed: int
     failure: str
-    left_percent: float | None
+    left_percent: float | None  # as of `open_ended.left_percent`, over its measured points
 
 
 def compare(
@@ -103,19 +91,12 @@ def compare(
 ) -> tuple[list[Comparison], list[str]]:
     """Every curve of every situation against the anchor's, the anchor's own included.
 
-    Args:
-        rows: of `fcbench.analysis.situations.load`.
-        anchor: a codec, as `situations.codec_labels` names it, or `remote` or `label`: all rows of that kind together.
-            None where runs are kept apart: each codec is set against itself in the first run.
-        metrics: names, or `ALL`; none for each task's primary one.
-        x: column of the rate.
-        metric_values_of: metric values of a task's statistics; a task that has none gets no intervals.
-
-    Returns:
-        The comparisons, and notes on what could not be had, one line each.
-
-    Raises:
-        FcbenchError: no rows, an anchor or metric that is in no row, an anchor that means several curves.
+    `rows`: of `fcbench.analysis.situations.load`. `anchor`: a codec, as `situations.codec_labels` names it, or `remote`
+    or `label`: all rows of that kind together. None where runs are kept apart: each codec is set against itself in the
+    first run. `metrics`: names, or `ALL`; none for each task's primary one. `x`: column of the rate.
+    `metric_values_of`: metric values of a task's statistics; a task that has none gets no intervals. Returns the
+    comparisons, and notes on what could not be had, one line each. Raises `FcbenchError`: no rows, an anchor or metric
+    that is in no row, an anchor that means several curves.
     """
     found, notes = against_each(rows, [anchor], metrics, x, metric_values_of, n_resamples)
     return found[anchor], notes
@@ -193,10 +174,8 @@ def _compare_one(
     x: str,
     bootstrap: Bootstrap,
 ) -> Iterator[tuple[str | None, Comparison]]:
-    """Every curve of one situation and metric against each anchor.
-
-    Args:
-        firsts: label of the first run's curve, of a curve's label: the anchor in the place of None.
+    """Every curve of one situation and metric against each anchor. `firsts`: label of the first run's curve, of a
+    curve's label: the anchor in the place of None.
     """
     ok = rows["status"] == OK
     higher = bool(rows.loc[ok, "higher_is_better"].iloc[0]) if ok.any() else True

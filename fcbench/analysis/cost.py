@@ -35,29 +35,19 @@ NO_LIKELIHOODS = "no log-likelihoods were written with these points"
 
 @dataclass(frozen=True, slots=True)
 class Coded:
-    """What specialization costs under one codec.
-
-    Attributes:
-        doubt: whose further training might undo the extra rate, in words.
-    """
+    """What specialization costs under one codec."""
 
     codec: str
     extra_rate_percent: Estimate  # at equal accuracy
     accuracy_at_equal_rate: Estimate
     n_points: int  # of the special encoder
-    doubt: str
+    doubt: str  # whose further training might undo the extra rate, in words
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What specialization costs one task.
-
-    Attributes:
-        uncoded_general, uncoded_special: the metric's value on uncoded features.
-        uncoded: their difference.
-        information_general, information_special: usable information [bits per sample].
-        information: their difference; it needs no null model.
-        coded: by codec.
+    """What specialization costs one task. `uncoded_general, uncoded_special`: the metric's value on uncoded features.
+    `information_general, information_special`: usable information [bits per sample].
     """
 
     dataset: str
@@ -73,11 +63,11 @@ class Cost:
     seeds: tuple[int, ...]
     uncoded_general: Estimate
     uncoded_special: Estimate
-    uncoded: Estimate
+    uncoded: Estimate  # their difference
     information_general: Estimate
     information_special: Estimate
-    information: Estimate
-    coded: tuple[Coded, ...]
+    information: Estimate  # their difference; it needs no null model
+    coded: tuple[Coded, ...]  # by codec
 
 
 def verdict(difference: Estimate, higher_is_better: bool) -> str:
@@ -95,14 +85,7 @@ def verdict(difference: Estimate, higher_is_better: bool) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Usable information behind one operating point.
-
-    Attributes:
-        sent: bits per sample that were sent.
-        kept: usable bits per sample.
-        share: of those on uncoded features.
-        per_bit: usable bits kept per bit sent.
-    """
+    """Usable information behind one operating point."""
 
     dataset: str
     task: str
@@ -111,10 +94,10 @@ class Kept:
     encoder: str
     codec: str
     params: str
-    sent: float
-    kept: Estimate
-    share: Estimate
-    per_bit: float
+    sent: float  # bits per sample that were sent
+    kept: Estimate  # usable bits per sample
+    share: Estimate  # of those on uncoded features
+    per_bit: float  # usable bits kept per bit sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,15 +119,10 @@ def costs(
 ) -> Costs:
     """Costs of the special encoder in every situation that both encoders were measured in.
 
-    Args:
-        rows: of `fcbench.analysis.situations.load`.
-        general, special: encoders, as the rows name them; the same twice is a check that nothing is found.
-        x: column of the rate.
-        metric_values_of: metric values of a task's statistics; a task that has none gets no intervals.
-
-    Raises:
-        FcbenchError: an encoder that is in no row, none of whose situations are the other's, or that has several
-            weights or split points where one is needed.
+    `rows`: of `fcbench.analysis.situations.load`. `general, special`: encoders, as the rows name them; the same twice
+    is a check that nothing is found. `x`: column of the rate. `metric_values_of`: metric values of a task's statistics;
+    a task that has none gets no intervals. Raises `FcbenchError`: an encoder that is in no row, none of whose
+    situations are the other's, or that has several weights or split points where one is needed.
     """
     for name in (general, special):
         if not (rows["encoder"] == name).any():

@@ -29,11 +29,7 @@ DIRECT, SELF, CROSS, LONGER, DEEP = "direct", "self", "cross", "chain", "deep"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A chain on uncoded features.
-
-    Attributes:
-        information: usable information [bits per sample]; lost: what of the direct neck's is missing.
-    """
+    """A chain on uncoded features."""
 
     dataset: str
     encoder: str
@@ -43,7 +39,7 @@ class Entry:
     higher_is_better: bool
     value: Estimate
     ratio: Estimate
-    information: Estimate
+    information: Estimate  # usable information [bits per sample]; lost: what of the direct neck's is missing
     lost: Estimate
 
 
@@ -73,10 +69,8 @@ class Matrices:
 def matrices(
     rows: pd.DataFrame, metric_values_of: MetricValuesOf = metric_values_of, n_resamples: int = N_RESAMPLES
 ) -> Matrices:
-    """Entries and placements of the rows of `fcbench.analysis.situations.load`.
-
-    Raises:
-        FcbenchError: no measured chain.
+    """Entries and placements of the rows of `fcbench.analysis.situations.load`. Raises `FcbenchError`: no measured
+    chain.
     """
     rows = rows[rows["primary"] & (rows["status"] == OK)]
     if rows.empty:

@@ -28,17 +28,11 @@ from fcbench.core.errors import FcbenchError
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Rate points in order of rate.
+    """Rate points in order of rate."""
 
-    Attributes:
-        rates: [P] float64, increasing, in any one unit of rate.
-        values: [P] float64, of one metric.
-        higher_is_better: the metric's direction.
-    """
-
-    rates: np.ndarray
-    values: np.ndarray
-    higher_is_better: bool
+    rates: np.ndarray  # [P] float64, increasing, in any one unit of rate
+    values: np.ndarray  # [P] float64, of one metric
+    higher_is_better: bool  # the metric's direction
 
     @property
     def quality(self) -> np.ndarray:
@@ -52,14 +46,8 @@ class Curve:
 
 
 def curve(rates: ArrayLike, values: ArrayLike, higher_is_better: bool = True) -> Curve:
-    """Order points by rate; of several at the same rate, keep the best.
-
-    Args:
-        rates: [P] above 0, in any order.
-        values: [P] of one metric.
-
-    Raises:
-        FcbenchError: arrays of other shapes, no points, NaN or inf, a rate not above 0.
+    """Order points by rate; of several at the same rate, keep the best. `rates`: [P] above 0, in any order. `values`:
+    [P] of one metric. Raises `FcbenchError`: arrays of other shapes, no points, NaN or inf, a rate not above 0.
     """
     r, v = np.asarray(rates, dtype=np.float64), np.asarray(values, dtype=np.float64)
     if r.ndim != 1 or r.shape != v.shape or r.size == 0:
@@ -110,11 +98,8 @@ def rate_overlap(a: Curve, b: Curve) -> float:
 def bd_rate(anchor: Curve, test: Curve) -> Estimate:
     """Mean extra rate of test over anchor at equal quality [percent]; negative where test needs fewer bits.
 
-    No value (with the reason) under `MIN_POINTS`, under `MIN_HULL_POINTS` on a hull, or where the hulls' ranges
-    of quality overlap by less than `MIN_OVERLAP`.
-
-    Raises:
-        FcbenchError: curves of metrics with different directions.
+    No value (with the reason) under `MIN_POINTS`, under `MIN_HULL_POINTS` on a hull, or where the hulls' ranges of
+    quality overlap by less than `MIN_OVERLAP`. Raises `FcbenchError`: curves of metrics with different directions.
     """
     reason = _refusal(anchor, test, quality_overlap(anchor, test), "quality")
     return Estimate(reason=reason) if reason else _only(resampled_curves.bd_rates(anchor.once, test.once))
@@ -123,11 +108,9 @@ def bd_rate(anchor: Curve, test: Curve) -> Estimate:
 def bd_accuracy(anchor: Curve, test: Curve) -> Estimate:
     """Mean value of test minus that of anchor at equal rate, over log rate [the metric's unit].
 
-    Fitted on the best value so far, which keeps a saturated end. The sign is the metric's own: a negative difference
-    of an error is an improvement. No value (with the reason) as in `bd_rate`, the overlap being that of log rates.
-
-    Raises:
-        FcbenchError: curves of metrics with different directions.
+    Fitted on the best value so far, which keeps a saturated end. The sign is the metric's own: a negative difference of
+    an error is an improvement. No value (with the reason) as in `bd_rate`, the overlap being that of log rates. Raises
+    `FcbenchError`: curves of metrics with different directions.
     """
     reason = _refusal(anchor, test, rate_overlap(anchor, test), "rate")
     return Estimate(reason=reason) if reason else _only(resampled_curves.bd_accuracies(anchor.once, test.once))

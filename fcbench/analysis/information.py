@@ -35,12 +35,8 @@ def bits_between(test: ArrayLike, anchor: ArrayLike, n_resamples: int = N_RESAMP
     """Bits per sample by which one set of log-likelihoods exceeds another.
 
     With a null model as the anchor it is the usable information; with another encoder's, the difference of information.
-
-    Args:
-        test, anchor: [N] or [seeds, N] log-likelihoods in nats of the same held-out samples in the same order.
-
-    Raises:
-        FcbenchError: shapes that differ, no samples, NaN or inf.
+    `test, anchor`: [N] or [seeds, N] log-likelihoods in nats of the same held-out samples in the same order. Raises
+    `FcbenchError`: shapes that differ, no samples, NaN or inf.
     """
     first, second = _paired(test, anchor)
     excess = (first - second) / math.log(2)
@@ -50,11 +46,8 @@ def bits_between(test: ArrayLike, anchor: ArrayLike, n_resamples: int = N_RESAMP
 def share_kept(test: ArrayLike, ceiling: ArrayLike, null: ArrayLike, n_resamples: int = N_RESAMPLES) -> Estimate:
     """Usable information as a share of that at the ceiling, with a paired interval.
 
-    Args:
-        test, ceiling, null: [N] or [seeds, N] log-likelihoods in nats of the same samples in the same order.
-
-    Raises:
-        FcbenchError: what `bits_between` raises; no information at the ceiling, of which nothing is a share.
+    `test, ceiling, null`: [N] or [seeds, N] log-likelihoods in nats of the same samples in the same order. Raises
+    `FcbenchError`: what `bits_between` raises; no information at the ceiling, of which nothing is a share.
     """
     kept, base = _paired(test, null)
     whole = _paired(ceiling, null)[0] - base
@@ -72,12 +65,8 @@ def share_kept(test: ArrayLike, ceiling: ArrayLike, null: ArrayLike, n_resamples
 
 
 def best_null(candidates: Sequence[ArrayLike]) -> np.ndarray:
-    """Of several null models' log-likelihoods [N] or [seeds, N], those with the largest mean.
-
-    The best null leaves the least information: the choice errs on the careful side.
-
-    Raises:
-        FcbenchError: none was given.
+    """Of several null models' log-likelihoods [N] or [seeds, N], those with the largest mean. The best null leaves the
+    least information: the choice errs on the careful side. Raises `FcbenchError`: none was given.
     """
     arrays = [np.asarray(c, dtype=np.float64) for c in candidates]
     if not arrays:

@@ -46,25 +46,17 @@ _SAME = [*SITUATION, *(c for c in POINT if c != "metric")]
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """Outcome of a merge.
+    """Outcome of a merge. `taken, already`: points of each folder that were taken, or were there already."""
 
-    Attributes:
-        rows: what was taken, with the number of its folder in the column ``source``.
-        taken, already: points of each folder that were taken, or were there already.
-        refused: a line for each situation that cannot stand beside the standard: the folder, what, why.
-    """
-
-    rows: pd.DataFrame
+    rows: pd.DataFrame  # what was taken, with the number of its folder in the column ``source``
     taken: tuple[int, ...]
     already: tuple[int, ...]
-    refused: tuple[str, ...]
+    refused: tuple[str, ...]  # a line for each situation that cannot stand beside the standard: the folder, what, why
 
 
 def merge(paths: Sequence[Path]) -> Merged:
-    """Join the rows of results folders.
-
-    Raises:
-        FcbenchError: fewer than two folders, or what `fcbench.results.table.load` raises.
+    """Join the rows of results folders. Raises `FcbenchError`: fewer than two folders, or what
+    `fcbench.results.table.load` raises.
     """
     if len(paths) < 2:
         raise FcbenchError(f"got {len(paths)} results folder to merge; give two or more.")
@@ -90,10 +82,8 @@ def merge(paths: Sequence[Path]) -> Merged:
 
 
 def write(merged: Merged, paths: Sequence[Path], out: Path) -> None:
-    """Write what was taken as a results folder: rows, samples, the records of all runs.
-
-    Raises:
-        FcbenchError: the folder holds results already, or a disk error.
+    """Write what was taken as a results folder: rows, samples, the records of all runs. Raises `FcbenchError`: the
+    folder holds results already, or a disk error.
     """
     if (out / table.RATES).exists():
         raise FcbenchError(f"{out} holds results already: {HINT}.")

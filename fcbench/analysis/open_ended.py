@@ -27,10 +27,8 @@ def left_percent(rows: pd.DataFrame) -> float | None:
 
 
 def doubt(bd_rate_percent: float | None, anchor: str, test: str, left: tuple[float | None, float | None]) -> str:
-    """Whose further training might undo a BD-rate, in words; "" where none would.
-
-    Args:
-        left: of anchor and test, as of `left_percent`.
+    """Whose further training might undo a BD-rate, in words; "" where none would. `left`: of anchor and test, as of
+    `left_percent`.
 
     >>> doubt(-20.0, "hyperprior", "strata", (30.0, 10.0))
     'more training of hyperprior may undo this: about 30 % of its bits are left to save'

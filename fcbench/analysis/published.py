@@ -49,27 +49,19 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class PublishedCurve:
-    """A curve as others state it.
-
-    Attributes:
-        task: empty for every task with the metric.
-        rate_unit: a column of rates.csv.
-        points: (rate, value), in the order of the file.
-    """
+    """A curve as others state it."""
 
     label: str
-    task: str
+    task: str  # empty for every task with the metric
     metric: str
-    rate_unit: str
+    rate_unit: str  # a column of rates.csv
     source: str
-    points: tuple[tuple[float, float], ...]
+    points: tuple[tuple[float, float], ...]  # (rate, value), in the order of the file
 
 
 def read(path: Path) -> list[PublishedCurve]:
-    """The curves of a file.
-
-    Raises:
-        FcbenchError: another suffix or form, a number that is none, a rate that is not above 0, no curve.
+    """The curves of a file. Raises `FcbenchError`: another suffix or form, a number that is none, a rate that is not
+    above 0, no curve.
     """
     readers = {".csv": _of_csv, ".json": _of_compressai}
     if path.suffix.lower() not in readers:
@@ -88,13 +80,9 @@ def read(path: Path) -> list[PublishedCurve]:
 def add(rows: pd.DataFrame, paths: Sequence[Path]) -> pd.DataFrame:
     """Rows with those of published curves, of kind ``published``, in every situation with their task and metric.
 
-    A curve of which nothing was measured is left out, and a warning says so.
-
-    Args:
-        rows: of `fcbench.analysis.situations.load`, or a choice of them.
-
-    Raises:
-        FcbenchError: what `read` raises, a label that two files give, a file of which no curve has a place.
+    A curve of which nothing was measured is left out, and a warning says so. `rows`: of
+    `fcbench.analysis.situations.load`, or a choice of them. Raises `FcbenchError`: what `read` raises, a label that two
+    files give, a file of which no curve has a place.
     """
     frames, labels = [rows], dict[str, Path]()
     for path in paths:
@@ -113,10 +101,8 @@ def add(rows: pd.DataFrame, paths: Sequence[Path]) -> pd.DataFrame:
 
 
 def in_unit(rows: pd.DataFrame, x: str) -> tuple[pd.DataFrame, list[str]]:
-    """Rows without published ones that have no rate in a unit, and a line that says why for each curve left out.
-
-    Raises:
-        FcbenchError: an unknown unit.
+    """Rows without published ones that have no rate in a unit, and a line that says why for each curve left out. Raises
+    `FcbenchError`: an unknown unit.
     """
     if x not in UNITS:
         raise FcbenchError(unknown("rate axis", x, UNITS))

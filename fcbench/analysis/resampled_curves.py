@@ -26,17 +26,11 @@ MIN_OVERLAP = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Resampled:
-    """A curve under R resamples.
+    """A curve under R resamples."""
 
-    Attributes:
-        rates: [P, R] in any one unit of rate.
-        values: [P, R] of one metric.
-        higher_is_better: the metric's direction.
-    """
-
-    rates: np.ndarray
-    values: np.ndarray
-    higher_is_better: bool
+    rates: np.ndarray  # [P, R] in any one unit of rate
+    values: np.ndarray  # [P, R] of one metric
+    higher_is_better: bool  # the metric's direction
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,13 +67,10 @@ _BUDGET = ("budget", "n_train", "n_test")
 def load(paths: Sequence[Path], by: str | None = None) -> pd.DataFrame:
     """Rows of one or several results folders, with the column `FOLDER`; each measured point once.
 
-    Args:
-        by: a key of `variants.BY`: runs that differ in it are kept apart, as other codecs are; None for one run.
-
-    Raises:
-        FcbenchError: what `results.load` and `variants.add` raise; folders of the same subject that differ in what
-            must agree (data set revision, weights, split, neck, head, samples; training budget, unless runs are kept
-            apart); one point of one run with two values.
+    `by`: a key of `variants.BY`: runs that differ in it are kept apart, as other codecs are; None for one run. Raises
+    `FcbenchError`: what `results.load` and `variants.add` raise; folders of the same subject that differ in what must
+    agree (data set revision, weights, split, neck, head, samples; training budget, unless runs are kept apart); one
+    point of one run with two values.
     """
     if by is not None and by not in variants.BY:
         raise FcbenchError(unknown("difference of runs", by, variants.BY))
@@ -145,11 +142,7 @@ def _kinds_of_heads(df: pd.DataFrame, name: str) -> pd.Series:
 
 
 def choose(df: pd.DataFrame, column: str, names: Sequence[str]) -> pd.DataFrame:
-    """Rows whose column is one of the names; all rows for no names.
-
-    Raises:
-        FcbenchError: a name that is in no row.
-    """
+    """Rows whose column is one of the names; all rows for no names. Raises `FcbenchError`: a name that is in no row."""
     for name in names:
         if not (df[column] == name).any():
             raise FcbenchError(unknown(column, name, sorted(set(df[column]) - {""})))
@@ -157,10 +150,8 @@ def choose(df: pd.DataFrame, column: str, names: Sequence[str]) -> pd.DataFrame:
 
 
 def choose_codecs(df: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """Rows of codecs (or of kinds, such as ``remote``), and the ends of the curves; all rows for no names.
-
-    Raises:
-        FcbenchError: a name that is in no row.
+    """Rows of codecs (or of kinds, such as ``remote``), and the ends of the curves; all rows for no names. Raises
+    `FcbenchError`: a name that is in no row.
     """
     known = set(df["codec"]) | set(df["kind"])
     for name in names:

@@ -46,13 +46,8 @@ _N_COMMIT = 9
 
 
 def add(df: pd.DataFrame, by: str) -> pd.DataFrame:
-    """Rows with `VARIANT` and `READOUT`.
-
-    Args:
-        by: a key of `BY`.
-
-    Raises:
-        FcbenchError: rows that do not say it, or rows that all agree.
+    """Rows with `VARIANT` and `READOUT`. `by`: a key of `BY`. Raises `FcbenchError`: rows that do not say it, or rows
+    that all agree.
     """
     if by in _SINCE_3 and (df["schema"] < 3).any():
         raise FcbenchError(f"rows of schema 2 do not say their {by}: give --by folder or --by commit.")

@@ -24,10 +24,8 @@ TOLERANCE = 1e-6
 
 
 def verify(folder: Path) -> list[str]:
-    """Faults of a results folder, a line each; none where it holds what it claims.
-
-    Raises:
-        FcbenchError: `rates.csv` is missing, damaged or of a schema that is not read.
+    """Faults of a results folder, a line each; none where it holds what it claims. Raises `FcbenchError`: `rates.csv`
+    is missing, damaged or of a schema that is not read.
     """
     rows = table.load(folder)
     if rows.empty:

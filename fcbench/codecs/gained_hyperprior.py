@@ -28,11 +28,8 @@ _SPAN = 2.5  # logarithms from the middle to an end of the usual sweeps
 
 
 class Gain(nn.Module):
-    """Log-gain of each channel, a parabola in the operating point t.
-
-    Args:
-        channels: C.
-        slope: of all channels at the start.
+    """Log-gain of each channel, a parabola in the operating point t. `channels`: C. `slope`: of all channels at the
+    start.
     """
 
     point: Tensor

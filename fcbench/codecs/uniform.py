@@ -23,13 +23,9 @@ from fcbench.codecs.shared.static import MapQuantizer, StaticPlugin
 
 
 class _MapQuantizer(MapQuantizer):
-    """Quantizer and tables of one map.
+    """Quantizer and tables of one map."""
 
-    Attributes:
-        step: [C, 1, 1]; first, last: [C, 1, 1] symbols of the range's ends; centroids: [C, L].
-    """
-
-    step: Tensor
+    step: Tensor  # [C, 1, 1]; first, last: [C, 1, 1] symbols of the range's ends; centroids: [C, L]
     mean: Tensor
     first: Tensor
     last: Tensor

@@ -23,10 +23,8 @@ def exact_model(frequencies: np.ndarray) -> Any:
 
     ``Categorical(perfect=False)`` gives each of n symbols one count of 2**24 and shares out the other 2**24 - n in
     proportion, rounding down. Asked for ``256 f - 1``, whose sum is 2**24 - n, its factor is exactly 1 and every
-    product an exact integer: no rounding, so the model is the same on every machine.
-
-    Args:
-        frequencies: [n] positive integers with sum 65536, n at least 2.
+    product an exact integer: no rounding, so the model is the same on every machine. `frequencies`: [n] positive
+    integers with sum 65536, n at least 2.
     """
     weights = frequencies.astype(np.float64) * (1 << (_CODER_BITS - PRECISION_BITS)) - 1
     return constriction.stream.model.Categorical(weights, perfect=False)

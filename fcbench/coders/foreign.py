@@ -36,11 +36,7 @@ _T = TypeVar("_T")
 
 
 def library(name: str, package: str) -> Any:
-    """Import a module of an optional package.
-
-    Raises:
-        FcbenchError: it is not installed, or does not load.
-    """
+    """Import a module of an optional package. Raises `FcbenchError`: it is not installed, or does not load."""
     try:
         return importlib.import_module(name)
     except ImportError as error:

@@ -44,11 +44,8 @@ _Options = Callable[[np.ndarray, float, "int | None"], "dict[str, Any]"]
 
 
 def _coder(name: str, options: _Options, least_px: int = 1, sized: bool = False, **reading: Any) -> PictureCoder:
-    """A coder of imagecodecs, from its options for a picture, a knob and bits.
-
-    Args:
-        sized: strings do not tell the picture's size; such coders are of float32.
-        reading: options of the decoder.
+    """A coder of imagecodecs, from its options for a picture, a knob and bits. `sized`: strings do not tell the
+    picture's size; such coders are of float32. `reading`: options of the decoder.
     """
 
     def encoder(picture: np.ndarray, knob: float, bits: int | None) -> bytes:

@@ -23,11 +23,7 @@ _TIMEOUT_S = 600.0
 
 
 def vvc_encoder() -> str:
-    """Path of ``vvencapp``.
-
-    Raises:
-        FcbenchError: it is not on the PATH; the message says where to get it.
-    """
+    """Path of ``vvencapp``. Raises `FcbenchError`: it is not on the PATH; the message says where to get it."""
     path = shutil.which("vvencapp")
     if path is None:
         raise FcbenchError("vvencapp not found on the PATH: build github.com/fraunhoferhhi/vvenc to encode VVC")

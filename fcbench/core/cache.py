@@ -68,11 +68,7 @@ class Cache:
         return self.models / f"{kind}-{key}{suffix}"
 
     def make(self) -> Cache:
-        """Make the folders.
-
-        Raises:
-            FcbenchError: the cache cannot be used.
-        """
+        """Make the folders. Raises `FcbenchError`: the cache cannot be used."""
         with disk_errors(self.root, CACHE_HINT):
             self.models.mkdir(parents=True, exist_ok=True)
         return self
@@ -80,12 +76,8 @@ class Cache:
 
 # ------------------------------------------------------------------------------------------ kept files
 def kept(path: Path, make: Callable[[], bytes]) -> bytes:
-    """Contents of a file of the cache: read if it is there and whole, else made and put there.
-
-    One process makes it; others that want the same file wait.
-
-    Raises:
-        FcbenchError: the cache cannot be used, or as `make` does.
+    """Contents of a file of the cache: read if it is there and whole, else made and put there. One process makes it;
+    others that want the same file wait. Raises `FcbenchError`: the cache cannot be used, or as `make` does.
     """
     if (found := get(path)) is not None:
         return found
@@ -156,13 +148,8 @@ def remove(path: Path) -> None:
 
 @contextmanager
 def locked(path: Path, wait: bool = True) -> Iterator[bool]:
-    """Hold the lock of a file or folder of the cache; wait for another process that does.
-
-    Args:
-        wait: else go on without the lock where another process has it.
-
-    Yields:
-        Whether the lock is held.
+    """Hold the lock of a file or folder of the cache; wait for another process that does. `wait`: else go on without
+    the lock where another process has it. Yields whether the lock is held.
     """
     with disk_errors(path, CACHE_HINT):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -44,38 +44,26 @@ _SIZE = re.compile(r"\d+x\d+")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file or folder of the cache.
-
-    Attributes:
-        path: of the file, or of the folder with all its files.
-        files: what it consists of, digests included.
-        made: time of its newest file [s].
-        stale: what made it and is another today; nothing of an entry that would still be used, or may be.
-    """
+    """A file or folder of the cache."""
 
     kind: str
-    path: Path
-    files: tuple[Path, ...]
+    path: Path  # of the file, or of the folder with all its files
+    files: tuple[Path, ...]  # what it consists of, digests included
     n_bytes: int
-    made: float
+    made: float  # time of its newest file [s]
+    # what made it and is another today; nothing of an entry that would still be used, or may be
     stale: tuple[str, ...] = ()
 
 
 def entries(root: Path) -> list[Entry]:
-    """All that a cache holds, oldest first.
-
-    Raises:
-        FcbenchError: it cannot be read.
-    """
+    """All that a cache holds, oldest first. Raises `FcbenchError`: it cannot be read."""
     with disk_errors(root, CACHE_HINT):
         return sorted(filter(None, map(_entry, _places(Cache(root)))), key=lambda e: (e.made, e.path))
 
 
 def damaged(found: Iterable[Entry]) -> Iterator[Path]:
-    """Files that do not match their digest, each removed: they are made again when they are wanted.
-
-    Raises:
-        FcbenchError: one cannot be read or removed.
+    """Files that do not match their digest, each removed: they are made again when they are wanted. Raises
+    `FcbenchError`: one cannot be read or removed.
     """
     for file in (f for e in found if e.kind not in ("part", "other") for f in e.files if not f.name.endswith(ASIDE)):
         with disk_errors(file, CACHE_HINT), suppress(FileNotFoundError):
@@ -85,11 +73,8 @@ def damaged(found: Iterable[Entry]) -> Iterator[Path]:
 
 
 def to_remove(found: Sequence[Entry], limit: int | None) -> list[Entry]:
-    """What is stale, then the oldest, until what is left takes no more than a limit.
-
-    Args:
-        found: oldest first.
-        limit: bytes; None for what is stale alone.
+    """What is stale, then the oldest, until what is left takes no more than a limit. `found`: oldest first. `limit`:
+    bytes; None for what is stale alone.
     """
     chosen = [e for e in found if e.stale]
     if limit is not None:
@@ -104,10 +89,8 @@ def to_remove(found: Sequence[Entry], limit: int | None) -> list[Entry]:
 
 
 def remove(entry: Entry) -> bool:
-    """Remove an entry; returns whether it is gone. One that another process is making stays.
-
-    Raises:
-        FcbenchError: it cannot be removed.
+    """Remove an entry; returns whether it is gone. One that another process is making stays. Raises `FcbenchError`: it
+    cannot be removed.
     """
     path = entry.path.with_suffix("") if entry.kind == "part" else entry.path
     with disk_errors(entry.path, CACHE_HINT):
@@ -127,13 +110,10 @@ def remove(entry: Entry) -> bool:
 
 
 def n_bytes_of(text: str) -> int:
-    """Bytes of a size as people write it.
+    """Bytes of a size as people write it. Raises `FcbenchError`: anything else.
 
     >>> n_bytes_of("10GB"), n_bytes_of("1.5 GiB"), n_bytes_of("0")
     (10000000000, 1610612736, 0)
-
-    Raises:
-        FcbenchError: anything else.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?", text.strip().lower())
     if match is None or match[2] not in UNITS or len(match[1]) > 15:

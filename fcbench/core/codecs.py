@@ -21,17 +21,12 @@ Grids = Mapping[str, tuple[int, int]]
 
 @dataclass(frozen=True, slots=True)
 class Bitstream:
-    """One coded sample.
+    """One coded sample."""
 
-    Attributes:
-        parts: named byte strings ("z", "y", ...), in the order in which they stand in the payload.
-        n_symbols: coded integers inside.
-        check: 16-bit checksum of those integers, so that a decoder out of step is an error and never a bad accuracy;
-            None where only decoding tells them (see `with_check`).
-    """
-
-    parts: Mapping[str, bytes]
-    n_symbols: int
+    parts: Mapping[str, bytes]  # named byte strings ("z", "y", ...), in the order in which they stand in the payload
+    n_symbols: int  # coded integers inside
+    # 16-bit checksum of those integers, so that a decoder out of step is an error and never a bad accuracy; None where
+    # only decoding tells them (see `with_check`)
     check: int | None
 
     @property
@@ -42,16 +37,13 @@ class Bitstream:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """What a decoder made of a payload.
-
-    Attributes:
-        recode: codes the decoded integers again, to the one payload that holds them, so that surplus bytes are seen;
-            None where `Codec.decode` itself refuses them. Not called while decoding is timed.
-    """
+    """What a decoder made of a payload."""
 
     features: Features
     n_symbols: int
     check: int
+    # codes the decoded integers again, to the one payload that holds them, so that surplus bytes are seen; None where
+    # `Codec.decode` itself refuses them. Not called while decoding is timed.
     recode: Callable[[], bytes] | None = field(default=None, repr=False, compare=False)
 
 
@@ -80,17 +72,13 @@ class Codec(Protocol):
         """Finish training or preparation: make the tables for coding and switch to eval mode. Called once."""
 
     def encode(self, features: Features) -> Bitstream:
-        """Code one sample (B = 1), and do nothing else: this call is timed.
-
-        Raises:
-            FcbenchError: the features cannot be coded (NaN, inf, empty, other maps).
+        """Code one sample (B = 1), and do nothing else: this call is timed. Raises `FcbenchError`: the features cannot
+        be coded (NaN, inf, empty, other maps).
         """
 
     def decode(self, payload: bytes, grids: Grids) -> Decoded:
-        """Decode one sample from its payload and the sizes of its maps.
-
-        Raises:
-            FcbenchError: the payload cannot be the codec's own.
+        """Decode one sample from its payload and the sizes of its maps. Raises `FcbenchError`: the payload cannot be
+        the codec's own.
         """
 
 
@@ -144,15 +132,10 @@ class Coder(Protocol):
 
 
 class CodecPlugin(Coder, Protocol):
-    """``PLUGIN`` of a codec. Explicit subclasses inherit the defaults.
+    """``PLUGIN`` of a codec. Explicit subclasses inherit the defaults."""
 
-    Attributes:
-        trained: what it builds is a `TrainableCodec`, with the knob ``lmbda``.
-        variable: what it builds is a `VariableCodec`: one training serves all operating points.
-    """
-
-    trained: bool = False
-    variable: bool = False
+    trained: bool = False  # what it builds is a `TrainableCodec`, with the knob ``lmbda``
+    variable: bool = False  # what it builds is a `VariableCodec`: one training serves all operating points
 
     def sweep(self, objective: Objective) -> list[dict[str, float | int | str]]:
         """Default operating points, low rate to high."""
@@ -174,10 +157,8 @@ class ImagePlugin(Coder, Protocol):
         """Default operating points, low rate to high."""
 
     def encode(self, image: Any, params: Knobs) -> bytes:
-        """Code an image, uint8 [3, H, W], numpy or torch.
-
-        Raises:
-            FcbenchError: another type or shape, unknown knobs, or the coder fails.
+        """Code an image, uint8 [3, H, W], numpy or torch. Raises `FcbenchError`: another type or shape, unknown knobs,
+        or the coder fails.
         """
 
     def decode(self, data: bytes) -> np.ndarray:

@@ -12,41 +12,24 @@ if TYPE_CHECKING:  # the nouns are plain data: importing them imports no torch
 
 @dataclass(frozen=True, slots=True)
 class Objects:
-    """The annotated objects of one image, in pixels of the *original* image: that is where detections are scored.
+    """The annotated objects of one image, in pixels of the *original* image: that is where detections are scored."""
 
-    Attributes:
-        size_px: (H, W) of the original image; all that a head may take from here to predict.
-        labels: [G] int64, index in the data set's category names.
-        boxes: [G, 4] float64 (x_px, y_px, width_px, height_px), as COCO's files have them.
-        areas: [G] float64, square pixels.
-        crowd: [G] bool; detections inside a crowd count neither as right nor as wrong.
-        regions: [G] masks as run-length codes of pycocotools, where the task needs them.
-        keypoints: [G, K, 3] float64 (x_px, y_px, v), where the task needs them; v is 0 absent, 1 occluded, 2 visible.
-    """
-
-    size_px: tuple[int, int]
-    labels: np.ndarray
-    boxes: np.ndarray
-    areas: np.ndarray
-    crowd: np.ndarray
-    regions: Sequence[Any] = ()
+    size_px: tuple[int, int]  # (H, W) of the original image; all that a head may take from here to predict
+    labels: np.ndarray  # [G] int64, index in the data set's category names
+    boxes: np.ndarray  # [G, 4] float64 (x_px, y_px, width_px, height_px), as COCO's files have them
+    areas: np.ndarray  # [G] float64, square pixels
+    crowd: np.ndarray  # [G] bool; detections inside a crowd count neither as right nor as wrong
+    regions: Sequence[Any] = ()  # [G] masks as run-length codes of pycocotools, where the task needs them
+    # [G, K, 3] float64 (x_px, y_px, v), where the task needs them; v is 0 absent, 1 occluded, 2 visible
     keypoints: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Detections:
-    """What a head finds in one image, in pixels of the original image.
+    """What a head finds in one image, in pixels of the original image."""
 
-    Attributes:
-        labels: [D] int64, index in the head's label names.
-        scores: [D]; higher is surer.
-        boxes: [D, 4] (x0_px, y0_px, x1_px, y1_px).
-        regions: [D] masks as run-length codes of pycocotools, where the task needs them.
-        keypoints: [D, K, 2] (x_px, y_px), where the task needs them.
-    """
-
-    labels: np.ndarray
-    scores: np.ndarray
-    boxes: np.ndarray
-    regions: Sequence[Any] = ()
-    keypoints: np.ndarray | None = None
+    labels: np.ndarray  # [D] int64, index in the head's label names
+    scores: np.ndarray  # [D]; higher is surer
+    boxes: np.ndarray  # [D, 4] (x0_px, y0_px, x1_px, y1_px)
+    regions: Sequence[Any] = ()  # [D] masks as run-length codes of pycocotools, where the task needs them
+    keypoints: np.ndarray | None = None  # [D, K, 2] (x_px, y_px), where the task needs them

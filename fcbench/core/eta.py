@@ -11,33 +11,21 @@ LEAST = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a stage should take.
+    """What a stage should take."""
 
-    Attributes:
-        expected_s: seconds that it should take.
-        pools: stages that resemble it, the most similar first: the first pool in which anything was done corrects
-            the forecast.
-        gradual: the share of its part that is done is the share of its time.
-    """
-
-    expected_s: float
+    expected_s: float  # seconds that it should take
+    # stages that resemble it, the most similar first: the first pool in which anything was done corrects the forecast
     pools: tuple[str, ...]
-    gradual: bool = True
+    gradual: bool = True  # the share of its part that is done is the share of its time
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A stage under way.
+    """A stage under way."""
 
-    Attributes:
-        key: of its work.
-        took_s: so far.
-        share: of it that is done, 0 to 1; 0 where that is not known.
-    """
-
-    key: str
-    took_s: float
-    share: float = 0.0
+    key: str  # of its work
+    took_s: float  # so far
+    share: float = 0.0  # of it that is done, 0 to 1; 0 where that is not known
 
 
 class Eta:
@@ -69,11 +57,8 @@ class Eta:
             _add(self._pools, work, took_s, work.expected_s)
 
     def left_s(self, elapsed_s: float, running: Iterable[Running] = ()) -> float:
-        """Seconds that remain.
-
-        Args:
-            elapsed_s: since the first stage began.
-            running: the stages under way, as far as they are known.
+        """Seconds that remain. `elapsed_s`: since the first stage began. `running`: the stages under way, as far as
+        they are known.
         """
         pools, left, took_s = dict(self._pools), dict(self._left), self._took_s
         for stage in running:

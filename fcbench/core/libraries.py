@@ -39,9 +39,8 @@ def installed() -> dict[str, str]:
 def code_of(encoder: Encoder) -> dict[str, str]:
     """What computes an encoder's features: torch, and the code of the classes of the encoder and of its modules.
 
-    Returns:
-        Distribution -> version; of fcbench and of plug-in files, module -> hash of its file, with the modules of the
-        same room that it imports from.
+    Returns distribution -> version; of fcbench and of plug-in files, module -> hash of its file, with the modules of
+    the same room that it imports from.
     """
     things: list[object] = [encoder, *encoder.module.modules()]
     while (wrapped := getattr(things[0], "wrapped", None)) is not None:

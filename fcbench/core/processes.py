@@ -32,13 +32,8 @@ def _await_parent() -> None:
 
 @contextmanager
 def workers(n: int, what: str) -> Iterator[ProcessPoolExecutor]:
-    """A pool of fresh processes that end with this one. On an error, work that has not begun is dropped.
-
-    Args:
-        what: they do, for the message, e.g. "render scenes".
-
-    Raises:
-        FcbenchError: one of them died.
+    """A pool of fresh processes that end with this one. On an error, work that has not begun is dropped. `what`: they
+    do, for the message, e.g. "render scenes". Raises `FcbenchError`: one of them died.
     """
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(n, mp_context=context, initializer=start_worker)

@@ -47,9 +47,8 @@ def duration(seconds: float) -> str:
 class Report:
     """Stages of a run: what is under way, how many are done, what remains. Writes to standard error.
 
-    Args:
-        works: the stages by key; a number for that many of one kind.
-        n_points: points that the run is to measure, and how many of them it found measured.
+    `works`: the stages by key; a number for that many of one kind. `n_points`: points that the run is to measure, and
+    how many of them it found measured.
     """
 
     def __init__(
@@ -126,10 +125,8 @@ class Report:
             self._count(str(self._n_done), 0.0)
 
     def finish(self, line: str, took_s: float, key: str = "") -> None:
-        """Count a stage, and leave its line where there is one.
-
-        Args:
-            key: of its work; where works are a number, the next one.
+        """Count a stage, and leave its line where there is one. `key`: of its work; where works are a number, the next
+        one.
         """
         self._count(key or str(self._n_done), took_s)
         if line:
@@ -203,13 +200,8 @@ class Report:
 
 
 class JsonReport(Report):
-    """A report for machines: one JSON object per line.
-
-    ``plan`` names the stages with what they should take, ``stage`` one that is done, ``points`` what was measured,
-    ``say`` a line for people.
-
-    Args:
-        write: writes a line.
+    """A report for machines: one JSON object per line. ``plan`` names the stages with what they should take, ``stage``
+    one that is done, ``points`` what was measured, ``say`` a line for people. `write`: writes a line.
     """
 
     def __init__(self, works: Mapping[str, Work], n_points: tuple[int, int], *, write: Callable[[str], None]) -> None:
@@ -239,11 +231,7 @@ class JsonReport(Report):
 
 
 class RelayedReport(Report):
-    """The report of a process whose progress another one shows.
-
-    Args:
-        tell: sends an event there.
-    """
+    """The report of a process whose progress another one shows. `tell`: sends an event there."""
 
     def __init__(self, tell: Callable[[Event], None]) -> None:
         super().__init__(0)

@@ -107,10 +107,8 @@ def _installed(kind: str) -> dict[str, list[EntryPoint]]:
 
 
 def _find(kind: str, name: str) -> Path | EntryPoint | File:
-    """The one place that a name stands for.
-
-    Raises:
-        FcbenchError: no such name (the message holds the nearest and all of them), or a name of several plug-ins.
+    """The one place that a name stands for. Raises `FcbenchError`: no such name (the message holds the nearest and all
+    of them), or a name of several plug-ins.
     """
     name = split_variant(name)[0] if kind == "dataset" else name
     places: list[Path | EntryPoint | File] = [p for n, p in built_in(kind).items() if n == name]
@@ -154,10 +152,8 @@ def get(kind: Literal["label"], name: str) -> LabelPlugin: ...
 @overload
 def get(kind: str, name: str) -> Any: ...
 def get(kind: str, name: str) -> Any:  # noqa: E302
-    """The ``PLUGIN`` of a name.
-
-    Raises:
-        FcbenchError: unknown or ambiguous name, or an outside plug-in that cannot be imported or lacks something.
+    """The ``PLUGIN`` of a name. Raises `FcbenchError`: unknown or ambiguous name, or an outside plug-in that cannot be
+    imported or lacks something.
     """
     if kind == "dataset" and (of := split_variant(name))[1]:
         return get("dataset", of[0]).variant(of[1])
@@ -177,10 +173,8 @@ def get(kind: str, name: str) -> Any:  # noqa: E302
 def use(kind: str, typed: str) -> str:
     """Read the plug-in file of ``[image:]FILE.py[:VARIANT]`` and return its name for this process, variant included.
 
-    Anything else is returned as it is.
-
-    Raises:
-        FcbenchError: no such file, it cannot be run, its ``PLUGIN`` lacks something, or its name is taken.
+    Anything else is returned as it is. Raises `FcbenchError`: no such file, it cannot be run, its ``PLUGIN`` lacks
+    something, or its name is taken.
     """
     if kind == "codec" and codec_kind(typed)[0] == "image":
         return f"image:{use('image', codec_kind(typed)[1])}"

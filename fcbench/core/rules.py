@@ -65,10 +65,8 @@ ImageSize = Annotated[
 def obey(data: Any) -> None:
     """Check each field of a dataclass; called at the end of its ``__init__``, frozen or not.
 
-    A field of several values takes a list or one value, too, and a path takes its text.
-
-    Raises:
-        FcbenchError: the first field whose value is not what its annotation says.
+    A field of several values takes a list or one value, too, and a path takes its text. Raises `FcbenchError`: the
+    first field whose value is not what its annotation says.
     """
     for field in fields(data):
         value = getattr(data, field.name)
@@ -96,13 +94,8 @@ def _hints(kind: type) -> dict[str, Any]:
 
 
 def read(where: str, hint: Any, value: Any) -> Any:
-    """A value as its annotation has it.
-
-    Args:
-        where: name of the value in messages.
-
-    Raises:
-        FcbenchError: it is of another type, or breaks a rule.
+    """A value as its annotation has it. `where`: name of the value in messages. Raises `FcbenchError`: it is of another
+    type, or breaks a rule.
 
     >>> read("sizes", tuple[int, ...], [3, 4]), read("sizes", tuple[int, ...], 5)
     ((3, 4), (5,))

@@ -15,15 +15,11 @@ from fcbench.core.tasks import Head
 
 @runtime_checkable
 class Tail(Head, Protocol):
-    """The layers of a network after a split point, frozen, as a task's `Head`: an ``nn.Module``.
-
-    Its x is a dict of maps [B, C, h, w] by split point.
-
-    Attributes:
-        label_names: of the network's outputs, in their order; empty where the task has no classes.
+    """The layers of a network after a split point, frozen, as a task's `Head`: an ``nn.Module``. Its x is a dict of
+    maps [B, C, h, w] by split point.
     """
 
-    label_names: tuple[str, ...]
+    label_names: tuple[str, ...]  # of the network's outputs, in their order; empty where the task has no classes
 
     def imitation_loss(self, x: Mapping[str, Tensor], uncoded: Mapping[str, Tensor]) -> Tensor:
         """Scalar loss of decoded maps against what the tail says of the uncoded ones; needs no labels."""
@@ -31,30 +27,20 @@ class Tail(Head, Protocol):
 
 @runtime_checkable
 class TailedEncoder(Encoder, Protocol):
-    """An encoder that is the front of a whole network.
+    """An encoder that is the front of a whole network."""
 
-    Attributes:
-        tails: by task, the split points, and groups of them, after which the network's rest can be built.
-    """
-
+    # by task, the split points, and groups of them, after which the network's rest can be built
     tails: Mapping[str, tuple[str, ...]]
 
     def tail(self, task: str, split_point: str, image_px: tuple[int, int]) -> nn.Module:
-        """The `Tail` after a split point or group that `tails` names, on the encoder's device.
-
-        Args:
-            image_px: (H, W) of the images.
-
-        Raises:
-            FcbenchError: front and tail together are not the network, for images of this size.
+        """The `Tail` after a split point or group that `tails` names, on the encoder's device. `image_px`: (H, W) of
+        the images. Raises `FcbenchError`: front and tail together are not the network, for images of this size.
         """
 
 
 def build_tail(encoder: Encoder, task: str, split_points: Sequence[str], image_px: tuple[int, int]) -> Any:
-    """The `Tail` of an encoder after split points.
-
-    Raises:
-        FcbenchError: it has none; the message names the split points that have one.
+    """The `Tail` of an encoder after split points. Raises `FcbenchError`: it has none; the message names the split
+    points that have one.
     """
     tails: Mapping[str, tuple[str, ...]] = encoder.tails if isinstance(encoder, TailedEncoder) else {}
     if not any(tails.values()):
@@ -72,10 +58,7 @@ def build_tail(encoder: Encoder, task: str, split_points: Sequence[str], image_p
 
 
 def require_labels(network: str, own: Sequence[str], dataset: str, given: Sequence[str]) -> None:
-    """Refuse a data set whose classes are not a network's: number, names and order.
-
-    Raises:
-        FcbenchError: they differ.
+    """Refuse a data set whose classes are not a network's: number, names and order. Raises `FcbenchError`: they differ.
     """
     if len(own) != len(given):
         raise FcbenchError(

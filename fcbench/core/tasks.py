@@ -18,28 +18,18 @@ from fcbench.core.samples import Dataset
 
 # ---------------------------------------------------------------------------------------------- necks
 class NeckPlugin(Protocol):
-    """``PLUGIN`` of a module in ``fcbench/necks``. Subclass it to inherit the default.
+    """``PLUGIN`` of a module in ``fcbench/necks``. Subclass it to inherit the default."""
 
-    Attributes:
-        n_layers: depth of the neck, by which cross-neck analysis finds the neck as deep as two together; None where
-            depth means nothing.
-    """
-
+    # depth of the neck, by which cross-neck analysis finds the neck as deep as two together; None where depth means
+    # nothing
     n_layers: int | None = None
 
     def build(self, specs: Sequence[FeatureSpec], shapes: Mapping[str, tuple[int, int]], width: int) -> nn.Module:
         """A new neck, initialized from torch's generator.
 
         It takes a dict of standardized maps [B, C, h, w] and returns [B, D, h, w] at the grid of the finest map;
-        coarser maps are resized to it.
-
-        Args:
-            specs: split points, fine to coarse.
-            shapes: (h, w) of each map.
-            width: D.
-
-        Raises:
-            FcbenchError: no split point, a missing shape, or a width that it cannot have.
+        coarser maps are resized to it. `specs`: split points, fine to coarse. `shapes`: (h, w) of each map. `width`: D.
+        Raises `FcbenchError`: no split point, a missing shape, or a width that it cannot have.
         """
 
 
@@ -53,17 +43,13 @@ class Head(Protocol):
     """
 
     def loss(self, x: Any, batch: Any) -> Tensor:
-        """Scalar training loss; gradients flow to x, also through frozen parameters.
-
-        Raises:
-            FcbenchError: x or the batch does not fit the head.
+        """Scalar training loss; gradients flow to x, also through frozen parameters. Raises `FcbenchError`: x or the
+        batch does not fit the head.
         """
 
     def predict(self, x: Any, batch: Any) -> Any:
-        """Prediction in the form that `Task.statistics` reads; each task's module says which.
-
-        Raises:
-            FcbenchError: x or the batch does not fit the head.
+        """Prediction in the form that `Task.statistics` reads; each task's module says which. Raises `FcbenchError`: x
+        or the batch does not fit the head.
         """
 
 
@@ -97,46 +83,30 @@ class MetricSpec:
 class Task(Protocol):
     """A task on one data set: its heads, batches and metrics.
 
-    Metrics are functions of sums of per-sample statistics (mIoU of intersections and unions, BLEU of n-gram counts),
-    or of the samples' statistics and how often each sample counts (`RankingTask`): one table of statistics per point
-    gives every value, every bootstrap interval and every pairing.
-
-    Attributes:
-        name: of the plug-in.
-        metrics: the primary one first.
-        n_statistics: S, numbers per sample from which `values` computes the metrics.
+    Metrics are functions of sums of per-sample statistics (mIoU of intersections and unions, BLEU of n-gram counts), or
+    of the samples' statistics and how often each sample counts (`RankingTask`): one table of statistics per point gives
+    every value, every bootstrap interval and every pairing.
     """
 
-    name: str
-    metrics: tuple[MetricSpec, ...]
-    n_statistics: int
+    name: str  # of the plug-in
+    metrics: tuple[MetricSpec, ...]  # the primary one first
+    n_statistics: int  # S, numbers per sample from which `values` computes the metrics
 
     def head(self, width: int, grid: tuple[int, int], image_px: tuple[int, int]) -> nn.Module:
         """A new `Head`, initialized from torch's generator.
 
-        Args:
-            width: D of its input [B, D, h, w].
-            grid: (h, w) of its input.
-            image_px: (H, W) of the images and of their targets.
-
-        Raises:
-            FcbenchError: a width that it cannot have.
+        `width`: D of its input [B, D, h, w]. `grid`: (h, w) of its input. `image_px`: (H, W) of the images and of their
+        targets. Raises `FcbenchError`: a width that it cannot have.
         """
 
     def collate(self, targets: Sequence[Mapping[str, Any]]) -> Any:
-        """A batch of targets, each as `Dataset.targets` gives it. Of a tensor [B, ...], row i is target i.
-
-        Raises:
-            FcbenchError: a target is not what the task documents, or they do not fit each other.
+        """A batch of targets, each as `Dataset.targets` gives it. Of a tensor [B, ...], row i is target i. Raises
+        `FcbenchError`: a target is not what the task documents, or they do not fit each other.
         """
 
     def statistics(self, prediction: Any, batch: Any) -> np.ndarray:
-        """Additive statistics of each sample, float64 [B, S], of what `Head.predict` returned for the batch.
-
-        They do not depend on how samples are batched.
-
-        Raises:
-            FcbenchError: the prediction does not fit the batch.
+        """Additive statistics of each sample, float64 [B, S], of what `Head.predict` returned for the batch. They do
+        not depend on how samples are batched. Raises `FcbenchError`: the prediction does not fit the batch.
         """
 
     def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
@@ -151,11 +121,8 @@ class Ranking(Protocol):
     """
 
     def weighted_values(self, stats: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """Metric values by name, [R], of samples that count `weights` times; NaN where nothing was counted.
-
-        Args:
-            stats: [N, S] of `Task.statistics`.
-            weights: [R, N], whole numbers: how often each sample is there.
+        """Metric values by name, [R], of samples that count `weights` times; NaN where nothing was counted. `stats`:
+        [N, S] of `Task.statistics`. `weights`: [R, N], whole numbers: how often each sample is there.
         """
 
 
@@ -178,10 +145,8 @@ class TaskPlugin(Protocol):
     """``PLUGIN`` of a module in ``fcbench/tasks``."""
 
     def build(self, train: Dataset, test: Dataset) -> Task:
-        """The task on a data set: vocabulary and classes from train, reference statistics from test.
-
-        Raises:
-            FcbenchError: a split lacks the task's targets or facts, or the splits do not fit each other.
+        """The task on a data set: vocabulary and classes from train, reference statistics from test. Raises
+        `FcbenchError`: a split lacks the task's targets or facts, or the splits do not fit each other.
         """
 
     def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
@@ -190,47 +155,31 @@ class TaskPlugin(Protocol):
 
 # ---------------------------------------------------------------------------------------- task models
 class TaskModel(Protocol):
-    """A third-party model trained for one task: its own encoder, and its decoder as a frozen head.
+    """A third-party model trained for one task: its own encoder, and its decoder as a frozen head."""
 
-    Attributes:
-        name: as typed: "dpt:small".
-        weights: where they came from.
-        encoder: its own encoder; its features at `inputs` are what the decoder was trained on, and the target of
-            distillation. Their grids are the decoder's and need not follow from strides.
-        inputs: names in ``encoder.specs`` of the maps that the decoder reads, in its order.
-    """
-
-    name: str
-    weights: WeightsInfo
+    name: str  # as typed: "dpt:small"
+    weights: WeightsInfo  # where they came from
+    # its own encoder; its features at `inputs` are what the decoder was trained on, and the target of distillation.
+    # Their grids are the decoder's and need not follow from strides.
     encoder: Encoder
-    inputs: tuple[str, ...]
+    inputs: tuple[str, ...]  # names in ``encoder.specs`` of the maps that the decoder reads, in its order
 
     def head(self) -> nn.Module:
         """The decoder as a frozen `Head`; its x is a dict of maps [B, C, h, w] by the names of `inputs`."""
 
 
 class TaskModelPlugin(Protocol):
-    """``PLUGIN`` of a module in ``fcbench/taskmodels``.
+    """``PLUGIN`` of a module in ``fcbench/taskmodels``."""
 
-    Attributes:
-        task: name of the task that its models were trained for.
-    """
-
-    task: str
+    task: str  # name of the task that its models were trained for
 
     def build(
         self, variant: str, weights: str | None, task: Task, image_px: tuple[int, int], device: torch.device
     ) -> TaskModel:
         """A task model with its weights, for images of one size.
 
-        Args:
-            variant: what follows the colon; empty for the default.
-            weights: None for official or embedded ones, ``random``, or the path of a file or folder.
-            task: the task on its data set.
-            image_px: (H, W) of the images.
-            device: where encoder and decoder run.
-
-        Raises:
-            FcbenchError: another task, unknown variant, a data set or image size that the model cannot serve, weights
-                missing or of another architecture.
+        `variant`: what follows the colon; empty for the default. `weights`: None for official or embedded ones,
+        ``random``, or the path of a file or folder. `task`: the task on its data set. `image_px`: (H, W) of the images.
+        `device`: where encoder and decoder run. Raises `FcbenchError`: another task, unknown variant, a data set or
+        image size that the model cannot serve, weights missing or of another architecture.
         """

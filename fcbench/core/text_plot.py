@@ -11,17 +11,11 @@ _END = "-"
 
 
 class Dot(NamedTuple):
-    """One point.
+    """One point."""
 
-    Attributes:
-        panel: the plot that it belongs to.
-        series: its curve; empty for an end of the curves, which is a line across.
-        x: drawn by its logarithm; None where it has none.
-    """
-
-    panel: str
-    series: str
-    x: float | None
+    panel: str  # the plot that it belongs to
+    series: str  # its curve; empty for an end of the curves, which is a line across
+    x: float | None  # drawn by its logarithm; None where it has none
     y: float
 
 

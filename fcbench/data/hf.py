@@ -29,22 +29,16 @@ _COMMIT = re.compile(r"(.+)@([0-9a-f]{40})")
 
 @dataclass
 class Rows(Dataset):
-    """One split.
-
-    Attributes:
-        rows: the split as `datasets.Dataset`, images not decoded.
-        indices: rows that are samples, in order.
-        columns: ``image``, and each task, to its column.
-    """
+    """One split."""
 
     name: str
     split: str
     revision: str
     tasks: tuple[str, ...]
     meta: DatasetMeta
-    rows: Any
-    indices: list[int]
-    columns: Mapping[str, str]
+    rows: Any  # the split as `datasets.Dataset`, images not decoded
+    indices: list[int]  # rows that are samples, in order
+    columns: Mapping[str, str]  # ``image``, and each task, to its column
     image_size_px: tuple[int, int] | None
 
     def __len__(self) -> int:
@@ -78,13 +72,9 @@ class Rows(Dataset):
 
 @dataclass(frozen=True)
 class HuggingFace(DatasetPlugin):
-    """A data set by folder or by name and commit.
+    """A data set by folder or by name and commit."""
 
-    Attributes:
-        typed: what stands behind ``hf:``.
-    """
-
-    typed: str = ""
+    typed: str = ""  # what stands behind ``hf:``
     tasks: tuple[str, ...] = ("classification", "captioning")
     needs_root: bool = False
 

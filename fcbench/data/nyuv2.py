@@ -42,17 +42,12 @@ EIGEN_CROP = (45 / 480, 471 / 480, 41 / 640, 601 / 640)
 
 @dataclass
 class NYUv2(Dataset):
-    """One split of NYU Depth V2, resized where `DataOptions` asks for it.
-
-    Attributes:
-        path: the MATLAB 7.3 (HDF5) file; MATLAB's axes are reversed in it: images [N, 3, W, H], depth [N, W, H].
-        numbers: of the frames, from 0.
-    """
+    """One split of NYU Depth V2, resized where `DataOptions` asks for it."""
 
     split: str
     revision: str
-    path: Path
-    numbers: tuple[int, ...]
+    path: Path  # the MATLAB 7.3 (HDF5) file; MATLAB's axes are reversed in it: images [N, 3, W, H], depth [N, W, H]
+    numbers: tuple[int, ...]  # of the frames, from 0
     image_size_px: tuple[int, int] | None
     name: str = LAYOUT.name
     tasks: tuple[str, ...] = ("depth",)

@@ -46,13 +46,9 @@ N_SIZES_KEPT = 8
 def resize_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
     """Position embeddings of another image size: the mean mask unit repeated, the rest interpolated.
 
-    Args:
-        positions: [1, N, C] of old h times w tokens.
-        old: (h, w) [tokens], multiples of a mask unit.
-        new: (h, w) [tokens], multiples of a mask unit.
-
-    Returns:
-        [1, N', C] of new h times w tokens; the same embeddings where the size is the same.
+    `positions`: [1, N, C] of old h times w tokens. `old`: (h, w) [tokens], multiples of a mask unit. `new`: (h, w)
+    [tokens], multiples of a mask unit. Returns [1, N', C] of new h times w tokens; the same embeddings where the size
+    is the same.
 
     References:
         Bolya et al., Window Attention is Bugged: How not to Interpolate Position Embeddings, arXiv 2311.05613.

@@ -57,12 +57,8 @@ class TimmEncoder(PaddedEncoder):
     ) -> None:
         """Freeze a ``features_only`` model, its weights loaded.
 
-        Args:
-            name: as typed, ``timm:resnet18``.
-            module: timm's model.
-            weights: where its weights came from.
-            device: where it runs.
-            typed_weights: as `Plugin.build` got them; its tails load theirs by it.
+        `name`: as typed, ``timm:resnet18``. `module`: timm's model. `weights`: where its weights came from. `device`:
+        where it runs. `typed_weights`: as `Plugin.build` got them; its tails load theirs by it.
         """
         super().__init__(name, module, specs_of(info_of(module).get_dicts()), weights, device)
         self._typed_weights = typed_weights

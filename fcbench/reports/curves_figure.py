@@ -62,19 +62,13 @@ def figure(
     """Rate-accuracy curves.
 
     With several seeds the line and the band are means over seeds, and each seed's points are drawn small. Points that
-    failed are counted in a footnote, by codec.
-
-    Args:
-        df: columns of `fcbench.results.row.RatePoint`, as `fcbench.analysis.situations.load` gives them.
-        x: rate on the logarithmic axis, one of `X_LABELS`.
-        metric: drawn in every panel that has it; None for each task's primary one.
-        labels: how metrics are written, over `METRIC_LABELS`.
-        anchors: codecs to draw in grey; ``remote`` for all that code images.
-        grid: a panel for each task and encoder; None: where more than `OVERLAY_CURVES` curves would share a panel.
-
-    Raises:
-        FcbenchError: unknown x, metric or anchor, no coded points, NaN or no positive rate in a measured row, more
-            codecs or (without a grid) encoders than can be told apart.
+    failed are counted in a footnote, by codec. `df`: columns of `fcbench.results.row.RatePoint`, as
+    `fcbench.analysis.situations.load` gives them. `x`: rate on the logarithmic axis, one of `X_LABELS`. `metric`: drawn
+    in every panel that has it; None for each task's primary one. `labels`: how metrics are written, over
+    `METRIC_LABELS`. `anchors`: codecs to draw in grey; ``remote`` for all that code images. `grid`: a panel for each
+    task and encoder; None: where more than `OVERLAY_CURVES` curves would share a panel. Raises `FcbenchError`: unknown
+    x, metric or anchor, no coded points, NaN or no positive rate in a measured row, more codecs or (without a grid)
+    encoders than can be told apart.
     """
     df, left_out = published.in_unit(df, x)
     ok = _drawable(df, x, metric)
@@ -110,12 +104,8 @@ def complexity(
 ) -> Figure:
     """Costs of coding (a column of panels each) against the rate (first row) and the accuracy (a row per task).
 
-    A cost that is 0, as the operations of a codec without a network, has no place on a logarithmic axis.
-
-    Args: as of `figure`.
-
-    Raises:
-        FcbenchError: what `figure` raises, or rows in which no cost was measured.
+    A cost that is 0, as the operations of a codec without a network, has no place on a logarithmic axis. Args: as of
+    `figure`. Raises `FcbenchError`: what `figure` raises, or rows in which no cost was measured.
     """
     df, _ = published.in_unit(df[df["kind"] != Kind.PUBLISHED], x)
     ok = _drawable(df, x, metric)

@@ -24,15 +24,9 @@ _PANEL = ["data", "encoder_label", "task", "metric"]
 def document(rows: pd.DataFrame, x: str = "bpp", metric: str | None = None) -> Document:
     """Every measured point of every curve, means over seeds: a table per data set, encoder, task and metric.
 
-    The frame has the columns of `published.COLUMNS`, so that others can set their curves against these.
-
-    Args:
-        rows: of `fcbench.analysis.situations.load`.
-        x: column of the rate.
-        metric: name of one; None for each task's primary one; ``all`` for every one.
-
-    Raises:
-        FcbenchError: a metric that is in no row, no measured point.
+    The frame has the columns of `published.COLUMNS`, so that others can set their curves against these. `rows`: of
+    `fcbench.analysis.situations.load`. `x`: column of the rate. `metric`: name of one; None for each task's primary
+    one; ``all`` for every one. Raises `FcbenchError`: a metric that is in no row, no measured point.
     """
     points = _points(rows, x, metric)
     tables, frames = [], []
@@ -50,12 +44,8 @@ def document(rows: pd.DataFrame, x: str = "bpp", metric: str | None = None) -> D
 
 
 def compressai(rows: pd.DataFrame) -> dict[str, str]:
-    """CompressAI's results, a file for each curve: its name -> JSON of bpp and every metric of the task.
-
-    ``python -m compressai.utils.plot -f FILES --metric METRIC`` draws them.
-
-    Raises:
-        FcbenchError: no measured point.
+    """CompressAI's results, a file for each curve: its name -> JSON of bpp and every metric of the task. ``python -m
+    compressai.utils.plot -f FILES --metric METRIC`` draws them. Raises `FcbenchError`: no measured point.
     """
     points = _points(rows, "bpp", "all")
     files = {}

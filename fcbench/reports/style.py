@@ -95,10 +95,8 @@ STYLE: Any = {
 
 
 def save(fig: Figure, path: Path | str) -> Path:
-    """Write a figure as its suffix says, png at 300 dpi; the same figure gives the same bytes.
-
-    Raises:
-        FcbenchError: another suffix, or the file cannot be written.
+    """Write a figure as its suffix says, png at 300 dpi; the same figure gives the same bytes. Raises `FcbenchError`:
+    another suffix, or the file cannot be written.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -114,19 +112,12 @@ def save(fig: Figure, path: Path | str) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Codecs:
-    """How each codec is drawn.
+    """How each codec is drawn."""
 
-    Attributes:
-        names: in order of their colours, those in colour first.
-        n_coloured: the names after so many are anchors, in grey.
-        overlay: several encoders share a panel.
-        published: names of curves that were not measured here; their dashes say so.
-    """
-
-    names: tuple[str, ...]
-    n_coloured: int
-    overlay: bool
-    published: frozenset[str] = frozenset()
+    names: tuple[str, ...]  # in order of their colours, those in colour first
+    n_coloured: int  # the names after so many are anchors, in grey
+    overlay: bool  # several encoders share a panel
+    published: frozenset[str] = frozenset()  # names of curves that were not measured here; their dashes say so
 
     def colour(self, name: str) -> str:
         """Its colour, a grey for an anchor."""
@@ -230,11 +221,8 @@ def legend(
 ) -> None:
     """Codecs by colour and marker, encoders by line and shade, ends and label coding: above, a group per column.
 
-    Args:
-        encoders: those that share panels; none where a panel has but one.
-        kinds: of `ENDS`, those that are drawn.
-        labels: label codings that are drawn.
-        is_open: a codec had not converged.
+    `encoders`: those that share panels; none where a panel has but one. `kinds`: of `ENDS`, those that are drawn.
+    `labels`: label codings that are drawn. `is_open`: a codec had not converged.
     """
     groups: list[list[tuple[str, Any]]] = [[], [], []]
     for name in codecs.names:

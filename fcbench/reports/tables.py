@@ -29,37 +29,24 @@ WIDTH = 130
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table as cells.
+    """A table as cells."""
 
-    Attributes:
-        title: names all that the rows share.
-        rows: [n_rows][n_columns]; a cell that lacks a number may end with the numbers of its notes.
-        notes: in order; the first is number 1.
-        n_left: number of first columns that hold words and are aligned left; the others are aligned right.
-    """
-
-    title: str
+    title: str  # names all that the rows share
     header: Sequence[str]
-    rows: list[list[str]]
-    notes: Sequence[str] = ()
-    n_left: int = 1
+    rows: list[list[str]]  # [n_rows][n_columns]; a cell that lacks a number may end with the numbers of its notes
+    notes: Sequence[str] = ()  # in order; the first is number 1
+    n_left: int = 1  # number of first columns that hold words and are aligned left; the others are aligned right
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """An analysis: tables for readers, a frame for programs.
-
-    Attributes:
-        records: what a row of the frame is called in JSON, in the plural.
-        legend: what the columns of the tables mean.
-        notes: what could not be computed, a line each.
-    """
+    """An analysis: tables for readers, a frame for programs."""
 
     tables: list[Table]
-    records: str
+    records: str  # what a row of the frame is called in JSON, in the plural
     frame: pd.DataFrame
-    legend: str = ""
-    notes: Sequence[str] = ()
+    legend: str = ""  # what the columns of the tables mean
+    notes: Sequence[str] = ()  # what could not be computed, a line each
 
     @property
     def after(self) -> list[str]:

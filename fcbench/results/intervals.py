@@ -16,10 +16,8 @@ BLOCK = 1 << 21
 
 
 def resampling_weights(n_samples: int, n_resamples: int = N_RESAMPLES, seed: int = 0) -> np.ndarray:
-    """[R, N] float64: how often each of N samples was drawn in each of R resamples (rows sum to N).
-
-    Raises:
-        FcbenchError: no samples or no resamples.
+    """[R, N] float64: how often each of N samples was drawn in each of R resamples (rows sum to N). Raises
+    `FcbenchError`: no samples or no resamples.
     """
     few = n_samples * n_resamples <= BLOCK
     return _few_weights(n_samples, n_resamples, seed) if few else _all_weights(n_samples, n_resamples, seed)
@@ -52,15 +50,9 @@ def paired_bootstrap(
 ) -> list[np.ndarray]:
     """Metric of several tables under the same resamples, so that their differences are paired.
 
-    Args:
-        tables: of additive statistics, each [N, S] over the same samples in the same order.
-        values_fn: metric values [R] of summed statistics [R, S].
-
-    Returns:
-        One array [R] per table.
-
-    Raises:
-        FcbenchError: tables of different N or not [N, S], NaN in one, no samples.
+    `tables`: of additive statistics, each [N, S] over the same samples in the same order. `values_fn`: metric values
+    [R] of summed statistics [R, S]. Returns one array [R] per table. Raises `FcbenchError`: tables of different N or
+    not [N, S], NaN in one, no samples.
     """
     arrays = _checked(tables)
     sums: list[list[np.ndarray]] = [[] for _ in arrays]
@@ -76,14 +68,8 @@ def resampled(
     n_resamples: int = N_RESAMPLES,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
-    """Metrics under resamples, by name, [R].
-
-    Args:
-        stats: [N, S] of each sample.
-        values_of: metric values [R] by name of statistics [N, S] and weights [R, N].
-
-    Raises:
-        FcbenchError: stats not [N, S], NaN in them, no samples.
+    """Metrics under resamples, by name, [R]. `stats`: [N, S] of each sample. `values_of`: metric values [R] by name of
+    statistics [N, S] and weights [R, N]. Raises `FcbenchError`: stats not [N, S], NaN in them, no samples.
     """
     (table,) = _checked([stats])
     parts = [values_of(table, weights) for weights in _weights(len(table), n_resamples, seed)]

@@ -130,9 +130,7 @@ def commit() -> str:
 
 def diff() -> dict[str, Any] | None:
     """Return what differed from the commit in the package of a checkout; None where nothing did, or in no checkout.
-
-    Returns:
-        ``sha256`` and ``n_bytes`` of the whole diff, and its first `MAX_DIFF_CHARACTERS` as ``text``.
+    Returns ``sha256`` and ``n_bytes`` of the whole diff, and its first `MAX_DIFF_CHARACTERS` as ``text``.
     """
     if (PACKAGE / "commit.txt").exists() or not _in_checkout():
         return None

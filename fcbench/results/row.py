@@ -103,17 +103,11 @@ class RatePoint:
 
 
 class Column(NamedTuple):
-    """A column of ``rates.csv``.
+    """A column of ``rates.csv``."""
 
-    Attributes:
-        type: of a value.
-        text: what it says.
-        since: the first schema with it.
-    """
-
-    type: Any
-    text: str
-    since: int
+    type: Any  # of a value
+    text: str  # what it says
+    since: int  # the first schema with it
 
 
 def _columns() -> dict[str, Column]:

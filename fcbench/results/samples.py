@@ -26,21 +26,14 @@ LIKELIHOODS = "log_likelihood", "null_log_likelihood"
 
 @dataclass(frozen=True, slots=True)
 class SampleTable:
-    """Samples of a point.
+    """Samples of a point."""
 
-    Attributes:
-        ids: [N] sample ids.
-        n_bytes: [N] size of each sample's record, None where nothing was coded [bytes].
-        stats: [N, S] float64 additive statistics of the task.
-        log_likelihood: [N] nats, of the target, as the head states it on what was decoded; None where it states none.
-        null_log_likelihood: [N] nats, of the null model; None but at the uncoded ceiling.
-    """
-
-    ids: Sequence[str]
-    n_bytes: Sequence[int | None]
-    stats: np.ndarray
+    ids: Sequence[str]  # [N] sample ids
+    n_bytes: Sequence[int | None]  # [N] size of each sample's record, None where nothing was coded [bytes]
+    stats: np.ndarray  # [N, S] float64 additive statistics of the task
+    # [N] nats, of the target, as the head states it on what was decoded; None where it states none
     log_likelihood: np.ndarray | None = None
-    null_log_likelihood: np.ndarray | None = None
+    null_log_likelihood: np.ndarray | None = None  # [N] nats, of the null model; None but at the uncoded ceiling
 
 
 def has_samples(path: Path, point: str) -> bool:
@@ -52,10 +45,8 @@ def has_samples(path: Path, point: str) -> bool:
 
 
 def pack(path: Path) -> Path:
-    """Write the samples of all points of a folder into one file. Returns the file.
-
-    Raises:
-        FcbenchError: no samples, or no room.
+    """Write the samples of all points of a folder into one file. Returns the file. Raises `FcbenchError`: no samples,
+    or no room.
     """
     files = sorted((path / SAMPLES).glob("*.parquet"))
     if not files:
@@ -71,10 +62,8 @@ def pack(path: Path) -> Path:
 
 
 def load_samples(path: Path | str, point: str) -> SampleTable:
-    """Samples of one point, in the order in which they were written.
-
-    Raises:
-        FcbenchError: none kept for this point, or a damaged file.
+    """Samples of one point, in the order in which they were written. Raises `FcbenchError`: none kept for this point,
+    or a damaged file.
     """
     file = Path(path) / SAMPLES / f"{point}.parquet"
     if not has_samples(Path(path), point):

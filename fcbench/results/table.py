@@ -36,10 +36,8 @@ def load(path: Path | str) -> pd.DataFrame:
     """Rows of a results folder as a table: int64, Int64 and boolean (nullable), float64 with NaN, str.
 
     What rows of an older schema lack is missing, or an empty text. A last line that a killed run cut off is left out,
-    with its point, and a warning says so.
-
-    Raises:
-        FcbenchError: no `rates.csv` there, other columns or schema, a damaged or unreadable file.
+    with its point, and a warning says so. Raises `FcbenchError`: no `rates.csv` there, other columns or schema, a
+    damaged or unreadable file.
     """
     file = Path(path) / RATES
     if not file.exists():
@@ -53,10 +51,8 @@ def load(path: Path | str) -> pd.DataFrame:
 
 
 def load_points(path: Path | str) -> list[RatePoint]:
-    """Rows of a results folder, as they were written; none where `rates.csv` does not exist yet.
-
-    Raises:
-        FcbenchError: what `load` raises of a file that is there.
+    """Rows of a results folder, as they were written; none where `rates.csv` does not exist yet. Raises `FcbenchError`:
+    what `load` raises of a file that is there.
     """
     return to_points(load(path)) if (Path(path) / RATES).exists() else []
 

@@ -97,12 +97,8 @@ def tokenizer_of(name: str, folder: Path) -> Any:
 class CaptionDecoder(official.FrozenDecoder):
     """The text decoder, frozen: image tokens to captions.
 
-    Args:
-        name: the task model's, as typed.
-        specs: its inputs.
-        grids: (h, w) of each.
-        model: BlipForConditionalGeneration, of which the text decoder is taken.
-        tokenizer: the weights' own.
+    `name`: the task model's, as typed. `specs`: its inputs. `grids`: (h, w) of each. `model`:
+    BlipForConditionalGeneration, of which the text decoder is taken. `tokenizer`: the weights' own.
     """
 
     def __init__(

@@ -64,11 +64,8 @@ def input_px(image_px: tuple[int, int], side_px: int, patch_px: int) -> tuple[in
 
 
 def scale_invariant_loss(metres: Tensor, target: Tensor) -> Tensor:
-    """sqrt(mean(d^2) - VARIANCE_FOCUS mean(d)^2) of d = log target - log prediction over valid pixels.
-
-    Args:
-        metres: [B, H, W] prediction.
-        target: [B, H, W], 0 where invalid.
+    """sqrt(mean(d^2) - VARIANCE_FOCUS mean(d)^2) of d = log target - log prediction over valid pixels. `metres`: [B, H,
+    W] prediction. `target`: [B, H, W], 0 where invalid.
     """
     valid = target > 0
     metres_true = torch.where(valid, target, torch.ones_like(target))
@@ -82,11 +79,8 @@ def fit_inverse_depth(inverse: Tensor, target: Tensor) -> Tensor:
     """Inverse depth in 1/m by the scale and shift that fit each image's valid pixels best: [B, H, W].
 
     They are the least-squares solution. An image whose prediction does not vary, or without a valid pixel, gets scale 0
-    and its mean inverse depth (1 / m without valid pixels).
-
-    Args:
-        inverse: [B, H, W] inverse depth of unknown scale and shift.
-        target: [B, H, W] metres, 0 where invalid.
+    and its mean inverse depth (1 / m without valid pixels). `inverse`: [B, H, W] inverse depth of unknown scale and
+    shift. `target`: [B, H, W] metres, 0 where invalid.
     """
     valid = (target > 0).flatten(1)
     n = valid.sum(1, keepdim=True)
@@ -107,12 +101,8 @@ def fit_inverse_depth(inverse: Tensor, target: Tensor) -> Tensor:
 class DepthDecoder(official.FrozenDecoder):
     """The DPT neck and head, frozen: four maps [B, C, h, w] to depth.
 
-    Args:
-        name: the task model's, as typed.
-        specs: its inputs.
-        grids: (h, w) of each.
-        model: DepthAnythingForDepthEstimation, of which neck and head are taken.
-        max_depth_m: largest depth that it predicts.
+    `name`: the task model's, as typed. `specs`: its inputs. `grids`: (h, w) of each. `model`:
+    DepthAnythingForDepthEstimation, of which neck and head are taken. `max_depth_m`: largest depth that it predicts.
     """
 
     def __init__(
@@ -134,11 +124,8 @@ class DepthDecoder(official.FrozenDecoder):
         return out
 
     def loss(self, x: Mapping[str, Tensor], batch: Tensor) -> Tensor:
-        """The official training loss at the image's size; see the module.
-
-        Args:
-            x: maps [B, C, h, w].
-            batch: [B, H, W] metres, 0 where invalid.
+        """The official training loss at the image's size; see the module. `x`: maps [B, C, h, w]. `batch`: [B, H, W]
+        metres, 0 where invalid.
         """
         target = batch.to(self.inputs(x)[0].device)
         pred = self._at(x, target)

@@ -60,17 +60,11 @@ FOCAL_WEIGHT = 20.0
 # ----------------------------------------------------------------------------------------- regions
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A connected part of one class, and its prompt.
+    """A connected part of one class, and its prompt."""
 
-    Attributes:
-        label: class index.
-        click_px: (x, y) of the pixel deepest inside.
-        mask: bool [H, W].
-    """
-
-    label: int
-    click_px: tuple[int, int]
-    mask: np.ndarray
+    label: int  # class index
+    click_px: tuple[int, int]  # (x, y) of the pixel deepest inside
+    mask: np.ndarray  # bool [H, W]
 
 
 def regions_of(classes: np.ndarray) -> list[Region]:
@@ -97,24 +91,15 @@ def deepest(mask: np.ndarray) -> tuple[int, int]:
 
 
 def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """1 - Dice of each mask: [R, M].
-
-    Args:
-        logits: [R, M, H, W].
-        target: [R, 1, H, W], 0 or 1.
-    """
+    """1 - Dice of each mask: [R, M]. `logits`: [R, M, H, W]. `target`: [R, 1, H, W], 0 or 1."""
     p = logits.sigmoid()
     both = (p * target).sum((-1, -2))
     return 1 - (2 * both + 1) / (p.sum((-1, -2)) + target.sum((-1, -2)) + 1)
 
 
 def mask_loss(logits: Tensor, scores: Tensor, target: Tensor) -> Tensor:
-    """Loss of each region, [R]; see the module.
-
-    Args:
-        logits: [R, 3, H, W].
-        scores: [R, 3] predicted IoU.
-        target: [R, 1, H, W], 0 or 1.
+    """Loss of each region, [R]; see the module. `logits`: [R, 3, H, W]. `scores`: [R, 3] predicted IoU. `target`: [R,
+    1, H, W], 0 or 1.
     """
     wide = target.expand_as(logits)
     focal = sigmoid_focal_loss(logits, wide).mean((-1, -2))
@@ -127,13 +112,8 @@ def mask_loss(logits: Tensor, scores: Tensor, target: Tensor) -> Tensor:
 
 # -------------------------------------------------------------------------------------------- head
 class MaskHead(official.FrozenDecoder):
-    """Prompt encoder and mask decoder, frozen: image features and clicks to a class map.
-
-    Args:
-        name: the task model's, as typed.
-        specs: its inputs.
-        grids: (h, w) of each.
-        model: SAM2Base, of which both are taken.
+    """Prompt encoder and mask decoder, frozen: image features and clicks to a class map. `name`: the task model's, as
+    typed. `specs`: its inputs. `grids`: (h, w) of each. `model`: SAM2Base, of which both are taken.
     """
 
     def __init__(self, name: str, specs: Sequence[FeatureSpec], grids: official.Grids, model: Any) -> None:
@@ -143,11 +123,8 @@ class MaskHead(official.FrozenDecoder):
         self.side_px = int(model.image_size)
 
     def forward(self, x: Mapping[str, Tensor], clicks: Tensor) -> tuple[Tensor, Tensor]:
-        """Mask logits [R, 3, h', w'] and predicted scores [R, 3] of clicks on one image.
-
-        Args:
-            x: maps [1, C, h, w].
-            clicks: [R, 2] (x, y) in the model's own image, R at least 1.
+        """Mask logits [R, 3, h', w'] and predicted scores [R, 3] of clicks on one image. `x`: maps [1, C, h, w].
+        `clicks`: [R, 2] (x, y) in the model's own image, R at least 1.
         """
         high_0, high_1, embed = self.inputs(x)
         labels = torch.ones(len(clicks), 1, dtype=torch.int, device=clicks.device)
@@ -164,11 +141,8 @@ class MaskHead(official.FrozenDecoder):
         return masks, scores
 
     def loss(self, x: Mapping[str, Tensor], batch: Tensor) -> Tensor:
-        """Mean loss of the batch's regions, at the decoder's resolution (a quarter of the model's image).
-
-        Args:
-            x: maps [B, C, h, w].
-            batch: [B, H, W] class index or `VOID`.
+        """Mean loss of the batch's regions, at the decoder's resolution (a quarter of the model's image). `x`: maps [B,
+        C, h, w]. `batch`: [B, H, W] class index or `VOID`.
         """
         losses = [torch.stack([m.sum() for m in self.inputs(x)]).sum()[None] * 0]
         n_regions = 0
@@ -234,12 +208,8 @@ def parse(variant: str) -> tuple[str, int]:
 
 
 def official_model(variant: str, side_px: int, overrides: Sequence[str] = ()) -> Any:
-    """SAM2Base of the package's own configuration, untrained.
-
-    Args:
-        variant: of `CONFIGS`.
-        side_px: of its square input.
-        overrides: further settings, in hydra's words.
+    """SAM2Base of the package's own configuration, untrained. `variant`: of `CONFIGS`. `side_px`: of its square input.
+    `overrides`: further settings, in hydra's words.
     """
     from sam2.build_sam import build_sam2
 

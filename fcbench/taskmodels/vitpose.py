@@ -59,9 +59,8 @@ MIN_PEAK = 0.2
 def crops(boxes: Tensor, crop_px: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Centre (x, y) and size (width, height) of the official crops, each [P, 2] in pixels, between pixel centres.
 
-    Args:
-        boxes: [P, 4] (x0_px, y0_px, x1_px, y1_px).
-        crop_px: (height, width) of the model's input: only its aspect counts.
+    `boxes`: [P, 4] (x0_px, y0_px, x1_px, y1_px). `crop_px`: (height, width) of the model's input: only its aspect
+    counts.
     """
     aspect = crop_px[1] / crop_px[0]
     size = boxes[:, 2:] - boxes[:, :2]
@@ -84,11 +83,8 @@ def regions(boxes: Tensor, crop_px: tuple[int, int]) -> Tensor:
 def on_heatmap(points: Tensor, boxes: Tensor, crop_px: tuple[int, int], size: tuple[int, int]) -> Tensor:
     """Image points [P, 17, 2] (x_px, y_px) in cells of their crop's heat map, by the official (unbiased) rule.
 
-    Args:
-        points: in the image.
-        boxes: [P, 4].
-        crop_px: (height, width) of the model's input.
-        size: (h', w') of the heat map.
+    `points`: in the image. `boxes`: [P, 4]. `crop_px`: (height, width) of the model's input. `size`: (h', w') of the
+    heat map.
     """
     centre, extent = crops(boxes, crop_px)
     cells = extent.new_tensor([size[1] - 1, size[0] - 1])
@@ -97,12 +93,7 @@ def on_heatmap(points: Tensor, boxes: Tensor, crop_px: tuple[int, int], size: tu
 
 
 def gaussians(at: Tensor, size: tuple[int, int]) -> Tensor:
-    """Unnormalized Gaussians about points: [P, 17, h', w'].
-
-    Args:
-        at: [P, 17, 2] (x, y) in cells.
-        size: (h', w').
-    """
+    """Unnormalized Gaussians about points: [P, 17, h', w']. `at`: [P, 17, 2] (x, y) in cells. `size`: (h', w')."""
     y, x = (torch.arange(n, device=at.device) for n in size)
     squared = (x - at[..., 0, None])[:, :, None, :] ** 2
     squared = squared + (y - at[..., 1, None])[:, :, :, None] ** 2
@@ -113,12 +104,8 @@ def gaussians(at: Tensor, size: tuple[int, int]) -> Tensor:
 class PoseDecoder(official.FrozenDecoder):
     """The heat-map decoder, frozen: tokens of the whole image and boxes to keypoints.
 
-    Args:
-        name: the task model's, as typed.
-        specs: its input.
-        grids: (h, w) of it.
-        model: VitPoseForPoseEstimation, of which the decoder is taken.
-        image_px: (H, W).
+    `name`: the task model's, as typed. `specs`: its input. `grids`: (h, w) of it. `model`: VitPoseForPoseEstimation, of
+    which the decoder is taken. `image_px`: (H, W).
     """
 
     def __init__(
@@ -135,12 +122,8 @@ class PoseDecoder(official.FrozenDecoder):
         self._processor = processing.VitPoseImageProcessor(size={"height": self.crop_px[0], "width": self.crop_px[1]})
 
     def heatmaps(self, tokens: Tensor, image: Tensor, areas: Tensor) -> Tensor:
-        """Heat maps [P, 17, h', w'] of regions of the images.
-
-        Args:
-            tokens: [B, C, h, w].
-            image: [P] the image of each region.
-            areas: [P, 4] (x0_px, y0_px, x1_px, y1_px) between pixel edges.
+        """Heat maps [P, 17, h', w'] of regions of the images. `tokens`: [B, C, h, w]. `image`: [P] the image of each
+        region. `areas`: [P, 4] (x0_px, y0_px, x1_px, y1_px) between pixel edges.
         """
         h, w = tokens.shape[-2:]
         cell = areas.new_tensor([w / self.image_px[1], h / self.image_px[0]]).repeat(2)

@@ -53,11 +53,7 @@ def classification_values(sums: np.ndarray) -> dict[str, np.ndarray]:
 
 
 class ClassificationTask(Task):
-    """Classification into K classes.
-
-    Args:
-        n_classes: K, at least 2.
-    """
+    """Classification into K classes. `n_classes`: K, at least 2."""
 
     name = "classification"
 

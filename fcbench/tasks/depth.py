@@ -52,11 +52,8 @@ SAMPLES_FOR_SCALE = 64
 def depth_sums(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Sums over the valid pixels of each sample, float64 [B, 4].
 
-    These are squared error (m^2), absolute relative error, pixels with max(p/t, t/p) < 1.25, valid pixels.
-
-    Args:
-        pred: [B, H, W] metres, above 0.
-        target: [B, H, W] metres, 0 where invalid.
+    These are squared error (m^2), absolute relative error, pixels with max(p/t, t/p) < 1.25, valid pixels. `pred`: [B,
+    H, W] metres, above 0. `target`: [B, H, W] metres, 0 where invalid.
 
     References:
         Eigen et al., "Depth Map Prediction from a Single Image", NeurIPS 2014.
@@ -84,9 +81,7 @@ def crop_slices(crop: tuple[float, float, float, float], size_px: tuple[int, int
 
 def image_means(sums: np.ndarray) -> np.ndarray:
     """RMSE (m), absolute relative error, share within 25 % and 1 of each image, [B, 4]; zeros without a valid pixel.
-
-    Args:
-        sums: [B, 4] of `depth_sums`.
+    `sums`: [B, 4] of `depth_sums`.
     """
     n = sums[:, 3:]
     means = np.divide(sums, n, out=np.zeros_like(sums), where=n > 0)
@@ -110,13 +105,8 @@ def log_depth_scale(data: Dataset) -> tuple[float, float]:
 
 
 class DepthHead(nn.Module, ScaledHead):
-    """Log depth: [B, D, h, w] to [B, 1, h', w'], log of metres.
-
-    Args:
-        dense: maps to standardized log depth.
-        mean: mean of log depth.
-        std: deviation of log depth.
-        max_depth_m: largest depth that it predicts.
+    """Log depth: [B, D, h, w] to [B, 1, h', w'], log of metres. `dense`: maps to standardized log depth. `mean`: mean
+    of log depth. `std`: deviation of log depth. `max_depth_m`: largest depth that it predicts.
     """
 
     mean: Tensor
@@ -183,11 +173,8 @@ def depth_values(sums: np.ndarray) -> dict[str, np.ndarray]:
 class DepthTask(Task):
     """Depth in metres.
 
-    Args:
-        max_depth_m: predictions are clamped to it.
-        log_mean: mean of the training split's log depth.
-        log_std: its standard deviation.
-        eval_crop: of a published evaluation: top, bottom, left, right as shares of the image.
+    `max_depth_m`: predictions are clamped to it. `log_mean`: mean of the training split's log depth. `log_std`: its
+    standard deviation. `eval_crop`: of a published evaluation: top, bottom, left, right as shares of the image.
     """
 
     name = "depth"

@@ -25,12 +25,8 @@ from fcbench.tasks.shared.targets import ratio, require_maps, require_same, requ
 
 
 def class_counts(pred: np.ndarray, target: np.ndarray, n_classes: int) -> np.ndarray:
-    """True positives, predicted pixels and target pixels of each class: [B, 3 K] float64.
-
-    Args:
-        pred: [B, H, W] class index.
-        target: [B, H, W] class index or `VOID`.
-        n_classes: K.
+    """True positives, predicted pixels and target pixels of each class: [B, 3 K] float64. `pred`: [B, H, W] class
+    index. `target`: [B, H, W] class index or `VOID`. `n_classes`: K.
     """
     rows = []
     for p, t in zip(pred, target):
@@ -78,11 +74,8 @@ def segmentation_values(sums: np.ndarray) -> dict[str, np.ndarray]:
 
 
 class SegmentationTask(Task):
-    """Segmentation into K classes.
-
-    Args:
-        n_classes: K, at most 255.
-        class_names: their names, which a frozen decoder compares with its own; may be empty.
+    """Segmentation into K classes. `n_classes`: K, at most 255. `class_names`: their names, which a frozen decoder
+    compares with its own; may be empty.
     """
 
     name = "segmentation"

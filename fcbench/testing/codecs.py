@@ -123,14 +123,10 @@ def write(folder: Path, name: str, codec: Any, specs: tuple[FeatureSpec, ...], s
 
 # ------------------------------------------------------------------------------------------------ contract
 class CodecContract(Contract):
-    """What every codec promises. Subclass it in a test module and set `plugin`.
-
-    Attributes:
-        constant_error: bound of the error of a channel that does not vary.
-    """
+    """What every codec promises. Subclass it in a test module and set `plugin`."""
 
     kind = "codec"
-    constant_error: ClassVar[float] = float("inf")
+    constant_error: ClassVar[float] = float("inf")  # bound of the error of a channel that does not vary
 
     @pytest.fixture(scope="class")
     @classmethod

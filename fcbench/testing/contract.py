@@ -11,15 +11,10 @@ from fcbench.core import registry
 
 
 class Contract:
-    """Subclass a kind's contract in a test module and set `plugin`.
+    """Subclass a kind's contract in a test module and set `plugin`."""
 
-    Attributes:
-        kind: of the plug-in; set by the kind's contract.
-        plugin: name of the plug-in, or path of its file.
-    """
-
-    kind: ClassVar[str]
-    plugin: ClassVar[str | Path]
+    kind: ClassVar[str]  # of the plug-in; set by the kind's contract
+    plugin: ClassVar[str | Path]  # name of the plug-in, or path of its file
 
     @pytest.fixture(scope="class")
     @classmethod

@@ -108,14 +108,10 @@ def check_sample(data: Dataset, index: int, hw: tuple[int, int]) -> None:
 
 
 class DatasetContract(Contract):
-    """What every data set promises. Subclass it in a test module and set `plugin`.
-
-    Attributes:
-        root: folder of the data, where they are read from disk; a few samples are enough.
-    """
+    """What every data set promises. Subclass it in a test module and set `plugin`."""
 
     kind = "dataset"
-    root: ClassVar[Path | None] = None
+    root: ClassVar[Path | None] = None  # folder of the data, where they are read from disk; a few samples are enough
 
     @pytest.fixture(scope="class")
     @classmethod

@@ -84,13 +84,10 @@ def learned(task: Task, head: Any, targets: list[Mapping[str, Any]]) -> tuple[li
 
 
 class TaskContract(Contract):
-    """What every task promises. Subclass it in a test module and set `plugin` and `dataset`.
-
-    Attributes:
-        dataset: name or file of a data set that carries it and needs no root; None: random targets of built-in tasks.
-    """
+    """What every task promises. Subclass it in a test module and set `plugin` and `dataset`."""
 
     kind = "task"
+    # name or file of a data set that carries it and needs no root; None: random targets of built-in tasks
     dataset: ClassVar[str | Path | None] = None
 
     def bind(self, name: str, n: int = 6, size_px: Size = (64, 64), grid: Size | None = None) -> Bound:

@@ -44,28 +44,18 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What a checkpoint holds.
+    """What a checkpoint holds."""
 
-    Attributes:
-        codec: frozen, in eval mode, on the CPU.
-        sha256: of the file, hexadecimal.
-    """
-
-    codec: Codec
+    codec: Codec  # frozen, in eval mode, on the CPU
     point: OperatingPoint
     specs: tuple[FeatureSpec, ...]
-    sha256: str
+    sha256: str  # of the file, hexadecimal
     source: Source
 
 
 def save(path: Path, codec: nn.Module, point: OperatingPoint, specs: tuple[FeatureSpec, ...], source: Source) -> str:
-    """Write a frozen codec, atomically.
-
-    Returns:
-        sha256 of the file, hexadecimal.
-
-    Raises:
-        FcbenchError: the file cannot be written.
+    """Write a frozen codec, atomically. Returns sha256 of the file, hexadecimal. Raises `FcbenchError`: the file cannot
+    be written.
     """
     write_atomically(path, data := as_bytes(codec, point, specs, source))
     return hashlib.sha256(data).hexdigest()
@@ -88,11 +78,8 @@ def as_bytes(codec: nn.Module, point: OperatingPoint, specs: tuple[FeatureSpec, 
 
 
 def load(path: Path) -> Loaded:
-    """Build the codec of a checkpoint.
-
-    Raises:
-        FcbenchError: no such file, not a codec's checkpoint, damaged, of another version, or of a codec that is unknown
-            or differs from the one that made it.
+    """Build the codec of a checkpoint. Raises `FcbenchError`: no such file, not a codec's checkpoint, damaged, of
+    another version, or of a codec that is unknown or differs from the one that made it.
     """
     try:
         data = path.read_bytes()
@@ -177,9 +164,7 @@ def _field(found: Any, name: str, kind: type[_T]) -> _T:
 
 def _require_plugin(path: Path, name: str, origin: Mapping[str, str], file: str) -> None:
     """Have the very plug-in that made a checkpoint: built-in, installed, a file in use, or the file it was read from.
-
-    Raises:
-        FcbenchError: it is not here, or another file or version is.
+    Raises `FcbenchError`: it is not here, or another file or version is.
     """
     here = registry.origin("codec", name) if name in registry.names("codec") else {}
     if not here and file and os.path.isfile(file):  # unlike a Path's, False for any text

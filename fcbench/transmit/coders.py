@@ -54,11 +54,8 @@ class Coders:
     def encode(
         self, checkpoint: Path, loaded: Loaded, samples: Iterable[Features]
     ) -> Iterator[tuple[Features, Encoded]]:
-        """Each sample with what a codec makes of it, in their order.
-
-        Args:
-            checkpoint: of the codec.
-            loaded: the same, which codes where this process does.
+        """Each sample with what a codec makes of it, in their order. `checkpoint`: of the codec. `loaded`: the same,
+        which codes where this process does.
         """
         if self.n == 1:
             for number, features in enumerate(samples):

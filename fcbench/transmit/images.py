@@ -50,16 +50,11 @@ def encode(
 ) -> Coded:
     """Code images into one file, in their order.
 
-    Args:
-        images: files, and folders of them (sorted by name).
-        checkpoint: of a codec; it names the encoder.
-        path: the ``.fcb`` file to write.
-        image_size_px: (H, W) to resize the images to; None for their own, which must be one.
-        weights: of the encoder, as `fcbench.core.features.EncoderPlugin.build` takes them.
-
-    Raises:
-        FcbenchError: an image or the checkpoint cannot be read, images of several sizes, other weights than those
-            that the codec was made for, features that cannot be coded, a file that cannot be written.
+    `images`: files, and folders of them (sorted by name). `checkpoint`: of a codec; it names the encoder. `path`: the
+    ``.fcb`` file to write. `image_size_px`: (H, W) to resize the images to; None for their own, which must be one.
+    `weights`: of the encoder, as `fcbench.core.features.EncoderPlugin.build` takes them. Raises `FcbenchError`: an
+    image or the checkpoint cannot be read, images of several sizes, other weights than those that the codec was made
+    for, features that cannot be coded, a file that cannot be written.
     """
     files = _files(images)
     loaded = load_checkpoint(checkpoint)
@@ -115,11 +110,8 @@ def _encoder_of(loaded: Loaded, path: Path, weights: str | None, device: torch.d
 def decode(path: Path, checkpoint: Path | None = None) -> dict[str, Tensor]:
     """Features of a file: float32 [N, C, h, w] by map, in the order in which they were coded.
 
-    Args:
-        checkpoint: of its codec; None for the one beside the file, under the same name.
-
-    Raises:
-        FcbenchError: either is missing or damaged, they do not belong together, or there are no features inside.
+    `checkpoint`: of its codec; None for the one beside the file, under the same name. Raises `FcbenchError`: either is
+    missing or damaged, they do not belong together, or there are no features inside.
     """
     reader = container.ContainerReader(path)
     if not int(reader.header.checkpoint_sha256, 16):

@@ -49,10 +49,8 @@ class CodecBase(nn.Module):
         self.eval()
 
     def sample(self, features: Features) -> list[Tensor]:
-        """The maps of one sample on the CPU, each float32 [1, C, h, w], in coding order.
-
-        Raises:
-            FcbenchError: other maps than the codec's, other channels, more than one sample, empty, NaN or inf.
+        """The maps of one sample on the CPU, each float32 [1, C, h, w], in coding order. Raises `FcbenchError`: other
+        maps than the codec's, other channels, more than one sample, empty, NaN or inf.
         """
         if set(features.maps) != set(self.names):
             raise FcbenchError(

@@ -10,11 +10,8 @@ _HIDDEN = 64
 
 
 class ChannelContext(nn.Module):
-    """From earlier channels to a group of later ones, 1x1: starts as no correction.
-
-    Args:
-        before: channels that are decoded.
-        channels: of the group.
+    """From earlier channels to a group of later ones, 1x1: starts as no correction. `before`: channels that are
+    decoded. `channels`: of the group.
     """
 
     def __init__(self, before: int, channels: int) -> None:

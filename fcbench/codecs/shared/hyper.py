@@ -52,22 +52,14 @@ from fcbench.coders.tables import EntropyTables, Groups
 # ---------------------------------------------------------------------------------------------- parts
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Latents of a channel group that are coded together.
+    """Latents of a channel group that are coded together. `start, stop`: its channels."""
 
-    Attributes:
-        group: number of the group.
-        start, stop: its channels.
-        first_pass: [h, w] where the group is decoded already; None in a first pass.
-        local: [n] positions in the group's flattened latents [(stop - start) h w]; None for all.
-        whole: the part is all of y.
-    """
-
-    group: int
+    group: int  # number of the group
     start: int
     stop: int
-    first_pass: Tensor | None
-    local: Tensor | None
-    whole: bool
+    first_pass: Tensor | None  # [h, w] where the group is decoded already; None in a first pass
+    local: Tensor | None  # [n] positions in the group's flattened latents [(stop - start) h w]; None for all
+    whole: bool  # the part is all of y
 
     def take(self, of_group: Tensor) -> Tensor:
         """[B, stop - start, h, w] to the part's [B, n]."""
@@ -107,12 +99,8 @@ def parts_of(groups: tuple[int, ...], n_passes: int, h: int, w: int) -> list[Par
 class EntropyNet(nn.Module):
     """Means and log-scales of y, part by part, from z and the parts before. In coding a float64 copy of it runs.
 
-    Args:
-        channels: C of y.
-        hidden: N of z.
-        groups: sizes of the channel groups, in coding order; they sum to C.
-        n_passes: 1, or 2 for a checkerboard in each group.
-        zero_mean: predict scales only.
+    `channels`: C of y. `hidden`: N of z. `groups`: sizes of the channel groups, in coding order; they sum to C.
+    `n_passes`: 1, or 2 for a checkerboard in each group. `zero_mean`: predict scales only.
     """
 
     def __init__(
@@ -296,10 +284,8 @@ class HyperMap(MapCoder):
 
 
 class _PartEntropy(nn.Module):
-    """Means and scale indexes [1, n] of a part, from z and the parts before, as `HyperMap.code` computes them.
-
-    Args:
-        grid: (h, w) of y.
+    """Means and scale indexes [1, n] of a part, from z and the parts before, as `HyperMap.code` computes them. `grid`:
+    (h, w) of y.
     """
 
     def __init__(self, net: EntropyNet, stage: int, grid: tuple[int, int]) -> None:

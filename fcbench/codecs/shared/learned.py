@@ -29,19 +29,12 @@ from fcbench.core.knobs import Knobs, number, only
 
 @dataclass(frozen=True, slots=True)
 class StageCode:
-    """How a stage of one map is coded.
+    """How a stage of one map is coded."""
 
-    Attributes:
-        groups: which table codes which symbol.
-        shape: [1, ...] of the stage's latents.
-        means: what decoded symbols are added to, of that shape; None for zero.
-        scales: log-scales, of that shape, where the encoder weighs bits; None where it rounds.
-    """
-
-    groups: Groups
-    shape: tuple[int, ...]
-    means: Tensor | None = None
-    scales: Tensor | None = None
+    groups: Groups  # which table codes which symbol
+    shape: tuple[int, ...]  # [1, ...] of the stage's latents
+    means: Tensor | None = None  # what decoded symbols are added to, of that shape; None for zero
+    scales: Tensor | None = None  # log-scales, of that shape, where the encoder weighs bits; None where it rounds
 
     def latents(self, symbols: np.ndarray) -> Tensor:
         """Decoded latents of symbols [n]."""
@@ -249,14 +242,10 @@ def _split(payload: bytes, stages: tuple[str, ...], ends: list[float]) -> dict[s
 
 @dataclass(frozen=True)
 class LearnedPlugin(CodecPlugin):
-    """A learned codec with the one knob ``lmbda``.
-
-    Attributes:
-        make: (channels of a map, lmbda) to its untrained coder.
-    """
+    """A learned codec with the one knob ``lmbda``."""
 
     name: str
-    make: Callable[[int, float], MapCoder]
+    make: Callable[[int, float], MapCoder]  # (channels of a map, lmbda) to its untrained coder
     trained: bool = True
     variable: bool = False
 

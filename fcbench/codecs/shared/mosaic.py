@@ -203,21 +203,15 @@ class MosaicCodec(CodecBase):
 # ----------------------------------------------------------------------------------------- plug-in
 @dataclass(frozen=True)
 class MosaicPlugin(CodecPlugin):
-    """A picture coder with one knob as a codec plug-in.
-
-    Attributes:
-        knob: name of the parameter that sets the rate, from ``low`` to ``high``, whole numbers where ``whole``.
-        values: the knob's default sweep, low rate to high.
-        bits: depths that the coder takes, the default first; empty for coders of floats.
-    """
+    """A picture coder with one knob as a codec plug-in."""
 
     name: str
-    knob: str
+    knob: str  # name of the parameter that sets the rate, from ``low`` to ``high``, whole numbers where ``whole``
     low: float
     high: float
-    values: tuple[float, ...]
+    values: tuple[float, ...]  # the knob's default sweep, low rate to high
     coder: PictureCoder
-    bits: tuple[int, ...] = ()
+    bits: tuple[int, ...] = ()  # depths that the coder takes, the default first; empty for coders of floats
     whole: bool = False
 
     def sweep(self, objective: Objective) -> list[dict[str, float | int | str]]:

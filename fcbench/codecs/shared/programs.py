@@ -46,10 +46,8 @@ class _Synthesis(nn.Module):
 
 
 def programs_of(i: int, coder: MapCoder, stats: MapStats, grid: Grid) -> dict[str, Program]:
-    """Programs of map i, each with arguments to trace it with.
-
-    Raises:
-        FcbenchError: a codec whose coding is no chain of networks and tables, or a grid too small for a stage.
+    """Programs of map i, each with arguments to trace it with. Raises `FcbenchError`: a codec whose coding is no chain
+    of networks and tables, or a grid too small for a stage.
     """
     if not coder.exportable:
         raise FcbenchError("this codec is not networks and tables alone: export a factorized or a hyperprior codec")

@@ -68,10 +68,7 @@ class MapQuantizer(nn.Module):
 
 
 class StaticCodec(CodecBase):
-    """``{y: entropy-coded symbols of all maps}``.
-
-    Attributes:
-        normalized: quantizers see features of zero mean and unit variance.
+    """``{y: entropy-coded symbols of all maps}``. `normalized`: quantizers see features of zero mean and unit variance.
     """
 
     def __init__(
@@ -155,20 +152,13 @@ class StaticCodec(CodecBase):
 
 @dataclass(frozen=True)
 class StaticPlugin(CodecPlugin):
-    """A static codec whose knobs are whole numbers.
-
-    Attributes:
-        ranges: lowest and highest value by knob.
-        points: the default sweep, low rate to high: values in the order of the knobs.
-        quantizer: (statistics of a map, values of the knobs) to its quantizer.
-        normalized: quantizers see features of zero mean and unit variance.
-    """
+    """A static codec whose knobs are whole numbers."""
 
     name: str
-    ranges: Mapping[str, tuple[int, int]]
-    points: Sequence[tuple[int, ...]]
-    quantizer: Callable[..., MapQuantizer]
-    normalized: bool
+    ranges: Mapping[str, tuple[int, int]]  # lowest and highest value by knob
+    points: Sequence[tuple[int, ...]]  # the default sweep, low rate to high: values in the order of the knobs
+    quantizer: Callable[..., MapQuantizer]  # (statistics of a map, values of the knobs) to its quantizer
+    normalized: bool  # quantizers see features of zero mean and unit variance
 
     def sweep(self, objective: Objective) -> list[dict[str, float | int | str]]:
         """The same points whatever the objective."""

@@ -144,10 +144,8 @@ def half(grid: tuple[int, int]) -> tuple[int, int]:
 
 
 def klt(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Karhunen-Loeve transform of features [B, C, h, w].
-
-    Returns:
-        [C, C] orthonormal rows, largest variance first, float64; [C] mean, float64.
+    """Karhunen-Loeve transform of features [B, C, h, w]. Returns [C, C] orthonormal rows, largest variance first,
+    float64; [C] mean, float64.
     """
     flat = x.transpose(0, 1).reshape(x.shape[1], -1).double()
     mean = flat.mean(dim=1, keepdim=True)
@@ -200,9 +198,8 @@ def high_rate_log_gain(lmbda: float) -> float:
 def init_klt(analysis: Analysis, synthesis: Synthesis, x: Tensor) -> Tensor:
     """Make g_a the KLT of 2x2 blocks of normalized training features x [B, C, h, w], and g_s its inverse.
 
-    Returns:
-        [B', C, h, w] what scales and regressions start from: x, or, where its positions are few for so many
-        dimensions, features drawn to vary as held-out ones do.
+    Returns [B', C, h, w] what scales and regressions start from: x, or, where its positions are few for so many
+    dimensions, features drawn to vary as held-out ones do.
     """
     deep = to_depth(x)
     rows, mean = klt(deep)

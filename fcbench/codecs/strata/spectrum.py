@@ -37,33 +37,21 @@ _SHRINK = 1.0  # weight of the next band's covariance, in samples a channel
 
 @dataclass(frozen=True, slots=True)
 class Ring:
-    """Coefficients that are coded together, a ring of frequencies.
+    """Coefficients that are coded together, a ring of frequencies."""
 
-    Attributes:
-        index: [n] places in the flattened plane.
-        decoded: [m] places of the rings before.
-        near: [n, up to 8] of those, the nearest; None for the first ring.
-    """
-
-    index: Tensor
-    decoded: Tensor
-    near: Tensor | None
+    index: Tensor  # [n] places in the flattened plane
+    decoded: Tensor  # [m] places of the rings before
+    near: Tensor | None  # [n, up to 8] of those, the nearest; None for the first ring
 
 
 @dataclass(frozen=True, slots=True)
 class Plane:
-    """Frequencies of a map (h, w), flattened row by row.
+    """Frequencies of a map (h, w), flattened row by row."""
 
-    Attributes:
-        band: [h w] band of each; members: places by band.
-        cell: [h w] cell of each, of N_CELLS**2.
-        rings: low to high.
-    """
-
-    band: Tensor
+    band: Tensor  # [h w] band of each; members: places by band
     members: tuple[tuple[int, Tensor], ...]
-    cell: Tensor
-    rings: tuple[Ring, ...]
+    cell: Tensor  # [h w] cell of each, of N_CELLS**2
+    rings: tuple[Ring, ...]  # low to high
 
 
 N_RINGS = 8

@@ -44,21 +44,17 @@ READERS: dict[str, Callable[..., dict[int, Any]]] = {
 
 @dataclass
 class Coco(Dataset):
-    """One split of COCO, resized where `DataOptions` asks for it.
-
-    Attributes:
-        annotations: of each task, by image.
-        absent: why the split lacks a task, in one line that says what was expected where.
-    """
+    """One split of COCO, resized where `DataOptions` asks for it."""
 
     split: str
     revision: str
     folder: Path
     images: tuple[Image, ...]
-    annotations: Mapping[str, Mapping[int, Any]]
+    annotations: Mapping[str, Mapping[int, Any]]  # of each task, by image
     tasks: tuple[str, ...]
     meta: DatasetMeta
     image_size_px: tuple[int, int] | None
+    # why the split lacks a task, in one line that says what was expected where
     absent: Mapping[str, str] = field(default_factory=dict)
     name: str = LAYOUT.name
 
@@ -134,9 +130,8 @@ def read_tasks(
 ) -> tuple[tuple[Image, ...], dict[str, dict[int, Any]], dict[str, tuple[str, ...]]]:
     """Images, annotations by task and image, and names of classes by task, of the annotation files by task.
 
-    Args:
-        files: those that are there.
-        select: takes the images of the first file, gives those to be used; every file must list them.
+    `files`: those that are there. `select`: takes the images of the first file, gives those to be used; every file must
+    list them.
     """
     images: tuple[Image, ...] = ()
     found: dict[str, dict[int, Any]] = {}

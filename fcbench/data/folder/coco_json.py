@@ -24,28 +24,17 @@ OBJECTS = ("detection", "instance_segmentation", "keypoint_detection")
 
 @dataclass(frozen=True, slots=True)
 class Annotations:
-    """A file's annotations for one task.
+    """A file's annotations for one task."""
 
-    Attributes:
-        path: the file.
-        targets: by key of the image.
-        sizes: (H, W) that it states, by key.
-        names: of classes or keypoints; empty for captions.
-    """
-
-    path: Path
+    path: Path  # the file
     task: str
-    targets: Mapping[str, Any]
-    sizes: Mapping[str, tuple[int, int]]
-    names: tuple[str, ...] = ()
+    targets: Mapping[str, Any]  # by key of the image
+    sizes: Mapping[str, tuple[int, int]]  # (H, W) that it states, by key
+    names: tuple[str, ...] = ()  # of classes or keypoints; empty for captions
 
 
 def read(path: Path, images: Mapping[str, Path]) -> list[Annotations]:
-    """Read a file that annotates all images of a folder, and no others: what it holds, by task.
-
-    Args:
-        images: by key.
-    """
+    """Read a file that annotates all images of a folder, and no others: what it holds, by task. `images`: by key."""
     content = coco_format.read(path, LAYOUT)
     try:
         listed = coco_format.images_of(content)

@@ -42,21 +42,17 @@ class Entry:
 
 @dataclass
 class WithTargets(Dataset):
-    """One split.
-
-    Attributes:
-        unit: of depth files, where there are any.
-        absent: why the split lacks a task, in one line that says what was expected where.
-    """
+    """One split."""
 
     split: str
     revision: str
     tasks: tuple[str, ...]
     meta: DatasetMeta
     entries: Sequence[Entry]
-    unit: Unit | None
+    unit: Unit | None  # of depth files, where there are any
     image_size_px: Size | None
     contents: Contents
+    # why the split lacks a task, in one line that says what was expected where
     absent: Mapping[str, str] = field(default_factory=dict)
     name: str = LAYOUT.name
 
@@ -99,9 +95,7 @@ class WithTargets(Dataset):
 
 def read_depth(path: Path, unit: Unit, size_px: Size) -> Tensor:
     """Depth of an image of (H, W), float32 [H, W] metres; 0 where not finite, not above 0 or beyond the unit's limit.
-
-    Raises:
-        UnreadableSample: the file is damaged, of another size, or holds no plane of numbers.
+    Raises `UnreadableSample`: the file is damaged, of another size, or holds no plane of numbers.
     """
     read: Callable[[Path, Size], np.ndarray] = read_array if path.suffix.lower() == ".npy" else read_16_bit
     metres = read(path, size_px).astype(np.float64) * unit.metres_per_unit

@@ -34,25 +34,19 @@ Chunk = tuple[dict[str, np.ndarray], list[dict[str, Any]]]
 
 @dataclass(frozen=True, slots=True)
 class Chunks:
-    """The chunks of a split, ``folder/NUMBER/``: arrays, words, and an index of their digests.
-
-    Attributes:
-        size_px: (H, W) of the images.
-    """
+    """The chunks of a split, ``folder/NUMBER/``: arrays, words, and an index of their digests."""
 
     folder: Path
     split: str
-    size_px: tuple[int, int]
+    size_px: tuple[int, int]  # (H, W) of the images
 
     def path(self, number: int) -> Path:
         """Folder of a chunk."""
         return self.folder / f"{number:05d}"
 
     def make(self, numbers: Sequence[int]) -> None:
-        """Render the chunks that are not on disk, by all cores.
-
-        Raises:
-            FcbenchError: the folder cannot be written, or a process died.
+        """Render the chunks that are not on disk, by all cores. Raises `FcbenchError`: the folder cannot be written, or
+        a process died.
         """
         if not self._lacking(numbers):
             return
@@ -69,10 +63,8 @@ class Chunks:
                 self.render(missing[0])
 
     def open(self, number: int) -> Chunk:
-        """A chunk, its arrays mapped; a damaged one is made again.
-
-        Raises:
-            FcbenchError: the folder cannot be read or written.
+        """A chunk, its arrays mapped; a damaged one is made again. Raises `FcbenchError`: the folder cannot be read or
+        written.
         """
         path = self.path(number)
         if not _is_whole(path):
@@ -84,10 +76,8 @@ class Chunks:
             return arrays, json.loads((path / WORDS).read_text(encoding="utf-8"))
 
     def render(self, number: int) -> None:
-        """Render a chunk. It appears under its name only when it is complete, and replaces one that is there.
-
-        Raises:
-            FcbenchError: the folder cannot be written.
+        """Render a chunk. It appears under its name only when it is complete, and replaces one that is there. Raises
+        `FcbenchError`: the folder cannot be written.
         """
         first = number * SIZE
         files = _files([render(sample_scene(self.split, i), *self.size_px) for i in range(first, first + SIZE)])

@@ -36,11 +36,8 @@ class Camera:
 
 
 class Canvas:
-    """An unfinished image and its ground truth.
-
-    Attributes:
-        rgb: [H, W, 3] float32 in [0, 1]. classes, instances, parts: [H, W] uint8. depth: [H, W] float32, metres,
-        0 for the sky.
+    """An unfinished image and its ground truth. `rgb`: [H, W, 3] float32 in [0, 1]. classes, instances, parts: [H, W]
+    uint8. depth: [H, W] float32, metres, 0 for the sky.
     """
 
     def __init__(self, camera: Camera) -> None:

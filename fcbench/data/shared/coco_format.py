@@ -116,11 +116,8 @@ def category_names(content: Mapping[str, Any]) -> tuple[str, ...]:
 def objects(
     content: Mapping[str, Any], images: Iterable[Image], with_regions: bool = False, n_keypoints: int = 0
 ) -> dict[int, Objects]:
-    """Annotated objects by image, crowds included: COCO's evaluation needs them.
-
-    Args:
-        with_regions: with the masks, as the file has them: see `with_codes`.
-        n_keypoints: K; 0 for objects without keypoints.
+    """Annotated objects by image, crowds included: COCO's evaluation needs them. `with_regions`: with the masks, as the
+    file has them: see `with_codes`. `n_keypoints`: K; 0 for objects without keypoints.
     """
     ids = sorted(int(c["id"]) for c in content["categories"])
     label, sizes = {category: i for i, category in enumerate(ids)}, {i.id: i.size_px for i in images}

@@ -44,21 +44,14 @@ Index = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """The files of a data set.
+    """The files of a data set."""
 
-    Attributes:
-        root: folder of the data set; names in a revision are relative to it.
-        cache_dir: the index lies in it.
-    """
-
-    root: Path
-    cache_dir: Path
+    root: Path  # folder of the data set; names in a revision are relative to it
+    cache_dir: Path  # the index lies in it
 
     def revision(self, files: Iterable[Path]) -> str:
-        """Hash of the files' names below the root, of their contents, and of `READING`.
-
-        Raises:
-            FcbenchError: a file is not there, or the cache cannot be used.
+        """Hash of the files' names below the root, of their contents, and of `READING`. Raises `FcbenchError`: a file
+        is not there, or the cache cannot be used.
         """
         paths = sorted(set(files))
         digests = self._facts(_DIGEST, paths, _digest)
@@ -68,10 +61,8 @@ class Contents:
         return found.hexdigest()[:16]
 
     def sizes(self, images: Sequence[Path]) -> dict[str, tuple[int, int]]:
-        """(H, W) of images in pixels by name below the root, from their headers; unreadable ones are left out.
-
-        Raises:
-            FcbenchError: as `revision`.
+        """(H, W) of images in pixels by name below the root, from their headers; unreadable ones are left out. Raises
+        `FcbenchError`: as `revision`.
         """
         return {p.relative_to(self.root).as_posix(): size for p, size in self.sizes_by_path(images).items()}
 

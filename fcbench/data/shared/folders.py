@@ -59,20 +59,15 @@ ReadMap = Callable[[Path, tuple[int, int]], Tensor]
 
 @dataclass
 class ImageAndMap(Dataset):
-    """One split of a data set of one dense task: images, each with a map of its size.
-
-    Attributes:
-        files: (id, image, map) of each sample.
-        read: reads a map; a function of a module, so that it can be sent to reading processes.
-    """
+    """One split of a data set of one dense task: images, each with a map of its size."""
 
     name: str
     split: str
     revision: str
     tasks: tuple[str, ...]
     meta: DatasetMeta
-    files: Sequence[tuple[str, Path, Path]]
-    read: ReadMap
+    files: Sequence[tuple[str, Path, Path]]  # (id, image, map) of each sample
+    read: ReadMap  # reads a map; a function of a module, so that it can be sent to reading processes
     image_size_px: tuple[int, int] | None
     contents: Contents
 
@@ -116,17 +111,13 @@ def image_and_map(
 # -------------------------------------------------------------------------------- images with a label
 @dataclass
 class Labelled(Dataset):
-    """One split of a data set for classification.
-
-    Attributes:
-        files: (id, image, index of its label in ``meta.label_names``) of each sample.
-    """
+    """One split of a data set for classification."""
 
     name: str
     split: str
     revision: str
     meta: DatasetMeta
-    files: Sequence[tuple[str, Path, int]]
+    files: Sequence[tuple[str, Path, int]]  # (id, image, index of its label in ``meta.label_names``) of each sample
     image_size_px: tuple[int, int] | None
     contents: Contents
     tasks: tuple[str, ...] = ("classification",)
@@ -157,10 +148,8 @@ def labelled(
     options: DataOptions,
     prefix: str = "",
 ) -> Labelled:
-    """A split of images and their classes, ordered by hash, so that the first ones are of all classes.
-
-    Args:
-        prefix: beginning of the revision.
+    """A split of images and their classes, ordered by hash, so that the first ones are of all classes. `prefix`:
+    beginning of the revision.
     """
     label = {c: i for i, c in enumerate(label_names)}
     by_id = {p.relative_to(root).as_posix(): (p, label[c]) for p, c in images}

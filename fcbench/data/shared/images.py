@@ -26,10 +26,8 @@ _ON_THEIR_SIDE = range(5, 9)
 def read_image(path: Path) -> Tensor:
     """Decode an image as RGB, turned as its EXIF orientation says. Returns uint8 [3, H, W].
 
-    16 bits per channel become 8 by scale: 65535 is 255.
-
-    Raises:
-        UnreadableSample: the file is missing, damaged, cut short or no regular file, or its values have no known range.
+    16 bits per channel become 8 by scale: 65535 is 255. Raises `UnreadableSample`: the file is missing, damaged, cut
+    short or no regular file, or its values have no known range.
     """
     with _opened("image", path) as file:
         return _rgb(file)
@@ -38,9 +36,8 @@ def read_image(path: Path) -> Tensor:
 def read_aligned_image(path: Path) -> Tensor:
     """Decode an image whose targets refer to its pixels as they are stored: `read_image`, with nothing turned.
 
-    Raises:
-        UnreadableSample: as by `read_image`; also where the EXIF orientation asks for a turn, after which image and
-            targets would not match.
+    Raises `UnreadableSample`: as by `read_image`; also where the EXIF orientation asks for a turn, after which image
+    and targets would not match.
     """
     with _opened("image", path) as file:
         if (turn := _orientation(file)) != 1:
@@ -52,10 +49,8 @@ def read_aligned_image(path: Path) -> Tensor:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """(H, W) of an image in pixels as `read_image` gives it, from its header alone.
-
-    Raises:
-        UnreadableSample: the file is missing or its header is damaged.
+    """(H, W) of an image in pixels as `read_image` gives it, from its header alone. Raises `UnreadableSample`: the file
+    is missing or its header is damaged.
     """
     with _opened("image", path) as file:
         return _size(file)
@@ -125,15 +120,10 @@ def read_class_mask(
 ) -> Tensor:
     """Decode an 8-bit mask of class indices. Returns uint8 [H, W], classes from 0, void as `VOID`.
 
-    Args:
-        path: the mask file, grey or palette.
-        n_classes: K; indices ``first`` to ``first + K - 1`` are allowed.
-        size_px: (H, W) that the mask must have: its image's.
-        void: index in the file of pixels without a class; None if there are none.
-        first: index in the file of the first class.
-
-    Raises:
-        UnreadableSample: damaged, not 8-bit, of another size, or with an index out of range.
+    `path`: the mask file, grey or palette. `n_classes`: K; indices ``first`` to ``first + K - 1`` are allowed.
+    `size_px`: (H, W) that the mask must have: its image's. `void`: index in the file of pixels without a class; None if
+    there are none. `first`: index in the file of the first class. Raises `UnreadableSample`: damaged, not 8-bit, of
+    another size, or with an index out of range.
     """
     mode, pixels = _decode("mask", path)
     if mode not in ("L", "P"):
@@ -153,10 +143,8 @@ def read_class_mask(
 
 
 def read_16_bit(path: Path, size_px: tuple[int, int]) -> np.ndarray:
-    """Decode a 16-bit grey image. Returns uint16 [H, W].
-
-    Raises:
-        UnreadableSample: damaged, not 16-bit, or not of the size (H, W) of its image.
+    """Decode a 16-bit grey image. Returns uint16 [H, W]. Raises `UnreadableSample`: damaged, not 16-bit, or not of the
+    size (H, W) of its image.
     """
     mode, pixels = _decode("map", path)
     if not mode.startswith("I"):
@@ -166,10 +154,8 @@ def read_16_bit(path: Path, size_px: tuple[int, int]) -> np.ndarray:
 
 
 def read_array(path: Path, size_px: tuple[int, int]) -> np.ndarray:
-    """Read a ``.npy`` file of one plane of real numbers. Returns [H, W].
-
-    Raises:
-        UnreadableSample: damaged, not of real numbers, or not of the size (H, W) of its image.
+    """Read a ``.npy`` file of one plane of real numbers. Returns [H, W]. Raises `UnreadableSample`: damaged, not of
+    real numbers, or not of the size (H, W) of its image.
     """
     with _array(path) as plane:
         require_image_size("map", path, plane.shape, size_px)

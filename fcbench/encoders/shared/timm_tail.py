@@ -22,12 +22,8 @@ TOLERANCE = 1e-5
 
 
 class ClassifierTail(nn.Module, ProbabilisticHead):
-    """The rest of a classifier (a `fcbench.core.tails.Tail`).
-
-    Args:
-        network: a map [B, C, h, w] to logits [B, K].
-        split_point: of the map.
-        label_names: of the K outputs.
+    """The rest of a classifier (a `fcbench.core.tails.Tail`). `network`: a map [B, C, h, w] to logits [B, K].
+    `split_point`: of the map. `label_names`: of the K outputs.
     """
 
     def __init__(self, network: nn.Module, split_point: str, label_names: tuple[str, ...]) -> None:
@@ -61,12 +57,8 @@ class ClassifierTail(nn.Module, ProbabilisticHead):
 
 
 def whole_network(name: str, weights: str | None, front: nn.Module) -> nn.Module:
-    """timm's full model with the weights of an encoder.
-
-    Args:
-        name: timm's.
-        weights: as the encoder was given.
-        front: the encoder's module; where its weights are random, the full model gets them.
+    """timm's full model with the weights of an encoder. `name`: timm's. `weights`: as the encoder was given. `front`:
+    the encoder's module; where its weights are random, the full model gets them.
     """
     with seeded():
         full = timm.create_model(name, pretrained=False)
@@ -79,10 +71,8 @@ def whole_network(name: str, weights: str | None, front: nn.Module) -> nn.Module
 
 
 def after(full: nn.Module, cut: str) -> nn.Module:
-    """A copy of a network without what comes before the end of a module: its input is that module's output.
-
-    Args:
-        cut: the module's name, ``blocks.4``.
+    """A copy of a network without what comes before the end of a module: its input is that module's output. `cut`: the
+    module's name, ``blocks.4``.
     """
     rest, parts = copy.deepcopy(full), cut.split(".")
     parent: nn.Module = rest
@@ -95,10 +85,8 @@ def after(full: nn.Module, cut: str) -> nn.Module:
 
 
 def label_names(name: str, full: nn.Module) -> tuple[str, ...]:
-    """Synsets of a network's outputs.
-
-    Raises:
-        FcbenchError: its outputs are no set of ImageNet's classes that timm knows.
+    """Synsets of a network's outputs. Raises `FcbenchError`: its outputs are no set of ImageNet's classes that timm
+    knows.
     """
     subset = infer_imagenet_subset(full)
     if subset is None:
@@ -108,11 +96,7 @@ def label_names(name: str, full: nn.Module) -> tuple[str, ...]:
 
 
 def require_equal(name: str, split_point: str, whole: Tensor, split: Tensor) -> None:
-    """Refuse a tail that with its front is not the network.
-
-    Raises:
-        FcbenchError: their outputs differ.
-    """
+    """Refuse a tail that with its front is not the network. Raises `FcbenchError`: their outputs differ."""
     limit = TOLERANCE * max(1.0, float(whole.abs().max()))
     if whole.shape != split.shape or float((whole - split).abs().max()) > limit:
         raise FcbenchError(

@@ -140,13 +140,8 @@ def _official(model: str, name: str, module: nn.Module) -> WeightsInfo:
 
 
 def load(model: str, name: str, module: nn.Module, weights: str | None) -> WeightsInfo:
-    """Give a ``features_only`` module its weights.
-
-    Args:
-        model: as typed, for messages.
-        name: timm's.
-        module: with random weights.
-        weights: None for the published ones, ``random`` to keep the present ones, or a file's path.
+    """Give a ``features_only`` module its weights. `model`: as typed, for messages. `name`: timm's. `module`: with
+    random weights. `weights`: None for the published ones, ``random`` to keep the present ones, or a file's path.
     """
     if weights == "random":
         return random_weights(module)

@@ -28,11 +28,7 @@ _PROBE_TIMEOUT_S = 10.0
 
 # ------------------------------------------------------------------------------------------- hashes
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal.
-
-    Raises:
-        FcbenchError: the file cannot be read.
-    """
+    """SHA-256 of a file's bytes, hexadecimal. Raises `FcbenchError`: the file cannot be read."""
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
@@ -61,10 +57,8 @@ def state_sha256(state: nn.Module | Mapping[str, Tensor]) -> str:
 def load_state(path: Path) -> dict[str, Tensor]:
     """Read a state dict from a ``.pt``, ``.pth``, ``.bin``, ``.ckpt`` or ``.safetensors`` file.
 
-    Usual wrappings are undone: a dict under ``state_dict`` or ``model``, names that begin with ``module.``.
-
-    Raises:
-        FcbenchError: the file is missing, damaged, of another kind, or holds no state dict.
+    Usual wrappings are undone: a dict under ``state_dict`` or ``model``, names that begin with ``module.``. Raises
+    `FcbenchError`: the file is missing, damaged, of another kind, or holds no state dict.
     """
     if not path.is_file():
         raise FcbenchError(f"weights {path} not found: give --weights a {', '.join(SUFFIXES)} file, or the word random")
@@ -109,11 +103,7 @@ def other_architecture(what: str, model: str, different: str) -> FcbenchError:
 
 
 def load_into(module: nn.Module, state: Mapping[str, Tensor], what: str, model: str) -> None:
-    """Load a state dict, every name and every shape.
-
-    Raises:
-        FcbenchError: they differ; the first names are listed.
-    """
+    """Load a state dict, every name and every shape. Raises `FcbenchError`: they differ; the first names are listed."""
     different = differences(state, module.state_dict())
     if different:
         raise other_architecture(what, model, different)
@@ -121,11 +111,8 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], what: str, model: 
 
 
 def weights_file(weights: str | None, official: Callable[[], tuple[Path, str]]) -> tuple[Path, str] | None:
-    """The file of the requested weights, and the origin to record; None for random weights.
-
-    Args:
-        weights: None, ``random`` or the path of a file.
-        official: finds the official or embedded file, and its origin.
+    """The file of the requested weights, and the origin to record; None for random weights. `weights`: None, ``random``
+    or the path of a file. `official`: finds the official or embedded file, and its origin.
     """
     if weights == "random":
         return None
@@ -142,13 +129,8 @@ def load_weights(
 ) -> WeightsInfo:
     """Load a file into a module; without a file, the module's present weights are its random ones.
 
-    Args:
-        name: the model as typed.
-        file: of `weights_file`.
-        state: what to load, where that is not all of the file.
-
-    Raises:
-        FcbenchError: the file is missing, damaged, or of another architecture.
+    `name`: the model as typed. `file`: of `weights_file`. `state`: what to load, where that is not all of the file.
+    Raises `FcbenchError`: the file is missing, damaged, or of another architecture.
     """
     if file is None:
         return random_weights(module)
@@ -174,17 +156,10 @@ def seeded(seed: int = RANDOM_SEED) -> Iterator[None]:
 def hub_file(model: str, repo: str, names: Sequence[str], hint: str = "") -> Path:
     """A checkpoint on the Hugging Face hub: from its cache, else downloaded into it.
 
-    A file whose SHA-256 is not the one that the hub states is removed from the cache and refused.
-
-    Args:
-        model: as typed, for messages.
-        repo: ``owner/name``, or ``owner/name@revision``.
-        names: files that would do, the preferred one first.
-        hint: a further remedy, for messages.
-
-    Raises:
-        FcbenchError: not in the cache, and the hub cannot be reached; the download failed or is damaged; no such file
-            or repository.
+    A file whose SHA-256 is not the one that the hub states is removed from the cache and refused. `model`: as typed,
+    for messages. `repo`: ``owner/name``, or ``owner/name@revision``. `names`: files that would do, the preferred one
+    first. `hint`: a further remedy, for messages. Raises `FcbenchError`: not in the cache, and the hub cannot be
+    reached; the download failed or is damaged; no such file or repository.
     """
     import huggingface_hub as hub
 

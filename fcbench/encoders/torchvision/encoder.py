@@ -23,10 +23,8 @@ Size = tuple[int, int]
 class TorchvisionEncoder(FrozenEncoder):
     """The backbone of a network, with the resizing that the network itself does.
 
-    Args:
-        network: with its weights.
-        categories: of its outputs, by their places.
-        side_px: shorter side to which a detection network resizes; None for its own.
+    `network`: with its weights. `categories`: of its outputs, by their places. `side_px`: shorter side to which a
+    detection network resizes; None for its own.
     """
 
     def __init__(

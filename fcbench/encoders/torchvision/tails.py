@@ -27,11 +27,8 @@ MASK_THRESHOLD = 0.5
 
 
 class Received(nn.Module):
-    """The place of a backbone in its network: it gives what follows from the maps that were received.
-
-    Args:
-        backbone: whole; only the layers that run here become layers of this module.
-        split_points: of the maps.
+    """The place of a backbone in its network: it gives what follows from the maps that were received. `backbone`:
+    whole; only the layers that run here become layers of this module. `split_points`: of the maps.
     """
 
     def __init__(self, backbone: Backbone, split_points: Sequence[str]) -> None:
@@ -71,12 +68,9 @@ class _Tail(nn.Module):
 class DetectionTail(_Tail, Head):
     """The rest of a detection network (a `fcbench.core.tails.Tail`).
 
-    Predictions are in pixels of the original image; the network's own transform scales them back.
-
-    Args:
-        network: a detection network; its transform brings blank images of any size to the size that was encoded.
-        categories: of its labels.
-        task: ``detection``, ``instance_segmentation`` or ``keypoint_detection``.
+    Predictions are in pixels of the original image; the network's own transform scales them back. `network`: a
+    detection network; its transform brings blank images of any size to the size that was encoded. `categories`: of its
+    labels. `task`: ``detection``, ``instance_segmentation`` or ``keypoint_detection``.
     """
 
     def __init__(
@@ -175,11 +169,8 @@ class DetectionTail(_Tail, Head):
 
 # ---------------------------------------------------------------------------------------- segmentation
 class SegmentationTail(_Tail, ProbabilisticHead):
-    """The rest of a segmentation network (a `fcbench.core.tails.Tail`).
-
-    Args:
-        categories: of its classes.
-        image_px: (H, W) of the images.
+    """The rest of a segmentation network (a `fcbench.core.tails.Tail`). `categories`: of its classes. `image_px`: (H,
+    W) of the images.
     """
 
     def __init__(

@@ -16,18 +16,13 @@ from fcbench.core.rules import MAX_IMAGE_PX
 
 @dataclass(frozen=True)
 class ImageCodec(ImagePlugin):
-    """A coder of [H, W, 3] pictures with one knob.
-
-    Attributes:
-        knob: name of the parameter that sets the rate, from ``low`` to ``high``.
-        values: the knob's default sweep, low rate to high.
-    """
+    """A coder of [H, W, 3] pictures with one knob."""
 
     name: str
-    knob: str
+    knob: str  # name of the parameter that sets the rate, from ``low`` to ``high``
     low: float
     high: float
-    values: tuple[float, ...]
+    values: tuple[float, ...]  # the knob's default sweep, low rate to high
     coder: PictureCoder
 
     def sweep(self) -> list[dict[str, float | int | str]]:

@@ -25,17 +25,11 @@ _TYPE = np.dtype("<i2")
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What is coded.
+    """What is coded."""
 
-    Attributes:
-        numbers: [D, 6 + 2 K] int16: label, score, box, keypoints, in steps.
-        size_px: (H, W) of the masks; (0, 0) without any.
-        regions: run-length codes of the D masks, or none.
-    """
-
-    numbers: np.ndarray
-    size_px: tuple[int, int] = (0, 0)
-    regions: tuple[bytes, ...] = ()
+    numbers: np.ndarray  # [D, 6 + 2 K] int16: label, score, box, keypoints, in steps
+    size_px: tuple[int, int] = (0, 0)  # (H, W) of the masks; (0, 0) without any
+    regions: tuple[bytes, ...] = ()  # run-length codes of the D masks, or none
 
 
 def output(prediction: Any) -> Said:

@@ -41,12 +41,8 @@ def heads_of(width: int) -> int:
 
 
 class Embedding(nn.Module):
-    """Linear embedding of the maps and a learnable positional encoding.
-
-    Args:
-        specs: split points, fine to coarse.
-        shapes: (h, w) of each map.
-        width: D.
+    """Linear embedding of the maps and a learnable positional encoding. `specs`: split points, fine to coarse.
+    `shapes`: (h, w) of each map. `width`: D.
     """
 
     def __init__(self, specs: Sequence[FeatureSpec], shapes: Mapping[str, tuple[int, int]], width: int) -> None:
@@ -84,10 +80,8 @@ class Embedding(nn.Module):
 
 
 class Layer(nn.Module):
-    """Pre-norm Transformer encoder layer: self-attention, then a GELU network of ratio 4.
-
-    Args:
-        width: D, a multiple of `HEAD_WIDTH`.
+    """Pre-norm Transformer encoder layer: self-attention, then a GELU network of ratio 4. `width`: D, a multiple of
+    `HEAD_WIDTH`.
     """
 
     def __init__(self, width: int) -> None:
@@ -111,12 +105,8 @@ class Layer(nn.Module):
 
 
 class TransformerNeck(nn.Module):
-    """Embedding, then ``n_layers`` Transformer layers, then a norm.
-
-    Args:
-        embedding: maps to [B, D, h, w].
-        width: D, a multiple of `HEAD_WIDTH`.
-        n_layers: its capacity: 2, 4 or 6 in the paper.
+    """Embedding, then ``n_layers`` Transformer layers, then a norm. `embedding`: maps to [B, D, h, w]. `width`: D, a
+    multiple of `HEAD_WIDTH`. `n_layers`: its capacity: 2, 4 or 6 in the paper.
     """
 
     def __init__(self, embedding: Embedding, width: int, n_layers: int) -> None:

@@ -76,11 +76,8 @@ class Trunk(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Blocks, then one of the tasks' heads.
-
-    Args:
-        blocks: [B, 96, h, w] to what the head reads, [B, D, h, w].
-        head: of the task.
+    """Blocks, then one of the tasks' heads. `blocks`: [B, 96, h, w] to what the head reads, [B, D, h, w]. `head`: of
+    the task.
     """
 
     def __init__(self, blocks: nn.Module, head: nn.Module) -> None:
@@ -145,11 +142,8 @@ class ScaledNanoDecoder(NanoDecoder, ScaledHead):
 
 
 class NanoPlugin(TaskModelPlugin, ABC):
-    """An embedded task model.
-
-    Args:
-        name: the plug-in's; its weights are ``weights/taskmodel_NAME.safetensors``.
-        task: the task that it was trained for.
+    """An embedded task model. `name`: the plug-in's; its weights are ``weights/taskmodel_NAME.safetensors``. `task`:
+    the task that it was trained for.
     """
 
     def __init__(self, name: str, task: str) -> None:

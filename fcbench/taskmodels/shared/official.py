@@ -31,10 +31,8 @@ def require_task(name: str, task: Task, expected: str) -> None:
 def pixels(images: Tensor, size_px: tuple[int, int], normalization: tuple[Sequence[float], Sequence[float]]) -> Tensor:
     """uint8 images [B, 3, H, W] resized as the official processors do (bicubic, antialiased, rounded), and normalized.
 
-    Args:
-        images: RGB.
-        size_px: (H', W') of the result, float32 [B, 3, H', W'].
-        normalization: mean and deviation of RGB in [0, 1].
+    `images`: RGB. `size_px`: (H', W') of the result, float32 [B, 3, H', W']. `normalization`: mean and deviation of RGB
+    in [0, 1].
     """
     if tuple(images.shape[-2:]) != size_px:
         images = tv.resize(images, list(size_px), InterpolationMode.BICUBIC)
@@ -58,14 +56,9 @@ def to_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
 class OwnEncoder(FrozenEncoder):
     """The encoder of a task model, for images of one size.
 
-    Args:
-        name: the task model's, as typed.
-        specs: the decoder's inputs.
-        module: all its parameters.
-        run: makes the inputs, in the order of the specs, of uint8 images [B, 3, H, W].
-        weights: where they came from.
-        image_px: (H, W) of the images.
-        device: where it runs.
+    `name`: the task model's, as typed. `specs`: the decoder's inputs. `module`: all its parameters. `run`: makes the
+    inputs, in the order of the specs, of uint8 images [B, 3, H, W]. `weights`: where they came from. `image_px`: (H, W)
+    of the images. `device`: where it runs.
     """
 
     def __init__(
@@ -97,12 +90,8 @@ class FrozenDecoder(nn.Module, Head):
     """A decoder that no training changes: no gradients of its own, always in evaluation mode.
 
     ``train()`` only sets the flag ``training``, by which a loss may sample; batch norms and dropouts inside stay in
-    evaluation mode. Gradients flow to its inputs.
-
-    Args:
-        name: the task model's, as typed.
-        specs: its inputs.
-        grids: (h, w) of each.
+    evaluation mode. Gradients flow to its inputs. `name`: the task model's, as typed. `specs`: its inputs. `grids`: (h,
+    w) of each.
     """
 
     def __init__(self, name: str, specs: Sequence[FeatureSpec], grids: Grids) -> None:
@@ -126,12 +115,7 @@ class FrozenDecoder(nn.Module, Head):
 
 
 class OfficialModel(TaskModel):
-    """A third-party task model.
-
-    Args:
-        encoder: its own.
-        decoder: its decoder, which is frozen here.
-    """
+    """A third-party task model. `encoder`: its own. `decoder`: its decoder, which is frozen here."""
 
     def __init__(self, encoder: OwnEncoder, decoder: FrozenDecoder) -> None:
         self.name, self.weights, self.inputs = encoder.name, encoder.weights, tuple(encoder.specs)

@@ -88,23 +88,14 @@ class Vocabulary:
 
 @dataclass(frozen=True, slots=True)
 class CaptionBatch:
-    """The references of a batch of images.
+    """The references of a batch of images."""
 
-    Attributes:
-        captions: of each image, as strings.
-        references: of each image, as words.
-    """
-
-    captions: tuple[tuple[str, ...], ...]
-    references: tuple[tuple[tuple[str, ...], ...], ...]
+    captions: tuple[tuple[str, ...], ...]  # of each image, as strings
+    references: tuple[tuple[tuple[str, ...], ...], ...]  # of each image, as words
 
 
 class DecoderLayer(nn.Module):
-    """Pre-norm decoder layer that can go on from cached keys and values.
-
-    Args:
-        width: D, a multiple of `HEAD_WIDTH`.
-    """
+    """Pre-norm decoder layer that can go on from cached keys and values. `width`: D, a multiple of `HEAD_WIDTH`."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -146,12 +137,8 @@ class DecoderLayer(nn.Module):
 
 
 class CaptionHead(nn.Module, ProbabilisticHead):
-    """Captions from neck outputs: [B, D, h, w] to word indices, greedy.
-
-    Args:
-        width: D, a multiple of `HEAD_WIDTH`.
-        vocabulary: the words that it can say; V with the special tokens.
-        max_words: longest caption.
+    """Captions from neck outputs: [B, D, h, w] to word indices, greedy. `width`: D, a multiple of `HEAD_WIDTH`.
+    `vocabulary`: the words that it can say; V with the special tokens. `max_words`: longest caption.
     """
 
     def __init__(self, width: int, vocabulary: Vocabulary, max_words: int) -> None:

@@ -59,24 +59,16 @@ def bleu4(sums: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class Weighted:
-    """A caption as TF-IDF vectors.
+    """A caption as TF-IDF vectors."""
 
-    Attributes:
-        weights: of each n-gram.
-        norms: Euclidean norm for n = 1 to 4.
-        length: number of bigrams (the length that CIDEr-D compares).
-    """
-
-    weights: dict[Ngram, float]
-    norms: tuple[float, ...]
-    length: int
+    weights: dict[Ngram, float]  # of each n-gram
+    norms: tuple[float, ...]  # Euclidean norm for n = 1 to 4
+    length: int  # number of bigrams (the length that CIDEr-D compares)
 
 
 class Cider:
-    """CIDEr-D of single samples, with the document frequencies of a fixed set of references.
-
-    Args:
-        references: of each image of the set, its captions.
+    """CIDEr-D of single samples, with the document frequencies of a fixed set of references. `references`: of each
+    image of the set, its captions.
     """
 
     def __init__(self, references: Iterable[Sequence[Words]]) -> None:

@@ -48,12 +48,8 @@ def caption_values(sums: np.ndarray) -> dict[str, np.ndarray]:
 
 
 class CaptioningTask(Task):
-    """Captions in a data set's vocabulary.
-
-    Args:
-        vocabulary: words that the head can say.
-        max_words: longest caption that it says.
-        cider: CIDEr-D with the test references' document frequencies.
+    """Captions in a data set's vocabulary. `vocabulary`: words that the head can say. `max_words`: longest caption that
+    it says. `cider`: CIDEr-D with the test references' document frequencies.
     """
 
     name = "captioning"

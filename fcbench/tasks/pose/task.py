@@ -49,33 +49,20 @@ BOXES = "ground-truth boxes"
 
 @dataclass(frozen=True, slots=True)
 class PoseBatch:
-    """The persons of a batch of images.
+    """The persons of a batch of images."""
 
-    Attributes:
-        n_images: B.
-        image: [P] int64, the image of each person.
-        keypoints: [P, K, 3] (x_px, y_px, v).
-        boxes: [P, 4] (x0_px, y0_px, x1_px, y1_px).
-        areas: [P] square pixels.
-    """
-
-    n_images: int
-    image: Tensor
-    keypoints: Tensor
-    boxes: Tensor
-    areas: Tensor
+    n_images: int  # B
+    image: Tensor  # [P] int64, the image of each person
+    keypoints: Tensor  # [P, K, 3] (x_px, y_px, v)
+    boxes: Tensor  # [P, 4] (x0_px, y0_px, x1_px, y1_px)
+    areas: Tensor  # [P] square pixels
 
 
 def cells_in_boxes(
     boxes: Tensor, size: tuple[int, int], cell_px: tuple[float, float], image_px: tuple[int, int]
 ) -> Tensor:
-    """Cells that each widened and clipped box touches, bool [P, h', w']; at least one per box.
-
-    Args:
-        boxes: [P, 4] (x0_px, y0_px, x1_px, y1_px).
-        size: (h', w').
-        cell_px: (height, width) of a cell.
-        image_px: (H, W).
+    """Cells that each widened and clipped box touches, bool [P, h', w']; at least one per box. `boxes`: [P, 4] (x0_px,
+    y0_px, x1_px, y1_px). `size`: (h', w'). `cell_px`: (height, width) of a cell. `image_px`: (H, W).
     """
     sides = []
     for low, high, n, cell, limit in (
@@ -93,12 +80,8 @@ def cells_in_boxes(
 def bilinear_targets(points: Tensor, inside: Tensor, cell_px: tuple[float, float]) -> tuple[Tensor, Tensor]:
     """The four nearest cells of each keypoint and their weights, each [P, K, 4].
 
-    Cells outside the box weigh nothing and the others sum to one; all weigh 0 where none is inside.
-
-    Args:
-        points: [P, K, 2] (x_px, y_px).
-        inside: [P, h', w'] cells of the person.
-        cell_px: (height, width) of a cell.
+    Cells outside the box weigh nothing and the others sum to one; all weigh 0 where none is inside. `points`: [P, K, 2]
+    (x_px, y_px). `inside`: [P, h', w'] cells of the person. `cell_px`: (height, width) of a cell.
     """
     n_persons, h, w = inside.shape
     cells_xy = points[..., 0] / cell_px[1], points[..., 1] / cell_px[0]
@@ -120,11 +103,8 @@ def bilinear_targets(points: Tensor, inside: Tensor, cell_px: tuple[float, float
 
 
 def peaks(log_probs: Tensor, cell_px: tuple[float, float]) -> Tensor:
-    """Positions (x_px, y_px) of the largest cells, refined in their 3x3 neighbourhood: [P, K, 2].
-
-    Args:
-        log_probs: [P, K, h', w'], -inf outside the box.
-        cell_px: (height, width) of a cell.
+    """Positions (x_px, y_px) of the largest cells, refined in their 3x3 neighbourhood: [P, K, 2]. `log_probs`: [P, K,
+    h', w'], -inf outside the box. `cell_px`: (height, width) of a cell.
     """
     h, w = log_probs.shape[-2:]
     best = log_probs.flatten(2).argmax(-1)  # [P, K]
@@ -194,10 +174,8 @@ def pose_values(sums: np.ndarray) -> dict[str, np.ndarray]:
 
 
 class PoseTask(Task):
-    """Keypoints of the persons, or other bodies, whose boxes are given.
-
-    Args:
-        keypoint_names: empty for the 17 of COCO. OKS of others takes equal constants, 1 / K, as its protocol says.
+    """Keypoints of the persons, or other bodies, whose boxes are given. `keypoint_names`: empty for the 17 of COCO. OKS
+    of others takes equal constants, 1 / K, as its protocol says.
     """
 
     name = "pose"

@@ -126,19 +126,14 @@ def _detected(kind: Kind, found: Detections) -> list[dict[str, Any]]:
 # ------------------------------------------------------------------------------------------ all images
 @dataclass(frozen=True, slots=True)
 class _Ranking:
-    """Detections of all images by category, then falling score.
-
-    Attributes:
-        image, category: [D].
-        right, counted: [D, A * T].
-        objects: [N, K, A].
+    """Detections of all images by category, then falling score. `image, category`: [D]. `right, counted`: [D, A * T].
     """
 
     image: np.ndarray
     category: np.ndarray
     right: np.ndarray
     counted: np.ndarray
-    objects: np.ndarray
+    objects: np.ndarray  # [N, K, A]
 
 
 def _ranking(stats: np.ndarray, n_areas: int) -> _Ranking:
@@ -154,11 +149,8 @@ def _ranking(stats: np.ndarray, n_areas: int) -> _Ranking:
 
 
 def average_precisions(stats: np.ndarray, weights: np.ndarray, kind: Kind) -> np.ndarray:
-    """AP by range of areas and threshold, [R, A, T]; NaN where no object counts.
-
-    Args:
-        stats: [N, S] of `image_statistics`.
-        weights: [R, N] how often each image counts.
+    """AP by range of areas and threshold, [R, A, T]; NaN where no object counts. `stats`: [N, S] of `image_statistics`.
+    `weights`: [R, N] how often each image counts.
     """
     n_areas = len(area_names(kind))
     ranking = _ranking(np.asarray(stats, np.float64), n_areas)

@@ -61,13 +61,8 @@ class DenseHead(nn.Module):
     """Maps at about stride 4 of the image: [B, D, h, w] to [B, n_out, h', w'].
 
     Every doubling but the last is followed by a depthwise convolution; the last is the output layer's pixel shuffle.
-    All is channels-last, which trains up to twice as fast on a CPU.
-
-    Args:
-        width: D.
-        grid: (h, w) of the neck's output.
-        image_px: (H, W) of the images and of their target maps.
-        n_out: channels of the maps.
+    All is channels-last, which trains up to twice as fast on a CPU. `width`: D. `grid`: (h, w) of the neck's output.
+    `image_px`: (H, W) of the images and of their target maps. `n_out`: channels of the maps.
     """
 
     def __init__(self, width: int, grid: tuple[int, int], image_px: tuple[int, int], n_out: int) -> None:

@@ -20,12 +20,8 @@ PROTOCOL = "COCOeval, original pixels"
 
 
 class DetectingTask(RankingTask):
-    """Objects that a network finds by itself, scored by AP. There is no head to be trained: tails read.
-
-    Args:
-        name: of the plug-in.
-        kind: what is compared.
-        category_names: by label.
+    """Objects that a network finds by itself, scored by AP. There is no head to be trained: tails read. `name`: of the
+    plug-in. `kind`: what is compared. `category_names`: by label.
     """
 
     def __init__(self, name: str, kind: coco_ap.Kind, category_names: Sequence[str]) -> None:
@@ -70,15 +66,11 @@ class DetectingTask(RankingTask):
 
 @dataclass(frozen=True)
 class DetectingPlugin(TaskPlugin):
-    """A task of this kind as a plug-in.
-
-    Attributes:
-        needs_coco_keypoints: COCO's OKS has constants for its own 17 keypoints alone.
-    """
+    """A task of this kind as a plug-in."""
 
     name: str
     kind: coco_ap.Kind
-    needs_coco_keypoints: bool = False
+    needs_coco_keypoints: bool = False  # COCO's OKS has constants for its own 17 keypoints alone
 
     def build(self, train: Dataset, test: Dataset) -> DetectingTask:
         """Bind to a data set."""

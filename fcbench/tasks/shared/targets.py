@@ -24,10 +24,8 @@ def require_same(what: str, train: Sequence[str], test: Sequence[str]) -> tuple[
 
 
 def stack_maps(targets: Sequence[Mapping[str, Any]], key: str, dtype: type[np.generic]) -> np.ndarray:
-    """Targets that are maps, as one array [B, H, W].
-
-    Raises:
-        FcbenchError: one is not a map [H, W], or their sizes differ.
+    """Targets that are maps, as one array [B, H, W]. Raises `FcbenchError`: one is not a map [H, W], or their sizes
+    differ.
     """
     maps = [np.asarray(t[key], dtype=dtype) for t in targets]
     shapes = sorted({m.shape for m in maps})
