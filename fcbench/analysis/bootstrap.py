@@ -135,7 +135,6 @@ class Bootstrap:
 
 def _sizes(weights: np.ndarray, table: SampleTable, n_bytes: int) -> np.ndarray:
     """Size of each resample [R], relative to the file's: records of the samples drawn, the same header and framing.
-
     Pixels and feature points stay those of the whole set: between two curves of one resample they cancel.
     """
     records = np.array([0 if b is None else b for b in table.n_bytes], dtype=np.float64)

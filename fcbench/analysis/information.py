@@ -93,9 +93,8 @@ def _shapes(a: np.ndarray, b: np.ndarray) -> str:
 
 
 def _resampled_means(values: np.ndarray, n_resamples: int) -> np.ndarray:
-    """Means [R] of values [seeds, N] over samples drawn anew, and over seeds drawn anew.
-
-    Draws are those of `fcbench.results.intervals.resampling_weights`: the same for all values of as many samples.
+    """Means [R] of values [seeds, N] over samples drawn anew, and over seeds drawn anew. Draws are those of
+    `fcbench.results.intervals.resampling_weights`: the same for all values of as many samples.
     """
     n = values.shape[1]
     return intervals.mean_over_seeds(values @ intervals.resampling_weights(n, n_resamples).T / n)

@@ -17,9 +17,8 @@ def is_open(rows: pd.DataFrame) -> pd.Series:
 
 
 def left_percent(rows: pd.DataFrame) -> float | None:
-    """Bits that more training of a curve's codecs would save, extrapolated [%]: the mean over its rows.
-
-    None for a curve that has converged or was not trained; NaN where a row does not say.
+    """Bits that more training of a curve's codecs would save, extrapolated [%]: the mean over its rows. None for a
+    curve that has converged or was not trained; NaN where a row does not say.
     """
     if not is_open(rows).any():
         return None

@@ -24,8 +24,8 @@ _LANES = 256
 def checksum(*parts: np.ndarray) -> int:
     """16-bit checksum of decoded integers, in coding order: the low half of a CRC-32.
 
-    The CRC runs over int32 little-endian bytes: of each part the sums, modulo 2**32, of every 256th integer from
-    each of the first 256 on, then the integers that are left over. Sums are much cheaper than a CRC of everything.
+    The CRC runs over int32 little-endian bytes: of each part the sums, modulo 2**32, of every 256th integer from each
+    of the first 256 on, then the integers that are left over. Sums are much cheaper than a CRC of everything.
     """
     crc = 0
     for symbols in parts:
@@ -106,9 +106,9 @@ class StringDecoder(_String):
 def _shortest(words: np.ndarray, n_words: int, lower: int, width: int) -> bytes:
     """Shortest byte string, zeros at its end understood, whose value lies in the range coder's interval.
 
-    The interval is [P + lower, P + lower + width), where P are the first ``n_words`` words and lower and width
-    count in units of the 64th bit after them. The sealed ``words`` are one point of it; their first ``n_words``
-    are P, or P + 1 where the interval straddles the carry.
+    The interval is [P + lower, P + lower + width), where P are the first ``n_words`` words and lower and width count in
+    units of the 64th bit after them. The sealed ``words`` are one point of it; their first ``n_words`` are P, or P + 1
+    where the interval straddles the carry.
     """
     head = words[:n_words].astype(">u4").tobytes()
     if lower + width > 1 << _STATE_BITS:  # P + 1 itself lies inside: nothing follows it

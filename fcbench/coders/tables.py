@@ -53,9 +53,8 @@ class Groups:
 
     @classmethod
     def by_index(cls, indexes: np.ndarray, n_tables: int, *, pairs: bool = False) -> Groups:
-        """Symbols coded by the tables ``indexes``: one a symbol [n] or, with ``pairs``, one every two [n / 2].
-
-        Small unsigned integers sort fastest, and pairs take half the time.
+        """Symbols coded by the tables ``indexes``: one a symbol [n] or, with ``pairs``, one every two [n / 2]. Small
+        unsigned integers sort fastest, and pairs take half the time.
         """
         order = indexes.argsort(kind="stable")
         firsts = np.arange(n_tables + 1, dtype=indexes.dtype)

@@ -98,9 +98,8 @@ def require_split_points(encoder: str, known: Iterable[str], split_points: Itera
 
 @dataclass(frozen=True, slots=True)
 class FeatureStats:
-    """Statistics of one map over the **training** split, the same for every codec in a comparison.
-
-    All float32 [C]. They live in the codec's checkpoint.
+    """Statistics of one map over the **training** split, the same for every codec in a comparison. All float32 [C].
+    They live in the codec's checkpoint.
     """
 
     mean: Tensor

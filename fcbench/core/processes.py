@@ -53,7 +53,6 @@ def died(what: str) -> FcbenchError:
 
 def start_worker() -> None:
     """Call this first in a worker process: it ends with its parent, and keeps nothing open that others read to its end.
-
     Errors come back by value.
     """
     end_with_parent()

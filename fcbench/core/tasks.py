@@ -116,7 +116,6 @@ class Task(Protocol):
 @runtime_checkable
 class Ranking(Protocol):
     """What a task (and its plug-in) has whose metrics rank samples against each other: they are no functions of sums.
-
     Whoever wants values asks `metric_values`, which knows both.
     """
 

@@ -247,9 +247,8 @@ def legend(
 
 
 def _place(fig: Figure, groups: Sequence[list[tuple[str, Any]]]) -> None:
-    """Groups of entries above the panels, in as few rows as fit the width; the figure grows by them.
-
-    Groups keep columns of their own where that takes at most `_GROUPED_ROWS` rows, else they follow one another.
+    """Groups of entries above the panels, in as few rows as fit the width; the figure grows by them. Groups keep
+    columns of their own where that takes at most `_GROUPED_ROWS` rows, else they follow one another.
     """
     width = fig.get_figwidth()
     n_rows = _legend_rows([[len(t) for t, _ in g] for g in groups], width)
@@ -278,8 +277,8 @@ def _place(fig: Figure, groups: Sequence[list[tuple[str, Any]]]) -> None:
 def _legend_rows(groups: Sequence[Sequence[int]], width_in: float) -> int | None:
     """Fewest rows at which groups of labels, each with so many characters, fit a width, no two in one column.
 
-    None where they fit in no number of rows. A character of 7 points is about 0.056 inch wide, the handle and the
-    gaps beside it 0.52 inch.
+    None where they fit in no number of rows. A character of 7 points is about 0.056 inch wide, the handle and the gaps
+    beside it 0.52 inch.
     """
     for n_rows in range(1, max(len(g) for g in groups) + 1):
         columns = [g[i : i + n_rows] for g in groups for i in range(0, len(g), n_rows)]

@@ -84,9 +84,8 @@ def mean_over_seeds(values: np.ndarray) -> np.ndarray:
 
 
 def interval(resampled: ArrayLike, percent: float = 95.0) -> tuple[float, float]:
-    """Percentile interval of resampled values [R].
-
-    Resamples that are NaN (nothing counted, no overlap) are left out; (nan, nan) where they are more than half.
+    """Percentile interval of resampled values [R]. Resamples that are NaN (nothing counted, no overlap) are left out;
+    (nan, nan) where they are more than half.
     """
     values = np.asarray(resampled, dtype=np.float64)
     defined = values[~np.isnan(values)]

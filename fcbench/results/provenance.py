@@ -49,9 +49,8 @@ def portable(argument: str) -> str:
 
 
 def record(suite: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the record of a run: what was requested, and all around it that may change its numbers.
-
-    Its ``run`` is what the rows of the run name.
+    """Return the record of a run: what was requested, and all around it that may change its numbers. Its ``run`` is
+    what the rows of the run name.
     """
     return {
         "run": secrets.token_hex(6),
@@ -70,7 +69,6 @@ def record(suite: Mapping[str, Any]) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------- packages, machine
 def packages() -> list[str]:
     """Return every installed distribution as ``pip freeze`` names it: ``NAME==VERSION``, or ``NAME @ git+URL@COMMIT``.
-
     One that was installed from a folder has its version: the folder is of this machine.
     """
     found = {d.name: _requirement(d) for d in importlib.metadata.distributions() if d.metadata["Name"]}
@@ -115,9 +113,8 @@ MAX_DIFF_CHARACTERS = 100_000
 
 @cache
 def commit() -> str:
-    """Return the package's git commit, with ``-dirty`` where files differed from it; empty if it is not known.
-
-    A build holds its commit in ``commit.txt`` (see ``setup.py``); a checkout is asked for it.
+    """Return the package's git commit, with ``-dirty`` where files differed from it; empty if it is not known. A build
+    holds its commit in ``commit.txt`` (see ``setup.py``); a checkout is asked for it.
     """
     built = PACKAGE / "commit.txt"
     if built.exists():

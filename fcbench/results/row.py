@@ -16,9 +16,8 @@ _THIRD, _FOURTH = 3, 4  # first schema with a column; READ_SCHEMAS[0] where not 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RatePoint:
-    """One metric of one operating point: a row of ``rates.csv``. A missing value is None, never -1.
-
-    What has a default is known only after measuring, or was in no row of an older schema.
+    """One metric of one operating point: a row of ``rates.csv``. A missing value is None, never -1. What has a default
+    is known only after measuring, or was in no row of an older schema.
     """
 
     schema: Annotated[int, "version of the columns that the row was written with"]

@@ -125,9 +125,8 @@ class CaptionDecoder(official.FrozenDecoder):
         return tokens, rows["attention_mask"]
 
     def loss(self, x: Mapping[str, Tensor], batch: CaptionBatch) -> Tensor:
-        """Mean cross-entropy of a word piece in nats.
-
-        In training mode over one reference per image, drawn by torch's generator; otherwise over all.
+        """Mean cross-entropy of a word piece in nats. In training mode over one reference per image, drawn by torch's
+        generator; otherwise over all.
         """
         image, captions = self._references(batch)
         seen = self.image_tokens(x)

@@ -137,9 +137,8 @@ class DepthDecoder(official.FrozenDecoder):
         return off.sum() / valid.sum().clamp(min=1)
 
     def predict(self, x: Mapping[str, Tensor], batch: Tensor) -> Tensor:
-        """Metres in [`MIN_DEPTH_M`, max_depth_m], float32 [B, H, W].
-
-        Metric variants take only the size from the batch, relative ones also a scale and a shift per image.
+        """Metres in [`MIN_DEPTH_M`, max_depth_m], float32 [B, H, W]. Metric variants take only the size from the batch,
+        relative ones also a scale and a shift per image.
         """
         target = batch.to(self.inputs(x)[0].device)
         pred = self._at(x, target)

@@ -206,9 +206,8 @@ def build_from_config(
 
 
 def encode(backbone: Any, x: Tensor) -> Tensor:
-    """Tokens [B, N, C] of normalized images whose sides are whole patches, of any size.
-
-    The backbone itself takes its own size only: here its position embeddings are interpolated (bicubic) to the grid.
+    """Tokens [B, N, C] of normalized images whose sides are whole patches, of any size. The backbone itself takes its
+    own size only: here its position embeddings are interpolated (bicubic) to the grid.
     """
     embeddings = backbone.embeddings
     patches = embeddings.patch_embeddings

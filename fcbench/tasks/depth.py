@@ -136,9 +136,8 @@ class DepthHead(nn.Module, ScaledHead):
         return logs.clamp(math.log(MIN_DEPTH_M), math.log(self.max_depth_m)).exp()
 
     def log_density(self, x: Tensor, batch: Tensor, scale: float) -> Tensor:
-        """Log-density of each sample's depth in nats, summed over the valid cells: [B].
-
-        The density is Laplace's, of standardized log depth: log p = -|z - prediction| / scale - log(2 scale).
+        """Log-density of each sample's depth in nats, summed over the valid cells: [B]. The density is Laplace's, of
+        standardized log depth: log p = -|z - prediction| / scale - log(2 scale).
         """
         pred, expected, valid = self._with_targets(x, batch)
         each = -(pred - expected).abs() / scale - math.log(2 * scale)
@@ -208,9 +207,8 @@ class DepthTask(Task):
         return torch.from_numpy(maps)
 
     def statistics(self, prediction: Tensor, batch: Tensor) -> np.ndarray:
-        """Sums of `depth_sums` of predictions clamped to [`MIN_DEPTH_M`, max_depth_m]: float64 [B, 4].
-
-        With a crop, `image_means` inside it follow: [B, 8].
+        """Sums of `depth_sums` of predictions clamped to [`MIN_DEPTH_M`, max_depth_m]: float64 [B, 4]. With a crop,
+        `image_means` inside it follow: [B, 8].
         """
         require_maps(self.name, prediction, batch)
         pred = prediction.detach().clamp(MIN_DEPTH_M, self.max_depth_m).cpu().numpy()

@@ -186,9 +186,8 @@ def _require_plugin(path: Path, name: str, origin: Mapping[str, str], file: str)
 
 
 def _require_channels(path: Path, specs: tuple[FeatureSpec, ...], state: Mapping[str, Tensor]) -> None:
-    """Refuse channels that the state does not have: building for an absurd number would ask for all memory.
-
-    Every codec of this package has its training statistics in the state, ``stats.0.mean`` for the first map.
+    """Refuse channels that the state does not have: building for an absurd number would ask for all memory. Every codec
+    of this package has its training statistics in the state, ``stats.0.mean`` for the first map.
     """
     for i, spec in enumerate(specs):
         mean = state.get(f"stats.{i}.mean")

@@ -56,9 +56,8 @@ _ANEW = "code the file anew, with this version of fcbench and of its coders"
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What the file says of all its samples: ``specs`` are the maps in coding order.
-
-    Of ``checkpoint_sha256``, hexadecimal, the file holds the first 16 bytes.
+    """What the file says of all its samples: ``specs`` are the maps in coding order. Of ``checkpoint_sha256``,
+    hexadecimal, the file holds the first 16 bytes.
     """
 
     codec: str
@@ -238,9 +237,8 @@ class ContainerWriter:
 
 # --------------------------------------------------------------------------------------------- reading
 class ContainerReader(Sequence[Record]):
-    """Records of a file, by iteration or by number; ``n_bytes`` is its size on disk.
-
-    Opening checks header and structure, reading a record checks its CRC: both raise `FcbenchError` on damage.
+    """Records of a file, by iteration or by number; ``n_bytes`` is its size on disk. Opening checks header and
+    structure, reading a record checks its CRC: both raise `FcbenchError` on damage.
     """
 
     def __init__(self, path: Path) -> None:

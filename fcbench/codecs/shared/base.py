@@ -19,9 +19,8 @@ CLIP_STD = 6.0
 
 
 class CodecBase(nn.Module):
-    """A codec's training statistics as buffers, and the checks that every codec makes.
-
-    Maps stand in the order of the specs; in the state dict they are numbered, since names may hold dots.
+    """A codec's training statistics as buffers, and the checks that every codec makes. Maps stand in the order of the
+    specs; in the state dict they are numbered, since names may hold dots.
     """
 
     def __init__(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats]) -> None:

@@ -132,9 +132,8 @@ class LearnedCodec(CodecBase):
             coder.prepare(stats.normalize(x.float()))
 
     def forward(self, maps: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
-        """Decoded maps (rounded latents, gradient straight through), and the estimated bits [B].
-
-        In train mode bits are those of latents with uniform noise, in eval mode those of the rounded latents.
+        """Decoded maps (rounded latents, gradient straight through), and the estimated bits [B]. In train mode bits are
+        those of latents with uniform noise, in eval mode those of the rounded latents.
         """
         out, bits = [], []
         for name, coder, stats in zip(self.names, self.map_coders, self.map_stats, strict=True):

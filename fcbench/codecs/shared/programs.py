@@ -63,7 +63,6 @@ def programs_of(i: int, coder: MapCoder, stats: MapStats, grid: Grid) -> dict[st
 
 class ProgramMap(MapCoder):
     """Codes one map by programs and their tables; the coder that they come from says the shape of the first stage.
-
     Features come and go as they are: normalizing is the programs' part.
     """
 

@@ -251,9 +251,8 @@ class IntegerBottleneck(EntropyBottleneck):
 
     @torch.no_grad()
     def match(self, y: Tensor) -> None:
-        """Start as logistic densities, centred on 0, with the standard deviations of latents y [B, C, h, w].
-
-        While ``factors`` are zero the cumulative is the sigmoid of a line; its slope is spread over the layers.
+        """Start as logistic densities, centred on 0, with the standard deviations of latents y [B, C, h, w]. While
+        ``factors`` are zero the cumulative is the sigmoid of a line; its slope is spread over the layers.
         """
         std = y.transpose(0, 1).reshape(y.shape[1], -1).square().mean(dim=1).sqrt().clamp(min=_MIN_STD)
         wanted = math.pi / math.sqrt(3) / std

@@ -230,9 +230,8 @@ def _by_band(y: Tensor, matrices: Tensor, where: Plane) -> Tensor:
 
 
 def _band_klts(y: Tensor, where: Plane) -> Tensor:
-    """KLT rows of each band [N_BANDS, C, C], of coefficients [B, C, h w]; absent bands take their neighbour's.
-
-    A band of few coefficients borrows from the next higher one, which is similar and better known.
+    """KLT rows of each band [N_BANDS, C, C], of coefficients [B, C, h w]; absent bands take their neighbour's. A band
+    of few coefficients borrows from the next higher one, which is similar and better known.
     """
     channels = y.shape[1]
     rows = torch.zeros(N_BANDS, channels, channels)

@@ -42,9 +42,8 @@ def has_targets(folder: Path) -> bool:
 
 
 def keyed_images(folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
-    """Images of a split's folder by key, and the class of each, if they lie in class folders.
-
-    A key is the path below ``images`` without the suffix.
+    """Images of a split's folder by key, and the class of each, if they lie in class folders. A key is the path below
+    ``images`` without the suffix.
     """
     home = folder / IMAGES
     if not home.is_dir():

@@ -88,10 +88,8 @@ def _region(value: Any) -> Any:
 
 
 def semantic_mask(regions: Iterable[Instance], size_px: tuple[int, int]) -> Tensor:
-    """Class of each pixel, uint8 [H, W]: 0 background, `VOID` where regions of two classes overlap.
-
-    Nothing in the annotations says which of two regions is in front (torchvision's segmentation references leave
-    overlaps out too).
+    """Class of each pixel, uint8 [H, W]: 0 background, `VOID` where regions of two classes overlap. Nothing in the
+    annotations says which of two regions is in front (torchvision's segmentation references leave overlaps out too).
     """
     mask = np.zeros(size_px, np.uint8)
     for each in regions:

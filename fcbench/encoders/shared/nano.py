@@ -30,9 +30,8 @@ FOLDER = Path(__file__).resolve().parents[2] / "weights"
 
 
 def build_trunk() -> Hiera:
-    """Untrained trunk of 2.0 M parameters: stages of 32, 64, 128, 256 channels at strides 4, 8, 16, 32.
-
-    Stage 3 attends to the whole image, the others within a mask unit; blocks that pool lag by a stage (Hiera).
+    """Untrained trunk of 2.0 M parameters: stages of 32, 64, 128, 256 channels at strides 4, 8, 16, 32. Stage 3 attends
+    to the whole image, the others within a mask unit; blocks that pool lag by a stage (Hiera).
     """
     first_global = STAGES[0] + STAGES[1] + 1  # the block that pools into stage 3 sees stage 2's windows
     return Hiera(

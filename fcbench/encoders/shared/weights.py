@@ -40,9 +40,8 @@ def file_sha256(path: Path) -> str:
 
 
 def state_sha256(state: nn.Module | Mapping[str, Tensor]) -> str:
-    """SHA-256 of a state dict, hexadecimal: of names in sorted order, types, shapes and bytes.
-
-    It does not depend on the order of the names, on strides or on the device.
+    """SHA-256 of a state dict, hexadecimal: of names in sorted order, types, shapes and bytes. It does not depend on
+    the order of the names, on strides or on the device.
     """
     tensors = state.state_dict() if isinstance(state, nn.Module) else state
     digest = hashlib.sha256()

@@ -190,9 +190,8 @@ class CaptionHead(nn.Module, ProbabilisticHead):
         return torch.cat(captions, dim=1)
 
     def loss(self, x: Tensor, batch: CaptionBatch) -> Tensor:
-        """Mean cross-entropy of a word in nats, teacher-forced.
-
-        In training mode over one reference per image, drawn by torch's generator; otherwise over all.
+        """Mean cross-entropy of a word in nats, teacher-forced. In training mode over one reference per image, drawn by
+        torch's generator; otherwise over all.
         """
         tokens, image = self._tokens(batch)
         chosen = torch.arange(len(image))

@@ -30,10 +30,8 @@ def ngrams(words: Words) -> Counter[Ngram]:
 
 
 def bleu_statistics(candidate: Words, references: Sequence[Words]) -> np.ndarray:
-    """Counts of one caption that add up over a set, float64 [10].
-
-    These are clipped matches for n = 1 to 4, candidate n-grams for n = 1 to 4, candidate length, length of
-    the closest reference.
+    """Counts of one caption that add up over a set, float64 [10]. These are clipped matches for n = 1 to 4, candidate
+    n-grams for n = 1 to 4, candidate length, length of the closest reference.
     """
     most: Counter[Ngram] = Counter()
     for reference in references:

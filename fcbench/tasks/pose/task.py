@@ -135,9 +135,8 @@ class PoseHead(DenseHead, ProbabilisticHead):
         return peaks(log_probs, cell_px), score
 
     def log_likelihood(self, x: Tensor, batch: PoseBatch) -> Tensor:
-        """Log-probability of the labelled keypoints of each image's persons in nats, summed: [B].
-
-        A keypoint's is the mean over its four nearest cells by their bilinear weights.
+        """Log-probability of the labelled keypoints of each image's persons in nats, summed: [B]. A keypoint's is the
+        mean over its four nearest cells by their bilinear weights.
         """
         nll, _ = self._cross_entropy(x, batch)
         sums = nll.new_zeros(batch.n_images)

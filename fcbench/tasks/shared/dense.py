@@ -92,9 +92,8 @@ class DenseHead(nn.Module):
         return big[..., :height, :width]
 
     def at_centres(self, target: Tensor, size: tuple[int, int], fill: int) -> Tensor:
-        """Target pixels under the centres of the head's cells: [B, H, W] to [B, h', w'].
-
-        Cells whose centre lies outside the image get ``fill``.
+        """Target pixels under the centres of the head's cells: [B, H, W] to [B, h', w']. Cells whose centre lies
+        outside the image get ``fill``.
         """
         height, width = self.image_px
         padded = F.pad(target, (0, self.cover_px[1] - width, 0, self.cover_px[0] - height), value=fill)
