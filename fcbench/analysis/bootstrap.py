@@ -135,14 +135,12 @@ class Bootstrap:
 
 def _sizes(weights: np.ndarray, table: SampleTable, n_bytes: int) -> np.ndarray:
     """Size of each resample [R], relative to the file's: records of the samples drawn, the same header and framing.
-    Pixels and feature points stay those of the whole set: between two curves of one resample they cancel.
-    """
+    Pixels and feature points stay those of the whole set: between two curves of one resample they cancel."""
     records = np.array([0 if b is None else b for b in table.n_bytes], dtype=np.float64)
     overhead = n_bytes - records.sum()
     return np.asarray((weights @ records + overhead) / n_bytes)
 
 
-# -------------------------------------------------------------------------------------- likelihoods
 @dataclass(frozen=True, slots=True)
 class Likelihoods:
     """Log-likelihoods of the targets behind one operating point, [seeds, N] nats in order of the sample ids."""
@@ -154,8 +152,7 @@ class Likelihoods:
 
 def likelihoods(by_seed: Sequence[Point]) -> Likelihoods | None:
     """Likelihoods of one operating point with all its seeds; None where one has none or holds other samples. Raises
-    `FcbenchError`: a point without samples, or a damaged file.
-    """
+    `FcbenchError`: a point without samples, or a damaged file."""
     ids, given, null = set[tuple[str, ...]](), list[np.ndarray](), list[np.ndarray]()
     for point in by_seed:
         table = load_samples(point.folder, point.key)

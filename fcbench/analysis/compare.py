@@ -26,11 +26,9 @@ from fcbench.core.kinds import Kind
 from fcbench.results.intervals import N_RESAMPLES
 from fcbench.results.row import OK
 
-LOSS_PERCENT = 1.0
-"""How far below the uncoded ceiling the rate is read."""
+LOSS_PERCENT = 1.0  # How far below the uncoded ceiling the rate is read
 
-ALL = "all"
-"""Instead of metrics: every one."""
+ALL = "all"  # Instead of metrics: every one
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +173,7 @@ def _compare_one(
     bootstrap: Bootstrap,
 ) -> Iterator[tuple[str | None, Comparison]]:
     """Every curve of one situation and metric against each anchor. `firsts`: label of the first run's curve, of a
-    curve's label: the anchor in the place of None.
-    """
+    curve's label: the anchor in the place of None."""
     ok = rows["status"] == OK
     higher = bool(rows.loc[ok, "higher_is_better"].iloc[0]) if ok.any() else True
     lines = rows[rows["kind"].isin(situations.SENT)]

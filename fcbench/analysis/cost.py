@@ -26,8 +26,7 @@ from fcbench.core.kinds import Kind
 from fcbench.results.intervals import N_RESAMPLES
 from fcbench.results.row import OK
 
-ENCODER = ("encoder", "weights_sha256", "split")
-"""Columns of a situation in which the two encoders may differ."""
+ENCODER = ("encoder", "weights_sha256", "split")  # Columns of a situation in which the two encoders may differ
 SHARED = tuple(c for c in situations.SITUATION if c not in ENCODER)
 ONE_SEED = "one seed: the intervals are over test samples alone; a readout that is trained again can differ by more"
 NO_LIKELIHOODS = "no log-likelihoods were written with these points"
@@ -47,8 +46,7 @@ class Coded:
 @dataclass(frozen=True, slots=True)
 class Cost:
     """What specialization costs one task. `uncoded_general, uncoded_special`: the metric's value on uncoded features.
-    `information_general, information_special`: usable information [bits per sample].
-    """
+    `information_general, information_special`: usable information [bits per sample]."""
 
     dataset: str
     task: str

@@ -70,8 +70,7 @@ def matrices(
     rows: pd.DataFrame, metric_values_of: MetricValuesOf = metric_values_of, n_resamples: int = N_RESAMPLES
 ) -> Matrices:
     """Entries and placements of the rows of `fcbench.analysis.situations.load`. Raises `FcbenchError`: no measured
-    chain.
-    """
+    chain."""
     rows = rows[rows["primary"] & (rows["status"] == OK)]
     if rows.empty:
         raise FcbenchError("no measured chains; run `fcbench cross-neck` first.")
@@ -85,7 +84,6 @@ def matrices(
     return Matrices(tuple(entries), tuple(placed), (*bootstrap.notes(), *notes))
 
 
-# ------------------------------------------------------------------------------------------- uncoded
 def role(chain: Chain, shallow: str) -> str:
     """What a chain is for; `shallow`: the neck of the levels."""
     if not chain.before:
@@ -151,7 +149,6 @@ def _bits(direct: pd.DataFrame, rows: pd.DataFrame) -> tuple[Estimate, Estimate]
     return information.bits_between(own.given, base.null), information.bits_between(base.given, own.given)
 
 
-# --------------------------------------------------------------------------------------------- coded
 def _placed(
     rows: pd.DataFrame, metric_values_of: MetricValuesOf, n_resamples: int, notes: dict[str, None]
 ) -> Iterator[Placed]:
@@ -182,7 +179,6 @@ def _placed(
         )
 
 
-# ------------------------------------------------------------------------------------------- frame
 COLUMNS = (
     "dataset",
     "encoder",

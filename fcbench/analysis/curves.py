@@ -47,8 +47,7 @@ class Curve:
 
 def curve(rates: ArrayLike, values: ArrayLike, higher_is_better: bool = True) -> Curve:
     """Order points by rate; of several at the same rate, keep the best. `rates`: [P] above 0, in any order. `values`:
-    [P] of one metric. Raises `FcbenchError`: arrays of other shapes, no points, NaN or inf, a rate not above 0.
-    """
+    [P] of one metric. Raises `FcbenchError`: arrays of other shapes, no points, NaN or inf, a rate not above 0."""
     r, v = np.asarray(rates, dtype=np.float64), np.asarray(values, dtype=np.float64)
     if r.ndim != 1 or r.shape != v.shape or r.size == 0:
         raise FcbenchError(

@@ -66,15 +66,13 @@ def share_kept(test: ArrayLike, ceiling: ArrayLike, null: ArrayLike, n_resamples
 
 def best_null(candidates: Sequence[ArrayLike]) -> np.ndarray:
     """Of several null models' log-likelihoods [N] or [seeds, N], those with the largest mean. The best null leaves the
-    least information: the choice errs on the careful side. Raises `FcbenchError`: none was given.
-    """
+    least information: the choice errs on the careful side. Raises `FcbenchError`: none was given."""
     arrays = [np.asarray(c, dtype=np.float64) for c in candidates]
     if not arrays:
         raise FcbenchError("got no null model; usable information needs one.")
     return max(arrays, key=lambda a: float(a.mean()))
 
 
-# ------------------------------------------------------------------------------------------ bootstrap
 def _paired(a: ArrayLike, b: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Return both as float64 [seeds, N]."""
     first, second = (np.atleast_2d(np.asarray(v, dtype=np.float64)) for v in (a, b))
@@ -94,7 +92,6 @@ def _shapes(a: np.ndarray, b: np.ndarray) -> str:
 
 def _resampled_means(values: np.ndarray, n_resamples: int) -> np.ndarray:
     """Means [R] of values [seeds, N] over samples drawn anew, and over seeds drawn anew. Draws are those of
-    `fcbench.results.intervals.resampling_weights`: the same for all values of as many samples.
-    """
+    `fcbench.results.intervals.resampling_weights`: the same for all values of as many samples."""
     n = values.shape[1]
     return intervals.mean_over_seeds(values @ intervals.resampling_weights(n, n_resamples).T / n)

@@ -32,12 +32,10 @@ from fcbench.results.row import OK, SCHEMA
 from fcbench.results.samples import SAMPLES
 
 HINT = "choose another -o"
-METRIC_PACKAGES = {"cider": "pycocoevalcap", "bleu4": "pycocoevalcap"}
-"""Metrics that another package counts."""
+METRIC_PACKAGES = {"cider": "pycocoevalcap", "bleu4": "pycocoevalcap"}  # Metrics that another package counts
 
 _COUNTED = ("protocol", "unit", "higher_is_better")
-MAX_RATE_DIFFERENCE = 0.05
-"""Between an operating point on two machines, relative."""
+MAX_RATE_DIFFERENCE = 0.05  # Between an operating point on two machines, relative
 
 _CODEC_BUDGET = ("codec_steps", "codec_batch", "codec_rate")
 _BUDGET = ("n_train", "width", "task_steps", "task_batch", "task_rate", "tolerance")
@@ -56,8 +54,7 @@ class Merged:
 
 def merge(paths: Sequence[Path]) -> Merged:
     """Join the rows of results folders. Raises `FcbenchError`: fewer than two folders, or what
-    `fcbench.results.table.load` raises.
-    """
+    `fcbench.results.table.load` raises."""
     if len(paths) < 2:
         raise FcbenchError(f"got {len(paths)} results folder to merge; give two or more.")
     kept = table.load(paths[0]).assign(source=0)
@@ -83,8 +80,7 @@ def merge(paths: Sequence[Path]) -> Merged:
 
 def write(merged: Merged, paths: Sequence[Path], out: Path) -> None:
     """Write what was taken as a results folder: rows, samples, the records of all runs. Raises `FcbenchError`: the
-    folder holds results already, or a disk error.
-    """
+    folder holds results already, or a disk error."""
     if (out / table.RATES).exists():
         raise FcbenchError(f"{out} holds results already: {HINT}.")
     with disk_errors(out, HINT):
@@ -98,7 +94,6 @@ def write(merged: Merged, paths: Sequence[Path], out: Path) -> None:
     write_atomically(out / table.RATES, table.header() + table.to_csv(table.to_points(merged.rows)), HINT)
 
 
-# ------------------------------------------------------------------------------------------ refusals
 def _keys(rows: pd.DataFrame) -> pd.Series:
     """What names a point whoever measured it."""
     return pd.Series(list(rows[_SAME].astype(str).itertuples(index=False, name=None)), rows.index, dtype=object)

@@ -6,8 +6,7 @@ import math
 
 import pandas as pd
 
-CAP = "steps"
-"""`codec_stop` or `task_stop` of a training that did all its steps before it had converged."""
+CAP = "steps"  # `codec_stop` or `task_stop` of a training that did all its steps before it had converged
 _NO_DIFFERENCE = 1e-6  # percent: a curve and itself
 
 
@@ -18,8 +17,7 @@ def is_open(rows: pd.DataFrame) -> pd.Series:
 
 def left_percent(rows: pd.DataFrame) -> float | None:
     """Bits that more training of a curve's codecs would save, extrapolated [%]: the mean over its rows. None for a
-    curve that has converged or was not trained; NaN where a row does not say.
-    """
+    curve that has converged or was not trained; NaN where a row does not say."""
     if not is_open(rows).any():
         return None
     return float(rows["codec_rest"].astype(float).where(is_open(rows), 0.0).mean(skipna=False))

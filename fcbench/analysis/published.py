@@ -30,11 +30,9 @@ from fcbench.core.kinds import Kind
 from fcbench.core.rates import UNITS
 from fcbench.results.row import OK
 
-COLUMNS = ("label", "rate", "rate_unit", "value", "metric", "task", "source")
-"""Of a CSV file."""
+COLUMNS = ("label", "rate", "rate_unit", "value", "metric", "task", "source")  # Of a CSV file
 
-SOURCE = "source"
-"""Column that `add` adds: where the numbers of a published row are from."""
+SOURCE = "source"  # Column that `add` adds: where the numbers of a published row are from
 
 MARK = "published, not measured here"
 
@@ -61,8 +59,7 @@ class PublishedCurve:
 
 def read(path: Path) -> list[PublishedCurve]:
     """The curves of a file. Raises `FcbenchError`: another suffix or form, a number that is none, a rate that is not
-    above 0, no curve.
-    """
+    above 0, no curve."""
     readers = {".csv": _of_csv, ".json": _of_compressai}
     if path.suffix.lower() not in readers:
         raise FcbenchError(f"cannot read published curves from {path.name!r}; give FILE.csv or CompressAI's FILE.json.")
@@ -102,8 +99,7 @@ def add(rows: pd.DataFrame, paths: Sequence[Path]) -> pd.DataFrame:
 
 def in_unit(rows: pd.DataFrame, x: str) -> tuple[pd.DataFrame, list[str]]:
     """Rows without published ones that have no rate in a unit, and a line that says why for each curve left out. Raises
-    `FcbenchError`: an unknown unit.
-    """
+    `FcbenchError`: an unknown unit."""
     if x not in UNITS:
         raise FcbenchError(unknown("rate axis", x, UNITS))
     other = (rows["kind"] == Kind.PUBLISHED) & rows[x].isna()
@@ -119,7 +115,6 @@ def source_of(rows: pd.DataFrame) -> str:
     return str(rows[SOURCE].iloc[0]) if SOURCE in rows and (rows["kind"] == Kind.PUBLISHED).all() else ""
 
 
-# -------------------------------------------------------------------------------------------- files
 def _of_csv(text: str, _: Path) -> Iterator[PublishedCurve]:
     lines = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     missing = [c for c in COLUMNS if c not in (lines.fieldnames or ())]
@@ -164,7 +159,6 @@ def _point(rate: object, value: object, where: str) -> tuple[float, float]:
     return numbers
 
 
-# --------------------------------------------------------------------------------------------- rows
 def _places(rows: pd.DataFrame, curve: PublishedCurve) -> pd.Series:
     """Which rows a curve is put beside."""
     of_task = (rows["task"] == curve.task) if curve.task else rows["task"] != ""

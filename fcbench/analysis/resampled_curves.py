@@ -14,14 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MIN_POINTS = 4
-"""Measured points, of different rates, that a delta needs on each curve."""
+MIN_POINTS = 4  # Measured points, of different rates, that a delta needs on each curve
 
 MIN_HULL_POINTS = 3
 """Of them, points left on the hull: a saturated end may cost one, but two points are a straight line."""
 
-MIN_OVERLAP = 0.25
-"""Least overlap of two curves, as a fraction of the range that they cover together."""
+MIN_OVERLAP = 0.25  # Least overlap of two curves, as a fraction of the range that they cover together
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +68,6 @@ def rates_at(c: Resampled, targets: np.ndarray) -> np.ndarray:
     return np.asarray(10 ** _by_length(rows, inside, _evaluate, at))
 
 
-# --------------------------------------------------------------------------------------------- rows
 def _ordered(c: Resampled) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Log rates and quality [R, P] in order of rate, the best of one rate first; which are first of their rate."""
     log_rates, quality = np.log10(c.rates.T), c.values.T * (1 if c.higher_is_better else -1)
@@ -136,7 +133,6 @@ def _by_length(rows: _Rows, ok: np.ndarray, of: Callable[..., np.ndarray], *argu
     return out
 
 
-# -------------------------------------------------------------------------------------------- PCHIP
 def _integral(x: np.ndarray, y: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Integral [R] of the PCHIP through x, y [R, n] from low to high [R], which lie inside."""
     c0, c1, c2, c3 = _pieces(x, y)

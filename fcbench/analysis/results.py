@@ -22,8 +22,7 @@ from fcbench.results.samples import has_samples, load_samples
 
 class Results:
     """What one or several results folders hold. `rates`: the rows of rates.csv, with their results folder in the column
-    ``folder``; each measured point once.
-    """
+    ``folder``; each measured point once."""
 
     def __init__(self, folders: Sequence[Path], rates: pd.DataFrame) -> None:
         self.folders = tuple(folders)

@@ -28,17 +28,13 @@ from fcbench.results.row import OK
 MetricValues = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
 """Metric values by name, [R], of statistics [N, S] of samples and how often each counts, [R, N]."""
 
-MetricValuesOf = Callable[[str], "MetricValues | None"]
-"""A task's `MetricValues`; None where its plug-in offers none."""
+MetricValuesOf = Callable[[str], "MetricValues | None"]  # A task's `MetricValues`; None where its plug-in offers none
 
-CURVES = (Kind.CODED, Kind.REMOTE, Kind.PUBLISHED)
-"""Kinds of rows that make curves."""
+CURVES = (Kind.CODED, Kind.REMOTE, Kind.PUBLISHED)  # Kinds of rows that make curves
 
-SENT = (*CURVES, Kind.LABEL)
-"""Kinds of rows that have a rate."""
+SENT = (*CURVES, Kind.LABEL)  # Kinds of rows that have a rate
 
-SUBJECT = ("dataset", "encoder", "task")
-"""Columns that name a situation; the rest of `SITUATION` must then agree."""
+SUBJECT = ("dataset", "encoder", "task")  # Columns that name a situation; the rest of `SITUATION` must then agree
 
 SITUATION = (
     *SUBJECT,
@@ -56,8 +52,7 @@ SITUATION = (
 )
 """Columns that two curves must share to be compared."""
 
-POINT = ("kind", "codec", "objective", "params", "seed", "metric")
-"""Columns that tell rows of one situation apart."""
+POINT = ("kind", "codec", "objective", "params", "seed", "metric")  # Columns that tell rows of one situation apart
 
 _ENCODER = ("weights_origin", "split", "neck", "head", "neck_loss")
 _DATA = ("image_size", "dataset_revision")
@@ -151,8 +146,7 @@ def choose(df: pd.DataFrame, column: str, names: Sequence[str]) -> pd.DataFrame:
 
 def choose_codecs(df: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """Rows of codecs (or of kinds, such as ``remote``), and the ends of the curves; all rows for no names. Raises
-    `FcbenchError`: a name that is in no row.
-    """
+    `FcbenchError`: a name that is in no row."""
     known = set(df["codec"]) | set(df["kind"])
     for name in names:
         if name not in known:
@@ -166,7 +160,6 @@ def metric_values_of(task: str) -> MetricValues | None:
     return partial(metric_values, get("task", task)) if task in names("task") else None
 
 
-# ------------------------------------------------------------------------------------------ folders
 def _check_compatible(a: pd.DataFrame, b: pd.DataFrame, by: str | None) -> None:
     """Refuse two folders whose rows of one subject differ in what must agree."""
     shared = False

@@ -12,14 +12,11 @@ import pandas as pd
 from fcbench.core.errors import FcbenchError
 from fcbench.core.kinds import Kind
 
-FOLDER = "folder"
-"""Column that `situations.load` adds: the results folder of a row."""
+FOLDER = "folder"  # Column that `situations.load` adds: the results folder of a row
 
-VARIANT = "variant"
-"""Column that `add` adds: what tells the runs of a row's codec apart; empty where its runs agree."""
+VARIANT = "variant"  # Column that `add` adds: what tells the runs of a row's codec apart; empty where its runs agree
 
-READOUT = "readout"
-"""Column that `add` adds: equal in rows whose neck and head are the same run's."""
+READOUT = "readout"  # Column that `add` adds: equal in rows whose neck and head are the same run's
 
 COMMIT, BUDGET, MACHINE, VERSIONS = "commit", "budget", "machine", "versions"
 
@@ -47,8 +44,7 @@ _N_COMMIT = 9
 
 def add(df: pd.DataFrame, by: str) -> pd.DataFrame:
     """Rows with `VARIANT` and `READOUT`. `by`: a key of `BY`. Raises `FcbenchError`: rows that do not say it, or rows
-    that all agree.
-    """
+    that all agree."""
     if by in _SINCE_3 and (df["schema"] < 3).any():
         raise FcbenchError(f"rows of schema 2 do not say their {by}: give --by folder or --by commit.")
     told = _told(df, by)

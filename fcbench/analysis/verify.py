@@ -19,14 +19,12 @@ from fcbench.results.row import OK
 from fcbench.results.samples import has_samples, load_samples
 
 STREAMS = "streams"
-TOLERANCE = 1e-6
-"""Between a value or rate of a row and what it is computed from, relative."""
+TOLERANCE = 1e-6  # Between a value or rate of a row and what it is computed from, relative
 
 
 def verify(folder: Path) -> list[str]:
     """Faults of a results folder, a line each; none where it holds what it claims. Raises `FcbenchError`: `rates.csv`
-    is missing, damaged or of a schema that is not read.
-    """
+    is missing, damaged or of a schema that is not read."""
     rows = table.load(folder)
     if rows.empty:
         raise FcbenchError(f"no rows in {folder}; run `fcbench run` first.")

@@ -29,8 +29,7 @@ _SPAN = 2.5  # logarithms from the middle to an end of the usual sweeps
 
 class Gain(nn.Module):
     """Log-gain of each channel, a parabola in the operating point t. `channels`: C. `slope`: of all channels at the
-    start.
-    """
+    start."""
 
     point: Tensor
 

@@ -9,8 +9,7 @@ import numpy as np
 
 from fcbench.core.errors import FcbenchError
 
-PRECISION_BITS = 16
-"""Frequencies of a table sum to 2**16."""
+PRECISION_BITS = 16  # Frequencies of a table sum to 2**16
 
 _TOTAL = 1 << PRECISION_BITS
 _CODER_BITS = 24  # fixed-point precision of constriction's models

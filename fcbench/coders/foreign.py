@@ -27,8 +27,7 @@ from typing import Any, ParamSpec, TypeVar
 from fcbench.coders.varint import Cursor, varint
 from fcbench.core.errors import FcbenchError
 
-HEAD_BYTES = 1024
-"""At most so much of a string's start is kept in the checkpoint."""
+HEAD_BYTES = 1024  # At most so much of a string's start is kept in the checkpoint
 
 _SEAL_BYTES = 2
 _P = ParamSpec("_P")

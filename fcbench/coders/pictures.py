@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-Size = tuple[int, int]
-"""(H, W)."""
+Size = tuple[int, int]  # (H, W)
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,14 +39,12 @@ def jpegxl_lossless(picture: np.ndarray) -> bytes:
     return encode("jpegxl", picture, lossless=True, effort=9, usecontainer=False, numthreads=1)
 
 
-# ------------------------------------------------------------------------------------------- coders
 _Options = Callable[[np.ndarray, float, "int | None"], "dict[str, Any]"]
 
 
 def _coder(name: str, options: _Options, least_px: int = 1, sized: bool = False, **reading: Any) -> PictureCoder:
     """A coder of imagecodecs, from its options for a picture, a knob and bits. `sized`: strings do not tell the
-    picture's size; such coders are of float32. `reading`: options of the decoder.
-    """
+    picture's size; such coders are of float32. `reading`: options of the decoder."""
 
     def encoder(picture: np.ndarray, knob: float, bits: int | None) -> bytes:
         return encode(name, picture, **options(picture, knob, bits))

@@ -24,8 +24,7 @@ from fcbench.coders import escapes
 from fcbench.coders.escapes import PRECISION_BITS, exact_model
 from fcbench.core.errors import FcbenchError
 
-MAX_SYMBOL = 1 << 24
-"""Coded integers are smaller than this in magnitude."""
+MAX_SYMBOL = 1 << 24  # Coded integers are smaller than this in magnitude
 
 _TOTAL = 1 << PRECISION_BITS
 
@@ -54,8 +53,7 @@ class Groups:
     @classmethod
     def by_index(cls, indexes: np.ndarray, n_tables: int, *, pairs: bool = False) -> Groups:
         """Symbols coded by the tables ``indexes``: one a symbol [n] or, with ``pairs``, one every two [n / 2]. Small
-        unsigned integers sort fastest, and pairs take half the time.
-        """
+        unsigned integers sort fastest, and pairs take half the time."""
         order = indexes.argsort(kind="stable")
         firsts = np.arange(n_tables + 1, dtype=indexes.dtype)
         bounds = indexes.take(order).searchsorted(firsts) << pairs
@@ -241,8 +239,7 @@ class TableCoder:
 
     def decode(self, decoder: Any, groups: Groups) -> np.ndarray:
         """Take symbols [n] int32 from a constriction RangeDecoder. Raises `FcbenchError`: the string is damaged (where
-        that can be seen).
-        """
+        that can be seen)."""
         models = self._models_of(groups)
         try:
             values = np.concatenate(list(map(decoder.decode, models, groups.sizes)))

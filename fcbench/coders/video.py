@@ -29,8 +29,7 @@ _X265 = (
     "pools=none:frame-threads=1:wpp=0:log-level=none:qp={qp}"
 )
 _SVT = "rc=0:aq-mode=0:tune=1:avif=1:lp=1"
-_PLANES = {"gray": 1, "gray10le": 1}
-"""Planes of the formats that do not have three."""
+_PLANES = {"gray": 1, "gray10le": 1}  # Planes of the formats that do not have three
 
 
 def _av() -> Any:
@@ -158,7 +157,6 @@ def av1_versions() -> dict[str, str]:
     return found
 
 
-# ------------------------------------------------------------------------------------------- pictures
 _GREY = {8: "gray", 10: "gray10le"}
 _420 = {8: "yuv420p", 10: "yuv420p10le"}
 

@@ -23,17 +23,12 @@ from fcbench.core import libraries
 from fcbench.core.files import disk_errors, write_atomically
 
 CACHE_HINT = "give another --cache-dir"
-PATIENCE_S = 5.0
-"""How long to wait for another process before saying so."""
+PATIENCE_S = 5.0  # How long to wait for another process before saying so
 DIGEST_SUFFIX = ".xxh3"
-MADE_SUFFIX = ".made"
-"""Beside a file that took a training: the versions of the libraries that made it."""
-TRAINING_SUFFIX = ".training"
-"""Beside a trained model: how its training went."""
-BESIDE = (DIGEST_SUFFIX, MADE_SUFFIX, TRAINING_SUFFIX)
-"""Ends of the names of files that come and go with another one."""
-ASIDE = (*BESIDE, ".lock", ".tmp")
-"""Ends of the names of files that belong to another one, or are not finished."""
+MADE_SUFFIX = ".made"  # Beside a file that took a training: the versions of the libraries that made it
+TRAINING_SUFFIX = ".training"  # Beside a trained model: how its training went
+BESIDE = (DIGEST_SUFFIX, MADE_SUFFIX, TRAINING_SUFFIX)  # Ends of the names of files that come and go with another one
+ASIDE = (*BESIDE, ".lock", ".tmp")  # Ends of the names of files that belong to another one, or are not finished
 _BLOCK_BYTES = 4 << 20
 log = logging.getLogger(__name__)
 
@@ -74,11 +69,9 @@ class Cache:
         return self
 
 
-# ------------------------------------------------------------------------------------------ kept files
 def kept(path: Path, make: Callable[[], bytes]) -> bytes:
     """Contents of a file of the cache: read if it is there and whole, else made and put there. One process makes it;
-    others that want the same file wait. Raises `FcbenchError`: the cache cannot be used, or as `make` does.
-    """
+    others that want the same file wait. Raises `FcbenchError`: the cache cannot be used, or as `make` does."""
     if (found := get(path)) is not None:
         return found
     with locked(path):
@@ -149,8 +142,7 @@ def remove(path: Path) -> None:
 @contextmanager
 def locked(path: Path, wait: bool = True) -> Iterator[bool]:
     """Hold the lock of a file or folder of the cache; wait for another process that does. `wait`: else go on without
-    the lock where another process has it. Yields whether the lock is held.
-    """
+    the lock where another process has it. Yields whether the lock is held."""
     with disk_errors(path, CACHE_HINT):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(path.with_name(f"{path.name}.lock"))

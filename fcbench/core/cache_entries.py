@@ -63,8 +63,7 @@ def entries(root: Path) -> list[Entry]:
 
 def damaged(found: Iterable[Entry]) -> Iterator[Path]:
     """Files that do not match their digest, each removed: they are made again when they are wanted. Raises
-    `FcbenchError`: one cannot be read or removed.
-    """
+    `FcbenchError`: one cannot be read or removed."""
     for file in (f for e in found if e.kind not in ("part", "other") for f in e.files if not f.name.endswith(ASIDE)):
         with disk_errors(file, CACHE_HINT), suppress(FileNotFoundError):
             if not cache.matches(file):
@@ -74,8 +73,7 @@ def damaged(found: Iterable[Entry]) -> Iterator[Path]:
 
 def to_remove(found: Sequence[Entry], limit: int | None) -> list[Entry]:
     """What is stale, then the oldest, until what is left takes no more than a limit. `found`: oldest first. `limit`:
-    bytes; None for what is stale alone.
-    """
+    bytes; None for what is stale alone."""
     chosen = [e for e in found if e.stale]
     if limit is not None:
         left = sum(e.n_bytes for e in found if not e.stale)
@@ -90,8 +88,7 @@ def to_remove(found: Sequence[Entry], limit: int | None) -> list[Entry]:
 
 def remove(entry: Entry) -> bool:
     """Remove an entry; returns whether it is gone. One that another process is making stays. Raises `FcbenchError`: it
-    cannot be removed.
-    """
+    cannot be removed."""
     path = entry.path.with_suffix("") if entry.kind == "part" else entry.path
     with disk_errors(entry.path, CACHE_HINT):
         lock = filelock.FileLock(path.with_name(f"{path.name}.lock"))
@@ -121,7 +118,6 @@ def n_bytes_of(text: str) -> int:
     return int(float(match[1]) * UNITS[match[2]])
 
 
-# --------------------------------------------------------------------------------------------------- finding
 def _places(home: Cache) -> Iterator[tuple[str, Path]]:
     """Kind and path of every entry."""
     for path in _in(home.features):

@@ -15,8 +15,7 @@ if TYPE_CHECKING:  # the nouns are plain data: importing them imports no torch
 
     from fcbench.core.kinds import Objective
 
-Grids = Mapping[str, tuple[int, int]]
-"""(h, w) of each map."""
+Grids = Mapping[str, tuple[int, int]]  # (h, w) of each map
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +60,6 @@ class OperatingPoint:
         return f"{self.codec}({inside})" if inside else self.codec
 
 
-# --------------------------------------------------------------------------------------------- codecs
 class Codec(Protocol):
     """A codec at one operating point: an ``nn.Module`` whose ``state_dict`` is all that its decoder needs."""
 
@@ -73,13 +71,11 @@ class Codec(Protocol):
 
     def encode(self, features: Features) -> Bitstream:
         """Code one sample (B = 1), and do nothing else: this call is timed. Raises `FcbenchError`: the features cannot
-        be coded (NaN, inf, empty, other maps).
-        """
+        be coded (NaN, inf, empty, other maps)."""
 
     def decode(self, payload: bytes, grids: Grids) -> Decoded:
         """Decode one sample from its payload and the sizes of its maps. Raises `FcbenchError`: the payload cannot be
-        the codec's own.
-        """
+        the codec's own."""
 
 
 @runtime_checkable
@@ -149,7 +145,6 @@ def with_check(stream: Bitstream, codec: Codec, grids: Grids) -> Bitstream:
     return stream if stream.check is not None else replace(stream, check=codec.decode(stream.payload, grids).check)
 
 
-# ---------------------------------------------------------------------------------- images and labels
 class ImagePlugin(Coder, Protocol):
     """``PLUGIN`` of an image coder, for remote inference."""
 
@@ -158,8 +153,7 @@ class ImagePlugin(Coder, Protocol):
 
     def encode(self, image: Any, params: Knobs) -> bytes:
         """Code an image, uint8 [3, H, W], numpy or torch. Raises `FcbenchError`: another type or shape, unknown knobs,
-        or the coder fails.
-        """
+        or the coder fails."""
 
     def decode(self, data: bytes) -> np.ndarray:
         """uint8 [3, H, W] of a file. Raises `FcbenchError` where it is damaged."""

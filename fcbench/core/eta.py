@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-LEAST = 0.05
-"""A stage under way counts as evidence from this share of it on."""
+LEAST = 0.05  # A stage under way counts as evidence from this share of it on
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +57,7 @@ class Eta:
 
     def left_s(self, elapsed_s: float, running: Iterable[Running] = ()) -> float:
         """Seconds that remain. `elapsed_s`: since the first stage began. `running`: the stages under way, as far as
-        they are known.
-        """
+        they are known."""
         pools, left, took_s = dict(self._pools), dict(self._left), self._took_s
         for stage in running:
             work = self._works[stage.key]

@@ -88,8 +88,7 @@ class EncoderPlugin(Protocol):
 
 def require_split_points(encoder: str, known: Iterable[str], split_points: Iterable[str]) -> None:
     """Refuse split points that an encoder does not have. Raises `FcbenchError`: the first unknown one, with the nearest
-    known one.
-    """
+    known one."""
     known = list(known)
     for name in split_points:
         if name not in known:
@@ -99,8 +98,7 @@ def require_split_points(encoder: str, known: Iterable[str], split_points: Itera
 @dataclass(frozen=True, slots=True)
 class FeatureStats:
     """Statistics of one map over the **training** split, the same for every codec in a comparison. All float32 [C].
-    They live in the codec's checkpoint.
-    """
+    They live in the codec's checkpoint."""
 
     mean: Tensor
     std: Tensor  # never 0: channels that do not vary have 1

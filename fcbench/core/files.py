@@ -18,8 +18,7 @@ HINT = "choose a folder that can be written"
 @contextmanager
 def disk_errors(path: Path, hint: str = HINT) -> Iterator[None]:
     """Turn an error of the operating system into one line: the path, the reason, what to do. `hint`: what to do, e.g.
-    "choose another --out". Raises `DiskFull`: there is no room; `FcbenchError`: any other error.
-    """
+    "choose another --out". Raises `DiskFull`: there is no room; `FcbenchError`: any other error."""
     try:
         yield
     except OSError as error:
@@ -40,8 +39,7 @@ def is_disk_full(error: BaseException | None) -> bool:
 
 def write_atomically(path: Path, data: bytes | str, hint: str = HINT) -> None:
     """Write a file whole or not at all, as `atomic_file` does. Raises `FcbenchError`: the file cannot be written; the
-    old one is as it was.
-    """
+    old one is as it was."""
     content = data.encode() if isinstance(data, str) else data
     with atomic_file(path, hint) as file, disk_errors(path, hint):
         file.write(content)

@@ -7,14 +7,11 @@ from typing import Literal
 
 from fcbench.core.codecs import OperatingPoint
 
-Objective = Literal["mse", "task", "both"]
-"""What a learned codec preserves: features, a task's loss, their sum."""
+Objective = Literal["mse", "task", "both"]  # What a learned codec preserves: features, a task's loss, their sum
 
-FeaturesDtype = Literal["float32", "float16"]
-"""Type of stored features."""
+FeaturesDtype = Literal["float32", "float16"]  # Type of stored features
 
-LABEL = "label"
-"""Among codecs: the task's own output, coded without loss."""
+LABEL = "label"  # Among codecs: the task's own output, coded without loss
 _IMAGE = "image:"
 
 
@@ -43,5 +40,4 @@ class Kind(str, Enum):
         return str(self.value)
 
 
-ENDS = {Kind.CEILING: OperatingPoint("uncoded"), Kind.FLOOR: OperatingPoint("mean")}
-"""The ends of a curve."""
+ENDS = {Kind.CEILING: OperatingPoint("uncoded"), Kind.FLOOR: OperatingPoint("mean")}  # The ends of a curve

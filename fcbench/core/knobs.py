@@ -7,8 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from fcbench.core.errors import FcbenchError, nearest
 
-Knobs = Mapping[str, float | int | str]
-"""Values by name: ``{"lmbda": 0.3}``."""
+Knobs = Mapping[str, float | int | str]  # Values by name: ``{"lmbda": 0.3}``
 
 
 @runtime_checkable

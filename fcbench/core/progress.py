@@ -27,10 +27,8 @@ Event = tuple[Any, ...] | logging.LogRecord
 """What a process says to the one that shows its progress: ("work", key) as it begins a stage, ("begin", part, name),
 ("at", part, done, total), ("end", part), ("say", line), or a record of a log."""
 
-PAUSE_S = 0.2
-"""Between two events on how far a part is."""
-PLOT_WIDTH, PLOT_HEIGHT = 36, 7
-"""Of the plot of a panel, in characters."""
+PAUSE_S = 0.2  # Between two events on how far a part is
+PLOT_WIDTH, PLOT_HEIGHT = 36, 7  # Of the plot of a panel, in characters
 
 
 def duration(seconds: float) -> str:
@@ -81,7 +79,6 @@ class Report:
     def __exit__(self, *exc: object) -> None:
         self._live.stop()
 
-    # ------------------------------------------------------------------------------- what work says of itself
     def say(self, line: str) -> None:
         """Print a line."""
         self._console.print(one_line(line), markup=False, soft_wrap=True)
@@ -118,7 +115,6 @@ class Report:
     def _tell(self, event: Event) -> None:
         self.follow(-1, event)
 
-    # ------------------------------------------------------------------------------------------ what is counted
     def skip(self, n: int) -> None:
         """Count stages of a run of one kind that need no work."""
         for _ in range(n):
@@ -126,8 +122,7 @@ class Report:
 
     def finish(self, line: str, took_s: float, key: str = "") -> None:
         """Count a stage, and leave its line where there is one. `key`: of its work; where works are a number, the next
-        one.
-        """
+        one."""
         self._count(key or str(self._n_done), took_s)
         if line:
             about = f"about {duration(self._left_s())} left"
@@ -153,7 +148,6 @@ class Report:
     def _elapsed_s(self) -> float:
         return 0.0 if self._began is None else time.monotonic() - self._began
 
-    # -------------------------------------------------------------------------------------------- what is shown
     def follow(self, who: int, event: Event) -> None:
         """Take in what a process says; this one is -1."""
         if isinstance(event, logging.LogRecord):
@@ -201,8 +195,7 @@ class Report:
 
 class JsonReport(Report):
     """A report for machines: one JSON object per line. ``plan`` names the stages with what they should take, ``stage``
-    one that is done, ``points`` what was measured, ``say`` a line for people. `write`: writes a line.
-    """
+    one that is done, ``points`` what was measured, ``say`` a line for people. `write`: writes a line."""
 
     def __init__(self, works: Mapping[str, Work], n_points: tuple[int, int], *, write: Callable[[str], None]) -> None:
         super().__init__(works, Console(file=io.StringIO()), n_points)

@@ -14,8 +14,7 @@ from fcbench.core.errors import FcbenchError
 
 def read_source(path: Path, what: str) -> bytes:
     """Content of a Python file. `what`: the file in messages, e.g. "the suite". Raises `FcbenchError`: it is not there,
-    is not a regular file, or cannot be read.
-    """
+    is not a regular file, or cannot be read."""
     try:
         if path.exists() and not path.is_file():
             kind = "a directory" if path.is_dir() else "not a regular file"
@@ -28,8 +27,7 @@ def read_source(path: Path, what: str) -> bytes:
 
 def run_file(path: Path, source: bytes, what: str) -> ModuleType:
     """The module that a source makes: the same one for the same content, however often it is asked for. Raises
-    `FcbenchError`: the source cannot be compiled, or raises; the message ends with the line of the file.
-    """
+    `FcbenchError`: the source cannot be compiled, or raises; the message ends with the line of the file."""
     name = f"fcbench_file_{path.stem}_{hashlib.sha256(source).hexdigest()[:16]}"
     if name in sys.modules:
         return sys.modules[name]

@@ -61,8 +61,7 @@ PROTOCOLS: dict[str, type] = {
     "label": LabelPlugin,
 }
 """Kind of plug-in -> what its ``PLUGIN`` must have."""
-BFLOAT16 = "@bfloat16"
-"""End of the name of an encoder that computes in bfloat16."""
+BFLOAT16 = "@bfloat16"  # End of the name of an encoder that computes in bfloat16
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +73,7 @@ class File:
     module: ModuleType
 
 
-_files: dict[tuple[str, str], File] = {}
-"""(kind, name) -> the file that this process uses under that name."""
+_files: dict[tuple[str, str], File] = {}  # (kind, name) -> the file that this process uses under that name
 
 
 # ----------------------------------------------------------------------------------------- where plug-ins are
@@ -108,8 +106,7 @@ def _installed(kind: str) -> dict[str, list[EntryPoint]]:
 
 def _find(kind: str, name: str) -> Path | EntryPoint | File:
     """The one place that a name stands for. Raises `FcbenchError`: no such name (the message holds the nearest and all
-    of them), or a name of several plug-ins.
-    """
+    of them), or a name of several plug-ins."""
     name = split_variant(name)[0] if kind == "dataset" else name
     places: list[Path | EntryPoint | File] = [p for n, p in built_in(kind).items() if n == name]
     places += _installed(kind).get(name, [])
@@ -153,8 +150,7 @@ def get(kind: Literal["label"], name: str) -> LabelPlugin: ...
 def get(kind: str, name: str) -> Any: ...
 def get(kind: str, name: str) -> Any:  # noqa: E302
     """The ``PLUGIN`` of a name. Raises `FcbenchError`: unknown or ambiguous name, or an outside plug-in that cannot be
-    imported or lacks something.
-    """
+    imported or lacks something."""
     if kind == "dataset" and (of := split_variant(name))[1]:
         return get("dataset", of[0]).variant(of[1])
     found = _find(kind, name)

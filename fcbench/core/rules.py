@@ -31,8 +31,7 @@ T = TypeVar("T")
 
 _LEAVES = {int: "a whole number", float: "a finite number", str: "text", bool: "True or False", Path: "a path"}
 """Type -> what is expected."""
-_SHOWN = 60
-"""Characters of a value that a message repeats."""
+_SHOWN = 60  # Characters of a value that a message repeats
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +47,8 @@ def within(low: float, high: float) -> Rule:
     return Rule(f"from {low} to {high}", lambda value: low <= value <= high)
 
 
-MAX_IMAGE_PX = 1 << 26
-"""Largest number of pixels of an image."""
-Positive = Annotated[int, within(1, 10**7)]
-"""A number of samples or steps."""
+MAX_IMAGE_PX = 1 << 26  # Largest number of pixels of an image
+Positive = Annotated[int, within(1, 10**7)]  # A number of samples or steps
 ImageSize = Annotated[
     tuple[Annotated[int, within(1, MAX_IMAGE_PX)], Annotated[int, within(1, MAX_IMAGE_PX)]],
     Rule(

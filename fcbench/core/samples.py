@@ -15,8 +15,7 @@ if TYPE_CHECKING:  # the nouns are plain data: importing them imports no torch
 
 from fcbench.core.errors import FcbenchError
 
-VOID = 255
-"""Class index of pixels that no loss and no metric counts."""
+VOID = 255  # Class index of pixels that no loss and no metric counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +76,7 @@ STRETCHED = "stretched"
 
 class Dataset(Protocol):
     """One split of a data set. Subclass it to inherit the defaults. It must be picklable (images are read by several
-    processes), and the same index must always give the same sample.
-    """
+    processes), and the same index must always give the same sample."""
 
     name: str  # of the plug-in
     split: str  # ``train`` or ``test``; the two have no image in common
@@ -95,8 +93,7 @@ class Dataset(Protocol):
 
     def __getitem__(self, index: int) -> Sample:
         """Read an image; its id is unique in the split. Raises `UnreadableSample`: this image cannot be read; the
-        message names its file; `FcbenchError`: no image can be read any more.
-        """
+        message names its file; `FcbenchError`: no image can be read any more."""
 
     def targets(self, index: int) -> Mapping[str, Any]:
         """Targets of a sample by task, for the image at its final size [H, W]; the image need not be decoded.
@@ -114,8 +111,7 @@ class Dataset(Protocol):
 
 def require_one_size(*datasets: Dataset) -> None:
     """Refuse splits whose images differ in size and are not resized. No image is decoded. Raises `FcbenchError`: two
-    images differ.
-    """
+    images differ."""
     sizes = {name: size for data in datasets if data.image_size_px is None for name, size in data.sizes().items()}
     first = next(iter(sizes.items()), None)
     others = [item for item in sizes.items() if first and item[1] != first[1]]
@@ -129,8 +125,7 @@ def require_one_size(*datasets: Dataset) -> None:
 
 def require_tasks(tasks: Iterable[str], *datasets: Dataset) -> None:
     """Refuse splits that lack the targets of a task. Raises `FcbenchError`: the first task that one lacks, with the
-    reason if the data set states it.
-    """
+    reason if the data set states it."""
     for data, task in product(datasets, tasks):
         if task not in data.tasks:
             has = ", ".join(data.tasks) or "none"
@@ -150,5 +145,4 @@ class DatasetPlugin(Protocol):
 
     def open(self, split: Literal["train", "test"], options: DataOptions) -> Dataset:
         """Open a split. Raises `FcbenchError`: the data are missing, incomplete or laid out differently; the message
-        says which layout was expected where, and how to get the data.
-        """
+        says which layout was expected where, and how to get the data."""

@@ -16,8 +16,7 @@ from fcbench.core.tasks import Head
 @runtime_checkable
 class Tail(Head, Protocol):
     """The layers of a network after a split point, frozen, as a task's `Head`: an ``nn.Module``. Its x is a dict of
-    maps [B, C, h, w] by split point.
-    """
+    maps [B, C, h, w] by split point."""
 
     label_names: tuple[str, ...]  # of the network's outputs, in their order; empty where the task has no classes
 
@@ -34,14 +33,12 @@ class TailedEncoder(Encoder, Protocol):
 
     def tail(self, task: str, split_point: str, image_px: tuple[int, int]) -> nn.Module:
         """The `Tail` after a split point or group that `tails` names, on the encoder's device. `image_px`: (H, W) of
-        the images. Raises `FcbenchError`: front and tail together are not the network, for images of this size.
-        """
+        the images. Raises `FcbenchError`: front and tail together are not the network, for images of this size."""
 
 
 def build_tail(encoder: Encoder, task: str, split_points: Sequence[str], image_px: tuple[int, int]) -> Any:
     """The `Tail` of an encoder after split points. Raises `FcbenchError`: it has none; the message names the split
-    points that have one.
-    """
+    points that have one."""
     tails: Mapping[str, tuple[str, ...]] = encoder.tails if isinstance(encoder, TailedEncoder) else {}
     if not any(tails.values()):
         raise FcbenchError(f"{encoder.name} has no tail at any split point: --head tail needs one, use --head trained")

@@ -16,7 +16,6 @@ from fcbench.core.features import Encoder, FeatureSpec, WeightsInfo
 from fcbench.core.samples import Dataset
 
 
-# ---------------------------------------------------------------------------------------------- necks
 class NeckPlugin(Protocol):
     """``PLUGIN`` of a module in ``fcbench/necks``. Subclass it to inherit the default."""
 
@@ -33,7 +32,6 @@ class NeckPlugin(Protocol):
         """
 
 
-# ---------------------------------------------------------------------------------------------- heads
 class Head(Protocol):
     """A task's head, an ``nn.Module``: trained with the neck, or the frozen decoder of a task model.
 
@@ -44,13 +42,11 @@ class Head(Protocol):
 
     def loss(self, x: Any, batch: Any) -> Tensor:
         """Scalar training loss; gradients flow to x, also through frozen parameters. Raises `FcbenchError`: x or the
-        batch does not fit the head.
-        """
+        batch does not fit the head."""
 
     def predict(self, x: Any, batch: Any) -> Any:
         """Prediction in the form that `Task.statistics` reads; each task's module says which. Raises `FcbenchError`: x
-        or the batch does not fit the head.
-        """
+        or the batch does not fit the head."""
 
 
 @runtime_checkable
@@ -69,7 +65,6 @@ class ScaledHead(Head, Protocol):
         """Log-density of each sample's target in nats: [B], for a scale above 0 in units of the target's deviation."""
 
 
-# ---------------------------------------------------------------------------------------------- tasks
 @dataclass(frozen=True, slots=True)
 class MetricSpec:
     """A task's metric; accuracies are fractions in [0, 1] unless the unit says otherwise."""
@@ -101,13 +96,11 @@ class Task(Protocol):
 
     def collate(self, targets: Sequence[Mapping[str, Any]]) -> Any:
         """A batch of targets, each as `Dataset.targets` gives it. Of a tensor [B, ...], row i is target i. Raises
-        `FcbenchError`: a target is not what the task documents, or they do not fit each other.
-        """
+        `FcbenchError`: a target is not what the task documents, or they do not fit each other."""
 
     def statistics(self, prediction: Any, batch: Any) -> np.ndarray:
         """Additive statistics of each sample, float64 [B, S], of what `Head.predict` returned for the batch. They do
-        not depend on how samples are batched. Raises `FcbenchError`: the prediction does not fit the batch.
-        """
+        not depend on how samples are batched. Raises `FcbenchError`: the prediction does not fit the batch."""
 
     def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
         """Metric values by name, [...], of summed statistics [..., S]; NaN where nothing was counted."""
@@ -116,13 +109,11 @@ class Task(Protocol):
 @runtime_checkable
 class Ranking(Protocol):
     """What a task (and its plug-in) has whose metrics rank samples against each other: they are no functions of sums.
-    Whoever wants values asks `metric_values`, which knows both.
-    """
+    Whoever wants values asks `metric_values`, which knows both."""
 
     def weighted_values(self, stats: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
         """Metric values by name, [R], of samples that count `weights` times; NaN where nothing was counted. `stats`:
-        [N, S] of `Task.statistics`. `weights`: [R, N], whole numbers: how often each sample is there.
-        """
+        [N, S] of `Task.statistics`. `weights`: [R, N], whole numbers: how often each sample is there."""
 
 
 class RankingTask(Task, Ranking, Protocol):
@@ -145,14 +136,12 @@ class TaskPlugin(Protocol):
 
     def build(self, train: Dataset, test: Dataset) -> Task:
         """The task on a data set: vocabulary and classes from train, reference statistics from test. Raises
-        `FcbenchError`: a split lacks the task's targets or facts, or the splits do not fit each other.
-        """
+        `FcbenchError`: a split lacks the task's targets or facts, or the splits do not fit each other."""
 
     def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
         """`Task.values` of sums kept on disk, without a data set."""
 
 
-# ---------------------------------------------------------------------------------------- task models
 class TaskModel(Protocol):
     """A third-party model trained for one task: its own encoder, and its decoder as a frozen head."""
 

@@ -26,8 +26,7 @@ LAYOUT = Layout(
 SYNSET = re.compile(r"n\d{8}")
 VAL_IMAGE = re.compile(r"ILSVRC2012_val_(\d{8})", re.IGNORECASE)
 
-Found = list[tuple[Path, str]]
-"""Images and their synsets."""
+Found = list[tuple[Path, str]]  # Images and their synsets
 
 
 def synsets_in(folder: Path) -> tuple[str, ...]:

@@ -34,10 +34,8 @@ LAYOUT = Layout(
     "their synset (nXXXXXXXX.jpg, nXXXXXXXX_10026.JPEG), the synsets among ImageNet's 1000",
 )
 NAMED = re.compile(r"(n\d{8})(?!\d)")
-CROP = 0.875
-"""Share of an image's side that classifiers are tested on."""
-PREPARED = f"central {CROP}, bicubic"
-"""How images are brought to a size; part of the revision."""
+CROP = 0.875  # Share of an image's side that classifiers are tested on
+PREPARED = f"central {CROP}, bicubic"  # How images are brought to a size; part of the revision
 
 
 def central(size_px: tuple[int, int], wanted_px: tuple[int, int]) -> tuple[int, int]:

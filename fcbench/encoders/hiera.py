@@ -37,8 +37,7 @@ VARIANTS = {
 """What may follow the colon -> timm's model, the default first."""
 NATIVE_PX = (224, 224)
 TOKEN_PX = 4
-UNIT_TOKENS = 8
-"""Side of a mask unit."""
+UNIT_TOKENS = 8  # Side of a mask unit
 POSITIONS = "model.pos_embed"
 N_SIZES_KEPT = 8
 

@@ -24,8 +24,7 @@ from fcbench.images.shared.coder import ImageCodec, rgb_of
 
 _MODEL = "mbt2018-mean"
 _MULTIPLE_PX = 64
-_HEAD = struct.Struct("<BHHHHI")
-"""Quality, image height and width, z height and width, bytes of y."""
+_HEAD = struct.Struct("<BHHHHI")  # Quality, image height and width, z height and width, bytes of y
 
 
 def weights_path(quality: int) -> Path:

@@ -20,8 +20,7 @@ from fcbench.labels.shared.general import expand, squeeze
 PRECISION_PX = 0.25
 _USUAL_KEYPOINTS = 17
 _MAX_KEYPOINTS = 1 << 12
-_UNUSUAL = 32
-"""Added to the number of bits where the number of keypoints, another one than 17, follows it."""
+_UNUSUAL = 32  # Added to the number of bits where the number of keypoints, another one than 17, follows it
 _MAX_PERSONS = 1 << 16
 _MAX_BITS = 24
 

@@ -17,8 +17,7 @@ LEGEND = (
 )
 HEADER = ("task", "figure", "general", "special", "difference", "")
 KEPT_HEADER = ("task", "encoder", "codec", "bits sent", "usable bits kept", "share", "kept per bit sent")
-N_WORDS = 2
-"""First columns that hold words."""
+N_WORDS = 2  # First columns that hold words
 
 
 def document(found: Costs) -> Document:

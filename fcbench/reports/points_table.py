@@ -45,8 +45,7 @@ def document(rows: pd.DataFrame, x: str = "bpp", metric: str | None = None) -> D
 
 def compressai(rows: pd.DataFrame) -> dict[str, str]:
     """CompressAI's results, a file for each curve: its name -> JSON of bpp and every metric of the task. ``python -m
-    compressai.utils.plot -f FILES --metric METRIC`` draws them. Raises `FcbenchError`: no measured point.
-    """
+    compressai.utils.plot -f FILES --metric METRIC`` draws them. Raises `FcbenchError`: no measured point."""
     points = _points(rows, "bpp", "all")
     files = {}
     for (data, encoder, task, label), one in points.groupby(["data", "encoder_label", "task", "label"], sort=False):

@@ -66,8 +66,7 @@ ENDS: dict[Kind, tuple[str, Any]] = {Kind.CEILING: ("uncoded", (0, (5, 2))), Kin
 PUBLISHED_DASHES: Any = (0, (4, 2.5))
 LABEL_LINE: dict[str, Any] = {"ls": (0, (2, 1)), "lw": 0.9, "marker": "*", "ms": 6.0, "mew": 0.4}
 
-COLUMN_IN, PAGE_IN = 3.5, 7.16
-"""Widths of one column and of a page of two [inch]."""
+COLUMN_IN, PAGE_IN = 3.5, 7.16  # Widths of one column and of a page of two [inch]
 
 _GROUPED_ROWS = 4
 _GAP = 3  # of the lines of codecs that had not converged
@@ -96,8 +95,7 @@ STYLE: Any = {
 
 def save(fig: Figure, path: Path | str) -> Path:
     """Write a figure as its suffix says, png at 300 dpi; the same figure gives the same bytes. Raises `FcbenchError`:
-    another suffix, or the file cannot be written.
-    """
+    another suffix, or the file cannot be written."""
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
@@ -248,8 +246,7 @@ def legend(
 
 def _place(fig: Figure, groups: Sequence[list[tuple[str, Any]]]) -> None:
     """Groups of entries above the panels, in as few rows as fit the width; the figure grows by them. Groups keep
-    columns of their own where that takes at most `_GROUPED_ROWS` rows, else they follow one another.
-    """
+    columns of their own where that takes at most `_GROUPED_ROWS` rows, else they follow one another."""
     width = fig.get_figwidth()
     n_rows = _legend_rows([[len(t) for t, _ in g] for g in groups], width)
     if n_rows is None or n_rows > _GROUPED_ROWS:

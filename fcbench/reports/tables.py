@@ -23,8 +23,7 @@ from fcbench.analysis.estimate import Estimate
 from fcbench.core.errors import FcbenchError
 
 NOTHING = "--"
-WIDTH = 130
-"""Of tables that go to a file or a pipe [characters]."""
+WIDTH = 130  # Of tables that go to a file or a pipe [characters]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +81,6 @@ def shown(number: Estimate, form: str) -> str:
     return f"{value} ({', '.join(ends)})" if ends else value
 
 
-# -------------------------------------------------------------------------------------- for readers
 def terminal(document: Document, width: int | None = None) -> str:
     """Tables, then the lines after them, so many characters wide; None: as the terminal, `WIDTH` without one."""
     text, here = io.StringIO(), Console()
@@ -149,7 +147,6 @@ def _tex(text: str) -> str:
     return re.sub(r"(^|[ (])-(?=\d)", r"\1$-$", text.translate(_TEX))
 
 
-# ------------------------------------------------------------------------------------- for programs
 def comma_separated(document: Document) -> str:
     """The frame as CSV. Notes have no place in it."""
     return str(document.frame.to_csv(index=False, lineterminator="\n"))

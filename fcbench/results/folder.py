@@ -116,8 +116,7 @@ class ResultsFolder:
 
     def add_provenance(self, suite: Mapping[str, Any]) -> None:
         """Add a record of this run to `provenance.json`. `suite`: what was requested; plain JSON data. Raises
-        `FcbenchError`: the file there is damaged, or a disk error.
-        """
+        `FcbenchError`: the file there is damaged, or a disk error."""
         path = self.path / PROVENANCE
         runs = load_provenance(self.path) if path.exists() else []
         run = provenance.record(suite)

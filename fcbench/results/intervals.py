@@ -11,14 +11,12 @@ from numpy.typing import ArrayLike
 from fcbench.core.errors import FcbenchError
 
 N_RESAMPLES = 1000
-BLOCK = 1 << 21
-"""Weights in memory at a time: all resamples of up to 2097 samples."""
+BLOCK = 1 << 21  # Weights in memory at a time: all resamples of up to 2097 samples
 
 
 def resampling_weights(n_samples: int, n_resamples: int = N_RESAMPLES, seed: int = 0) -> np.ndarray:
     """[R, N] float64: how often each of N samples was drawn in each of R resamples (rows sum to N). Raises
-    `FcbenchError`: no samples or no resamples.
-    """
+    `FcbenchError`: no samples or no resamples."""
     few = n_samples * n_resamples <= BLOCK
     return _few_weights(n_samples, n_resamples, seed) if few else _all_weights(n_samples, n_resamples, seed)
 
@@ -69,8 +67,7 @@ def resampled(
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
     """Metrics under resamples, by name, [R]. `stats`: [N, S] of each sample. `values_of`: metric values [R] by name of
-    statistics [N, S] and weights [R, N]. Raises `FcbenchError`: stats not [N, S], NaN in them, no samples.
-    """
+    statistics [N, S] and weights [R, N]. Raises `FcbenchError`: stats not [N, S], NaN in them, no samples."""
     (table,) = _checked([stats])
     parts = [values_of(table, weights) for weights in _weights(len(table), n_resamples, seed)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -85,8 +82,7 @@ def mean_over_seeds(values: np.ndarray) -> np.ndarray:
 
 def interval(resampled: ArrayLike, percent: float = 95.0) -> tuple[float, float]:
     """Percentile interval of resampled values [R]. Resamples that are NaN (nothing counted, no overlap) are left out;
-    (nan, nan) where they are more than half.
-    """
+    (nan, nan) where they are more than half."""
     values = np.asarray(resampled, dtype=np.float64)
     defined = values[~np.isnan(values)]
     if 2 * defined.size < values.size or defined.size == 0:

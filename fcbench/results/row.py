@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 
-SCHEMA = 4
-"""Version of the columns of `rates.csv`: goes into `RatePoint.schema`."""
+SCHEMA = 4  # Version of the columns of `rates.csv`: goes into `RatePoint.schema`
 
-READ_SCHEMAS = (2, 3, 4)
-"""Schemas that are read; what an older one lacks is empty."""
+READ_SCHEMAS = (2, 3, 4)  # Schemas that are read; what an older one lacks is empty
 
 _THIRD, _FOURTH = 3, 4  # first schema with a column; READ_SCHEMAS[0] where not said
 
@@ -17,8 +15,7 @@ _THIRD, _FOURTH = 3, 4  # first schema with a column; READ_SCHEMAS[0] where not 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RatePoint:
     """One metric of one operating point: a row of ``rates.csv``. A missing value is None, never -1. What has a default
-    is known only after measuring, or was in no row of an older schema.
-    """
+    is known only after measuring, or was in no row of an older schema."""
 
     schema: Annotated[int, "version of the columns that the row was written with"]
     point: Annotated[str, "hash of all that determines the point: the key of resumption"]
@@ -118,8 +115,7 @@ def _columns() -> dict[str, Column]:
     }
 
 
-COLUMNS: dict[str, Column] = _columns()
-"""Columns of ``rates.csv``, in order."""
+COLUMNS: dict[str, Column] = _columns()  # Columns of ``rates.csv``, in order
 
 
 def type_name(kind: Any) -> str:
@@ -131,5 +127,4 @@ def type_name(kind: Any) -> str:
     return " or ".join(str(t.__name__).replace("NoneType", "empty") for t in get_args(kind) or (kind,))
 
 
-OK = "ok"
-"""`RatePoint.status` of a point that was measured."""
+OK = "ok"  # `RatePoint.status` of a point that was measured

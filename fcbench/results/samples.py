@@ -15,13 +15,10 @@ from fcbench.core.errors import FcbenchError
 from fcbench.core.files import write_atomically
 from fcbench.results.table import RATES
 
-SAMPLES = "samples.parquet"
-"""Folder with a file per point."""
-PACKED = "samples.zstd.parquet"
-"""One file with all points, a row group each: what is committed in place of the folder."""
+SAMPLES = "samples.parquet"  # Folder with a file per point
+PACKED = "samples.zstd.parquet"  # One file with all points, a row group each: what is committed in place of the folder
 
-LIKELIHOODS = "log_likelihood", "null_log_likelihood"
-"""Columns of `SampleTable` that not every point has."""
+LIKELIHOODS = "log_likelihood", "null_log_likelihood"  # Columns of `SampleTable` that not every point has
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +43,7 @@ def has_samples(path: Path, point: str) -> bool:
 
 def pack(path: Path) -> Path:
     """Write the samples of all points of a folder into one file. Returns the file. Raises `FcbenchError`: no samples,
-    or no room.
-    """
+    or no room."""
     files = sorted((path / SAMPLES).glob("*.parquet"))
     if not files:
         raise FcbenchError(f"no samples in {path / SAMPLES}: run the suite again.")
@@ -63,8 +59,7 @@ def pack(path: Path) -> Path:
 
 def load_samples(path: Path | str, point: str) -> SampleTable:
     """Samples of one point, in the order in which they were written. Raises `FcbenchError`: none kept for this point,
-    or a damaged file.
-    """
+    or a damaged file."""
     file = Path(path) / SAMPLES / f"{point}.parquet"
     if not has_samples(Path(path), point):
         raise FcbenchError(f"no samples of point {point!r} in {path}; it failed or was never run.")

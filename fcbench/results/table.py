@@ -52,8 +52,7 @@ def load(path: Path | str) -> pd.DataFrame:
 
 def load_points(path: Path | str) -> list[RatePoint]:
     """Rows of a results folder, as they were written; none where `rates.csv` does not exist yet. Raises `FcbenchError`:
-    what `load` raises of a file that is there.
-    """
+    what `load` raises of a file that is there."""
     return to_points(load(path)) if (Path(path) / RATES).exists() else []
 
 

@@ -33,22 +33,16 @@ from fcbench.tasks.captioning.head import CaptionBatch
 from fcbench.tasks.captioning.task import CaptioningTask
 
 REPOS = {size: f"Salesforce/blip-image-captioning-{size}" for size in ("base", "large")}
-VISION = {"base": (768, 12, 12), "large": (1024, 24, 16)}
-"""Width, layers, heads of the image encoder."""
-NORMALIZATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-"""CLIP's mean and deviation."""
+VISION = {"base": (768, 12, 12), "large": (1024, 24, 16)}  # Width, layers, heads of the image encoder
+NORMALIZATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's mean and deviation
 TOKENIZER = (("tokenizer.json", "vocab.txt"), ("tokenizer_config.json",))
 """Files of a tokenizer, each with its other names."""
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[DEC]")
-MAX_TOKENS = 20
-"""Longest generated caption, as in the official evaluation."""
-MAX_REFERENCE_TOKENS = 40
-"""Longest reference in training, as in the official training; longer ones are cut."""
-IGNORED = -100
-"""Label of a token without loss."""
+MAX_TOKENS = 20  # Longest generated caption, as in the official evaluation
+MAX_REFERENCE_TOKENS = 40  # Longest reference in training, as in the official training; longer ones are cut
+IGNORED = -100  # Label of a token without loss
 
 
-# --------------------------------------------------------------------------------------- tokenizer
 def word_tokenizer(words: Sequence[str]) -> Any:
     """A tokenizer of whole words, used in place of BLIP's with random weights."""
     transformers = huggingface.library()
@@ -93,7 +87,6 @@ def tokenizer_of(name: str, folder: Path) -> Any:
         raise FcbenchError(f"{name}: the tokenizer in {folder} cannot be read ({reason})") from exc
 
 
-# -------------------------------------------------------------------------------------------- head
 class CaptionDecoder(official.FrozenDecoder):
     """The text decoder, frozen: image tokens to captions.
 
@@ -126,8 +119,7 @@ class CaptionDecoder(official.FrozenDecoder):
 
     def loss(self, x: Mapping[str, Tensor], batch: CaptionBatch) -> Tensor:
         """Mean cross-entropy of a word piece in nats. In training mode over one reference per image, drawn by torch's
-        generator; otherwise over all.
-        """
+        generator; otherwise over all."""
         image, captions = self._references(batch)
         seen = self.image_tokens(x)
         tokens, mask = (t.to(seen.device) for t in self.tokenize(captions))
@@ -171,7 +163,6 @@ class CaptionDecoder(official.FrozenDecoder):
         return image[chosen], [captions[i] for i in chosen.tolist()]
 
 
-# ------------------------------------------------------------------------------------------- build
 def default_config(variant: str) -> Any:
     """The official configuration of a variant, as published."""
     transformers = huggingface.library()

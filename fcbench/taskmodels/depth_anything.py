@@ -45,11 +45,9 @@ SIZES: dict[str, dict[str, Any]] = {
     "large": {"backbone": (1024, 24, 16, (5, 12, 18, 24)), "neck": (256, 512, 1024, 1024), "fusion": 256},
 }
 MAX_DEPTH_M = {"metric-indoor": 20, "metric-outdoor": 80}
-VARIANCE_FOCUS = 0.5
-"""Share of the squared mean error that the scale-invariant loss forgives."""
+VARIANCE_FOCUS = 0.5  # Share of the squared mean error that the scale-invariant loss forgives
 
 
-# ---------------------------------------------------------------------------------------- formulas
 def input_px(image_px: tuple[int, int], side_px: int, patch_px: int) -> tuple[int, int]:
     """(H, W) of the encoder's input: one side about ``side_px``, the aspect kept, whole patches.
 
@@ -65,8 +63,7 @@ def input_px(image_px: tuple[int, int], side_px: int, patch_px: int) -> tuple[in
 
 def scale_invariant_loss(metres: Tensor, target: Tensor) -> Tensor:
     """sqrt(mean(d^2) - VARIANCE_FOCUS mean(d)^2) of d = log target - log prediction over valid pixels. `metres`: [B, H,
-    W] prediction. `target`: [B, H, W], 0 where invalid.
-    """
+    W] prediction. `target`: [B, H, W], 0 where invalid."""
     valid = target > 0
     metres_true = torch.where(valid, target, torch.ones_like(target))
     d = (metres_true.log() - metres.clamp(min=MIN_DEPTH_M).log()) * valid
@@ -97,7 +94,6 @@ def fit_inverse_depth(inverse: Tensor, target: Tensor) -> Tensor:
     return (scale * off + mean_y).view(inverse.shape)
 
 
-# -------------------------------------------------------------------------------------------- head
 class DepthDecoder(official.FrozenDecoder):
     """The DPT neck and head, frozen: four maps [B, C, h, w] to depth.
 
@@ -125,8 +121,7 @@ class DepthDecoder(official.FrozenDecoder):
 
     def loss(self, x: Mapping[str, Tensor], batch: Tensor) -> Tensor:
         """The official training loss at the image's size; see the module. `x`: maps [B, C, h, w]. `batch`: [B, H, W]
-        metres, 0 where invalid.
-        """
+        metres, 0 where invalid."""
         target = batch.to(self.inputs(x)[0].device)
         pred = self._at(x, target)
         if not self.relative:
@@ -138,8 +133,7 @@ class DepthDecoder(official.FrozenDecoder):
 
     def predict(self, x: Mapping[str, Tensor], batch: Tensor) -> Tensor:
         """Metres in [`MIN_DEPTH_M`, max_depth_m], float32 [B, H, W]. Metric variants take only the size from the batch,
-        relative ones also a scale and a shift per image.
-        """
+        relative ones also a scale and a shift per image."""
         target = batch.to(self.inputs(x)[0].device)
         pred = self._at(x, target)
         if self.relative:
@@ -154,7 +148,6 @@ class DepthDecoder(official.FrozenDecoder):
         return F.interpolate(out, size, mode="bilinear", align_corners=True)[:, 0]
 
 
-# ------------------------------------------------------------------------------------------- build
 def default_config(variant: str) -> Any:
     """The official configuration of a variant, as published."""
     transformers = huggingface.library()

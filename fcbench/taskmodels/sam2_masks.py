@@ -99,8 +99,7 @@ def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
 
 def mask_loss(logits: Tensor, scores: Tensor, target: Tensor) -> Tensor:
     """Loss of each region, [R]; see the module. `logits`: [R, 3, H, W]. `scores`: [R, 3] predicted IoU. `target`: [R,
-    1, H, W], 0 or 1.
-    """
+    1, H, W], 0 or 1."""
     wide = target.expand_as(logits)
     focal = sigmoid_focal_loss(logits, wide).mean((-1, -2))
     each = FOCAL_WEIGHT * focal + dice_loss(logits, target)
@@ -113,8 +112,7 @@ def mask_loss(logits: Tensor, scores: Tensor, target: Tensor) -> Tensor:
 # -------------------------------------------------------------------------------------------- head
 class MaskHead(official.FrozenDecoder):
     """Prompt encoder and mask decoder, frozen: image features and clicks to a class map. `name`: the task model's, as
-    typed. `specs`: its inputs. `grids`: (h, w) of each. `model`: SAM2Base, of which both are taken.
-    """
+    typed. `specs`: its inputs. `grids`: (h, w) of each. `model`: SAM2Base, of which both are taken."""
 
     def __init__(self, name: str, specs: Sequence[FeatureSpec], grids: official.Grids, model: Any) -> None:
         super().__init__(name, specs, grids)
@@ -124,8 +122,7 @@ class MaskHead(official.FrozenDecoder):
 
     def forward(self, x: Mapping[str, Tensor], clicks: Tensor) -> tuple[Tensor, Tensor]:
         """Mask logits [R, 3, h', w'] and predicted scores [R, 3] of clicks on one image. `x`: maps [1, C, h, w].
-        `clicks`: [R, 2] (x, y) in the model's own image, R at least 1.
-        """
+        `clicks`: [R, 2] (x, y) in the model's own image, R at least 1."""
         high_0, high_1, embed = self.inputs(x)
         labels = torch.ones(len(clicks), 1, dtype=torch.int, device=clicks.device)
         sparse, dense = self.prompts((clicks[:, None], labels), None, None)
@@ -142,8 +139,7 @@ class MaskHead(official.FrozenDecoder):
 
     def loss(self, x: Mapping[str, Tensor], batch: Tensor) -> Tensor:
         """Mean loss of the batch's regions, at the decoder's resolution (a quarter of the model's image). `x`: maps [B,
-        C, h, w]. `batch`: [B, H, W] class index or `VOID`.
-        """
+        C, h, w]. `batch`: [B, H, W] class index or `VOID`."""
         losses = [torch.stack([m.sum() for m in self.inputs(x)]).sum()[None] * 0]
         n_regions = 0
         for i, regions in enumerate(self._regions(batch)):
@@ -209,8 +205,7 @@ def parse(variant: str) -> tuple[str, int]:
 
 def official_model(variant: str, side_px: int, overrides: Sequence[str] = ()) -> Any:
     """SAM2Base of the package's own configuration, untrained. `variant`: of `CONFIGS`. `side_px`: of its square input.
-    `overrides`: further settings, in hydra's words.
-    """
+    `overrides`: further settings, in hydra's words."""
     from sam2.build_sam import build_sam2
 
     return build_sam2(

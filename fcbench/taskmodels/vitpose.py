@@ -44,18 +44,13 @@ REPOS = {
 }
 SIZES = {"small": (384, 12, 12), "base": (768, 12, 12), "large": (1024, 24, 16), "huge": (1280, 32, 16)}
 """Width, layers, heads."""
-EXPERTS = 6
-"""Experts of the ``plus`` variants; each gives a quarter of the width."""
+EXPERTS = 6  # Experts of the ``plus`` variants; each gives a quarter of the width
 COCO_EXPERT = 0
-PADDING = 1.25
-"""Factor by which the official crop is larger than the person's box."""
-SIGMA_SHARE = 2 / 64
-"""Deviation of the target Gaussians over the height of the heat map."""
-MIN_PEAK = 0.2
-"""Smallest peak of a heat map whose keypoint enters a person's score."""
+PADDING = 1.25  # Factor by which the official crop is larger than the person's box
+SIGMA_SHARE = 2 / 64  # Deviation of the target Gaussians over the height of the heat map
+MIN_PEAK = 0.2  # Smallest peak of a heat map whose keypoint enters a person's score
 
 
-# ---------------------------------------------------------------------------------------- geometry
 def crops(boxes: Tensor, crop_px: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Centre (x, y) and size (width, height) of the official crops, each [P, 2] in pixels, between pixel centres.
 
@@ -100,7 +95,6 @@ def gaussians(at: Tensor, size: tuple[int, int]) -> Tensor:
     return torch.exp(-squared / (2 * (SIGMA_SHARE * size[0]) ** 2))
 
 
-# -------------------------------------------------------------------------------------------- head
 class PoseDecoder(official.FrozenDecoder):
     """The heat-map decoder, frozen: tokens of the whole image and boxes to keypoints.
 
@@ -123,8 +117,7 @@ class PoseDecoder(official.FrozenDecoder):
 
     def heatmaps(self, tokens: Tensor, image: Tensor, areas: Tensor) -> Tensor:
         """Heat maps [P, 17, h', w'] of regions of the images. `tokens`: [B, C, h, w]. `image`: [P] the image of each
-        region. `areas`: [P, 4] (x0_px, y0_px, x1_px, y1_px) between pixel edges.
-        """
+        region. `areas`: [P, 4] (x0_px, y0_px, x1_px, y1_px) between pixel edges."""
         h, w = tokens.shape[-2:]
         cell = areas.new_tensor([w / self.image_px[1], h / self.image_px[0]]).repeat(2)
         rois = torch.cat([image[:, None].to(areas), areas * cell], 1)
@@ -168,7 +161,6 @@ class PoseDecoder(official.FrozenDecoder):
         return torch.stack([p["keypoints"] for p in persons]).float(), score.float()
 
 
-# ------------------------------------------------------------------------------------------- build
 def default_config(variant: str) -> Any:
     """The official configuration of a variant, as published."""
     transformers = huggingface.library()
@@ -207,8 +199,7 @@ def build_from_config(
 
 def encode(backbone: Any, x: Tensor) -> Tensor:
     """Tokens [B, N, C] of normalized images whose sides are whole patches, of any size. The backbone itself takes its
-    own size only: here its position embeddings are interpolated (bicubic) to the grid.
-    """
+    own size only: here its position embeddings are interpolated (bicubic) to the grid."""
     embeddings = backbone.embeddings
     patches = embeddings.patch_embeddings
     tokens = patches.projection(x)

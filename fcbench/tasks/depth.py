@@ -29,8 +29,7 @@ from fcbench.core.tasks import MetricSpec, ScaledHead, Task, TaskPlugin
 from fcbench.tasks.shared.dense import DenseHead
 from fcbench.tasks.shared.targets import ratio, require_maps, require_size, stack_maps
 
-MIN_DEPTH_M = 1e-3
-"""Smallest predicted depth (the lower bound of the usual NYU and KITTI evaluations)."""
+MIN_DEPTH_M = 1e-3  # Smallest predicted depth (the lower bound of the usual NYU and KITTI evaluations)
 
 POOLED = "pooled over valid pixels"
 EIGEN = "mean of images, Eigen crop"
@@ -45,8 +44,7 @@ EIGEN_METRICS = (
     MetricSpec("delta1_eigen", True, "", EIGEN),
 )
 
-SAMPLES_FOR_SCALE = 64
-"""Training samples from which the mean and deviation of log depth are taken."""
+SAMPLES_FOR_SCALE = 64  # Training samples from which the mean and deviation of log depth are taken
 
 
 def depth_sums(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -81,8 +79,7 @@ def crop_slices(crop: tuple[float, float, float, float], size_px: tuple[int, int
 
 def image_means(sums: np.ndarray) -> np.ndarray:
     """RMSE (m), absolute relative error, share within 25 % and 1 of each image, [B, 4]; zeros without a valid pixel.
-    `sums`: [B, 4] of `depth_sums`.
-    """
+    `sums`: [B, 4] of `depth_sums`."""
     n = sums[:, 3:]
     means = np.divide(sums, n, out=np.zeros_like(sums), where=n > 0)
     means[:, 0] = np.sqrt(means[:, 0])
@@ -106,8 +103,7 @@ def log_depth_scale(data: Dataset) -> tuple[float, float]:
 
 class DepthHead(nn.Module, ScaledHead):
     """Log depth: [B, D, h, w] to [B, 1, h', w'], log of metres. `dense`: maps to standardized log depth. `mean`: mean
-    of log depth. `std`: deviation of log depth. `max_depth_m`: largest depth that it predicts.
-    """
+    of log depth. `std`: deviation of log depth. `max_depth_m`: largest depth that it predicts."""
 
     mean: Tensor
     std: Tensor
@@ -137,8 +133,7 @@ class DepthHead(nn.Module, ScaledHead):
 
     def log_density(self, x: Tensor, batch: Tensor, scale: float) -> Tensor:
         """Log-density of each sample's depth in nats, summed over the valid cells: [B]. The density is Laplace's, of
-        standardized log depth: log p = -|z - prediction| / scale - log(2 scale).
-        """
+        standardized log depth: log p = -|z - prediction| / scale - log(2 scale)."""
         pred, expected, valid = self._with_targets(x, batch)
         each = -(pred - expected).abs() / scale - math.log(2 * scale)
         return (each * valid).flatten(1).sum(1)
@@ -208,8 +203,7 @@ class DepthTask(Task):
 
     def statistics(self, prediction: Tensor, batch: Tensor) -> np.ndarray:
         """Sums of `depth_sums` of predictions clamped to [`MIN_DEPTH_M`, max_depth_m]: float64 [B, 4]. With a crop,
-        `image_means` inside it follow: [B, 8].
-        """
+        `image_means` inside it follow: [B, 8]."""
         require_maps(self.name, prediction, batch)
         pred = prediction.detach().clamp(MIN_DEPTH_M, self.max_depth_m).cpu().numpy()
         target = batch.cpu().numpy()

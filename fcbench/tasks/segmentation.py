@@ -26,8 +26,7 @@ from fcbench.tasks.shared.targets import ratio, require_maps, require_same, requ
 
 def class_counts(pred: np.ndarray, target: np.ndarray, n_classes: int) -> np.ndarray:
     """True positives, predicted pixels and target pixels of each class: [B, 3 K] float64. `pred`: [B, H, W] class
-    index. `target`: [B, H, W] class index or `VOID`. `n_classes`: K.
-    """
+    index. `target`: [B, H, W] class index or `VOID`. `n_classes`: K."""
     rows = []
     for p, t in zip(pred, target):
         pairs = (p.astype(np.int32) * (VOID + 1) + t).ravel()
@@ -75,8 +74,7 @@ def segmentation_values(sums: np.ndarray) -> dict[str, np.ndarray]:
 
 class SegmentationTask(Task):
     """Segmentation into K classes. `n_classes`: K, at most 255. `class_names`: their names, which a frozen decoder
-    compares with its own; may be empty.
-    """
+    compares with its own; may be empty."""
 
     name = "segmentation"
     metrics: tuple[MetricSpec, ...] = (MetricSpec("miou", True), MetricSpec("pixel_accuracy", True))

@@ -31,8 +31,7 @@ GEOMETRIES += [((1, 1), (32, 32)), ((16, 16), (64, 64)), ((20, 24), (40, 48))]
 """(h, w) of the features and (H, W) of the images."""
 
 Size = tuple[int, int]
-Bound = tuple[Task, list[Mapping[str, Any]], Any]
-"""A task on its data set, targets of the samples, a head."""
+Bound = tuple[Task, list[Mapping[str, Any]], Any]  # A task on its data set, targets of the samples, a head
 
 
 def data_of(dataset: str | None, n: int, size_px: Size) -> Dataset:

@@ -55,8 +55,7 @@ class Loaded:
 
 def save(path: Path, codec: nn.Module, point: OperatingPoint, specs: tuple[FeatureSpec, ...], source: Source) -> str:
     """Write a frozen codec, atomically. Returns sha256 of the file, hexadecimal. Raises `FcbenchError`: the file cannot
-    be written.
-    """
+    be written."""
     write_atomically(path, data := as_bytes(codec, point, specs, source))
     return hashlib.sha256(data).hexdigest()
 
@@ -79,8 +78,7 @@ def as_bytes(codec: nn.Module, point: OperatingPoint, specs: tuple[FeatureSpec, 
 
 def load(path: Path) -> Loaded:
     """Build the codec of a checkpoint. Raises `FcbenchError`: no such file, not a codec's checkpoint, damaged, of
-    another version, or of a codec that is unknown or differs from the one that made it.
-    """
+    another version, or of a codec that is unknown or differs from the one that made it."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -106,7 +104,6 @@ def load(path: Path) -> Loaded:
     return Loaded(codec, header.point, header.specs, hashlib.sha256(data).hexdigest(), header.source)
 
 
-# ------------------------------------------------------------------------------------------- header
 @dataclass(frozen=True, slots=True)
 class _Header:
     """The metadata, every field of its type."""
@@ -164,8 +161,7 @@ def _field(found: Any, name: str, kind: type[_T]) -> _T:
 
 def _require_plugin(path: Path, name: str, origin: Mapping[str, str], file: str) -> None:
     """Have the very plug-in that made a checkpoint: built-in, installed, a file in use, or the file it was read from.
-    Raises `FcbenchError`: it is not here, or another file or version is.
-    """
+    Raises `FcbenchError`: it is not here, or another file or version is."""
     here = registry.origin("codec", name) if name in registry.names("codec") else {}
     if not here and file and os.path.isfile(file):  # unlike a Path's, False for any text
         here = {Path(file).name: f"sha256:{hashlib.sha256(read_source(Path(file), 'the plug-in file')).hexdigest()}"}
@@ -187,8 +183,7 @@ def _require_plugin(path: Path, name: str, origin: Mapping[str, str], file: str)
 
 def _require_channels(path: Path, specs: tuple[FeatureSpec, ...], state: Mapping[str, Tensor]) -> None:
     """Refuse channels that the state does not have: building for an absurd number would ask for all memory. Every codec
-    of this package has its training statistics in the state, ``stats.0.mean`` for the first map.
-    """
+    of this package has its training statistics in the state, ``stats.0.mean`` for the first map."""
     for i, spec in enumerate(specs):
         mean = state.get(f"stats.{i}.mean")
         n = 0 if mean is None else mean.numel()

@@ -29,10 +29,8 @@ from fcbench.transmit.container import Record
 
 A = TypeVar("A")
 B = TypeVar("B")
-Arrays = Mapping[str, np.ndarray]
-"""Maps as they go from process to process."""
-Encoded = tuple[Bitstream, float]
-"""A coded sample with its check, and the time that it took [ms]."""
+Arrays = Mapping[str, np.ndarray]  # Maps as they go from process to process
+Encoded = tuple[Bitstream, float]  # A coded sample with its check, and the time that it took [ms]
 WHAT = "code samples"
 
 
@@ -55,8 +53,7 @@ class Coders:
         self, checkpoint: Path, loaded: Loaded, samples: Iterable[Features]
     ) -> Iterator[tuple[Features, Encoded]]:
         """Each sample with what a codec makes of it, in their order. `checkpoint`: of the codec. `loaded`: the same,
-        which codes where this process does.
-        """
+        which codes where this process does."""
         if self.n == 1:
             for number, features in enumerate(samples):
                 with naming(_sample(number)):
@@ -154,11 +151,9 @@ def timed(call: Callable[[], B]) -> tuple[B, float]:
     return result, (time.perf_counter() - began) * 1e3
 
 
-HERE = Coders()
-"""This process alone."""
+HERE = Coders()  # This process alone
 
 
-# ------------------------------------------------------------------------------------ in a process
 @lru_cache(2)
 def _codec(checkpoint: Path, sha256: str, side: Literal["sender", "receiver"]) -> Loaded:
     """The codec of one side: the receiver's is another than the sender's."""

@@ -45,8 +45,7 @@ from fcbench.core.files import atomic_file, disk_errors
 
 MAGIC = b"\x9eFCB"
 VERSION = 1
-PREFIX_BYTES = 16
-"""Bytes of the checkpoint's sha256 that the header holds."""
+PREFIX_BYTES = 16  # Bytes of the checkpoint's sha256 that the header holds
 
 _LAYOUT = b"\0"  # [B, C, h, w], the only one
 _FIXED_BYTES = len(MAGIC) + 3
@@ -57,8 +56,7 @@ _ANEW = "code the file anew, with this version of fcbench and of its coders"
 @dataclass(frozen=True, slots=True)
 class Header:
     """What the file says of all its samples: ``specs`` are the maps in coding order. Of ``checkpoint_sha256``,
-    hexadecimal, the file holds the first 16 bytes.
-    """
+    hexadecimal, the file holds the first 16 bytes."""
 
     codec: str
     checkpoint_sha256: str
@@ -84,8 +82,7 @@ class Record:
     shapes: dict[str, tuple[int, int]]
     n_symbols: int
     check: int
-    where: str = field(default="the record", compare=False)
-    """File and number, for messages."""
+    where: str = field(default="the record", compare=False)  # File and number, for messages
 
     def verify(self, decoded: Decoded) -> None:
         """Raise `FcbenchError` where the decoder is out of step with the encoder, or the payload has surplus bytes."""
@@ -238,8 +235,7 @@ class ContainerWriter:
 # --------------------------------------------------------------------------------------------- reading
 class ContainerReader(Sequence[Record]):
     """Records of a file, by iteration or by number; ``n_bytes`` is its size on disk. Opening checks header and
-    structure, reading a record checks its CRC: both raise `FcbenchError` on damage.
-    """
+    structure, reading a record checks its CRC: both raise `FcbenchError` on damage."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -37,7 +37,6 @@ class Coded:
     n_scalars: int
 
 
-# ------------------------------------------------------------------------------------------- encode
 def encode(
     images: Sequence[Path],
     checkpoint: Path,
@@ -106,7 +105,6 @@ def _encoder_of(loaded: Loaded, path: Path, weights: str | None, device: torch.d
     return encoder
 
 
-# ------------------------------------------------------------------------------------------- decode
 def decode(path: Path, checkpoint: Path | None = None) -> dict[str, Tensor]:
     """Features of a file: float32 [N, C, h, w] by map, in the order in which they were coded.
 

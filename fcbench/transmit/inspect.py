@@ -15,8 +15,7 @@ from fcbench.transmit.images import Size
 
 def described(path: Path) -> dict[str, Any]:
     """What an ``.fcb`` file or a codec's checkpoint says of itself, checked whole; plain JSON data. Raises
-    `FcbenchError`: neither, or damaged.
-    """
+    `FcbenchError`: neither, or damaged."""
     try:
         with path.open("rb") as file:
             start = file.read(len(container.MAGIC))

@@ -31,8 +31,7 @@ from fcbench.transmit.checkpoint import load as load_checkpoint
 from fcbench.transmit.coders import HERE, Coders, naming, timed
 
 T = TypeVar("T")
-EVAL_BATCH = 32
-"""Samples that are read at a time, fewer where they are larger than `EVAL_BYTES` together."""
+EVAL_BATCH = 32  # Samples that are read at a time, fewer where they are larger than `EVAL_BYTES` together
 EVAL_BYTES = 256 << 20
 IMAGE_BATCH = 8
 _NO_CHECKPOINT = "0" * 64
@@ -134,8 +133,7 @@ def write(
     coders: Coders = HERE,
 ) -> tuple[list[int], list[float]]:
     """Code samples into a file, one record each. `checkpoint`: of the codec, and `loaded` from it. Returns Size [bytes]
-    and time [ms] of each.
-    """
+    and time [ms] of each."""
     with torch.inference_mode():
         found = coders.encode(checkpoint, loaded, samples)
         coded = ((stream, features.shapes, took_ms) for features, (stream, took_ms) in found)

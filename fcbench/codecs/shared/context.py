@@ -11,8 +11,7 @@ _HIDDEN = 64
 
 class ChannelContext(nn.Module):
     """From earlier channels to a group of later ones, 1x1: starts as no correction. `before`: channels that are
-    decoded. `channels`: of the group.
-    """
+    decoded. `channels`: of the group."""
 
     def __init__(self, before: int, channels: int) -> None:
         super().__init__()

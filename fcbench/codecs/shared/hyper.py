@@ -285,8 +285,7 @@ class HyperMap(MapCoder):
 
 class _PartEntropy(nn.Module):
     """Means and scale indexes [1, n] of a part, from z and the parts before, as `HyperMap.code` computes them. `grid`:
-    (h, w) of y.
-    """
+    (h, w) of y."""
 
     def __init__(self, net: EntropyNet, stage: int, grid: tuple[int, int]) -> None:
         super().__init__()

@@ -42,12 +42,9 @@ class StageCode:
         return values if self.means is None else values + self.means
 
 
-Latents = Sequence[Tensor]
-"""Of the stages of one map, in coding order."""
-StageCodes = Sequence["StageCode | None"]
-"""How those stages are coded."""
-Grid = tuple[int, int]
-"""(h, w)."""
+Latents = Sequence[Tensor]  # Of the stages of one map, in coding order
+StageCodes = Sequence["StageCode | None"]  # How those stages are coded
+Grid = tuple[int, int]  # (h, w)
 
 
 class MapCoder(nn.Module):
@@ -133,8 +130,7 @@ class LearnedCodec(CodecBase):
 
     def forward(self, maps: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
         """Decoded maps (rounded latents, gradient straight through), and the estimated bits [B]. In train mode bits are
-        those of latents with uniform noise, in eval mode those of the rounded latents.
-        """
+        those of latents with uniform noise, in eval mode those of the rounded latents."""
         out, bits = [], []
         for name, coder, stats in zip(self.names, self.map_coders, self.map_stats, strict=True):
             x_hat, b = coder(stats.normalize(maps[name]))

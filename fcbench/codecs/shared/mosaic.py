@@ -42,7 +42,6 @@ from fcbench.core.kinds import Objective
 from fcbench.core.knobs import Knobs, number, only, whole_number
 
 
-# ---------------------------------------------------------------------------------------- geometry
 def columns(channels: int, h: int, w: int) -> int:
     """Columns of the mosaic whose sides have the smallest sum, the fewest of equal ones.
 
@@ -85,7 +84,6 @@ def picture_size(shape: tuple[int, int, int], least_px: int, multiple_px: int) -
     return height, width
 
 
-# ------------------------------------------------------------------------------------------ levels
 def limits(stats: MapStats) -> tuple[Tensor, Tensor]:
     """Normalized ranges [C, 1, 1] that features are clipped to: the training range within six deviations."""
     low = stats.normalize(stats.low).clamp(-CLIP_STD, 0)
@@ -125,7 +123,6 @@ class _Levels:
         return np.clip(x, self.low, self.high)
 
 
-# ------------------------------------------------------------------------------------------- codec
 class MosaicCodec(CodecBase):
     """``{seal, MAP: string of each map}``, by a coder at one value of its knob and one depth."""
 
@@ -200,7 +197,6 @@ class MosaicCodec(CodecBase):
         return Decoded(Features(self.named(maps)), sum(i.size for i in integers), checksum(*integers))
 
 
-# ----------------------------------------------------------------------------------------- plug-in
 @dataclass(frozen=True)
 class MosaicPlugin(CodecPlugin):
     """A picture coder with one knob as a codec plug-in."""

@@ -47,8 +47,7 @@ class _Synthesis(nn.Module):
 
 def programs_of(i: int, coder: MapCoder, stats: MapStats, grid: Grid) -> dict[str, Program]:
     """Programs of map i, each with arguments to trace it with. Raises `FcbenchError`: a codec whose coding is no chain
-    of networks and tables, or a grid too small for a stage.
-    """
+    of networks and tables, or a grid too small for a stage."""
     if not coder.exportable:
         raise FcbenchError("this codec is not networks and tables alone: export a factorized or a hyperprior codec")
     x = stats.mean.expand(-1, *grid)[None].clone()
@@ -63,8 +62,7 @@ def programs_of(i: int, coder: MapCoder, stats: MapStats, grid: Grid) -> dict[st
 
 class ProgramMap(MapCoder):
     """Codes one map by programs and their tables; the coder that they come from says the shape of the first stage.
-    Features come and go as they are: normalizing is the programs' part.
-    """
+    Features come and go as they are: normalizing is the programs' part."""
 
     def __init__(self, i: int, coder: MapCoder, programs: Mapping[str, nn.Module]) -> None:
         super().__init__()

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from fcbench.codecs.shared.entropy_models import EntropyBottleneck
 
-TAIL_MASS = 1e-6
-"""Probability left to a table's escape symbol, about."""
+TAIL_MASS = 1e-6  # Probability left to a table's escape symbol, about
 
 MIN_POSITIONS_PER_DIM = 8
 """Training positions a dimension from which on their variances are taken for those of held-out features."""
@@ -145,8 +144,7 @@ def half(grid: tuple[int, int]) -> tuple[int, int]:
 
 def klt(x: Tensor) -> tuple[Tensor, Tensor]:
     """Karhunen-Loeve transform of features [B, C, h, w]. Returns [C, C] orthonormal rows, largest variance first,
-    float64; [C] mean, float64.
-    """
+    float64; [C] mean, float64."""
     flat = x.transpose(0, 1).reshape(x.shape[1], -1).double()
     mean = flat.mean(dim=1, keepdim=True)
     centred = flat - mean
@@ -252,8 +250,7 @@ class IntegerBottleneck(EntropyBottleneck):
     @torch.no_grad()
     def match(self, y: Tensor) -> None:
         """Start as logistic densities, centred on 0, with the standard deviations of latents y [B, C, h, w]. While
-        ``factors`` are zero the cumulative is the sigmoid of a line; its slope is spread over the layers.
-        """
+        ``factors`` are zero the cumulative is the sigmoid of a line; its slope is spread over the layers."""
         std = y.transpose(0, 1).reshape(y.shape[1], -1).square().mean(dim=1).sqrt().clamp(min=_MIN_STD)
         wanted = math.pi / math.sqrt(3) / std
         ends = y.new_tensor([0.0, 1.0]).expand(self.channels, 1, 2)

@@ -17,12 +17,9 @@ from torch import Tensor, nn
 
 from fcbench.codecs.shared.transforms import Residual
 
-N_BANDS = 12
-"""Half octaves of radial frequency: 0 holds the mean, 11 the corner."""
-N_CELLS = 24
-"""Cells of frequency along an axis, finer where it is low."""
-N_NEAR = 8
-"""Decoded neighbours in the plane of frequencies."""
+N_BANDS = 12  # Half octaves of radial frequency: 0 holds the mean, 11 the corner
+N_CELLS = 24  # Cells of frequency along an axis, finer where it is low
+N_NEAR = 8  # Decoded neighbours in the plane of frequencies
 
 _LOWEST = 0.03
 _FREQUENCY_KNEE = 0.05
@@ -231,8 +228,7 @@ def _by_band(y: Tensor, matrices: Tensor, where: Plane) -> Tensor:
 
 def _band_klts(y: Tensor, where: Plane) -> Tensor:
     """KLT rows of each band [N_BANDS, C, C], of coefficients [B, C, h w]; absent bands take their neighbour's. A band
-    of few coefficients borrows from the next higher one, which is similar and better known.
-    """
+    of few coefficients borrows from the next higher one, which is similar and better known."""
     channels = y.shape[1]
     rows = torch.zeros(N_BANDS, channels, channels)
     known: list[int] = []

@@ -29,8 +29,7 @@ from fcbench.data.shared.layout import some
 from fcbench.data.shared.targets import PHOTOGRAPHS, LazyTargets, resize_targets
 
 ROLES = {"train": "train", "test": "val"}
-OBJECTS = ("detection", "instance_segmentation", "keypoint_detection")
-"""Tasks that find objects."""
+OBJECTS = ("detection", "instance_segmentation", "keypoint_detection")  # Tasks that find objects
 READERS: dict[str, Callable[..., dict[int, Any]]] = {
     "segmentation": coco_format.instances,
     "pose": coco_format.poses,
@@ -94,7 +93,6 @@ class Coco(Dataset):
         return {f"{self.folder.name}/{entry.file_name}": entry.size_px for entry in self.images}
 
 
-# ------------------------------------------------------------------------------------------- opening
 def image_folders(root: Path, tags: Mapping[str, str]) -> dict[str, Path]:
     """Where the images of the official splits lie, by role; splits without images are left out."""
     found = {}

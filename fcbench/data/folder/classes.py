@@ -14,8 +14,7 @@ from fcbench.data.folder.layout import LAYOUT, split_folders
 from fcbench.data.shared.folders import hash_split_by, labelled
 from fcbench.data.shared.layout import some
 
-Found = list[tuple[Path, str]]
-"""Images and their classes."""
+Found = list[tuple[Path, str]]  # Images and their classes
 
 
 def images_of(folder: Path, names: tuple[str, ...]) -> Found:

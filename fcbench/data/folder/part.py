@@ -47,8 +47,7 @@ class Part:
 
 def read_part(root: Path, folder: Path, contents: Contents) -> Part:
     """Find the images of a folder and their targets; none is decoded. Raises `FcbenchError`: the layout is another one,
-    a partner is missing, or a target is not of its image's size.
-    """
+    a partner is missing, or a target is not of its image's size."""
     images, classes = keyed_images(folder)
     part = Part(folder, images, files=list(images.values()))
     if (folder / MASKS).is_dir():

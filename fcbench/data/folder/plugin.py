@@ -51,8 +51,7 @@ def label_names(root: Path, parts: Sequence[Part], train: Path) -> tuple[str, ..
 
 def chosen(root: Path, parts: Sequence[Part], split: Split, whole: bool) -> list[tuple[Part, str]]:
     """Images of a split in the order of their hashes, each as its folder and key. `whole`: the folders are the split's
-    own, not to be split.
-    """
+    own, not to be split."""
     images = {path.relative_to(root).as_posix(): (part, key) for part in parts for key, path in part.images.items()}
     if whole:
         return [images[name] for name in hash_order(images)]

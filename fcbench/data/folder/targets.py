@@ -95,8 +95,7 @@ class WithTargets(Dataset):
 
 def read_depth(path: Path, unit: Unit, size_px: Size) -> Tensor:
     """Depth of an image of (H, W), float32 [H, W] metres; 0 where not finite, not above 0 or beyond the unit's limit.
-    Raises `UnreadableSample`: the file is damaged, of another size, or holds no plane of numbers.
-    """
+    Raises `UnreadableSample`: the file is damaged, of another size, or holds no plane of numbers."""
     read: Callable[[Path, Size], np.ndarray] = read_array if path.suffix.lower() == ".npy" else read_16_bit
     metres = read(path, size_px).astype(np.float64) * unit.metres_per_unit
     valid = np.isfinite(metres) & (metres > 0) & (metres <= unit.max_m)

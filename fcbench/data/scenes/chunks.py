@@ -21,8 +21,7 @@ from fcbench.core.processes import workers
 from fcbench.data.scenes.scene import Rendered, render, sample_scene
 from fcbench.data.scenes.words import captions, label
 
-SIZE = 100
-"""Scenes per chunk."""
+SIZE = 100  # Scenes per chunk
 ARRAYS = ("image", "segmentation", "depth")
 WORDS = "words.json"
 FILES = (*(f"{k}.npy" for k in ARRAYS), WORDS)
@@ -46,8 +45,7 @@ class Chunks:
 
     def make(self, numbers: Sequence[int]) -> None:
         """Render the chunks that are not on disk, by all cores. Raises `FcbenchError`: the folder cannot be written, or
-        a process died.
-        """
+        a process died."""
         if not self._lacking(numbers):
             return
         with cache.locked(self.folder):
@@ -64,8 +62,7 @@ class Chunks:
 
     def open(self, number: int) -> Chunk:
         """A chunk, its arrays mapped; a damaged one is made again. Raises `FcbenchError`: the folder cannot be read or
-        written.
-        """
+        written."""
         path = self.path(number)
         if not _is_whole(path):
             with cache.locked(self.folder):
@@ -77,8 +74,7 @@ class Chunks:
 
     def render(self, number: int) -> None:
         """Render a chunk. It appears under its name only when it is complete, and replaces one that is there. Raises
-        `FcbenchError`: the folder cannot be written.
-        """
+        `FcbenchError`: the folder cannot be written."""
         first = number * SIZE
         files = _files([render(sample_scene(self.split, i), *self.size_px) for i in range(first, first + SIZE)])
         with disk_errors(self.folder, CACHE_HINT):

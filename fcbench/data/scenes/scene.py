@@ -115,7 +115,6 @@ def _sample_thing(rng: Rng, kind: str, focal: float, wall_m: float) -> Thing:
     )
 
 
-# ------------------------------------------------------------------------------------------ rendering
 def render(scene: Scene, height_px: int, width_px: int) -> Rendered:
     """Render a scene at a size."""
     rng = np.random.default_rng((*scene.seed, 1))

@@ -16,8 +16,7 @@ from fcbench.core.detections import Objects
 from fcbench.core.samples import VOID, Pose
 from fcbench.data.shared.layout import Layout
 
-EMPTY = np.zeros(6)
-"""A polygon that holds nothing."""
+EMPTY = np.zeros(6)  # A polygon that holds nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,6 @@ def _by_image(content: Mapping[str, Any], images: Iterable[Image]) -> dict[int, 
     return rows
 
 
-# -------------------------------------------------------------------------------------- segmentation
 def class_names(content: Mapping[str, Any]) -> tuple[str, ...]:
     """``background`` and the categories, by their ids."""
     rows = sorted(content["categories"], key=lambda c: c["id"])
@@ -89,8 +87,7 @@ def _region(value: Any) -> Any:
 
 def semantic_mask(regions: Iterable[Instance], size_px: tuple[int, int]) -> Tensor:
     """Class of each pixel, uint8 [H, W]: 0 background, `VOID` where regions of two classes overlap. Nothing in the
-    annotations says which of two regions is in front (torchvision's segmentation references leave overlaps out too).
-    """
+    annotations says which of two regions is in front (torchvision's segmentation references leave overlaps out too)."""
     mask = np.zeros(size_px, np.uint8)
     for each in regions:
         here = _decode(each.region, size_px)
@@ -105,7 +102,6 @@ def _decode(region: Any, size_px: tuple[int, int]) -> np.ndarray:
     return rle.decode(_code(region, size_px)).astype(bool)
 
 
-# ------------------------------------------------------------------------------------------- objects
 def category_names(content: Mapping[str, Any]) -> tuple[str, ...]:
     """The categories, by their ids."""
     return class_names(content)[1:]
@@ -115,8 +111,7 @@ def objects(
     content: Mapping[str, Any], images: Iterable[Image], with_regions: bool = False, n_keypoints: int = 0
 ) -> dict[int, Objects]:
     """Annotated objects by image, crowds included: COCO's evaluation needs them. `with_regions`: with the masks, as the
-    file has them: see `with_codes`. `n_keypoints`: K; 0 for objects without keypoints.
-    """
+    file has them: see `with_codes`. `n_keypoints`: K; 0 for objects without keypoints."""
     ids = sorted(int(c["id"]) for c in content["categories"])
     label, sizes = {category: i for i, category in enumerate(ids)}, {i.id: i.size_px for i in images}
 
@@ -147,7 +142,6 @@ def _code(region: Any, size_px: tuple[int, int]) -> Any:
     return rle.merge(codes) if isinstance(codes, list) else codes
 
 
-# ------------------------------------------------------------------------------------ pose, captions
 def keypoint_names(content: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of the keypoints, which all categories that have keypoints share. Raises ValueError where they differ."""
     found = {tuple(str(name) for name in c["keypoints"]) for c in content["categories"] if c.get("keypoints")}

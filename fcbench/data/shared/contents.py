@@ -24,22 +24,17 @@ from fcbench.core import cache
 from fcbench.core.errors import FcbenchError, UnreadableSample
 from fcbench.data.shared.images import array_size, image_size
 
-READING = 2
-"""Bump when the same file gives other pixels; all revisions of data sets on disk change."""
-SETTLING_NS = 2_000_000_000
-"""Longest step of the clocks of file systems (FAT)."""
-UNREADABLE = "unreadable"
-"""Stands for the digest of a file that cannot be read."""
+READING = 2  # Bump when the same file gives other pixels; all revisions of data sets on disk change
+SETTLING_NS = 2_000_000_000  # Longest step of the clocks of file systems (FAT)
+UNREADABLE = "unreadable"  # Stands for the digest of a file that cannot be read
 _N_READERS = 8
-_BLOCK = 10_000
-"""Files read between two writes of an index."""
+_BLOCK = 10_000  # Files read between two writes of an index
 _MANY_BYTES = 4 << 30
 _DIGEST, _SIZE = "xxh3", "size_px"
 log = logging.getLogger(__name__)
 
 Status = list[int]
-Index = dict[str, dict[str, Any]]
-"""File name -> its status and what was read of it."""
+Index = dict[str, dict[str, Any]]  # File name -> its status and what was read of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +46,7 @@ class Contents:
 
     def revision(self, files: Iterable[Path]) -> str:
         """Hash of the files' names below the root, of their contents, and of `READING`. Raises `FcbenchError`: a file
-        is not there, or the cache cannot be used.
-        """
+        is not there, or the cache cannot be used."""
         paths = sorted(set(files))
         digests = self._facts(_DIGEST, paths, _digest)
         found = hashlib.sha256(f"reading {READING}\n".encode())
@@ -62,8 +56,7 @@ class Contents:
 
     def sizes(self, images: Sequence[Path]) -> dict[str, tuple[int, int]]:
         """(H, W) of images in pixels by name below the root, from their headers; unreadable ones are left out. Raises
-        `FcbenchError`: as `revision`.
-        """
+        `FcbenchError`: as `revision`."""
         return {p.relative_to(self.root).as_posix(): size for p, size in self.sizes_by_path(images).items()}
 
     def sizes_by_path(self, maps: Sequence[Path]) -> dict[Path, tuple[int, int]]:
@@ -97,7 +90,6 @@ def _size(path: Path) -> tuple[int, int] | None:
         return None
 
 
-# --------------------------------------------------------------------------------------------- index
 def _facts_in(folder: Path, names: Sequence[str], what: str, read: Callable[[Path], Any], home: Path) -> dict[str, Any]:
     """A fact of each of the files of a folder, by name."""
     path = home / f"{cache.digest({'folder': str(folder.resolve())})}.json"

@@ -15,11 +15,9 @@ from fcbench.data.shared.contents import Contents
 from fcbench.data.shared.images import as_sample, image_size, read_aligned_image, read_image
 from fcbench.data.shared.targets import resize_targets
 
-TEST_SHARE = 0.2
-"""Share of the samples in the test split, where the data come without an official split."""
+TEST_SHARE = 0.2  # Share of the samples in the test split, where the data come without an official split
 
 
-# -------------------------------------------------------------------------------------------- splits
 def hash_order(keys: Iterable[str]) -> list[str]:
     """Keys in the order of their hashes: a shuffle that is the same everywhere.
 
@@ -52,7 +50,6 @@ def hash_split_by(group_of: Mapping[str, str], split: Literal["train", "test"]) 
     return [key for keys in groups.values() for key in hash_split(keys, split)]
 
 
-# -------------------------------------------------------------------------------- an image and a map
 ReadMap = Callable[[Path, tuple[int, int]], Tensor]
 """Reads the map [H, W] of an image of a given (H, W). Raises `UnreadableSample`."""
 
@@ -108,7 +105,6 @@ def image_and_map(
     return ImageAndMap(name, split, revision, (task,), meta, files, read, size_px, contents)
 
 
-# -------------------------------------------------------------------------------- images with a label
 @dataclass
 class Labelled(Dataset):
     """One split of a data set for classification."""
@@ -149,8 +145,7 @@ def labelled(
     prefix: str = "",
 ) -> Labelled:
     """A split of images and their classes, ordered by hash, so that the first ones are of all classes. `prefix`:
-    beginning of the revision.
-    """
+    beginning of the revision."""
     label = {c: i for i, c in enumerate(label_names)}
     by_id = {p.relative_to(root).as_posix(): (p, label[c]) for p, c in images}
     files = [(key, *by_id[key]) for key in hash_order(by_id)]

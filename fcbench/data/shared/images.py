@@ -18,11 +18,9 @@ from fcbench.core.samples import VOID, Sample
 from fcbench.data.shared.layout import some
 
 DECODING_FAILS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-_ON_THEIR_SIDE = range(5, 9)
-"""EXIF orientations that exchange height and width."""
+_ON_THEIR_SIDE = range(5, 9)  # EXIF orientations that exchange height and width
 
 
-# ----------------------------------------------------------------------------------------- decoding
 def read_image(path: Path) -> Tensor:
     """Decode an image as RGB, turned as its EXIF orientation says. Returns uint8 [3, H, W].
 
@@ -50,8 +48,7 @@ def read_aligned_image(path: Path) -> Tensor:
 
 def image_size(path: Path) -> tuple[int, int]:
     """(H, W) of an image in pixels as `read_image` gives it, from its header alone. Raises `UnreadableSample`: the file
-    is missing or its header is damaged.
-    """
+    is missing or its header is damaged."""
     with _opened("image", path) as file:
         return _size(file)
 
@@ -144,8 +141,7 @@ def read_class_mask(
 
 def read_16_bit(path: Path, size_px: tuple[int, int]) -> np.ndarray:
     """Decode a 16-bit grey image. Returns uint16 [H, W]. Raises `UnreadableSample`: damaged, not 16-bit, or not of the
-    size (H, W) of its image.
-    """
+    size (H, W) of its image."""
     mode, pixels = _decode("map", path)
     if not mode.startswith("I"):
         raise UnreadableSample(f"map {path} has pixel mode {mode!r}: expected 16-bit grey (I;16)")
@@ -155,8 +151,7 @@ def read_16_bit(path: Path, size_px: tuple[int, int]) -> np.ndarray:
 
 def read_array(path: Path, size_px: tuple[int, int]) -> np.ndarray:
     """Read a ``.npy`` file of one plane of real numbers. Returns [H, W]. Raises `UnreadableSample`: damaged, not of
-    real numbers, or not of the size (H, W) of its image.
-    """
+    real numbers, or not of the size (H, W) of its image."""
     with _array(path) as plane:
         require_image_size("map", path, plane.shape, size_px)
         return np.array(plane)
@@ -198,7 +193,6 @@ def _hxw(size: Sequence[int]) -> str:
     return "x".join(str(v) for v in size)
 
 
-# ----------------------------------------------------------------------------------------- resizing
 def resize_image(image: Tensor, size_px: tuple[int, int]) -> Tensor:
     """Resize uint8 [C, H, W] to (H, W), bilinear with antialiasing."""
     if image.shape[-2:] == size_px:

@@ -36,8 +36,7 @@ class Layout:
 
     def images_in(self, folder: Path) -> list[Path]:
         """Image files of a folder, sorted by name. Raises `FcbenchError`: the folder is missing, cannot be read or
-        holds no image.
-        """
+        holds no image."""
         if not folder.is_dir():
             raise self.error(folder, "is missing")
         try:
@@ -51,8 +50,7 @@ class Layout:
 
     def class_names(self, folder: Path) -> tuple[str, ...]:
         """Names of the class folders in a folder, sorted. Raises `FcbenchError`: the folder is missing or holds no
-        folders.
-        """
+        folders."""
         if not folder.is_dir():
             raise self.error(folder, "is missing")
         found = [p.name for p in folder.iterdir() if p.is_dir() and p.name[0] not in "._"]
@@ -68,8 +66,7 @@ class Layout:
 
     def pairs(self, root: Path, images: Path, maps: Path) -> list[tuple[str, Path, Path]]:
         """(id, image, map) of two folders, paired by stem; maps are PNG files. Raises `FcbenchError`: a folder is
-        missing or empty, or an image has no map.
-        """
+        missing or empty, or an image has no map."""
         files, there = self.images_in(images), {p.name for p in self.images_in(maps)}
         if lonely := [p.name for p in files if f"{p.stem}.png" not in there]:
             raise self.error(maps, f"has no PNG for {some(lonely)}")
@@ -77,8 +74,7 @@ class Layout:
 
     def mat(self, path: Path, key: str) -> np.ndarray:
         """A variable of a MATLAB file of version 5 to 7, without its unit dimensions. Raises `FcbenchError`: the file
-        is missing or damaged, or has no such variable.
-        """
+        is missing or damaged, or has no such variable."""
         if not path.is_file():
             raise self.error(path, "is missing")
         try:

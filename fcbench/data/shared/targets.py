@@ -35,8 +35,7 @@ def resize_pose(pose: Pose, old_px: tuple[int, int], new_px: tuple[int, int]) ->
 
 def resize_targets(targets: Mapping[str, Any], old_px: tuple[int, int], new_px: tuple[int, int]) -> dict[str, Any]:
     """Targets by task, resized with their image from one (H, W) to another. Targets without a place in the image
-    (captions, a label) are returned as they are.
-    """
+    (captions, a label) are returned as they are."""
 
     def one(target: Any) -> Any:
         if isinstance(target, Tensor):

@@ -8,8 +8,7 @@ from torch import Tensor
 
 def stages(trunk: Hiera, x: Tensor, n: int) -> list[Tensor]:
     """Outputs [B, C, h, w] of the first n stages, fine to coarse, for normalized images [B, 3, H, W]. They are those of
-    `Hiera.forward`; blocks of later stages do not run.
-    """
+    `Hiera.forward`; blocks of later stages do not run."""
     x = trunk.patch_embed(x)
     x = x + trunk._get_pos_embed(x.shape[1:3])
     found: list[Tensor] = []

@@ -21,8 +21,7 @@ from fcbench.encoders.shared.weights import load_weights, seeded, weights_file
 
 EMBED_DIM = 32
 STAGES = (1, 2, 6, 1)
-UNIT_PX = 32
-"""Side of a mask unit: one window of every windowed stage, one token of the last."""
+UNIT_PX = 32  # Side of a mask unit: one window of every windowed stage, one token of the last
 SPECS: dict[str, FeatureSpec] = {
     f"stage{i + 1}": FeatureSpec(f"stage{i + 1}", EMBED_DIM << i, 4 << i) for i in range(len(STAGES))
 }
@@ -31,8 +30,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "weights"
 
 def build_trunk() -> Hiera:
     """Untrained trunk of 2.0 M parameters: stages of 32, 64, 128, 256 channels at strides 4, 8, 16, 32. Stage 3 attends
-    to the whole image, the others within a mask unit; blocks that pool lag by a stage (Hiera).
-    """
+    to the whole image, the others within a mask unit; blocks that pool lag by a stage (Hiera)."""
     first_global = STAGES[0] + STAGES[1] + 1  # the block that pools into stage 3 sees stage 2's windows
     return Hiera(
         embed_dim=EMBED_DIM,

@@ -14,8 +14,7 @@ from fcbench.core.errors import FcbenchError, unknown
 from fcbench.core.features import Encoder, Features, FeatureSpec, WeightsInfo, require_split_points
 from fcbench.encoders.shared.weights import freeze
 
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Mean and deviation of RGB in [0, 1]."""
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # Mean and deviation of RGB in [0, 1]
 
 
 def promised(spec: FeatureSpec, size_px: tuple[int, int]) -> tuple[int, int, int]:
@@ -57,8 +56,7 @@ class FrozenEncoder(Encoder, ABC):
         self, name: str, module: nn.Module, specs: Mapping[str, FeatureSpec], weights: WeightsInfo, device: torch.device
     ) -> None:
         """Freeze a module, its weights loaded. `name`: as typed, ``sam2:tiny``. `module`: the encoder alone. `specs`:
-        its split points, fine to coarse. `weights`: where its weights came from. `device`: where it runs.
-        """
+        its split points, fine to coarse. `weights`: where its weights came from. `device`: where it runs."""
         self.name, self.specs, self.weights, self.device = name, specs, weights, device
         self.module = freeze(module).to(device)
 
@@ -79,8 +77,7 @@ class FrozenEncoder(Encoder, ABC):
 
 class PaddedEncoder(FrozenEncoder):
     """A frozen encoder whose image sides must be multiples of some pixels. Other sizes are padded (edge pixels
-    repeated, right and below); maps are cropped to the promised size.
-    """
+    repeated, right and below); maps are cropped to the promised size."""
 
     default_split_point = "stage3"  # stride 16, at the same depth in every Hiera
     multiple_px: int = 32  # pixels of which image sides must be multiples

@@ -17,14 +17,12 @@ from fcbench.core.tasks import ProbabilisticHead
 from fcbench.encoders.shared.timm_weights import load
 from fcbench.encoders.shared.weights import freeze, seeded
 
-TOLERANCE = 1e-5
-"""How far front and tail may be from the whole network, in units of its largest output."""
+TOLERANCE = 1e-5  # How far front and tail may be from the whole network, in units of its largest output
 
 
 class ClassifierTail(nn.Module, ProbabilisticHead):
     """The rest of a classifier (a `fcbench.core.tails.Tail`). `network`: a map [B, C, h, w] to logits [B, K].
-    `split_point`: of the map. `label_names`: of the K outputs.
-    """
+    `split_point`: of the map. `label_names`: of the K outputs."""
 
     def __init__(self, network: nn.Module, split_point: str, label_names: tuple[str, ...]) -> None:
         super().__init__()
@@ -58,8 +56,7 @@ class ClassifierTail(nn.Module, ProbabilisticHead):
 
 def whole_network(name: str, weights: str | None, front: nn.Module) -> nn.Module:
     """timm's full model with the weights of an encoder. `name`: timm's. `weights`: as the encoder was given. `front`:
-    the encoder's module; where its weights are random, the full model gets them.
-    """
+    the encoder's module; where its weights are random, the full model gets them."""
     with seeded():
         full = timm.create_model(name, pretrained=False)
     load(f"timm:{name}", name, full, weights)
@@ -72,8 +69,7 @@ def whole_network(name: str, weights: str | None, front: nn.Module) -> nn.Module
 
 def after(full: nn.Module, cut: str) -> nn.Module:
     """A copy of a network without what comes before the end of a module: its input is that module's output. `cut`: the
-    module's name, ``blocks.4``.
-    """
+    module's name, ``blocks.4``."""
     rest, parts = copy.deepcopy(full), cut.split(".")
     parent: nn.Module = rest
     for part in parts:
@@ -86,8 +82,7 @@ def after(full: nn.Module, cut: str) -> nn.Module:
 
 def label_names(name: str, full: nn.Module) -> tuple[str, ...]:
     """Synsets of a network's outputs. Raises `FcbenchError`: its outputs are no set of ImageNet's classes that timm
-    knows.
-    """
+    knows."""
     subset = infer_imagenet_subset(full)
     if subset is None:
         n = getattr(full, "num_classes", 0)

@@ -51,8 +51,7 @@ def info_of(module: nn.Module) -> FeatureInfo:
 
 def transplant(full: Mapping[str, Tensor], module: nn.Module) -> None:
     """Give a ``features_only`` module the weights of its full model. timm flattens names (``stages.0`` to ``stages_0``)
-    or prepends ``model.``; the tensors are the same.
-    """
+    or prepends ``model.``; the tensors are the same."""
 
     def flat(name: str) -> str:
         return name.removeprefix("model.").replace(".", "_")
@@ -71,8 +70,7 @@ def _shapes(name: str) -> dict[str, Tensor]:
 
 def _trunk_of_sam2(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Part of an official SAM 2 checkpoint that timm's ``sam2_hiera_*`` uses; all of any other state dict. timm's model
-    ends in a norm that SAM 2 lacks; it comes after every split point, so zeros serve.
-    """
+    ends in a norm that SAM 2 lacks; it comes after every split point, so zeros serve."""
     trunk = {k.removeprefix(SAM2_TRUNK): t for k, t in state.items() if k.startswith(SAM2_TRUNK)}
     head = {k: torch.zeros(t.shape) for k, t in expected.items() if k[:5] == "head."}
     return head | trunk if trunk else state
@@ -80,8 +78,7 @@ def _trunk_of_sam2(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> 
 
 def _fitting(model: str, name: str, state: dict[str, Tensor], what: str) -> Mapping[str, Tensor]:
     """A state dict in the names of timm's full model. Published checkpoints of other code bases (SAM 2, Hiera, ...) go
-    through timm's own converter.
-    """
+    through timm's own converter."""
     named: Any = config_of(name).classifier or ()
     heads = (named,) if isinstance(named, str) else named
     expected = _shapes(name)
@@ -138,8 +135,7 @@ def _official(model: str, name: str, module: nn.Module) -> WeightsInfo:
 
 def load(model: str, name: str, module: nn.Module, weights: str | None) -> WeightsInfo:
     """Give a ``features_only`` module its weights. `model`: as typed, for messages. `name`: timm's. `module`: with
-    random weights. `weights`: None for the published ones, ``random`` to keep the present ones, or a file's path.
-    """
+    random weights. `weights`: None for the published ones, ``random`` to keep the present ones, or a file's path."""
     if weights == "random":
         return random_weights(module)
     if weights is None:

@@ -26,7 +26,6 @@ _SHA256 = re.compile("[0-9a-f]{64}")
 _PROBE_TIMEOUT_S = 10.0
 
 
-# ------------------------------------------------------------------------------------------- hashes
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, hexadecimal. Raises `FcbenchError`: the file cannot be read."""
     digest = hashlib.sha256()
@@ -41,8 +40,7 @@ def file_sha256(path: Path) -> str:
 
 def state_sha256(state: nn.Module | Mapping[str, Tensor]) -> str:
     """SHA-256 of a state dict, hexadecimal: of names in sorted order, types, shapes and bytes. It does not depend on
-    the order of the names, on strides or on the device.
-    """
+    the order of the names, on strides or on the device."""
     tensors = state.state_dict() if isinstance(state, nn.Module) else state
     digest = hashlib.sha256()
     for name in sorted(tensors):
@@ -52,7 +50,6 @@ def state_sha256(state: nn.Module | Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-# -------------------------------------------------------------------------------------------- state
 def load_state(path: Path) -> dict[str, Tensor]:
     """Read a state dict from a ``.pt``, ``.pth``, ``.bin``, ``.ckpt`` or ``.safetensors`` file.
 
@@ -111,8 +108,7 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], what: str, model: 
 
 def weights_file(weights: str | None, official: Callable[[], tuple[Path, str]]) -> tuple[Path, str] | None:
     """The file of the requested weights, and the origin to record; None for random weights. `weights`: None, ``random``
-    or the path of a file. `official`: finds the official or embedded file, and its origin.
-    """
+    or the path of a file. `official`: finds the official or embedded file, and its origin."""
     if weights == "random":
         return None
     return (Path(weights), f"file:{Path(weights).name}") if weights else official()
@@ -151,7 +147,6 @@ def seeded(seed: int = RANDOM_SEED) -> Iterator[None]:
         yield
 
 
-# ---------------------------------------------------------------------------------------------- hub
 def hub_file(model: str, repo: str, names: Sequence[str], hint: str = "") -> Path:
     """A checkpoint on the Hugging Face hub: from its cache, else downloaded into it.
 

@@ -39,8 +39,7 @@ from fcbench.encoders.shared.weights import seeded
 from fcbench.encoders.torchvision.encoder import TorchvisionEncoder
 from fcbench.encoders.torchvision.weights import load
 
-UNCUT = ("ssd300_vgg16",)
-"""Networks that are not cut here: nobody codes a VGG's features."""
+UNCUT = ("ssd300_vgg16",)  # Networks that are not cut here: nobody codes a VGG's features
 MIN_SIDE_PX = 64
 
 

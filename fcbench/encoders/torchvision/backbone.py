@@ -17,8 +17,7 @@ from fcbench.core.features import FeatureSpec
 
 PROBE_PX = 1024
 FINEST_STRIDE_PX = 4
-UNREAD = "aux"
-"""Key of the map that only training reads."""
+UNREAD = "aux"  # Key of the map that only training reads
 RESNET = {f"layer{i}": f"c{i + 1}" for i in (1, 2, 3, 4)}
 
 

@@ -17,19 +17,15 @@ from fcbench.core.samples import VOID
 from fcbench.core.tasks import Head, ProbabilisticHead
 from fcbench.encoders.torchvision.backbone import Backbone
 
-NOTHING = ("__background__", "no person", "N/A")
-"""Categories that are none: detections of them are no detections."""
-SURE = 0.5
-"""Least score of a detection that stands for an annotated object where there is no annotation."""
-LEAST_SIDE_PX = 1
-"""And of its box: the networks' losses refuse empty ones."""
+NOTHING = ("__background__", "no person", "N/A")  # Categories that are none: detections of them are no detections
+SURE = 0.5  # Least score of a detection that stands for an annotated object where there is no annotation
+LEAST_SIDE_PX = 1  # And of its box: the networks' losses refuse empty ones
 MASK_THRESHOLD = 0.5
 
 
 class Received(nn.Module):
     """The place of a backbone in its network: it gives what follows from the maps that were received. `backbone`:
-    whole; only the layers that run here become layers of this module. `split_points`: of the maps.
-    """
+    whole; only the layers that run here become layers of this module. `split_points`: of the maps."""
 
     def __init__(self, backbone: Backbone, split_points: Sequence[str]) -> None:
         super().__init__()
@@ -64,7 +60,6 @@ class _Tail(nn.Module):
             self.received.maps = {}
 
 
-# ------------------------------------------------------------------------------------------- detection
 class DetectionTail(_Tail, Head):
     """The rest of a detection network (a `fcbench.core.tails.Tail`).
 
@@ -109,7 +104,6 @@ class DetectionTail(_Tail, Head):
         keypoints = values["keypoints"][..., :2] if "keypoints" in values else None
         return Detections(labels[kept], values["scores"], values["boxes"], regions, keypoints)
 
-    # ------------------------------------------------------------------------------------------ losses
     def loss(self, x: Mapping[str, Tensor], batch: Sequence[Objects]) -> Tensor:
         """Sum of the network's own training losses, mean over the samples; crowds are left out."""
         return self._loss(x, [self._targets(objects) for objects in batch], [o.size_px for o in batch])
@@ -167,11 +161,9 @@ class DetectionTail(_Tail, Head):
                 part.training = False
 
 
-# ---------------------------------------------------------------------------------------- segmentation
 class SegmentationTail(_Tail, ProbabilisticHead):
     """The rest of a segmentation network (a `fcbench.core.tails.Tail`). `categories`: of its classes. `image_px`: (H,
-    W) of the images.
-    """
+    W) of the images."""
 
     def __init__(
         self,

@@ -29,5 +29,4 @@ def decode(data: bytes) -> np.ndarray:
     return picture
 
 
-versions = partial(stills.versions, "jpegxl", "png")
-"""Versions of both coders."""
+versions = partial(stills.versions, "jpegxl", "png")  # Versions of both coders

@@ -19,8 +19,7 @@ from fcbench.core.errors import FcbenchError
 from fcbench.core.features import FeatureSpec
 from fcbench.core.tasks import NeckPlugin
 
-HEAD_WIDTH = 32
-"""Channels per attention head (on a CPU, 32 trains a quarter faster than 16)."""
+HEAD_WIDTH = 32  # Channels per attention head (on a CPU, 32 trains a quarter faster than 16)
 
 
 def finest_grid(specs: Sequence[FeatureSpec], shapes: Mapping[str, tuple[int, int]]) -> tuple[int, int]:
@@ -42,8 +41,7 @@ def heads_of(width: int) -> int:
 
 class Embedding(nn.Module):
     """Linear embedding of the maps and a learnable positional encoding. `specs`: split points, fine to coarse.
-    `shapes`: (h, w) of each map. `width`: D.
-    """
+    `shapes`: (h, w) of each map. `width`: D."""
 
     def __init__(self, specs: Sequence[FeatureSpec], shapes: Mapping[str, tuple[int, int]], width: int) -> None:
         super().__init__()
@@ -81,8 +79,7 @@ class Embedding(nn.Module):
 
 class Layer(nn.Module):
     """Pre-norm Transformer encoder layer: self-attention, then a GELU network of ratio 4. `width`: D, a multiple of
-    `HEAD_WIDTH`.
-    """
+    `HEAD_WIDTH`."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -106,8 +103,7 @@ class Layer(nn.Module):
 
 class TransformerNeck(nn.Module):
     """Embedding, then ``n_layers`` Transformer layers, then a norm. `embedding`: maps to [B, D, h, w]. `width`: D, a
-    multiple of `HEAD_WIDTH`. `n_layers`: its capacity: 2, 4 or 6 in the paper.
-    """
+    multiple of `HEAD_WIDTH`. `n_layers`: its capacity: 2, 4 or 6 in the paper."""
 
     def __init__(self, embedding: Embedding, width: int, n_layers: int) -> None:
         super().__init__()

@@ -137,8 +137,7 @@ def _different(info: Mapping[str, Any]) -> str:
 
 def obtain(name: str, model_class: Any, config: Any, weights: str | None, repo: str) -> tuple[nn.Module, WeightsInfo]:
     """A model with the requested weights: ``random``, a file or folder, or the official ones. Raises `FcbenchError`:
-    they are missing, damaged, or of another architecture.
-    """
+    they are missing, damaged, or of another architecture."""
     if weights == "random":
         return random_model(model_class, config)
     return load(name, model_class, *find(name, weights, repo))
@@ -159,8 +158,7 @@ class TransformersPlugin(TaskModelPlugin):
         self, variant: str, weights: str | None, task: Task, image_px: tuple[int, int], device: torch.device
     ) -> TaskModel:
         """Build ``NAME:VARIANT`` for images of (H, W). `variant`: see the module; empty for the first. `weights`: None
-        for the hub or its cache; ``random``; a folder that `save_pretrained` wrote, or the weights file in it.
-        """
+        for the hub or its cache; ``random``; a folder that `save_pretrained` wrote, or the weights file in it."""
         chosen = variant_of(self.name, variant, self.repos)
         name = f"{self.name}:{chosen}"
         require_task(name, task, self.task)

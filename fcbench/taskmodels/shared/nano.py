@@ -77,8 +77,7 @@ class Trunk(nn.Module):
 
 class Decoder(nn.Module):
     """Blocks, then one of the tasks' heads. `blocks`: [B, 96, h, w] to what the head reads, [B, D, h, w]. `head`: of
-    the task.
-    """
+    the task."""
 
     def __init__(self, blocks: nn.Module, head: nn.Module) -> None:
         super().__init__()
@@ -143,8 +142,7 @@ class ScaledNanoDecoder(NanoDecoder, ScaledHead):
 
 class NanoPlugin(TaskModelPlugin, ABC):
     """An embedded task model. `name`: the plug-in's; its weights are ``weights/taskmodel_NAME.safetensors``. `task`:
-    the task that it was trained for.
-    """
+    the task that it was trained for."""
 
     def __init__(self, name: str, task: str) -> None:
         self.name, self.task = name, task

@@ -15,8 +15,7 @@ from fcbench.core.tasks import Head, Task, TaskModel
 from fcbench.encoders.shared.padded import FrozenEncoder, normalized
 from fcbench.encoders.shared.weights import freeze
 
-Grids = Mapping[str, tuple[int, int]]
-"""(h, w) of a decoder's inputs, by name."""
+Grids = Mapping[str, tuple[int, int]]  # (h, w) of a decoder's inputs, by name
 
 
 def require_task(name: str, task: Task, expected: str) -> None:

@@ -20,15 +20,13 @@ from fcbench.core.errors import FcbenchError
 from fcbench.core.tasks import ProbabilisticHead
 
 BOS, EOS, UNK = 0, 1, 2
-PAD = -100
-"""Label of a place without a word: it has no loss."""
+PAD = -100  # Label of a place without a word: it has no loss
 
 N_SPECIAL = 3
 N_LAYERS = 2
 HEAD_WIDTH = 32
 
-Cache = tuple[Tensor, Tensor]
-"""Keys and values, each [B, heads, T, D / heads]."""
+Cache = tuple[Tensor, Tensor]  # Keys and values, each [B, heads, T, D / heads]
 
 
 def words_of(caption: str) -> tuple[str, ...]:
@@ -138,8 +136,7 @@ class DecoderLayer(nn.Module):
 
 class CaptionHead(nn.Module, ProbabilisticHead):
     """Captions from neck outputs: [B, D, h, w] to word indices, greedy. `width`: D, a multiple of `HEAD_WIDTH`.
-    `vocabulary`: the words that it can say; V with the special tokens. `max_words`: longest caption.
-    """
+    `vocabulary`: the words that it can say; V with the special tokens. `max_words`: longest caption."""
 
     def __init__(self, width: int, vocabulary: Vocabulary, max_words: int) -> None:
         super().__init__()
@@ -191,8 +188,7 @@ class CaptionHead(nn.Module, ProbabilisticHead):
 
     def loss(self, x: Tensor, batch: CaptionBatch) -> Tensor:
         """Mean cross-entropy of a word in nats, teacher-forced. In training mode over one reference per image, drawn by
-        torch's generator; otherwise over all.
-        """
+        torch's generator; otherwise over all."""
         tokens, image = self._tokens(batch)
         chosen = torch.arange(len(image))
         if self.training:

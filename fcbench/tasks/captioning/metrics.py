@@ -31,8 +31,7 @@ def ngrams(words: Words) -> Counter[Ngram]:
 
 def bleu_statistics(candidate: Words, references: Sequence[Words]) -> np.ndarray:
     """Counts of one caption that add up over a set, float64 [10]. These are clipped matches for n = 1 to 4, candidate
-    n-grams for n = 1 to 4, candidate length, length of the closest reference.
-    """
+    n-grams for n = 1 to 4, candidate length, length of the closest reference."""
     most: Counter[Ngram] = Counter()
     for reference in references:
         most |= ngrams(reference)
@@ -66,8 +65,7 @@ class Weighted:
 
 class Cider:
     """CIDEr-D of single samples, with the document frequencies of a fixed set of references. `references`: of each
-    image of the set, its captions.
-    """
+    image of the set, its captions."""
 
     def __init__(self, references: Iterable[Sequence[Words]]) -> None:
         frequency: Counter[Ngram] = Counter()

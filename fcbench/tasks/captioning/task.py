@@ -25,8 +25,7 @@ from fcbench.tasks.captioning.head import CaptionBatch, CaptionHead, Vocabulary,
 from fcbench.tasks.captioning.metrics import Cider, bleu4, bleu_statistics
 from fcbench.tasks.shared.targets import ratio
 
-MAX_WORDS = 30
-"""Longer training captions are cut to this."""
+MAX_WORDS = 30  # Longer training captions are cut to this
 
 
 def references_of(target: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
@@ -37,8 +36,7 @@ def references_of(target: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
     return tuple(words_of(c) for c in captions)
 
 
-WORDS = "lower-case words, no punctuation"
-"""The tokenizer, in place of the PTB one of published values."""
+WORDS = "lower-case words, no punctuation"  # The tokenizer, in place of the PTB one of published values
 
 
 def caption_values(sums: np.ndarray) -> dict[str, np.ndarray]:
@@ -49,8 +47,7 @@ def caption_values(sums: np.ndarray) -> dict[str, np.ndarray]:
 
 class CaptioningTask(Task):
     """Captions in a data set's vocabulary. `vocabulary`: words that the head can say. `max_words`: longest caption that
-    it says. `cider`: CIDEr-D with the test references' document frequencies.
-    """
+    it says. `cider`: CIDEr-D with the test references' document frequencies."""
 
     name = "captioning"
     metrics: tuple[MetricSpec, ...] = (MetricSpec("cider", True, "0..10", WORDS), MetricSpec("bleu4", True, "", WORDS))

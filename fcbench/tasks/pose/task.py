@@ -39,12 +39,10 @@ from fcbench.tasks.pose.metrics import (
 from fcbench.tasks.shared.dense import DenseHead
 from fcbench.tasks.shared.targets import ratio, require_same
 
-BOX_MARGIN = 0.1
-"""Share of its width and height that is added to a box on each side (20 % in all)."""
+BOX_MARGIN = 0.1  # Share of its width and height that is added to a box on each side (20 % in all)
 
 
-BOXES = "ground-truth boxes"
-"""Origin of the boxes: part of every metric's protocol."""
+BOXES = "ground-truth boxes"  # Origin of the boxes: part of every metric's protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +60,7 @@ def cells_in_boxes(
     boxes: Tensor, size: tuple[int, int], cell_px: tuple[float, float], image_px: tuple[int, int]
 ) -> Tensor:
     """Cells that each widened and clipped box touches, bool [P, h', w']; at least one per box. `boxes`: [P, 4] (x0_px,
-    y0_px, x1_px, y1_px). `size`: (h', w'). `cell_px`: (height, width) of a cell. `image_px`: (H, W).
-    """
+    y0_px, x1_px, y1_px). `size`: (h', w'). `cell_px`: (height, width) of a cell. `image_px`: (H, W)."""
     sides = []
     for low, high, n, cell, limit in (
         (boxes[:, 1], boxes[:, 3], size[0], cell_px[0], image_px[0]),
@@ -104,8 +101,7 @@ def bilinear_targets(points: Tensor, inside: Tensor, cell_px: tuple[float, float
 
 def peaks(log_probs: Tensor, cell_px: tuple[float, float]) -> Tensor:
     """Positions (x_px, y_px) of the largest cells, refined in their 3x3 neighbourhood: [P, K, 2]. `log_probs`: [P, K,
-    h', w'], -inf outside the box. `cell_px`: (height, width) of a cell.
-    """
+    h', w'], -inf outside the box. `cell_px`: (height, width) of a cell."""
     h, w = log_probs.shape[-2:]
     best = log_probs.flatten(2).argmax(-1)  # [P, K]
     step = torch.arange(-1, 2, device=log_probs.device)
@@ -136,8 +132,7 @@ class PoseHead(DenseHead, ProbabilisticHead):
 
     def log_likelihood(self, x: Tensor, batch: PoseBatch) -> Tensor:
         """Log-probability of the labelled keypoints of each image's persons in nats, summed: [B]. A keypoint's is the
-        mean over its four nearest cells by their bilinear weights.
-        """
+        mean over its four nearest cells by their bilinear weights."""
         nll, _ = self._cross_entropy(x, batch)
         sums = nll.new_zeros(batch.n_images)
         return sums.index_add(0, batch.image.to(x.device), -nll.flatten(1).sum(1))
@@ -174,8 +169,7 @@ def pose_values(sums: np.ndarray) -> dict[str, np.ndarray]:
 
 class PoseTask(Task):
     """Keypoints of the persons, or other bodies, whose boxes are given. `keypoint_names`: empty for the 17 of COCO. OKS
-    of others takes equal constants, 1 / K, as its protocol says.
-    """
+    of others takes equal constants, 1 / K, as its protocol says."""
 
     name = "pose"
     n_statistics = 4 + N_AP_STATISTICS

@@ -31,13 +31,11 @@ from scipy.sparse import csr_matrix
 
 from fcbench.core.detections import Detections, Objects
 
-Kind = Literal["bbox", "segm", "keypoints"]
-"""What is compared, in pycocotools' words."""
+Kind = Literal["bbox", "segm", "keypoints"]  # What is compared, in pycocotools' words
 FIELDS = ("score", "category + 1", "right", "ignored")
 MAX_DETECTIONS = 300
 """Detections of an image that count, those with the highest scores; no network of torchvision reports more."""
-BLOCK = 1 << 22
-"""Values in memory at a time, per array."""
+BLOCK = 1 << 22  # Values in memory at a time, per array
 _BOXES = Params(iouType="bbox")
 THRESHOLDS: np.ndarray = _BOXES.iouThrs  # [T], of IoU or OKS, 0.5 to 0.95
 RECALLS: np.ndarray = _BOXES.recThrs  # [101]
@@ -58,7 +56,6 @@ def n_statistics(kind: Kind, n_categories: int) -> int:
     return n_categories * len(area_names(kind)) + MAX_DETECTIONS * len(FIELDS)
 
 
-# ------------------------------------------------------------------------------------------- one image
 def image_statistics(kind: Kind, objects: Objects, found: Detections, n_categories: int) -> np.ndarray:
     """What is kept of one image, float64 [S]; see the module."""
     evaluator = COCOeval(iouType=kind)
@@ -123,7 +120,6 @@ def _detected(kind: Kind, found: Detections) -> list[dict[str, Any]]:
     return rows
 
 
-# ------------------------------------------------------------------------------------------ all images
 @dataclass(frozen=True, slots=True)
 class _Ranking:
     """Detections of all images by category, then falling score. `image, category`: [D]. `right, counted`: [D, A * T].
@@ -150,8 +146,7 @@ def _ranking(stats: np.ndarray, n_areas: int) -> _Ranking:
 
 def average_precisions(stats: np.ndarray, weights: np.ndarray, kind: Kind) -> np.ndarray:
     """AP by range of areas and threshold, [R, A, T]; NaN where no object counts. `stats`: [N, S] of `image_statistics`.
-    `weights`: [R, N] how often each image counts.
-    """
+    `weights`: [R, N] how often each image counts."""
     n_areas = len(area_names(kind))
     ranking = _ranking(np.asarray(stats, np.float64), n_areas)
     out = np.full((len(weights), n_areas, len(THRESHOLDS)), np.nan)
@@ -214,7 +209,6 @@ def _best_from_here(precision: np.ndarray, group: np.ndarray) -> np.ndarray:
     return np.asarray(np.maximum.accumulate((precision + lift)[::-1], axis=0)[::-1] - lift)
 
 
-# --------------------------------------------------------------------------------------------- metrics
 def metric_names(kind: Kind) -> tuple[str, ...]:
     """``ap``, ``ap50``, ``ap75``, and AP by range of areas.
 

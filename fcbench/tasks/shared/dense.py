@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-STRIDE_PX = 4
-"""Stride at which dense heads predict."""
+STRIDE_PX = 4  # Stride at which dense heads predict
 
 
 def coverage_px(grid: tuple[int, int], image_px: tuple[int, int]) -> tuple[int, int]:
@@ -93,8 +92,7 @@ class DenseHead(nn.Module):
 
     def at_centres(self, target: Tensor, size: tuple[int, int], fill: int) -> Tensor:
         """Target pixels under the centres of the head's cells: [B, H, W] to [B, h', w']. Cells whose centre lies
-        outside the image get ``fill``.
-        """
+        outside the image get ``fill``."""
         height, width = self.image_px
         padded = F.pad(target, (0, self.cover_px[1] - width, 0, self.cover_px[0] - height), value=fill)
         ys, xs = (

@@ -21,8 +21,7 @@ PROTOCOL = "COCOeval, original pixels"
 
 class DetectingTask(RankingTask):
     """Objects that a network finds by itself, scored by AP. There is no head to be trained: tails read. `name`: of the
-    plug-in. `kind`: what is compared. `category_names`: by label.
-    """
+    plug-in. `kind`: what is compared. `category_names`: by label."""
 
     def __init__(self, name: str, kind: coco_ap.Kind, category_names: Sequence[str]) -> None:
         self.name, self.kind, self.category_names = name, kind, tuple(category_names)

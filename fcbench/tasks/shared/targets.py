@@ -25,8 +25,7 @@ def require_same(what: str, train: Sequence[str], test: Sequence[str]) -> tuple[
 
 def stack_maps(targets: Sequence[Mapping[str, Any]], key: str, dtype: type[np.generic]) -> np.ndarray:
     """Targets that are maps, as one array [B, H, W]. Raises `FcbenchError`: one is not a map [H, W], or their sizes
-    differ.
-    """
+    differ."""
     maps = [np.asarray(t[key], dtype=dtype) for t in targets]
     shapes = sorted({m.shape for m in maps})
     if len(shapes) != 1 or len(shapes[0]) != 2:
