@@ -12,8 +12,7 @@ from fcbench.results import intervals
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A number with its 95 % interval, or the reason why there is none. `low, high`: None without samples to resample.
-    """
+    """A number with its 95 % interval, or the reason why there is none. `low, high`: None without samples."""
 
     value: float | None = None
     low: float | None = None

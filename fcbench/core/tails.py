@@ -55,8 +55,7 @@ def build_tail(encoder: Encoder, task: str, split_points: Sequence[str], image_p
 
 
 def require_labels(network: str, own: Sequence[str], dataset: str, given: Sequence[str]) -> None:
-    """Refuse a data set whose classes are not a network's: number, names and order. Raises `FcbenchError`: they differ.
-    """
+    """Refuse a data set whose classes are not a network's: number, names and order. Raises `FcbenchError`."""
     if len(own) != len(given):
         raise FcbenchError(
             f"data set {dataset!r} has {len(given)} classes, {network} states {len(own)} ({', '.join(own[:3])}, ...): "

@@ -68,8 +68,7 @@ class MapQuantizer(nn.Module):
 
 
 class StaticCodec(CodecBase):
-    """``{y: entropy-coded symbols of all maps}``. `normalized`: quantizers see features of zero mean and unit variance.
-    """
+    """``{y: entropy-coded symbols of all maps}``. `normalized`: quantizers see zero mean and unit variance."""
 
     def __init__(
         self,

@@ -20,12 +20,7 @@ from fcbench.encoders.shared.weights import (
     weights_file,
 )
 
-NO_EPSILON = (
-    "fasterrcnn_resnet50_fpn",
-    "keypointrcnn_resnet50_fpn",
-    "maskrcnn_resnet50_fpn",
-    "retinanet_resnet50_fpn",
-)
+NO_EPSILON = ("fasterrcnn_resnet50_fpn", "keypointrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn", "retinanet_resnet50_fpn")
 """Networks whose published weights know no epsilon in batch normalization: torchvision, too, sets it to 0."""
 COUNTER = ".num_batches_tracked"
 """Of batch normalization in training; weights that were trained with it frozen have none."""

@@ -122,8 +122,7 @@ def _detected(kind: Kind, found: Detections) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True, slots=True)
 class _Ranking:
-    """Detections of all images by category, then falling score. `image, category`: [D]. `right, counted`: [D, A * T].
-    """
+    """Detections of all images by category, then falling score: image, category [D]; right, counted [D, A * T]."""
 
     image: np.ndarray
     category: np.ndarray
