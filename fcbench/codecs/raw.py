@@ -95,7 +95,6 @@ class Raw(CodecBase):
 
 class _Plugin(CodecPlugin):
     def sweep(self, objective: Objective) -> list[dict[str, float | int | str]]:
-        """Both formats with zstd and without, whatever the objective."""
         return [{"dtype": dtype} for dtype in _DTYPES]
 
     def check(self, params: Knobs) -> None:
@@ -105,12 +104,10 @@ class _Plugin(CodecPlugin):
             raise FcbenchError(f"codec 'raw' takes dtype {', '.join(_DTYPES)}, got {params['dtype']!r}")
 
     def build(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], params: Knobs) -> Raw:
-        """``dtype``: fp32, fp16, fp32_zstd or fp16_zstd."""
         self.check(params)
         return Raw(specs, stats, str(params["dtype"]))
 
     def versions(self) -> dict[str, str]:
-        """Versions of zstd and its binding."""
         return zstd.versions()
 
 

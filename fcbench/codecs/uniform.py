@@ -46,18 +46,15 @@ class _MapQuantizer(MapQuantizer):
         self.n_tables = len(step)
 
     def quantize(self, x: Tensor) -> Tensor:
-        """[B, C, h, w] to levels [C, B * h * w] from 0."""
         symbols = torch.round((x - self.mean) / self.step)
         levels = torch.minimum(torch.maximum(symbols, self.first), self.last)
         return (levels - self.first).transpose(0, 1).flatten(1).long()
 
     def dequantize(self, symbols: Tensor, batch: int, grid: tuple[int, int]) -> Tensor:
-        """Levels [C, B * h * w] to centroids [B, C, h, w]."""
         maps = self.centroids.gather(1, symbols).unflatten(1, (batch, *grid))
         return maps.transpose(0, 1)
 
     def learn(self, x: Tensor) -> None:
-        """Histograms and centroids from training features [B, C, h, w]."""
         n_channels, n_levels = self.centroids.shape
         flat = x.transpose(0, 1).reshape(n_channels, -1).double()
         levels = self.quantize(x)

@@ -204,17 +204,14 @@ class JsonReport(Report):
         self._event("plan", n_points=n_points[0], n_measured=n_points[1], stages=plan)
 
     def say(self, line: str) -> None:
-        """Write a line for people."""
         self._event("say", line=line)
 
     def finish(self, line: str, took_s: float, key: str = "") -> None:
-        """Count and write a stage."""
         self._count(key, took_s)
         times = {"took_s": took_s, "elapsed_s": self._elapsed_s(), "left_s": self._left_s()}
         self._event("stage", key=key, line=line, n_done=self._n_done, **{k: round(v, 3) for k, v in times.items()})
 
     def measured(self, dots: Sequence[Dot]) -> None:
-        """Count and write points."""
         super().measured(dots)
         for dot in dots:
             self._event("point", n_measured=self._n_measured, **dot._asdict())
@@ -231,7 +228,6 @@ class RelayedReport(Report):
         self._send = tell
 
     def say(self, line: str) -> None:
-        """Have a line printed."""
         self._tell(("say", line))
 
     def _tell(self, event: Event) -> None:

@@ -50,7 +50,6 @@ class Plugin(DatasetPlugin):
     tasks = ("segmentation",)
 
     def open(self, split: Literal["train", "test"], options: DataOptions) -> Dataset:
-        """Open a split."""
         root, folder = LAYOUT.root(options), FOLDERS[split]
         files = LAYOUT.pairs(root, root / "images" / folder, root / "annotations" / folder)
         info = root / "objectInfo150.txt"

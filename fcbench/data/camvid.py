@@ -45,7 +45,6 @@ class Plugin(DatasetPlugin):
     tasks = ("segmentation",)
 
     def open(self, split: Literal["train", "test"], options: DataOptions) -> Dataset:
-        """Open a split."""
         root = LAYOUT.root(options)
         files = [pair for folder in FOLDERS[split] for pair in _pairs(root, folder)]
         meta = DatasetMeta(class_names=tuple(CLASSES), task_models=PHOTOGRAPHS)

@@ -79,11 +79,9 @@ class HuggingFace(DatasetPlugin):
     needs_root: bool = False
 
     def variant(self, typed: str) -> HuggingFace:
-        """The data set of a folder, or ``NAME@COMMIT``."""
         return HuggingFace(typed)
 
     def open(self, split: Literal["train", "test"], options: DataOptions) -> Dataset:
-        """Open a split. Raises `FcbenchError` for what cannot be found, and columns that say no task."""
         splits, revision = self._load(options)
         if "train" not in splits:
             raise self._error(f"has no split train, only {', '.join(splits)}")

@@ -79,7 +79,6 @@ class Plugin(DatasetPlugin):
     tasks = ("classification",)
 
     def open(self, split: Literal["train", "test"], options: DataOptions) -> Dataset:
-        """Open a split."""
         root = LAYOUT.root(options)
         train, val = root / "train", root / "val"
         synsets = synsets_in(train)

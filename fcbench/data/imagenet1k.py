@@ -65,7 +65,6 @@ class Cropped(Labelled):
     resizing = PREPARED
 
     def __getitem__(self, index: int) -> Sample:
-        """Read an image; its size is that of the part that is used."""
         if self.image_size_px is None:
             return super().__getitem__(index)
         sample_id, path, _ = self.files[index]
@@ -74,7 +73,6 @@ class Cropped(Labelled):
         return Sample(sample_id, prepared(image, self.image_size_px), size_px)
 
     def sizes(self) -> Mapping[str, tuple[int, int]]:
-        """Sizes of the parts that are used, from the images' headers."""
         found, wanted = super().sizes(), self.image_size_px
         return found if wanted is None else {key: central(size, wanted) for key, size in found.items()}
 
@@ -106,7 +104,6 @@ class Plugin(DatasetPlugin):
     tasks = ("classification",)
 
     def open(self, split: Literal["train", "test"], options: DataOptions) -> Dataset:
-        """Open a split."""
         root, known = LAYOUT.root(options), synsets()
         folder = root / split
         if split == "test" and not folder.is_dir() and (root / "val").is_dir():

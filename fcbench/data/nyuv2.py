@@ -57,12 +57,10 @@ class NYUv2(Dataset):
         return len(self.numbers)
 
     def __getitem__(self, index: int) -> Sample:
-        """Read a frame's image."""
         image = torch.from_numpy(self._read("images", index).transpose(0, 2, 1).copy())
         return as_sample(f"nyu-{self.numbers[index] + 1:04d}", image, self.image_size_px)
 
     def targets(self, index: int) -> Mapping[str, Any]:
-        """A frame's depth map."""
         depth = clean_depth(self._read("rawDepths", index).T)
         size_px = (int(depth.shape[0]), int(depth.shape[1]))
         new_px = self.image_size_px or size_px
@@ -113,7 +111,6 @@ class Plugin(DatasetPlugin):
     tasks = ("depth",)
 
     def open(self, split: Literal["train", "test"], options: DataOptions) -> Dataset:
-        """Open a split."""
         root = LAYOUT.root(options)
         frames, splits = root / FRAMES, root / SPLITS
         numbers = read_split(splits, split, n_frames(frames))

@@ -41,7 +41,6 @@ class Plugin(DatasetPlugin):
     tasks = ("depth",)
 
     def open(self, split: Literal["train", "test"], options: DataOptions) -> Dataset:
-        """Open a split."""
         root = LAYOUT.root(options)
         files = LAYOUT.pairs(root, root / split / "rgb", root / split / "depth")
         meta = DatasetMeta(max_depth_m=MAX_DEPTH_M, task_models=PHOTOGRAPHS)

@@ -72,14 +72,12 @@ class HieraEncoder(PaddedEncoder):
     def __init__(
         self, name: str, timm_name: str, module: nn.Module, weights: WeightsInfo, device: torch.device
     ) -> None:
-        """Freeze timm's ``features_only`` model of the name, its weights loaded."""
         specs = specs_of(info_of(module).get_dicts())
         super().__init__(name, module, specs, weights, device)
         self._timm_name = timm_name
         self._resized = lru_cache(N_SIZES_KEPT)(self._resize)
 
     def run(self, x: Tensor, split_points: Sequence[str]) -> Mapping[str, Tensor]:
-        """Stages [B, C, h, w] of normalized images [B, 3, H, W]."""
         size_px = (int(x.shape[-2]), int(x.shape[-1]))
         module = self.module if size_px == NATIVE_PX else self._resized(size_px)
         n = 1 + max(list(self.specs).index(split) for split in split_points)
@@ -108,7 +106,6 @@ class Plugin(EncoderPlugin):
     )
 
     def build(self, variant: str, weights: str | None, device: torch.device) -> HieraEncoder:
-        """Build ``hiera:VARIANT`` with the hub's weights, those of a file, or random ones."""
         name = f"hiera:{variant}" if variant else "hiera"
         timm_name = VARIANTS[variant_of("hiera", variant, VARIANTS)]
         with seeded():

@@ -72,7 +72,6 @@ class Sam2Encoder(PaddedEncoder):
     multiple_px = 32  # the trunk tiles position embeddings by 8 tokens of 4 pixels
 
     def run(self, x: Tensor, split_points: Sequence[str]) -> Mapping[str, Tensor]:
-        """Stages [B, C, h, w] of normalized images [B, 3, H, W], and the pyramid where it is requested."""
         in_trunk = set(split_points) <= set(TRUNK)
         n = 1 + max(TRUNK.index(s) for s in split_points) if in_trunk else len(TRUNK)
         found = stages(self.module.trunk, x, n)
@@ -106,7 +105,6 @@ class Plugin(EncoderPlugin):
     variants: str = "tiny (default), small, base_plus, large: SAM 2.1; with -2.0 behind it SAM 2.0: tiny-2.0"
 
     def build(self, variant: str, weights: str | None, device: torch.device) -> Sam2Encoder:
-        """Build ``sam2:VARIANT`` with the hub's weights, those of a file, or random ones."""
         name = f"sam2:{variant}" if variant else "sam2"
         variant = variant_of("sam2", variant, VARIANTS)
         repo = VARIANTS[variant]

@@ -74,14 +74,12 @@ class TimmEncoder(PaddedEncoder):
         self.multiple_px = self._find_multiple(max(strides))
 
     def maps(self, images: Tensor, split_points: Sequence[str]) -> Mapping[str, Tensor]:
-        """Maps [B, C, h, w] of uint8 images [B, 3, H, W]."""
         try:
             return super().maps(images, split_points)
         except (AssertionError, RuntimeError, ValueError) as exc:
             raise self._size_error((int(images.shape[-2]), int(images.shape[-1])), str(exc)) from exc
 
     def run(self, x: Tensor, split_points: Sequence[str]) -> Mapping[str, Tensor]:
-        """Maps [B, C, h, w] of normalized images [B, 3, H, W]."""
         maps = self.module(x.contiguous(memory_format=torch.channels_last))
         if self._last:
             maps = [m.permute(0, 3, 1, 2) for m in maps]
@@ -167,7 +165,6 @@ class Plugin(EncoderPlugin):
     """Any timm backbone."""
 
     def build(self, variant: str, weights: str | None, device: torch.device) -> Encoder:
-        """Build ``timm:VARIANT`` with its weights."""
         name = self._known(variant)
         with seeded():
             module = _create(name)

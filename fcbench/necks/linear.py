@@ -15,7 +15,6 @@ class LinearPlugin(NeckPlugin):
     """The linear neck."""
 
     def build(self, specs: Sequence[FeatureSpec], shapes: Mapping[str, tuple[int, int]], width: int) -> nn.Module:
-        """A neck from maps (dict of [B, C, h, w]) to [B, D, h, w]."""
         return Embedding(specs, shapes, width)
 
 

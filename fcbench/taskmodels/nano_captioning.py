@@ -18,20 +18,16 @@ class Plugin(NanoPlugin):
     """Embedded captioning."""
 
     def facts(self, task: CaptioningTask) -> dict[str, Any]:
-        """The words and the longest caption."""
         return {"words": list(task.vocabulary.words), "max_words": task.max_words}
 
     def make_blocks(self) -> nn.Module:
-        """Reduce the channels; the decoder's work is done by its attention."""
         return nn.Conv2d(WIDTH, DECODER_WIDTH, 1)
 
     def make_head(self, facts: Mapping[str, Any], grid: tuple[int, int], image_px: tuple[int, int]) -> nn.Module:
-        """A head with its own vocabulary."""
         vocabulary = Vocabulary(tuple(facts["words"]))
         return CaptionHead(DECODER_WIDTH, vocabulary, facts["max_words"])
 
     def misfit(self, facts: Mapping[str, Any], task: CaptioningTask) -> str:
-        """It must be able to say every word of the task."""
         unknown = sorted(set(task.vocabulary.words) - set(facts["words"]))
         if not unknown:
             return ""

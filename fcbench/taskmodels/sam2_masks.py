@@ -263,7 +263,6 @@ class Plugin(TaskModelPlugin):
     def build(
         self, variant: str, weights: str | None, task: Task, image_px: tuple[int, int], device: torch.device
     ) -> TaskModel:
-        """Build ``sam2_masks:VARIANT``; weights are the hub's, an official checkpoint file's, or random."""
         chosen, side_px = parse(variant)
         name = f"sam2_masks:{chosen}" + (f"@{side_px}" if side_px != SIDE_PX else "")
         official.require_task(name, task, self.task)

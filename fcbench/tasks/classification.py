@@ -66,7 +66,6 @@ class ClassificationTask(Task):
         self.n_statistics = len(self.ranks) + 2
 
     def head(self, width: int, grid: tuple[int, int], image_px: tuple[int, int]) -> nn.Module:
-        """A new head: [B, D, h, w] to logits [B, K]."""
         return PoolHead(width, self.n_classes)
 
     def collate(self, targets: Sequence[Mapping[str, Any]]) -> Tensor:
@@ -92,7 +91,6 @@ class ClassificationPlugin(TaskPlugin):
     """Classification."""
 
     def build(self, train: Dataset, test: Dataset) -> Task:
-        """Bind to a data set."""
         require_tasks(["classification"], train, test)
         names = require_same("labels", train.meta.label_names, test.meta.label_names)
         return ClassificationTask(len(names))

@@ -188,7 +188,6 @@ class DepthTask(Task):
         self.n_statistics = 4 if eval_crop is None else 8
 
     def head(self, width: int, grid: tuple[int, int], image_px: tuple[int, int]) -> nn.Module:
-        """A new head: [B, D, h, w] to log depth [B, 1, h', w']."""
         dense = DenseHead(width, grid, image_px, 1)
         return DepthHead(dense, self.log_mean, self.log_std, self.max_depth_m)
 
@@ -221,7 +220,6 @@ class DepthPlugin(TaskPlugin):
     """Depth."""
 
     def build(self, train: Dataset, test: Dataset) -> Task:
-        """Bind to a data set."""
         require_tasks(["depth"], train, test)
         max_depth_m = train.meta.max_depth_m
         if max_depth_m is None or max_depth_m <= MIN_DEPTH_M:

@@ -87,7 +87,6 @@ class SegmentationTask(Task):
         self.n_statistics = 3 * n_classes
 
     def head(self, width: int, grid: tuple[int, int], image_px: tuple[int, int]) -> nn.Module:
-        """A new head: [B, D, h, w] to logits [B, K, h', w']."""
         return SegmentationHead(width, grid, image_px, self.n_classes)
 
     def collate(self, targets: Sequence[Mapping[str, Any]]) -> Tensor:
@@ -113,7 +112,6 @@ class SegmentationPlugin(TaskPlugin):
     """Segmentation."""
 
     def build(self, train: Dataset, test: Dataset) -> Task:
-        """Bind to a data set."""
         require_tasks(["segmentation"], train, test)
         names = require_same("segmentation classes", train.meta.class_names, test.meta.class_names)
         return SegmentationTask(len(names), names)

@@ -194,7 +194,6 @@ class HyperMap(MapCoder):
         return ("z", "y") if n == 1 else ("z", *(f"y{k}" for k in range(n)))
 
     def prepare(self, x: Tensor) -> None:
-        """KLT, then the pyramid: what z carries, and the regression of y on it."""
         x = init_klt(self.g_a, self.g_s, x)
         y = self.g_a(x, self.log_gain)
         self.h_a.start(y)
@@ -228,7 +227,6 @@ class HyperMap(MapCoder):
 
     # --------------------------------------------------------------------------------------- coding
     def freeze(self) -> None:
-        """One table per channel of z; one per scale for y."""
         self._exact.clear()
         self.z_tables.fill(*self.bottleneck.make_tables(), escape=True)
         self.gaussian.freeze()
@@ -246,11 +244,9 @@ class HyperMap(MapCoder):
         return snapped(means).to(y.device), scale_indexes(log_scales, paired(log_scales)).to(y.device)
 
     def tables(self, stage: int) -> EntropyTables:
-        """z's, then y's."""
         return self.z_tables if stage == 0 else self.gaussian.tables
 
     def code(self, stage: int, grid: tuple[int, int], earlier: Sequence[Tensor]) -> StageCode | None:
-        """z channel by channel; y by scale."""
         grid = half(grid)
         if stage == 0:
             h, w = half(grid)
@@ -270,7 +266,6 @@ class HyperMap(MapCoder):
         return self.h_a(y), y
 
     def analyze(self, x: Tensor) -> list[Tensor]:
-        """z and the parts of y."""
         z, y = self.analyze_whole(x)
         parts = self.net.parts((y.shape[-2], y.shape[-1]))
         return [z, *(p.take(y[:, p.start : p.stop]) for p in parts)]

@@ -124,7 +124,6 @@ class LearnedCodec(CodecBase):
 
     @torch.no_grad()
     def prepare(self, batches: Sequence[Tensor]) -> None:
-        """Start in closed form from training features."""
         for coder, stats, x in zip(self.map_coders, self.map_stats, batches, strict=True):
             coder.prepare(stats.normalize(x.float()))
 
@@ -143,7 +142,6 @@ class LearnedCodec(CodecBase):
         return self.forward(maps)[1]
 
     def freeze(self) -> None:
-        """Make the integer tables, on the CPU."""
         self.cpu().eval()
         for coder in self.map_coders:
             coder.freeze()
@@ -245,7 +243,6 @@ class LearnedPlugin(CodecPlugin):
     variable: bool = False
 
     def sweep(self, objective: Objective) -> list[dict[str, float | int | str]]:
-        """``lmbda``, low rate to high."""
         lmbdas = (0.12, 0.3, 0.8, 2.0, 6.0, 20.0) if objective == "mse" else (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
         return [{"lmbda": lmbda} for lmbda in lmbdas]
 
@@ -255,11 +252,9 @@ class LearnedPlugin(CodecPlugin):
         number(params, "lmbda", 1e-6, 1e6)
 
     def versions(self) -> dict[str, str]:
-        """CompressAI's, whose entropy models are trained and give the tables."""
         return package_version("compressai")
 
     def build(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], params: Knobs) -> LearnedCodec:
-        """``lmbda``: weight of the distortion against bits per scalar."""
         self.check(params)
         lmbda = float(params["lmbda"])
         kind = VariableLearnedCodec if self.variable else LearnedCodec

@@ -145,7 +145,6 @@ class MosaicCodec(CodecBase):
 
     @coding_numerics()
     def prepare(self, batches: Sequence[Tensor]) -> None:
-        """Keep the start of each map's string of the first training sample."""
         for i, (x, stats) in enumerate(zip(batches, self.map_stats, strict=True)):
             head = self._write(x[:1].float().cpu(), stats)[:HEAD_BYTES]
             self.heads[i, : len(head)] = torch.frombuffer(bytearray(head), dtype=torch.uint8)
@@ -211,7 +210,6 @@ class MosaicPlugin(CodecPlugin):
     whole: bool = False
 
     def sweep(self, objective: Objective) -> list[dict[str, float | int | str]]:
-        """The knob's default values, whatever the objective."""
         depth: dict[str, float | int | str] = {"bits": self.bits[0]} if self.bits else {}
         return [{self.knob: value, **depth} for value in self.values]
 
@@ -227,10 +225,8 @@ class MosaicPlugin(CodecPlugin):
         return (whole_number if self.whole else number)(params, self.knob, self.low, self.high)
 
     def build(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], params: Knobs) -> MosaicCodec:
-        """The knob, and ``bits`` where the coder takes levels."""
         value = self._value(params)
         return MosaicCodec(specs, stats, self.coder, value, int(params["bits"]) if self.bits else None)
 
     def versions(self) -> dict[str, str]:
-        """Library and linked coder."""
         return self.coder.versions()

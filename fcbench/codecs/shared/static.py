@@ -96,13 +96,11 @@ class StaticCodec(CodecBase):
 
     @coding_numerics()
     def prepare(self, batches: Sequence[Tensor]) -> None:
-        """Learn from training features ([B, C, h, w] a map)."""
         maps = self._inward(x.float().cpu() for x in batches)
         for quantizer, x in zip(self.quantizers, maps, strict=True):
             quantizer.learn(x)
 
     def freeze(self) -> None:
-        """Check that `prepare` was called."""
         if not all(q.tables.filled for q in self.quantizers):
             raise FcbenchError("this codec has no histograms yet: call prepare() with training features first")
         self.cpu().eval()
@@ -160,7 +158,6 @@ class StaticPlugin(CodecPlugin):
     normalized: bool  # quantizers see features of zero mean and unit variance
 
     def sweep(self, objective: Objective) -> list[dict[str, float | int | str]]:
-        """The same points whatever the objective."""
         return [dict(zip(self.ranges, point, strict=True)) for point in self.points]
 
     def check(self, params: Knobs) -> None:
@@ -172,6 +169,5 @@ class StaticPlugin(CodecPlugin):
         return [whole_number(params, knob, *limits) for knob, limits in self.ranges.items()]
 
     def build(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], params: Knobs) -> StaticCodec:
-        """All knobs are required."""
         values = self._values(params)
         return StaticCodec(specs, stats, lambda map_stats: self.quantizer(map_stats, *values), self.normalized)

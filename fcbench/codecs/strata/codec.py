@@ -141,7 +141,6 @@ class StrataMap(MapCoder):
 
     # ------------------------------------------------------------------------------------ beginning
     def prepare(self, x: Tensor) -> None:
-        """Transforms, scales and step in closed form, context and mixture by a short fit."""
         y = self.spectrum.start(x)
         where = plane(x.shape[-2], x.shape[-1])
         self.net.log_scale.copy_(_cell_log_scales(y, where.cell))
@@ -262,7 +261,6 @@ class StrataMap(MapCoder):
 
     # --------------------------------------------------------------------------------------- coding
     def freeze(self) -> None:
-        """One table per scale."""
         self._exact.clear()
         self.tables_y.fill(*_mixture_tables(self.mix.detach().double()), escape=True)
 
@@ -284,11 +282,9 @@ class StrataMap(MapCoder):
         return torch.tensor(SCALE_TABLE).log()[indexes.long()]
 
     def tables(self, stage: int) -> EntropyTables:
-        """The same for all rings."""
         return self.tables_y
 
     def code(self, stage: int, grid: tuple[int, int], earlier: Sequence[Tensor]) -> StageCode | None:
-        """By scale."""
         where = plane(*grid)
         ring = where.rings[stage]
         if len(ring.index) == 0:
@@ -307,12 +303,10 @@ class StrataMap(MapCoder):
         return out
 
     def analyze(self, x: Tensor) -> list[Tensor]:
-        """Rings of y."""
         y = self.spectrum.analyze(x) * self.net.log_gain.exp()
         return [y[:, :, s.index] for s in plane(x.shape[-2], x.shape[-1]).rings]
 
     def symbols(self, latents: Tensor, code: StageCode) -> Tensor:
-        """Rate-distortion optimized integers."""
         assert code.scales is not None
         return self._round(latents, code.scales)
 

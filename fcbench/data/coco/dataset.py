@@ -61,7 +61,6 @@ class Coco(Dataset):
         return len(self.images)
 
     def __getitem__(self, index: int) -> Sample:
-        """Read an image."""
         entry = self.images[index]
         path = self.folder / entry.file_name
         image = read_aligned_image(path)
@@ -74,7 +73,6 @@ class Coco(Dataset):
         return as_sample(f"{self.folder.name}/{Path(entry.file_name).stem}", image, self.image_size_px)
 
     def targets(self, index: int) -> Mapping[str, Any]:
-        """Targets, each made on request; no image is read."""
         entry = self.images[index]
         new_px = self.image_size_px or entry.size_px
 
@@ -89,7 +87,6 @@ class Coco(Dataset):
         return LazyTargets(self.tasks, one)
 
     def sizes(self) -> Mapping[str, tuple[int, int]]:
-        """Sizes as the annotations state them."""
         return {f"{self.folder.name}/{entry.file_name}": entry.size_px for entry in self.images}
 
 
@@ -165,7 +162,6 @@ class Plugin(DatasetPlugin):
     tasks = tuple(KINDS)
 
     def open(self, split: Literal["train", "test"], options: DataOptions) -> Dataset:
-        """Open a split."""
         root = LAYOUT.root(options)
         home = root / "annotations"
         tags = official_splits(home)

@@ -104,7 +104,6 @@ class Plugin(DatasetPlugin):
     tasks = tuple(SOURCES)
 
     def open(self, split: Split, options: DataOptions) -> Dataset:
-        """Open a split."""
         root = LAYOUT.root(options)
         first = next(iter(split_folders(root).get(split, ())), root)
         if has_targets(first) or has_targets(root):

@@ -60,13 +60,11 @@ class WithTargets(Dataset):
         return len(self.entries)
 
     def __getitem__(self, index: int) -> Sample:
-        """Read an image."""
         entry = self.entries[index]
         read = read_aligned_image if PLACED & set(self.tasks) else read_image
         return as_sample(entry.id, read(entry.path), self.image_size_px)
 
     def targets(self, index: int) -> Mapping[str, Any]:
-        """Targets, each made on request; of the image only the header is read."""
         entry = self.entries[index]
 
         def one(task: str) -> Any:
@@ -79,7 +77,6 @@ class WithTargets(Dataset):
         return LazyTargets(self.tasks, one)
 
     def sizes(self) -> Mapping[str, Size]:
-        """Sizes from the images' headers."""
         return self.contents.sizes([entry.path for entry in self.entries])
 
     def _placed(self, task: str, known: Any, size_px: Size) -> Any:

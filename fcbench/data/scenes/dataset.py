@@ -63,7 +63,6 @@ class Scenes(Dataset):
         return Sample(f"{self.split}-{index:06d}", image, (int(image.shape[1]), int(image.shape[2])))
 
     def targets(self, index: int) -> Mapping[str, Any]:
-        """A scene's targets."""
         (arrays, words), k = self._at(index)
         pose = words[k]["pose"]
         return {
@@ -86,7 +85,6 @@ class Plugin(DatasetPlugin):
     needs_root = False
 
     def open(self, split: Literal["train", "test"], options: DataOptions) -> Scenes:
-        """Open a split, rendering what is not in the cache yet."""
         if options.root is not None:
             raise FcbenchError(f"data set 'scenes' is embedded and takes no --data-root, got {options.root}")
         size_px = options.image_size_px or SIZE_PX

@@ -72,18 +72,15 @@ class ImageAndMap(Dataset):
         return len(self.files)
 
     def __getitem__(self, index: int) -> Sample:
-        """Read an image."""
         sample_id, path, _ = self.files[index]
         return as_sample(sample_id, read_aligned_image(path), self.image_size_px)
 
     def targets(self, index: int) -> Mapping[str, Any]:
-        """The map; of the image only the header is read."""
         _, image, path = self.files[index]
         size_px = image_size(image)
         return resize_targets({self.tasks[0]: self.read(path, size_px)}, size_px, self.image_size_px or size_px)
 
     def sizes(self) -> Mapping[str, tuple[int, int]]:
-        """Sizes from the images' headers."""
         return self.contents.sizes([image for _, image, _ in self.files])
 
 
@@ -122,16 +119,13 @@ class Labelled(Dataset):
         return len(self.files)
 
     def __getitem__(self, index: int) -> Sample:
-        """Read an image."""
         sample_id, path, _ = self.files[index]
         return as_sample(sample_id, read_image(path), self.image_size_px)
 
     def targets(self, index: int) -> Mapping[str, Any]:
-        """The label; no file is read."""
         return {"classification": self.files[index][2]}
 
     def sizes(self) -> Mapping[str, tuple[int, int]]:
-        """Sizes from the images' headers."""
         return self.contents.sizes([image for _, image, _ in self.files])
 
 

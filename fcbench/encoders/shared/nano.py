@@ -50,7 +50,6 @@ class NanoEncoder(PaddedEncoder):
     multiple_px = UNIT_PX
 
     def run(self, x: Tensor, split_points: Sequence[str]) -> Mapping[str, Tensor]:
-        """Stages [B, C, h, w] of normalized images [B, 3, H, W]."""
         deepest = max(list(SPECS).index(s) for s in split_points)
         return dict(zip(SPECS, stages(self.module, x, deepest + 1)))
 
@@ -62,7 +61,6 @@ class NanoPlugin(EncoderPlugin):
     name: str
 
     def build(self, variant: str, weights: str | None, device: torch.device) -> NanoEncoder:
-        """Build with the embedded weights, those of a file, or random ones."""
         if variant:
             raise FcbenchError(f"encoder {self.name} has no variants (got {self.name}:{variant})")
         with seeded():

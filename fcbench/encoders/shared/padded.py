@@ -61,7 +61,6 @@ class FrozenEncoder(Encoder, ABC):
         self.module = freeze(module).to(device)
 
     def __call__(self, images: Tensor, split_points: Sequence[str]) -> Features:
-        """Features of uint8 images [B, 3, H, W] at split points."""
         require_split_points(self.name, self.specs, split_points)
         with torch.inference_mode():
             maps = self.maps(images.to(self.device), split_points)
@@ -85,7 +84,6 @@ class PaddedEncoder(FrozenEncoder):
     levels: int = 255  # see `normalized`
 
     def maps(self, images: Tensor, split_points: Sequence[str]) -> Mapping[str, Tensor]:
-        """Maps [B, C, h, w] of uint8 images [B, 3, H, W]."""
         x = pad_to(normalized(images, self.normalization, self.levels), self.multiple_px)
         found, size_px = self.run(x, split_points), (int(images.shape[-2]), int(images.shape[-1]))
         cropped = {}

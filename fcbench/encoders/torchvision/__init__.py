@@ -82,7 +82,6 @@ class Plugin(EncoderPlugin):
     """torchvision's networks."""
 
     def build(self, variant: str, weights: str | None, device: torch.device) -> TorchvisionEncoder:
-        """Build ``torchvision:VARIANT`` with its published weights, those of a file, or random ones."""
         name, side_px = parse(variant)
         with seeded():
             network = create(name)

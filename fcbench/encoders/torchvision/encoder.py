@@ -54,11 +54,9 @@ class TorchvisionEncoder(FrozenEncoder):
         self.resizing = _described(self._transform)
 
     def resized_px(self, image_px: Size) -> Size:
-        """(H, W) of the image that strides refer to: as the network resizes and pads it."""
         return image_px if self._transform is None else self._resized(image_px)[1]
 
     def maps(self, images: Tensor, split_points: Sequence[str]) -> Mapping[str, Tensor]:
-        """Maps [B, C, h, w] of uint8 images [B, 3, H, W]."""
         if self._transform is None:
             return self.backbone.maps(normalized(images, IMAGENET, 255), split_points)
         resized, _ = self._transform(list(images.float() / 255))

@@ -26,7 +26,6 @@ class ImageCodec(ImagePlugin):
     coder: PictureCoder
 
     def sweep(self) -> list[dict[str, float | int | str]]:
-        """The knob's default values."""
         return [{self.knob: value} for value in self.values]
 
     def check(self, params: Knobs) -> None:
@@ -35,19 +34,16 @@ class ImageCodec(ImagePlugin):
         number(params, self.knob, self.low, self.high)
 
     def encode(self, image: Any, params: Knobs) -> bytes:
-        """Code an image, uint8 [3, H, W], numpy or torch."""
         rgb = rgb_of(image)
         self.check(params)
         return self.coder.encode(rgb, float(params[self.knob]), 8)
 
     def decode(self, data: bytes) -> np.ndarray:
-        """uint8 [3, H, W] of a file."""
         if not data:
             raise FcbenchError(f"{self.name}: no bytes to decode")
         return chw(self.coder.decode(data, None, 8), self.name)
 
     def versions(self) -> dict[str, str]:
-        """Library and linked coder."""
         return self.coder.versions()
 
 

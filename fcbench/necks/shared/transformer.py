@@ -126,5 +126,4 @@ class TransformerPlugin(NeckPlugin):
     n_layers: int
 
     def build(self, specs: Sequence[FeatureSpec], shapes: Mapping[str, tuple[int, int]], width: int) -> nn.Module:
-        """A neck from maps (dict of [B, C, h, w]) to [B, D, h, w]."""
         return TransformerNeck(Embedding(specs, shapes, width), width, self.n_layers)

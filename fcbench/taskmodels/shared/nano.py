@@ -135,7 +135,6 @@ class ScaledNanoDecoder(NanoDecoder, ScaledHead):
     """A decoder whose head states a density with a scale."""
 
     def log_density(self, x: Mapping[str, Tensor], batch: Any, scale: float) -> Tensor:
-        """Log-density of each sample's target in nats: [B]."""
         head, read = self._read(x)
         return cast(ScaledHead, head).log_density(read, batch, scale)
 
@@ -184,7 +183,6 @@ class NanoPlugin(TaskModelPlugin, ABC):
     def build(
         self, variant: str, weights: str | None, task: Task, image_px: tuple[int, int], device: torch.device
     ) -> TaskModel:
-        """Build with the embedded weights, those of a file, or random ones."""
         if variant:
             raise FcbenchError(f"task model {self.name} has no variants (got {self.name}:{variant})")
         require_task(self.name, task, self.task)

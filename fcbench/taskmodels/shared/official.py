@@ -75,7 +75,6 @@ class OwnEncoder(FrozenEncoder):
         self._run, self._image_px = run, image_px
 
     def maps(self, images: Tensor, split_points: Sequence[str]) -> Mapping[str, Tensor]:
-        """The decoder's inputs for uint8 images [B, 3, H, W]."""
         size_px = (int(images.shape[-2]), int(images.shape[-1]))
         if size_px != self._image_px:
             raise FcbenchError(
@@ -124,5 +123,4 @@ class OfficialModel(TaskModel):
         self._decoder = decoder.eval().to(encoder.device)
 
     def head(self) -> nn.Module:
-        """The frozen decoder; the same module each time, as nothing changes it."""
         return self._decoder

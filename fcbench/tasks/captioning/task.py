@@ -59,7 +59,6 @@ class CaptioningTask(Task):
         self.cider = cider
 
     def head(self, width: int, grid: tuple[int, int], image_px: tuple[int, int]) -> nn.Module:
-        """A new head: [B, D, h, w] to word indices [B, T], which it can say as words."""
         return CaptionHead(width, self.vocabulary, self.max_words)
 
     def collate(self, targets: Sequence[Mapping[str, Any]]) -> CaptionBatch:
@@ -86,7 +85,6 @@ class CaptioningPlugin(TaskPlugin):
     """Captioning."""
 
     def build(self, train: Dataset, test: Dataset) -> Task:
-        """Bind to a data set."""
         require_tasks(["captioning"], train, test)
         captions = [words for i in range(len(train)) for words in references_of(train.targets(i))]
         vocabulary = Vocabulary.count(captions)

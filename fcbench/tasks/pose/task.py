@@ -186,7 +186,6 @@ class PoseTask(Task):
         )
 
     def head(self, width: int, grid: tuple[int, int], image_px: tuple[int, int]) -> nn.Module:
-        """A new head: [B, D, h, w] to logits [B, K, h', w']."""
         return PoseHead(width, grid, image_px, self.n_keypoints)
 
     def collate(self, targets: Sequence[Mapping[str, Any]]) -> PoseBatch:
@@ -234,7 +233,6 @@ class PosePlugin(TaskPlugin):
     """Pose."""
 
     def build(self, train: Dataset, test: Dataset) -> Task:
-        """Bind to a data set."""
         require_tasks(["pose"], train, test)
         names = train.meta.keypoint_names, test.meta.keypoint_names
         return PoseTask(require_same("keypoints", *names) if any(names) else ())

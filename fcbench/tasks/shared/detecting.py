@@ -29,7 +29,6 @@ class DetectingTask(RankingTask):
         self.n_statistics = coco_ap.n_statistics(kind, len(category_names))
 
     def head(self, width: int, grid: tuple[int, int], image_px: tuple[int, int]) -> nn.Module:
-        """There is none: raises `FcbenchError`."""
         raise FcbenchError(
             f"{self.name} has no head to be trained: use --head tail and an encoder with a tail for it, "
             "such as torchvision:fasterrcnn_resnet50_fpn"
@@ -55,7 +54,6 @@ class DetectingTask(RankingTask):
         return np.asarray(rows, np.float64).reshape(len(batch), self.n_statistics)
 
     def weighted_values(self, stats: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """AP by metric, [R], of images that count `weights` times [R, N]."""
         return coco_ap.metric_values(stats, weights, self.kind)
 
     @property
@@ -72,7 +70,6 @@ class DetectingPlugin(TaskPlugin):
     needs_coco_keypoints: bool = False  # COCO's OKS has constants for its own 17 keypoints alone
 
     def build(self, train: Dataset, test: Dataset) -> DetectingTask:
-        """Bind to a data set."""
         require_tasks([self.name], train, test)
         names = [tuple(data.meta.names(self.name)) for data in (train, test)]
         if self.needs_coco_keypoints and test.meta.keypoint_names:
