@@ -21,8 +21,8 @@ from fcbench.analysis import bootstrap, compare, information, open_ended, situat
 from fcbench.analysis.bootstrap import Bootstrap, Likelihoods, points
 from fcbench.analysis.estimate import Estimate, estimate
 from fcbench.analysis.situations import MetricValuesOf, metric_values_of
+from fcbench.core.codecs import Kind
 from fcbench.core.errors import FcbenchError, unknown
-from fcbench.core.kinds import Kind
 from fcbench.results.intervals import N_RESAMPLES
 from fcbench.results.row import OK
 

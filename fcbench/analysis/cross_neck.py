@@ -17,8 +17,8 @@ from fcbench.analysis import compare, information
 from fcbench.analysis.bootstrap import Bootstrap, likelihoods, points
 from fcbench.analysis.estimate import Estimate, estimate
 from fcbench.analysis.situations import MetricValuesOf, metric_values_of
+from fcbench.core.codecs import Kind
 from fcbench.core.errors import FcbenchError
-from fcbench.core.kinds import Kind
 from fcbench.results.chain import Chain, parse
 from fcbench.results.intervals import N_RESAMPLES
 from fcbench.results.row import OK

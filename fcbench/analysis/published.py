@@ -24,9 +24,9 @@ import pandas as pd
 
 from fcbench.analysis.situations import SITUATION
 from fcbench.analysis.variants import VARIANT
+from fcbench.core.codecs import Kind
 from fcbench.core.errors import FcbenchError, unknown
 from fcbench.core.files import disk_errors
-from fcbench.core.kinds import Kind
 from fcbench.core.rates import UNITS
 from fcbench.results.row import OK
 

@@ -17,8 +17,8 @@ import pandas as pd
 
 from fcbench.analysis import variants
 from fcbench.analysis.variants import BUDGET, FOLDER, READOUT
+from fcbench.core.codecs import Kind
 from fcbench.core.errors import FcbenchError, unknown
-from fcbench.core.kinds import Kind
 from fcbench.core.registry import get, names
 from fcbench.core.tasks import metric_values
 from fcbench.results import table

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fcbench.core.codecs import Kind
 from fcbench.core.errors import FcbenchError
-from fcbench.core.kinds import Kind
 
 FOLDER = "folder"  # Column that `situations.load` adds: the results folder of a row
 

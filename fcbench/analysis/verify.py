@@ -11,8 +11,8 @@ import pandas as pd
 
 from fcbench.analysis.situations import metric_values_of
 from fcbench.core.cache import digest
+from fcbench.core.codecs import Kind
 from fcbench.core.errors import FcbenchError
-from fcbench.core.kinds import Kind
 from fcbench.results import table
 from fcbench.results.folder import PROVENANCE, load_provenance
 from fcbench.results.row import OK

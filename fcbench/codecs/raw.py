@@ -16,13 +16,10 @@ from torch import Tensor
 
 from fcbench.codecs.shared.base import CodecBase
 from fcbench.coders import zstd
-from fcbench.coders.numerics import coding_numerics
-from fcbench.coders.strings import checksum
-from fcbench.core.codecs import Bitstream, CodecPlugin, Decoded, Grids
+from fcbench.coders.strings import checksum, coding_numerics
+from fcbench.core.codecs import Bitstream, CodecPlugin, Decoded, Grids, Knobs, Objective, only
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Features, FeatureSpec, FeatureStats
-from fcbench.core.kinds import Objective
-from fcbench.core.knobs import Knobs, only
 
 _FORMATS = {"fp32": ("<f4", "<i4", torch.float32), "fp16": ("<f2", "<i2", torch.float16)}
 """Name -> (numpy format, integers of the same width, torch type)."""

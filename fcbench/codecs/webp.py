@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from fcbench.codecs.shared.mosaic import MosaicPlugin
-from fcbench.coders.pictures import Size
+from fcbench.coders.foreign import Size
 from fcbench.coders.stills import WEBP
 
 

@@ -21,8 +21,11 @@ import importlib
 import importlib.metadata
 import os.path
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
 
 from fcbench.coders.varint import Cursor, varint
 from fcbench.core.errors import FcbenchError
@@ -98,3 +101,20 @@ def unpack(data: bytes, heads: Sequence[bytes]) -> list[bytes]:
         n_bytes = len(data) - cursor.at if last else cursor.varint()
         strings.append(head[:shared] + cursor.take(n_bytes))
     return strings
+
+
+Size = tuple[int, int]  # (H, W)
+
+
+@dataclass(frozen=True, slots=True)
+class PictureCoder:
+    """A coder of one picture: [H, W], or [H, W, 3] where it takes colours."""
+
+    # picture (uint8 of 8 bits, uint16 of more, float32 of floats), knob and bits per sample to a string
+    encode: Callable[[np.ndarray, float, int | None], bytes]
+    # a string, the picture's (H, W) where it is known, and bits per sample to a picture of the same type
+    decode: Callable[[bytes, Size | None, int | None], np.ndarray]
+    # versions of library and linked coder. Raises `FcbenchError` where one is missing.
+    versions: Callable[[], dict[str, str]]
+    least_px: int = 1  # smallest height and width,
+    multiple_px: int = 1  # of which sides are multiples

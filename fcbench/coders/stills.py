@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fcbench.coders.foreign import guarded, library, package_version
-from fcbench.coders.pictures import PictureCoder, Size
+from fcbench.coders.foreign import PictureCoder, Size, guarded, library, package_version
 
 
 def _imagecodecs() -> Any:

@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import constriction
 import numpy as np
+import torch
 
 from fcbench.coders.tables import EntropyTables, Groups
 
@@ -122,3 +125,15 @@ def _shortest(words: np.ndarray, n_words: int, lower: int, width: int) -> bytes:
         if point < lower + width and point < 1 << _STATE_BITS:
             break
     return (head + point.to_bytes(8, "big")).rstrip(b"\0")
+
+
+@contextmanager
+def coding_numerics() -> Iterator[None]:
+    """One thread, no gradient, no autocast. Also a decorator, ``@coding_numerics()``."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            yield
+    finally:
+        torch.set_num_threads(threads)

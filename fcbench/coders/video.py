@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from fcbench.coders.foreign import guarded, library, package_version
-from fcbench.coders.pictures import PictureCoder, Size
+from fcbench.coders.foreign import PictureCoder, Size, guarded, library, package_version
 from fcbench.core.errors import FcbenchError
 
 PRESET_X265 = "slow"

@@ -13,7 +13,7 @@ from subprocess import DEVNULL, PIPE, STDOUT
 
 import numpy as np
 
-from fcbench.coders.pictures import PictureCoder, Size
+from fcbench.coders.foreign import PictureCoder, Size
 from fcbench.coders.video import av_versions, vvc_decode
 from fcbench.core.errors import FcbenchError
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
+from fcbench.core.errors import FcbenchError, nearest
 from fcbench.core.features import Features, FeatureSpec, FeatureStats
-from fcbench.core.knobs import Knobs
 
-if TYPE_CHECKING:  # the nouns are plain data: importing them imports no torch
+if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-    from fcbench.core.kinds import Objective
-
+Objective = Literal["mse", "task", "both"]  # What a learned codec preserves: features, a task's loss, their sum
+Knobs = Mapping[str, float | int | str]  # Values by name: ``{"lmbda": 0.3}``
 Grids = Mapping[str, tuple[int, int]]  # (h, w) of each map
 
 
@@ -173,3 +174,69 @@ class LabelPlugin(Coder, Protocol):
 
     def same(self, decoded: Any, output: Any) -> bool:
         """Whether a decoded output agrees with what was coded, to the stated precision."""
+
+
+@runtime_checkable
+class ChecksKnobs(Protocol):
+    """A plug-in that tells bad knobs before anything is built."""
+
+    def check(self, params: Knobs) -> None:
+        """Raise `FcbenchError` for knobs that `build` or `encode` would refuse."""
+
+
+def only(knobs: Knobs, owner: str, *known: str) -> None:
+    """Raise `FcbenchError` unless the knobs are exactly the known ones of their owner, such as "codec 'raw'"."""
+    if set(knobs) != set(known):
+        got = ", ".join(map(str, knobs)) or "none"
+        wrong = next((str(name) for name in knobs if name not in known), "")
+        raise FcbenchError(f"{owner} has the parameters {', '.join(known)}; got {got}{nearest(wrong, known)}")
+
+
+def number(knobs: Knobs, name: str, low: float, high: float) -> float:
+    """A number within [low, high]. Raises `FcbenchError` otherwise."""
+    value = knobs[name]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise FcbenchError(f"parameter {name} must be a number from {low:g} to {high:g}, got {value!r}")
+    return float(value)
+
+
+def whole_number(knobs: Knobs, name: str, low: float, high: float) -> int:
+    """A whole number within [low, high]. Raises `FcbenchError` otherwise."""
+    value = number(knobs, name, low, high)
+    if value != int(value):
+        raise FcbenchError(f"parameter {name} must be a whole number, got {value:g}")
+    return int(value)
+
+
+FeaturesDtype = Literal["float32", "float16"]  # Type of stored features
+
+LABEL = "label"  # Among codecs: the task's own output, coded without loss
+_IMAGE = "image:"
+
+
+def codec_kind(name: str) -> tuple[str, str]:
+    """Kind of plug-in and name of what stands among codecs.
+
+    >>> codec_kind("hyperprior"), codec_kind("image:jpeg")
+    (('codec', 'hyperprior'), ('image', 'jpeg'))
+    """
+    if name.startswith(_IMAGE):
+        return "image", name.removeprefix(_IMAGE)
+    return "codec", name
+
+
+class Kind(str, Enum):
+    """Kinds of rate points: the column ``kind`` of rates.csv."""
+
+    CEILING = "ceiling"  # uncoded features
+    FLOOR = "floor"  # every feature replaced by its training mean
+    CODED = "coded"  # coded features
+    REMOTE = "remote"  # remote inference: the image coded, and encoded again at the far end
+    PUBLISHED = "published"  # stated by others, not measured here; in no rates.csv
+    LABEL = "label"  # the task's own output, coded without loss
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+ENDS = {Kind.CEILING: OperatingPoint("uncoded"), Kind.FLOOR: OperatingPoint("mean")}  # The ends of a curve

@@ -6,11 +6,12 @@ import io
 import itertools
 import json
 import logging
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
 
 from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
@@ -19,8 +20,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from fcbench.core.errors import one_line
-from fcbench.core.eta import Eta, Running, Work
-from fcbench.core.text_plot import Dot, text_plot
 
 Advance = Callable[[int, int], None]
 Event = tuple[Any, ...] | logging.LogRecord
@@ -232,3 +231,135 @@ class RelayedReport(Report):
 
     def _tell(self, event: Event) -> None:
         self._send(event)
+
+
+LEAST = 0.05  # A stage under way counts as evidence from this share of it on
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a stage should take."""
+
+    expected_s: float  # seconds that it should take
+    # stages that resemble it, the most similar first: the first pool in which anything was done corrects the forecast
+    pools: tuple[str, ...]
+    gradual: bool = True  # the share of its part that is done is the share of its time
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A stage under way."""
+
+    key: str  # of its work
+    took_s: float  # so far
+    share: float = 0.0  # of it that is done, 0 to 1; 0 where that is not known
+
+
+class Eta:
+    """What remains of a run.
+
+    Each pool knows what its finished stages should have taken and what they took. The ratio corrects the stages that
+    are left. Finished seconds over elapsed ones say how many stages are done at a time.
+
+    >>> eta = Eta({name: Work(10, ("training",)) for name in "abc"})
+    >>> eta.finish("a", 20)
+    >>> eta.left_s(20)
+    40.0
+    """
+
+    def __init__(self, works: Mapping[str, Work]) -> None:
+        self._works = works
+        self._left: dict[tuple[str, ...], float] = {}
+        self._pools: dict[str, tuple[float, float]] = {}  # seconds taken and expected
+        self._took_s = 0.0
+        for work in works.values():
+            self._left[work.pools] = self._left.get(work.pools, 0.0) + work.expected_s
+
+    def finish(self, key: str, took_s: float) -> None:
+        """Count a stage that is done; one that took no time, as it failed, tells nothing of others."""
+        work = self._works[key]
+        self._left[work.pools] -= work.expected_s
+        self._took_s += took_s
+        if took_s:
+            _add(self._pools, work, took_s, work.expected_s)
+
+    def left_s(self, elapsed_s: float, running: Iterable[Running] = ()) -> float:
+        """Seconds that remain. `elapsed_s`: since the first stage began. `running`: the stages under way, as far as
+        they are known."""
+        pools, left, took_s = dict(self._pools), dict(self._left), self._took_s
+        for stage in running:
+            work = self._works[stage.key]
+            took_s += stage.took_s
+            if stage.share >= LEAST:
+                _add(pools, work, stage.took_s, stage.share * work.expected_s)
+                left[work.pools] -= stage.share * work.expected_s
+            else:
+                left[work.pools] -= min(work.expected_s, stage.took_s / _ratio(pools, work.pools))
+        serial_s = sum(seconds * _ratio(pools, own) for own, seconds in left.items())
+        at_once = took_s / elapsed_s if took_s and elapsed_s else 1.0
+        return max(0.0, serial_s) / at_once
+
+
+def _add(pools: dict[str, tuple[float, float]], work: Work, took_s: float, expected_s: float) -> None:
+    for name in work.pools:
+        took, expected = pools.get(name, (0.0, 0.0))
+        pools[name] = took + took_s, expected + expected_s
+
+
+def _ratio(pools: Mapping[str, tuple[float, float]], names: Iterable[str]) -> float:
+    """Seconds taken per second expected, in the first pool that knows; 1 where none does."""
+    return next((pools[name][0] / pools[name][1] for name in names if name in pools), 1.0)
+
+
+_MARKS = "ox+*#@%&svd^<>"
+_END = "-"
+
+
+class Dot(NamedTuple):
+    """One point."""
+
+    panel: str  # the plot that it belongs to
+    series: str  # its curve; empty for an end of the curves, which is a line across
+    x: float | None  # drawn by its logarithm; None where it has none
+    y: float
+
+
+def text_plot(dots: Sequence[Dot], width: int, height: int, unit: str) -> list[str]:
+    """Draw the dots of one panel.
+
+    Args:
+        width: of a line, in characters; at least 20.
+        height: lines of the plot itself; a title, the ends of the x axis and the legend come on top.
+        unit: of x.
+
+    >>> print("\\n".join(text_plot([Dot("p", "a", 0.1, 1.0), Dot("p", "b", 10.0, 3.0)], 20, 3, "bpp")))
+    p
+         3 |           x
+           |
+         1 |o
+            0.1  bpp  10
+    o a  x b
+    """
+    series = list(dict.fromkeys(d.series for d in dots if d.series))
+    marks = {name: _MARKS[i % len(_MARKS)] for i, name in enumerate(series)}
+    xs = [math.log(d.x) for d in dots if d.series and d.x]
+    low, high = min(d.y for d in dots), max(d.y for d in dots)
+    inner = width - 8
+    grid = [[" "] * inner for _ in range(height)]
+    for dot in sorted(dots, key=lambda d: bool(d.series)):  # ends first: dots lie over them
+        line = grid[-1 - round(_place(dot.y, low, high) * (height - 1))]
+        if not dot.series:
+            line[:] = _END * inner
+        elif dot.x:
+            line[round(_place(math.log(dot.x), min(xs), max(xs)) * (inner - 1))] = marks[dot.series]
+    labels = [f"{high:6.3g} |", *["       |"] * (height - 2), f"{low:6.3g} |"]
+    lines = [dots[0].panel[:width], *((label + "".join(row)).rstrip() for label, row in zip(labels, grid))]
+    if xs:
+        first, last = (f"{math.exp(x):.2g}" for x in (min(xs), max(xs)))
+        lines.append(" " * 8 + first + unit.center(inner - len(first + last)) + last)
+    return [*lines, "  ".join(f"{mark} {name}" for name, mark in marks.items())[:width]]
+
+
+def _place(value: float, low: float, high: float) -> float:
+    """Where a value lies between two, 0 to 1; in the middle where they are the same."""
+    return (value - low) / (high - low) if high > low else 0.5

@@ -24,10 +24,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from fcbench.core.codecs import CodecPlugin, ImagePlugin, LabelPlugin
+from fcbench.core.codecs import LABEL, CodecPlugin, ImagePlugin, LabelPlugin, codec_kind
 from fcbench.core.errors import FcbenchError, unknown
 from fcbench.core.features import Encoder, EncoderPlugin
-from fcbench.core.kinds import LABEL, codec_kind
 from fcbench.core.python_files import read_source, reason_of, run_file
 from fcbench.core.samples import DatasetPlugin
 from fcbench.core.tasks import NeckPlugin, TaskModelPlugin, TaskPlugin

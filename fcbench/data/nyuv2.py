@@ -23,9 +23,8 @@ from torch import Tensor
 from fcbench.core.errors import UnreadableSample
 from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, DatasetPlugin, Sample
 from fcbench.data.shared.contents import Contents
-from fcbench.data.shared.images import as_sample
+from fcbench.data.shared.images import PHOTOGRAPHS, as_sample, resize_targets
 from fcbench.data.shared.layout import Layout
-from fcbench.data.shared.targets import PHOTOGRAPHS, resize_targets
 
 FRAMES, SPLITS = "nyu_depth_v2_labeled.mat", "splits.mat"
 LAYOUT = Layout(

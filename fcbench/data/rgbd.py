@@ -16,9 +16,8 @@ from torch import Tensor
 
 from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, DatasetPlugin
 from fcbench.data.shared.folders import image_and_map
-from fcbench.data.shared.images import read_16_bit
+from fcbench.data.shared.images import PHOTOGRAPHS, read_16_bit
 from fcbench.data.shared.layout import Layout
-from fcbench.data.shared.targets import PHOTOGRAPHS
 
 LAYOUT = Layout(
     "rgbd",

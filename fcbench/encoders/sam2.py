@@ -30,7 +30,7 @@ from torch import Tensor
 
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import EncoderPlugin, FeatureSpec
-from fcbench.encoders.shared.hieradet import stages
+from fcbench.encoders.shared.nano import stages
 from fcbench.encoders.shared.padded import PaddedEncoder, variant_of
 from fcbench.encoders.shared.weights import hub_file, load_state, load_weights, seeded, weights_file
 

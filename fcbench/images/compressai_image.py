@@ -16,8 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from fcbench.coders.foreign import guarded, package_version, seal, unseal
-from fcbench.coders.pictures import PictureCoder
+from fcbench.coders.foreign import PictureCoder, guarded, package_version, seal, unseal
 from fcbench.coders.varint import Cursor
 from fcbench.core.errors import FcbenchError
 from fcbench.images.shared.coder import ImageCodec, rgb_of
@@ -55,7 +54,7 @@ def _model(quality: int) -> Any:
 def _compress(image: np.ndarray, quality: int) -> bytes:
     import torch
 
-    from fcbench.coders.numerics import coding_numerics
+    from fcbench.coders.strings import coding_numerics
 
     height, width = image.shape[:2]
     if max(height, width) > 0xFFFF:
@@ -75,7 +74,7 @@ def _compress(image: np.ndarray, quality: int) -> bytes:
 def _decompress(data: bytes) -> np.ndarray:
     from io import BytesIO
 
-    from fcbench.coders.numerics import coding_numerics
+    from fcbench.coders.strings import coding_numerics
 
     cursor = Cursor(BytesIO(data), len(data), _MODEL)
     quality, height, width, h, w, n_y = _HEAD.unpack(cursor.take(_HEAD.size))

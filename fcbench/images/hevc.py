@@ -10,7 +10,7 @@ import struct
 
 import numpy as np
 
-from fcbench.coders.pictures import PictureCoder, Size
+from fcbench.coders.foreign import PictureCoder, Size
 from fcbench.coders.video import hevc_decode, hevc_encode, hevc_versions
 from fcbench.core.errors import FcbenchError
 from fcbench.images.shared.coder import ImageCodec, rgb, ycbcr

@@ -14,8 +14,7 @@ import numpy as np
 from fcbench.coders.varint import Cursor, varint
 from fcbench.core.errors import FcbenchError
 from fcbench.core.samples import Pose
-from fcbench.labels.shared.coder import LabelCoder
-from fcbench.labels.shared.general import expand, squeeze
+from fcbench.labels.shared.coder import LabelCoder, expand, squeeze
 
 PRECISION_PX = 0.25
 _USUAL_KEYPOINTS = 17

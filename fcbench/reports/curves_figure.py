@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 
 from fcbench.analysis import published, situations, variants
 from fcbench.analysis.open_ended import is_open
+from fcbench.core.codecs import Kind
 from fcbench.core.errors import FcbenchError, unknown
-from fcbench.core.kinds import Kind
 from fcbench.reports import style
 from fcbench.reports.style import COLUMN_IN, METRIC_LABELS, PAGE_IN, STYLE, X_LABELS
 from fcbench.results.row import OK

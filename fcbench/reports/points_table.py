@@ -12,8 +12,8 @@ import pandas as pd
 from fcbench.analysis import published, situations
 from fcbench.analysis.estimate import Estimate
 from fcbench.analysis.variants import FOLDER
+from fcbench.core.codecs import Kind
 from fcbench.core.errors import FcbenchError, unknown
-from fcbench.core.kinds import Kind
 from fcbench.reports.compare_table import UNITS
 from fcbench.reports.tables import Document, Table, shown
 

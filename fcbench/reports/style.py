@@ -25,9 +25,9 @@ from matplotlib.lines import Line2D
 from matplotlib.markers import MarkerStyle
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
+from fcbench.core.codecs import Kind
 from fcbench.core.errors import FcbenchError
 from fcbench.core.files import write_atomically
-from fcbench.core.kinds import Kind
 
 SUFFIXES = (".png", ".svg", ".pdf")
 

@@ -29,8 +29,8 @@ from fcbench.core.errors import FcbenchError
 from fcbench.core.features import FeatureSpec, WeightsInfo
 from fcbench.core.tasks import Task, TaskModel
 from fcbench.taskmodels.shared import huggingface, official
+from fcbench.tasks.captioning import CaptioningTask
 from fcbench.tasks.captioning.head import CaptionBatch
-from fcbench.tasks.captioning.task import CaptioningTask
 
 REPOS = {size: f"Salesforce/blip-image-captioning-{size}" for size in ("base", "large")}
 VISION = {"base": (768, 12, 12), "large": (1024, 24, 16)}  # Width, layers, heads of the image encoder

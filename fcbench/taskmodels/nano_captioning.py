@@ -8,8 +8,8 @@ from typing import Any
 from torch import nn
 
 from fcbench.taskmodels.shared.nano import WIDTH, NanoPlugin
+from fcbench.tasks.captioning import CaptioningTask
 from fcbench.tasks.captioning.head import CaptionHead, Vocabulary
-from fcbench.tasks.captioning.task import CaptioningTask
 
 DECODER_WIDTH = 64
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from fcbench.taskmodels.shared.nano import WIDTH, NanoPlugin
-from fcbench.tasks.pose.task import PoseTask
+from fcbench.tasks.pose import PoseTask
 
 
 class Plugin(NanoPlugin):

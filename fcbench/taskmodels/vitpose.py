@@ -36,7 +36,7 @@ from fcbench.core.features import FeatureSpec, WeightsInfo
 from fcbench.core.tasks import Task, TaskModel
 from fcbench.encoders.shared.padded import IMAGENET
 from fcbench.taskmodels.shared import huggingface, official
-from fcbench.tasks.pose.task import PoseBatch
+from fcbench.tasks.pose import PoseBatch
 
 REPOS = {
     variant: f"usyd-community/vitpose-{variant}"

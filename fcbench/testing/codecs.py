@@ -22,9 +22,8 @@ import torch
 from torch import Tensor
 
 from fcbench.core import registry
-from fcbench.core.codecs import Bitstream, EstimatingCodec, OperatingPoint, with_check
+from fcbench.core.codecs import Bitstream, EstimatingCodec, Objective, OperatingPoint, with_check
 from fcbench.core.features import Features, FeatureSpec
-from fcbench.core.kinds import Objective
 from fcbench.testing.contract import Contract
 from fcbench.testing.maps import GRIDS, ONE, TWO, batches, correlated, features, statistics
 from fcbench.transmit import checkpoint

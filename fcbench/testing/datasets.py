@@ -20,8 +20,7 @@ import torch
 from pycocotools import mask as rle
 
 from fcbench.core import registry
-from fcbench.core.detections import Objects
-from fcbench.core.samples import VOID, DataOptions, Dataset, Pose
+from fcbench.core.samples import VOID, DataOptions, Dataset, Objects, Pose
 from fcbench.testing.contract import Contract
 
 LIMIT = 8

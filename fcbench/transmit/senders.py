@@ -18,10 +18,9 @@ from torch import Tensor
 
 from fcbench.coders.strings import checksum
 from fcbench.core import rates, registry
-from fcbench.core.codecs import Bitstream, Decoded, EstimatingCodec, OperatingPoint
+from fcbench.core.codecs import Bitstream, Decoded, EstimatingCodec, OperatingPoint, codec_kind
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Encoder, Features, FeatureSpec, FeatureStats
-from fcbench.core.kinds import codec_kind
 from fcbench.core.progress import Advance
 from fcbench.core.samples import Dataset
 from fcbench.features.feature_set import FeatureSet, batches_of

@@ -17,14 +17,11 @@ from torch import Tensor, nn
 
 from fcbench.codecs.shared.base import CodecBase, MapStats
 from fcbench.coders.foreign import package_version
-from fcbench.coders.numerics import coding_numerics
-from fcbench.coders.strings import StringDecoder, StringEncoder
+from fcbench.coders.strings import StringDecoder, StringEncoder, coding_numerics
 from fcbench.coders.tables import MAX_SYMBOL, EntropyTables, Groups
-from fcbench.core.codecs import Bitstream, CodecPlugin, Decoded, Grids, Program
+from fcbench.core.codecs import Bitstream, CodecPlugin, Decoded, Grids, Knobs, Objective, Program, number, only
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Features, FeatureSpec, FeatureStats
-from fcbench.core.kinds import Objective
-from fcbench.core.knobs import Knobs, number, only
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,15 +31,11 @@ import torch
 from torch import Tensor
 
 from fcbench.codecs.shared.base import CLIP_STD, CodecBase, MapStats
-from fcbench.coders.foreign import HEAD_BYTES, pack, seal, unpack, unseal
-from fcbench.coders.numerics import coding_numerics
-from fcbench.coders.pictures import PictureCoder
-from fcbench.coders.strings import checksum
-from fcbench.core.codecs import Bitstream, CodecPlugin, Decoded, Grids
+from fcbench.coders.foreign import HEAD_BYTES, PictureCoder, pack, seal, unpack, unseal
+from fcbench.coders.strings import checksum, coding_numerics
+from fcbench.core.codecs import Bitstream, CodecPlugin, Decoded, Grids, Knobs, Objective, number, only, whole_number
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Features, FeatureSpec, FeatureStats
-from fcbench.core.kinds import Objective
-from fcbench.core.knobs import Knobs, number, only, whole_number
 
 
 def columns(channels: int, h: int, w: int) -> int:

@@ -14,14 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from fcbench.codecs.shared.base import CodecBase, MapStats
-from fcbench.coders.numerics import coding_numerics
-from fcbench.coders.strings import StringDecoder, StringEncoder
+from fcbench.coders.strings import StringDecoder, StringEncoder, coding_numerics
 from fcbench.coders.tables import EntropyTables, Groups, cdfs
-from fcbench.core.codecs import Bitstream, CodecPlugin, Decoded, Grids
+from fcbench.core.codecs import Bitstream, CodecPlugin, Decoded, Grids, Knobs, Objective, only, whole_number
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Features, FeatureSpec, FeatureStats
-from fcbench.core.kinds import Objective
-from fcbench.core.knobs import Knobs, only, whole_number
 
 
 def smoothed(histogram: np.ndarray) -> np.ndarray:

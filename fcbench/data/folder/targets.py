@@ -16,6 +16,7 @@ from fcbench.data.folder.layout import LAYOUT, Unit
 from fcbench.data.shared import coco_format
 from fcbench.data.shared.contents import Contents
 from fcbench.data.shared.images import (
+    LazyTargets,
     as_sample,
     image_size,
     read_16_bit,
@@ -23,8 +24,8 @@ from fcbench.data.shared.images import (
     read_array,
     read_class_mask,
     read_image,
+    resize_targets,
 )
-from fcbench.data.shared.targets import LazyTargets, resize_targets
 
 PLACED = {"segmentation", "depth", "pose", "detection", "instance_segmentation", "keypoint_detection"}
 """Tasks whose targets refer to pixels."""

@@ -12,8 +12,7 @@ import numpy as np
 from pycocotools import mask as rle
 from torch import Tensor, from_numpy
 
-from fcbench.core.detections import Objects
-from fcbench.core.samples import VOID, Pose
+from fcbench.core.samples import VOID, Objects, Pose
 from fcbench.data.shared.layout import Layout
 
 EMPTY = np.zeros(6)  # A polygon that holds nothing

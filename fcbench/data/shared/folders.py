@@ -12,8 +12,7 @@ from torch import Tensor
 
 from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, Sample
 from fcbench.data.shared.contents import Contents
-from fcbench.data.shared.images import as_sample, image_size, read_aligned_image, read_image
-from fcbench.data.shared.targets import resize_targets
+from fcbench.data.shared.images import as_sample, image_size, read_aligned_image, read_image, resize_targets
 
 TEST_SHARE = 0.2  # Share of the samples in the test split, where the data come without an official split
 

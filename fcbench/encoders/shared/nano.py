@@ -15,9 +15,24 @@ from torch import Tensor
 
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import EncoderPlugin, FeatureSpec
-from fcbench.encoders.shared.hieradet import stages
 from fcbench.encoders.shared.padded import PaddedEncoder
 from fcbench.encoders.shared.weights import load_weights, seeded, weights_file
+
+
+def stages(trunk: Hiera, x: Tensor, n: int) -> list[Tensor]:
+    """Outputs [B, C, h, w] of the first n stages, fine to coarse, for normalized images [B, 3, H, W]. They are those of
+    `Hiera.forward`; blocks of later stages do not run."""
+    x = trunk.patch_embed(x)
+    x = x + trunk._get_pos_embed(x.shape[1:3])
+    found: list[Tensor] = []
+    for i, block in enumerate(trunk.blocks):
+        if len(found) == n:
+            break
+        x = block(x)  # [B, h, w, C]
+        if i in trunk.stage_ends:
+            found.append(x.permute(0, 3, 1, 2))
+    return found
+
 
 EMBED_DIM = 32
 STAGES = (1, 2, 6, 1)

@@ -21,7 +21,7 @@ TOLERANCE = 1e-5  # How far front and tail may be from the whole network, in uni
 
 
 class ClassifierTail(nn.Module, ProbabilisticHead):
-    """The rest of a classifier (a `fcbench.core.tails.Tail`). `network`: a map [B, C, h, w] to logits [B, K].
+    """The rest of a classifier (a `fcbench.core.tasks.Tail`). `network`: a map [B, C, h, w] to logits [B, K].
     `split_point`: of the map. `label_names`: of the K outputs."""
 
     def __init__(self, network: nn.Module, split_point: str, label_names: tuple[str, ...]) -> None:

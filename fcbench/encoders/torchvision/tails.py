@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from pycocotools import mask as rle
 from torch import Tensor, nn
 
-from fcbench.core.detections import Detections, Objects
-from fcbench.core.samples import VOID
+from fcbench.core.samples import VOID, Detections, Objects
 from fcbench.core.tasks import Head, ProbabilisticHead
 from fcbench.encoders.torchvision.backbone import Backbone
 
@@ -61,7 +60,7 @@ class _Tail(nn.Module):
 
 
 class DetectionTail(_Tail, Head):
-    """The rest of a detection network (a `fcbench.core.tails.Tail`).
+    """The rest of a detection network (a `fcbench.core.tasks.Tail`).
 
     Predictions are in pixels of the original image; the network's own transform scales them back. `network`: a
     detection network; its transform brings blank images of any size to the size that was encoded. `categories`: of its
@@ -162,7 +161,7 @@ class DetectionTail(_Tail, Head):
 
 
 class SegmentationTail(_Tail, ProbabilisticHead):
-    """The rest of a segmentation network (a `fcbench.core.tails.Tail`). `categories`: of its classes. `image_px`: (H,
+    """The rest of a segmentation network (a `fcbench.core.tasks.Tail`). `categories`: of its classes. `image_px`: (H,
     W) of the images."""
 
     def __init__(

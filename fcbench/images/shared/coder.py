@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from fcbench.coders.pictures import PictureCoder
-from fcbench.core.codecs import ImagePlugin
+from fcbench.coders.foreign import PictureCoder
+from fcbench.core.codecs import ImagePlugin, Knobs, number, only
 from fcbench.core.errors import FcbenchError
-from fcbench.core.knobs import Knobs, number, only
 from fcbench.core.rules import MAX_IMAGE_PX
 
 

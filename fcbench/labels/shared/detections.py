@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 
 from fcbench.coders.varint import Cursor, varint
-from fcbench.core.detections import Detections
 from fcbench.core.errors import FcbenchError
-from fcbench.labels.shared.coder import LabelCoder
-from fcbench.labels.shared.general import expand, squeeze
+from fcbench.core.samples import Detections
+from fcbench.labels.shared.coder import LabelCoder, expand, squeeze
 
 SCORE_STEP = 1e-3
 PRECISION_PX = 0.25

@@ -29,7 +29,7 @@ from pycocotools import mask as rle
 from pycocotools.cocoeval import COCOeval, Params
 from scipy.sparse import csr_matrix
 
-from fcbench.core.detections import Detections, Objects
+from fcbench.core.samples import Detections, Objects
 
 Kind = Literal["bbox", "segm", "keypoints"]  # What is compared, in pycocotools' words
 FIELDS = ("score", "category + 1", "right", "ignored")

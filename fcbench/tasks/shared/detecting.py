@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from fcbench.core.detections import Detections, Objects
 from fcbench.core.errors import FcbenchError
-from fcbench.core.samples import Dataset, require_tasks
+from fcbench.core.samples import Dataset, Detections, Objects, require_tasks
 from fcbench.core.tasks import MetricSpec, RankingTask, TaskPlugin
 from fcbench.tasks.shared import coco_ap
 from fcbench.tasks.shared.targets import require_same
