@@ -237,7 +237,6 @@ def _series(rows: pd.DataFrame, label: str, x: str, higher: bool) -> _Series:
 
 # ---------------------------------------------------------------------------------------- estimates
 def _deltas(anchor: _Series, test: _Series, metric: str, task: str, bootstrap: Bootstrap) -> dict[str, Any]:
-    """BD-rate and BD-accuracy, each with its overlap, as fields of a `Comparison`."""
     reason = _refusal(anchor, test)
     if reason or anchor.curve is None or test.curve is None:
         nothing = Estimate(reason=reason)
@@ -276,7 +275,6 @@ def _refusal(anchor: _Series, test: _Series) -> str:
 def _at_ceiling(
     s: _Series, ends: pd.DataFrame, x: str, metric: str, task: str, bootstrap: Bootstrap
 ) -> tuple[float | None, Estimate]:
-    """The ceiling less `LOSS_PERCENT`, and the rate at which a series reaches it."""
     ends = ends[ends["seed"].isin(s.seeds)].sort_values("seed")
     if tuple(ends["seed"]) != s.seeds:
         return None, Estimate(reason="no uncoded ceiling was measured")

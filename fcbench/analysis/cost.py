@@ -140,7 +140,6 @@ def costs(
 
 
 def _situations(rows: pd.DataFrame, pair: Pair) -> Iterator[pd.DataFrame]:
-    """Rows of the primary metric in which the encoders differ only; failed rows, which have none, stay with them."""
     keys = [*SHARED, "split"]
     splits = [set(rows.loc[rows["encoder"] == e, "split"]) for e in pair.names]
     if not splits[0] & splits[1]:
@@ -207,7 +206,6 @@ class Pair:
         )
 
     def _uncoded(self, ends: dict[str, pd.DataFrame], task: str, metric: str) -> tuple[Estimate, Estimate, Estimate]:
-        """Ceilings of general and special, and their difference."""
         reason = _ends_refusal(ends)
         if reason:
             return (Estimate(reason=reason),) * 3
@@ -218,7 +216,6 @@ class Pair:
         return (estimate(values[0], general), estimate(values[1], special), estimate(values[1] - values[0], difference))
 
     def _coded(self, rows: pd.DataFrame) -> Iterator[Coded]:
-        """BD figures by codec: `compare` with the encoders for codecs."""
         lines = rows[rows["kind"] == Kind.CODED]
         for label in dict.fromkeys(situations.codec_labels(lines)):
             one = lines[situations.codec_labels(lines) == label]
@@ -233,7 +230,6 @@ class Pair:
             yield Coded(str(label), found.bd_rate_percent, found.bd_accuracy, found.n_points, doubt)
 
     def _compared(self, rows: pd.DataFrame, label: str) -> compare.Comparison | str:
-        """The special encoder's curve against the general one's, or why there is none."""
         missing = [e for e in self.names if not (rows["encoder"] == e).any()]
         if missing:
             return f"{missing[0]} was not measured with {label}"
@@ -329,7 +325,6 @@ def _null(found: list[Likelihoods]) -> np.ndarray | None:
 
 
 def _ceiling(rows: pd.DataFrame, encoder: str) -> pd.DataFrame:
-    """Uncoded points of an encoder, one per seed."""
     own = rows[(rows["encoder"] == encoder) & (rows["kind"] == Kind.CEILING)]
     good = own[(own["status"] == OK) & np.isfinite(own["value"])]
     return good.sort_values("seed")

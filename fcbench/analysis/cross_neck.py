@@ -94,7 +94,6 @@ def role(chain: Chain, shallow: str) -> str:
 
 
 def _entries(rows: pd.DataFrame, bootstrap: Bootstrap) -> Iterator[Entry]:
-    """Every chain that ends in one task on one encoder."""
     if rows.empty:
         return
     shallow = next((c.neck for c in rows["chain"] if c.before), rows["neck"].iloc[0])
@@ -118,7 +117,6 @@ def _entries(rows: pd.DataFrame, bootstrap: Bootstrap) -> Iterator[Entry]:
 
 
 def _ratio(direct: pd.DataFrame, rows: pd.DataFrame, bootstrap: Bootstrap) -> tuple[Estimate, Estimate]:
-    """Value of a chain, and its ratio to the direct neck."""
     first, own = rows.iloc[0], float(rows["value"].mean())
     if set(direct["seed"]) != set(rows["seed"]):
         return Estimate(own), Estimate(reason="the direct neck has other seeds")
@@ -152,7 +150,6 @@ def _bits(direct: pd.DataFrame, rows: pd.DataFrame) -> tuple[Estimate, Estimate]
 def _placed(
     rows: pd.DataFrame, metric_values_of: MetricValuesOf, n_resamples: int, notes: dict[str, None]
 ) -> Iterator[Placed]:
-    """Pairs coded between their necks against the same coded before them: `compare`, the places for codecs."""
     if rows.empty:
         return
     rows = rows[[len(c.before) == 1 for c in rows["chain"]]]

@@ -120,7 +120,6 @@ def _only(values: np.ndarray) -> Estimate:
 
 
 def _refusal(anchor: Curve, test: Curve, share: float, of: str) -> str:
-    """Why two curves give no delta, or ""."""
     if anchor.higher_is_better != test.higher_is_better:
         raise FcbenchError("got an anchor and a test curve of metrics with different directions; compare one metric.")
     for name, c in (("anchor", anchor), ("test", test)):

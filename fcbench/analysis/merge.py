@@ -95,12 +95,10 @@ def write(merged: Merged, paths: Sequence[Path], out: Path) -> None:
 
 
 def _keys(rows: pd.DataFrame) -> pd.Series:
-    """What names a point whoever measured it."""
     return pd.Series(list(rows[_SAME].astype(str).itertuples(index=False, name=None)), rows.index, dtype=object)
 
 
 def _reason(kept: pd.DataFrame, one: pd.DataFrame) -> str:
-    """Why the rows of one situation cannot stand beside those kept, or ""."""
     return next(_reasons(kept, one), "")
 
 
@@ -126,7 +124,6 @@ def _reasons(kept: pd.DataFrame, one: pd.DataFrame) -> Iterator[str]:
 
 
 def _differs(what: str, mine: pd.Series, yours: pd.Series) -> Iterator[str]:
-    """A reason where two columns have values and none in common."""
     if len(mine) and len(yours) and not set(mine) & set(yours):
         yield f"{what} is {_shown(yours)}, beside {_shown(mine)}"
 

@@ -160,13 +160,11 @@ def _point(rate: object, value: object, where: str) -> tuple[float, float]:
 
 
 def _places(rows: pd.DataFrame, curve: PublishedCurve) -> pd.Series:
-    """Which rows a curve is put beside."""
     of_task = (rows["task"] == curve.task) if curve.task else rows["task"] != ""
     return of_task & (rows["metric"] == curve.metric) & (rows["status"] == OK)
 
 
 def _placed(rows: pd.DataFrame, curve: PublishedCurve) -> Iterator[pd.DataFrame]:
-    """A curve's rows, once for each situation and seed."""
     beside = rows[_places(rows, curve)].drop_duplicates([*SITUATION, "seed"])
     for i, (rate, value) in enumerate(curve.points):
         said = {
@@ -182,7 +180,6 @@ def _placed(rows: pd.DataFrame, curve: PublishedCurve) -> Iterator[pd.DataFrame]
 
 
 def _homeless(rows: pd.DataFrame, curve: PublishedCurve) -> str:
-    """Why a curve has no place among rows."""
     ok = rows[rows["status"] == OK]
     measured = sorted(set(ok["task"] + " " + ok["metric"]))
     what = " ".join(filter(None, (curve.task, curve.metric)))

@@ -79,19 +79,16 @@ def _ordered(c: Resampled) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _packed(x: np.ndarray, y: np.ndarray, keep: np.ndarray) -> _Rows:
-    """Points that are kept moved to the front of their rows."""
     order = np.argsort(~keep, axis=1, kind="stable")
     return _Rows(np.take_along_axis(x, order, 1), np.take_along_axis(y, order, 1), keep.sum(axis=1))
 
 
 def _hull(c: Resampled) -> _Rows:
-    """Log rate over quality on each hull."""
     r, q, _ = _ordered(c)
     return _packed(q, r, rises(q))
 
 
 def _running_best(c: Resampled) -> _Rows:
-    """Best quality so far over log rate."""
     r, q, first = _ordered(c)
     return _packed(r, np.maximum.accumulate(q, axis=1), first)
 

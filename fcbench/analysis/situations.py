@@ -188,7 +188,6 @@ def _incompatible(a: pd.DataFrame, b: pd.DataFrame, what: str, mine: Any, yours:
 
 
 def _budgets(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, tuple[list[str], list[str]]]:
-    """What the runs of two folders spent on training, by option; nothing of a folder without provenance."""
     found: list[dict[str, list[str]]] = []
     for frame in (a, b):
         folder = Path(frame[FOLDER].iloc[0])

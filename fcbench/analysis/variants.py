@@ -90,7 +90,6 @@ def separate(df: pd.DataFrame, columns: Sequence[str]) -> list[str]:
 
 
 def _told(df: pd.DataFrame, by: str) -> pd.DataFrame:
-    """Texts that name a run, a column for each thing that is said."""
     if by == VERSIONS:
         found = pd.DataFrame([json.loads(cell or "{}") for cell in df["versions"]], index=df.index)
         return found.apply(lambda column: f"{column.name} " + column.fillna("none").astype(str))

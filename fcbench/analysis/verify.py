@@ -36,7 +36,6 @@ def verify(folder: Path) -> list[str]:
 
 
 def _provenance(folder: Path, rows: pd.DataFrame) -> Iterator[str]:
-    """Rows of no known run, commit or encoder weights."""
     runs = {r.get("run") for r in load_provenance(folder)} if (folder / PROVENANCE).exists() else set()
     for run in sorted(set(rows["run"]) - runs):
         n = rows.loc[rows["run"] == run, "point"].nunique()
@@ -63,7 +62,6 @@ def _rates(ok: pd.DataFrame) -> Iterator[str]:
 
 
 def _samples(folder: Path, ok: pd.DataFrame) -> Iterator[str]:
-    """Samples that are missing, or give other values than the rows."""
     for (point, task), own in ok.groupby(["point", "task"], sort=False):
         if not has_samples(folder, str(point)):
             yield f"point {point}: no samples"
@@ -82,7 +80,6 @@ def _samples(folder: Path, ok: pd.DataFrame) -> Iterator[str]:
 
 
 def _streams(folder: Path, ok: pd.DataFrame) -> Iterator[str]:
-    """Kept files that belong to no row, or have another size or checkpoint than their row says."""
     sent = ok[ok["kind"].isin([Kind.CODED, Kind.REMOTE, Kind.LABEL])].drop_duplicates("point")
     row_of = {digest({"job": row.point}): row for row in sent.itertuples()}
     for file in sorted((folder / STREAMS).glob("*.fcb")):

@@ -16,7 +16,6 @@ from fcbench.coders.stills import WEBP
 
 
 def _encode(picture: np.ndarray, quality: float, bits: int | None) -> bytes:
-    """The VP8 frame of a simple lossy WebP file."""
     data = WEBP.encode(np.repeat(picture[..., None], 3, axis=2), quality, bits)
     n_bytes = int.from_bytes(data[16:20], "little")
     return data[20 : 20 + n_bytes]

@@ -47,7 +47,6 @@ def distance(values: np.ndarray, last: np.ndarray) -> np.ndarray:
 
 
 def _undistance(distances: np.ndarray, last: np.ndarray) -> np.ndarray:
-    """Inverse of `distance`."""
     above = distances % 2 == 1
     return np.where(above, (distances - 1) // 2 + last, -(distances // 2))
 

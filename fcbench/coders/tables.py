@@ -217,7 +217,6 @@ class TableCoder:
             escapes.encode(encoder, distances)
 
     def _models_of(self, groups: Groups) -> list[Any]:
-        """Model of each of the tables in use."""
         if len(groups.tables) == self.n_tables:
             return self.models
         return [self.models[table] for table in groups.tables]
@@ -253,7 +252,6 @@ class TableCoder:
         return groups.unsorted(values)
 
     def _put_outside(self, decoder: Any, values: np.ndarray, groups: Groups) -> None:
-        """Replace escapes among decoded table-relative values by what their distances say."""
         if groups.below(values.view(np.uint32), self._limit):
             return
         outside = values == groups.spread(self._last)

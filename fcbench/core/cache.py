@@ -171,7 +171,6 @@ def _line(path: Path, found: str) -> str:
 
 
 def _lines(path: Path) -> list[str]:
-    """What a file's digest may be."""
     file = _digest_file(path)
     return file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
 

@@ -119,7 +119,6 @@ def n_bytes_of(text: str) -> int:
 
 
 def _places(home: Cache) -> Iterator[tuple[str, Path]]:
-    """Kind and path of every entry."""
     for path in _in(home.features):
         if path.is_dir() and _FEATURES.fullmatch(path.name):
             shards = [p for p in _in(path) if p.is_dir() and _SHARD.fullmatch(p.name)]
@@ -144,7 +143,6 @@ def _in(folder: Path) -> list[Path]:
 
 
 def _entry(place: tuple[str, Path]) -> Entry | None:
-    """An entry; None where another process removed it meanwhile."""
     kind, path = place
     beside = [path, *(path.with_name(path.name + end) for end in BESIDE)]
     files = tuple(f for f in (path.rglob("*") if path.is_dir() else beside) if f.is_file())

@@ -101,7 +101,6 @@ def _hash(module: str) -> str:
 
 @cache
 def _hash_of(file: Path) -> str:
-    """First digits of a file's sha256; empty where there is no such file."""
     with suppress(OSError):
         return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
     return ""

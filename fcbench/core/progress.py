@@ -176,7 +176,6 @@ class Report:
             self._parts.remove_task(self._bars.pop(key))
 
     def _display(self) -> RenderableType:
-        """Stage, points, time; the parts under way; the curves of the encoder at work."""
         told = [f"stage {self._n_done} of {len(self._works)}", duration(self._elapsed_s())]
         if self._n_points:
             told.insert(0, f"{self._n_measured} of {self._n_points} points")
@@ -185,7 +184,6 @@ class Report:
         return Group(Text(", ".join(told), style="bold"), self._parts.get_renderable(), self._plots())
 
     def _plots(self) -> RenderableType:
-        """The panels that measured points were last added to, as many as fit side by side."""
         panels = list(dict.fromkeys(dot.panel for dot in reversed(self.dots)))
         n = max(1, self._console.width // (PLOT_WIDTH + 1))
         drawn = [[d for d in self.dots if d.panel == panel] for panel in reversed(panels[:n])]
@@ -307,7 +305,6 @@ def _add(pools: dict[str, tuple[float, float]], work: Work, took_s: float, expec
 
 
 def _ratio(pools: Mapping[str, tuple[float, float]], names: Iterable[str]) -> float:
-    """Seconds taken per second expected, in the first pool that knows; 1 where none does."""
     return next((pools[name][0] / pools[name][1] for name in names if name in pools), 1.0)
 
 

@@ -52,7 +52,6 @@ def reason_of(error: BaseException) -> str:
 
 
 def _line_of(error: BaseException, path: Path, source: bytes) -> int | None:
-    """The line of the file where an error arose."""
     if isinstance(error, SyntaxError) and error.filename in (str(path), None):
         return error.lineno or _undecodable_line(source)
     frames = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]

@@ -96,7 +96,6 @@ def built_in(kind: str) -> Mapping[str, Path]:
 
 @cache
 def _installed(kind: str) -> dict[str, list[EntryPoint]]:
-    """Name -> entry points of that name, of one distribution or several."""
     found: dict[str, list[EntryPoint]] = {}
     for entry in importlib.metadata.entry_points(group=f"fcbench.{kind}s"):
         found.setdefault(entry.name, []).append(entry)
@@ -190,7 +189,6 @@ def use(kind: str, typed: str) -> str:
 
 
 def _read(path: Path) -> File:
-    """Run a plug-in file as a module of its own."""
     source = read_source(path, "the plug-in file")
     return File(path, hashlib.sha256(source).hexdigest(), run_file(path, source, "the plug-in file"))
 
@@ -268,7 +266,6 @@ def _hash_of(source: Path) -> str:
 
 
 def _source(module: str) -> Path:
-    """The file of an installed module, or its folder's ``__init__``; imports nothing."""
     top, *rest = module.split(".")
     spec = importlib.util.find_spec(top)
     if spec is None or spec.origin is None:

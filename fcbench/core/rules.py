@@ -171,7 +171,6 @@ def _refused(where: str, hint: Any, value: Any) -> FcbenchError:
 
 
 def _expected(hint: Any) -> str:
-    """An annotation in words."""
     kind, args = get_origin(hint), get_args(hint)
     if kind is Annotated:
         return args[1].words if get_origin(args[0]) is tuple else f"{_expected(args[0])} {args[1].words}"

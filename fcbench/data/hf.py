@@ -45,7 +45,6 @@ class Rows(Dataset):
         return len(self.indices)
 
     def _stored(self, index: int) -> tuple[bytes, str]:
-        """An image's file and how it is called."""
         row = self.indices[index]
         found = self.rows.select_columns([self.columns["image"]])[row][self.columns["image"]]
         where = f"row {row} of {self.name}"
@@ -103,7 +102,6 @@ class HuggingFace(DatasetPlugin):
         return Rows("hf:" + self.typed, split, revision, tasks, meta, rows, indices[: options.limit], columns, size_px)
 
     def _load(self, options: DataOptions) -> tuple[Mapping[str, Any], str]:
-        """Splits by name, and what names their contents."""
         if not self.typed:
             raise FcbenchError("data set 'hf' is named by what to read: --dataset hf:FOLDER, or hf:NAME@COMMIT")
         datasets, path = _datasets(), Path(self.typed)
@@ -122,7 +120,6 @@ class HuggingFace(DatasetPlugin):
         return found, Contents(path, options.cache_dir).revision(files)
 
     def _columns(self, features: Mapping[str, Any]) -> dict[str, str]:
-        """``image`` and each task -> its column."""
         datasets = _datasets()
         images = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
         if len(images) != 1:

@@ -87,7 +87,6 @@ class HieraEncoder(PaddedEncoder):
         return dict(zip(self.specs, found))
 
     def _resize(self, size_px: tuple[int, int]) -> nn.Module:
-        """The model for images of (H, W): its own position embeddings, every other tensor shared."""
         state = self.module.state_dict()
         old, new = ((h // TOKEN_PX, w // TOKEN_PX) for h, w in (NATIVE_PX, size_px))
         state[POSITIONS] = resize_positions(state[POSITIONS], old, new)

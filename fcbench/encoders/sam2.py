@@ -84,7 +84,6 @@ class Sam2Encoder(PaddedEncoder):
 
 
 def _image_encoder_state(path: Path, name: str, variant: str) -> dict[str, Tensor]:
-    """The image encoder's part of an official checkpoint."""
     state = load_state(path)
     inside = {k.removeprefix(PREFIX): v for k, v in state.items() if k.startswith(PREFIX)}
     if not inside:

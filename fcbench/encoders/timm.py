@@ -136,7 +136,6 @@ class _ChannelsLast(nn.Module):
 
 
 def _create(name: str) -> nn.Module:
-    """The ``features_only`` model, every split point, any image size where timm has a way. Weights are random."""
     for options in SIZE_OPTIONS:
         try:
             found = timm.create_model(name, pretrained=False, features_only=True, **options)

@@ -37,7 +37,6 @@ def weights_path(quality: int) -> Path:
 
 @lru_cache(maxsize=2)
 def _model(quality: int) -> Any:
-    """The model in eval mode on the CPU."""
     from compressai.zoo import image_models
     from compressai.zoo.image import model_urls
 

@@ -45,7 +45,6 @@ def _table(group: Sequence[Comparison]) -> Table:
 
 
 def _one_or_several(what: str, values: Iterable[str]) -> str:
-    """Values once each: one, or one for each of the runs that are set side by side."""
     different = list(dict.fromkeys(values))
     return f"{what}{'s' * (len(different) > 1)} {' | '.join(different)}"
 

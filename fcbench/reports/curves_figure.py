@@ -172,7 +172,6 @@ def _drawable(df: pd.DataFrame, x: str, metric: str | None) -> pd.DataFrame:
 
 
 def _keys(ok: pd.DataFrame, anchors: Sequence[str], grid: bool | None) -> tuple[pd.DataFrame, _Keys]:
-    """Rows with columns that name their panel, codec and encoder; and the names, in order of appearance."""
     several_data = ok["dataset"].nunique() > 1 or ok["image_size"].nunique() > 1
     data = situations.data_labels(ok)
     ok = ok.assign(
@@ -204,7 +203,6 @@ def _keys(ok: pd.DataFrame, anchors: Sequence[str], grid: bool | None) -> tuple[
 
 
 def _anchors(lines: pd.DataFrame, anchors: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Labels of the anchors' curves, in the order of the names."""
     kinds = sorted(set(lines["kind"]) - {Kind.CODED})
     for anchor in anchors:
         if anchor not in (*names, *kinds, *lines["codec"]):
@@ -228,7 +226,6 @@ def _metric_label(rows: pd.DataFrame, names: Mapping[str, str]) -> str:
 
 
 def _failures(df: pd.DataFrame) -> str:
-    """A footnote that counts points that failed, by codec; nothing where none did."""
     failed = df[df["status"] != OK].drop_duplicates("point")
     if failed.empty:
         return ""
@@ -238,7 +235,6 @@ def _failures(df: pd.DataFrame) -> str:
 
 
 def _of_encoder(keys: _Keys) -> str:
-    """The encoder's name where there is one; several are in the legend or beside their panels."""
     return f"; {keys.encoders[0]}" if len(keys.encoders) == 1 else ""
 
 
@@ -271,7 +267,6 @@ def _panels(keys: _Keys) -> tuple[Figure, dict[tuple[str, str | None], Axes]]:
 
 
 def _panel(ax: Axes, rows: pd.DataFrame, x: str, keys: _Keys) -> None:
-    """Ends, label coding and curves of one panel."""
     for e, encoder in enumerate(keys.encoders):
         one = rows[rows["encoder_label"] == encoder]
         shade = e if keys.codecs.overlay else 0
@@ -289,7 +284,6 @@ def _panel(ax: Axes, rows: pd.DataFrame, x: str, keys: _Keys) -> None:
 
 
 def _curve(ax: Axes, points: pd.DataFrame, x: str, name: str, e: int, codecs: style.Codecs) -> None:
-    """One codec on one encoder: means over seeds, bands, and the seeds themselves."""
     colour = codecs.colour(name)
     columns = [x, "value", "ci_low", "ci_high"]
     mean = points.groupby("params", sort=False)[columns].mean().sort_values(x)
@@ -303,7 +297,6 @@ def _curve(ax: Axes, points: pd.DataFrame, x: str, name: str, e: int, codecs: st
 
 
 def _label_coding(ax: Axes, points: pd.DataFrame, x: str, colour: str) -> None:
-    """A curve through several points; of one point, a line down from it to the axis."""
     mean = points.groupby("params", sort=False)[[x, "value"]].mean().sort_values(x)
     ax.plot(mean[x], mean["value"], color=colour, **style.LABEL_LINE)
     if len(mean) == 1:
@@ -313,7 +306,6 @@ def _label_coding(ax: Axes, points: pd.DataFrame, x: str, colour: str) -> None:
 
 
 def _against(ax: Axes, rows: pd.DataFrame, cost: str, y: str, keys: _Keys) -> None:
-    """Rate or accuracy over a cost, points joined in order of rate (or of accuracy)."""
     for e, encoder in enumerate(keys.encoders):
         shade = e if keys.codecs.overlay else 0
         for name in reversed(keys.codecs.names):
@@ -326,7 +318,6 @@ def _against(ax: Axes, rows: pd.DataFrame, cost: str, y: str, keys: _Keys) -> No
 
 
 def _together(keys: _Keys) -> list[str]:
-    """Encoders that the legend must tell apart."""
     return keys.encoders if keys.codecs.overlay else []
 
 

@@ -59,7 +59,6 @@ def compressai(rows: pd.DataFrame) -> dict[str, str]:
 
 
 def _points(rows: pd.DataFrame, x: str, metric: str | None) -> pd.DataFrame:
-    """Points in order of codec and rate, one per row: labels, rate, value, interval, task, metric, source."""
     good = rows[situations.measured(rows, x) & rows["kind"].isin((Kind.CODED, Kind.REMOTE, Kind.LABEL))]
     if good.empty:
         raise FcbenchError("no coded points to write, only ceilings, floors or failures; run a codec first.")

@@ -132,7 +132,6 @@ def diff() -> dict[str, Any] | None:
 
 
 def _in_checkout() -> bool:
-    """Whether the package lies in a checkout of fcbench, not in one of something else."""
     return _git("ls-files", "--full-name", "__init__.py").strip() == b"fcbench/__init__.py"
 
 

@@ -87,7 +87,6 @@ def whole_points(raw: bytes) -> bytes:
 
 
 def _point_cell(line: bytes) -> bytes:
-    """Second cell of a line; empty where the line is cut before its end."""
     cells = line.split(b",", 2)
     return cells[1] if len(cells) == 3 else b""
 
@@ -126,7 +125,6 @@ def _parsed(file: Path, raw: bytes) -> pd.DataFrame:
 
 
 def _completed(frame: pd.DataFrame) -> pd.DataFrame:
-    """A table with the columns that came after its schema, empty."""
     new = {
         name: pd.Series(None if name in _MISSING else "", index=frame.index, dtype=dtype)
         for name, dtype in COLUMNS.items()

@@ -170,7 +170,6 @@ class MaskHead(official.FrozenDecoder):
     def _of_image(
         self, x: Mapping[str, Tensor], i: int, regions: Sequence[Region], batch: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Mask logits and scores of one image's regions."""
         height, width = batch.shape[-2:]
         one = {n: m[i : i + 1] for n, m in zip(self.shapes, self.inputs(x))}
         clicks = torch.tensor(

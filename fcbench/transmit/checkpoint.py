@@ -220,7 +220,6 @@ def _build(path: Path, point: OperatingPoint, specs: tuple[FeatureSpec, ...], st
 
 
 def _digest(meta: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:
-    """sha256 over the metadata, then names, types, shapes and values in the order of names."""
     total = hashlib.sha256(json.dumps(meta, sort_keys=True).encode())
     for name in sorted(state):
         tensor = state[name]
@@ -230,6 +229,5 @@ def _digest(meta: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:
 
 
 def _line(error: Exception) -> str:
-    """First line of an error's text, cut to 160 characters."""
     lines = str(error).strip().splitlines()
     return lines[0][:160] if lines else type(error).__name__

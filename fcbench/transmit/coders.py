@@ -177,6 +177,5 @@ def _decode(checkpoint: Path, sha256: str, sent: tuple[bytes, Grids]) -> tuple[A
 
 
 def _received(maps: Arrays, n_symbols: int, check: int, again: bytes | None, took_ms: float) -> tuple[Decoded, float]:
-    """What `_decode` sent."""
     features = Features({k: torch.from_numpy(m) for k, m in maps.items()})
     return Decoded(features, n_symbols, check, None if again is None else lambda: again), took_ms

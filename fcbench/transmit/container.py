@@ -125,7 +125,6 @@ def _pack_header(header: Header, common: _Common, n_records: int) -> bytes:
 
 
 def _unpack_header(cursor: Cursor) -> tuple[Header, _Common, int]:
-    """Header, what samples share, and the number of records."""
     where = cursor.where
     if cursor.take(len(MAGIC)) != MAGIC:
         raise FcbenchError(f"{where}: not an .fcb file (wrong magic bytes)")
@@ -157,7 +156,6 @@ def _unpack_header(cursor: Cursor) -> tuple[Header, _Common, int]:
 
 
 def _crc(number: int, record: Record) -> int:
-    """CRC-32 of all that a record says, and of its number."""
     head = varint(number) + _sizes(record.shapes) + varint(record.n_symbols) + struct.pack("<H", record.check)
     return zlib.crc32(record.payload, zlib.crc32(head))
 
@@ -249,7 +247,6 @@ class ContainerReader(Sequence[Record]):
             raise FcbenchError(f"cannot read {path}: {error.strerror}") from None
 
     def _scan(self, cursor: Cursor, n_records: int) -> list[int]:
-        """Byte offset of each record."""
         offsets = []
         for number in range(n_records):
             cursor.where = f"{self._path}, record {number}"
@@ -263,7 +260,6 @@ class ContainerReader(Sequence[Record]):
         return offsets
 
     def _head(self, cursor: Cursor) -> tuple[int, dict[str, tuple[int, int]], int]:
-        """Payload bytes, shapes, and symbol count of the record at the cursor."""
         n_payload, differs = divmod(cursor.varint(), 2)
         if not differs:
             return n_payload, self._common.shapes, self._common.n_symbols
@@ -271,7 +267,6 @@ class ContainerReader(Sequence[Record]):
         return n_payload, shapes, cursor.varint()
 
     def _read(self, cursor: Cursor, number: int) -> Record:
-        """The record of a number, checked."""
         cursor.where = f"{self._path}, record {number}"
         cursor.seek(self._offsets[number])
         n_payload, shapes, n_symbols = self._head(cursor)
@@ -321,5 +316,4 @@ class ContainerReader(Sequence[Record]):
 
 
 def _named(specs: Sequence[FeatureSpec]) -> str:
-    """Maps in words: "stage3 (96 channels, stride 16 px, BCHW)"."""
     return ", ".join(f"{s.name} ({s.channels} channels, stride {s.stride_px} px, {s.layout})" for s in specs)

@@ -66,7 +66,6 @@ def read(file: Path) -> nn.Module:
 
 
 def _check(codec: Any, other: Any, loaded: checkpoint.Loaded, grids: Grids) -> None:
-    """Raise `FcbenchError` unless two codecs give the same bytes, integers and features."""
     generator = torch.Generator().manual_seed(0)
     for _ in range(_N_CHECKED):
         maps = {}

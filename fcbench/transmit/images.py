@@ -95,7 +95,6 @@ def _one_size(files: Sequence[Path], sizes: Sequence[Size]) -> Size:
 
 
 def _encoder_of(loaded: Loaded, path: Path, weights: str | None, device: torch.device) -> Encoder:
-    """The encoder that a codec was made for."""
     encoder = build_encoder(loaded.source.encoder, weights, device)
     if encoder.weights.sha256 != loaded.source.weights_sha256:
         raise FcbenchError(

@@ -140,7 +140,6 @@ def write(
 
 
 def _header(loaded: Loaded) -> container.Header:
-    """What a file says that a checkpoint codes."""
     return container.Header(loaded.point.codec, loaded.sha256, loaded.specs)
 
 

@@ -84,11 +84,9 @@ class StaticCodec(CodecBase):
         return [cast(MapQuantizer, m) for m in self.maps]
 
     def _inward(self, maps: Iterable[Tensor]) -> list[Tensor]:
-        """Maps in coding order as their quantizers see them."""
         return [s.normalize(x) if self.normalized else x for s, x in zip(self.map_stats, maps, strict=True)]
 
     def _outward(self, maps: Iterable[Tensor]) -> list[Tensor]:
-        """Inverse of `_inward`."""
         return [s.restore(x) if self.normalized else x for s, x in zip(self.map_stats, maps, strict=True)]
 
     @coding_numerics()

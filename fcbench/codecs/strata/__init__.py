@@ -193,7 +193,6 @@ class StrataMap(MapCoder):
             parameter.grad = None
 
     def _centroids(self, y: Tensor, where: Plane) -> None:
-        """Mean offset of what is rounded to 1, and to more, by scale."""
         scaled = y * self.net.log_gain.exp()
         log_scales = self.net.static(where).clamp(LOG_MIN, LOG_MAX).expand_as(y)
         q = self._round(scaled, log_scales)
@@ -228,7 +227,6 @@ class StrataMap(MapCoder):
         return bits + (soft - soft.detach())
 
     def _restored(self, q: Tensor, log_scales: Tensor) -> Tensor:
-        """Centroids of integers q, of the shape of log_scales."""
         bins = _bins(log_scales)
         shift = torch.where(q.abs() == 1, self.shift[0][bins], self.shift[1][bins])
         return q + q.detach().sign() * shift
@@ -278,7 +276,6 @@ class StrataMap(MapCoder):
 
     @staticmethod
     def _rows(indexes: Tensor) -> Tensor:
-        """Log-scales of rows of the table, float32."""
         return torch.tensor(SCALE_TABLE).log()[indexes.long()]
 
     def tables(self, stage: int) -> EntropyTables:
@@ -321,7 +318,6 @@ class StrataMap(MapCoder):
 
 
 def _bins(log_scales: Tensor) -> Tensor:
-    """Bins of the centroids, by scale: half a unit of its logarithm each."""
     return (2 * log_scales + _N_BINS / 2).long().clamp(0, _N_BINS - 1)
 
 

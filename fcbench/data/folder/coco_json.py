@@ -64,7 +64,6 @@ def read(path: Path, images: Mapping[str, Path]) -> list[Annotations]:
 def _targets(
     task: str, content: Mapping[str, Any], listed: list[coco_format.Image]
 ) -> tuple[Mapping[int, Any], tuple[str, ...]]:
-    """Targets by image, and the names of classes or keypoints."""
     if task == "captioning":
         return coco_format.captions(content, listed), ()
     if task in OBJECTS:

@@ -81,7 +81,6 @@ class WithTargets(Dataset):
         return self.contents.sizes([entry.path for entry in self.entries])
 
     def _placed(self, task: str, known: Any, size_px: Size) -> Any:
-        """The target of an image of (H, W), at that size."""
         if task == "segmentation":
             if isinstance(known, Path):
                 return read_class_mask(known, len(self.meta.class_names), size_px, VOID)

@@ -49,7 +49,6 @@ class Scenes(Dataset):
         return self._n
 
     def _at(self, index: int) -> tuple[Chunk, int]:
-        """The chunk of a scene, checked when it is opened, and the scene's place in it."""
         number, place = divmod(index, chunks.SIZE)
         if number not in self._chunks:
             self._chunks[number] = self._stored.open(number)

@@ -89,7 +89,6 @@ class Chunks:
                 shutil.rmtree(part, ignore_errors=True)
 
     def _lacking(self, numbers: Sequence[int]) -> list[int]:
-        """Chunks that are not on disk, or without digests."""
         return [i for i in numbers if not all(cache.has_digest(self.path(i) / name) for name in FILES)]
 
 
@@ -98,7 +97,6 @@ def _is_whole(chunk: Path) -> bool:
 
 
 def _files(scenes: Sequence[Rendered]) -> dict[str, bytes]:
-    """Content of a chunk's files by name."""
     arrays = {
         "image": [s.image for s in scenes],
         "segmentation": [s.classes for s in scenes],

@@ -164,7 +164,6 @@ def _backdrop(canvas: Canvas, scene: Scene, rng: Rng) -> None:
 
 
 def _posters(canvas: Canvas, foot: int, rng: Rng) -> None:
-    """Draw flat pictures on the wall, which are not objects."""
     w = canvas.camera.width_px
     for _ in range(rng.integers(0, 4)):
         r = rng.uniform(0.03, 0.1) * w
@@ -182,7 +181,6 @@ def _posters(canvas: Canvas, foot: int, rng: Rng) -> None:
 
 
 def _clutter(canvas: Canvas, rng: Rng) -> None:
-    """Draw pebbles and leaves, which count as ground."""
     cam = canvas.camera
     for _ in range(rng.integers(6, 24)):
         z = rng.uniform(2, 9)
@@ -200,7 +198,6 @@ def _clutter(canvas: Canvas, rng: Rng) -> None:
 
 
 def _shadow(canvas: Canvas, thing: Thing, light: Array, ambient: float) -> None:
-    """Darken the ground in the shadow of a thing."""
     cam = canvas.camera
     s, y = cam.scale(thing.z_m), cam.ground_px(thing.z_m)
     reach = min(thing.height_m * 0.6, 1.2) * s

@@ -52,7 +52,6 @@ def images_of(content: Mapping[str, Any]) -> list[Image]:
 
 
 def _by_image(content: Mapping[str, Any], images: Iterable[Image]) -> dict[int, list[Any]]:
-    """Annotations of each of the images."""
     rows: dict[int, list[Any]] = {i.id: [] for i in images}
     for row in content["annotations"]:
         if row["image_id"] in rows:
@@ -78,7 +77,6 @@ def instances(content: Mapping[str, Any], images: Iterable[Image]) -> dict[int, 
 
 
 def _region(value: Any) -> Any:
-    """A mask as a file has it, polygons as arrays of x, y."""
     if isinstance(value, dict):
         return value
     return [np.asarray(p, np.float64) for p in value if len(p) >= 6]

@@ -91,7 +91,6 @@ def _size(path: Path) -> tuple[int, int] | None:
 
 
 def _facts_in(folder: Path, names: Sequence[str], what: str, read: Callable[[Path], Any], home: Path) -> dict[str, Any]:
-    """A fact of each of the files of a folder, by name."""
     path = home / f"{cache.digest({'folder': str(folder.resolve())})}.json"
     index = _load(path)
     now: Index = {name: {"status": _status(folder / name)} for name in names}
@@ -130,7 +129,6 @@ def _holds(index: Index, name: str, status: Status, what: str) -> bool:
 
 
 def _load(path: Path) -> Index:
-    """An index; an empty one where there is none."""
     data = cache.get(path)
     loaded: Index = json.loads(data) if data is not None else {}
     return loaded

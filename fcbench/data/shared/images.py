@@ -82,7 +82,6 @@ def _stream(data: bytes, name: str) -> Iterator[Image.Image]:
 
 @contextmanager
 def _opened(what: str, path: Path) -> Iterator[Image.Image]:
-    """A picture file; what fails inside is an `UnreadableSample` that names it."""
     try:
         if path.exists() and not path.is_file():  # reading a pipe would wait for ever
             raise ValueError("not a regular file")
@@ -166,7 +165,6 @@ def array_size(path: Path) -> tuple[int, int]:
 
 @contextmanager
 def _array(path: Path) -> Iterator[np.ndarray]:
-    """A plane as it lies in a file."""
     try:
         if not path.is_file():
             raise ValueError("not a regular file")

@@ -60,7 +60,6 @@ class Layout:
         return tuple(sorted(found))
 
     def _require_utf8(self, folder: Path, names: Sequence[str]) -> None:
-        """Refuse names that tables cannot hold."""
         if wrong := [name for name in names if not name.isprintable()]:
             raise self.error(folder, f"holds a name that is not printable UTF-8 ({ascii(wrong[0])}): rename it")
 

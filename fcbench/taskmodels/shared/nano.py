@@ -108,7 +108,6 @@ class NanoDecoder(FrozenDecoder):
         self.decoder = decoder
 
     def _read(self, x: Mapping[str, Tensor]) -> tuple[Any, Tensor]:
-        """The task's head and what it reads."""
         return self.decoder.head, self.decoder(*self.inputs(x))
 
     def loss(self, x: Mapping[str, Tensor], batch: Any) -> Tensor:

@@ -96,7 +96,6 @@ class Cider:
 
     @staticmethod
     def _similarity(candidate: Weighted, reference: Weighted) -> float:
-        """Clipped cosine, mean over n, times the length penalty."""
         dots = [0.0] * MAX_N
         for gram, weight in candidate.weights.items():
             other = reference.weights.get(gram, 0.0)

@@ -81,7 +81,6 @@ def image_statistics(kind: Kind, objects: Objects, found: Detections, n_categori
 
 
 def _annotated(kind: Kind, objects: Objects) -> list[dict[str, Any]]:
-    """Objects as COCOeval has them after its preparation."""
     rows = []
     for i, label in enumerate(objects.labels.tolist()):
         row: dict[str, Any] = {
