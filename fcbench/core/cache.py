@@ -78,7 +78,7 @@ def kept(path: Path, make: Callable[[], bytes]) -> bytes:
         if (found := get(path)) is not None:
             return found
         data = make()
-        write_atomically(_made_file(path), json.dumps(libraries.installed()), CACHE_HINT)
+        write_atomically(_beside(path, MADE_SUFFIX), json.dumps(libraries.installed()), CACHE_HINT)
         put(path, data)
     return data
 
@@ -86,7 +86,7 @@ def kept(path: Path, make: Callable[[], bytes]) -> bytes:
 def made_by(path: Path) -> dict[str, str]:
     """Versions of the libraries that made a kept file, by name; empty where that is not known."""
     with suppress(OSError, ValueError):
-        return dict(json.loads(_made_file(path).read_bytes()))
+        return dict(json.loads(_beside(path, MADE_SUFFIX).read_bytes()))
     return {}
 
 
@@ -125,18 +125,18 @@ def is_whole(path: Path) -> bool:
 
 def matches(path: Path) -> bool:
     """Whether a file matches its digest. Raises OSError."""
-    return _line(path, _digest(path)) in _lines(path)
+    return f"{_digest(path)}  {path.name}" in _lines(path)
 
 
 def has_digest(path: Path) -> bool:
     """Whether a file of the cache is there, with a digest; nothing is read."""
-    return path.is_file() and _digest_file(path).is_file()
+    return path.is_file() and _beside(path, DIGEST_SUFFIX).is_file()
 
 
 def remove(path: Path) -> None:
     """Remove a file of the cache and what lies beside it."""
     for end in ("", *BESIDE):
-        path.with_name(path.name + end).unlink(missing_ok=True)
+        _beside(path, end).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -158,28 +158,20 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
         lock.release()
 
 
-def _digest_file(path: Path) -> Path:
-    return path.with_name(f"{path.name}{DIGEST_SUFFIX}")
-
-
-def _made_file(path: Path) -> Path:
-    return path.with_name(f"{path.name}{MADE_SUFFIX}")
-
-
-def _line(path: Path, found: str) -> str:
-    return f"{found}  {path.name}"
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
 
 
 def _lines(path: Path) -> list[str]:
-    file = _digest_file(path)
+    file = _beside(path, DIGEST_SUFFIX)
     return file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
 
 
 def _write_digest(path: Path, found: str) -> None:
     """State a digest before its file is there, beside that of the file it replaces: one of them is always right."""
     with disk_errors(path, CACHE_HINT):
-        before = _lines(path)[-1:]
-    write_atomically(_digest_file(path), "\n".join([*before, _line(path, found)]) + "\n", CACHE_HINT)
+        lines = [*_lines(path)[-1:], f"{found}  {path.name}"]
+    write_atomically(_beside(path, DIGEST_SUFFIX), "\n".join(lines) + "\n", CACHE_HINT)
 
 
 def file_digest(path: Path) -> str:

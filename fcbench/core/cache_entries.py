@@ -10,25 +10,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import filelock
-
 from fcbench.core import cache, libraries
 from fcbench.core.cache import ASIDE, BESIDE, CACHE_HINT, Cache
 from fcbench.core.errors import FcbenchError
 from fcbench.core.files import disk_errors
 
 KINDS = {
-    "features": "shards of feature sets",
-    "task": "necks and heads",
-    "codec": "codecs",
-    "sweep": "codecs of variable rate",
-    "scale": "scales of densities",
-    "encoder-macs": "counts of operations",
-    "resume": "trainings under way",
-    "part": "extractions under way",
-    "scenes": "rendered scenes",
-    "files": "indices of data sets",
-    "other": "other files",
+    **{"features": "shards of feature sets", "task": "necks and heads", "codec": "codecs"},
+    **{"sweep": "codecs of variable rate", "scale": "scales of densities", "encoder-macs": "counts of operations"},
+    **{"resume": "trainings under way", "part": "extractions under way", "scenes": "rendered scenes"},
+    **{"files": "indices of data sets", "other": "other files"},
 }
 """Kind of entry -> what to call it. What bears no name of a cache is among the other files, and never removed."""
 
@@ -90,20 +81,12 @@ def remove(entry: Entry) -> bool:
     """Remove an entry; returns whether it is gone. One that another process is making stays. Raises `FcbenchError`: it
     cannot be removed."""
     path = entry.path.with_suffix("") if entry.kind == "part" else entry.path
-    with disk_errors(entry.path, CACHE_HINT):
-        lock = filelock.FileLock(path.with_name(f"{path.name}.lock"))
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            return False
-        try:
-            if entry.path.is_dir():
-                shutil.rmtree(entry.path)
-            for file in entry.files:
-                file.unlink(missing_ok=True)
-        finally:
-            lock.release()
-    return True
+    with disk_errors(entry.path, CACHE_HINT), cache.locked(path, wait=False) as held:
+        if held and entry.path.is_dir():
+            shutil.rmtree(entry.path)
+        for file in entry.files if held else ():
+            file.unlink(missing_ok=True)
+    return held
 
 
 def n_bytes_of(text: str) -> int:

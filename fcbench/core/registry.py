@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from fcbench.core.codecs import LABEL, CodecPlugin, ImagePlugin, LabelPlugin, codec_kind
 from fcbench.core.errors import FcbenchError, unknown
 from fcbench.core.features import Encoder, EncoderPlugin
+from fcbench.core.libraries import PACKAGE, module_file
 from fcbench.core.python_files import read_source, reason_of, run_file
 from fcbench.core.samples import DatasetPlugin
 from fcbench.core.tasks import NeckPlugin, TaskModelPlugin, TaskPlugin
@@ -34,32 +35,21 @@ from fcbench.core.tasks import NeckPlugin, TaskModelPlugin, TaskPlugin
 if TYPE_CHECKING:
     import torch
 
-PACKAGE = Path(__file__).resolve().parents[1]
+_KINDS: dict[str, tuple[str, type]] = {
+    "dataset": ("data", DatasetPlugin),
+    "encoder": ("encoders", EncoderPlugin),
+    "codec": ("codecs", CodecPlugin),
+    "neck": ("necks", NeckPlugin),
+    "task": ("tasks", TaskPlugin),
+    "taskmodel": ("taskmodels", TaskModelPlugin),
+    "image": ("images", ImagePlugin),
+    "label": ("labels", LabelPlugin),
+}
 SHARED = "shared"
 
-KINDS = {
-    "dataset": "data",
-    "encoder": "encoders",
-    "codec": "codecs",
-    "neck": "necks",
-    "task": "tasks",
-    "taskmodel": "taskmodels",
-    "image": "images",
-    "label": "labels",
-}
+KINDS = {kind: room for kind, (room, _) in _KINDS.items()}
 """Kind of plug-in -> its room."""
 
-PROTOCOLS: dict[str, type] = {
-    "dataset": DatasetPlugin,
-    "encoder": EncoderPlugin,
-    "codec": CodecPlugin,
-    "neck": NeckPlugin,
-    "task": TaskPlugin,
-    "taskmodel": TaskModelPlugin,
-    "image": ImagePlugin,
-    "label": LabelPlugin,
-}
-"""Kind of plug-in -> what its ``PLUGIN`` must have."""
 BFLOAT16 = "@bfloat16"  # End of the name of an encoder that computes in bfloat16
 
 
@@ -195,7 +185,7 @@ def _read(path: Path) -> File:
 
 def _complete(kind: str, plugin: Any, where: str) -> Any:
     """The plug-in. Raises `FcbenchError` where it lacks what its protocol names."""
-    protocol = PROTOCOLS[kind]
+    _, protocol = _KINDS[kind]
     asked = (name for base in protocol.__mro__ for name in (*vars(base), *vars(base).get("__annotations__", {})))
     lacks = sorted({name for name in asked if not name.startswith("_") and not hasattr(plugin, name)})
     if plugin is None:
@@ -266,15 +256,12 @@ def _hash_of(source: Path) -> str:
 
 
 def _source(module: str) -> Path:
+    """The file of an installed module, or its folder's ``__init__``; imports nothing."""
     top, *rest = module.split(".")
     spec = importlib.util.find_spec(top)
     if spec is None or spec.origin is None:
         raise FcbenchError(f"the source of the installed module {module} is not on this machine")
-    path = Path(spec.origin)
-    if rest:
-        path = path.parent.joinpath(*rest)
-        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    return path
+    return module_file(Path(spec.origin).parent, rest) if rest else Path(spec.origin)
 
 
 def summary(kind: str, name: str) -> str:

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 VOID = 255  # Class index of pixels that no loss and no metric counts
+OBJECTS = ("detection", "instance_segmentation", "keypoint_detection")  # Tasks that find objects: they need their areas
+COCO_KEYPOINTS = tuple(
+    "nose left_eye right_eye left_ear right_ear left_shoulder right_shoulder left_elbow right_elbow left_wrist "
+    "right_wrist left_hip right_hip left_knee right_knee left_ankle right_ankle".split()
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fcbench.core.errors import FcbenchError, UnreadableSample
-from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, DatasetPlugin, Sample
+from fcbench.core.samples import OBJECTS, DataOptions, Dataset, DatasetMeta, DatasetPlugin, Sample
 from fcbench.data.shared import coco_format
 from fcbench.data.shared.coco_format import Image
 from fcbench.data.shared.contents import Contents
@@ -62,7 +62,6 @@ def official_splits(folder: Path) -> dict[str, str]:
 
 
 ROLES = {"train": "train", "test": "val"}
-OBJECTS = ("detection", "instance_segmentation", "keypoint_detection")  # Tasks that find objects
 READERS: dict[str, Callable[..., dict[int, Any]]] = {
     "segmentation": coco_format.instances,
     "pose": coco_format.poses,

@@ -20,7 +20,7 @@ from fcbench.core.errors import FcbenchError
 from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, DatasetPlugin, Sample
 from fcbench.data.shared.contents import READING, Contents
 from fcbench.data.shared.folders import hash_split
-from fcbench.data.shared.images import as_sample, decode_image, decoded_size
+from fcbench.data.shared.images import as_sample, image_size, read_image
 
 CAPTIONS = ("caption", "captions", "text", "sentences")
 TESTS = ("test", "validation", "val")
@@ -44,15 +44,13 @@ class Rows(Dataset):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def _stored(self, index: int) -> tuple[bytes, str]:
+    def _stored(self, index: int) -> tuple[Path, bytes]:
         row = self.indices[index]
         found = self.rows.select_columns([self.columns["image"]])[row][self.columns["image"]]
-        where = f"row {row} of {self.name}"
-        return (found["bytes"] or Path(found["path"]).read_bytes()), where
+        return Path(f"row {row} of {self.name}"), found["bytes"] or Path(found["path"]).read_bytes()
 
     def __getitem__(self, index: int) -> Sample:
-        image = decode_image(*self._stored(index))
-        return as_sample(str(self.indices[index]), image, self.image_size_px)
+        return as_sample(str(self.indices[index]), read_image(*self._stored(index)), self.image_size_px)
 
     def targets(self, index: int) -> Mapping[str, Any]:
         row = self.rows.select_columns([self.columns[task] for task in self.tasks])[self.indices[index]]
@@ -66,7 +64,7 @@ class Rows(Dataset):
         return found
 
     def sizes(self) -> Mapping[str, tuple[int, int]]:
-        return {str(row): decoded_size(*self._stored(i)) for i, row in enumerate(self.indices)}
+        return {str(row): image_size(*self._stored(i)) for i, row in enumerate(self.indices)}
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from fcbench.core.cache import digest
 from fcbench.core.samples import DataOptions, Dataset, DatasetPlugin, Sample
-from fcbench.data.shared.folders import Labelled, labelled
+from fcbench.data.shared.folders import Files, labelled
 from fcbench.data.shared.images import read_image
 from fcbench.data.shared.layout import Layout, some
 
@@ -59,7 +59,7 @@ def prepared(image: Tensor, wanted_px: tuple[int, int]) -> Tensor:
     return smooth[0].round().clamp(0, 255).to(torch.uint8)
 
 
-class Cropped(Labelled):
+class Cropped(Files):
     """Labelled images, prepared as classifiers are tested."""
 
     resizing = PREPARED

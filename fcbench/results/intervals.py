@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -40,35 +40,20 @@ def _weights(n_samples: int, n_resamples: int, seed: int) -> Iterator[np.ndarray
         yield rng.multinomial(n_samples, shares, size=min(step, n_resamples - done)).astype(np.float64)
 
 
-def paired_bootstrap(
-    tables: Sequence[np.ndarray],
-    values_fn: Callable[[np.ndarray], np.ndarray],
-    n_resamples: int = N_RESAMPLES,
-    seed: int = 0,
-) -> list[np.ndarray]:
-    """Metric of several tables under the same resamples, so that their differences are paired.
-
-    `tables`: of additive statistics, each [N, S] over the same samples in the same order. `values_fn`: metric values
-    [R] of summed statistics [R, S]. Returns one array [R] per table. Raises `FcbenchError`: tables of different N or
-    not [N, S], NaN in one, no samples.
-    """
-    arrays = _checked(tables)
-    sums: list[list[np.ndarray]] = [[] for _ in arrays]
-    for weights in _weights(len(arrays[0]), n_resamples, seed):
-        for found, a in zip(sums, arrays):
-            found.append(weights @ a)
-    return [np.asarray(values_fn(np.concatenate(s)), dtype=np.float64).reshape(n_resamples) for s in sums]
-
-
 def resampled(
     stats: np.ndarray,
     values_of: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]],
     n_resamples: int = N_RESAMPLES,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
-    """Metrics under resamples, by name, [R]. `stats`: [N, S] of each sample. `values_of`: metric values [R] by name of
-    statistics [N, S] and weights [R, N]. Raises `FcbenchError`: stats not [N, S], NaN in them, no samples."""
-    (table,) = _checked([stats])
+    """Metrics under resamples, by name, [R]; tables of as many samples are resampled alike, so differences are paired.
+    `stats`: [N, S] of each sample. `values_of`: metric values [R] by name of statistics [N, S] and weights [R, N].
+    Raises `FcbenchError`: stats not [N, S], NaN in them, no samples."""
+    table = np.asarray(stats, dtype=np.float64)
+    if table.ndim != 2:
+        raise FcbenchError(f"got statistics of shape {list(table.shape)}; need [N, S].")
+    if not np.isfinite(table).all():
+        raise FcbenchError("got NaN or infinite statistics of a sample; they must be finite sums.")
     parts = [values_of(table, weights) for weights in _weights(len(table), n_resamples, seed)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
@@ -90,14 +75,3 @@ def interval(resampled: ArrayLike, percent: float = 95.0) -> tuple[float, float]
     tail = (100 - percent) / 2
     low, high = np.percentile(defined, [tail, 100 - tail])
     return float(low), float(high)
-
-
-def _checked(tables: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Tables of statistics as float64 [N, S]."""
-    arrays = [np.asarray(t, dtype=np.float64) for t in tables]
-    shapes = [list(a.shape) for a in arrays]
-    if not arrays or any(a.ndim != 2 or len(a) != len(arrays[0]) for a in arrays):
-        raise FcbenchError(f"got tables of shapes {shapes}; need [N, S] over the same samples in each.")
-    if not all(np.isfinite(a).all() for a in arrays):
-        raise FcbenchError("got NaN or infinite statistics of a sample; they must be finite sums.")
-    return arrays

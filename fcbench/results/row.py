@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 
 SCHEMA = 4  # Version of the columns of `rates.csv`: goes into `RatePoint.schema`
@@ -106,16 +106,10 @@ class Column(NamedTuple):
     since: int  # the first schema with it
 
 
-def _columns() -> dict[str, Column]:
-    hints = get_type_hints(RatePoint, include_extras=True)
-    found = {f.name: hints[f.name] for f in fields(RatePoint)}
-    return {
-        name: Column(t.__origin__, t.__metadata__[0], (*t.__metadata__[1:], READ_SCHEMAS[0])[0])
-        for name, t in found.items()
-    }
-
-
-COLUMNS: dict[str, Column] = _columns()  # Columns of ``rates.csv``, in order
+COLUMNS = {
+    name: Column(t.__origin__, t.__metadata__[0], (*t.__metadata__[1:], READ_SCHEMAS[0])[0])
+    for name, t in get_type_hints(RatePoint, include_extras=True).items()
+}
 
 
 def type_name(kind: Any) -> str:

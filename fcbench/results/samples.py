@@ -68,17 +68,14 @@ def load_samples(path: Path | str, point: str) -> SampleTable:
         table = pq.read_table(file, filters=[("point", "=", point)], partitioning=None)
         ids, n_bytes = (table.column(c).to_pylist() for c in ("sample", "n_bytes"))
         stats = table.column("stats").combine_chunks().flatten().to_numpy()
-        stated = {c: table.column(c).to_numpy() for c in LIKELIHOODS if _is_stated(table, c)}
+        kept = [c for c in LIKELIHOODS if c in table.schema.names and table.column(c).null_count == 0]
+        stated = {c: table.column(c).to_numpy() for c in kept}
         return SampleTable(ids, n_bytes, stats.reshape(len(ids), -1), **stated)
     except (pa.ArrowException, KeyError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise FcbenchError(
             f"{file} is damaged ({reason}); delete it and its rows in {RATES}, then run again."
         ) from None
-
-
-def _is_stated(table: pa.Table, column: str) -> bool:
-    return column in table.schema.names and table.column(column).null_count == 0
 
 
 def sample_table(point: str, samples: SampleTable) -> pa.Table:

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, DatasetPlugin
-from fcbench.data.folder.coco_json import OBJECTS
+from fcbench.core.samples import OBJECTS, DataOptions, Dataset, DatasetMeta, DatasetPlugin
 from fcbench.data.folder.layout import DEPTH_FILE, LAYOUT, has_targets, read_unit, split_folders
 from fcbench.data.folder.part import Part, read_part
 from fcbench.data.folder.targets import Entry, WithTargets

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fcbench.core.samples import OBJECTS
 from fcbench.data.folder.layout import LAYOUT
 from fcbench.data.shared import coco_format
 from fcbench.data.shared.layout import some
@@ -18,7 +19,6 @@ MARKS = {
     "bbox": ("detection",),
 }
 """Field of an annotation -> its tasks; the first one found decides."""
-OBJECTS = ("detection", "instance_segmentation", "keypoint_detection")
 """Of them, those that need a box and an area of every object."""
 
 

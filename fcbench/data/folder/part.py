@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fcbench.core.samples import COCO_KEYPOINTS
 from fcbench.data.folder import coco_json
 from fcbench.data.folder.layout import (
     CLASSES_FILE,
@@ -22,10 +23,6 @@ from fcbench.data.folder.layout import (
 from fcbench.data.shared.contents import Contents
 
 Size = tuple[int, int]
-COCO_KEYPOINTS = tuple(
-    "nose left_eye right_eye left_ear right_ear left_shoulder right_shoulder left_elbow right_elbow left_wrist "
-    "right_wrist left_hip right_hip left_knee right_knee left_ankle right_ankle".split()
-)
 
 
 @dataclass

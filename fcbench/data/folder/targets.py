@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fcbench.core.samples import VOID, Dataset, DatasetMeta, Sample
+from fcbench.core.samples import OBJECTS, VOID, Dataset, DatasetMeta, Sample
 from fcbench.data.folder.layout import LAYOUT, Unit
 from fcbench.data.shared import coco_format
 from fcbench.data.shared.contents import Contents
@@ -27,7 +27,7 @@ from fcbench.data.shared.images import (
     resize_targets,
 )
 
-PLACED = {"segmentation", "depth", "pose", "detection", "instance_segmentation", "keypoint_detection"}
+PLACED = {"segmentation", "depth", "pose", *OBJECTS}  # Tasks whose targets refer to pixels
 """Tasks whose targets refer to pixels."""
 Size = tuple[int, int]
 

@@ -6,25 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-KEYPOINTS = (
-    "nose",
-    "left_eye",
-    "right_eye",
-    "left_ear",
-    "right_ear",
-    "left_shoulder",
-    "right_shoulder",
-    "left_elbow",
-    "right_elbow",
-    "left_wrist",
-    "right_wrist",
-    "left_hip",
-    "right_hip",
-    "left_knee",
-    "right_knee",
-    "left_ankle",
-    "right_ankle",
-)
 ARMS = ("down", "out", "up", "bent")  # Gestures of an arm; its angles are drawn around these
 LEGS = ("standing", "striding", "lunging")
 _SKIN = ((0.95, 0.78, 0.66), (0.78, 0.56, 0.42), (0.5, 0.33, 0.23), (0.88, 0.68, 0.5))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fcbench.core.samples import Pose
+from fcbench.core.samples import COCO_KEYPOINTS, Pose
 from fcbench.data.scenes import figure, objects
 from fcbench.data.scenes.objects import COLOURS, KINDS, SIZES_M, TEXTURES, Thing
 from fcbench.data.scenes.render import Array, Camera, Canvas, Rng, ellipse, finish, noise
@@ -225,7 +225,7 @@ def _pose(scene: Scene, canvas: Canvas) -> Pose:
         x, y, h = (cam.width_px / 2 + thing.x_m * s, cam.ground_px(thing.z_m), thing.height_m * s)
         joints, hidden = figure.joints(thing.figure, x, y, h), figure.hidden(thing.figure)
         rows = []
-        for name in figure.KEYPOINTS:
+        for name in COCO_KEYPOINTS:
             px, py = (float(c) for c in joints[name])
             inside = 0 <= px < cam.width_px and 0 <= py < cam.height_px
             seen = inside and name not in hidden and canvas.instances[int(py), int(px)] == number

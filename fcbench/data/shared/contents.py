@@ -94,7 +94,8 @@ def _facts_in(folder: Path, names: Sequence[str], what: str, read: Callable[[Pat
     path = home / f"{cache.digest({'folder': str(folder.resolve())})}.json"
     index = _load(path)
     now: Index = {name: {"status": _status(folder / name)} for name in names}
-    known = {name: index[name][what] for name in names if _holds(index, name, now[name]["status"], what)}
+    current = (name for name in names if index.get(name, {}).get("status") == now[name]["status"])
+    known = {name: index[name][what] for name in current if what in index[name]}
     missing = [name for name in names if name not in known]
     if not missing:
         return known
@@ -106,8 +107,8 @@ def _facts_in(folder: Path, names: Sequence[str], what: str, read: Callable[[Pat
         with ThreadPoolExecutor(_N_READERS) as pool:
             facts = dict(zip(block, pool.map(lambda name: read(folder / name), block)))
         known.update(facts)
-        lasting = {n: {**now[n], what: v} for n, v in facts.items() if v and _settled(now[n]["status"], start_ns)}
-        if lasting:
+        fresh = {n for n in block if any(abs(start_ns - t) <= SETTLING_NS for t in now[n]["status"][1:3])}
+        if lasting := {n: {**now[n], what: fact} for n, fact in facts.items() if fact and n not in fresh}:
             _add(path, lasting)
     return known
 
@@ -118,14 +119,6 @@ def _status(path: Path) -> Status:
     except OSError as exc:
         raise FcbenchError(f"cannot read {path}: {exc.strerror}") from exc
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
-
-
-def _settled(status: Status, now_ns: int) -> bool:
-    return all(abs(now_ns - stamp) > SETTLING_NS for stamp in status[1:3])
-
-
-def _holds(index: Index, name: str, status: Status, what: str) -> bool:
-    return name in index and index[name]["status"] == status and what in index[name]
 
 
 def _load(path: Path) -> Index:

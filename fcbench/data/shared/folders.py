@@ -54,30 +54,33 @@ ReadMap = Callable[[Path, tuple[int, int]], Tensor]
 
 
 @dataclass
-class ImageAndMap(Dataset):
-    """One split of a data set of one dense task: images, each with a map of its size."""
+class Files(Dataset):
+    """One split of a data set of one task: images, each with a map of its size or with a label."""
 
     name: str
     split: str
     revision: str
     tasks: tuple[str, ...]
     meta: DatasetMeta
-    files: Sequence[tuple[str, Path, Path]]  # (id, image, map) of each sample
-    read: ReadMap  # reads a map; a function of a module, so that it can be sent to reading processes
+    files: Sequence[tuple[str, Path, Any]]  # (id, image, file of its map or index of its label) of each sample
     image_size_px: tuple[int, int] | None
     contents: Contents
+    read: ReadMap | None = None  # a function of a module, so that it can be sent to reading processes; None: labels
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> Sample:
         sample_id, path, _ = self.files[index]
-        return as_sample(sample_id, read_aligned_image(path), self.image_size_px)
+        image = read_aligned_image(path) if self.read else read_image(path)
+        return as_sample(sample_id, image, self.image_size_px)
 
     def targets(self, index: int) -> Mapping[str, Any]:
-        _, image, path = self.files[index]
+        _, image, target = self.files[index]
+        if self.read is None:
+            return {self.tasks[0]: target}
         size_px = image_size(image)
-        return resize_targets({self.tasks[0]: self.read(path, size_px)}, size_px, self.image_size_px or size_px)
+        return resize_targets({self.tasks[0]: self.read(target, size_px)}, size_px, self.image_size_px or size_px)
 
     def sizes(self) -> Mapping[str, tuple[int, int]]:
         return self.contents.sizes([image for _, image, _ in self.files])
@@ -93,39 +96,12 @@ def image_and_map(
     read: ReadMap,
     options: DataOptions,
     also: Sequence[Path] = (),
-) -> ImageAndMap:
+) -> Files:
     """A split of the files found; the revision depends on all of them, and on further ones."""
     contents = Contents(root, options.cache_dir)
     revision = contents.revision([*also, *(p for file in files for p in file[1:])])
     size_px, files = options.image_size_px, files[: options.limit]
-    return ImageAndMap(name, split, revision, (task,), meta, files, read, size_px, contents)
-
-
-@dataclass
-class Labelled(Dataset):
-    """One split of a data set for classification."""
-
-    name: str
-    split: str
-    revision: str
-    meta: DatasetMeta
-    files: Sequence[tuple[str, Path, int]]  # (id, image, index of its label in ``meta.label_names``) of each sample
-    image_size_px: tuple[int, int] | None
-    contents: Contents
-    tasks: tuple[str, ...] = ("classification",)
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> Sample:
-        sample_id, path, _ = self.files[index]
-        return as_sample(sample_id, read_image(path), self.image_size_px)
-
-    def targets(self, index: int) -> Mapping[str, Any]:
-        return {"classification": self.files[index][2]}
-
-    def sizes(self) -> Mapping[str, tuple[int, int]]:
-        return self.contents.sizes([image for _, image, _ in self.files])
+    return Files(name, split, revision, (task,), meta, files, size_px, contents, read)
 
 
 def labelled(
@@ -136,7 +112,7 @@ def labelled(
     label_names: Sequence[str],
     options: DataOptions,
     prefix: str = "",
-) -> Labelled:
+) -> Files:
     """A split of images and their classes, ordered by hash, so that the first ones are of all classes. `prefix`:
     beginning of the revision."""
     label = {c: i for i, c in enumerate(label_names)}
@@ -144,5 +120,5 @@ def labelled(
     files = [(key, *by_id[key]) for key in hash_order(by_id)]
     contents = Contents(root, options.cache_dir)
     revision = prefix + contents.revision(path for path, _ in images)
-    meta = DatasetMeta(label_names=tuple(label_names))
-    return Labelled(name, split, revision, meta, files[: options.limit], options.image_size_px, contents)
+    meta, size_px = DatasetMeta(label_names=tuple(label_names)), options.image_size_px
+    return Files(name, split, revision, ("classification",), meta, files[: options.limit], size_px, contents)

@@ -22,13 +22,11 @@ DECODING_FAILS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError
 _ON_THEIR_SIDE = range(5, 9)  # EXIF orientations that exchange height and width
 
 
-def read_image(path: Path) -> Tensor:
-    """Decode an image as RGB, turned as its EXIF orientation says. Returns uint8 [3, H, W].
-
+def read_image(path: Path, data: bytes | None = None) -> Tensor:
+    """Decode an image, or its file's content, as RGB, turned as its EXIF orientation says. Returns uint8 [3, H, W].
     16 bits per channel become 8 by scale: 65535 is 255. Raises `UnreadableSample`: the file is missing, damaged, cut
-    short or no regular file, or its values have no known range.
-    """
-    with _opened("image", path) as file:
+    short or no regular file, or its values have no known range."""
+    with _opened("image", path, data) as file:
         return _rgb(file)
 
 
@@ -47,45 +45,21 @@ def read_aligned_image(path: Path) -> Tensor:
         return _rgb(file)
 
 
-def image_size(path: Path) -> tuple[int, int]:
+def image_size(path: Path, data: bytes | None = None) -> tuple[int, int]:
     """(H, W) of an image in pixels as `read_image` gives it, from its header alone. Raises `UnreadableSample`: the file
     is missing or its header is damaged."""
-    with _opened("image", path) as file:
-        return _size(file)
-
-
-def decode_image(data: bytes, name: str) -> Tensor:
-    """`read_image` of a file's content. Raises `UnreadableSample` with the image's name."""
-    with _stream(data, name) as file:
-        return _rgb(file)
-
-
-def decoded_size(data: bytes, name: str) -> tuple[int, int]:
-    """`image_size` of a file's content. Raises `UnreadableSample` with the image's name."""
-    with _stream(data, name) as file:
-        return _size(file)
-
-
-def _size(file: Image.Image) -> tuple[int, int]:
-    turned = _orientation(file) in _ON_THEIR_SIDE
-    return (file.width, file.height) if turned else (file.height, file.width)
+    with _opened("image", path, data) as file:
+        turned = _orientation(file) in _ON_THEIR_SIDE
+        return (file.width, file.height) if turned else (file.height, file.width)
 
 
 @contextmanager
-def _stream(data: bytes, name: str) -> Iterator[Image.Image]:
+def _opened(what: str, path: Path, data: bytes | None = None) -> Iterator[Image.Image]:
+    """A picture file, or its content; what fails inside is an `UnreadableSample` that names it."""
     try:
-        with Image.open(io.BytesIO(data)) as file:
-            yield file
-    except DECODING_FAILS as exc:
-        raise UnreadableSample(f"cannot read image {name}: {exc}") from exc
-
-
-@contextmanager
-def _opened(what: str, path: Path) -> Iterator[Image.Image]:
-    try:
-        if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+        if data is None and path.exists() and not path.is_file():  # reading a pipe would wait for ever
             raise ValueError("not a regular file")
-        with Image.open(path) as file:
+        with Image.open(path if data is None else io.BytesIO(data)) as file:
             yield file
     except DECODING_FAILS as exc:
         raise UnreadableSample(f"cannot read {what} {path}: {exc}") from exc
