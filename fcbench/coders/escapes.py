@@ -46,11 +46,6 @@ def distance(values: np.ndarray, last: np.ndarray) -> np.ndarray:
     return np.where(values < 0, -2 * values, 2 * (values - last) + 1)
 
 
-def _undistance(distances: np.ndarray, last: np.ndarray) -> np.ndarray:
-    above = distances % 2 == 1
-    return np.where(above, (distances - 1) // 2 + last, -(distances // 2))
-
-
 def encode(encoder: Any, distances: np.ndarray) -> None:
     """Append positive integers [n]: number of mantissa bits, then the mantissa in two halves."""
     bits = np.frexp(distances.astype(np.float64))[1].astype(np.int32) - 1
@@ -75,7 +70,7 @@ def decode(decoder: Any, last: np.ndarray) -> np.ndarray:
                 distances[some] += half.astype(np.int64) << shift
     except AssertionError as error:
         raise FcbenchError(f"entropy-coded string is damaged: {error}") from None
-    return _undistance(distances, last)
+    return np.where(distances % 2 == 1, (distances - 1) // 2 + last, -(distances // 2))
 
 
 def _halves(bits: np.ndarray) -> list[tuple[int, np.ndarray]]:

@@ -33,11 +33,6 @@ def versions(*names: str) -> dict[str, str]:
     return {**package_version("imagecodecs"), **linked}
 
 
-def jpegxl_lossless(picture: np.ndarray) -> bytes:
-    """[H, W] uint8 or uint16 as a bare lossless JPEG XL codestream, effort 9."""
-    return encode("jpegxl", picture, lossless=True, effort=9, usecontainer=False, numthreads=1)
-
-
 _Options = Callable[[np.ndarray, float, "int | None"], "dict[str, Any]"]
 
 

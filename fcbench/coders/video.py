@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from fcbench.coders.foreign import PictureCoder, Size, guarded, library, package_version
+from fcbench.coders.foreign import PictureCoder, guarded, library, package_version
 from fcbench.core.errors import FcbenchError
 
 PRESET_X265 = "slow"
@@ -160,26 +160,20 @@ _GREY = {8: "gray", 10: "gray10le"}
 _420 = {8: "yuv420p", 10: "yuv420p10le"}
 
 
-def _hevc_encode(picture: np.ndarray, qp: float, bits: int | None) -> bytes:
-    return hevc_encode([picture], _GREY[bits or 8], int(qp))
-
-
-def _hevc_decode(data: bytes, size: Size | None, bits: int | None) -> np.ndarray:
-    return hevc_decode(data, _GREY[bits or 8])[0]
-
-
 def _av1_encode(picture: np.ndarray, qp: float, bits: int | None) -> bytes:
     height, width = picture.shape
     chroma = np.full((height // 2, width // 2), 1 << ((bits or 8) - 1), picture.dtype)
     return av1_encode([picture, chroma, chroma], _420[bits or 8], int(qp))
 
 
-def _av1_decode(data: bytes, size: Size | None, bits: int | None) -> np.ndarray:
-    return av1_decode(data, _420[bits or 8])[0]
-
-
-HEVC = PictureCoder(_hevc_encode, _hevc_decode, hevc_versions, least_px=16, multiple_px=8)
+HEVC = PictureCoder(
+    lambda picture, qp, bits: hevc_encode([picture], _GREY[bits or 8], int(qp)),
+    lambda data, size, bits: hevc_decode(data, _GREY[bits or 8])[0],
+    hevc_versions,
+    least_px=16,
+    multiple_px=8,
+)
 """HEVC intra of grey pictures (4:0:0) of 8 or 10 bits; the knob is the QP."""
 
-AV1 = PictureCoder(_av1_encode, _av1_decode, av1_versions, least_px=16, multiple_px=8)
+AV1 = PictureCoder(_av1_encode, lambda data, size, bits: av1_decode(data, _420[bits or 8])[0], av1_versions, 16, 8)
 """AV1 of grey pictures of 8 or 10 bits, as 4:2:0 with constant chroma; the knob is the quantizer."""

@@ -77,7 +77,11 @@ class TimmEncoder(PaddedEncoder):
         try:
             return super().maps(images, split_points)
         except (AssertionError, RuntimeError, ValueError) as exc:
-            raise self._size_error((int(images.shape[-2]), int(images.shape[-1])), str(exc)) from exc
+            first = (str(exc).splitlines() or ["no reason given"])[0]
+            raise FcbenchError(
+                f"{self.name} failed on images of {images.shape[-2]}x{images.shape[-1]} ({first}): its own size is "
+                f"{self._native_px[0]}x{self._native_px[1]}, try --image-size {self._native_px[0]}"
+            ) from exc
 
     def run(self, x: Tensor, split_points: Sequence[str]) -> Mapping[str, Tensor]:
         maps = self.module(x.contiguous(memory_format=torch.channels_last))
@@ -92,7 +96,8 @@ class TimmEncoder(PaddedEncoder):
         cut = info_of(self.module).get_dicts()[list(self.specs).index(split_point)]["module"]
         noise = torch.randint(0, 256, (1, 3, *image_px), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
         try:
-            tail = ClassifierTail(_reading(after(full, cut), self._last), split_point, label_names(name, full))
+            rest = nn.Sequential(_ChannelsLast(), after(full, cut)) if self._last else after(full, cut)
+            tail = ClassifierTail(rest, split_point, label_names(name, full))
             with torch.inference_mode():
                 whole = full(normalized(noise.to(self.device), self.normalization, self.levels))
                 split = tail(self(noise, [split_point]).maps)
@@ -114,18 +119,6 @@ class TimmEncoder(PaddedEncoder):
             return coarsest
         fits = (tuple(m.shape[1:]) == promised(self.specs[n], (odd, odd)) for n, m in maps.items())
         return 1 if all(fits) else coarsest
-
-    def _size_error(self, size_px: tuple[int, int], reason: str) -> FcbenchError:
-        first = (reason.splitlines() or ["no reason given"])[0]
-        return FcbenchError(
-            f"{self.name} failed on images of {size_px[0]}x{size_px[1]} ({first}): its own size is "
-            f"{self._native_px[0]}x{self._native_px[1]}, try --image-size {self._native_px[0]}"
-        )
-
-
-def _reading(rest: nn.Module, channels_last: bool) -> nn.Module:
-    """The rest of a network that reads maps [B, C, h, w], whatever the order of its own."""
-    return nn.Sequential(_ChannelsLast(), rest) if channels_last else rest
 
 
 class _ChannelsLast(nn.Module):

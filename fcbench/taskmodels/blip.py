@@ -180,28 +180,6 @@ def default_config(variant: str) -> Any:
     return transformers.BlipConfig(vision_config=vision.to_dict(), text_config=text.to_dict())
 
 
-def build_from_config(
-    name: str,
-    config: Any,
-    weights: str | None,
-    task: Task,
-    image_px: tuple[int, int],
-    device: torch.device,
-    repo: str = "",
-) -> TaskModel:
-    """The task model of any configuration of the official class; see `TransformersPlugin.build`."""
-    model_class = huggingface.library().BlipForConditionalGeneration
-    if weights == "random":
-        tokenizer = word_tokenizer(cast(CaptioningTask, task).vocabulary.words)
-        config = with_words(config, tokenizer)
-        found = huggingface.random_model(model_class, config)
-    else:
-        files = huggingface.find(name, weights, repo, TOKENIZER)
-        tokenizer = tokenizer_of(name, files[0].parent)
-        found = huggingface.load(name, model_class, *files)
-    return _task_model(name, *found, tokenizer, image_px, device)
-
-
 def _task_model(
     name: str, model: Any, info: WeightsInfo, tokenizer: Any, image_px: tuple[int, int], device: torch.device
 ) -> TaskModel:
@@ -221,4 +199,29 @@ def _task_model(
     return official.OfficialModel(encoder, decoder)
 
 
-PLUGIN = huggingface.TransformersPlugin("blip", "captioning", REPOS, default_config, build_from_config)
+class Plugin(huggingface.TransformersPlugin):
+    """BLIP, whose tokenizer comes with the weights."""
+
+    def from_config(
+        self,
+        name: str,
+        config: Any,
+        weights: str | None,
+        task: Task,
+        image_px: tuple[int, int],
+        device: torch.device,
+        repo: str = "",
+    ) -> TaskModel:
+        """As of its base, with the tokenizer."""
+        model_class = getattr(huggingface.library(), self.model_class)
+        if weights == "random":
+            tokenizer = word_tokenizer(cast(CaptioningTask, task).vocabulary.words)
+            found = huggingface.random_model(model_class, with_words(config, tokenizer))
+        else:
+            files = huggingface.find(name, weights, repo, TOKENIZER)
+            tokenizer = tokenizer_of(name, files[0].parent)
+            found = huggingface.load(name, model_class, *files)
+        return self.make(name, *found, tokenizer, image_px, device)
+
+
+PLUGIN = Plugin("blip", "captioning", REPOS, default_config, "BlipForConditionalGeneration", _task_model)

@@ -173,21 +173,6 @@ def default_config(variant: str) -> Any:
     )
 
 
-def build_from_config(
-    name: str,
-    config: Any,
-    weights: str | None,
-    task: Task,
-    image_px: tuple[int, int],
-    device: torch.device,
-    repo: str = "",
-) -> TaskModel:
-    """The task model of any configuration of the official class; see `TransformersPlugin.build`."""
-    model_class = huggingface.library().DepthAnythingForDepthEstimation
-    found = huggingface.obtain(name, model_class, config, weights, repo)
-    return _task_model(name, *found, task, image_px, device)
-
-
 def _task_model(
     name: str, model: Any, info: WeightsInfo, task: Task, image_px: tuple[int, int], device: torch.device
 ) -> TaskModel:
@@ -212,4 +197,6 @@ def _task_model(
     return official.OfficialModel(encoder, decoder)
 
 
-PLUGIN = huggingface.TransformersPlugin("depth_anything", "depth", REPOS, default_config, build_from_config)
+PLUGIN = huggingface.TransformersPlugin(
+    "depth_anything", "depth", REPOS, default_config, "DepthAnythingForDepthEstimation", _task_model
+)

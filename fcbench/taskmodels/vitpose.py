@@ -180,23 +180,6 @@ def default_config(variant: str) -> Any:
     )
 
 
-def build_from_config(
-    name: str,
-    config: Any,
-    weights: str | None,
-    task: Task,
-    image_px: tuple[int, int],
-    device: torch.device,
-    repo: str = "",
-) -> TaskModel:
-    """The task model of any configuration of the official class; see `TransformersPlugin.build`."""
-    if names := getattr(task, "keypoint_names", ()):
-        raise FcbenchError(f"{name} knows the 17 keypoints of COCO, the data set has {len(names)} others")
-    model_class = huggingface.library().VitPoseForPoseEstimation
-    found = huggingface.obtain(name, model_class, config, weights, repo)
-    return _task_model(name, *found, image_px, device)
-
-
 def encode(backbone: Any, x: Tensor) -> Tensor:
     """Tokens [B, N, C] of normalized images whose sides are whole patches, of any size. The backbone itself takes its
     own size only: here its position embeddings are interpolated (bicubic) to the grid."""
@@ -217,7 +200,9 @@ def encode(backbone: Any, x: Tensor) -> Tensor:
     return normed
 
 
-def _task_model(name: str, model: Any, info: WeightsInfo, image_px: tuple[int, int], device: torch.device) -> TaskModel:
+def _task_model(
+    name: str, model: Any, info: WeightsInfo, task: Task, image_px: tuple[int, int], device: torch.device
+) -> TaskModel:
     config, backbone = model.config, model.backbone
     if config.num_labels != 17:
         raise FcbenchError(f"{name} has {config.num_labels} keypoints; the task needs the 17 of COCO")
@@ -237,4 +222,14 @@ def _task_model(name: str, model: Any, info: WeightsInfo, image_px: tuple[int, i
     return official.OfficialModel(encoder, decoder)
 
 
-PLUGIN = huggingface.TransformersPlugin("vitpose", "pose", REPOS, default_config, build_from_config)
+class Plugin(huggingface.TransformersPlugin):
+    """ViTPose, for the keypoints of COCO."""
+
+    def from_config(self, name: str, config: Any, weights: str | None, task: Task, *where: Any) -> TaskModel:
+        """As of its base. Raises `FcbenchError`: the task has other keypoints."""
+        if names := getattr(task, "keypoint_names", ()):
+            raise FcbenchError(f"{name} knows the 17 keypoints of COCO, the data set has {len(names)} others")
+        return super().from_config(name, config, weights, task, *where)
+
+
+PLUGIN = Plugin("vitpose", "pose", REPOS, default_config, "VitPoseForPoseEstimation", _task_model)

@@ -94,7 +94,7 @@ def build(name: str, weights: str = "random", config: Any = None, image_px: tupl
         return sam2_masks.build_from_model(name, model, info, image_px, CPU)
     module: Any = {"depth_anything": depth_anything, "vitpose": vitpose, "blip": blip}
     config = config or CONFIGS[name]()
-    return module[name].build_from_config(name, config, weights, task, image_px, CPU)
+    return module[name].PLUGIN.from_config(name, config, weights, task, image_px, CPU)
 
 
 @dataclass

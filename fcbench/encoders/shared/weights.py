@@ -61,9 +61,10 @@ def load_state(path: Path) -> dict[str, Tensor]:
     if path.suffix not in SUFFIXES:
         raise FcbenchError(f"weights {path} end in {path.suffix!r}: allowed are {', '.join(SUFFIXES)}")
     raw = _read(path)
-    while isinstance(raw, Mapping) and (inside := _wrapped(raw)) is not None:
-        raw = inside
-    if not isinstance(raw, Mapping) or not raw or not _all_tensors(raw):
+    while isinstance(raw, Mapping) and (inside := [raw[k] for k in _WRAPPERS if isinstance(raw.get(k), Mapping)]):
+        raw = inside[0]
+    is_state = isinstance(raw, Mapping) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in raw.items())
+    if not is_state or not raw:
         raise FcbenchError(f"weights {path} hold no state dict (names to tensors): save model.state_dict()")
     prefix = "module." if all(k.startswith("module.") for k in raw) else ""
     return {k[len(prefix) :]: v for k, v in raw.items()}
@@ -82,15 +83,6 @@ def _read(path: Path) -> Any:
     except Exception as exc:  # damaged files fail in as many ways as there are bytes
         reason = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
         raise FcbenchError(f"weights {path} are damaged ({reason}): fetch or save the file again") from exc
-
-
-def _wrapped(raw: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    found = [raw[k] for k in _WRAPPERS if isinstance(raw.get(k), Mapping)]
-    return found[0] if found else None
-
-
-def _all_tensors(raw: Mapping[str, Any]) -> bool:
-    return all(isinstance(k, str) and isinstance(v, Tensor) for k, v in raw.items())
 
 
 def other_architecture(what: str, model: str, different: str) -> FcbenchError:

@@ -40,7 +40,10 @@ class ImageCodec(ImagePlugin):
     def decode(self, data: bytes) -> np.ndarray:
         if not data:
             raise FcbenchError(f"{self.name}: no bytes to decode")
-        return chw(self.coder.decode(data, None, 8), self.name)
+        rgb = self.coder.decode(data, None, 8)
+        if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
+            raise FcbenchError(f"{self.name}: decoded {rgb.dtype} {list(rgb.shape)}, expected uint8 [H, W, 3]")
+        return np.ascontiguousarray(rgb.transpose(2, 0, 1))
 
     def versions(self) -> dict[str, str]:
         return self.coder.versions()
@@ -54,13 +57,6 @@ def rgb_of(image: Any) -> np.ndarray:
     if not 0 < array.size <= 3 * MAX_IMAGE_PX:
         raise FcbenchError(f"an image must have 1 to {MAX_IMAGE_PX} pixels, got {list(array.shape)}")
     return np.ascontiguousarray(array.transpose(1, 2, 0))
-
-
-def chw(rgb: np.ndarray, name: str) -> np.ndarray:
-    """[H, W, 3] uint8 to contiguous [3, H, W]. Raises `FcbenchError` for anything else."""
-    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
-        raise FcbenchError(f"{name}: decoded {rgb.dtype} {list(rgb.shape)}, expected uint8 [H, W, 3]")
-    return np.ascontiguousarray(rgb.transpose(2, 0, 1))
 
 
 _KR, _KB = 0.299, 0.114  # ITU-R BT.601

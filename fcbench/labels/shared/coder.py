@@ -75,8 +75,8 @@ def encode_picture(picture: np.ndarray) -> bytes:
     """[H, W] uint8 or uint16."""
     if picture.ndim != 2 or picture.size == 0 or picture.dtype not in ("u1", "u2"):
         raise FcbenchError(f"a label picture must be uint8 or uint16 [H, W], got {picture.dtype} {list(picture.shape)}")
-    candidates = (stills.jpegxl_lossless(picture), stills.encode("png", picture, 9))
-    return min(candidates, key=len)
+    jpegxl = stills.encode("jpegxl", picture, lossless=True, effort=9, usecontainer=False, numthreads=1)
+    return min(jpegxl, stills.encode("png", picture, 9), key=len)
 
 
 def decode_picture(data: bytes) -> np.ndarray:

@@ -111,7 +111,8 @@ def load(name: str, model_class: Any, path: Path, origin: str) -> tuple[nn.Modul
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # to be refused below, in one line
         )
-    if different := _different(info):
+    reshaped = sorted(str(m[0]) for m in info["mismatched_keys"])
+    if different := some_of_each({"missing": sorted(info["missing_keys"]), "of another shape": reshaped}):
         raise other_architecture(f"weights {path}", name, different)
     return model, WeightsInfo(file_sha256(path), origin)
 
@@ -129,19 +130,6 @@ def read_config(path: Path, config_class: Any) -> Any:
     raise FcbenchError(f"configuration {path} is of a {kind!r} model, expected {expected!r}")
 
 
-def _different(info: Mapping[str, Any]) -> str:
-    reshaped = sorted(str(m[0]) for m in info["mismatched_keys"])
-    return some_of_each({"missing": sorted(info["missing_keys"]), "of another shape": reshaped})
-
-
-def obtain(name: str, model_class: Any, config: Any, weights: str | None, repo: str) -> tuple[nn.Module, WeightsInfo]:
-    """A model with the requested weights: ``random``, a file or folder, or the official ones. Raises `FcbenchError`:
-    they are missing, damaged, or of another architecture."""
-    if weights == "random":
-        return random_model(model_class, config)
-    return load(name, model_class, *find(name, weights, repo))
-
-
 @dataclass(frozen=True)
 class TransformersPlugin(TaskModelPlugin):
     """A task model of the package transformers."""
@@ -150,8 +138,8 @@ class TransformersPlugin(TaskModelPlugin):
     task: str  # the task it was trained for
     repos: Mapping[str, str]  # repository on the hub by variant, the default first
     config: Callable[[str], Any]  # the package's configuration of a variant
-    # builds from (name as typed, configuration, weights, task, (H, W), device, repository)
-    make: Callable[[str, Any, str | None, Task, tuple[int, int], torch.device, str], TaskModel]
+    model_class: str  # of the package
+    make: Callable[..., TaskModel]  # of (name as typed, model, origin of its weights, task, (H, W), device)
 
     def build(
         self, variant: str, weights: str | None, task: Task, image_px: tuple[int, int], device: torch.device
@@ -161,5 +149,22 @@ class TransformersPlugin(TaskModelPlugin):
         chosen = variant_of(self.name, variant, self.repos)
         name = f"{self.name}:{chosen}"
         require_task(name, task, self.task)
-        config = self.config(chosen)
-        return self.make(name, config, weights, task, image_px, device, self.repos[chosen])
+        return self.from_config(name, self.config(chosen), weights, task, image_px, device, self.repos[chosen])
+
+    def from_config(
+        self,
+        name: str,
+        config: Any,
+        weights: str | None,
+        task: Task,
+        image_px: tuple[int, int],
+        device: torch.device,
+        repo: str = "",
+    ) -> TaskModel:
+        """The task model of any configuration of the official class; see `build`."""
+        model_class = getattr(library(), self.model_class)
+        if weights == "random":
+            found = random_model(model_class, config)
+        else:
+            found = load(name, model_class, *find(name, weights, repo))
+        return self.make(name, *found, task, image_px, device)
