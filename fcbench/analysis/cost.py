@@ -12,7 +12,8 @@ the information that the same readouts get out of coded features, against the bi
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -259,14 +260,12 @@ class Pair:
             return (Estimate(reason="the encoders' points hold different samples"),) * 3
         base = _null([g for g in given if g])
         general, special = given[0].given, given[1].given
-        difference = self._between(special, general)
+        difference = information.bits_between(special, general, self._n_resamples)
         if base is None:
             nothing = Estimate(reason="no null model was written with the ceilings")
             return nothing, nothing, difference
-        return self._between(general, base), self._between(special, base), difference
-
-    def _between(self, test: np.ndarray, anchor: np.ndarray) -> Estimate:
-        return information.bits_between(test, anchor, self._n_resamples)
+        first, second = (information.bits_between(of, base, self._n_resamples) for of in (general, special))
+        return first, second, difference
 
     def likelihoods(self, rows: pd.DataFrame, task: str) -> Likelihoods | None:
         """Of one operating point with all its seeds."""
@@ -303,19 +302,9 @@ class Pair:
         else:
             share = Estimate(reason="the uncoded features hold no usable information")
         sent = 8 * float(rows["bytes_per_sample"].mean())
-        yield Kept(
-            first["dataset"],
-            first["task"],
-            first["neck"],
-            first["head"],
-            first["encoder"],
-            str(situations.codec_labels(rows).iloc[0]),
-            first["params"],
-            sent,
-            kept,
-            share,
-            (kept.value or 0.0) / sent,
-        )
+        about = first["dataset"], first["task"], first["neck"], first["head"], first["encoder"]
+        label = str(situations.codec_labels(rows).iloc[0])
+        yield Kept(*about, label, first["params"], sent, kept, share, (kept.value or 0.0) / sent)
 
 
 def _null(found: list[Likelihoods]) -> np.ndarray | None:
@@ -339,3 +328,30 @@ def _ends_refusal(ends: dict[str, pd.DataFrame]) -> str:
     if len(set(seeds.values())) > 1:
         return "; ".join(f"{e} has seeds {s}" for e, s in seeds.items())
     return ""
+
+
+def frame(found: Costs) -> pd.DataFrame:
+    """One number per row: which, its unit, value, interval, or the reason why there is none."""
+    words = "dataset task neck head general special encoder codec params".split()
+    columns = [*words, *"n_samples sent_bits figure unit value low high reason doubt".split()]
+    table = pd.DataFrame(_records(found), columns=columns).astype({"n_samples": "Int64"})
+    return table.fillna(dict.fromkeys([*words[4:], "unit", "doubt"], ""))
+
+
+def _records(found: Costs) -> Iterator[dict[str, Any]]:
+    for c in found.costs:
+        about = {k: getattr(c, k) for k in ("dataset", "task", "neck", "head", "general", "special", "n_samples")}
+        for name in ("uncoded", "information"):
+            unit = c.metric if name == "uncoded" else "bit/sample"
+            for of, attribute in (("general", f"{name}_general"), ("special", f"{name}_special"), ("difference", name)):
+                yield about | {"figure": f"{name}_{of}", "unit": unit} | asdict(getattr(c, attribute))
+        for k in c.coded:
+            own = about | {"codec": k.codec, "doubt": k.doubt}
+            yield own | {"figure": "extra_rate_at_equal_accuracy", "unit": "percent"} | asdict(k.extra_rate_percent)
+            yield own | {"figure": "accuracy_at_equal_rate", "unit": c.metric} | asdict(k.accuracy_at_equal_rate)
+    for e in found.efficiency:
+        about = {c: getattr(e, c) for c in ("dataset", "task", "neck", "head", "encoder", "codec", "params")}
+        about["sent_bits"] = e.sent
+        yield about | {"figure": "information_kept", "unit": "bit/sample"} | asdict(e.kept)
+        yield about | {"figure": "share_kept"} | asdict(e.share)
+        yield about | {"figure": "kept_per_bit_sent"} | asdict(Estimate(e.per_bit))

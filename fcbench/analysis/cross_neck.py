@@ -102,18 +102,9 @@ def _entries(rows: pd.DataFrame, bootstrap: Bootstrap) -> Iterator[Entry]:
         first = one.iloc[0]
         value, ratio = _ratio(direct, one, bootstrap)
         bits, lost = _bits(direct, one)
-        yield Entry(
-            first["dataset"],
-            first["encoder"],
-            role(first["chain"], shallow),
-            first["chain"],
-            first["metric"],
-            bool(first["higher_is_better"]),
-            value,
-            ratio,
-            bits,
-            lost,
-        )
+        chain, higher = first["chain"], bool(first["higher_is_better"])
+        about = first["dataset"], first["encoder"], role(chain, shallow), chain, first["metric"], higher
+        yield Entry(*about, value, ratio, bits, lost)
 
 
 def _ratio(direct: pd.DataFrame, rows: pd.DataFrame, bootstrap: Bootstrap) -> tuple[Estimate, Estimate]:
@@ -164,52 +155,24 @@ def _placed(
         notes |= dict.fromkeys(lines)
         test = next(c for c in found if c.codec == "between")
         first = one.iloc[0]
-        yield Placed(
-            first["dataset"],
-            first["encoder"],
-            first["chain"],
-            metric,
-            bool(first["higher_is_better"]),
-            str(codec),
-            test.bd_rate_percent,
-            test.bd_accuracy,
-        )
+        about = first["dataset"], first["encoder"], first["chain"], metric, bool(first["higher_is_better"])
+        yield Placed(*about, str(codec), test.bd_rate_percent, test.bd_accuracy)
 
 
-COLUMNS = (
-    "dataset",
-    "encoder",
-    "role",
-    "chain",
-    "task",
-    "metric",
-    "higher_is_better",
-    "neck",
-    "codec",
-    "figure",
-    "value",
-    "low",
-    "high",
-    "reason",
-)
+COLUMNS = "dataset encoder role chain task metric higher_is_better neck codec figure value low high reason".split()
 
 
 def frame(found: Matrices) -> pd.DataFrame:
     """One number per row: of which chain, which number, value, interval, or the reason why there is none."""
     records = []
     for e in found.entries:
-        for name, number in (
-            ("value", e.value),
-            ("ratio", e.ratio),
-            ("usable_bits", e.information),
-            ("usable_bits_lost", e.lost),
-        ):
-            records.append(_about(e) | {"role": e.role, "figure": name} | asdict(number))
+        numbers = {"value": e.value, "ratio": e.ratio, "usable_bits": e.information, "usable_bits_lost": e.lost}
+        records += [_about(e) | {"role": e.role, "figure": name} | asdict(n) for name, n in numbers.items()]
     for p in found.placed:
         about = _about(p) | {"codec": p.codec, "role": "between less before"}
         records.append(about | {"figure": "extra_rate_at_equal_accuracy_percent"} | asdict(p.extra_rate_percent))
         records.append(about | {"figure": "accuracy_at_equal_rate"} | asdict(p.accuracy_at_equal_rate))
-    return pd.DataFrame(records, columns=list(COLUMNS)).fillna({"codec": ""})
+    return pd.DataFrame(records, columns=COLUMNS).fillna({"codec": ""})
 
 
 def _about(found: Entry | Placed) -> dict[str, Any]:

@@ -63,8 +63,7 @@ def merge(paths: Sequence[Path]) -> Merged:
         rows = table.load(path).assign(source=number)
         fit = []
         for _, one in rows.groupby(list(SITUATION), sort=False, dropna=False):
-            reason = _reason(kept, one)
-            if reason:
+            if reason := next(_reasons(kept, one), ""):
                 first = one.iloc[0]
                 what = " / ".join((first["dataset"], first["encoder"], first["task"]))
                 refused.append(f"{path}: {what}, {one['point'].nunique()} points: {reason}")
@@ -96,10 +95,6 @@ def write(merged: Merged, paths: Sequence[Path], out: Path) -> None:
 
 def _keys(rows: pd.DataFrame) -> pd.Series:
     return pd.Series(list(rows[_SAME].astype(str).itertuples(index=False, name=None)), rows.index, dtype=object)
-
-
-def _reason(kept: pd.DataFrame, one: pd.DataFrame) -> str:
-    return next(_reasons(kept, one), "")
 
 
 def _reasons(kept: pd.DataFrame, one: pd.DataFrame) -> Iterator[str]:

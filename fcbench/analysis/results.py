@@ -11,7 +11,7 @@ import pandas as pd
 
 from fcbench.analysis import compare as comparing
 from fcbench.analysis import cost as costing
-from fcbench.analysis import cost_frame, situations
+from fcbench.analysis import situations
 from fcbench.analysis.published import add
 from fcbench.analysis.variants import FOLDER
 from fcbench.core.errors import FcbenchError
@@ -102,7 +102,7 @@ def cost(results: Results, general: str, special: str, x: str = "bpp") -> pd.Dat
     `fcbench.analysis.cost.costs` raises.
     """
     found = costing.costs(results.rates, general, special, x)
-    return _noted(cost_frame.frame(found), found.notes)
+    return _noted(costing.frame(found), found.notes)
 
 
 def _noted(frame: pd.DataFrame, notes: Sequence[str]) -> pd.DataFrame:

@@ -38,17 +38,8 @@ SUBJECT = ("dataset", "encoder", "task")  # Columns that name a situation; the r
 
 SITUATION = (
     *SUBJECT,
-    "dataset_revision",
-    "image_size",
-    "weights_sha256",
-    "split",
-    "features_dtype",
-    "neck",
-    "head",
-    "head_sha256",
-    "neck_loss",
-    "n_samples",
-    "n_px",
+    *("dataset_revision", "image_size", "weights_sha256", "split", "features_dtype"),
+    *("neck", "head", "head_sha256", "neck_loss", "n_samples", "n_px"),
 )
 """Columns that two curves must share to be compared."""
 
@@ -211,7 +202,7 @@ def _tuples(df: pd.DataFrame, columns: Sequence[str]) -> set[tuple]:
 def _each_once(df: pd.DataFrame) -> pd.DataFrame:
     """Drop failures of points that were measured after all, and repetitions; refuse contradictions."""
     ok = df["status"] == OK
-    key = variants.separate(df, (*SITUATION, *POINT))
+    key = [*SITUATION, *POINT, *(c for c in (variants.VARIANT, READOUT) if c in df)]
     point = [c for c in key if c != "metric"]
     keys = pd.MultiIndex.from_frame(df[point].astype(str))
     retried = ~ok & keys.isin(keys[ok])

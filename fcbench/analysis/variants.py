@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from fcbench.core.codecs import Kind
@@ -22,16 +19,7 @@ COMMIT, BUDGET, MACHINE, VERSIONS = "commit", "budget", "machine", "versions"
 
 BY: dict[str, tuple[str, ...]] = {
     COMMIT: ("commit",),
-    BUDGET: (
-        "n_train",
-        "task_steps",
-        "task_batch",
-        "task_rate",
-        "codec_steps",
-        "codec_batch",
-        "codec_rate",
-        "tolerance",
-    ),
+    BUDGET: tuple("n_train task_steps task_batch task_rate codec_steps codec_batch codec_rate tolerance".split()),
     MACHINE: ("device", "gpu", "cpu", "threads"),
     VERSIONS: ("versions",),
     FOLDER: (FOLDER,),
@@ -77,16 +65,6 @@ def firsts(df: pd.DataFrame, label: pd.Series) -> dict[str, str]:
 def readouts(df: pd.DataFrame, of: pd.DataFrame) -> pd.DataFrame:
     """Rows of the runs that trained what rows were read with; all where no runs are set side by side."""
     return df[df[READOUT].isin(set(of[READOUT]))] if READOUT in df else df
-
-
-def per_readout(df: pd.DataFrame) -> Any:
-    """Rows grouped by the runs that trained neck and head; one group where no runs are set side by side."""
-    return df.groupby(df[READOUT] if READOUT in df else np.zeros(len(df)), sort=False)
-
-
-def separate(df: pd.DataFrame, columns: Sequence[str]) -> list[str]:
-    """Columns that tell rows apart, with those of the runs where there are any."""
-    return [*columns, *(c for c in (VARIANT, READOUT) if c in df)]
 
 
 def _told(df: pd.DataFrame, by: str) -> pd.DataFrame:

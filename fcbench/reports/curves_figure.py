@@ -89,7 +89,9 @@ def figure(
         fig.supxlabel(
             X_LABELS[x] + _of_encoder(keys) + _failures(df) + "".join(f"\n({line})" for line in left_out), fontsize=7.5
         )
-        _legend(fig, ok, keys)
+        kinds = [k for k in style.ENDS if (ok["kind"] == k).any()]
+        together = keys.encoders if keys.codecs.overlay else []  # which the legend must tell apart
+        style.legend(fig, keys.codecs, together, kinds, keys.labels, is_open(ok).any())
         fig.canvas.draw()
     return fig
 
@@ -140,7 +142,7 @@ def complexity(
         note = _of_encoder(keys).removeprefix("; ") + _failures(df)
         if note:
             fig.supxlabel(note.strip(), fontsize=7.5)
-        style.legend(fig, keys.codecs, _together(keys), (), (), is_open(ok).any())
+        style.legend(fig, keys.codecs, keys.encoders if keys.codecs.overlay else [], (), (), is_open(ok).any())
         fig.canvas.draw()
     return fig
 
@@ -271,7 +273,9 @@ def _panel(ax: Axes, rows: pd.DataFrame, x: str, keys: _Keys) -> None:
         one = rows[rows["encoder_label"] == encoder]
         shade = e if keys.codecs.overlay else 0
         for kind, (_, dashes) in style.ENDS.items():
-            for value in variants.per_readout(one[one["kind"] == kind])["value"].mean():
+            ends = one[one["kind"] == kind]  # one for each of the runs that are set side by side
+            by = ends[variants.READOUT] if variants.READOUT in ends else np.zeros(len(ends))
+            for value in ends.groupby(by, sort=False)["value"].mean():
                 ax.axhline(value, zorder=1.5, **style.end(shade, dashes))
         for name in keys.labels:
             own = one[(one["kind"] == Kind.LABEL) & (one["codec_label"] == name)]
@@ -288,10 +292,10 @@ def _curve(ax: Axes, points: pd.DataFrame, x: str, name: str, e: int, codecs: st
     columns = [x, "value", "ci_low", "ci_high"]
     mean = points.groupby("params", sort=False)[columns].mean().sort_values(x)
     band = mean.dropna(subset=["ci_low", "ci_high"])
-    if not codecs.is_anchor(name):
+    if name in codecs.names[: codecs.n_coloured]:
         ax.fill_between(band[x], band["ci_low"], band["ci_high"], color=colour, alpha=0.13, lw=0)
     if points["seed"].nunique() > 1:
-        marker = codecs.marker(name)
+        marker = style.MARKERS[codecs.names.index(name)]
         ax.plot(points[x], points["value"], marker, ms=1.5, color=colour, alpha=0.6)
     ax.plot(mean[x], mean["value"], **codecs.line(name, e, is_open(points).any()))
 
@@ -315,12 +319,3 @@ def _against(ax: Axes, rows: pd.DataFrame, cost: str, y: str, keys: _Keys) -> No
                 mean = mean.sort_values(y)
                 line = {**keys.codecs.line(name, shade, is_open(own).any()), "lw": 0.6}
                 ax.plot(mean[cost], mean[y], **line)
-
-
-def _together(keys: _Keys) -> list[str]:
-    return keys.encoders if keys.codecs.overlay else []
-
-
-def _legend(fig: Figure, ok: pd.DataFrame, keys: _Keys) -> None:
-    kinds = [k for k in style.ENDS if (ok["kind"] == k).any()]
-    style.legend(fig, keys.codecs, _together(keys), kinds, keys.labels, is_open(ok).any())

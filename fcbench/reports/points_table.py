@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
@@ -58,6 +57,11 @@ def compressai(rows: pd.DataFrame) -> dict[str, str]:
     return files
 
 
+def _estimate(point: Any) -> Estimate:
+    low, high = (None if pd.isna(end) else float(end) for end in (point.ci_low, point.ci_high))
+    return Estimate(point.value, low, high)
+
+
 def _points(rows: pd.DataFrame, x: str, metric: str | None) -> pd.DataFrame:
     good = rows[situations.measured(rows, x) & rows["kind"].isin((Kind.CODED, Kind.REMOTE, Kind.LABEL))]
     if good.empty:
@@ -78,14 +82,5 @@ def _points(rows: pd.DataFrame, x: str, metric: str | None) -> pd.DataFrame:
     means["source"] = "fcbench " + source["commit"] + ", " + source["folder"]
     several = [c for c in ("encoder_label", "data") if means[c].nunique() > 1]
     means["label"] = means[["codec_label", *several]].agg(", ".join, axis=1)
-    return pd.concat([one.sort_values("rate") for one in _curves(means)], ignore_index=True)
-
-
-def _curves(points: pd.DataFrame) -> Iterator[pd.DataFrame]:
-    for _, one in points.groupby([*_PANEL, "codec_label"], sort=False):
-        yield one
-
-
-def _estimate(point: Any) -> Estimate:
-    low, high = (None if pd.isna(end) else float(end) for end in (point.ci_low, point.ci_high))
-    return Estimate(point.value, low, high)
+    by_curve = means.groupby([*_PANEL, "codec_label"], sort=False)
+    return pd.concat([one.sort_values("rate") for _, one in by_curve], ignore_index=True)

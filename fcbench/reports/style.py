@@ -124,12 +124,6 @@ class Codecs:
             return GREYS[(c - self.n_coloured) % len(GREYS)]
         return COLOURS[c % len(COLOURS)]
 
-    def is_anchor(self, name: str) -> bool:
-        return self.names.index(name) >= self.n_coloured
-
-    def marker(self, name: str) -> str:
-        return MARKERS[self.names.index(name)]
-
     def line(self, name: str, e: int, is_open: bool = False) -> dict[str, Any]:
         """Properties of a codec's line on encoder number e, with wide gaps where the codec had not converged."""
         c = self.names.index(name)
