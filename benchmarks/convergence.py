@@ -4,14 +4,14 @@
     python -m benchmarks.convergence sweep --codec hyperprior                     # ways to train all operating points
 
 ``curves`` trains each codec twice, the second time for twice the steps, and sets the gain that the first training
-predicted beside the one that was found. ``sweep`` trains the operating points of a codec from scratch, and each from
-the weights of its neighbour (``continued``) with a fraction of the steps; the ways are compared by BD-rate of features
-on the held-out training samples, and by their time. All losses are of held-out training samples.
+predicted beside the one that was found. ``sweep`` trains the operating points of a codec until they have converged,
+each from scratch (``independent``), and as ``fcbench run`` does: each from the weights of its neighbour
+(``continued``); the ways are compared by BD-rate of features on the held-out training samples, and by their time. All
+losses are of held-out training samples.
 """
 
 from __future__ import annotations
 
-import copy
 import itertools
 import json
 import math
@@ -30,11 +30,10 @@ from matplotlib.figure import Figure
 
 from fcbench.analysis import curves as rate_curves
 from fcbench.cli.options import cache_option
-from fcbench.codecs.shared.hyper import HyperMap
-from fcbench.codecs.shared.transforms import high_rate_log_gain
 from fcbench.core import registry
 from fcbench.core.progress import Report
 from fcbench.features.source import Source
+from fcbench.measure.points import neighbour
 from fcbench.measure.study import open_study
 from fcbench.measure.suite import Suite
 from fcbench.reports import style
@@ -45,6 +44,7 @@ from fcbench.training.convergence import Record
 from fcbench.training.options import PREPARE_SAMPLES, Budget
 
 CPU = torch.device("cpu")
+WAYS = ("independent", "continued")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Trained:
     """One training of a codec.
 
     Attributes:
-        way: ``independent`` or ``continued``.
+        way: one of `WAYS`.
         bits: per scalar, of held-out samples.
         distortion: of them, in units of the training variance.
         predicted_percent: bits that as many steps again would save.
@@ -134,39 +134,16 @@ class Bench:
         for n in (steps, 2 * steps):
             yield self.measured(name, lmbda, "independent", n, self.train(self.fresh(name, lmbda), lmbda, n))
 
-    def independent(self, name: str, lmbdas: Sequence[float], steps: int) -> Iterator[Trained]:
-        """Every operating point from scratch."""
-        for lmbda in lmbdas:
-            yield self.measured(name, lmbda, "independent", steps, self.train(self.fresh(name, lmbda), lmbda, steps))
-
-    def continued(self, name: str, lmbdas: Sequence[float], steps: int, short: int) -> Iterator[Trained]:
-        """The middle operating point from scratch, every other one from its neighbour's weights, for fewer steps."""
-        middle = len(lmbdas) // 2
-        first = self.fresh(name, lmbdas[middle])
-        yield self.measured(name, lmbdas[middle], "continued", steps, self.train(first, lmbdas[middle], steps))
-        for way in (lmbdas[middle + 1 :], lmbdas[:middle][::-1]):
-            codec, at = copy.deepcopy(first), lmbdas[middle]
-            for lmbda in way:
-                move(codec, at, lmbda)
-                at = lmbda
-                yield self.measured(name, at, "continued", short, self.train(codec, at, short))
-
-
-@torch.no_grad()
-def move(codec: Any, at: float, to: float) -> None:
-    """Shift the gains of a trained codec from one lmbda to another, and what predicts the latents behind them."""
-    shift = high_rate_log_gain(to) - high_rate_log_gain(at)
-    for name, parameter in codec.named_parameters():
-        if name.endswith("log_gain"):
-            parameter += shift
-    for coder in codec.map_coders:
-        if isinstance(coder, HyperMap):
-            weight, bias = coder.net.h_s.linear.weight, coder.net.h_s.linear.bias
-            assert bias is not None
-            coder.h_a.linear.weight *= math.exp(-shift)
-            for parameter in (weight, bias):
-                parameter[: coder.channels] *= math.exp(shift)
-            bias[coder.channels :] += shift
+    def sweep(self, name: str, lmbdas: Sequence[float], steps: int, way: str) -> Iterator[Trained]:
+        """Every operating point until it has converged."""
+        trained: dict[float, Any] = {}
+        for lmbda in sorted(lmbdas, key=lambda v: abs(lmbdas.index(v) - len(lmbdas) // 2)):
+            codec = self.fresh(name, lmbda)
+            start = neighbour(lmbdas, lmbda)
+            if way == "continued" and start is not None:
+                codec.continue_from(trained[start], start, lmbda)
+            yield self.measured(name, lmbda, way, steps, self.train(codec, lmbda, steps, Budget().tolerance))
+            trained[lmbda] = codec
 
 
 # -------------------------------------------------------------------------------------------- what is written
@@ -288,27 +265,17 @@ def curves(
 
 @main.command()
 @_options
-@click.option("--share", default=0.2, show_default=True, help="Steps of a continued training, of --steps.")
 def sweep(
-    codecs: tuple[str, ...],
-    encoder: str,
-    n_train: int | None,
-    lmbdas: str,
-    steps: int,
-    out: Path,
-    cache_dir: Path,
-    share: float,
+    codecs: tuple[str, ...], encoder: str, n_train: int | None, lmbdas: str, steps: int, out: Path, cache_dir: Path
 ) -> None:
-    """Ways to train all operating points of a codec."""
+    """Ways to train all operating points of a codec, at most --steps each."""
     bench, points, found = _bench(encoder, n_train, cache_dir), [float(v) for v in lmbdas.split(",")], list[Trained]()
     for codec in codecs:
-        for trained in itertools.chain(
-            bench.independent(codec, points, steps), bench.continued(codec, points, steps, round(share * steps))
-        ):
+        for trained in itertools.chain.from_iterable(bench.sweep(codec, points, steps, way) for way in WAYS):
             found.append(trained)
             click.echo(f"{trained.way} {codec} {trained.lmbda:g}: {trained.steps} steps, loss {trained.loss:.4f}")
-    rows = frame(found)
-    write(out, "sweep", rows, ways(rows), SWEEP_LEGEND)
+        rows = frame(found)
+        write(out, "sweep", rows, ways(rows), SWEEP_LEGEND)
 
 
 if __name__ == "__main__":

@@ -44,6 +44,10 @@ class FactorizedMap(MapCoder):
         x = init_klt(self.g_a, self.g_s, x)
         self.bottleneck.match(self.g_a(x, self.log_gain))
 
+    def rescale(self, log_gain: float) -> None:
+        self.log_gain += log_gain
+        self.bottleneck.rescale(log_gain)
+
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         more = self.g_a.correction(x)
         y = self.g_a(x + more, self.log_gain)

@@ -102,6 +102,15 @@ class VariableCodec(TrainableCodec, Protocol):
         """Set the operating point: weight of the distortion against bits per scalar."""
 
 
+@runtime_checkable
+class ContinuedCodec(TrainableCodec, Protocol):
+    """A codec whose training at one operating point can go on from another point's weights."""
+
+    def continue_from(self, trained: Codec, at: float, to: float) -> None:
+        """Take the weights of a frozen codec of the same plug-in and specs, and move them to another lmbda. `at`: lmbda
+        that it was trained at. `to`: this codec's lmbda."""
+
+
 class Program(NamedTuple):
     """A network of a codec as a function of tensors, with arguments to trace it with."""
 
@@ -133,6 +142,8 @@ class CodecPlugin(Coder, Protocol):
 
     trained: bool = False  # what it builds is a `TrainableCodec`, with the knob ``lmbda``
     variable: bool = False  # what it builds is a `VariableCodec`: one training serves all operating points
+    # what it builds is a `ContinuedCodec`: each operating point but the middle one starts from its neighbour's weights
+    continued: bool = False
 
     def sweep(self, objective: Objective) -> list[dict[str, float | int | str]]:
         """Default operating points, low rate to high."""

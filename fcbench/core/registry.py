@@ -47,8 +47,7 @@ _KINDS: dict[str, tuple[str, type]] = {
 }
 SHARED = "shared"
 
-KINDS = {kind: room for kind, (room, _) in _KINDS.items()}
-"""Kind of plug-in -> its room."""
+KINDS = {kind: room for kind, (room, _) in _KINDS.items()}  # Kind of plug-in -> its room
 
 BFLOAT16 = "@bfloat16"  # End of the name of an encoder that computes in bfloat16
 

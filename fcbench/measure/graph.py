@@ -220,11 +220,13 @@ class _Builder:
         return self._node(path, Makes.NULL_MODEL, f"null model, {recipe.task.name}", recipe)
 
     def _codec(self, recipe: CodecRecipe, job: Job) -> tuple[str, ...]:
-        """A codec; before it, the training which it is a point of, and the readout that it is fitted to."""
+        """A codec; before it, the readout that it is fitted to, and the training that it goes on from or is part of."""
         path, shared = recipe.path(self._cache), recipe.trained_path(self._cache)
         if self._is_made(path):
             return ()
         before = self._readout(recipe.fitted_to) if recipe.fitted_to else ()
+        if recipe.start:
+            before += self._codec(recipe.start, replace(job, point=recipe.start.point))
         of_task = f" for {job.fitted_to}" if job.fitted_to else ""
         if shared != path and not self._is_made(shared):
             label = f"{self.encoder.name}: {job.point.codec}{of_task}, all rates"

@@ -212,7 +212,6 @@ class Plugin(huggingface.TransformersPlugin):
         device: torch.device,
         repo: str = "",
     ) -> TaskModel:
-        """As of its base, with the tokenizer."""
         model_class = getattr(huggingface.library(), self.model_class)
         if weights == "random":
             tokenizer = word_tokenizer(cast(CaptioningTask, task).vocabulary.words)

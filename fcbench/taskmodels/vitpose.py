@@ -226,7 +226,6 @@ class Plugin(huggingface.TransformersPlugin):
     """ViTPose, for the keypoints of COCO."""
 
     def from_config(self, name: str, config: Any, weights: str | None, task: Task, *where: Any) -> TaskModel:
-        """As of its base. Raises `FcbenchError`: the task has other keypoints."""
         if names := getattr(task, "keypoint_names", ()):
             raise FcbenchError(f"{name} knows the 17 keypoints of COCO, the data set has {len(names)} others")
         return super().from_config(name, config, weights, task, *where)

@@ -43,6 +43,7 @@ class CodecRecipe:
         fitted_to: the readout whose loss trains it; None for ``mse``.
         lmbdas: of all operating points, for a codec of variable rate.
         imitates: what the readout says of uncoded features stands for the targets, which are not read.
+        start: the codec from whose weights training goes on; None to start from the closed form.
     """
 
     source: Source
@@ -53,6 +54,7 @@ class CodecRecipe:
     fitted_to: ReadoutRecipe | None = None
     lmbdas: tuple[float, ...] = ()
     imitates: bool = False
+    start: CodecRecipe | None = None
 
     @property
     def contents(self) -> dict[str, Any]:
@@ -70,7 +72,14 @@ class CodecRecipe:
         if self.fitted_to:
             contents |= {"task": self.fitted_to.key, "objective": self.objective}
             contents |= {"imitates": True} if self.imitates else {}
+        if self.start:
+            contents |= {"start": digest(self.start.contents)}
         return contents
+
+    @property
+    def lmbda(self) -> float:
+        """Of a trained codec's operating point."""
+        return float(self.point.params["lmbda"])
 
     @property
     def made_for(self) -> checkpoint.Source:
@@ -91,12 +100,14 @@ class CodecRecipe:
 def make_codec(
     recipe: CodecRecipe, cache: Cache, report: Report, device: torch.device, task_loss: TaskLoss | None = None
 ) -> Path:
-    """Checkpoint of a codec: from the cache, else trained and put there.
+    """Checkpoint of a codec: from the cache, else trained and put there, after the codec that it starts from.
 
     Args:
         task_loss: of the readout that the recipe names.
     """
     plugin, path = registry.get("codec", recipe.point.codec), recipe.path(cache)
+    if recipe.start and not path.exists():
+        make_codec(recipe.start, cache, report, device, task_loss)
     name = f"{recipe.source.encoder.name}: {recipe.point.label}"
     name += f" for {recipe.fitted_to.task.name}" if recipe.fitted_to else ""
     with report.part(f"{name}, {'training' if plugin.trained else 'tables'}") as advance:
@@ -113,7 +124,7 @@ def make_sweep(
     def trained() -> bytes:
         codec = _built(recipe)
         ends = recipe.lmbdas[0], recipe.lmbdas[-1]
-        records.keep(path, _train(codec, recipe, ends, path, device, task_loss, advance))
+        records.keep(path, _train(codec, recipe, ends, cache, device, task_loss, advance))
         return loop.state_bytes(codec)
 
     return kept(path, trained)
@@ -125,12 +136,11 @@ def _made(
     codec = _built(recipe)
     if recipe.lmbdas:
         loop.load_into(codec, make_sweep(recipe, cache, device, task_loss, advance), recipe.trained_path(cache))
-        codec.at(float(recipe.point.params["lmbda"]))
+        codec.at(recipe.lmbda)
         records.keep(recipe.path(cache), records.of(recipe.trained_path(cache)))
     elif registry.get("codec", recipe.point.codec).trained:
-        lmbda = float(recipe.point.params["lmbda"])
-        path = recipe.path(cache)
-        records.keep(path, _train(codec, recipe, (lmbda, lmbda), path, device, task_loss, advance))
+        record = _train(codec, recipe, (recipe.lmbda, recipe.lmbda), cache, device, task_loss, advance)
+        records.keep(recipe.path(cache), record)
     else:
         _prepare(codec, recipe)
     codec.freeze()
@@ -150,12 +160,15 @@ def _train(
     codec: Any,
     recipe: CodecRecipe,
     lmbdas: tuple[float, float],
-    path: Path,
+    cache: Cache,
     device: torch.device,
     task_loss: TaskLoss | None,
     advance: Advance,
 ) -> Record:
     _prepare(codec, recipe)
+    if recipe.start:
+        trained = checkpoint.load(recipe.start.path(cache)).codec
+        codec.continue_from(trained, recipe.start.lmbda, recipe.lmbda)
     return fit_codec(
         codec,
         lmbdas,
@@ -166,7 +179,7 @@ def _train(
         task_loss=task_loss,
         device=device,
         seed=recipe.seed,
-        resume=path.with_suffix(".resume"),
+        resume=recipe.trained_path(cache).with_suffix(".resume"),
         advance=advance,
     )
 

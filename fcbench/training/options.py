@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from fcbench.core.rules import Positive, named, obey, within
 
-VERSION = 6
+VERSION = 7
 """Bump when training changes; older cache entries are then ignored."""
 PREPARE_SAMPLES = 256
 """Training samples that codecs and adapters take their initial values from."""

@@ -203,6 +203,14 @@ class HyperMap(MapCoder):
         self._exact.clear()
         self._begun.clear()
 
+    def rescale(self, log_gain: float) -> None:
+        self.log_gain += log_gain
+        self.h_a.linear.weight *= math.exp(-log_gain)
+        weight, bias = self.net.h_s.linear.weight, cast(Tensor, self.net.h_s.linear.bias)
+        weight[: self.channels] *= math.exp(log_gain)
+        bias[: self.channels] *= math.exp(log_gain)
+        bias[self.channels :] += log_gain
+
     # ------------------------------------------------------------------------------------- training
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         more = self.g_a.correction(x)

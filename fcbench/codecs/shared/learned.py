@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from fcbench.codecs.shared.base import CodecBase, MapStats
+from fcbench.codecs.shared.transforms import high_rate_log_gain
 from fcbench.coders.foreign import package_version
 from fcbench.coders.strings import StringDecoder, StringEncoder, coding_numerics
 from fcbench.coders.tables import MAX_SYMBOL, EntropyTables, Groups
-from fcbench.core.codecs import Bitstream, CodecPlugin, Decoded, Grids, Knobs, Objective, Program, number, only
+from fcbench.core.codecs import Bitstream, Codec, CodecPlugin, Decoded, Grids, Knobs, Objective, Program, number, only
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Features, FeatureSpec, FeatureStats
 
@@ -75,6 +76,10 @@ class MapCoder(nn.Module):
         """Set the operating point, in a codec of variable rate."""
         raise NotImplementedError
 
+    def rescale(self, log_gain: float) -> None:
+        """Multiply trained latents by a gain, and adjust what predicts them."""
+        raise NotImplementedError
+
     def tables(self, stage: int) -> EntropyTables:
         """Tables of a stage."""
         raise NotImplementedError
@@ -123,6 +128,16 @@ class LearnedCodec(CodecBase):
     def prepare(self, batches: Sequence[Tensor]) -> None:
         for coder, stats, x in zip(self.map_coders, self.map_stats, batches, strict=True):
             coder.prepare(stats.normalize(x.float()))
+
+    @torch.no_grad()
+    def continue_from(self, trained: Codec, at: float, to: float) -> None:
+        """Take the weights of this codec as it was trained at another lmbda; the gain moves as at high rate."""
+        own = self.state_dict()
+        for name, value in cast(LearnedCodec, trained).state_dict().items():
+            if value.shape == own[name].shape:  # tables are empty here
+                own[name].copy_(value)
+        for coder in self.map_coders:
+            coder.rescale(high_rate_log_gain(to) - high_rate_log_gain(at))
 
     def forward(self, maps: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
         """Decoded maps (rounded latents, gradient straight through), and the estimated bits [B]. In train mode bits are
@@ -247,6 +262,11 @@ class LearnedPlugin(CodecPlugin):
         """``lmbda`` alone, from 1e-6 to 1e6."""
         only(params, f"codec {self.name!r}", "lmbda")
         number(params, "lmbda", 1e-6, 1e6)
+
+    @property
+    def continued(self) -> bool:  # type: ignore[override]
+        """Where a training serves one operating point."""
+        return not self.variable
 
     def versions(self) -> dict[str, str]:
         return package_version("compressai")

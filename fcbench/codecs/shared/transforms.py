@@ -263,6 +263,12 @@ class IntegerBottleneck(EntropyBottleneck):
         self.biases[-1].sub_(zero)
 
     @torch.no_grad()
+    def rescale(self, log_gain: float) -> None:
+        """Widen the densities by a gain."""
+        slope = F.softplus(self.matrices[0]) * math.exp(-log_gain)
+        self.matrices[0].copy_(slope + torch.log(-torch.expm1(-slope)))
+
+    @torch.no_grad()
     def make_tables(self) -> tuple[Tensor, Tensor, Tensor]:
         """cdf [C, L], length [C], offset [C]: CompressAI's tables, at exact quantiles."""
         self._update_quantiles()

@@ -158,6 +158,9 @@ class StrataMap(MapCoder):
         decoded = torch.cat([self(part)[0] for part in x.split(32)])
         self.spectrum.refine.start(decoded, x)
 
+    def rescale(self, log_gain: float) -> None:
+        self.net.log_gain += log_gain  # scales are relative to the gain
+
     def _cost(self, y: Tensor, where: Plane) -> float:
         """Bits, and the squared error in bits, of transform outputs [B, C, h w]."""
         log_scales = self.net.static(where).clamp(LOG_MIN, LOG_MAX)
