@@ -1,7 +1,5 @@
 """The paired bootstrap over the samples of a results folder: rates and metric values of many points at once."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

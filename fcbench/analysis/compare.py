@@ -7,8 +7,6 @@ point is its mean over seeds and each resample draws seeds too. Numbers that wou
 reason.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any

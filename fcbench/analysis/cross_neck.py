@@ -4,8 +4,6 @@ A ratio is how much of the direct neck's accuracy is left: value over direct val
 better, so that 1 is nothing lost. Intervals are of 95 %, paired with the direct neck's points.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any

@@ -13,8 +13,6 @@ References:
     B. Efron and R. J. Tibshirani, "An introduction to the bootstrap", 1993, chapter 13 (percentile interval).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -17,8 +17,6 @@ References:
     H. Akaike, "A new look at the statistical model identification", 1974 (the held-out excess of d / (2 n) nats).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

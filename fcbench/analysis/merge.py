@@ -12,8 +12,6 @@ refused together:
 Points that the standard holds already are left out.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Iterator, Sequence

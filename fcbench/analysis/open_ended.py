@@ -1,7 +1,5 @@
 """Curves whose codecs were not trained until they had converged, and what that means for a comparison."""
 
-from __future__ import annotations
-
 import math
 
 import pandas as pd

@@ -9,8 +9,6 @@ Two forms are read:
 Whoever gives such a file vouches for it: nothing here can check that its data and protocol are those of the rows.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json

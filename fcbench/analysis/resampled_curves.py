@@ -7,8 +7,6 @@ References:
     (slopes inside), with the three-point ends of Matlab's and SciPy's `pchip`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Results folders as one object: rows, samples, provenance, and what is computed from them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path

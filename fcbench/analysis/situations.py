@@ -4,8 +4,6 @@ A *situation* is what two curves must share to be compared: the task, the data, 
 *curve* is the rows of one situation that differ in the operating point (and the seed) only.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """Runs set side by side: what tells them apart, and how each is named."""
 
-from __future__ import annotations
-
 import json
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """Whether a results folder holds what it claims: rows that add up, with the samples and streams that they come from."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path

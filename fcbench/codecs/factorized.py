@@ -5,8 +5,6 @@
 References: Balle, Minnen, Singh, Hwang, Johnston, Variational image compression with a scale hyperprior, ICLR 2018.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -11,8 +11,6 @@ References: Cui, Wang, Gao, Guo, Feng, Bai, Asymmetric gained deep image compres
 CVPR 2021.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

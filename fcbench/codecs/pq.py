@@ -10,8 +10,6 @@ in the checkpoint.
 References: Jegou, Douze, Schmid, Product quantization for nearest neighbor search, TPAMI 2011.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

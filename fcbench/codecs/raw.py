@@ -5,8 +5,6 @@ inf: a figure for "half precision" must not hide a saturated outlier. ``fp16_zst
 floats, byte plane by byte plane, through zstd at level 19: what a general compressor saves that knows no features.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 

@@ -13,8 +13,6 @@ Everything that the decoder needs comes from the training split and lives in the
 - A level is decoded to the training centroid of its cell, to its middle where training never came.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

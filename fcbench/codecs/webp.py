@@ -4,8 +4,6 @@ WebP has no monochrome: the mosaic is the three equal channels of a grey RGB pic
 maps its 256 levels to 220. The knob is libwebp's quality; method 6. The container's 20 bytes go with the header.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Exact coder models of frequency tables, and the code of symbols that lie outside of their table."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import constriction

@@ -14,8 +14,6 @@ A payload is::
   as parameter sets are sent once a video. A string with another start (another image size) is sent whole.
 """
 
-from __future__ import annotations
-
 import binascii
 import importlib
 import importlib.metadata

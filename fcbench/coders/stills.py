@@ -1,7 +1,5 @@
 """Still pictures and arrays through the coders of imagecodecs, their errors made ours. Imports no torch."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any

@@ -7,8 +7,6 @@ The range coder was chosen over ANS for its size on short strings: its overhead 
 ANS pays up to three for filling its initial state. Both code a symbol equally fast here.
 """
 
-from __future__ import annotations
-
 import math
 import zlib
 from collections.abc import Iterator

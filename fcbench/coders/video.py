@@ -4,8 +4,6 @@ Constant quantization parameter, intra, one thread, no perceptual tuning; pixel 
 and SVT-AV1's logs are silenced.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence

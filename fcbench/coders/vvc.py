@@ -1,7 +1,5 @@
 """VVC: encoded by Fraunhofer's program ``vvencapp`` where it is on the PATH, decoded by PyAV. Imports no torch."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """What a cache folder holds: entries with kind, size, age and what made them; checked, and removed."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

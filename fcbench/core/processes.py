@@ -1,7 +1,5 @@
 """Worker processes that end with the process that started them, and hold none of its pipes."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import sys

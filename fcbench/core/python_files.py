@@ -1,7 +1,5 @@
 """Python files of users: read and run as modules of their own; whatever goes wrong is one line that names the line."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 import sys

@@ -4,8 +4,6 @@ A rate is a quotient of sums over a test set: sum the bytes, sum the pixels, the
 are never averaged. *Coded* bytes are the size of a file on disk; *estimated* bits come from likelihoods.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from fcbench.core.errors import FcbenchError

@@ -13,8 +13,6 @@ Whatever the annotation, no number is NaN or infinite, no text is empty or holds
 are at least one and differ.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress

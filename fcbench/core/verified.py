@@ -3,8 +3,6 @@
 Of plug-ins from outside nothing is known here.
 """
 
-from __future__ import annotations
-
 _FORMAT = "random weights only: equal to the official classes, reads their checkpoint files"
 _MADE = "made files in the official layout only"
 _CODED = "rows in results/codecs_scenes and results/codecs_camvid"

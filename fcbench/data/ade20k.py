@@ -3,8 +3,6 @@
 Reference: Zhou et al., *Scene Parsing through ADE20K Dataset*, CVPR 2017 (the Scene Parsing Challenge 2016 release).
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal
 

@@ -4,8 +4,6 @@ Reference: Brostow, Fauqueur, Cipolla, *Semantic object classes in video*, Patte
 the split and the classes of Badrinarayanan et al., *SegNet*, 2017.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal
 

@@ -9,8 +9,6 @@ Masks are made of the instances: background and 80 classes. Images show many cla
 Reference: Lin et al., *Microsoft COCO: Common Objects in Context*, ECCV 2014.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

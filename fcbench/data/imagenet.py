@@ -6,8 +6,6 @@ so that the first ones are of all classes.
 Reference: Russakovsky et al., *ImageNet Large Scale Visual Recognition Challenge*, IJCV 2015.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Literal

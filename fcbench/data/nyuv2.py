@@ -8,8 +8,6 @@ References:
     Eigen, Puhrsch, Fergus, *Depth Map Prediction from a Single Image*, NeurIPS 2014 (the crop).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -5,8 +5,6 @@ Depth files hold millimetres, the convention of depth cameras' own recorders; 0 
 dominate every error. It is also the limit of the usual NYU evaluation.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal
 

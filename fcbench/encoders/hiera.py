@@ -12,8 +12,6 @@ So they are taken apart as in that paper and in SAM 2's trunk: the mean mask uni
 Sides that a mask unit, 32 pixels, does not divide are padded.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache

@@ -15,8 +15,6 @@ The official predictor resizes every image to 1024x1024 (``--image-size 1024``);
 size given, position embeddings interpolated as the trunk itself does. Sides that 32 does not divide are padded.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

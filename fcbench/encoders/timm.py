@@ -18,8 +18,6 @@ alone (EfficientNet, ResNet, ConvNeXt, RegNet, ...). A tail is compared with the
 of a ViT have none: their maps lack the class token.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -7,8 +7,6 @@ References: Minnen, Balle, Toderici, Joint autoregressive and hierarchical prior
 2018; Begaint et al., CompressAI, arXiv 2011.03029.
 """
 
-from __future__ import annotations
-
 import struct
 from functools import lru_cache
 from pathlib import Path

@@ -4,8 +4,6 @@ Preset `slow`, no adaptive quantization, no psychovisual tuning. Sides are padde
 to 16 pixels at least): the true height and width stand before the Annex B stream, two bytes each.
 """
 
-from __future__ import annotations
-
 import struct
 
 import numpy as np

@@ -3,8 +3,6 @@
 A target has several references of the same image: the first one is coded.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -4,8 +4,6 @@ The first byte is k: depths are whole multiples of 2**k mm, the smallest k at wh
 65.5 m). Zero stays zero: invalid.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -4,8 +4,6 @@ Of each of P persons and K keypoints: two bits of visibility; x and y of those t
 that hold the image's largest. Boxes and areas are not coded: they follow from keypoints or are given with the task.
 """
 
-from __future__ import annotations
-
 from io import BytesIO
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A mask, losslessly: JPEG XL or PNG, the smaller."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

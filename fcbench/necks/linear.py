@@ -1,7 +1,5 @@
 """The smallest neck: embedding and positions of the Transformer necks without a layer (affine in the features)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from torch import nn

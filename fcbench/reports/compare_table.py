@@ -1,7 +1,5 @@
 """Comparisons as tables."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 

@@ -1,7 +1,5 @@
 """Pictures of costs: bars with their intervals, and the efficiency curve. Runs nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Costs of specialization as tables."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from fcbench.analysis.cost import Cost, Costs, frame, verdict

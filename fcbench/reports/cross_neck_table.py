@@ -1,7 +1,5 @@
 """The matrices of a cross-neck analysis as tables."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from fcbench.analysis.cross_neck import DEEP, DIRECT, Entry, Matrices, Placed, frame

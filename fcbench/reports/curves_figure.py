@@ -6,8 +6,6 @@ floor of no bits at all is dotted, label coding (the task's own output, coded) i
 one task can sensibly need more. Curves that others published are grey and dashed.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping, Sequence

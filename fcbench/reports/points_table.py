@@ -1,7 +1,5 @@
 """Points of curves as tables, as the CSV that ``--published`` reads, and as CompressAI's results."""
 
-from __future__ import annotations
-
 import json
 import re
 from typing import Any

@@ -7,8 +7,6 @@ References:
     M. Okabe and K. Ito, "Color universal design", 2008 (the palette, without its yellow, which fades on white).
 """
 
-from __future__ import annotations
-
 import io
 import math
 from collections.abc import Sequence

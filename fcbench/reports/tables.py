@@ -4,8 +4,6 @@ The first three show rounded numbers, with refusals as numbered notes under each
 in full, a missing one empty with its reason beside it.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import re

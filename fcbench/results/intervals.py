@@ -1,7 +1,5 @@
 """Bootstrap intervals over samples."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 

@@ -1,7 +1,5 @@
 """Provenance of numbers: versions, command line, machine, environment, commit, time."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib.metadata
 import json

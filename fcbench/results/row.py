@@ -1,7 +1,5 @@
 """The row of ``rates.csv``: `RatePoint` holds its columns, each with its type and what it says."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 

@@ -1,7 +1,5 @@
 """Statistics of the samples of a point: to disk and back."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

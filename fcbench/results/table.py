@@ -1,7 +1,5 @@
 """`rates.csv`: rows to disk and back."""
 
-from __future__ import annotations
-
 import csv
 import io
 import logging

@@ -16,8 +16,6 @@ References:
     Li et al., "BLIP: Bootstrapping Language-Image Pre-training", ICML 2022.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast

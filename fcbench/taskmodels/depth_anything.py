@@ -19,8 +19,6 @@ References:
     2022 (the fit). Eigen et al., NeurIPS 2014 (the scale-invariant loss).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 

@@ -1,7 +1,5 @@
 """Embedded pose of persons in scenes: small convolutional encoder and decoder, 0.6 M parameters."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -24,8 +24,6 @@ References:
     Ravi et al., "SAM 2: Segment Anything in Images and Videos", 2024; Kirillov et al., "Segment Anything", ICCV 2023.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -19,8 +19,6 @@ References:
     Xu et al., "ViTPose", NeurIPS 2022; "ViTPose++", TPAMI 2023. Huang et al., "The Devil is in the Details", CVPR 2020.
 """
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace

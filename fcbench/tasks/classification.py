@@ -3,8 +3,6 @@
 A head's ``predict`` returns the classes' log-probabilities (natural), float [B, K]: their order gives the labels.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast

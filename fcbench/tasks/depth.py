@@ -12,8 +12,6 @@ then the mean over images.
 A head's ``predict`` returns metres, float32 [B, H, W], at the targets' size.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

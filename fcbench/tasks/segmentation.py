@@ -7,8 +7,6 @@ not count. Classes that occur neither in the targets nor in the predictions of t
 A head's ``predict`` returns class indices, int64 or uint8 [B, H, W], at the targets' size.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -6,8 +6,6 @@ class TestMine(CodecContract):
     plugin = "my_codec.py"
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import random

@@ -1,7 +1,5 @@
 """What the contracts of plug-ins that are known by a name share."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import ClassVar
 

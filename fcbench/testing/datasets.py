@@ -5,8 +5,6 @@ class TestMine(DatasetContract):
     plugin = "my_data.py"
 """
 
-from __future__ import annotations
-
 import pickle
 from collections.abc import Callable
 from dataclasses import fields

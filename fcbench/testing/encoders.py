@@ -5,8 +5,6 @@ class TestMine(EncoderContract):
     plugin = "my_encoder.py"
 """
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import ClassVar

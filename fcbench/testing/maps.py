@@ -1,7 +1,5 @@
 """Feature maps to test with: correlated, unequal in scale, off zero; the same for the same seed."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -5,8 +5,6 @@ class TestMine(TaskModelContract):
     plugin = "my_model.py"
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

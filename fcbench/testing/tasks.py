@@ -6,8 +6,6 @@ class TestMine(TaskContract):
     dataset = "my_data.py"
 """
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Mapping
 from functools import partial

@@ -5,8 +5,6 @@ all contents, since safetensors loads a file with flipped bits silently. For a p
 plug-in's origin (`fcbench.core.registry.origin`) and, where that is a file, its path: no other plug-in may decode.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -1,7 +1,5 @@
 """A trained codec as ``torch.export`` programs, for use without fcbench's classes: checked before they are left."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict
 from pathlib import Path

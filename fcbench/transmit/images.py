@@ -3,8 +3,6 @@
 images -> encoder of the checkpoint -> codec -> .fcb file -> codec anew -> features
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path

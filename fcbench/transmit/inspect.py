@@ -1,7 +1,5 @@
 """What a file holds: a container, a checkpoint, or neither."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast

@@ -1,7 +1,5 @@
 """Context from latents that are decoded already: corrections to means and log-scales."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -3,8 +3,6 @@
 Scales are snapped to 64 levels of a logarithmic table and means to 1/64, so that encoder and decoder agree on both.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 

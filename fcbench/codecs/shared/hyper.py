@@ -12,8 +12,6 @@ y is coded in parts: channel groups, each in one pass or in the two of a checker
 and decoder is computed from decoded integers, in float64, on one thread, sample by sample.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Transforms between y and its hyper-latent z, with their closed-form start."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -22,8 +22,6 @@ knows only from decoding: `encode` leaves it open. Decoders are integer arithmet
 elsewhere says so.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

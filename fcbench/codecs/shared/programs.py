@@ -10,8 +10,6 @@ By name, of map ``i`` and stage ``k``; C channels, a grid of (h, w) that is fixe
                     are the integer tables of the first stage and of the others, laid out as CompressAI's
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping, Sequence
 

@@ -3,8 +3,6 @@
 A test sample of a few thousand symbols is too short to learn 100 histograms of its own.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast

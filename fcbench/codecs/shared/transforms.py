@@ -5,8 +5,6 @@ in closed form (KLT of the training features, gain from high-rate theory, logist
 that a few hundred training steps refine a codec that already works.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

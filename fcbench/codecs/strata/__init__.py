@@ -13,8 +13,6 @@ step is optimal; decoded values are the centroids of their cells.
 What must agree between encoder and decoder is computed from decoded integers, in float64 on one thread, and snapped.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Sequence

@@ -5,8 +5,6 @@ coefficients of low frequency, and which channels go together changes with frequ
 padding; statistics belong to relative frequencies, u / h and v / w, so that they carry over to other sizes.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from functools import lru_cache

@@ -4,8 +4,6 @@ Without split folders a fifth of the images (of every class, if there are classe
 of their paths. Samples come in the order of those hashes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal

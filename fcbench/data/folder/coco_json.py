@@ -1,7 +1,5 @@
 """COCO-style files beside images: what one holds is seen from its annotations, not from its name."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """How a folder of one's own is laid out: splits, images, what lies beside them."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """One folder of a split: its images, and where the targets of each task come from."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

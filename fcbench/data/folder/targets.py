@@ -1,7 +1,5 @@
 """A split of images with targets beside them, and how their targets are read."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -4,8 +4,6 @@ Scenes are rendered once, in chunks, by all cores, and kept under the cache fold
 which the first ``limit`` scenes are used (by default 2000 for training, 400 for test).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Literal
 

@@ -1,7 +1,5 @@
 """Chunks of rendered scenes on disk: written whole, checked when a process opens them, made again when damaged."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

@@ -1,7 +1,5 @@
 """An articulated figure with 17 keypoints in COCO order: sampled, posed, cut into limbs to draw."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

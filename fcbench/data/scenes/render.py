@@ -5,8 +5,6 @@ painted into the class, instance, part and depth maps by the same mask, so that 
 Pillow are used: worker processes start fast.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

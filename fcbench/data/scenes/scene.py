@@ -4,8 +4,6 @@ The same (split, index, size) gives the same scene. Bump `VERSION`, which is par
 change of a pixel, a target or a word.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

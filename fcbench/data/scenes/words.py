@@ -1,7 +1,5 @@
 """Descriptions of a procedural scene: its label, its attributes, five captions."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from fcbench.data.scenes.figure import Figure

@@ -1,7 +1,5 @@
 """Annotation files in COCO's format: read whole, indexed by image."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace

@@ -8,8 +8,6 @@ creation, and a file changed in place with equal size and time set back is taken
 A file that changed within `SETTLING_NS` before it was read is not kept: another change could leave the same status.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

@@ -1,7 +1,5 @@
 """Data sets that are files in folders: images with a map each, images in class folders, splits by hash."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass

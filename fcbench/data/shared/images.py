@@ -1,7 +1,5 @@
 """Images and masks from disk."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager

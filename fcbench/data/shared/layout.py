@@ -1,7 +1,5 @@
 """Folders of a data set: where files are expected, and what is wrong where they are not."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -3,8 +3,6 @@
 They are ours, trained on procedural scenes by ``benchmarks/embedded``: their results are not those of SAM 2 or Hiera.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

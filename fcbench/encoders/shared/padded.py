@@ -1,7 +1,5 @@
 """The frame of frozen encoders: images normalized and padded, maps cropped to the size that their strides promise."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any

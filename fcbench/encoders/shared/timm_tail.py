@@ -1,7 +1,5 @@
 """Tails of timm's classifiers: the full network, all of it up to the split point replaced by nothing."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping
 from typing import cast

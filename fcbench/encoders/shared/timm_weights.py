@@ -1,7 +1,5 @@
 """Weights of timm models: found, converted and brought into cut models."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import importlib.util
 import re

@@ -1,7 +1,5 @@
 """Weights: found, read, fetched, compared, hashed."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import pickle

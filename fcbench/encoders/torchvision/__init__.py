@@ -23,8 +23,6 @@ Weights: torchvision's default ones, from download.pytorch.org into torch.hub's 
 SHA-256 in the file's name.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The layers of a network before its heads, as a chain that can be cut and taken up again."""
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence

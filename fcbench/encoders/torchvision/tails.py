@@ -1,7 +1,5 @@
 """Tails of torchvision's networks: their own forward pass, with what was received in place of the backbone."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast

@@ -1,7 +1,5 @@
 """Weights of torchvision's networks: fetched, checked, loaded as torchvision loads them."""
 
-from __future__ import annotations
-
 import re
 import urllib.error
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What image codecs share: the plug-in of one knob, checks of images, colour conversion. Imports no torch."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What label coders share: the plug-in. Imports no torch."""
 
-from __future__ import annotations
-
 import lzma
 import zlib
 from collections.abc import Callable

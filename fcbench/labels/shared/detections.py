@@ -3,8 +3,6 @@
 The numbers lie column by column, each in two bytes, before the best of general compressors.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any

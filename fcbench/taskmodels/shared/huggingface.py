@@ -1,7 +1,5 @@
 """Models of the package ``transformers``: imported, configured, their weights found and loaded."""
 
-from __future__ import annotations
-
 import importlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence

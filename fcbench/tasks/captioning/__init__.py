@@ -10,8 +10,6 @@ A head's ``predict`` returns B captions, each a string or a sequence of words. T
 and as words; a head turns them into its own tokens.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

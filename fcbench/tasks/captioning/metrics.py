@@ -7,8 +7,6 @@ References:
     Papineni et al., "BLEU", ACL 2002. Vedantam et al., "CIDEr", CVPR 2015.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence

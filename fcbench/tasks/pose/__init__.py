@@ -14,8 +14,6 @@ A head's ``predict`` takes the batch's boxes and returns, for its P persons in t
 is COCO's keypoint AP with ground-truth boxes, in pixels of the resized image.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

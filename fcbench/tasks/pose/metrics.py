@@ -5,8 +5,6 @@ Therefore scores are put into `N_BINS` bins, and predictions in one bin count to
 it equals pycocotools' COCOeval, except for the order in which that takes equal scores.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from pycocotools.cocoeval import Params
 

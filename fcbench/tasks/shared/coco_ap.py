@@ -17,8 +17,6 @@ References:
     Lin et al., *Microsoft COCO: Common Objects in Context*, ECCV 2014; pycocotools.cocoeval.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache

@@ -4,8 +4,6 @@ Where the encoder padded the image to whole strides (360 px at stride 16 give 23
 more than the image, from its top left corner: maps are then cropped, not squeezed.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

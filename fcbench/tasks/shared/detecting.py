@@ -1,7 +1,5 @@
 """What the tasks have in common that are scored by COCO's average precision: see `coco_ap`."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

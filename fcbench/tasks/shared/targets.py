@@ -1,7 +1,5 @@
 """Checks of data sets, targets and predictions, and ratios of sums."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
