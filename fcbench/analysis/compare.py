@@ -7,8 +7,6 @@ point is its mean over seeds and each resample draws seeds too. Numbers that wou
 reason.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -21,31 +19,23 @@ from fcbench.analysis.bootstrap import Bootstrap, Point, points
 from fcbench.analysis.curves import Curve
 from fcbench.analysis.estimate import Estimate, estimate
 from fcbench.analysis.situations import MetricValuesOf, metric_values_of
+from fcbench.core.codecs import Kind
 from fcbench.core.errors import FcbenchError, unknown
-from fcbench.core.kinds import Kind
 from fcbench.results.intervals import N_RESAMPLES
 from fcbench.results.row import OK
 
-LOSS_PERCENT = 1.0
-"""How far below the uncoded ceiling the rate is read."""
+LOSS_PERCENT = 1.0  # How far below the uncoded ceiling the rate is read
 
-ALL = "all"
-"""Instead of metrics: every one."""
+ALL = "all"  # Instead of metrics: every one
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """One codec against the anchor in one situation.
 
-    Attributes:
-        n_points: operating points measured with every seed.
-        n_failed: operating points that failed with some seed, and `failure` the reason of the first.
-        quality_overlap, rate_overlap: what both curves cover, as a fraction of what either does; under BD-rate and
-            BD-accuracy respectively.
-        source: of a published curve, which has no intervals; empty for measured ones.
-        target: the uncoded ceiling less `LOSS_PERCENT`; rate_at_target: where the curve reaches it, in `rate_unit`.
-        left_percent, anchor_left_percent: bits that more training would save (`open_ended.left_percent`).
-        doubt: whose further training might undo the BD-rate, in words.
+    `quality_overlap, rate_overlap`: what both curves cover, as a fraction of what either does; under BD-rate and
+    BD-accuracy respectively. `left_percent, anchor_left_percent`: bits that more training would save
+    (`open_ended.left_percent`).
     """
 
     dataset: str
@@ -56,41 +46,35 @@ class Comparison:
     anchor: str
     codec: str
     kind: str
-    source: str
-    n_points: int
-    n_failed: int
+    source: str  # of a published curve, which has no intervals; empty for measured ones
+    n_points: int  # operating points measured with every seed
+    n_failed: int  # operating points that failed with some seed, and `failure` the reason of the first
     failure: str
     bd_rate_percent: Estimate
     bd_accuracy: Estimate
     quality_overlap: float | None
     rate_overlap: float | None
+    # the uncoded ceiling less `LOSS_PERCENT`; rate_at_target: where the curve reaches it, in `rate_unit`
     target: float | None
     rate_at_target: Estimate
     rate_unit: str
     left_percent: float | None
     anchor_left_percent: float | None
-    doubt: str
+    doubt: str  # whose further training might undo the BD-rate, in words
 
 
 @dataclass(frozen=True, slots=True)
 class _Series:
-    """Operating points of a curve, as measured with each of its seeds.
-
-    Attributes:
-        curve: means over seeds; None without a point.
-        points: by operating point (in the order of the rows), then seed.
-        seeds: in order.
-        left_percent: as of `open_ended.left_percent`, over its measured points.
-    """
+    """Operating points of a curve, as measured with each of its seeds."""
 
     label: str
     kind: str
-    curve: Curve | None
-    points: list[list[Point]]
-    seeds: tuple[int, ...]
+    curve: Curve | None  # means over seeds; None without a point
+    points: list[list[Point]]  # by operating point (in the order of the rows), then seed
+    seeds: tuple[int, ...]  # in order
     n_failed: int
     failure: str
-    left_percent: float | None
+    left_percent: float | None  # as of `open_ended.left_percent`, over its measured points
 
 
 def compare(
@@ -103,19 +87,12 @@ def compare(
 ) -> tuple[list[Comparison], list[str]]:
     """Every curve of every situation against the anchor's, the anchor's own included.
 
-    Args:
-        rows: of `fcbench.analysis.situations.load`.
-        anchor: a codec, as `situations.codec_labels` names it, or `remote` or `label`: all rows of that kind together.
-            None where runs are kept apart: each codec is set against itself in the first run.
-        metrics: names, or `ALL`; none for each task's primary one.
-        x: column of the rate.
-        metric_values_of: metric values of a task's statistics; a task that has none gets no intervals.
-
-    Returns:
-        The comparisons, and notes on what could not be had, one line each.
-
-    Raises:
-        FcbenchError: no rows, an anchor or metric that is in no row, an anchor that means several curves.
+    `rows`: of `fcbench.analysis.situations.load`. `anchor`: a codec, as `situations.codec_labels` names it, or `remote`
+    or `label`: all rows of that kind together. None where runs are kept apart: each codec is set against itself in the
+    first run. `metrics`: names, or `ALL`; none for each task's primary one. `x`: column of the rate.
+    `metric_values_of`: metric values of a task's statistics; a task that has none gets no intervals. Returns the
+    comparisons, and notes on what could not be had, one line each. Raises `FcbenchError`: no rows, an anchor or metric
+    that is in no row, an anchor that means several curves.
     """
     found, notes = against_each(rows, [anchor], metrics, x, metric_values_of, n_resamples)
     return found[anchor], notes
@@ -193,11 +170,8 @@ def _compare_one(
     x: str,
     bootstrap: Bootstrap,
 ) -> Iterator[tuple[str | None, Comparison]]:
-    """Every curve of one situation and metric against each anchor.
-
-    Args:
-        firsts: label of the first run's curve, of a curve's label: the anchor in the place of None.
-    """
+    """Every curve of one situation and metric against each anchor. `firsts`: label of the first run's curve, of a
+    curve's label: the anchor in the place of None."""
     ok = rows["status"] == OK
     higher = bool(rows.loc[ok, "higher_is_better"].iloc[0]) if ok.any() else True
     lines = rows[rows["kind"].isin(situations.SENT)]
@@ -261,7 +235,6 @@ def _series(rows: pd.DataFrame, label: str, x: str, higher: bool) -> _Series:
 
 # ---------------------------------------------------------------------------------------- estimates
 def _deltas(anchor: _Series, test: _Series, metric: str, task: str, bootstrap: Bootstrap) -> dict[str, Any]:
-    """BD-rate and BD-accuracy, each with its overlap, as fields of a `Comparison`."""
     reason = _refusal(anchor, test)
     if reason or anchor.curve is None or test.curve is None:
         nothing = Estimate(reason=reason)
@@ -300,7 +273,6 @@ def _refusal(anchor: _Series, test: _Series) -> str:
 def _at_ceiling(
     s: _Series, ends: pd.DataFrame, x: str, metric: str, task: str, bootstrap: Bootstrap
 ) -> tuple[float | None, Estimate]:
-    """The ceiling less `LOSS_PERCENT`, and the rate at which a series reaches it."""
     ends = ends[ends["seed"].isin(s.seeds)].sort_values("seed")
     if tuple(ends["seed"]) != s.seeds:
         return None, Estimate(reason="no uncoded ceiling was measured")

@@ -13,8 +13,6 @@ References:
     B. Efron and R. J. Tibshirani, "An introduction to the bootstrap", 1993, chapter 13 (percentile interval).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,17 +26,11 @@ from fcbench.core.errors import FcbenchError
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Rate points in order of rate.
+    """Rate points in order of rate."""
 
-    Attributes:
-        rates: [P] float64, increasing, in any one unit of rate.
-        values: [P] float64, of one metric.
-        higher_is_better: the metric's direction.
-    """
-
-    rates: np.ndarray
-    values: np.ndarray
-    higher_is_better: bool
+    rates: np.ndarray  # [P] float64, increasing, in any one unit of rate
+    values: np.ndarray  # [P] float64, of one metric
+    higher_is_better: bool  # the metric's direction
 
     @property
     def quality(self) -> np.ndarray:
@@ -52,15 +44,8 @@ class Curve:
 
 
 def curve(rates: ArrayLike, values: ArrayLike, higher_is_better: bool = True) -> Curve:
-    """Order points by rate; of several at the same rate, keep the best.
-
-    Args:
-        rates: [P] above 0, in any order.
-        values: [P] of one metric.
-
-    Raises:
-        FcbenchError: arrays of other shapes, no points, NaN or inf, a rate not above 0.
-    """
+    """Order points by rate; of several at the same rate, keep the best. `rates`: [P] above 0, in any order. `values`:
+    [P] of one metric. Raises `FcbenchError`: arrays of other shapes, no points, NaN or inf, a rate not above 0."""
     r, v = np.asarray(rates, dtype=np.float64), np.asarray(values, dtype=np.float64)
     if r.ndim != 1 or r.shape != v.shape or r.size == 0:
         raise FcbenchError(
@@ -110,11 +95,8 @@ def rate_overlap(a: Curve, b: Curve) -> float:
 def bd_rate(anchor: Curve, test: Curve) -> Estimate:
     """Mean extra rate of test over anchor at equal quality [percent]; negative where test needs fewer bits.
 
-    No value (with the reason) under `MIN_POINTS`, under `MIN_HULL_POINTS` on a hull, or where the hulls' ranges
-    of quality overlap by less than `MIN_OVERLAP`.
-
-    Raises:
-        FcbenchError: curves of metrics with different directions.
+    No value (with the reason) under `MIN_POINTS`, under `MIN_HULL_POINTS` on a hull, or where the hulls' ranges of
+    quality overlap by less than `MIN_OVERLAP`. Raises `FcbenchError`: curves of metrics with different directions.
     """
     reason = _refusal(anchor, test, quality_overlap(anchor, test), "quality")
     return Estimate(reason=reason) if reason else _only(resampled_curves.bd_rates(anchor.once, test.once))
@@ -123,11 +105,9 @@ def bd_rate(anchor: Curve, test: Curve) -> Estimate:
 def bd_accuracy(anchor: Curve, test: Curve) -> Estimate:
     """Mean value of test minus that of anchor at equal rate, over log rate [the metric's unit].
 
-    Fitted on the best value so far, which keeps a saturated end. The sign is the metric's own: a negative difference
-    of an error is an improvement. No value (with the reason) as in `bd_rate`, the overlap being that of log rates.
-
-    Raises:
-        FcbenchError: curves of metrics with different directions.
+    Fitted on the best value so far, which keeps a saturated end. The sign is the metric's own: a negative difference of
+    an error is an improvement. No value (with the reason) as in `bd_rate`, the overlap being that of log rates. Raises
+    `FcbenchError`: curves of metrics with different directions.
     """
     reason = _refusal(anchor, test, rate_overlap(anchor, test), "rate")
     return Estimate(reason=reason) if reason else _only(resampled_curves.bd_accuracies(anchor.once, test.once))
@@ -138,7 +118,6 @@ def _only(values: np.ndarray) -> Estimate:
 
 
 def _refusal(anchor: Curve, test: Curve, share: float, of: str) -> str:
-    """Why two curves give no delta, or ""."""
     if anchor.higher_is_better != test.higher_is_better:
         raise FcbenchError("got an anchor and a test curve of metrics with different directions; compare one metric.")
     for name, c in (("anchor", anchor), ("test", test)):

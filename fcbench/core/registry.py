@@ -24,10 +24,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from fcbench.core.codecs import CodecPlugin, ImagePlugin, LabelPlugin
+from fcbench.core.codecs import LABEL, CodecPlugin, ImagePlugin, LabelPlugin, codec_kind
 from fcbench.core.errors import FcbenchError, unknown
 from fcbench.core.features import Encoder, EncoderPlugin
-from fcbench.core.kinds import LABEL, codec_kind
+from fcbench.core.libraries import PACKAGE, module_file
 from fcbench.core.python_files import read_source, reason_of, run_file
 from fcbench.core.samples import DatasetPlugin
 from fcbench.core.tasks import NeckPlugin, TaskModelPlugin, TaskPlugin
@@ -35,34 +35,21 @@ from fcbench.core.tasks import NeckPlugin, TaskModelPlugin, TaskPlugin
 if TYPE_CHECKING:
     import torch
 
-PACKAGE = Path(__file__).resolve().parents[1]
+_KINDS: dict[str, tuple[str, type]] = {
+    "dataset": ("data", DatasetPlugin),
+    "encoder": ("encoders", EncoderPlugin),
+    "codec": ("codecs", CodecPlugin),
+    "neck": ("necks", NeckPlugin),
+    "task": ("tasks", TaskPlugin),
+    "taskmodel": ("taskmodels", TaskModelPlugin),
+    "image": ("images", ImagePlugin),
+    "label": ("labels", LabelPlugin),
+}
 SHARED = "shared"
 
-KINDS = {
-    "dataset": "data",
-    "encoder": "encoders",
-    "codec": "codecs",
-    "neck": "necks",
-    "task": "tasks",
-    "taskmodel": "taskmodels",
-    "image": "images",
-    "label": "labels",
-}
-"""Kind of plug-in -> its room."""
+KINDS = {kind: room for kind, (room, _) in _KINDS.items()}  # Kind of plug-in -> its room
 
-PROTOCOLS: dict[str, type] = {
-    "dataset": DatasetPlugin,
-    "encoder": EncoderPlugin,
-    "codec": CodecPlugin,
-    "neck": NeckPlugin,
-    "task": TaskPlugin,
-    "taskmodel": TaskModelPlugin,
-    "image": ImagePlugin,
-    "label": LabelPlugin,
-}
-"""Kind of plug-in -> what its ``PLUGIN`` must have."""
-BFLOAT16 = "@bfloat16"
-"""End of the name of an encoder that computes in bfloat16."""
+BFLOAT16 = "@bfloat16"  # End of the name of an encoder that computes in bfloat16
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +61,7 @@ class File:
     module: ModuleType
 
 
-_files: dict[tuple[str, str], File] = {}
-"""(kind, name) -> the file that this process uses under that name."""
+_files: dict[tuple[str, str], File] = {}  # (kind, name) -> the file that this process uses under that name
 
 
 # ----------------------------------------------------------------------------------------- where plug-ins are
@@ -99,7 +85,6 @@ def built_in(kind: str) -> Mapping[str, Path]:
 
 @cache
 def _installed(kind: str) -> dict[str, list[EntryPoint]]:
-    """Name -> entry points of that name, of one distribution or several."""
     found: dict[str, list[EntryPoint]] = {}
     for entry in importlib.metadata.entry_points(group=f"fcbench.{kind}s"):
         found.setdefault(entry.name, []).append(entry)
@@ -107,11 +92,8 @@ def _installed(kind: str) -> dict[str, list[EntryPoint]]:
 
 
 def _find(kind: str, name: str) -> Path | EntryPoint | File:
-    """The one place that a name stands for.
-
-    Raises:
-        FcbenchError: no such name (the message holds the nearest and all of them), or a name of several plug-ins.
-    """
+    """The one place that a name stands for. Raises `FcbenchError`: no such name (the message holds the nearest and all
+    of them), or a name of several plug-ins."""
     name = split_variant(name)[0] if kind == "dataset" else name
     places: list[Path | EntryPoint | File] = [p for n, p in built_in(kind).items() if n == name]
     places += _installed(kind).get(name, [])
@@ -154,11 +136,8 @@ def get(kind: Literal["label"], name: str) -> LabelPlugin: ...
 @overload
 def get(kind: str, name: str) -> Any: ...
 def get(kind: str, name: str) -> Any:  # noqa: E302
-    """The ``PLUGIN`` of a name.
-
-    Raises:
-        FcbenchError: unknown or ambiguous name, or an outside plug-in that cannot be imported or lacks something.
-    """
+    """The ``PLUGIN`` of a name. Raises `FcbenchError`: unknown or ambiguous name, or an outside plug-in that cannot be
+    imported or lacks something."""
     if kind == "dataset" and (of := split_variant(name))[1]:
         return get("dataset", of[0]).variant(of[1])
     found = _find(kind, name)
@@ -177,10 +156,8 @@ def get(kind: str, name: str) -> Any:  # noqa: E302
 def use(kind: str, typed: str) -> str:
     """Read the plug-in file of ``[image:]FILE.py[:VARIANT]`` and return its name for this process, variant included.
 
-    Anything else is returned as it is.
-
-    Raises:
-        FcbenchError: no such file, it cannot be run, its ``PLUGIN`` lacks something, or its name is taken.
+    Anything else is returned as it is. Raises `FcbenchError`: no such file, it cannot be run, its ``PLUGIN`` lacks
+    something, or its name is taken.
     """
     if kind == "codec" and codec_kind(typed)[0] == "image":
         return f"image:{use('image', codec_kind(typed)[1])}"
@@ -201,14 +178,13 @@ def use(kind: str, typed: str) -> str:
 
 
 def _read(path: Path) -> File:
-    """Run a plug-in file as a module of its own."""
     source = read_source(path, "the plug-in file")
     return File(path, hashlib.sha256(source).hexdigest(), run_file(path, source, "the plug-in file"))
 
 
 def _complete(kind: str, plugin: Any, where: str) -> Any:
     """The plug-in. Raises `FcbenchError` where it lacks what its protocol names."""
-    protocol = PROTOCOLS[kind]
+    _, protocol = _KINDS[kind]
     asked = (name for base in protocol.__mro__ for name in (*vars(base), *vars(base).get("__annotations__", {})))
     lacks = sorted({name for name in asked if not name.startswith("_") and not hasattr(plugin, name)})
     if plugin is None:
@@ -284,11 +260,7 @@ def _source(module: str) -> Path:
     spec = importlib.util.find_spec(top)
     if spec is None or spec.origin is None:
         raise FcbenchError(f"the source of the installed module {module} is not on this machine")
-    path = Path(spec.origin)
-    if rest:
-        path = path.parent.joinpath(*rest)
-        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    return path
+    return module_file(Path(spec.origin).parent, rest) if rest else Path(spec.origin)
 
 
 def summary(kind: str, name: str) -> str:

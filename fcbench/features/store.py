@@ -22,9 +22,9 @@ import numpy as np
 from torch import Tensor
 
 from fcbench.core import cache
+from fcbench.core.codecs import FeaturesDtype
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import FeatureSpec
-from fcbench.core.kinds import FeaturesDtype
 from fcbench.features.feature_set import DiskArrays, FeatureSet, SampleInfo, Skipped
 
 SCHEMA = 4

@@ -29,9 +29,9 @@ from torch import Tensor, nn
 
 from fcbench.core import registry
 from fcbench.core.cache import digest
+from fcbench.core.codecs import ENDS, Kind
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import FeatureSpec
-from fcbench.core.kinds import ENDS, Kind
 from fcbench.core.progress import Report
 from fcbench.features.source import Source, derive, left_out, mapped
 from fcbench.measure.complexity import Counts

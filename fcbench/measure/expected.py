@@ -1,15 +1,15 @@
 """What each node of a graph should take: sizes times what they took on two CPU cores.
 
-A guess until the first node of a kind is done; `fcbench.core.eta.Eta` corrects it then. `fcbench run --plan` times the
-parts of a run instead, which takes a minute.
+A guess until the first node of a kind is done; `fcbench.core.progress.Eta` corrects it then. `fcbench run --plan` times
+the parts of a run instead, which takes a minute.
 """
 
 from __future__ import annotations
 
 import math
 
-from fcbench.core.eta import Work
-from fcbench.core.kinds import Kind
+from fcbench.core.codecs import Kind
+from fcbench.core.progress import Work
 from fcbench.features.source import Source
 from fcbench.measure.graph import Graph, Makes, Node
 from fcbench.measure.points import lmbdas_of

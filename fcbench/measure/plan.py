@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from fcbench.core.kinds import ENDS
+from fcbench.core.codecs import ENDS
 from fcbench.measure.forecast import Rates, Variant, variant
 from fcbench.measure.graph import Graph, Makes, Node, build
 from fcbench.measure.study import Study

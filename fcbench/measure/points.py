@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from fcbench.core import registry
-from fcbench.core.codecs import OperatingPoint
-from fcbench.core.kinds import ENDS, LABEL, Kind, codec_kind
+from fcbench.core.codecs import ENDS, LABEL, Kind, OperatingPoint, codec_kind
 from fcbench.measure.suite import Suite
 
 

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fcbench.core import registry
+from fcbench.core.codecs import _IMAGE, LABEL, ChecksKnobs, FeaturesDtype, Knobs, Objective, codec_kind
 from fcbench.core.errors import FcbenchError, unknown
-from fcbench.core.kinds import _IMAGE, LABEL, FeaturesDtype, Objective, codec_kind
-from fcbench.core.knobs import ChecksKnobs, Knobs
 from fcbench.core.python_files import read_source, run_file
 from fcbench.core.registry import coder_versions
 from fcbench.core.rules import ImageSize, Positive, named, obey, shown, within

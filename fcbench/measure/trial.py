@@ -10,9 +10,8 @@ import numpy as np
 import torch
 
 from fcbench.core.cache import digest
-from fcbench.core.codecs import OperatingPoint
+from fcbench.core.codecs import Kind, OperatingPoint
 from fcbench.core.features import FeatureSpec
-from fcbench.core.kinds import Kind
 from fcbench.core.progress import Report
 from fcbench.features.source import Source, derive
 from fcbench.measure.complexity import Complexity

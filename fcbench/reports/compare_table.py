@@ -1,7 +1,5 @@
 """Comparisons as tables."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 
@@ -45,7 +43,6 @@ def _table(group: Sequence[Comparison]) -> Table:
 
 
 def _one_or_several(what: str, values: Iterable[str]) -> str:
-    """Values once each: one, or one for each of the runs that are set side by side."""
     different = list(dict.fromkeys(values))
     return f"{what}{'s' * (len(different) > 1)} {' | '.join(different)}"
 

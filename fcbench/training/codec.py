@@ -15,10 +15,9 @@ from torch import Tensor
 
 from fcbench.core import registry
 from fcbench.core.cache import Cache, digest, kept
-from fcbench.core.codecs import OperatingPoint
+from fcbench.core.codecs import Objective, OperatingPoint
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Features, FeatureStats
-from fcbench.core.kinds import Objective
 from fcbench.core.progress import Advance, Report
 from fcbench.features.devices import moved
 from fcbench.features.feature_set import FeatureSet, batches_of

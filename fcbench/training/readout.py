@@ -135,7 +135,7 @@ class TailReadout(nn.Module):
     """A tail as a readout: it reads decoded maps as they are.
 
     Attributes:
-        head: a `fcbench.core.tails.Tail`.
+        head: a `fcbench.core.tasks.Tail`.
     """
 
     neck = adapter = None
@@ -163,7 +163,7 @@ class ReadoutRecipe:
     Attributes:
         decoder: the task model whose frozen decoder reads; None where the head is trained.
         neck_loss: what trains the neck before a frozen decoder.
-        tail: the `fcbench.core.tails.Tail` that reads; None where neck and head do.
+        tail: the `fcbench.core.tasks.Tail` that reads; None where neck and head do.
     """
 
     source: Source

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from fcbench.codecs.shared import mosaic
 from fcbench.codecs.shared.base import MapStats
 from fcbench.coders import foreign, video
-from fcbench.coders.pictures import PictureCoder
+from fcbench.coders.foreign import PictureCoder
 from fcbench.core.codecs import EstimatingCodec, with_check
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Features, FeatureSpec, FeatureStats

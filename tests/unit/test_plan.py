@@ -18,8 +18,7 @@ from fcbench.cli.say import size
 from fcbench.core import registry
 from fcbench.core.cache import Cache
 from fcbench.core.errors import FcbenchError
-from fcbench.core.eta import Eta
-from fcbench.core.progress import duration
+from fcbench.core.progress import Eta, duration
 from fcbench.features import extract
 from fcbench.features.feature_set import FeatureSet, SampleInfo
 from fcbench.features.source import Readable, Source, Split, split_points_of

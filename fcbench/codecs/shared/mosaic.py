@@ -22,8 +22,6 @@ knows only from decoding: `encode` leaves it open. Decoders are integer arithmet
 elsewhere says so.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,18 +33,13 @@ from torch import Tensor, nn
 
 from fcbench.codecs.shared.base import CLIP_STD, CodecBase, MapStats
 from fcbench.codecs.shared.transforms import klt
-from fcbench.coders.foreign import HEAD_BYTES, pack, seal, unpack, unseal
-from fcbench.coders.numerics import coding_numerics
-from fcbench.coders.pictures import PictureCoder
-from fcbench.coders.strings import checksum
-from fcbench.core.codecs import Bitstream, CodecPlugin, Decoded, Grids
+from fcbench.coders.foreign import HEAD_BYTES, PictureCoder, pack, seal, unpack, unseal
+from fcbench.coders.strings import checksum, coding_numerics
+from fcbench.core.codecs import Bitstream, CodecPlugin, Decoded, Grids, Knobs, Objective, number, only, whole_number
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Features, FeatureSpec, FeatureStats
-from fcbench.core.kinds import Objective
-from fcbench.core.knobs import Knobs, number, only, whole_number
 
 
-# ---------------------------------------------------------------------------------------- geometry
 def columns(channels: int, h: int, w: int) -> int:
     """Columns of the mosaic whose sides have the smallest sum, the fewest of equal ones.
 
@@ -89,7 +82,6 @@ def picture_size(shape: tuple[int, int, int], least_px: int, multiple_px: int) -
     return height, width
 
 
-# ------------------------------------------------------------------------------------------ levels
 def limits(stats: MapStats) -> tuple[Tensor, Tensor]:
     """Normalized ranges [C, 1, 1] that features are clipped to: the training range within six deviations."""
     low = stats.normalize(stats.low).clamp(-CLIP_STD, 0)
@@ -160,7 +152,6 @@ class _Levels:
         return np.clip(x, self.low, self.high)
 
 
-# ------------------------------------------------------------------------------------------- codec
 class MosaicCodec(CodecBase):
     """``{seal, MAP: string of each map}``, by a coder at one value of its knob and one depth."""
 
@@ -185,7 +176,6 @@ class MosaicCodec(CodecBase):
 
     @coding_numerics()
     def prepare(self, batches: Sequence[Tensor]) -> None:
-        """Take the components; keep the start of each map's string of the first training sample."""
         for i, (x, stats) in enumerate(zip(batches, self.map_stats, strict=True)):
             if self.klts:
                 self._klt(i).start(stats.normalize(x.float().cpu()))
@@ -245,30 +235,21 @@ class MosaicCodec(CodecBase):
         return Decoded(Features(self.named(maps)), sum(i.size for i in integers), checksum(*integers))
 
 
-# ----------------------------------------------------------------------------------------- plug-in
 @dataclass(frozen=True)
 class MosaicPlugin(CodecPlugin):
-    """A picture coder with one knob as a codec plug-in.
-
-    Attributes:
-        knob: name of the parameter that sets the rate, from ``low`` to ``high``, whole numbers where ``whole``.
-        values: the knob's default sweep, low rate to high.
-        bits: depths that the coder takes, the default first; empty for coders of floats.
-        klt: the picture holds principal components.
-    """
+    """A picture coder with one knob as a codec plug-in."""
 
     name: str
-    knob: str
+    knob: str  # name of the parameter that sets the rate, from ``low`` to ``high``, whole numbers where ``whole``
     low: float
     high: float
-    values: tuple[float, ...]
+    values: tuple[float, ...]  # the knob's default sweep, low rate to high
     coder: PictureCoder
-    bits: tuple[int, ...] = ()
+    bits: tuple[int, ...] = ()  # depths that the coder takes, the default first; empty for coders of floats
     whole: bool = False
-    klt: bool = False
+    klt: bool = False  # the picture holds principal components
 
     def sweep(self, objective: Objective) -> list[dict[str, float | int | str]]:
-        """The knob's default values, whatever the objective."""
         depth: dict[str, float | int | str] = {"bits": self.bits[0]} if self.bits else {}
         return [{self.knob: value, **depth} for value in self.values]
 
@@ -284,10 +265,8 @@ class MosaicPlugin(CodecPlugin):
         return (whole_number if self.whole else number)(params, self.knob, self.low, self.high)
 
     def build(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], params: Knobs) -> MosaicCodec:
-        """The knob, and ``bits`` where the coder takes levels."""
         value = self._value(params)
         return MosaicCodec(specs, stats, self.coder, value, int(params["bits"]) if self.bits else None, self.klt)
 
     def versions(self) -> dict[str, str]:
-        """Library and linked coder."""
         return self.coder.versions()
