@@ -72,6 +72,10 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "type": click.Choice(["float32", "float16"]),
         "help": "Type of stored features, which all that is trained and measured sees. [float32]",
     },
+    "--no-store": {
+        "is_flag": True,
+        "help": "Store no features: the encoder runs in every training step and reading. For sets that no disk holds.",
+    },
     "--seeds": {"metavar": "S1,S2,...", "help": "Seeds of readouts and codecs. [0]"},
     "--n-train": {"type": _SOME, "help": "Use at most this many training samples."},
     "--n-test": {"type": _SOME, "help": "Use at most this many test samples."},
@@ -152,6 +156,8 @@ def suite_of(suite_file: Path | None, options: dict[str, Any]) -> Suite:
         if "budget" in given:
             raise FcbenchError("got both --quick and --budget; give one of them.")
         suite = suite.quick()
+    if given.pop("no_store", False):
+        given["store_features"] = False
     if "budget" in given:
         suite = suite.at(given.pop("budget"))
     if "batch" in given:

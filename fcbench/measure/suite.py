@@ -45,6 +45,7 @@ class Suite:
         task_models: ``NAME[:VARIANT]`` by task, where not the data set's default.
         task_weights: of a task's model: ``random`` or a file; its own where not named.
         features_dtype: of features as they are stored, and so as all that is trained and measured sees them.
+        store_features: else the encoder runs whenever features are read, with the same results.
         null_model: also train each task's neck and head on a constant: what usable information is counted from.
 
     Raises:
@@ -76,6 +77,7 @@ class Suite:
     n_test: Positive | None = None
     on_bad_image: Literal["stop", "skip"] = "stop"
     features_dtype: FeaturesDtype = "float32"
+    store_features: bool = True
     budget: Budget = Budget()
 
     def __post_init__(self) -> None:
