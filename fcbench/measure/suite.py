@@ -32,7 +32,8 @@ class Suite:
     Attributes:
         codecs: names of codecs, ``image:NAME`` (the image coded, encoded at the far end), ``label`` (the task's output,
             coded).
-        encoders: names, each ``NAME`` or ``NAME:VARIANT``; with ``@bfloat16`` behind it, in bfloat16.
+        encoders: names, each ``NAME`` or ``NAME:VARIANT``; with ``@bfloat16`` behind it, in bfloat16, with
+            ``@compiled``, compiled by PyTorch; a neck's likewise.
         params: operating points by codec; a codec not named here runs its default sweep.
         codec_data: data set whose training images, labels unused, train the codecs before a tail; None for the training
             split of `dataset`. codec_data_root: where it is read from.
@@ -104,7 +105,7 @@ class Suite:
         for kind, given in (
             ("dataset", tuple(registry.split_variant(d)[0] for d in (self.dataset, self.codec_data) if d)),
             ("encoder", tuple(map(registry.encoder_family, self.encoders))),
-            ("neck", (self.neck,)),
+            ("neck", (registry.plain(self.neck),)),
             ("task", self.tasks),
         ):
             for name in given:
