@@ -171,6 +171,8 @@ def _say_plan(study: Study, counts: Counts, keep_streams: bool) -> None:
         say(f"{counts.line}; nothing is left to measure")
         return
     say(table(counts, probe(study.of(left))))
+    if not study.suite.store_features:
+        say("features are not stored: the encoder runs in every training step and reading, which the times include")
     if keep_streams:
         say("the .fcb files of --keep-streams come on top of that")
 

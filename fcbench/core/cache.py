@@ -44,9 +44,14 @@ def digest(what: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """A cache folder."""
+    """A cache folder.
+
+    Attributes:
+        keeps_features: whether features are put there; else the encoder makes them whenever they are read.
+    """
 
     root: Path
+    keeps_features: bool = True
 
     @property
     def features(self) -> Path:

@@ -49,7 +49,8 @@ SHARED = "shared"
 
 KINDS = {kind: room for kind, (room, _) in _KINDS.items()}  # Kind of plug-in -> its room
 
-BFLOAT16 = "@bfloat16"  # End of the name of an encoder that computes in bfloat16
+BFLOAT16, COMPILED = "@bfloat16", "@compiled"
+"""Ends of the names of encoders and necks that compute in bfloat16, that PyTorch compiles; of both, in this order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,7 @@ def _find(kind: str, name: str) -> Path | EntryPoint | File:
     """The one place that a name stands for. Raises `FcbenchError`: no such name (the message holds the nearest and all
     of them), or a name of several plug-ins."""
     name = split_variant(name)[0] if kind == "dataset" else name
+    name = plain(name) if kind == "neck" else name
     places: list[Path | EntryPoint | File] = [p for n, p in built_in(kind).items() if n == name]
     places += _installed(kind).get(name, [])
     places += [file for key, file in _files.items() if key == (kind, name)]
@@ -142,7 +144,8 @@ def get(kind: str, name: str) -> Any:  # noqa: E302
         return get("dataset", of[0]).variant(of[1])
     found = _find(kind, name)
     if isinstance(found, Path):
-        return importlib.import_module(f"fcbench.{KINDS[kind]}.{name}").PLUGIN
+        module = found.parent.name if found.stem == "__init__" else found.stem
+        return importlib.import_module(f"fcbench.{KINDS[kind]}.{module}").PLUGIN
     if isinstance(found, File):
         return found.module.PLUGIN
     where = f"{kind} {name!r} of {_distribution(found)}"
@@ -206,7 +209,23 @@ def encoder_family(name: str) -> str:
     >>> encoder_family("timm:resnet18@bfloat16"), encoder_family("sam2_nano")
     ('timm', 'sam2_nano')
     """
-    return split_variant(name.removesuffix(BFLOAT16))[0]
+    return split_variant(plain(name))[0]
+
+
+def plain(name: str) -> str:
+    """The name of an encoder or a neck without what says how it computes."""
+    return name.removesuffix(COMPILED).removesuffix(BFLOAT16)
+
+
+def computed(name: str, bfloat16: bool, compiled: bool) -> str:
+    """The name of an encoder or a neck that computes in bfloat16, or compiled, or as it already says.
+
+    >>> computed("neck_2L", True, False), computed("neck_2L@bfloat16", False, True)
+    ('neck_2L@bfloat16', 'neck_2L@bfloat16@compiled')
+    """
+    bfloat16 |= name.removesuffix(COMPILED).endswith(BFLOAT16)
+    compiled |= name.endswith(COMPILED)
+    return plain(name) + BFLOAT16 * bfloat16 + COMPILED * compiled
 
 
 # -------------------------------------------------------------------------------------------------- identity

@@ -281,7 +281,7 @@ def expected_set(
         UnreadableSample: no image can be read.
     """
     contents = extract.describe(data, encoder, split_points, dtype)
-    found = extract.usable(cache, contents, on_bad_image)
+    found = extract.usable(data, encoder, split_points, contents, cache, on_bad_image)
     if found is not None:
         return True, found
     height, width = data.image_size_px or _first_image_px(data)

@@ -116,7 +116,8 @@ def count(study: Study, out: Path) -> Counts:
     Raises:
         FcbenchError: bad input, as the run would find it.
     """
-    return counts_of(build(study, _done(out).__contains__), len(study.data["test"]))
+    counts = counts_of(build(study, _done(out).__contains__), len(study.data["test"]))
+    return counts if study.suite.store_features else replace(counts, feature_bytes=0)
 
 
 def _done(out: Path) -> set[str]:

@@ -23,13 +23,18 @@ PACKAGES = (
 """Distributions whose versions are recorded."""
 
 
+@cache
+def _version(name: str) -> str:
+    """Installed version of a distribution; empty if there is none."""
+    with suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(name)
+    return ""
+
+
 def versions() -> dict[str, str]:
     """Return the installed versions of Python and of `PACKAGES`, without importing them."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        with suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
+    found = {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
+    return {name: version for name, version in found.items() if version}
 
 
 def utc_now() -> str:
