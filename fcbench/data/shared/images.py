@@ -43,11 +43,7 @@ def read_aligned_image(path: Path) -> Tensor:
             targets would not match.
     """
     with _opened("image", path) as file:
-        if (turn := _orientation(file)) != 1:
-            raise UnreadableSample(
-                f"image {path} has EXIF orientation {turn}, its targets are for the pixels as stored: "
-                "remove the tag, or turn the image and its targets"
-            )
+        _require_as_stored(file, path)
         return _rgb(file)
 
 
@@ -61,9 +57,11 @@ def image_size(path: Path) -> tuple[int, int]:
         return _size(file)
 
 
-def decode_image(data: bytes, name: str) -> Tensor:
-    """`read_image` of a file's content. Raises `UnreadableSample` with the image's name."""
+def decode_image(data: bytes, name: str, aligned: bool = False) -> Tensor:
+    """`read_image` of a file's content, or `read_aligned_image`. Raises `UnreadableSample` with the image's name."""
     with _stream(data, name) as file:
+        if aligned:
+            _require_as_stored(file, name)
         return _rgb(file)
 
 
@@ -109,6 +107,14 @@ def _rgb(file: Image.Image) -> Tensor:
     else:
         pixels = np.array(turned.convert("RGB"))
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def _require_as_stored(file: Image.Image, name: object) -> None:
+    if (turn := _orientation(file)) != 1:
+        raise UnreadableSample(
+            f"image {name} has EXIF orientation {turn}, its targets are for the pixels as stored: "
+            "remove the tag, or turn the image and its targets"
+        )
 
 
 def _orientation(file: Image.Image) -> int:
