@@ -123,18 +123,23 @@ def run(
 
             start = partial(on_ray, address=ray_address, threads=threads, gpus_per_task=gpus_per_task)
         show = partial(JsonReport, write=say) if json_lines else in_terminal
+        wants_report = not options["quick"] if wants_report is None else wants_report
         with Coders(coding_workers) as study.coders:
             summary = measure(study, out, keep_streams=keep_streams, start=start, show=show)
+            is_new = summary.n_coded and (summary.n_measured or not (out / "curves.png").exists())
+            if is_new and wants_report:
+                tell("drawing a few test images at every point", err=True)
+                _write_pictures(study, out)
     except KeyboardInterrupt:
         say(_stopped(out, cache_dir), err=True)
         raise click.exceptions.Exit(130) from None
     tell(f"measured {summary.n_measured} points; {summary.n_found} were already in {out}")
-    if summary.n_coded and (summary.n_measured or not (out / "curves.png").exists()):
+    if is_new:
         from fcbench.cli.plot import draw
         from fcbench.cli.report import write
 
         draw(out, out / "curves.png", tell)
-        if wants_report or (wants_report is None and not options["quick"]):
+        if wants_report:
             try:
                 write([[out]], out / REPORT, tell=tell)
             except FcbenchError as error:
@@ -147,6 +152,17 @@ def run(
 
 def _silent(text: object, *, err: bool = False) -> None:
     """Say nothing."""
+
+
+def _write_pictures(study: Study, out: Path) -> None:
+    from fcbench.core.files import write_atomically
+    from fcbench.measure.pictures import make_pictures
+    from fcbench.results.folder import PICTURES
+    from fcbench.results.row import OK
+    from fcbench.results.table import load_points
+
+    found = make_pictures(study, {row.point for row in load_points(out) if row.status == OK})
+    write_atomically(out / PICTURES, json.dumps(found, separators=(",", ":")))
 
 
 def _stopped(out: Path, cache_dir: Path) -> str:
