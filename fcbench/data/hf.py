@@ -20,9 +20,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fcbench.core.detections import Objects
 from fcbench.core.errors import FcbenchError
-from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, DatasetPlugin, Sample
+from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, DatasetPlugin, Objects, Sample
 from fcbench.data.shared.contents import READING, Contents
 from fcbench.data.shared.folders import hash_split
 from fcbench.data.shared.images import as_sample, image_size, read_aligned_image, read_image
