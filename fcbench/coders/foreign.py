@@ -16,7 +16,6 @@ A payload is::
 
 import binascii
 import importlib
-import importlib.metadata
 import os.path
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ import numpy as np
 
 from fcbench.coders.varint import Cursor, varint
 from fcbench.core.errors import FcbenchError
+from fcbench.core.libraries import full_version
 
 HEAD_BYTES = 1024  # At most so much of a string's start is kept in the checkpoint
 
@@ -45,10 +45,9 @@ def library(name: str, package: str) -> Any:
 
 def package_version(package: str) -> dict[str, str]:
     """``{package: version}``. Raises `FcbenchError` where it is not installed."""
-    try:
-        return {package: importlib.metadata.version(package)}
-    except importlib.metadata.PackageNotFoundError:
-        raise FcbenchError(f"{package} is not installed: pip install {package}") from None
+    if found := full_version(package):
+        return {package: found}
+    raise FcbenchError(f"{package} is not installed: pip install {package}")
 
 
 def guarded(what: str, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:

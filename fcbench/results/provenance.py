@@ -15,6 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from fcbench.core.libraries import full_version
+
 PACKAGE = Path(__file__).resolve().parents[1]
 PACKAGES = (
     "fcbench numpy torch torchvision timm compressai sam2 constriction pandas pyarrow scipy bjontegaard "
@@ -23,17 +25,9 @@ PACKAGES = (
 """Distributions whose versions are recorded."""
 
 
-@cache
-def _version(name: str) -> str:
-    """Installed version of a distribution; empty if there is none."""
-    with suppress(importlib.metadata.PackageNotFoundError):
-        return importlib.metadata.version(name)
-    return ""
-
-
 def versions() -> dict[str, str]:
     """Return the installed versions of Python and of `PACKAGES`, without importing them."""
-    found = {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
+    found = {"python": platform.python_version()} | {name: full_version(name) for name in PACKAGES}
     return {name: version for name, version in found.items() if version}
 
 
