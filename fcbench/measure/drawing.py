@@ -90,7 +90,7 @@ def output(said: Any, names: Sequence[str], size_px: tuple[int, int], most: floa
         picture.putpalette(np.array([_colour(i) for i in range(256)], np.uint8).tobytes())
         return {"whole": colours(_small(picture, Image.Resampling.NEAREST))}
     if isinstance(said, np.ndarray):
-        return {"whole": colours(_small(Image.fromarray((said / most * 255).clip(0, 255).astype(np.uint8))))}
+        return {"whole": _address(_small(Image.fromarray((said / most * 255).clip(0, 255).astype(np.uint8))), "webp")}
     return {"text": names[said] if isinstance(said, int) else " ".join(said)}
 
 

@@ -94,6 +94,24 @@ def test_a_run_writes_its_report(tiny: Tiny, tmp_path: Path) -> None:
     assert '"hiera_nano"' not in (tmp_path / "out" / "report.html").read_text()
     assert '"sam2_nano"' in (tmp_path / "out" / "report.html").read_text()
 
+    found, rows = json.loads((tmp_path / "out" / folder.PICTURES).read_bytes()), table_module.load_points(
+        tmp_path / "out"
+    )
+    point_of = {row.point: row for row in rows}
+    kinds = [point_of[point["keys"]["segmentation"]].kind for point in found["points"]]
+    assert kinds == ["ceiling", "floor", "coded"]
+    uncoded, mean, coded = ([s["features"] for s in point["samples"]] for point in found["points"])
+    assert len(set(uncoded)) == len(set(coded)) == 3 and len(set(mean)) == 1 and not set(uncoded) & set(coded)
+    for point in found["points"]:
+        assert (
+            [s["sample"] for s in point["samples"]]
+            == list(found["images"])
+            == samples.load_samples(tmp_path / "out", point["keys"]["segmentation"]).ids[:3]
+        )
+        assert all(s["outputs"]["segmentation"]["whole"].startswith("data:image/png") for s in point["samples"])
+    sent = samples.load_samples(tmp_path / "out", found["points"][2]["keys"]["segmentation"]).n_bytes
+    assert [s["bytes"] for s in found["points"][2]["samples"]] == sent[:3]  # coded alone or among others
+
 
 def test_second_run_repeats_nothing(tiny: Tiny, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workshop.Workshop, "do", _never)

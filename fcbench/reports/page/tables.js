@@ -1,5 +1,7 @@
 // Tables: sorted by any column, copied as Markdown, LaTeX or CSV. A table is {title, header, rows, notes, left}.
 
+const at = (id) => document.getElementById(id);
+
 function element(name, attributes = {}, ...children) {
   const made = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
