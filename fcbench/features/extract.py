@@ -24,9 +24,8 @@ from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Subset
 
 from fcbench.core.cache import CACHE_HINT, Cache, locked
-from fcbench.core.codecs import FeaturesDtype
 from fcbench.core.errors import FcbenchError, UnreadableSample
-from fcbench.core.features import Encoder, require_split_points
+from fcbench.core.features import Encoder, FeaturesDtype, require_split_points
 from fcbench.core.files import disk_errors
 from fcbench.core.libraries import code_of
 from fcbench.core.processes import end_with_parent

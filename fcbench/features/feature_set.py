@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fcbench.core.codecs import FeaturesDtype
-from fcbench.core.features import Features, FeatureSpec
+from fcbench.core.features import Features, FeaturesDtype, FeatureSpec
 from fcbench.features.devices import fits, moved
 
 RAM_LIMIT_BYTES = 1 << 30

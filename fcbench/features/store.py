@@ -22,9 +22,8 @@ import numpy as np
 from torch import Tensor
 
 from fcbench.core import cache
-from fcbench.core.codecs import FeaturesDtype
 from fcbench.core.errors import FcbenchError
-from fcbench.core.features import FeatureSpec
+from fcbench.core.features import FeaturesDtype, FeatureSpec
 from fcbench.features.feature_set import DiskArrays, EncodedArrays, FeatureSet, SampleInfo, Skipped
 
 SCHEMA = 4

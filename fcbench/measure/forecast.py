@@ -20,8 +20,8 @@ import numpy as np
 from rich.console import Console
 
 from fcbench.core.cache import ASIDE, Cache
-from fcbench.core.codecs import ENDS, FeaturesDtype, Kind
-from fcbench.core.features import Encoder
+from fcbench.core.codecs import ENDS, Kind
+from fcbench.core.features import Encoder, FeaturesDtype
 from fcbench.core.progress import Advance, Report
 from fcbench.features.extract import extract
 from fcbench.features.feature_set import FeatureSet

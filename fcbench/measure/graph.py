@@ -16,9 +16,9 @@ from enum import Enum
 from pathlib import Path
 
 from fcbench.core.cache import Cache
-from fcbench.core.codecs import FeaturesDtype, Kind
+from fcbench.core.codecs import Kind
 from fcbench.core.errors import UnreadableSample
-from fcbench.core.features import Encoder
+from fcbench.core.features import Encoder, FeaturesDtype
 from fcbench.core.progress import Report
 from fcbench.core.samples import Dataset
 from fcbench.core.tasks import ProbabilisticHead, ScaledHead

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fcbench.core import registry
-from fcbench.core.codecs import _IMAGE, LABEL, ChecksKnobs, FeaturesDtype, Knobs, Objective, codec_kind
+from fcbench.core.codecs import IMAGE, LABEL, ChecksKnobs, Knobs, Objective, codec_kind
 from fcbench.core.errors import FcbenchError, unknown
+from fcbench.core.features import FeaturesDtype
 from fcbench.core.python_files import read_source, run_file
 from fcbench.core.registry import coder_versions
 from fcbench.core.rules import ImageSize, Positive, named, obey, shown, within
@@ -122,7 +123,7 @@ class Suite:
             kind, name = codec_kind(typed)
             known = registry.names(kind)
             if kind == "codec":
-                known = [*known, LABEL, *(_IMAGE + n for n in registry.names("image"))]
+                known = [*known, LABEL, *(IMAGE + n for n in registry.names("image"))]
             if name not in known:
                 raise FcbenchError(unknown(kind + " codec" * (kind == "image"), name, known))
         for typed, points in self.params.items():
