@@ -284,11 +284,21 @@ def _source(module: str) -> Path:
 
 def summary(kind: str, name: str) -> str:
     """First line of a plug-in's docstring. Does not import it."""
+    return _docstring(kind, name).partition("\n")[0]
+
+
+def tails(kind: str, name: str) -> str:
+    """The paragraph of a plug-in's docstring that begins with "Tails", or "". Does not import it."""
+    paragraphs = _docstring(kind, name).split("\n\n")
+    return " ".join(next((p for p in paragraphs if p.startswith("Tails")), "").split())
+
+
+def _docstring(kind: str, name: str) -> str:
     found = _find(kind, name)
     if isinstance(found, File):
         found = found.path
     source = found if isinstance(found, Path) else _source(found.module)
-    return (ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or "").partition("\n")[0]
+    return ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or ""
 
 
 def coder_versions(kind: str, name: str) -> dict[str, str]:
