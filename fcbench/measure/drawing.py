@@ -79,7 +79,7 @@ def output(said: Any, names: Sequence[str], size_px: tuple[int, int], most: floa
     """
     if isinstance(said, Pose):
         dots = [(i, x, y) for person in said.keypoints for i, (x, y, _) in enumerate(person)]
-        return {"marks": _marks(size_px, dots=dots)}
+        return {"marks": _marks(size_px, dots=dots)} if dots else {"text": "none in this image"}
     if isinstance(said, Detections):
         sure = [i for i in np.argsort(-np.asarray(said.scores)) if said.scores[i] >= SURE]
         text = ", ".join(f"{names[said.labels[i]]} {said.scores[i]:.2f}" for i in sure)

@@ -69,6 +69,7 @@ def test_keypoints_lie_where_they_are_and_all_else_is_clear() -> None:
     alpha = drawn(Pose(points, np.zeros((1, 4)), np.zeros(1)))["marks"][..., 3]
     assert alpha.shape == (20, 30) and alpha[10, 15] == alpha[4, 3] == 255
     assert alpha[:, 22:].max() == 0 and (alpha > 0).mean() < 0.15
+    assert drawn(Pose(points[:0], np.zeros((0, 4)), np.zeros(0))) == {"text": "none in this image"}
 
 
 def test_objects_are_boxes_with_names_and_sure_ones_alone() -> None:
