@@ -220,7 +220,6 @@ def whole_number(knobs: Knobs, name: str, low: float, high: float) -> int:
 
 
 FeaturesDtype = Literal["float32", "float16"]  # Type of stored features
-
 LABEL = "label"  # Among codecs: the task's own output, coded without loss
 _IMAGE = "image:"
 
