@@ -4,10 +4,10 @@
     python -m benchmarks.convergence sweep --codec hyperprior                     # ways to train all operating points
 
 ``curves`` trains each codec twice, the second time for twice the steps, and sets the gain that the first training
-predicted beside the one that was found. ``sweep`` trains the operating points of a codec until they have converged,
-each from scratch (``independent``), and as ``fcbench run`` does: each from the weights of its neighbour
-(``continued``); the ways are compared by BD-rate of features on the held-out training samples, and by their time. All
-losses are of held-out training samples.
+predicted beside the one that was found. ``sweep`` trains all operating points of a codec, each from scratch
+(``independent``), and as ``fcbench run`` does: the middle one from scratch, every other one from the weights of its
+neighbour with a share of the steps (``continued``); the ways are compared by BD-rate of features on the held-out
+training samples, and by their time. All losses are of held-out training samples.
 """
 
 from __future__ import annotations
@@ -39,12 +39,11 @@ from fcbench.measure.suite import Suite
 from fcbench.reports import style
 from fcbench.reports.tables import Document, Table, markdown
 from fcbench.training import loop
-from fcbench.training.codec import fit_codec
+from fcbench.training.codec import CONTINUED_SHARE, fit_codec
 from fcbench.training.convergence import Record
 from fcbench.training.options import PREPARE_SAMPLES, Budget
 
 CPU = torch.device("cpu")
-WAYS = ("independent", "continued")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +51,7 @@ class Trained:
     """One training of a codec.
 
     Attributes:
-        way: one of `WAYS`.
+        way: ``independent``, or ``continued`` and the share of the steps.
         bits: per scalar, of held-out samples.
         distortion: of them, in units of the training variance.
         predicted_percent: bits that as many steps again would save.
@@ -134,15 +133,20 @@ class Bench:
         for n in (steps, 2 * steps):
             yield self.measured(name, lmbda, "independent", n, self.train(self.fresh(name, lmbda), lmbda, n))
 
-    def sweep(self, name: str, lmbdas: Sequence[float], steps: int, way: str) -> Iterator[Trained]:
-        """Every operating point until it has converged."""
+    def independent(self, name: str, lmbdas: Sequence[float], steps: int) -> Iterator[Trained]:
+        """Every operating point from scratch."""
+        for lmbda in lmbdas:
+            yield self.measured(name, lmbda, "independent", steps, self.train(self.fresh(name, lmbda), lmbda, steps))
+
+    def continued(self, name: str, lmbdas: Sequence[float], steps: int, share: float) -> Iterator[Trained]:
+        """The middle operating point from scratch, every other one from its neighbour's weights."""
         trained: dict[float, Any] = {}
         for lmbda in sorted(lmbdas, key=lambda v: abs(lmbdas.index(v) - len(lmbdas) // 2)):
-            codec = self.fresh(name, lmbda)
-            start = neighbour(lmbdas, lmbda)
-            if way == "continued" and start is not None:
+            codec, start = self.fresh(name, lmbda), neighbour(lmbdas, lmbda)
+            if start is not None:
                 codec.continue_from(trained[start], start, lmbda)
-            yield self.measured(name, lmbda, way, steps, self.train(codec, lmbda, steps, Budget().tolerance))
+            n = steps if start is None else math.ceil(share * steps)
+            yield self.measured(name, lmbda, f"continued, {share:g} of the steps", n, self.train(codec, lmbda, n))
             trained[lmbda] = codec
 
 
@@ -265,13 +269,23 @@ def curves(
 
 @main.command()
 @_options
+@click.option("--share", "shares", multiple=True, default=(CONTINUED_SHARE,), show_default=True)
 def sweep(
-    codecs: tuple[str, ...], encoder: str, n_train: int | None, lmbdas: str, steps: int, out: Path, cache_dir: Path
+    codecs: tuple[str, ...],
+    encoder: str,
+    n_train: int | None,
+    lmbdas: str,
+    steps: int,
+    out: Path,
+    cache_dir: Path,
+    shares: tuple[float, ...],
 ) -> None:
-    """Ways to train all operating points of a codec, at most --steps each."""
+    """Ways to train all operating points of a codec; a continued one takes a share of the steps."""
     bench, points, found = _bench(encoder, n_train, cache_dir), [float(v) for v in lmbdas.split(",")], list[Trained]()
     for codec in codecs:
-        for trained in itertools.chain.from_iterable(bench.sweep(codec, points, steps, way) for way in WAYS):
+        ways_in_turn = [bench.independent(codec, points, steps)]
+        ways_in_turn += [bench.continued(codec, points, steps, share) for share in shares]
+        for trained in itertools.chain.from_iterable(ways_in_turn):
             found.append(trained)
             click.echo(f"{trained.way} {codec} {trained.lmbda:g}: {trained.steps} steps, loss {trained.loss:.4f}")
         rows = frame(found)

@@ -1,4 +1,4 @@
-"""Codecs against an anchor: BD-rate, BD-accuracy, rate at the ceiling less 1 %, each with its interval.
+"""Codecs against an anchor: BD-rate, BD-accuracy, rate at the ceiling less a loss, each with its interval.
 
 Within a situation (`fcbench.analysis.situations`) every curve is set against the anchor's. Intervals are of 95 %, from
 a bootstrap over the test samples, paired between all curves: accuracy and bytes are those of the samples drawn. With
@@ -15,7 +15,7 @@ import pandas as pd
 
 from fcbench.analysis import curves, open_ended, published, resampled_curves, situations, variants
 from fcbench.analysis.bootstrap import Bootstrap, Point, points
-from fcbench.analysis.curves import Curve
+from fcbench.analysis.curves import Curve, Loss
 from fcbench.analysis.estimate import Estimate, estimate
 from fcbench.analysis.situations import MetricValuesOf, metric_values_of
 from fcbench.core.codecs import Kind
@@ -23,7 +23,6 @@ from fcbench.core.errors import FcbenchError, unknown
 from fcbench.results.intervals import N_RESAMPLES
 from fcbench.results.row import OK
 
-LOSS_PERCENT = 1.0  # How far below the uncoded ceiling the rate is read
 ALL = "all"  # Instead of metrics: every one
 
 
@@ -52,8 +51,7 @@ class Comparison:
     bd_accuracy: Estimate
     quality_overlap: float | None
     rate_overlap: float | None
-    # the uncoded ceiling less `LOSS_PERCENT`; rate_at_target: where the curve reaches it, in `rate_unit`
-    target: float | None
+    target: float | None  # the uncoded ceiling less a loss, and where the curve reaches it, in `rate_unit`
     rate_at_target: Estimate
     rate_unit: str
     left_percent: float | None
@@ -82,17 +80,19 @@ def compare(
     x: str = "bpp",
     metric_values_of: MetricValuesOf = metric_values_of,
     n_resamples: int = N_RESAMPLES,
+    loss: Loss = Loss(),
 ) -> tuple[list[Comparison], list[str]]:
     """Every curve of every situation against the anchor's, the anchor's own included.
 
     `rows`: of `fcbench.analysis.situations.load`. `anchor`: a codec, as `situations.codec_labels` names it, or `remote`
     or `label`: all rows of that kind together. None where runs are kept apart: each codec is set against itself in the
     first run. `metrics`: names, or `ALL`; none for each task's primary one. `x`: column of the rate.
-    `metric_values_of`: metric values of a task's statistics; a task that has none gets no intervals. Returns the
+    `metric_values_of`: metric values of a task's statistics; a task that has none gets no intervals. `loss`: how far
+    below the uncoded ceiling the rate is read. Returns the
     comparisons, and notes on what could not be had, one line each. Raises `FcbenchError`: no rows, an anchor or metric
     that is in no row, an anchor that means several curves.
     """
-    found, notes = against_each(rows, [anchor], metrics, x, metric_values_of, n_resamples)
+    found, notes = against_each(rows, [anchor], metrics, x, metric_values_of, n_resamples, loss)
     return found[anchor], notes
 
 
@@ -103,6 +103,7 @@ def against_each(
     x: str = "bpp",
     metric_values_of: MetricValuesOf = metric_values_of,
     n_resamples: int = N_RESAMPLES,
+    loss: Loss = Loss(),
 ) -> tuple[dict[str | None, list[Comparison]], list[str]]:
     """What `compare` gives for each of several anchors, by anchor; curves are read and resampled once."""
     if rows.empty:
@@ -123,7 +124,7 @@ def against_each(
     bootstrap = Bootstrap(metric_values_of, n_resamples)
     found: dict[str | None, list[Comparison]] = {anchor: [] for anchor in anchors}
     for one, metric in _situations(rows, metrics):
-        for anchor, comparison in _compare_one(one, metric, anchors, firsts, x, bootstrap):
+        for anchor, comparison in _compare_one(one, metric, anchors, firsts, x, bootstrap, loss):
             found[anchor].append(comparison)
     return found, [*notes, *bootstrap.notes()]
 
@@ -167,6 +168,7 @@ def _compare_one(
     firsts: Mapping[str, str],
     x: str,
     bootstrap: Bootstrap,
+    loss: Loss,
 ) -> Iterator[tuple[str | None, Comparison]]:
     """Every curve of one situation and metric against each anchor. `firsts`: label of the first run's curve, of a
     curve's label: the anchor in the place of None."""
@@ -179,7 +181,7 @@ def _compare_one(
     for (kind, label), one in lines.groupby(["kind", "label"], sort=False):
         test = _series(one, str(label), x, higher)
         own = variants.readouts(ends, one)
-        target, reached = _at_ceiling(test, own, x, metric, first["task"], bootstrap)
+        target, reached = _at_ceiling(test, own, x, metric, first["task"], bootstrap, loss)
         for typed in anchors:
             anchor = firsts[str(label)] if typed is None else typed
             if anchor not in references:
@@ -269,13 +271,15 @@ def _refusal(anchor: _Series, test: _Series) -> str:
 
 
 def _at_ceiling(
-    s: _Series, ends: pd.DataFrame, x: str, metric: str, task: str, bootstrap: Bootstrap
+    s: _Series, ends: pd.DataFrame, x: str, metric: str, task: str, bootstrap: Bootstrap, loss: Loss
 ) -> tuple[float | None, Estimate]:
     ends = ends[ends["seed"].isin(s.seeds)].sort_values("seed")
     if tuple(ends["seed"]) != s.seeds:
         return None, Estimate(reason="no uncoded ceiling was measured")
     ceiling, higher = float(ends["value"].mean()), bool(ends["higher_is_better"].iloc[0])
-    target = curves.ceiling_target(ceiling, higher, LOSS_PERCENT)
+    if loss.unit == "pt" and (unit := ends["unit"].iloc[0]):
+        return None, Estimate(reason=f"points are of fractions, {metric} is in {unit}: give the loss in percent")
+    target = curves.ceiling_target(ceiling, higher, loss)
     if s.curve is None:
         return target, Estimate(reason=f"all {s.n_failed} points failed: {s.failure}")
     if s.kind == Kind.LABEL:
@@ -290,7 +294,7 @@ def _at_ceiling(
     drawn = bootstrap.curves([(s.points, higher), ([points(ends, x)], higher)], task, metric)
     if not drawn:
         return target, found
-    targets = [curves.ceiling_target(v, higher, LOSS_PERCENT) for v in drawn[1].values[0]]
+    targets = [curves.ceiling_target(v, higher, loss) for v in drawn[1].values[0]]
     return target, estimate(found.value, resampled_curves.rates_at(drawn[0], np.array(targets)))
 
 

@@ -12,6 +12,7 @@ References:
 """
 
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -129,13 +130,23 @@ def _refusal(anchor: Curve, test: Curve, share: float, of: str) -> str:
     return ""
 
 
-def ceiling_target(ceiling: float, higher_is_better: bool, loss_percent: float = 1.0) -> float:
-    """The value that lies `loss_percent` of the uncoded ceiling below it (above it where lower is better).
+class Loss(NamedTuple):
+    """How far below the uncoded ceiling a rate is read: percent of the ceiling, or points of a metric in fractions."""
 
-    >>> ceiling_target(0.5, True)
-    0.495
+    amount: float = 1.0
+    unit: Literal["%", "pt"] = "%"
+
+    def __str__(self) -> str:
+        return f"{self.amount:g} %" if self.unit == "%" else f"{self.amount:g} point" + "s" * (self.amount != 1)
+
+
+def ceiling_target(ceiling: float, higher_is_better: bool, loss: Loss = Loss()) -> float:
+    """The value that lies a loss below the uncoded ceiling (above it where lower is better).
+
+    >>> ceiling_target(0.5, True), ceiling_target(0.5, True, Loss(2, "pt"))
+    (0.495, 0.48)
     """
-    step = abs(ceiling) * loss_percent / 100
+    step = (abs(ceiling) if loss.unit == "%" else 1) * loss.amount / 100
     return ceiling - step if higher_is_better else ceiling + step
 
 

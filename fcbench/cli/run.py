@@ -59,6 +59,11 @@ REPORT = "report.html"
     "machine belongs to; without an address, a cluster of this machine's cores.",
 )
 @click.option(
+    "--own-caches",
+    is_flag=True,
+    help="With --ray: machines do not share --cache-dir; what one lacks comes from here, and what it makes goes here.",
+)
+@click.option(
     "--report/--no-report",
     "wants_report",
     default=None,
@@ -84,6 +89,7 @@ def run(
     jobs: int,
     ray_address: str | None,
     gpus_per_task: float | None,
+    own_caches: bool,
     wants_report: bool | None,
     json_lines: bool,
     **options: Any,
@@ -96,6 +102,8 @@ def run(
         raise click.UsageError("--jobs and --ray are two ways to share the work: give one")
     if gpus_per_task is not None and not ray_address:
         raise click.UsageError("--gpus-per-task is for --ray")
+    if own_caches and not ray_address:
+        raise click.UsageError("--own-caches is for --ray")
     suite = suite_of(suite_file, options).runnable(partial(say, err=True))
     import torch
 
@@ -121,20 +129,27 @@ def run(
         if ray_address:
             from fcbench.measure.on_ray import on_ray
 
-            start = partial(on_ray, address=ray_address, threads=threads, gpus_per_task=gpus_per_task)
+            start = partial(
+                on_ray, address=ray_address, threads=threads, gpus_per_task=gpus_per_task, own_caches=own_caches
+            )
         show = partial(JsonReport, write=say) if json_lines else in_terminal
+        wants_report = not options["quick"] if wants_report is None else wants_report
         with Coders(coding_workers) as study.coders:
             summary = measure(study, out, keep_streams=keep_streams, start=start, show=show)
+            is_new = summary.n_coded and (summary.n_measured or not (out / "curves.png").exists())
+            if is_new and wants_report:
+                tell("drawing a few test images at every point", err=True)
+                _write_pictures(study, out)
     except KeyboardInterrupt:
         say(_stopped(out, cache_dir), err=True)
         raise click.exceptions.Exit(130) from None
     tell(f"measured {summary.n_measured} points; {summary.n_found} were already in {out}")
-    if summary.n_coded and (summary.n_measured or not (out / "curves.png").exists()):
+    if is_new:
         from fcbench.cli.plot import draw
         from fcbench.cli.report import write
 
         draw(out, out / "curves.png", tell)
-        if wants_report or (wants_report is None and not options["quick"]):
+        if wants_report:
             try:
                 write([[out]], out / REPORT, tell=tell)
             except FcbenchError as error:
@@ -147,6 +162,17 @@ def run(
 
 def _silent(text: object, *, err: bool = False) -> None:
     """Say nothing."""
+
+
+def _write_pictures(study: Study, out: Path) -> None:
+    from fcbench.core.files import write_atomically
+    from fcbench.measure.pictures import make_pictures
+    from fcbench.results.folder import PICTURES
+    from fcbench.results.row import OK
+    from fcbench.results.table import load_points
+
+    found = make_pictures(study, {row.point for row in load_points(out) if row.status == OK})
+    write_atomically(out / PICTURES, json.dumps(found, separators=(",", ":")))
 
 
 def _stopped(out: Path, cache_dir: Path) -> str:
@@ -171,6 +197,8 @@ def _say_plan(study: Study, counts: Counts, keep_streams: bool) -> None:
         say(f"{counts.line}; nothing is left to measure")
         return
     say(table(counts, probe(study.of(left))))
+    if not study.suite.store_features:
+        say("features are not stored: the encoder runs in every training step and reading, which the times include")
     if keep_streams:
         say("the .fcb files of --keep-streams come on top of that")
 

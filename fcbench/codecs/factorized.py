@@ -43,7 +43,7 @@ class FactorizedMap(MapCoder):
         self.bottleneck.match(self.g_a(x, self.log_gain))
 
     def rescale(self, log_gain: float) -> None:
-        self.log_gain += log_gain
+        self.log_gain.add_(log_gain)
         self.bottleneck.rescale(log_gain)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

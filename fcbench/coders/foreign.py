@@ -11,7 +11,6 @@ training sample lives in the checkpoint, and of every string only what follows t
 
 import binascii
 import importlib
-import importlib.metadata
 import os.path
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import numpy as np
 
 from fcbench.coders.varint import Cursor, varint
 from fcbench.core.errors import FcbenchError
+from fcbench.core.libraries import full_version
 
 HEAD_BYTES = 1024  # At most so much of a string's start is kept in the checkpoint
 _SEAL_BYTES = 2
@@ -39,10 +39,9 @@ def library(name: str, package: str) -> Any:
 
 def package_version(package: str) -> dict[str, str]:
     """``{package: version}``. Raises `FcbenchError` where it is not installed."""
-    try:
-        return {package: importlib.metadata.version(package)}
-    except importlib.metadata.PackageNotFoundError:
-        raise FcbenchError(f"{package} is not installed: pip install {package}") from None
+    if found := full_version(package):
+        return {package: found}
+    raise FcbenchError(f"{package} is not installed: pip install {package}")
 
 
 def guarded(what: str, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:

@@ -44,9 +44,14 @@ def digest(what: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """A cache folder."""
+    """A cache folder.
+
+    Attributes:
+        keeps_features: whether features are put there; else the encoder makes them whenever they are read.
+    """
 
     root: Path
+    keeps_features: bool = True
 
     @property
     def features(self) -> Path:
@@ -111,10 +116,21 @@ def seal(path: Path) -> None:
     _write_digest(path, found)
 
 
+Fetch = Callable[[Path], bool]
+"""Puts a file of another machine's cache into this one's, with what lies beside it; returns whether it has it."""
+_fetch: Fetch = lambda path: False
+
+
+def fetch_by(fetch: Fetch) -> None:
+    """From now on, have files that this process's cache lacks fetched where they are."""
+    global _fetch
+    _fetch = fetch
+
+
 def is_whole(path: Path) -> bool:
     """Whether a file of the cache is there and matches its digest; one that does not is reported and removed."""
     with disk_errors(path, CACHE_HINT):
-        if not path.is_file():
+        if not path.is_file() and not _fetch(path):
             return False
         if matches(path):
             return True

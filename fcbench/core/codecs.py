@@ -219,9 +219,8 @@ def whole_number(knobs: Knobs, name: str, low: float, high: float) -> int:
     return int(value)
 
 
-FeaturesDtype = Literal["float32", "float16"]  # Type of stored features
 LABEL = "label"  # Among codecs: the task's own output, coded without loss
-_IMAGE = "image:"
+IMAGE = "image:"
 
 
 def codec_kind(name: str) -> tuple[str, str]:
@@ -230,8 +229,8 @@ def codec_kind(name: str) -> tuple[str, str]:
     >>> codec_kind("hyperprior"), codec_kind("image:jpeg")
     (('codec', 'hyperprior'), ('image', 'jpeg'))
     """
-    if name.startswith(_IMAGE):
-        return "image", name.removeprefix(_IMAGE)
+    if name.startswith(IMAGE):
+        return "image", name.removeprefix(IMAGE)
     return "codec", name
 
 

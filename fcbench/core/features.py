@@ -13,6 +13,8 @@ if TYPE_CHECKING:  # the nouns are plain data: importing them imports no torch
 
 from fcbench.core.errors import FcbenchError, unknown
 
+FeaturesDtype = Literal["float32", "float16"]  # Type of stored features
+
 
 @dataclass(frozen=True, slots=True)
 class FeatureSpec:

@@ -24,11 +24,16 @@ NUMERIC = ("torch", "torchvision", "timm", "sam2", "compressai", "transformers")
 
 
 @cache
+def full_version(name: str) -> str:
+    """Installed version of a distribution, with the label of its build; empty if there is none."""
+    with suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(name)
+    return ""
+
+
 def version(name: str) -> str:
     """Installed version of a distribution; empty if there is none."""
-    with suppress(importlib.metadata.PackageNotFoundError):
-        return importlib.metadata.version(name).partition("+")[0]
-    return ""
+    return full_version(name).partition("+")[0]
 
 
 def installed() -> dict[str, str]:

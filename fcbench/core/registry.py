@@ -44,7 +44,9 @@ _KINDS: dict[str, tuple[str, type]] = {
 SHARED = "shared"
 
 KINDS = {kind: room for kind, (room, _) in _KINDS.items()}  # Kind of plug-in -> its room
-BFLOAT16 = "@bfloat16"  # End of the name of an encoder that computes in bfloat16
+
+BFLOAT16, COMPILED = "@bfloat16", "@compiled"
+"""Ends of the names of encoders and necks that compute in bfloat16, that PyTorch compiles; of both, in this order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,7 @@ def _find(kind: str, name: str) -> Path | EntryPoint | File:
     """The one place that a name stands for. Raises `FcbenchError`: no such name (the message holds the nearest and all
     of them), or a name of several plug-ins."""
     name = split_variant(name)[0] if kind == "dataset" else name
+    name = plain(name) if kind == "neck" else name
     places: list[Path | EntryPoint | File] = [p for n, p in built_in(kind).items() if n == name]
     places += _installed(kind).get(name, [])
     places += [file for key, file in _files.items() if key == (kind, name)]
@@ -137,7 +140,8 @@ def get(kind: str, name: str) -> Any:  # noqa: E302
         return get("dataset", of[0]).variant(of[1])
     found = _find(kind, name)
     if isinstance(found, Path):
-        return importlib.import_module(f"fcbench.{KINDS[kind]}.{name}").PLUGIN
+        module = found.parent.name if found.stem == "__init__" else found.stem
+        return importlib.import_module(f"fcbench.{KINDS[kind]}.{module}").PLUGIN
     if isinstance(found, File):
         return found.module.PLUGIN
     where = f"{kind} {name!r} of {_distribution(found)}"
@@ -201,7 +205,23 @@ def encoder_family(name: str) -> str:
     >>> encoder_family("timm:resnet18@bfloat16"), encoder_family("sam2_nano")
     ('timm', 'sam2_nano')
     """
-    return split_variant(name.removesuffix(BFLOAT16))[0]
+    return split_variant(plain(name))[0]
+
+
+def plain(name: str) -> str:
+    """The name of an encoder or a neck without what says how it computes."""
+    return name.removesuffix(COMPILED).removesuffix(BFLOAT16)
+
+
+def computed(name: str, bfloat16: bool, compiled: bool) -> str:
+    """The name of an encoder or a neck that computes in bfloat16, or compiled, or as it already says.
+
+    >>> computed("neck_2L", True, False), computed("neck_2L@bfloat16", False, True)
+    ('neck_2L@bfloat16', 'neck_2L@bfloat16@compiled')
+    """
+    bfloat16 |= name.removesuffix(COMPILED).endswith(BFLOAT16)
+    compiled |= name.endswith(COMPILED)
+    return plain(name) + BFLOAT16 * bfloat16 + COMPILED * compiled
 
 
 # -------------------------------------------------------------------------------------------------- identity
@@ -260,11 +280,21 @@ def _source(module: str) -> Path:
 
 def summary(kind: str, name: str) -> str:
     """First line of a plug-in's docstring. Does not import it."""
+    return _docstring(kind, name).partition("\n")[0]
+
+
+def tails(kind: str, name: str) -> str:
+    """The paragraph of a plug-in's docstring that begins with "Tails", or "". Does not import it."""
+    paragraphs = _docstring(kind, name).split("\n\n")
+    return " ".join(next((p for p in paragraphs if p.startswith("Tails")), "").split())
+
+
+def _docstring(kind: str, name: str) -> str:
     found = _find(kind, name)
     if isinstance(found, File):
         found = found.path
     source = found if isinstance(found, Path) else _source(found.module)
-    return (ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or "").partition("\n")[0]
+    return ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or ""
 
 
 def coder_versions(kind: str, name: str) -> dict[str, str]:

@@ -1,9 +1,11 @@
 """Hugging Face ``datasets``: hf:FOLDER (saved, Parquet, image folders; offline) or hf:NAME@COMMIT of the hub.
 
 What a column is for is seen from its type and name: the one `Image` is the image; a `ClassLabel` gives classification;
-texts or lists of texts named caption, captions, text or sentences give captioning. Splits are train, and test or
-validation; without either, a fifth of the rows is the test split. Rows are read from memory-mapped files, never
-streamed. The revision is a hash of a folder's files, or the commit: without one, a data set of the hub is refused.
+texts or lists of texts named caption, captions, text or sentences give captioning; objects with a bbox (x, y, width,
+height in pixels, as COCO has it) and a category that is a `ClassLabel` give detection. Where objects have no area, it
+is the box's; iscrowd or is_crowd is read. Splits are train, and test or validation; without either, a fifth of the rows
+is the test split. Rows are read from memory-mapped files, never streamed. The revision is a hash of a folder's files,
+or the commit: without one, a data set of the hub is refused.
 
 Needs ``pip install ".[hf]"``.
 """
@@ -12,17 +14,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from fcbench.core.errors import FcbenchError
-from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, DatasetPlugin, Sample
+from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, DatasetPlugin, Objects, Sample
 from fcbench.data.shared.contents import READING, Contents
 from fcbench.data.shared.folders import hash_split
-from fcbench.data.shared.images import as_sample, image_size, read_image
+from fcbench.data.shared.images import as_sample, image_size, read_aligned_image, read_image
 
 CAPTIONS = ("caption", "captions", "text", "sentences")
+CATEGORIES, CROWD = ("category", "categories"), ("iscrowd", "is_crowd")
 TESTS = ("test", "validation", "val")
 _COMMIT = re.compile(r"(.+)@([0-9a-f]{40})")
 
@@ -50,7 +55,8 @@ class Rows(Dataset):
         return Path(f"row {row} of {self.name}"), found["bytes"] or Path(found["path"]).read_bytes()
 
     def __getitem__(self, index: int) -> Sample:
-        return as_sample(str(self.indices[index]), read_image(*self._stored(index)), self.image_size_px)
+        read = read_aligned_image if "detection" in self.tasks else read_image
+        return as_sample(str(self.indices[index]), read(*self._stored(index)), self.image_size_px)
 
     def targets(self, index: int) -> Mapping[str, Any]:
         row = self.rows.select_columns([self.columns[task] for task in self.tasks])[self.indices[index]]
@@ -59,6 +65,8 @@ class Rows(Dataset):
             value = row[self.columns[task]]
             if task == "classification":
                 found[task] = int(value)
+            elif task == "detection":
+                found[task] = _objects(value, image_size(*self._stored(index)))
             else:
                 found[task] = (value,) if isinstance(value, str) else tuple(value)
         return found
@@ -72,7 +80,7 @@ class HuggingFace(DatasetPlugin):
     """A data set by folder or by name and commit."""
 
     typed: str = ""  # what stands behind ``hf:``
-    tasks: tuple[str, ...] = ("classification", "captioning")
+    tasks: tuple[str, ...] = ("classification", "captioning", "detection")
     needs_root: bool = False
 
     def variant(self, typed: str) -> HuggingFace:
@@ -93,7 +101,10 @@ class HuggingFace(DatasetPlugin):
         columns = self._columns(rows.features)
         meta = DatasetMeta()
         if label := columns.get("classification"):
-            meta = DatasetMeta(label_names=tuple(rows.features[label].names))
+            meta = replace(meta, label_names=tuple(rows.features[label].names))
+        if objects := columns.get("detection"):
+            names = tuple(_categories(rows.features[objects]).names)
+            meta = replace(meta, category_names={"detection": names})
         rows = rows.cast_column(columns["image"], _datasets().Image(decode=False))
         tasks = tuple(task for task in self.tasks if task in columns)
         size_px = options.image_size_px
@@ -122,22 +133,42 @@ class HuggingFace(DatasetPlugin):
         images = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
         if len(images) != 1:
             raise self._error(f"has {len(images)} columns of images ({', '.join(features)}); expected one")
-        labels = [name for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
-        texts = [name for name in features if name in CAPTIONS]
-        for task, found in (("classification", labels), ("captioning", texts)):
-            if len(found) > 1:
-                raise self._error(f"has several columns for {task}: {', '.join(found)}; keep one")
-        columns = {"image": images[0]}
-        columns |= {"classification": labels[0]} if labels else {}
-        columns |= {"captioning": texts[0]} if texts else {}
+        known = {
+            "classification": [name for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)],
+            "captioning": [name for name in features if name in CAPTIONS],
+            "detection": [n for n, kind in features.items() if isinstance(_categories(kind), datasets.ClassLabel)],
+        }
+        if several := next((task for task, found in known.items() if len(found) > 1), None):
+            raise self._error(f"has several columns for {several}: {', '.join(known[several])}; keep one")
+        columns = {"image": images[0], **{task: found[0] for task, found in known.items() if found}}
         if len(columns) == 1:
             raise self._error(
-                f"has no ClassLabel and no column {', '.join(CAPTIONS)}, but {', '.join(features)}: there is no task"
+                f"has no ClassLabel, no column {', '.join(CAPTIONS)} and no objects with a bbox and a category that is "
+                f"a ClassLabel, but {', '.join(features)}: there is no task"
             )
         return columns
 
     def _error(self, what: str) -> FcbenchError:
         return FcbenchError(f"data set hf:{self.typed} {what}.")
+
+
+def _categories(kind: Any) -> Any:
+    """Type of the category of a column of objects, kept as lists by field or as a list of objects; else None."""
+    by_field = {name: getattr(of, "feature", None) for name, of in kind.items()} if isinstance(kind, dict) else {}
+    fields = by_field or getattr(kind, "feature", None)
+    if not isinstance(fields, dict) or fields.get("bbox") is None:
+        return None
+    return next((fields[name] for name in CATEGORIES if name in fields), None)
+
+
+def _objects(value: Any, size_px: tuple[int, int]) -> Objects:
+    """A row's objects, in an image of (H, W)."""
+    rows = [dict(zip(value, each)) for each in zip(*value.values())] if isinstance(value, dict) else value
+    boxes = np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4)
+    labels = [next(row[name] for name in CATEGORIES if name in row) for row in rows]
+    areas = [row.get("area", width * height) for row, (_, _, width, height) in zip(rows, boxes)]
+    crowd = [any(row.get(name) for name in CROWD) for row in rows]
+    return Objects(size_px, np.array(labels, np.int64), boxes, np.array(areas, np.float64), np.array(crowd, bool))
 
 
 def _datasets() -> Any:

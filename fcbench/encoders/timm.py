@@ -13,9 +13,10 @@ Maps are [B, C, ceil(H / stride), ceil(W / stride)]. Models that cannot take a s
 coarsest stride, or that drop the remainder, get the image padded (edge pixels repeated, right and bottom) to
 the next multiple, and their maps are cropped to the shape promised.
 
-Tails (``--head tail``), for classification: after every stage of a pyramid whose classifier reads that stage's map
-alone (EfficientNet, ResNet, ConvNeXt, RegNet, ...). A tail is compared with the whole network before it is used. Blocks
-of a ViT have none: their maps lack the class token.
+Tails: classification, after every stage of a pyramid whose classifier reads that stage's map alone (EfficientNet,
+ResNet, ConvNeXt, RegNet, ...). Blocks of a ViT have none: their maps lack the class token.
+
+A tail is compared with the whole network before it is used.
 """
 
 from collections.abc import Mapping, Sequence

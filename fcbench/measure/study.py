@@ -118,7 +118,7 @@ def open_study(suite: Suite, cache_dir: Path, device: torch.device) -> Study:
     Raises:
         FcbenchError: bad input, or a cache that cannot be used.
     """
-    return Study(suite, open_data(suite, cache_dir), Cache(cache_dir).make(), device)
+    return Study(suite, open_data(suite, cache_dir), Cache(cache_dir, suite.store_features).make(), device)
 
 
 def device_of(name: str) -> torch.device:

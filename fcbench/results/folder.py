@@ -30,6 +30,8 @@ from fcbench.results.samples import SAMPLES, SampleTable, sample_table
 from fcbench.results.table import HINT, RATES
 
 PROVENANCE = "provenance.json"
+PICTURES = "pictures.json"
+"""A few test images as they come through at each point."""
 
 
 class ResultsFolder:

@@ -15,6 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from fcbench.core.libraries import full_version
+
 PACKAGE = Path(__file__).resolve().parents[1]
 PACKAGES = (
     "fcbench numpy torch torchvision timm compressai sam2 constriction pandas pyarrow scipy bjontegaard "
@@ -25,11 +27,8 @@ PACKAGES = (
 
 def versions() -> dict[str, str]:
     """Return the installed versions of Python and of `PACKAGES`, without importing them."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        with suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
+    found = {"python": platform.python_version()} | {name: full_version(name) for name in PACKAGES}
+    return {name: version for name, version in found.items() if version}
 
 
 def utc_now() -> str:

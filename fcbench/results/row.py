@@ -51,7 +51,11 @@ class RatePoint:
     task_seconds: Annotated[float | None, "that they took [s]", _FOURTH] = None
     task_gain: Annotated[float | None, "loss that as many steps again would save, estimated [%]", _FOURTH] = None
     task_rest: Annotated[float | None, "loss that endless training would save, extrapolated [%]", _FOURTH] = None
-    codec_steps: Annotated[int | None, "training steps of the codec at most; empty if not trained", _THIRD] = None
+    codec_steps: Annotated[
+        int | None,
+        "training steps of the codec at most (a quarter, where a neighbour's training goes on); empty if not trained",
+        _THIRD,
+    ] = None
     codec_batch: Annotated[int | None, "samples per step of the codec", _THIRD] = None
     codec_rate: Annotated[float | None, "learning rate of the codec", _THIRD] = None
     codec_stop: Annotated[str, "why the training of the codec ended: steps (all done) or plateau", _THIRD] = ""

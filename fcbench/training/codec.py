@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +31,8 @@ from fcbench.transmit import checkpoint
 
 VARIABLE_STEPS = 3
 """A codec of variable rate trains once for all its points, for so many times the steps of one."""
+CONTINUED_SHARE = 0.25
+"""An operating point that goes on from its neighbour's weights trains for this share of the steps of the first."""
 N_LMBDAS = 3
 """Operating points, evenly spaced, at which a codec of variable rate is validated."""
 
@@ -180,6 +183,7 @@ def _train(
         device=device,
         seed=recipe.seed,
         resume=recipe.trained_path(cache).with_suffix(".resume"),
+        continued=recipe.start is not None,
         advance=advance,
     )
 
@@ -208,9 +212,10 @@ def _prepare(codec: Any, recipe: CodecRecipe) -> None:
     codec.prepare([maps[name] for name in features.specs])
 
 
-def n_steps(budget: Budget, lmbdas: Sequence[float]) -> int:
-    """Steps of a training that serves so many lmbdas."""
-    return budget.codec_steps * (VARIABLE_STEPS if len(set(lmbdas)) > 1 else 1)
+def n_steps(budget: Budget, lmbdas: Sequence[float], continued: bool = False) -> int:
+    """Steps at most of a training that serves so many lmbdas, or that goes on from a neighbour's weights."""
+    share = CONTINUED_SHARE if continued else VARIABLE_STEPS if len(set(lmbdas)) > 1 else 1
+    return math.ceil(budget.codec_steps * share)
 
 
 def fit_codec(
@@ -225,6 +230,7 @@ def fit_codec(
     device: torch.device,
     seed: int,
     resume: Path,
+    continued: bool = False,
     advance: Advance | None = None,
 ) -> Record:
     """Train a codec: bits per feature scalar + lmbda x distortion.
@@ -235,6 +241,7 @@ def fit_codec(
     Args:
         lmbdas: lowest and highest. Where they differ the codec is of variable rate: every step draws one, uniform in
             its logarithm, and training takes `VARIABLE_STEPS` times the steps of one point.
+        continued: it holds a neighbour's weights, and `CONTINUED_SHARE` of the steps will do.
     """
     codec.to(device)
     near, deviations = features.near(device), {n: replace(s, std=s.std.to(device)) for n, s in stats.items()}
@@ -277,7 +284,7 @@ def fit_codec(
         codec,
         loss_of,
         validate,
-        steps=n_steps(budget, lmbdas),
+        steps=n_steps(budget, lmbdas, continued),
         rate=budget.codec_rate,
         tolerance=budget.tolerance,
         seed=seed,

@@ -194,7 +194,7 @@ def test_rate_at_never_extrapolates() -> None:
 def test_target_lies_on_the_worse_side_of_the_ceiling() -> None:
     assert curves.ceiling_target(0.5, True) == pytest.approx(0.495)
     assert curves.ceiling_target(0.5, False) == pytest.approx(0.505)
-    assert curves.ceiling_target(-2.0, True, 10) == pytest.approx(-2.2)
+    assert curves.ceiling_target(-2.0, True, curves.Loss(10)) == pytest.approx(-2.2)
 
 
 # ---------------------------------------------------------------------------------------- bootstrap

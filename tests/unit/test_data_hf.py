@@ -63,6 +63,26 @@ def opened(path: Path, split: Any = "train", cache: Path | None = None, **change
     return plugin.open(split, DataOptions(None, cache or path.parent / "cache", **changes))
 
 
+OBJECT = {"bbox": [2.0, 3.0, 10.0, 8.0], "category": 1, "area": 60.0, "iscrowd": 0}
+KINDS = {
+    "bbox": datasets.List(datasets.Value("float32"), length=4),
+    "category": datasets.ClassLabel(names=["cat", "dog"]),
+    "area": datasets.Value("float32"),
+    "iscrowd": datasets.Value("int8"),
+}
+
+
+def with_objects(n: int, seed: int, by_field: bool = False, without: tuple[str, ...] = ()) -> Any:
+    """Rows with an empty image first, then one of two objects, and so on."""
+    fields = [name for name in KINDS if name not in without]
+    found = [[{name: OBJECT[name] for name in fields}] * (2 * (i % 2)) for i in range(n)]
+    kinds = {name: KINDS[name] for name in fields}
+    if by_field:
+        lists = [{name: [each[name] for each in row] for name in fields} for row in found]
+        return rows(n, seed, objects=({name: datasets.List(kind) for name, kind in kinds.items()}, lists))
+    return rows(n, seed, objects=(datasets.List(kinds), found))
+
+
 class TestSaved(DatasetContract):
     """What ``save_to_disk`` wrote."""
 
@@ -84,6 +104,45 @@ class TestParquet(TestSaved):
     """Parquet files, one per split."""
 
     write = staticmethod(parquet)
+
+
+class TestObjects(TestSaved):
+    """Boxes and categories, as lists by field."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def name(cls, tmp_path_factory: pytest.TempPathFactory) -> str:
+        parts = {"train": with_objects(5, 0, by_field=True), "test": with_objects(4, 1, by_field=True)}
+        return f"hf:{parquet(tmp_path_factory.mktemp('hf') / 'set', **parts)}"
+
+
+@pytest.mark.parametrize("by_field", [False, True])
+def test_objects_are_read_however_they_are_kept(tmp_path: Path, by_field: bool) -> None:
+    part = with_objects(2, 0, by_field)
+    data = opened(parquet(tmp_path / "set", train=part, test=with_objects(2, 1, by_field)), image_size_px=(48, 48))
+    assert "detection" in data.tasks and data.meta.names("detection") == ("cat", "dog")
+    assert data.targets(0)["detection"].boxes.shape == (0, 4)
+    found = data.targets(1)["detection"]
+    assert found.size_px == (24, 40) and found.labels.tolist() == [1, 1] and found.crowd.tolist() == [False, False]
+    assert found.boxes.tolist() == [OBJECT["bbox"]] * 2 and found.areas.tolist() == [60.0, 60.0]
+
+
+def test_objects_without_an_area_have_their_boxes(tmp_path: Path) -> None:
+    part = with_objects(2, 0, without=("area", "iscrowd"))
+    data = opened(saved(tmp_path / "set", train=part, test=part))
+    assert data.targets(1)["detection"].areas.tolist() == [80.0, 80.0]
+
+
+def test_a_turned_image_does_not_fit_its_boxes(tmp_path: Path) -> None:
+    part, file, exif = with_objects(2, 0), io.BytesIO(), Image.Exif()
+    exif[274] = 6
+    Image.new("RGB", (40, 24)).save(file, "png", exif=exif)
+    values = part.cast_column("picture", datasets.Image(decode=False)).to_dict()
+    values["picture"][1] = {"bytes": file.getvalue()}
+    turned = datasets.Dataset.from_dict(values, features=part.features)
+    data = opened(saved(tmp_path / "set", train=turned, test=part))
+    with pytest.raises(UnreadableSample, match="EXIF orientation 6"):
+        data[1]
 
 
 def test_targets_and_names_are_the_columns(tmp_path: Path) -> None:
@@ -125,6 +184,8 @@ def test_a_broken_image_is_one_unreadable_sample(tmp_path: Path) -> None:
         (lambda: rows(3, 0).remove_columns("picture"), "has 0 columns of images"),
         (lambda: rows(3, 0).remove_columns(["kind", "captions"]), "there is no task"),
         (lambda: rows(3, 0, text=(datasets.Value("string"), ["x"] * 3)), "several columns for captioning"),
+        (lambda: with_objects(3, 0, without=("category",)).select_columns(["picture", "objects"]), "no objects with"),
+        (lambda: with_objects(3, 0, without=("bbox",)).select_columns(["picture", "objects"]), "no objects with"),
     ],
 )
 def test_columns_that_say_no_task_are_refused(tmp_path: Path, part: Any, said: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from click.testing import CliRunner
 from test_report import HOSTILE, folder
 
 from fcbench.cli.main import main
+from fcbench.results.folder import PICTURES
+from fcbench.results.table import load_points
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 pytest.importorskip("vl_convert", reason="needs vl-convert-python")
@@ -133,6 +136,112 @@ def test_tables_sort_and_copy_as_the_command_writes_them(browser: Any, file: Pat
     assert rows == ["second", "first", HOSTILE] or rows == sorted(rows, reverse=True)
     assert page.locator(f"{first} thead th").nth(0).get_attribute("aria-sort") == "descending"
     assert [row.split(",")[0] for row in copied("CSV").splitlines()[1:3]] == rows[:2]
+    page.close()
+
+
+PIXEL = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
+
+
+def with_pictures(runs: Path) -> Path:
+    """The folder with two test images at each of its points; every picture differs."""
+    numbers = itertools.count()
+    points = [
+        {
+            "keys": {"segmentation": point},
+            "samples": [
+                {
+                    "sample": sample,
+                    "bytes": 100 + i,
+                    "features": f"{PIXEL}#{next(numbers)}",
+                    "outputs": {
+                        "segmentation": {"whole": f"{PIXEL}#{next(numbers)}"},
+                        "pose": {"marks": f"{PIXEL}#{next(numbers)}", "text": HOSTILE},
+                    },
+                }
+                for sample in ("one", HOSTILE)
+            ],
+        }
+        for i, point in enumerate(dict.fromkeys(r.point for r in load_points(runs) if r.task == "segmentation"))
+    ]
+    content = {"images": {"one": PIXEL, HOSTILE: PIXEL}, "points": points}
+    (runs / PICTURES).write_text(json.dumps(content))
+    return runs
+
+
+@pytest.fixture(scope="module")
+def pictured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    runs = with_pictures(folder(tmp_path_factory.mktemp("pictured"), "first", HOSTILE))
+    page = runs / "report.html"
+    done = CliRunner().invoke(main, ["report", str(runs), "-o", str(page)])
+    assert done.exit_code == 0, done.output
+    return page
+
+
+def sources(page: Any) -> list[str]:
+    return list(page.evaluate("[...document.querySelectorAll('#sample-figures img')].map((i) => i.src)"))
+
+
+def test_a_slider_moves_the_pictures(browser: Any, pictured: Path) -> None:
+    page = opened(browser, pictured)
+    slider, said = page.locator("#stop"), page.locator("#stop-now")
+    assert page.locator(".sample").count() == 2 and len(sources(page)) == 2 * (1 + 2 * 4)
+    assert slider.get_attribute("max") == "6" and "segmentation miou" in said.inner_text()
+    seen = []
+    slider.focus()
+    page.keyboard.press("Home")
+    for _ in range(7):
+        seen.append((said.inner_text(), tuple(sources(page))))
+        assert slider.get_attribute("aria-valuetext") == said.inner_text()
+        page.keyboard.press("ArrowRight")
+    assert len(set(seen)) == 7 and len({pictures for _, pictures in seen}) == 7
+    assert seen[0][0].startswith("no bits: ") and seen[-1][0].startswith("uncoded: ")
+    rates = [float(text.partition("}: ")[2].split()[0]) for text, _ in seen[1:-1]]
+    assert rates == sorted(rates)
+    assert page.evaluate("window.hacked") is None and page.faults == []
+    page.close()
+
+
+def test_another_codec_is_shown_at_the_nearest_rate(browser: Any, pictured: Path) -> None:
+    page = opened(browser, pictured)
+    page.locator("#stop").fill("2")
+    before, pictures = page.locator("#stop-now").inner_text(), sources(page)
+    page.select_option("#sample-codec", HOSTILE)
+    after = page.locator("#stop-now").inner_text()
+    assert before.startswith("first ") and after.startswith(HOSTILE[:9]) and sources(page) != pictures
+    assert before.partition("}: ")[2].split()[0] == after.rpartition(" bits per pixel")[0].split()[-1]
+    page.close()
+
+
+def test_print_shows_the_chosen_point(browser: Any, pictured: Path) -> None:
+    page = opened(browser, pictured)
+    page.emulate_media(media="print")
+    assert not page.locator("#stop").is_visible() and not page.locator("#sample-codec").is_visible()
+    assert page.locator("#stop-now").is_visible() and page.locator(".sample img").first.is_visible()
+    page.close()
+
+
+@pytest.mark.parametrize("width", [360, 768, 1440])
+def test_samples_fit(browser: Any, pictured: Path, width: int) -> None:
+    page = opened(browser, pictured, width)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.close()
+
+
+def test_without_pictures_there_is_no_section(browser: Any, file: Path) -> None:
+    page = opened(browser, file)
+    assert not page.locator("#samples").is_visible() and not page.locator("#to-samples").is_visible()
+    page.close()
+
+
+@pytest.mark.parametrize("width", [320, 360, 768, 1280, 1344, 1345, 1920])
+def test_the_gallery_cuts_nothing_off(browser: Any, width: int) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.goto((Path(__file__).parents[2] / "results" / "index.html").as_uri())
+    shown, room = page.evaluate(
+        "[...document.querySelectorAll('.scroll')].map((s) => [s.scrollWidth, s.clientWidth])[0]"
+    )
+    assert shown <= room and page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.locator("td.warned", has_text="Random weights").first.is_visible()
     page.close()
 
 

@@ -9,7 +9,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from fcbench.codecs.shared.transforms import TAIL_MASS, GaussianConditional
+from fcbench.codecs.shared.entropy_models import GaussianConditional
+from fcbench.codecs.shared.transforms import TAIL_MASS
 from fcbench.coders.tables import EntropyTables, Groups
 
 N_SCALES = 64

@@ -206,7 +206,7 @@ class HyperMap(MapCoder):
         self._begun.clear()
 
     def rescale(self, log_gain: float) -> None:
-        self.log_gain += log_gain
+        self.log_gain.add_(log_gain)
         self.h_a.linear.weight *= math.exp(-log_gain)
         weight, bias = self.net.h_s.linear.weight, cast(Tensor, self.net.h_s.linear.bias)
         weight[: self.channels] *= math.exp(log_gain)

@@ -11,14 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fcbench.core.errors import FcbenchError
-
-try:
-    from compressai.entropy_models import EntropyBottleneck, GaussianConditional
-except ImportError as error:
-    raise FcbenchError(f"CompressAI cannot be imported ({error}): pip install --no-deps compressai==1.2.8") from None
-
-__all__ = ["GaussianConditional"]  # for `gaussian`: where CompressAI is missing, this module says so
+from fcbench.codecs.shared.entropy_models import EntropyBottleneck
 
 TAIL_MASS = 1e-6  # Probability left to a table's escape symbol, about
 MIN_POSITIONS_PER_DIM = 8

@@ -157,7 +157,7 @@ class StrataMap(MapCoder):
         self.spectrum.refine.start(decoded, x)
 
     def rescale(self, log_gain: float) -> None:
-        self.net.log_gain += log_gain  # scales are relative to the gain
+        self.net.log_gain.add_(log_gain)  # scales are relative to the gain
 
     def _cost(self, y: Tensor, where: Plane) -> float:
         """Bits, and the squared error in bits, of transform outputs [B, C, h w]."""

@@ -28,13 +28,13 @@ def read_image(path: Path, data: bytes | None = None) -> Tensor:
         return _rgb(file)
 
 
-def read_aligned_image(path: Path) -> Tensor:
+def read_aligned_image(path: Path, data: bytes | None = None) -> Tensor:
     """Decode an image whose targets refer to its pixels as they are stored: `read_image`, with nothing turned.
 
     Raises `UnreadableSample`: as by `read_image`; also where the EXIF orientation asks for a turn, after which image
     and targets would not match.
     """
-    with _opened("image", path) as file:
+    with _opened("image", path, data) as file:
         if (turn := _orientation(file)) != 1:
             raise UnreadableSample(
                 f"image {path} has EXIF orientation {turn}, its targets are for the pixels as stored: "

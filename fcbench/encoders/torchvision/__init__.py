@@ -9,8 +9,10 @@
 
 Split points: ``c2`` to ``c5``, the stages of the trunk by depth (ResNets) or by stride 4 to 32 (MobileNets); ``trunk``,
 those of them that the rest reads, as one sample; ``fpn``, what the feature pyramid network puts out, as one sample
-(``fpn1``, ``fpn2``, ...; levels that follow from others are computed by the tail). A tail reads ``trunk``, ``fpn``, and
-each single stage from which all that the rest reads follows: c2 of Faster R-CNN, c2 and c3 of RetinaNet, all of
+(``fpn1``, ``fpn2``, ...; levels that follow from others are computed by the tail).
+
+Tails: detection, instance_segmentation (Mask R-CNN), keypoint_detection (Keypoint R-CNN), segmentation; at ``trunk``,
+``fpn``, and each stage from which all that the rest reads follows: c2 of Faster R-CNN, c2 and c3 of RetinaNet, all of
 DeepLabV3.
 
 Detection networks resize every image themselves (`GeneralizedRCNNTransform`: shorter side 800, longer at most 1333,

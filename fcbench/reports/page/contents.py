@@ -22,7 +22,7 @@ from fcbench.core.codecs import Kind
 from fcbench.core.errors import FcbenchError
 from fcbench.core.rates import UNITS
 from fcbench.reports import compare_table, cost_table, cross_neck_table, style
-from fcbench.reports.page import cautions
+from fcbench.reports.page import cautions, pictures
 from fcbench.reports.tables import NOTHING, Document, Table
 from fcbench.results.row import OK
 
@@ -64,6 +64,7 @@ def contents(results: Results, name: str) -> dict[str, Any]:
         "name": name,
         "cautions": cautions.cautions(rows),
         **curves(rows),
+        "pictures": pictures.pictures(rows, results.folders),
         "compare": comparisons(results.rates),
         "more": [*_costs(results.rates), *_cross_necks(results.rates), _complexity(rows)],
         "runs": [_run(record) for record in results.provenance],

@@ -35,7 +35,7 @@ function figure(set, panel, metric, options, width) {
   const domain = [options.log ? Math.min(...rates) / room : 0, Math.max(...rates) * room];
   const by = (what) => ({ domain: codecs.map((c) => c.name), range: codecs.map((c) => c[what]) });
   const x = { field: options.rate, type: "quantitative", title: RATE_LABELS[options.rate],
-    scale: { type: options.log ? "log" : "linear", domain, nice: false }, axis: { format: "~g", tickCount: 6, labelOverlap: true } };
+    scale: { type: options.log ? "log" : "linear", domain, nice: false }, axis: { format: "~g", tickCount: 6, labelOverlap: true, labelSeparation: 6 } };
   const y = { field: "value", type: "quantitative", title: up ? label : `${label}, lower is better`, scale: { zero: false, padding: 8 } };
   const colour = { field: "name", type: "nominal", scale: by("colour"), legend: null };
   const tooltip = [["name", "codec"], ["knobs", "operating point"], ["bpp", "bits per pixel"], ["bpfp", "bits per feature point"],

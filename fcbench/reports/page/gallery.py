@@ -32,14 +32,25 @@ _PAGE = Template("""<!doctype html>
 <style>$style
 figure { margin: 0; }
 figure img { max-width: 100%; background: #fff; }
-td.words, th.words { white-space: normal; vertical-align: top; min-width: 6rem; }
+td.words, th.words { white-space: normal; vertical-align: top; }
+td.fixed { white-space: nowrap; }
 small { font-weight: normal; }
-td.warned { color: var(--red); min-width: 14rem; }</style>
+td.warned { color: var(--red); min-width: 14rem; }
+@media (max-width: 84rem) {
+  table, tbody, caption { display: block; }
+  thead { display: none; }
+  tr { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 16rem), 1fr)); gap: 0 1rem;
+    border: 1px solid var(--line); border-radius: 4px; padding: .3rem .6rem; margin: .5rem 0; }
+  th.words, td.words { border: 0; padding: .1rem 0; overflow-wrap: anywhere; white-space: normal; }
+  th.words, td.warned { grid-column: 1 / -1; }
+  td::before { content: attr(data-name) ": "; color: var(--quiet); }
+  td:empty { display: none; }
+}</style>
 </head>
 <body>
 <h1>$title</h1>
 <p class="quiet">$made</p>
-<div class="scroll" tabindex="0" role="group" aria-label="Results folders"><table>
+<div class="scroll" tabindex="0" role="group" aria-label="Results folders"><table role="table">
 <caption>Results folders</caption>
 <thead><tr>$header</tr></thead>
 <tbody>
@@ -62,7 +73,7 @@ def page(title: str, folders: Sequence[tuple[Path, pd.DataFrame]], output: Path,
         output: where the page will lie; links are relative to it.
         made: by what, and when.
     """
-    lines = [f"<tr>{''.join(_cells(folder, rows, output.parent))}</tr>" for folder, rows in folders]
+    lines = [f"<tr role='row'>{''.join(_cells(folder, rows, output.parent))}</tr>" for folder, rows in folders]
     return _PAGE.substitute(
         title=escape(title),
         style=files("fcbench.reports.page").joinpath("page.css").read_text(encoding="utf-8"),
@@ -80,16 +91,18 @@ def _cells(folder: Path, rows: pd.DataFrame, start: Path) -> Iterator[str]:
     coded = ok[ok["kind"].isin([Kind.CODED, Kind.REMOTE, Kind.LABEL])]
     warned = [c["text"] for c in cautions.cautions(rows) if c["level"] == "red"]
     links = " ".join(_link(folder / name, start, name) for name in FILES if (folder / name).exists())
-    yield f'<th scope="row" class="words">{escape(_way(folder, start))}<br><small>{links}</small></th>'
-    for text in (
+    yield f'<th scope="row" role="rowheader" class="words">{escape(_way(folder, start))}<br><small>{links}</small></th>'
+    texts = [
         *(_names(ok[column]) for column in ("dataset", "encoder", "task")),
         _names(coded["codec_label"]),
         str(ok["point"].nunique()),
         str(ok["utc"].max())[:10],
-        _names(ok["commit"].str[:12]),
-    ):
-        yield f'<td class="words">{escape(text)}</td>'
-    yield f'<td class="words warned">{escape(" ".join(warned))}</td>'
+        _names(ok["commit"].str[:8], most=3),
+        " ".join(warned),
+    ]
+    kinds = {"measured": " fixed", "cautions": " warned"}
+    for name, text in zip(_HEADER[1:], texts, strict=True):
+        yield f'<td role="cell" data-name="{name}" class="words{kinds.get(name, "")}">{escape(text)}</td>'
 
 
 def _figure(folder: Path, start: Path) -> str:

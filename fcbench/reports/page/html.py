@@ -23,6 +23,7 @@ from typing import Any
 
 from fcbench.core.errors import FcbenchError
 
+PROGRAM = ("tables.js", "curves.js", "samples.js", "page.js")
 _ESCAPED = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"})
 
 
@@ -36,7 +37,7 @@ def page(title: str, sets: Sequence[dict[str, Any]], made: str) -> str:
     Raises:
         FcbenchError: the plotting library is not installed.
     """
-    scripts = [_library(), _asset("tables.js") + _asset("curves.js") + _asset("page.js")]
+    scripts = [_library(), "".join(map(_asset, PROGRAM))]
     data = json.dumps({"sets": list(sets)}, separators=(",", ":"), allow_nan=False).translate(_ESCAPED)
     return Template(_asset("page.html")).substitute(
         title=escape(title),

@@ -1,6 +1,5 @@
 // The page: what is chosen, and what is drawn and listed of it.
 
-const at = (id) => document.getElementById(id);
 const SETS = JSON.parse(at("data").textContent).sets;
 const MANY = 12; // so many codecs are drawn at first
 let set = SETS[0];
@@ -81,6 +80,7 @@ function show(number) {
     ...(set.links ?? []).map(([name, href]) => element("p", { class: "quiet" }, element("a", { href }, name))),
     ...set.runs.map((run, i) => element("details", i ? {} : { open: "" }, element("summary", {}, `Run ${i + 1}: ${run.time ?? ""}`), definitions(run))));
   drawPanels();
+  showSamples(set);
   drawComparison();
 }
 
@@ -91,7 +91,7 @@ function start() {
   at("set").value = String(Math.max(named, 0));
   at("set").addEventListener("change", () => show(Number(at("set").value)));
   at("options").addEventListener("change", drawPanels);
-  at("options").addEventListener("submit", (event) => event.preventDefault());
+  for (const id of ["options", "sample-options"]) at(id).addEventListener("submit", (event) => event.preventDefault());
   for (const id of ["all", "none"]) {
     at(id).addEventListener("click", () => {
       at("codecs").querySelectorAll("input").forEach((i) => { i.checked = id === "all"; });

@@ -1,5 +1,7 @@
 // Tables: sorted by any column, copied as Markdown, LaTeX or CSV. A table is {title, header, rows, notes, left}.
 
+const at = (id) => document.getElementById(id);
+
 function element(name, attributes = {}, ...children) {
   const made = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
@@ -97,7 +99,7 @@ function tableElement(table) {
     button.addEventListener("click", () => copy(write(shown), name));
     return button;
   });
-  const grid = element("table", {}, element("caption", {}, table.title), element("thead", {}, element("tr", {}, ...heads)), body);
+  const grid = element("table", {}, element("caption", {}, element("span", {}, table.title)), element("thead", {}, element("tr", {}, ...heads)), body);
   const notes = table.notes.map((note, i) => element("p", { class: "notes" }, `[${i + 1}] ${note}`));
   return element("div", {}, element("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": table.title }, grid),
     ...notes, element("p", { class: "copies" }, "Copy as ", ...copies.flatMap((c) => [c, " "])));

@@ -1,0 +1,60 @@
+"""Test images as they come through at each point (``pictures.json`` of a results folder), by encoder and codec."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fcbench.core.codecs import Kind
+from fcbench.core.errors import FcbenchError
+from fcbench.results.folder import PICTURES
+
+UNCODED, NO_BITS = "uncoded", "no bits"
+
+
+def pictures(rows: pd.DataFrame, folders: Sequence[Path]) -> dict[str, Any]:
+    """What the page shows of results folders; nothing where they hold no pictures.
+
+    Args:
+        rows: with ``encoder_label`` and ``codec_label``; points without a row are left out.
+
+    Returns:
+        ``images``: by sample id, the address of its picture; ``stops``, from no bits to uncoded: each a point with
+        ``encoder``, ``codec`` (empty at the ends of a curve), ``name``, ``bpp``, the primary ``values`` by task, and
+        ``samples``, as the file has them.
+    """
+    primary = rows[rows["primary"]].drop_duplicates("point").set_index("point")
+    images: dict[str, str] = {}
+    stops: list[dict[str, Any]] = []
+    for file in (folder / PICTURES for folder in folders if (folder / PICTURES).exists()):
+        try:
+            content = json.loads(file.read_bytes())
+            images |= content["images"]
+            stops += _stops(content["points"], primary)
+        except (KeyError, OSError, TypeError, ValueError) as error:
+            raise FcbenchError(f"{file} is damaged ({type(error).__name__}: {error}); delete it.") from None
+    order = {NO_BITS: -math.inf, UNCODED: math.inf}
+    return {"images": images, "stops": sorted(stops, key=lambda s: order.get(s["name"], s["bpp"] or 0.0))}
+
+
+def _stops(points: Sequence[dict[str, Any]], primary: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    for point in points:
+        own = {task: primary.loc[key] for task, key in point["keys"].items() if key in primary.index}
+        if not own:
+            continue
+        row = next(iter(own.values()))
+        is_end = row["kind"] in (Kind.CEILING, Kind.FLOOR)
+        of_tasks = f" ({', '.join(own)})" if row["objective"] in ("task", "both") else ""
+        yield {
+            "encoder": row["encoder_label"],
+            "codec": "" if is_end else row["codec_label"] + of_tasks,
+            "name": {Kind.CEILING: UNCODED, Kind.FLOOR: NO_BITS}.get(row["kind"], row["params"]),
+            "bpp": float(row["bpp"]) if pd.notna(row["bpp"]) else None,
+            "values": {task: f"{r['metric']} {r['value']:.3f}" for task, r in own.items()},
+            "samples": point["samples"],
+        }
