@@ -1,10 +1,9 @@
 """Codecs against an anchor: BD-rate, BD-accuracy, rate at the ceiling less a loss, each with its interval.
 
-Within a situation (task, data, encoder, neck, head; see `fcbench.analysis.situations`) every curve is set against the
-anchor's. Intervals are of 95 %, from a bootstrap over the test samples, paired between all curves: each resample draws
-the same samples for all, and both the accuracy and the bytes are those of the samples drawn. With several seeds, a
-point is its mean over seeds and each resample draws seeds too. Numbers that would be meaningless are withheld, with the
-reason.
+Within a situation (`fcbench.analysis.situations`) every curve is set against the anchor's. Intervals are of 95 %, from
+a bootstrap over the test samples, paired between all curves: accuracy and bytes are those of the samples drawn. With
+several seeds, a point is its mean over seeds and each resample draws seeds too. Numbers that would be meaningless are
+withheld, with the reason.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

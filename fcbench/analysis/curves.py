@@ -1,14 +1,12 @@
 """Rate-accuracy curves: ordering, monotone hull, Bjontegaard deltas, confidence.
 
-Measured curves saturate and dip. Points are reported raw; fits are made on the *hull*: the points that are better
-than every point of a lower rate. It is the running best, not the convex hull, whose chords would promise accuracy
-that nobody measured. Fits are PCHIP (monotone, no overshoot) between log10 of the rate and quality, where quality
-is the metric's value, its sign turned if lower is better.
+Points are reported raw; fits are made on the *hull*: the points that are better than every point of a lower rate (not
+the convex hull, whose chords nobody measured). Fits are PCHIP between log10 of the rate and quality, the metric's
+value, its sign turned if lower is better.
 
 References:
     G. Bjontegaard, "Calculation of average PSNR differences between RD-curves", VCEG-M33, 2001.
-    C. Herglotz et al., "The Bjontegaard bible: why your way of comparing video codecs may be wrong", IEEE TIP 2024
-    (PCHIP and Akima rather than one cubic; tests compare with their `bjontegaard` package).
+    C. Herglotz et al., "The Bjontegaard bible: why your way of comparing video codecs may be wrong", IEEE TIP 2024.
     F. N. Fritsch and J. Butland, "A method for constructing local monotone piecewise cubic interpolants", 1984.
     B. Efron and R. J. Tibshirani, "An introduction to the bootstrap", 1993, chapter 13 (percentile interval).
 """

@@ -3,14 +3,10 @@
     I_V(X -> Y) = H_V(Y) - H_V(Y | X)        [bits per sample]
 
 H_V(Y | X) is the mean negative log-likelihood, on held-out samples, of a readout trained on the features; H_V(Y) that
-of a readout of the same family trained on a constant input, the *null model*. Both are means over the same samples,
-so the estimate and its interval are those of a paired difference.
-
-What the estimate errs towards: training and estimation on disjoint samples make H_V(Y | X) too large, never too small,
-by about d / (2 n) nats for d trained numbers and n training samples; so information comes out too small. A null model
-that is badly trained would err the other way: give several, and `best_null` takes the one that explains most.
-
-The difference of two encoders' information needs no null model: H_V(Y) is the same for both and cancels.
+of a readout of the same family trained on a constant input, the *null model*. Both are means over the same samples: a
+paired difference. Training on other samples makes H_V(Y | X) too large by about d / (2 n) nats for d trained numbers
+and n training samples, so information comes out too small; a badly trained null model errs the other way, so
+`best_null` takes the one of several that explains most. The difference of two encoders needs no null model.
 
 References:
     Y. Xu et al., "A theory of usable information under computational constraints", ICLR 2020, arXiv 2002.10689.

@@ -1,15 +1,9 @@
 """Results folders of several people or machines as one: what may stand side by side, and what may not.
 
 The first folder sets the standard. Of each later one, the rows of a situation (`situations.SITUATION`) are taken or
-refused together:
-
-- the data set's revision, and how its metrics are counted (protocol, unit, direction, version of the package that
-  counts them), must be the standard's;
-- where the standard holds the same situation, readouts and codecs must have had the same training budget, and what
-  was measured on both sides must agree: a value lies in the standard's interval, a rate within `MAX_RATE_DIFFERENCE`.
-  What another machine trained differs a little, never by more.
-
-Points that the standard holds already are left out.
+refused together: the data set's revision and how its metrics are counted must be the standard's; where the standard
+holds the same situation, training budgets must be equal, values lie in the standard's intervals and rates differ by at
+most `MAX_RATE_DIFFERENCE`. Points that the standard holds already are left out.
 """
 
 import json
@@ -31,10 +25,8 @@ from fcbench.results.samples import SAMPLES
 
 HINT = "choose another -o"
 METRIC_PACKAGES = {"cider": "pycocoevalcap", "bleu4": "pycocoevalcap"}  # Metrics that another package counts
-
 _COUNTED = ("protocol", "unit", "higher_is_better")
 MAX_RATE_DIFFERENCE = 0.05  # Between an operating point on two machines, relative
-
 _CODEC_BUDGET = ("codec_steps", "codec_batch", "codec_rate")
 _BUDGET = ("n_train", "width", "task_steps", "task_batch", "task_rate", "tolerance")
 _SAME = [*SITUATION, *(c for c in POINT if c != "metric")]

@@ -29,9 +29,7 @@ from fcbench.core.rates import UNITS
 from fcbench.results.row import OK
 
 COLUMNS = ("label", "rate", "rate_unit", "value", "metric", "task", "source")  # Of a CSV file
-
 SOURCE = "source"  # Column that `add` adds: where the numbers of a published row are from
-
 MARK = "published, not measured here"
 
 _NOT_SAID = (

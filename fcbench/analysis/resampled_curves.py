@@ -1,10 +1,7 @@
 """Bjontegaard deltas of many resamples at once: those of a thousand in milliseconds.
 
-`fcbench.analysis.curves` says what is fitted to which points, and why; one pair of curves is one resample.
-
-References:
-    F. N. Fritsch and J. Butland, "A method for constructing local monotone piecewise cubic interpolants", 1984
-    (slopes inside), with the three-point ends of Matlab's and SciPy's `pchip`.
+`fcbench.analysis.curves` says what is fitted to which points, and why; one pair of curves is one resample. Slopes are
+those of Fritsch and Butland (1984), with the three-point ends of Matlab's and SciPy's `pchip`.
 """
 
 from collections.abc import Callable
@@ -13,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 
 MIN_POINTS = 4  # Measured points, of different rates, that a delta needs on each curve
-
 MIN_HULL_POINTS = 3
 """Of them, points left on the hull: a saturated end may cost one, but two points are a straight line."""
 

@@ -27,13 +27,9 @@ MetricValues = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
 """Metric values by name, [R], of statistics [N, S] of samples and how often each counts, [R, N]."""
 
 MetricValuesOf = Callable[[str], "MetricValues | None"]  # A task's `MetricValues`; None where its plug-in offers none
-
 CURVES = (Kind.CODED, Kind.REMOTE, Kind.PUBLISHED)  # Kinds of rows that make curves
-
 SENT = (*CURVES, Kind.LABEL)  # Kinds of rows that have a rate
-
 SUBJECT = ("dataset", "encoder", "task")  # Columns that name a situation; the rest of `SITUATION` must then agree
-
 SITUATION = (
     *SUBJECT,
     *("dataset_revision", "image_size", "weights_sha256", "split", "features_dtype"),
@@ -42,7 +38,6 @@ SITUATION = (
 """Columns that two curves must share to be compared."""
 
 POINT = ("kind", "codec", "objective", "params", "seed", "metric")  # Columns that tell rows of one situation apart
-
 _ENCODER = ("weights_origin", "split", "neck", "head", "neck_loss")
 _DATA = ("image_size", "dataset_revision")
 _BUDGET = ("budget", "n_train", "n_test")

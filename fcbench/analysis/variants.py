@@ -8,11 +8,8 @@ from fcbench.core.codecs import Kind
 from fcbench.core.errors import FcbenchError
 
 FOLDER = "folder"  # Column that `situations.load` adds: the results folder of a row
-
 VARIANT = "variant"  # Column that `add` adds: what tells the runs of a row's codec apart; empty where its runs agree
-
 READOUT = "readout"  # Column that `add` adds: equal in rows whose neck and head are the same run's
-
 COMMIT, BUDGET, MACHINE, VERSIONS = "commit", "budget", "machine", "versions"
 
 BY: dict[str, tuple[str, ...]] = {

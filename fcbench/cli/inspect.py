@@ -24,7 +24,7 @@ def inspect(files: tuple[Path, ...], as_json: bool) -> None:
     Example:
       fcbench inspect runs/default/streams/*
     """
-    from fcbench.transmit.inspect import described
+    from fcbench.transmit.images import described
 
     found = [described(file) for file in files]
     if as_json:

@@ -2,10 +2,9 @@
 
     y * gain(lmbda) --as in hyperprior--> y_hat / gain'(lmbda)
 
-Gain units scale each channel of y, of z, and of what g_s gets back. Their logarithms are parabolas in log lmbda, so
-that every training step, at whatever lmbda it is drawn, teaches all of the curve. Everything between the gains works in
-units that do not depend on lmbda: means and scales of y are predicted there and multiplied, z's density is one function
-that is cut into wider or narrower steps. A checkpoint holds the point it was frozen at.
+Gain units scale each channel of y, of z, and of what g_s gets back; their logarithms are parabolas in log lmbda, so
+that every training step teaches all of the curve. What lies between the gains works in units that do not depend on
+lmbda. A checkpoint holds the point it was frozen at.
 
 References: Cui, Wang, Gao, Guo, Feng, Bai, Asymmetric gained deep image compression with continuous rate adaptation,
 CVPR 2021.

@@ -2,10 +2,8 @@
 
     x --normalize--> groups of `dims` channels --nearest codeword--> [histogram a group] --> bytes --> codewords
 
-The vector-quantized anchor. At every position the channels are cut into groups of ``dims`` neighbours; each group has
-its own codebook of 2**bits words, learned by k-means on normalized training vectors (so that every channel's error
-counts the same), and one histogram of its training indexes (Krichevsky-Trofimov smoothing), as integer CDFs. Both live
-in the checkpoint.
+The vector-quantized anchor. Each group has its own codebook of 2**bits words, learned by k-means on normalized training
+vectors, and one histogram of its training indexes (Krichevsky-Trofimov smoothing); both live in the checkpoint.
 
 References: Jegou, Douze, Schmid, Product quantization for nearest neighbor search, TPAMI 2011.
 """

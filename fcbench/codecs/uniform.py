@@ -2,15 +2,10 @@
 
     x --clip to training range--> round((x - mean) / step) --per-channel histogram--> bytes --> centroids
 
-Everything that the decoder needs comes from the training split and lives in the checkpoint:
-
-- The range of a channel is [low, high] of the training features within six standard deviations of the mean: with
-  one outlier in the thousands, a quantizer of few bits would otherwise have all its levels where nothing is.
-- ``bits`` sets the step: the range over 2**bits - 1. The grid stands on the training mean, so that the most common
-  values share one level even at 2 bits; test values outside the range are clipped to its outermost levels.
-- Entropy coding is static: one histogram a channel, of the training symbols (Krichevsky-Trofimov smoothing), as
-  integer CDFs.
-- A level is decoded to the training centroid of its cell, to its middle where training never came.
+A channel's range is that of the training features within six standard deviations of the mean (one outlier would
+otherwise take most levels), ``bits`` sets the step: the range over 2**bits - 1, on a grid that stands on the mean.
+Histograms of the training symbols (Krichevsky-Trofimov smoothing) code the levels; a level is decoded to the training
+centroid of its cell, to its middle where training never came.
 """
 
 import torch

@@ -8,7 +8,6 @@ import numpy as np
 from fcbench.core.errors import FcbenchError
 
 PRECISION_BITS = 16  # Frequencies of a table sum to 2**16
-
 _TOTAL = 1 << PRECISION_BITS
 _CODER_BITS = 24  # fixed-point precision of constriction's models
 _MAX_CLASS = 26  # escapes are below 2**26: |symbol| + |offset| < 2**25, and one bit of sign

@@ -4,14 +4,9 @@ A payload is::
 
     seal (16-bit CRC of the rest) | for each map: varint n, varint length, string without its first n bytes
 
-(no length for the last map).
-
-- **Seal**: C and C++ decoders read beyond damaged strings; SPERR's crashes. No foreign decoder is given a string whose
-  seal does not fit. It guards against damage, not against an attacker who computes a seal: behind a forged one SZ3 and
-  SPERR may abort or crash the process.
-- **Headers**: a sequence header, quantization tables, sizes are the same for every sample of one size. The string of
-  the first training sample lives in the checkpoint, and of every string only what follows their common start is sent:
-  as parameter sets are sent once a video. A string with another start (another image size) is sent whole.
+(no length for the last map). C and C++ decoders read beyond damaged strings, or crash: none is given a string whose
+seal does not fit. That guards against damage, not against an attacker who computes a seal. The string of the first
+training sample lives in the checkpoint, and of every string only what follows their common start is sent.
 """
 
 import binascii
@@ -29,7 +24,6 @@ from fcbench.core.errors import FcbenchError
 from fcbench.core.libraries import full_version
 
 HEAD_BYTES = 1024  # At most so much of a string's start is kept in the checkpoint
-
 _SEAL_BYTES = 2
 _P = ParamSpec("_P")
 _T = TypeVar("_T")

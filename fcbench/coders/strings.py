@@ -3,8 +3,7 @@
     symbols --tables--> RangeEncoder --shortest point of the interval--> bytes
     bytes, zeros after them --tables--> RangeDecoder --> symbols
 
-The range coder was chosen over ANS for its size on short strings: its overhead is below one byte after trimming,
-ANS pays up to three for filling its initial state. Both code a symbol equally fast here.
+A range coder's overhead is below one byte after trimming; ANS pays up to three for filling its initial state.
 """
 
 import math

@@ -25,7 +25,6 @@ from fcbench.coders.escapes import PRECISION_BITS, exact_model
 from fcbench.core.errors import FcbenchError
 
 MAX_SYMBOL = 1 << 24  # Coded integers are smaller than this in magnitude
-
 _TOTAL = 1 << PRECISION_BITS
 
 

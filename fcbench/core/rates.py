@@ -9,7 +9,6 @@ from typing import Literal
 from fcbench.core.errors import FcbenchError
 
 UNITS = ("bpp", "bpfp", "bytes_per_sample")  # Columns of rates.csv that hold a rate
-
 ALARM_FRACTION = 0.03
 ALARM_BYTES_PER_SAMPLE = 16.0
 

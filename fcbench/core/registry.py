@@ -1,12 +1,8 @@
-"""Plug-ins: built-in, installed, or a file; found by name, imported only when asked for.
+"""Plug-ins, found by name, imported only when asked for.
 
-Built-in: a file ``fcbench/codecs/hyperprior.py`` that sets ``PLUGIN`` is the codec ``hyperprior``; a plug-in with parts
-of its own is a folder of that name. The folder ``shared`` holds code that several plug-ins of a room share.
-
-Installed: a distribution's entry point in the group ``fcbench.codecs`` (``.encoders``, ``.tasks``, ...) is the codec
-of that name.
-
-A file: `use` reads ``./my_codec.py``, which sets ``PLUGIN``; from then on it is the codec ``my_codec`` of this process.
+Built-in: a file ``fcbench/codecs/hyperprior.py``, or a folder of that name, that sets ``PLUGIN``; folders ``shared``
+hold what plug-ins of a room share. Installed: a distribution's entry point in the group ``fcbench.codecs``
+(``.encoders``, ``.tasks``, ...). A file: `use` reads ``./my_codec.py``, from then on the codec ``my_codec``.
 """
 
 from __future__ import annotations

@@ -26,7 +26,6 @@ from fcbench.reports.style import COLUMN_IN, METRIC_LABELS, PAGE_IN, STYLE, X_LA
 from fcbench.results.row import OK
 
 OVERLAY_CURVES = 6  # Curves that may share a panel before several encoders get panels of their own
-
 COMPLEXITY = {
     "encode_ms": "Encoding (ms per image)",
     "decode_ms": "Decoding (ms per image)",

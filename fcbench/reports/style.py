@@ -65,7 +65,6 @@ PUBLISHED_DASHES: Any = (0, (4, 2.5))
 LABEL_LINE: dict[str, Any] = {"ls": (0, (2, 1)), "lw": 0.9, "marker": "*", "ms": 6.0, "mew": 0.4}
 
 COLUMN_IN, PAGE_IN = 3.5, 7.16  # Widths of one column and of a page of two [inch]
-
 _GROUPED_ROWS = 4
 _GAP = 3  # of the lines of codecs that had not converged
 _TICKS = {"width": 0.6, "size": 2.5}

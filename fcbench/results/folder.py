@@ -1,10 +1,8 @@
 """A results folder: rows to disk and back.
 
     rates.csv          one `RatePoint` per row, the columns exactly its fields; a missing value is an empty cell
-    samples.parquet/   one Parquet file per point: point, sample, n_bytes, stats; where the head states it
-                       log_likelihood, at the ceiling null_log_likelihood; the folder is one Parquet data set
-    provenance.json    one record per run: packages, command line, machine, environment, time, suite; each row names its
-                       run
+    samples.parquet/   one Parquet file per point: point, sample, n_bytes, stats and, where stated, log-likelihoods
+    provenance.json    one record per run: packages, command line, machine, environment, time, suite
 
 A point is added when it is measured: its samples first, then its rows at the end of `rates.csv`. A killed run leaves a
 readable folder that lacks the point or has all of it. Rows that others replaced leave the file when it is closed.

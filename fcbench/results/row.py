@@ -4,9 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 
 SCHEMA = 4  # Version of the columns of `rates.csv`: goes into `RatePoint.schema`
-
 READ_SCHEMAS = (2, 3, 4)  # Schemas that are read; what an older one lacks is empty
-
 _THIRD, _FOURTH = 3, 4  # first schema with a column; READ_SCHEMAS[0] where not said
 
 

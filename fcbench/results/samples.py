@@ -15,7 +15,6 @@ from fcbench.results.table import RATES
 
 SAMPLES = "samples.parquet"  # Folder with a file per point
 PACKED = "samples.zstd.parquet"  # One file with all points, a row group each: what is committed in place of the folder
-
 LIKELIHOODS = "log_likelihood", "null_log_likelihood"  # Columns of `SampleTable` that not every point has
 
 

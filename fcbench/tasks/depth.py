@@ -2,12 +2,9 @@
 
 The head predicts the logarithm of depth at stride 4, in units of its training mean and deviation, and is trained there
 (Huber loss, on the target pixel under each cell's centre). It is evaluated at full resolution: the logarithm is resized
-(bilinear), and depth clamped to [`MIN_DEPTH_M`, max_depth_m]. Valid pixels are those with depth > 0; errors are pooled
-over all valid pixels of the set, not averaged by image.
-
-Where the data set states the crop of a published evaluation (``DatasetMeta.eval_crop``; NYU's is that of Eigen et al.),
-``rmse_eigen``, ``abs_rel_eigen`` and ``delta1_eigen`` are computed as in published tables: inside the crop, per image,
-then the mean over images.
+(bilinear), and depth clamped to [`MIN_DEPTH_M`, max_depth_m]. Errors are pooled over all valid pixels (depth > 0) of
+the set. Inside the crop of a published evaluation (``DatasetMeta.eval_crop``), ``rmse_eigen``, ``abs_rel_eigen`` and
+``delta1_eigen`` are computed as in published tables: per image, then the mean over images.
 
 A head's ``predict`` returns metres, float32 [B, H, W], at the targets' size.
 """
@@ -28,7 +25,6 @@ from fcbench.tasks.shared.dense import DenseHead
 from fcbench.tasks.shared.targets import ratio, require_maps, require_size, stack_maps
 
 MIN_DEPTH_M = 1e-3  # Smallest predicted depth (the lower bound of the usual NYU and KITTI evaluations)
-
 POOLED = "pooled over valid pixels"
 EIGEN = "mean of images, Eigen crop"
 METRICS = (

@@ -30,7 +30,6 @@ from fcbench.transmit.container import ContainerReader, ContainerWriter, Header
 SOURCE = checkpoint.Source("hiera_nano", "00" * 32)
 OBJECTIVES: tuple[Objective, ...] = ("mse", "task", "both")
 SPARE_BYTES = 64  # A payload of few symbols may exceed its estimate by so much
-
 DECODE = """
 import hashlib, sys
 from pathlib import Path

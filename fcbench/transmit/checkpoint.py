@@ -137,14 +137,10 @@ def _header(meta: Any) -> _Header:
 
 def _spec(found: Any) -> FeatureSpec:
     layout: Any = _field(found, "layout", str)
-    spec = FeatureSpec(
-        _field(found, "name", str), _field(found, "channels", int), _field(found, "stride_px", int), layout
-    )
-    if min(spec.channels, spec.stride_px) < 1 or layout not in ("BCHW", "BNC"):
-        raise ValueError(
-            f"a map cannot have {spec.channels} channels, stride {spec.stride_px} px, layout {layout!r:.40}"
-        )
-    return spec
+    name, (channels, stride_px) = _field(found, "name", str), (_field(found, k, int) for k in ("channels", "stride_px"))
+    if min(channels, stride_px) < 1 or layout not in ("BCHW", "BNC"):
+        raise ValueError(f"a map cannot have {channels} channels, stride {stride_px} px, layout {layout!r:.40}")
+    return FeatureSpec(name, channels, stride_px, layout)
 
 
 def _field(found: Any, name: str, kind: type[_T]) -> _T:
@@ -196,12 +192,8 @@ def _build(path: Path, point: OperatingPoint, specs: tuple[FeatureSpec, ...], st
     """The codec with a checkpoint's state. Its statistics come with the state, so any stand in for them."""
     codec: Any = None
     try:
-        stand_in = {
-            s.name: FeatureStats(
-                torch.zeros(s.channels), torch.ones(s.channels), -torch.ones(s.channels), torch.ones(s.channels)
-            )
-            for s in specs
-        }
+        ones = {s.name: torch.ones(s.channels) for s in specs}
+        stand_in = {name: FeatureStats(0 * one, one.clone(), -one, one) for name, one in ones.items()}
         codec = registry.get("codec", point.codec).build(specs, stand_in, point.params)
         codec.load_state_dict(state)
     except Exception as error:  # whatever a codec raises for parameters and tensors that are not its own

@@ -54,55 +54,47 @@ class Coders:
     ) -> Iterator[tuple[Features, Encoded]]:
         """Each sample with what a codec makes of it, in their order. `checkpoint`: of the codec. `loaded`: the same,
         which codes where this process does."""
-        if self.n == 1:
-            for number, features in enumerate(samples):
-                with naming(_sample(number)):
-                    found = encoded(loaded, features)
-                yield features, found
-        else:
-            there = partial(_encode, checkpoint, loaded.sha256)
-            numbered = enumerate(samples)
-            for (number, features), result in self._map(
-                there, numbered, lambda item: {k: m.numpy() for k, m in item[1].maps.items()}
-            ):
-                with naming(_sample(number)):
-                    found = result.result()
-                yield features, found
+        here, there = partial(encoded, loaded), partial(_encode, checkpoint, loaded.sha256)
+        numbered = self._map(here, there, samples, lambda x: ({k: m.numpy() for k, m in x.maps.items()},))
+        for number, (features, result) in enumerate(numbered):
+            with naming(f"sample {number} cannot be coded"):
+                found = result()
+            yield features, found
 
     def decode(
         self, checkpoint: Path, loaded: Loaded, records: Iterable[Record]
     ) -> Iterator[tuple[Record, tuple[Decoded, float]]]:
         """Each record with what a codec decodes of it, in their order, and the time that it took [ms]."""
-        if self.n == 1:
-            for record in records:
-                with naming(record.where):
-                    found = decoded(loaded, record.payload, record.shapes)
-                yield record, found
-        else:
-            there = partial(_decode, checkpoint, loaded.sha256)
-            for record, result in self._map(there, records, lambda r: (r.payload, dict(r.shapes))):
-                with naming(record.where):
-                    found = _received(*result.result())
-                yield record, found
+        there = partial(_decode, checkpoint, loaded.sha256)
+        for record, result in self._map(
+            lambda r: decoded(loaded, r.payload, r.shapes), there, records, lambda r: (r.payload, dict(r.shapes))
+        ):
+            with naming(record.where):
+                found = result()
+            yield record, found if self.n == 1 else _received(*found)
 
     def _map(
-        self, function: Callable[[Any], B], items: Iterable[A], sent: Callable[[A], Any]
-    ) -> Iterator[tuple[A, Future[B]]]:
-        """Items with results, in their order; a few of them at a time, so that memory stays flat."""
+        self,
+        here: Callable[[A], Any],
+        there: Callable[..., Any],
+        items: Iterable[A],
+        sent: Callable[[A], tuple[Any, ...]],
+    ) -> Iterator[tuple[A, Callable[[], Any]]]:
+        """Items with what gives their results, in their order; a few at a time, so that memory stays flat. `here`: of
+        an item; `there`: of what is sent of it to another process."""
+        if self.n == 1:
+            yield from ((item, partial(here, item)) for item in items)
+            return
         if self._pool is None:
             self._pool = self._open.enter_context(workers(self.n, WHAT))
-        waiting = deque[tuple[A, Future[B]]]()
+        waiting = deque[tuple[A, Future[Any]]]()
         try:
             for item in items:
-                waiting.append((item, self._pool.submit(function, sent(item))))
+                waiting.append((item, self._pool.submit(there, *sent(item))))
                 if len(waiting) > 2 * self.n:
-                    first, result = waiting.popleft()
-                    _await(result)
-                    yield first, result
+                    yield _first(waiting)
             while waiting:
-                first, result = waiting.popleft()
-                _await(result)
-                yield first, result
+                yield _first(waiting)
         except BrokenProcessPool as exc:
             self._pool = None  # others start for the next point
             raise died(WHAT) from exc
@@ -111,11 +103,13 @@ class Coders:
                 result.cancel()
 
 
-def _await(result: Future[Any]) -> None:
-    """Wait for a result. Raises `BrokenProcessPool` where the process died; any other error is the result's."""
-    error = result.exception()
-    if isinstance(error, BrokenProcessPool):
+def _first(waiting: deque[tuple[A, Future[Any]]]) -> tuple[A, Callable[[], Any]]:
+    """The first item once its result is there. Raises `BrokenProcessPool` where the process died; any other error is
+    the result's."""
+    item, result = waiting.popleft()
+    if isinstance(error := result.exception(), BrokenProcessPool):
         raise error
+    return item, result.result
 
 
 @contextmanager
@@ -127,10 +121,6 @@ def naming(where: str) -> Iterator[None]:
         if is_out_of_memory(error):
             raise
         raise FcbenchError(f"{where}: {reason_of(error)}") from error
-
-
-def _sample(number: int) -> str:
-    return f"sample {number} cannot be coded"
 
 
 def encoded(loaded: Loaded, features: Features) -> Encoded:
@@ -170,8 +160,10 @@ def _encode(checkpoint: Path, sha256: str, maps: Arrays) -> Encoded:
         return encoded(_codec(checkpoint, sha256, "sender"), features)
 
 
-def _decode(checkpoint: Path, sha256: str, sent: tuple[bytes, Grids]) -> tuple[Arrays, int, int, bytes | None, float]:
-    found, took_ms = decoded(_codec(checkpoint, sha256, "receiver"), *sent)
+def _decode(
+    checkpoint: Path, sha256: str, payload: bytes, grids: Grids
+) -> tuple[Arrays, int, int, bytes | None, float]:
+    found, took_ms = decoded(_codec(checkpoint, sha256, "receiver"), payload, grids)
     again = found.recode() if found.recode else None
     return {k: m.numpy() for k, m in found.features.maps.items()}, found.n_symbols, found.check, again, took_ms
 

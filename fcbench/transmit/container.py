@@ -46,7 +46,6 @@ from fcbench.core.files import atomic_file, disk_errors
 MAGIC = b"\x9eFCB"
 VERSION = 1
 PREFIX_BYTES = 16  # Bytes of the checkpoint's sha256 that the header holds
-
 _LAYOUT = b"\0"  # [B, C, h, w], the only one
 _FIXED_BYTES = len(MAGIC) + 3
 _MAX_RECORDS = (1 << 32) - 1

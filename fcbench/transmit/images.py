@@ -1,15 +1,16 @@
-"""Images to an ``.fcb`` file and back to features, by a codec that a run left: what a run does to its test set.
+"""Images to an ``.fcb`` file and back to features, by a codec that a run left; what such files say of themselves.
 
 images -> encoder of the checkpoint -> codec -> .fcb file -> codec anew -> features
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Encoder, Features
@@ -113,17 +114,68 @@ def decode(path: Path, checkpoint: Path | None = None) -> dict[str, Tensor]:
         raise FcbenchError(f"{path} holds no features: it was coded by {reader.header.codec}")
     if len({tuple(r.shapes.values()) for r in reader}) > 1:
         raise FcbenchError(f"{path} holds features of several sizes: code images of one size")
-    batches = [r.maps for r in senders.decode(checkpoint or _beside(path), path)]
-    return {name: torch.cat([b[name] for b in batches]) for name in batches[0]}
-
-
-def _beside(path: Path) -> Path:
     beside = path.with_suffix(".safetensors")
-    if not beside.is_file():
+    if checkpoint is None and not beside.is_file():
         raise FcbenchError(f"no checkpoint {beside.name} beside {path}: give --checkpoint FILE")
-    return beside
+    batches = [r.maps for r in senders.decode(checkpoint or beside, path)]
+    return {name: torch.cat([b[name] for b in batches]) for name in batches[0]}
 
 
 def write_features(maps: dict[str, Tensor], path: Path) -> None:
     """Features as a safetensors file. Raises `FcbenchError` where it cannot be written."""
     write_atomically(path, save(maps))
+
+
+def described(path: Path) -> dict[str, Any]:
+    """What an ``.fcb`` file or a codec's checkpoint says of itself, checked whole; plain JSON data. Raises
+    `FcbenchError`: neither, or damaged."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(container.MAGIC))
+    except OSError as error:
+        raise FcbenchError(f"cannot read {path}: {error.strerror}") from None
+    coded = start == container.MAGIC or path.suffix == ".fcb"
+    return _stream(path) if coded else _codec(path)
+
+
+def _stream(path: Path) -> dict[str, Any]:
+    reader = container.ContainerReader(path)
+    sizes, symbols, n_scalars = [], 0, 0
+    channels = {s.name: s.channels for s in reader.header.specs}
+    shapes: dict[str, set[Size]] = {name: set() for name in channels}
+    for record in reader:
+        sizes.append(len(record.payload))
+        symbols += record.n_symbols
+        for name, (h, w) in record.shapes.items():
+            shapes[name].add((h, w))
+            n_scalars += channels[name] * h * w
+    return {
+        "file": str(path),
+        "kind": "coded samples",
+        "codec": reader.header.codec,
+        "checkpoint_sha256": reader.header.checkpoint_sha256,
+        "maps": [{**asdict(s), "sizes": sorted(shapes[s.name])} for s in reader.header.specs],
+        "n_samples": len(reader),
+        "n_bytes": reader.n_bytes,
+        "payload_bytes": sum(sizes),
+        "overhead_bytes": reader.n_bytes - sum(sizes),
+        "smallest_bytes": min(sizes, default=0),
+        "largest_bytes": max(sizes, default=0),
+        "n_symbols": symbols,
+        "n_scalars": n_scalars,
+    }
+
+
+def _codec(path: Path) -> dict[str, Any]:
+    loaded = load_checkpoint(path)
+    return {
+        "file": str(path),
+        "kind": "codec checkpoint",
+        "codec": loaded.point.label,
+        "sha256": loaded.sha256,
+        "encoder": loaded.source.encoder,
+        "encoder_weights_sha256": loaded.source.weights_sha256,
+        "maps": [asdict(s) for s in loaded.specs],
+        "n_bytes": path.stat().st_size,
+        "n_params": sum(p.numel() for p in cast(nn.Module, loaded.codec).parameters()),
+    }

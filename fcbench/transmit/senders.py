@@ -77,7 +77,7 @@ class Uncoded:
         return Sent(n_bytes, [n_bytes // n] * n)
 
     def receive(self, path: Path | None = None) -> Iterator[Received]:
-        return (Received(maps) for maps in self.test.batches(at_once(self.test.n_scalars // len(self.test))))
+        return map(Received, _batches(self.test))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class CodecSender:
 
         def samples() -> Iterator[Features]:
             nonlocal bits
-            for maps in self.test.batches(at_once(self.test.n_scalars // len(self.test))):
+            for maps in _batches(self.test):
                 if isinstance(codec, EstimatingCodec):
                     bits += float(codec.estimate_bits(maps).sum())
                 yield from split_batch(maps)
@@ -152,13 +152,21 @@ def decode(checkpoint: Path, path: Path, coders: Coders = HERE) -> Iterator[Rece
     def decoded() -> Iterator[tuple[Features, float]]:
         for record, (found, took_ms) in coders.decode(checkpoint, loaded, reader):
             record.verify(found)
-            _require_finite(found.features, record.where, checkpoint)
+            for name, values in found.features.maps.items():
+                if not bool(torch.isfinite(values).all()):
+                    what = f"decodes to values at {name} that are not finite"
+                    raise FcbenchError(f"{record.where} {what}: check the codec {checkpoint}")
             yield found.features, took_ms
 
-    n_scalars = max((_n_scalars(loaded.specs, record.shapes) for record in reader), default=1)
-    for group in grouped(decoded(), at_once(n_scalars)):
+    channels = {s.name: s.channels for s in loaded.specs}
+    largest = max((sum(channels[n] * h * w for n, (h, w) in r.shapes.items()) for r in reader), default=1)
+    for group in grouped(decoded(), at_once(largest)):
         maps = {name: torch.cat([f.maps[name] for f, _ in group]) for name in group[0][0].maps}
         yield Received(maps, [ms for _, ms in group])
+
+
+def _batches(test: FeatureSet) -> Iterator[dict[str, Tensor]]:
+    return test.batches(at_once(test.n_scalars // len(test)))
 
 
 def at_once(n_scalars: int) -> int:
@@ -168,16 +176,6 @@ def at_once(n_scalars: int) -> int:
     (32, 3)
     """
     return max(1, min(EVAL_BATCH, EVAL_BYTES // (4 * n_scalars)))
-
-
-def _n_scalars(specs: Sequence[FeatureSpec], shapes: Mapping[str, tuple[int, int]]) -> int:
-    return sum(s.channels * shapes[s.name][0] * shapes[s.name][1] for s in specs)
-
-
-def _require_finite(features: Features, where: str, checkpoint: Path) -> None:
-    for name, values in features.maps.items():
-        if not bool(torch.isfinite(values).all()):
-            raise FcbenchError(f"{where} decodes to values at {name} that are not finite: check the codec {checkpoint}")
 
 
 def split_batch(maps: Mapping[str, Tensor]) -> Iterator[Features]:
@@ -262,7 +260,7 @@ class LabelSender:
         return Sent(path.stat().st_size, sizes, encode_ms=typical(times))
 
     def receive(self, path: Path) -> Iterator[Received]:
-        return (Received(maps) for maps in self.test.batches(at_once(self.test.n_scalars // len(self.test))))
+        return map(Received, _batches(self.test))
 
 
 # ----------------------------------------------------------------------------------------------- tools

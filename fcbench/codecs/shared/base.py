@@ -12,7 +12,6 @@ from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Features, FeatureSpec, FeatureStats
 
 MAX_POINTS = 1 << 28  # A sample has at most this many scalars: a damaged shape must not ask for all memory
-
 CLIP_STD = 6.0  # Quantizers of a fixed range leave out what is more standard deviations from the mean, however rare
 
 

@@ -17,7 +17,6 @@ N_SCALES = 64
 MIN_SCALE = 0.05
 MAX_SCALE = 128.0
 MEAN_GRID = 64.0  # Means are multiples of 1 / 64
-
 LOG_MIN, LOG_MAX = math.log(MIN_SCALE), math.log(MAX_SCALE)
 _LOG_STEP = (LOG_MAX - LOG_MIN) / (N_SCALES - 1)
 SCALE_TABLE = [math.exp(LOG_MIN + _LOG_STEP * i) for i in range(N_SCALES)]

@@ -4,12 +4,10 @@
                              |                         ^ mean, scale         ^
                              h_a --> z --round--> [EntropyBottleneck] --> entropy net <-- parts of y decoded so far
 
-y stands at half resolution, z at a quarter (odd sizes rounded up). They start as a pyramid in closed form: z carries
-block means of the strongest KLT channels where that saves bits, and a few channels of local activity; the means are
-the linear regression of y on z.
-
-y is coded in parts: channel groups, each in one pass or in the two of a checkerboard. What must agree between encoder
-and decoder is computed from decoded integers, in float64, on one thread, sample by sample.
+y stands at half resolution, z at a quarter. They start as a pyramid in closed form: z carries block means of the
+strongest KLT channels where that saves bits, and local activity; the means are the linear regression of y on z. y is
+coded in parts: channel groups, each in one pass or in the two of a checkerboard. What must agree between encoder and
+decoder is computed from decoded integers, in float64, on one thread, sample by sample.
 """
 
 import copy
@@ -22,7 +20,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from fcbench.codecs.shared.context import ChannelContext, SpaceContext
 from fcbench.codecs.shared.gaussian import (
     LOG_MAX,
     MIN_SCALE,
@@ -32,7 +29,14 @@ from fcbench.codecs.shared.gaussian import (
     scale_indexes,
     snapped,
 )
-from fcbench.codecs.shared.hyper_layers import GaussianParams, HyperAnalysis, HyperSynthesis, hyper_channels
+from fcbench.codecs.shared.hyper_layers import (
+    ChannelContext,
+    GaussianParams,
+    HyperAnalysis,
+    HyperSynthesis,
+    SpaceContext,
+    hyper_channels,
+)
 from fcbench.codecs.shared.learned import Grid, Latents, MapCoder, StageCode, StageCodes
 from fcbench.codecs.shared.transforms import (
     Analysis,

@@ -2,24 +2,15 @@
 
     x --clip, normalize--> [C, h, w] --tile--> picture [H, W] --round to levels--> foreign coder --> string
 
-The same for every mosaic, and all from the training split, in the checkpoint:
+All that a mosaic needs is from the training split, in the checkpoint. A channel is clipped to its training range within
+six standard deviations of its mean and divided by its deviation, so that a step is the same error for every channel; or
+the normalized channels are first turned into their principal components (`Klt`). Levels are 2**bits over the normalized
+ranges of all channels; coders of floats get the normalized picture. Tiles stand in channel order, row after row, in a
+picture that is nearly square; tiles left over have the level of the mean, and small pictures are padded with their
+edge. See `fcbench.coders.foreign` for the seal and the headers.
 
-- A channel is clipped to its training range [low, high] within six standard deviations of its mean (as `uniform` does),
-  and divided by its standard deviation: one step of the picture is the same error for every channel, so that a coder
-  that minimizes squared error minimizes the error that codecs are compared by.
-- Or the normalized channels are first turned into their principal components, which stand by falling variance and are
-  clipped to six deviations: what channels share is then coded once (`Klt`).
-- Levels are 2**bits from the lowest to the highest normalized range of all channels; every channel's mean has the
-  same level. Coders of floats get the normalized picture itself.
-- Tiles stand in channel order, row after row, in as many columns as make the picture nearly square (smallest sum of
-  its sides); tiles left over have the level of the mean. Pictures smaller than their coder takes are padded with their
-  edge.
-- Several maps are several pictures in one payload; see `fcbench.coders.foreign` for the seal and the headers.
-
-``check`` is that of the decoded integers (the samples of all tiles, of floats their bit patterns), which a lossy coder
-knows only from decoding: `encode` leaves it open. Decoders are integer arithmetic except those of JPEG 2000
-(irreversible), JPEG XL and SPERR, whose last bit may depend on the machine: then the check of a file that was coded
-elsewhere says so.
+``check`` is that of the decoded integers (of floats their bit patterns), which a lossy coder knows only from decoding:
+`encode` leaves it open. The last bit of JPEG 2000, JPEG XL and SPERR may depend on the machine: the check then says so.
 """
 
 import math

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from fcbench.codecs.shared.entropy_models import EntropyBottleneck
 
 TAIL_MASS = 1e-6  # Probability left to a table's escape symbol, about
-
 MIN_POSITIONS_PER_DIM = 8
 """Training positions a dimension from which on their variances are taken for those of held-out features."""
 

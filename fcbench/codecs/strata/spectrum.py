@@ -18,7 +18,6 @@ from fcbench.codecs.shared.transforms import Residual
 N_BANDS = 12  # Half octaves of radial frequency: 0 holds the mean, 11 the corner
 N_CELLS = 24  # Cells of frequency along an axis, finer where it is low
 N_NEAR = 8  # Decoded neighbours in the plane of frequencies
-
 _LOWEST = 0.03
 _FREQUENCY_KNEE = 0.05
 _CHUNK = 4096

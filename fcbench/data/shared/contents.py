@@ -1,10 +1,7 @@
 """What is in the files of a data set: digests for its revision, sizes of images. No file is read twice.
 
-What was read of a file is kept in an index, ``CACHE/files/KEY.json``, one for each folder of a data set, until the
-file's status changes: size, time of modification, time of the last change (ctime), inode. A file whose modification
-time was set back is therefore read again: no program can set the last of the four. On Windows that one is the time of
-creation, and a file changed in place with equal size and time set back is taken for the old one.
-
+What was read of a file is kept in an index, ``CACHE/files/KEY.json``, one per folder, until the file's size, time of
+modification, time of last change (ctime, which no program can set; on Windows the time of creation) or inode changes.
 A file that changed within `SETTLING_NS` before it was read is not kept: another change could leave the same status.
 """
 

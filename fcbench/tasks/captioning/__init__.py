@@ -1,10 +1,8 @@
 """Image captioning: CIDEr-D and corpus BLEU-4 over words.
 
 Captions are cut into words by `fcbench.tasks.captioning.head.words_of` (lower case, no punctuation), not by the PTB
-tokenizer that needs Java: values compare with each other, and closely, not exactly, with published ones (the two differ
-in possessives and hyphens: in 7 of 250 captions of COCO, which moved CIDEr from 0.930 to 0.932 and BLEU-4 from 0.201
-to 0.202). CIDEr-D is on pycocoevalcap's scale, 0 to 10, its document frequencies always those of the whole test set's
-references.
+tokenizer that needs Java: the two differ in 7 of 250 captions of COCO, which moved CIDEr from 0.930 to 0.932 and BLEU-4
+from 0.201 to 0.202. CIDEr-D is on pycocoevalcap's scale, 0 to 10, its document frequencies those of the whole test set.
 
 A head's ``predict`` returns B captions, each a string or a sequence of words. The batch holds the references as strings
 and as words; a head turns them into its own tokens.

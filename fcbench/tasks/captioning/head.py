@@ -21,7 +21,6 @@ from fcbench.core.tasks import ProbabilisticHead
 
 BOS, EOS, UNK = 0, 1, 2
 PAD = -100  # Label of a place without a word: it has no loss
-
 N_SPECIAL = 3
 N_LAYERS = 2
 HEAD_WIDTH = 32

@@ -1,17 +1,13 @@
 """COCO's average precision (AP) of detections, of any images, each counted any number of times.
 
-AP ranks the detections of all images by their scores, so it is no function of sums over images. What is kept of an
-image is what `pycocotools.cocoeval.COCOeval.evaluateImg` finds in it, which depends on no other image: of each category
-and range of areas how many objects count, and of each detection its score, its category, and by IoU threshold and
-range of areas whether it is right and whether it counts. From that `average_precisions` computes AP of the images as
-they are, which is COCOeval's, and of a multiset of them: of a bootstrap's resample, each image is there as often as it
-was drawn. An interval over images thus says how AP varies with the choice of the images, with objects and detections of
-an image kept together and all ranks taken anew; of a category that a resample does not show there is no AP, and the
-mean is over the others, as COCOeval has it. Equal scores rank in the order of the images, as there.
+AP ranks the detections of all images by their scores: it is no function of sums over images. Kept of an image is what
+`pycocotools.cocoeval.COCOeval.evaluateImg` finds in it: by category and range of areas how many objects count; of each
+detection score, category, and by range and IoU threshold whether it is right and whether it counts. From that
+`average_precisions` computes COCOeval's AP of the images, or of a resample in which each counts as often as drawn, all
+ranks taken anew; a category that a resample does not show has no AP. Equal scores rank in the order of the images.
 
 Statistics of an image, float64 [S]: objects by category and range [K * A], then `MAX_DETECTIONS` rows of `FIELDS`, by
-category and falling score, zeros where there is none. The flags of a detection are the bits of a number, one per range
-and threshold.
+category and falling score, zeros where there is none; flags are the bits of a number, one per range and threshold.
 
 References:
     Lin et al., *Microsoft COCO: Common Objects in Context*, ECCV 2014; pycocotools.cocoeval.

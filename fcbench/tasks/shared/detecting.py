@@ -1,4 +1,8 @@
-"""What the tasks have in common that are scored by COCO's average precision: see `coco_ap`."""
+"""What the tasks have in common that are scored by COCO's average precision.
+
+A head's ``predict`` returns a `fcbench.core.samples.Detections` per image; `coco_ap` says what is kept of it and what
+an interval over images means. No probability of the annotated objects is stated: there is no usable information.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
