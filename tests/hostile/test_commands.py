@@ -42,6 +42,9 @@ cross-neck --out out --cache-dir cache --lambdas 0            | 1 | lmbda must b
 {RUN} --threads 0                                             | 2 | not in the range
 {RUN} --coding-workers 1000000                                | 2 | not in the range
 {RUN} --encoder-dtype float16                                 | 2 | is not one of
+{RUN} --neck-dtype float16                                    | 2 | is not one of
+{RUN} --own-caches                                            | 2 | --own-caches is for --ray
+{RUN} --neck neck_3L@bfloat16                                 | 1 | neck_3L
 {RUN} --encoder hiera_nano@float16                            | 1 | hiera_nano@float16
 {RUN} --n-train 0                                             | 2 | not in the range
 {RUN} --n-test 99999999999                                    | 1 | n_test must be a whole number from 1

@@ -93,16 +93,19 @@ def test_machines_that_share_no_cache_give_the_rows_of_one_process(
     cluster: Any, finished: Path, tiny: Run, tmp_path: Path
 ) -> None:
     out, cache, seen = tmp_path / "out", tmp_path / "cache", set[Path]()
-    with started(out, cache, cluster.address, "--own-caches") as run:
+    with started(out, cache, cluster.address, "--own-caches", "--codec", "uniform") as run:
         while run.poll() is None:
             seen |= own_caches()
             time.sleep(0.1)
     assert run.returncode == 0, (tmp_path / "log").read_text()
-    pd.testing.assert_frame_equal(rows(finished), rows(out), check_exact=True)
+    expected = rows(finished)
+    expected = expected[expected.codec != "hyperprior"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(expected, rows(out), check_exact=True)
     assert len(seen) == 2 and not own_caches()  # one each, cleared at the end
-    again = tiny(tmp_path / "again", *OPTIONS, "--cache-dir", cache)  # all that was made is in the driver's cache
-    assert "to train: readouts 0, codecs 0" in again.output and "features of" not in again.output
-    pd.testing.assert_frame_equal(rows(finished), rows(tmp_path / "again"), check_exact=True)
+    again = tiny(tmp_path / "again", *OPTIONS, "--codec", "uniform", "--cache-dir", cache)
+    assert "to train: readouts 0, codecs 0" in again.output  # all that was made is in the driver's cache
+    assert "features of" not in again.output
+    pd.testing.assert_frame_equal(expected, rows(tmp_path / "again"), check_exact=True)
 
 
 def own_caches() -> set[Path]:
