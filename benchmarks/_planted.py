@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from fcbench.core.cache import digest
+from fcbench.core.codecs import ENDS, Kind
 from fcbench.core.errors import FcbenchError
-from fcbench.core.kinds import ENDS, Kind
 from fcbench.features.feature_set import FeatureSet, batches_of
 from fcbench.features.source import Source, derive
 from fcbench.measure.point import sample_table, send_and_read, wants_null

@@ -18,7 +18,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from benchmarks.similarity import maps_cka
 from fcbench.analysis import compare
 from fcbench.analysis.estimate import Estimate
-from fcbench.core.kinds import Kind
+from fcbench.core.codecs import Kind
 from fcbench.core.progress import Report
 from fcbench.features.feature_set import FeatureSet
 from fcbench.measure.study import open_study

@@ -4,14 +4,14 @@
     python -m benchmarks.convergence sweep --codec hyperprior                     # ways to train all operating points
 
 ``curves`` trains each codec twice, the second time for twice the steps, and sets the gain that the first training
-predicted beside the one that was found. ``sweep`` trains the operating points of a codec from scratch, and each from
-the weights of its neighbour (``continued``) with a fraction of the steps; the ways are compared by BD-rate of features
-on the held-out training samples, and by their time. All losses are of held-out training samples.
+predicted beside the one that was found. ``sweep`` trains all operating points of a codec, each from scratch
+(``independent``), and as ``fcbench run`` does: the middle one from scratch, every other one from the weights of its
+neighbour with a share of the steps (``continued``); the ways are compared by BD-rate of features on the held-out
+training samples, and by their time. All losses are of held-out training samples.
 """
 
 from __future__ import annotations
 
-import copy
 import itertools
 import json
 import math
@@ -30,17 +30,16 @@ from matplotlib.figure import Figure
 
 from fcbench.analysis import curves as rate_curves
 from fcbench.cli.options import cache_option
-from fcbench.codecs.shared.hyper import HyperMap
-from fcbench.codecs.shared.transforms import high_rate_log_gain
 from fcbench.core import registry
 from fcbench.core.progress import Report
 from fcbench.features.source import Source
+from fcbench.measure.points import neighbour
 from fcbench.measure.study import open_study
 from fcbench.measure.suite import Suite
 from fcbench.reports import style
 from fcbench.reports.tables import Document, Table, markdown
 from fcbench.training import loop
-from fcbench.training.codec import fit_codec
+from fcbench.training.codec import CONTINUED_SHARE, fit_codec
 from fcbench.training.convergence import Record
 from fcbench.training.options import PREPARE_SAMPLES, Budget
 
@@ -52,7 +51,7 @@ class Trained:
     """One training of a codec.
 
     Attributes:
-        way: ``independent`` or ``continued``.
+        way: ``independent``, or ``continued`` and the share of the steps.
         bits: per scalar, of held-out samples.
         distortion: of them, in units of the training variance.
         predicted_percent: bits that as many steps again would save.
@@ -139,34 +138,16 @@ class Bench:
         for lmbda in lmbdas:
             yield self.measured(name, lmbda, "independent", steps, self.train(self.fresh(name, lmbda), lmbda, steps))
 
-    def continued(self, name: str, lmbdas: Sequence[float], steps: int, short: int) -> Iterator[Trained]:
-        """The middle operating point from scratch, every other one from its neighbour's weights, for fewer steps."""
-        middle = len(lmbdas) // 2
-        first = self.fresh(name, lmbdas[middle])
-        yield self.measured(name, lmbdas[middle], "continued", steps, self.train(first, lmbdas[middle], steps))
-        for way in (lmbdas[middle + 1 :], lmbdas[:middle][::-1]):
-            codec, at = copy.deepcopy(first), lmbdas[middle]
-            for lmbda in way:
-                move(codec, at, lmbda)
-                at = lmbda
-                yield self.measured(name, at, "continued", short, self.train(codec, at, short))
-
-
-@torch.no_grad()
-def move(codec: Any, at: float, to: float) -> None:
-    """Shift the gains of a trained codec from one lmbda to another, and what predicts the latents behind them."""
-    shift = high_rate_log_gain(to) - high_rate_log_gain(at)
-    for name, parameter in codec.named_parameters():
-        if name.endswith("log_gain"):
-            parameter += shift
-    for coder in codec.map_coders:
-        if isinstance(coder, HyperMap):
-            weight, bias = coder.net.h_s.linear.weight, coder.net.h_s.linear.bias
-            assert bias is not None
-            coder.h_a.linear.weight *= math.exp(-shift)
-            for parameter in (weight, bias):
-                parameter[: coder.channels] *= math.exp(shift)
-            bias[coder.channels :] += shift
+    def continued(self, name: str, lmbdas: Sequence[float], steps: int, share: float) -> Iterator[Trained]:
+        """The middle operating point from scratch, every other one from its neighbour's weights."""
+        trained: dict[float, Any] = {}
+        for lmbda in sorted(lmbdas, key=lambda v: abs(lmbdas.index(v) - len(lmbdas) // 2)):
+            codec, start = self.fresh(name, lmbda), neighbour(lmbdas, lmbda)
+            if start is not None:
+                codec.continue_from(trained[start], start, lmbda)
+            n = steps if start is None else math.ceil(share * steps)
+            yield self.measured(name, lmbda, f"continued, {share:g} of the steps", n, self.train(codec, lmbda, n))
+            trained[lmbda] = codec
 
 
 # -------------------------------------------------------------------------------------------- what is written
@@ -288,7 +269,7 @@ def curves(
 
 @main.command()
 @_options
-@click.option("--share", default=0.2, show_default=True, help="Steps of a continued training, of --steps.")
+@click.option("--share", "shares", multiple=True, default=(CONTINUED_SHARE,), show_default=True)
 def sweep(
     codecs: tuple[str, ...],
     encoder: str,
@@ -297,18 +278,18 @@ def sweep(
     steps: int,
     out: Path,
     cache_dir: Path,
-    share: float,
+    shares: tuple[float, ...],
 ) -> None:
-    """Ways to train all operating points of a codec."""
+    """Ways to train all operating points of a codec; a continued one takes a share of the steps."""
     bench, points, found = _bench(encoder, n_train, cache_dir), [float(v) for v in lmbdas.split(",")], list[Trained]()
     for codec in codecs:
-        for trained in itertools.chain(
-            bench.independent(codec, points, steps), bench.continued(codec, points, steps, round(share * steps))
-        ):
+        ways_in_turn = [bench.independent(codec, points, steps)]
+        ways_in_turn += [bench.continued(codec, points, steps, share) for share in shares]
+        for trained in itertools.chain.from_iterable(ways_in_turn):
             found.append(trained)
             click.echo(f"{trained.way} {codec} {trained.lmbda:g}: {trained.steps} steps, loss {trained.loss:.4f}")
-    rows = frame(found)
-    write(out, "sweep", rows, ways(rows), SWEEP_LEGEND)
+        rows = frame(found)
+        write(out, "sweep", rows, ways(rows), SWEEP_LEGEND)
 
 
 if __name__ == "__main__":

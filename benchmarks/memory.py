@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from fcbench.core.cache import Cache
-from fcbench.core.kinds import Kind
+from fcbench.core.codecs import Kind
 from fcbench.core.progress import Report
 from fcbench.core.samples import Sample
 from fcbench.features import feature_set, statistics

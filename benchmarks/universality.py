@@ -37,10 +37,9 @@ from fcbench.analysis.compare import flat
 from fcbench.cli.cross_neck import write as write_cross_neck
 from fcbench.cli.options import cache_option
 from fcbench.core import registry
-from fcbench.core.codecs import OperatingPoint
+from fcbench.core.codecs import Kind, OperatingPoint
 from fcbench.core.errors import FcbenchError
 from fcbench.core.files import write_atomically
-from fcbench.core.kinds import Kind
 from fcbench.core.progress import Report
 from fcbench.measure import cross_neck
 from fcbench.measure.forecast import Rates, probe

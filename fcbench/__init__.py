@@ -63,19 +63,13 @@ def run(
 ) -> Results:
     """Measure the points of a suite that a results folder lacks, and load the folder.
 
-    A point that fails becomes a row with its reason, and a warning; the others are measured.
-
-    Args:
-        suite: what to measure; None for the default suite.
-        out: results folder; a run resumes in it.
-        cache_dir: rendered scenes, features, trained necks, heads and codecs; None for `FCBENCH_CACHE` or the user's.
-        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; ``auto`` takes a GPU if there is one.
-        quick: train briefly on few samples: to see that everything works, not to be quoted.
-        keep_streams: keep the ``.fcb`` files under ``out/streams``.
-        options: fields of `Suite` to change, such as ``tasks=["depth"]`` or ``seeds=[0, 1]``.
-
-    Raises:
-        FcbenchError: bad input, or a folder or device that cannot be used.
+    A point that fails becomes a row with its reason, and a warning; the others are measured. `suite`: what to measure;
+    None for the default suite. `out`: results folder; a run resumes in it. `cache_dir`: rendered scenes, features,
+    trained necks, heads and codecs; None for `FCBENCH_CACHE` or the user's. `device`: ``cpu``, ``cuda``, ``cuda:1``,
+    ``mps``; ``auto`` takes a GPU if there is one. `quick`: train briefly on few samples: to see that everything works,
+    not to be quoted. `keep_streams`: keep the ``.fcb`` files under ``out/streams``. `options`: fields of `Suite` to
+    change, such as ``tasks=["depth"]`` or ``seeds=[0, 1]``. Raises `FcbenchError`: bad input, or a folder or device
+    that cannot be used.
     """
     import os
     import warnings
@@ -114,16 +108,11 @@ def plot(
 ) -> Figure:
     """Draw rate-accuracy curves.
 
-    Args:
-        file: where to save the figure: .png, .svg or .pdf.
-        x: unit of the rate: bpp, bpfp or bytes_per_sample.
-        metric: None for each task's primary one.
-        tasks, encoders, codecs: what to draw; all where none is named.
-        anchors: codecs to draw in grey; ``remote`` for all that code images.
-        grid: a panel for each task and encoder, or encoders together; None decides by the number of curves.
-
-    Raises:
-        FcbenchError: a name that is in no row, no coded points, or more curves than can be told apart.
+    `file`: where to save the figure: .png, .svg or .pdf. `x`: unit of the rate: bpp, bpfp or bytes_per_sample.
+    `metric`: None for each task's primary one. `tasks, encoders, codecs`: what to draw; all where none is named.
+    `anchors`: codecs to draw in grey; ``remote`` for all that code images. `grid`: a panel for each task and encoder,
+    or encoders together; None decides by the number of curves. Raises `FcbenchError`: a name that is in no row, no
+    coded points, or more curves than can be told apart.
     """
     from fcbench.analysis.situations import choose, choose_codecs
     from fcbench.reports.curves_figure import figure

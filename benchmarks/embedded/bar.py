@@ -50,7 +50,7 @@ def main(cache_dir: Path, encoders: tuple[str, ...], steps: int, seed: int) -> N
                 metric = bound.metrics[0]
                 sign = 1 if metric.higher_is_better else -1
                 values = [float(bound.values(t.sum(0))[metric.name]) for t in tables]
-                a, b = intervals.paired_bootstrap(tables, lambda s: bound.values(s)[metric.name])
+                a, b = (intervals.resampled(t, lambda s, w: bound.values(w @ s))[metric.name] for t in tables)
                 low, high = intervals.interval(sign * (a - b))
                 row = (name, task, metric.name, *values, sign * (values[0] - values[1]), low, high, len(tables[0]))
                 out.writerow(dict(zip(FIELDS, (f"{v:.4f}" if isinstance(v, float) else v for v in row))))

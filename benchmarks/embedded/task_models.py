@@ -24,7 +24,7 @@ from torch import Tensor
 from fcbench.core import registry
 from fcbench.core.samples import DataOptions, Dataset
 from fcbench.core.tasks import Task, TaskModel
-from fcbench.data.scenes.dataset import SIZE_PX
+from fcbench.data.scenes import SIZE_PX
 from fcbench.data.scenes.scene import VERSION
 from fcbench.taskmodels.shared.nano import SPEC, NanoModel, NanoPlugin
 from fcbench.training import loop

@@ -11,7 +11,7 @@ from compressai.entropy_models import EntropyBottleneck, GaussianConditional
 from compressai.models import CompressionModel
 from torch import nn
 
-from fcbench.coders.numerics import coding_numerics
+from fcbench.coders.strings import coding_numerics
 from fcbench.core.codecs import Bitstream, CodecPlugin, Decoded
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Features

@@ -10,10 +10,9 @@ import torch
 
 from fcbench.codecs.shared.base import CodecBase
 from fcbench.coders.strings import checksum
-from fcbench.core.codecs import Bitstream, CodecPlugin, Decoded
+from fcbench.core.codecs import Bitstream, CodecPlugin, Decoded, number, only
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Features
-from fcbench.core.knobs import number, only
 
 
 class ZlibCodec(CodecBase):  # keeps the training statistics, checks what comes in

@@ -1,7 +1,5 @@
 """The paired bootstrap over the samples of a results folder: rates and metric values of many points at once."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,11 +41,7 @@ class _Drawn(NamedTuple):
 
 
 class Bootstrap:
-    """Resamples of points; the samples of each are read once.
-
-    Args:
-        n_resamples: R.
-    """
+    """Resamples of points; the samples of each are read once. `n_resamples`: R."""
 
     def __init__(self, metric_values_of: MetricValuesOf, n_resamples: int) -> None:
         self._metric_values_of = metric_values_of
@@ -63,11 +57,8 @@ class Bootstrap:
     ) -> list[Resampled]:
         """Curves under the same resamples; none at all where one lacks samples or they are not of the same images.
 
-        Args:
-            lines: of each curve its points, by operating point then seed, and whether higher is better.
-
-        Raises:
-            FcbenchError: samples that are damaged or do not give the value of their row.
+        `lines`: of each curve its points, by operating point then seed, and whether higher is better. Raises
+        `FcbenchError`: samples that are damaged or do not give the value of their row.
         """
         every = [p for by_point, _ in lines for by_seed in by_point for p in by_seed]
         drawn = {p: self._point(p, task, metric) for p in every}
@@ -142,34 +133,24 @@ class Bootstrap:
 
 def _sizes(weights: np.ndarray, table: SampleTable, n_bytes: int) -> np.ndarray:
     """Size of each resample [R], relative to the file's: records of the samples drawn, the same header and framing.
-
-    Pixels and feature points stay those of the whole set: between two curves of one resample they cancel.
-    """
+    Pixels and feature points stay those of the whole set: between two curves of one resample they cancel."""
     records = np.array([0 if b is None else b for b in table.n_bytes], dtype=np.float64)
     overhead = n_bytes - records.sum()
     return np.asarray((weights @ records + overhead) / n_bytes)
 
 
-# -------------------------------------------------------------------------------------- likelihoods
 @dataclass(frozen=True, slots=True)
 class Likelihoods:
-    """Log-likelihoods of the targets behind one operating point, [seeds, N] nats in order of the sample ids.
-
-    Attributes:
-        null: of the null model; None where a point keeps none.
-    """
+    """Log-likelihoods of the targets behind one operating point, [seeds, N] nats in order of the sample ids."""
 
     ids: tuple[str, ...]
     given: np.ndarray
-    null: np.ndarray | None
+    null: np.ndarray | None  # of the null model; None where a point keeps none
 
 
 def likelihoods(by_seed: Sequence[Point]) -> Likelihoods | None:
-    """Likelihoods of one operating point with all its seeds; None where one has none or holds other samples.
-
-    Raises:
-        FcbenchError: a point without samples, or a damaged file.
-    """
+    """Likelihoods of one operating point with all its seeds; None where one has none or holds other samples. Raises
+    `FcbenchError`: a point without samples, or a damaged file."""
     ids, given, null = set[tuple[str, ...]](), list[np.ndarray](), list[np.ndarray]()
     for point in by_seed:
         table = load_samples(point.folder, point.key)

@@ -1,4 +1,4 @@
-"""Codecs against an anchor: BD-rate, BD-accuracy, rate at the ceiling less 1 %, each with its interval.
+"""Codecs against an anchor: BD-rate, BD-accuracy, rate at the ceiling less a loss, each with its interval.
 
 Within a situation (task, data, encoder, neck, head; see `fcbench.analysis.situations`) every curve is set against the
 anchor's. Intervals are of 95 %, from a bootstrap over the test samples, paired between all curves: each resample draws
@@ -6,8 +6,6 @@ the same samples for all, and both the accuracy and the bytes are those of the s
 point is its mean over seeds and each resample draws seeds too. Numbers that would be meaningless are withheld, with the
 reason.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -18,34 +16,24 @@ import pandas as pd
 
 from fcbench.analysis import curves, open_ended, published, resampled_curves, situations, variants
 from fcbench.analysis.bootstrap import Bootstrap, Point, points
-from fcbench.analysis.curves import Curve
+from fcbench.analysis.curves import Curve, Loss
 from fcbench.analysis.estimate import Estimate, estimate
 from fcbench.analysis.situations import MetricValuesOf, metric_values_of
+from fcbench.core.codecs import Kind
 from fcbench.core.errors import FcbenchError, unknown
-from fcbench.core.kinds import Kind
 from fcbench.results.intervals import N_RESAMPLES
 from fcbench.results.row import OK
 
-LOSS_PERCENT = 1.0
-"""How far below the uncoded ceiling the rate is read."""
-
-ALL = "all"
-"""Instead of metrics: every one."""
+ALL = "all"  # Instead of metrics: every one
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """One codec against the anchor in one situation.
 
-    Attributes:
-        n_points: operating points measured with every seed.
-        n_failed: operating points that failed with some seed, and `failure` the reason of the first.
-        quality_overlap, rate_overlap: what both curves cover, as a fraction of what either does; under BD-rate and
-            BD-accuracy respectively.
-        source: of a published curve, which has no intervals; empty for measured ones.
-        target: the uncoded ceiling less `LOSS_PERCENT`; rate_at_target: where the curve reaches it, in `rate_unit`.
-        left_percent, anchor_left_percent: bits that more training would save (`open_ended.left_percent`).
-        doubt: whose further training might undo the BD-rate, in words.
+    `quality_overlap, rate_overlap`: what both curves cover, as a fraction of what either does; under BD-rate and
+    BD-accuracy respectively. `left_percent, anchor_left_percent`: bits that more training would save
+    (`open_ended.left_percent`).
     """
 
     dataset: str
@@ -56,41 +44,34 @@ class Comparison:
     anchor: str
     codec: str
     kind: str
-    source: str
-    n_points: int
-    n_failed: int
+    source: str  # of a published curve, which has no intervals; empty for measured ones
+    n_points: int  # operating points measured with every seed
+    n_failed: int  # operating points that failed with some seed, and `failure` the reason of the first
     failure: str
     bd_rate_percent: Estimate
     bd_accuracy: Estimate
     quality_overlap: float | None
     rate_overlap: float | None
-    target: float | None
+    target: float | None  # the uncoded ceiling less a loss, and where the curve reaches it, in `rate_unit`
     rate_at_target: Estimate
     rate_unit: str
     left_percent: float | None
     anchor_left_percent: float | None
-    doubt: str
+    doubt: str  # whose further training might undo the BD-rate, in words
 
 
 @dataclass(frozen=True, slots=True)
 class _Series:
-    """Operating points of a curve, as measured with each of its seeds.
-
-    Attributes:
-        curve: means over seeds; None without a point.
-        points: by operating point (in the order of the rows), then seed.
-        seeds: in order.
-        left_percent: as of `open_ended.left_percent`, over its measured points.
-    """
+    """Operating points of a curve, as measured with each of its seeds."""
 
     label: str
     kind: str
-    curve: Curve | None
-    points: list[list[Point]]
-    seeds: tuple[int, ...]
+    curve: Curve | None  # means over seeds; None without a point
+    points: list[list[Point]]  # by operating point (in the order of the rows), then seed
+    seeds: tuple[int, ...]  # in order
     n_failed: int
     failure: str
-    left_percent: float | None
+    left_percent: float | None  # as of `open_ended.left_percent`, over its measured points
 
 
 def compare(
@@ -100,24 +81,19 @@ def compare(
     x: str = "bpp",
     metric_values_of: MetricValuesOf = metric_values_of,
     n_resamples: int = N_RESAMPLES,
+    loss: Loss = Loss(),
 ) -> tuple[list[Comparison], list[str]]:
     """Every curve of every situation against the anchor's, the anchor's own included.
 
-    Args:
-        rows: of `fcbench.analysis.situations.load`.
-        anchor: a codec, as `situations.codec_labels` names it, or `remote` or `label`: all rows of that kind together.
-            None where runs are kept apart: each codec is set against itself in the first run.
-        metrics: names, or `ALL`; none for each task's primary one.
-        x: column of the rate.
-        metric_values_of: metric values of a task's statistics; a task that has none gets no intervals.
-
-    Returns:
-        The comparisons, and notes on what could not be had, one line each.
-
-    Raises:
-        FcbenchError: no rows, an anchor or metric that is in no row, an anchor that means several curves.
+    `rows`: of `fcbench.analysis.situations.load`. `anchor`: a codec, as `situations.codec_labels` names it, or `remote`
+    or `label`: all rows of that kind together. None where runs are kept apart: each codec is set against itself in the
+    first run. `metrics`: names, or `ALL`; none for each task's primary one. `x`: column of the rate.
+    `metric_values_of`: metric values of a task's statistics; a task that has none gets no intervals. `loss`: how far
+    below the uncoded ceiling the rate is read. Returns the
+    comparisons, and notes on what could not be had, one line each. Raises `FcbenchError`: no rows, an anchor or metric
+    that is in no row, an anchor that means several curves.
     """
-    found, notes = against_each(rows, [anchor], metrics, x, metric_values_of, n_resamples)
+    found, notes = against_each(rows, [anchor], metrics, x, metric_values_of, n_resamples, loss)
     return found[anchor], notes
 
 
@@ -128,6 +104,7 @@ def against_each(
     x: str = "bpp",
     metric_values_of: MetricValuesOf = metric_values_of,
     n_resamples: int = N_RESAMPLES,
+    loss: Loss = Loss(),
 ) -> tuple[dict[str | None, list[Comparison]], list[str]]:
     """What `compare` gives for each of several anchors, by anchor; curves are read and resampled once."""
     if rows.empty:
@@ -148,7 +125,7 @@ def against_each(
     bootstrap = Bootstrap(metric_values_of, n_resamples)
     found: dict[str | None, list[Comparison]] = {anchor: [] for anchor in anchors}
     for one, metric in _situations(rows, metrics):
-        for anchor, comparison in _compare_one(one, metric, anchors, firsts, x, bootstrap):
+        for anchor, comparison in _compare_one(one, metric, anchors, firsts, x, bootstrap, loss):
             found[anchor].append(comparison)
     return found, [*notes, *bootstrap.notes()]
 
@@ -192,12 +169,10 @@ def _compare_one(
     firsts: Mapping[str, str],
     x: str,
     bootstrap: Bootstrap,
+    loss: Loss,
 ) -> Iterator[tuple[str | None, Comparison]]:
-    """Every curve of one situation and metric against each anchor.
-
-    Args:
-        firsts: label of the first run's curve, of a curve's label: the anchor in the place of None.
-    """
+    """Every curve of one situation and metric against each anchor. `firsts`: label of the first run's curve, of a
+    curve's label: the anchor in the place of None."""
     ok = rows["status"] == OK
     higher = bool(rows.loc[ok, "higher_is_better"].iloc[0]) if ok.any() else True
     lines = rows[rows["kind"].isin(situations.SENT)]
@@ -207,7 +182,7 @@ def _compare_one(
     for (kind, label), one in lines.groupby(["kind", "label"], sort=False):
         test = _series(one, str(label), x, higher)
         own = variants.readouts(ends, one)
-        target, reached = _at_ceiling(test, own, x, metric, first["task"], bootstrap)
+        target, reached = _at_ceiling(test, own, x, metric, first["task"], bootstrap, loss)
         for typed in anchors:
             anchor = firsts[str(label)] if typed is None else typed
             if anchor not in references:
@@ -261,7 +236,6 @@ def _series(rows: pd.DataFrame, label: str, x: str, higher: bool) -> _Series:
 
 # ---------------------------------------------------------------------------------------- estimates
 def _deltas(anchor: _Series, test: _Series, metric: str, task: str, bootstrap: Bootstrap) -> dict[str, Any]:
-    """BD-rate and BD-accuracy, each with its overlap, as fields of a `Comparison`."""
     reason = _refusal(anchor, test)
     if reason or anchor.curve is None or test.curve is None:
         nothing = Estimate(reason=reason)
@@ -298,14 +272,15 @@ def _refusal(anchor: _Series, test: _Series) -> str:
 
 
 def _at_ceiling(
-    s: _Series, ends: pd.DataFrame, x: str, metric: str, task: str, bootstrap: Bootstrap
+    s: _Series, ends: pd.DataFrame, x: str, metric: str, task: str, bootstrap: Bootstrap, loss: Loss
 ) -> tuple[float | None, Estimate]:
-    """The ceiling less `LOSS_PERCENT`, and the rate at which a series reaches it."""
     ends = ends[ends["seed"].isin(s.seeds)].sort_values("seed")
     if tuple(ends["seed"]) != s.seeds:
         return None, Estimate(reason="no uncoded ceiling was measured")
     ceiling, higher = float(ends["value"].mean()), bool(ends["higher_is_better"].iloc[0])
-    target = curves.ceiling_target(ceiling, higher, LOSS_PERCENT)
+    if loss.unit == "pt" and (unit := ends["unit"].iloc[0]):
+        return None, Estimate(reason=f"points are of fractions, {metric} is in {unit}: give the loss in percent")
+    target = curves.ceiling_target(ceiling, higher, loss)
     if s.curve is None:
         return target, Estimate(reason=f"all {s.n_failed} points failed: {s.failure}")
     if s.kind == Kind.LABEL:
@@ -320,7 +295,7 @@ def _at_ceiling(
     drawn = bootstrap.curves([(s.points, higher), ([points(ends, x)], higher)], task, metric)
     if not drawn:
         return target, found
-    targets = [curves.ceiling_target(v, higher, LOSS_PERCENT) for v in drawn[1].values[0]]
+    targets = [curves.ceiling_target(v, higher, loss) for v in drawn[1].values[0]]
     return target, estimate(found.value, resampled_curves.rates_at(drawn[0], np.array(targets)))
 
 

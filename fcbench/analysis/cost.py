@@ -12,7 +12,8 @@ the information that the same readouts get out of coded features, against the bi
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,13 +22,12 @@ from fcbench.analysis import bootstrap, compare, information, open_ended, situat
 from fcbench.analysis.bootstrap import Bootstrap, Likelihoods, points
 from fcbench.analysis.estimate import Estimate, estimate
 from fcbench.analysis.situations import MetricValuesOf, metric_values_of
+from fcbench.core.codecs import Kind
 from fcbench.core.errors import FcbenchError, unknown
-from fcbench.core.kinds import Kind
 from fcbench.results.intervals import N_RESAMPLES
 from fcbench.results.row import OK
 
-ENCODER = ("encoder", "weights_sha256", "split")
-"""Columns of a situation in which the two encoders may differ."""
+ENCODER = ("encoder", "weights_sha256", "split")  # Columns of a situation in which the two encoders may differ
 SHARED = tuple(c for c in situations.SITUATION if c not in ENCODER)
 ONE_SEED = "one seed: the intervals are over test samples alone; a readout that is trained again can differ by more"
 NO_LIKELIHOODS = "no log-likelihoods were written with these points"
@@ -35,30 +35,19 @@ NO_LIKELIHOODS = "no log-likelihoods were written with these points"
 
 @dataclass(frozen=True, slots=True)
 class Coded:
-    """What specialization costs under one codec.
-
-    Attributes:
-        doubt: whose further training might undo the extra rate, in words.
-    """
+    """What specialization costs under one codec."""
 
     codec: str
     extra_rate_percent: Estimate  # at equal accuracy
     accuracy_at_equal_rate: Estimate
     n_points: int  # of the special encoder
-    doubt: str
+    doubt: str  # whose further training might undo the extra rate, in words
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What specialization costs one task.
-
-    Attributes:
-        uncoded_general, uncoded_special: the metric's value on uncoded features.
-        uncoded: their difference.
-        information_general, information_special: usable information [bits per sample].
-        information: their difference; it needs no null model.
-        coded: by codec.
-    """
+    """What specialization costs one task. `uncoded_general, uncoded_special`: the metric's value on uncoded features.
+    `information_general, information_special`: usable information [bits per sample]."""
 
     dataset: str
     task: str
@@ -73,11 +62,11 @@ class Cost:
     seeds: tuple[int, ...]
     uncoded_general: Estimate
     uncoded_special: Estimate
-    uncoded: Estimate
+    uncoded: Estimate  # their difference
     information_general: Estimate
     information_special: Estimate
-    information: Estimate
-    coded: tuple[Coded, ...]
+    information: Estimate  # their difference; it needs no null model
+    coded: tuple[Coded, ...]  # by codec
 
 
 def verdict(difference: Estimate, higher_is_better: bool) -> str:
@@ -95,14 +84,7 @@ def verdict(difference: Estimate, higher_is_better: bool) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Usable information behind one operating point.
-
-    Attributes:
-        sent: bits per sample that were sent.
-        kept: usable bits per sample.
-        share: of those on uncoded features.
-        per_bit: usable bits kept per bit sent.
-    """
+    """Usable information behind one operating point."""
 
     dataset: str
     task: str
@@ -111,10 +93,10 @@ class Kept:
     encoder: str
     codec: str
     params: str
-    sent: float
-    kept: Estimate
-    share: Estimate
-    per_bit: float
+    sent: float  # bits per sample that were sent
+    kept: Estimate  # usable bits per sample
+    share: Estimate  # of those on uncoded features
+    per_bit: float  # usable bits kept per bit sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,15 +118,10 @@ def costs(
 ) -> Costs:
     """Costs of the special encoder in every situation that both encoders were measured in.
 
-    Args:
-        rows: of `fcbench.analysis.situations.load`.
-        general, special: encoders, as the rows name them; the same twice is a check that nothing is found.
-        x: column of the rate.
-        metric_values_of: metric values of a task's statistics; a task that has none gets no intervals.
-
-    Raises:
-        FcbenchError: an encoder that is in no row, none of whose situations are the other's, or that has several
-            weights or split points where one is needed.
+    `rows`: of `fcbench.analysis.situations.load`. `general, special`: encoders, as the rows name them; the same twice
+    is a check that nothing is found. `x`: column of the rate. `metric_values_of`: metric values of a task's statistics;
+    a task that has none gets no intervals. Raises `FcbenchError`: an encoder that is in no row, none of whose
+    situations are the other's, or that has several weights or split points where one is needed.
     """
     for name in (general, special):
         if not (rows["encoder"] == name).any():
@@ -164,7 +141,6 @@ def costs(
 
 
 def _situations(rows: pd.DataFrame, pair: Pair) -> Iterator[pd.DataFrame]:
-    """Rows of the primary metric in which the encoders differ only; failed rows, which have none, stay with them."""
     keys = [*SHARED, "split"]
     splits = [set(rows.loc[rows["encoder"] == e, "split"]) for e in pair.names]
     if not splits[0] & splits[1]:
@@ -231,7 +207,6 @@ class Pair:
         )
 
     def _uncoded(self, ends: dict[str, pd.DataFrame], task: str, metric: str) -> tuple[Estimate, Estimate, Estimate]:
-        """Ceilings of general and special, and their difference."""
         reason = _ends_refusal(ends)
         if reason:
             return (Estimate(reason=reason),) * 3
@@ -242,7 +217,6 @@ class Pair:
         return (estimate(values[0], general), estimate(values[1], special), estimate(values[1] - values[0], difference))
 
     def _coded(self, rows: pd.DataFrame) -> Iterator[Coded]:
-        """BD figures by codec: `compare` with the encoders for codecs."""
         lines = rows[rows["kind"] == Kind.CODED]
         for label in dict.fromkeys(situations.codec_labels(lines)):
             one = lines[situations.codec_labels(lines) == label]
@@ -257,7 +231,6 @@ class Pair:
             yield Coded(str(label), found.bd_rate_percent, found.bd_accuracy, found.n_points, doubt)
 
     def _compared(self, rows: pd.DataFrame, label: str) -> compare.Comparison | str:
-        """The special encoder's curve against the general one's, or why there is none."""
         missing = [e for e in self.names if not (rows["encoder"] == e).any()]
         if missing:
             return f"{missing[0]} was not measured with {label}"
@@ -287,14 +260,12 @@ class Pair:
             return (Estimate(reason="the encoders' points hold different samples"),) * 3
         base = _null([g for g in given if g])
         general, special = given[0].given, given[1].given
-        difference = self._between(special, general)
+        difference = information.bits_between(special, general, self._n_resamples)
         if base is None:
             nothing = Estimate(reason="no null model was written with the ceilings")
             return nothing, nothing, difference
-        return self._between(general, base), self._between(special, base), difference
-
-    def _between(self, test: np.ndarray, anchor: np.ndarray) -> Estimate:
-        return information.bits_between(test, anchor, self._n_resamples)
+        first, second = (information.bits_between(of, base, self._n_resamples) for of in (general, special))
+        return first, second, difference
 
     def likelihoods(self, rows: pd.DataFrame, task: str) -> Likelihoods | None:
         """Of one operating point with all its seeds."""
@@ -331,19 +302,9 @@ class Pair:
         else:
             share = Estimate(reason="the uncoded features hold no usable information")
         sent = 8 * float(rows["bytes_per_sample"].mean())
-        yield Kept(
-            first["dataset"],
-            first["task"],
-            first["neck"],
-            first["head"],
-            first["encoder"],
-            str(situations.codec_labels(rows).iloc[0]),
-            first["params"],
-            sent,
-            kept,
-            share,
-            (kept.value or 0.0) / sent,
-        )
+        about = first["dataset"], first["task"], first["neck"], first["head"], first["encoder"]
+        label = str(situations.codec_labels(rows).iloc[0])
+        yield Kept(*about, label, first["params"], sent, kept, share, (kept.value or 0.0) / sent)
 
 
 def _null(found: list[Likelihoods]) -> np.ndarray | None:
@@ -353,7 +314,6 @@ def _null(found: list[Likelihoods]) -> np.ndarray | None:
 
 
 def _ceiling(rows: pd.DataFrame, encoder: str) -> pd.DataFrame:
-    """Uncoded points of an encoder, one per seed."""
     own = rows[(rows["encoder"] == encoder) & (rows["kind"] == Kind.CEILING)]
     good = own[(own["status"] == OK) & np.isfinite(own["value"])]
     return good.sort_values("seed")
@@ -368,3 +328,30 @@ def _ends_refusal(ends: dict[str, pd.DataFrame]) -> str:
     if len(set(seeds.values())) > 1:
         return "; ".join(f"{e} has seeds {s}" for e, s in seeds.items())
     return ""
+
+
+def frame(found: Costs) -> pd.DataFrame:
+    """One number per row: which, its unit, value, interval, or the reason why there is none."""
+    words = "dataset task neck head general special encoder codec params".split()
+    columns = [*words, *"n_samples sent_bits figure unit value low high reason doubt".split()]
+    table = pd.DataFrame(_records(found), columns=columns).astype({"n_samples": "Int64"})
+    return table.fillna(dict.fromkeys([*words[4:], "unit", "doubt"], ""))
+
+
+def _records(found: Costs) -> Iterator[dict[str, Any]]:
+    for c in found.costs:
+        about = {k: getattr(c, k) for k in ("dataset", "task", "neck", "head", "general", "special", "n_samples")}
+        for name in ("uncoded", "information"):
+            unit = c.metric if name == "uncoded" else "bit/sample"
+            for of, attribute in (("general", f"{name}_general"), ("special", f"{name}_special"), ("difference", name)):
+                yield about | {"figure": f"{name}_{of}", "unit": unit} | asdict(getattr(c, attribute))
+        for k in c.coded:
+            own = about | {"codec": k.codec, "doubt": k.doubt}
+            yield own | {"figure": "extra_rate_at_equal_accuracy", "unit": "percent"} | asdict(k.extra_rate_percent)
+            yield own | {"figure": "accuracy_at_equal_rate", "unit": c.metric} | asdict(k.accuracy_at_equal_rate)
+    for e in found.efficiency:
+        about = {c: getattr(e, c) for c in ("dataset", "task", "neck", "head", "encoder", "codec", "params")}
+        about["sent_bits"] = e.sent
+        yield about | {"figure": "information_kept", "unit": "bit/sample"} | asdict(e.kept)
+        yield about | {"figure": "share_kept"} | asdict(e.share)
+        yield about | {"figure": "kept_per_bit_sent"} | asdict(Estimate(e.per_bit))

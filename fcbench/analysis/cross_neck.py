@@ -4,8 +4,6 @@ A ratio is how much of the direct neck's accuracy is left: value over direct val
 better, so that 1 is nothing lost. Intervals are of 95 %, paired with the direct neck's points.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,8 +15,8 @@ from fcbench.analysis import compare, information
 from fcbench.analysis.bootstrap import Bootstrap, likelihoods, points
 from fcbench.analysis.estimate import Estimate, estimate
 from fcbench.analysis.situations import MetricValuesOf, metric_values_of
+from fcbench.core.codecs import Kind
 from fcbench.core.errors import FcbenchError
-from fcbench.core.kinds import Kind
 from fcbench.results.chain import Chain, parse
 from fcbench.results.intervals import N_RESAMPLES
 from fcbench.results.row import OK
@@ -29,11 +27,7 @@ DIRECT, SELF, CROSS, LONGER, DEEP = "direct", "self", "cross", "chain", "deep"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A chain on uncoded features.
-
-    Attributes:
-        information: usable information [bits per sample]; lost: what of the direct neck's is missing.
-    """
+    """A chain on uncoded features."""
 
     dataset: str
     encoder: str
@@ -43,7 +37,7 @@ class Entry:
     higher_is_better: bool
     value: Estimate
     ratio: Estimate
-    information: Estimate
+    information: Estimate  # usable information [bits per sample]; lost: what of the direct neck's is missing
     lost: Estimate
 
 
@@ -73,11 +67,8 @@ class Matrices:
 def matrices(
     rows: pd.DataFrame, metric_values_of: MetricValuesOf = metric_values_of, n_resamples: int = N_RESAMPLES
 ) -> Matrices:
-    """Entries and placements of the rows of `fcbench.analysis.situations.load`.
-
-    Raises:
-        FcbenchError: no measured chain.
-    """
+    """Entries and placements of the rows of `fcbench.analysis.situations.load`. Raises `FcbenchError`: no measured
+    chain."""
     rows = rows[rows["primary"] & (rows["status"] == OK)]
     if rows.empty:
         raise FcbenchError("no measured chains; run `fcbench cross-neck` first.")
@@ -91,7 +82,6 @@ def matrices(
     return Matrices(tuple(entries), tuple(placed), (*bootstrap.notes(), *notes))
 
 
-# ------------------------------------------------------------------------------------------- uncoded
 def role(chain: Chain, shallow: str) -> str:
     """What a chain is for; `shallow`: the neck of the levels."""
     if not chain.before:
@@ -102,7 +92,6 @@ def role(chain: Chain, shallow: str) -> str:
 
 
 def _entries(rows: pd.DataFrame, bootstrap: Bootstrap) -> Iterator[Entry]:
-    """Every chain that ends in one task on one encoder."""
     if rows.empty:
         return
     shallow = next((c.neck for c in rows["chain"] if c.before), rows["neck"].iloc[0])
@@ -111,22 +100,12 @@ def _entries(rows: pd.DataFrame, bootstrap: Bootstrap) -> Iterator[Entry]:
         first = one.iloc[0]
         value, ratio = _ratio(direct, one, bootstrap)
         bits, lost = _bits(direct, one)
-        yield Entry(
-            first["dataset"],
-            first["encoder"],
-            role(first["chain"], shallow),
-            first["chain"],
-            first["metric"],
-            bool(first["higher_is_better"]),
-            value,
-            ratio,
-            bits,
-            lost,
-        )
+        chain, higher = first["chain"], bool(first["higher_is_better"])
+        about = first["dataset"], first["encoder"], role(chain, shallow), chain, first["metric"], higher
+        yield Entry(*about, value, ratio, bits, lost)
 
 
 def _ratio(direct: pd.DataFrame, rows: pd.DataFrame, bootstrap: Bootstrap) -> tuple[Estimate, Estimate]:
-    """Value of a chain, and its ratio to the direct neck."""
     first, own = rows.iloc[0], float(rows["value"].mean())
     if set(direct["seed"]) != set(rows["seed"]):
         return Estimate(own), Estimate(reason="the direct neck has other seeds")
@@ -157,11 +136,9 @@ def _bits(direct: pd.DataFrame, rows: pd.DataFrame) -> tuple[Estimate, Estimate]
     return information.bits_between(own.given, base.null), information.bits_between(base.given, own.given)
 
 
-# --------------------------------------------------------------------------------------------- coded
 def _placed(
     rows: pd.DataFrame, metric_values_of: MetricValuesOf, n_resamples: int, notes: dict[str, None]
 ) -> Iterator[Placed]:
-    """Pairs coded between their necks against the same coded before them: `compare`, the places for codecs."""
     if rows.empty:
         return
     rows = rows[[len(c.before) == 1 for c in rows["chain"]]]
@@ -176,53 +153,24 @@ def _placed(
         notes |= dict.fromkeys(lines)
         test = next(c for c in found if c.codec == "between")
         first = one.iloc[0]
-        yield Placed(
-            first["dataset"],
-            first["encoder"],
-            first["chain"],
-            metric,
-            bool(first["higher_is_better"]),
-            str(codec),
-            test.bd_rate_percent,
-            test.bd_accuracy,
-        )
+        about = first["dataset"], first["encoder"], first["chain"], metric, bool(first["higher_is_better"])
+        yield Placed(*about, str(codec), test.bd_rate_percent, test.bd_accuracy)
 
 
-# ------------------------------------------------------------------------------------------- frame
-COLUMNS = (
-    "dataset",
-    "encoder",
-    "role",
-    "chain",
-    "task",
-    "metric",
-    "higher_is_better",
-    "neck",
-    "codec",
-    "figure",
-    "value",
-    "low",
-    "high",
-    "reason",
-)
+COLUMNS = "dataset encoder role chain task metric higher_is_better neck codec figure value low high reason".split()
 
 
 def frame(found: Matrices) -> pd.DataFrame:
     """One number per row: of which chain, which number, value, interval, or the reason why there is none."""
     records = []
     for e in found.entries:
-        for name, number in (
-            ("value", e.value),
-            ("ratio", e.ratio),
-            ("usable_bits", e.information),
-            ("usable_bits_lost", e.lost),
-        ):
-            records.append(_about(e) | {"role": e.role, "figure": name} | asdict(number))
+        numbers = {"value": e.value, "ratio": e.ratio, "usable_bits": e.information, "usable_bits_lost": e.lost}
+        records += [_about(e) | {"role": e.role, "figure": name} | asdict(n) for name, n in numbers.items()]
     for p in found.placed:
         about = _about(p) | {"codec": p.codec, "role": "between less before"}
         records.append(about | {"figure": "extra_rate_at_equal_accuracy_percent"} | asdict(p.extra_rate_percent))
         records.append(about | {"figure": "accuracy_at_equal_rate"} | asdict(p.accuracy_at_equal_rate))
-    return pd.DataFrame(records, columns=list(COLUMNS)).fillna({"codec": ""})
+    return pd.DataFrame(records, columns=COLUMNS).fillna({"codec": ""})
 
 
 def _about(found: Entry | Placed) -> dict[str, Any]:

@@ -13,9 +13,8 @@ References:
     B. Efron and R. J. Tibshirani, "An introduction to the bootstrap", 1993, chapter 13 (percentile interval).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -28,17 +27,11 @@ from fcbench.core.errors import FcbenchError
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Rate points in order of rate.
+    """Rate points in order of rate."""
 
-    Attributes:
-        rates: [P] float64, increasing, in any one unit of rate.
-        values: [P] float64, of one metric.
-        higher_is_better: the metric's direction.
-    """
-
-    rates: np.ndarray
-    values: np.ndarray
-    higher_is_better: bool
+    rates: np.ndarray  # [P] float64, increasing, in any one unit of rate
+    values: np.ndarray  # [P] float64, of one metric
+    higher_is_better: bool  # the metric's direction
 
     @property
     def quality(self) -> np.ndarray:
@@ -52,15 +45,8 @@ class Curve:
 
 
 def curve(rates: ArrayLike, values: ArrayLike, higher_is_better: bool = True) -> Curve:
-    """Order points by rate; of several at the same rate, keep the best.
-
-    Args:
-        rates: [P] above 0, in any order.
-        values: [P] of one metric.
-
-    Raises:
-        FcbenchError: arrays of other shapes, no points, NaN or inf, a rate not above 0.
-    """
+    """Order points by rate; of several at the same rate, keep the best. `rates`: [P] above 0, in any order. `values`:
+    [P] of one metric. Raises `FcbenchError`: arrays of other shapes, no points, NaN or inf, a rate not above 0."""
     r, v = np.asarray(rates, dtype=np.float64), np.asarray(values, dtype=np.float64)
     if r.ndim != 1 or r.shape != v.shape or r.size == 0:
         raise FcbenchError(
@@ -110,11 +96,8 @@ def rate_overlap(a: Curve, b: Curve) -> float:
 def bd_rate(anchor: Curve, test: Curve) -> Estimate:
     """Mean extra rate of test over anchor at equal quality [percent]; negative where test needs fewer bits.
 
-    No value (with the reason) under `MIN_POINTS`, under `MIN_HULL_POINTS` on a hull, or where the hulls' ranges
-    of quality overlap by less than `MIN_OVERLAP`.
-
-    Raises:
-        FcbenchError: curves of metrics with different directions.
+    No value (with the reason) under `MIN_POINTS`, under `MIN_HULL_POINTS` on a hull, or where the hulls' ranges of
+    quality overlap by less than `MIN_OVERLAP`. Raises `FcbenchError`: curves of metrics with different directions.
     """
     reason = _refusal(anchor, test, quality_overlap(anchor, test), "quality")
     return Estimate(reason=reason) if reason else _only(resampled_curves.bd_rates(anchor.once, test.once))
@@ -123,11 +106,9 @@ def bd_rate(anchor: Curve, test: Curve) -> Estimate:
 def bd_accuracy(anchor: Curve, test: Curve) -> Estimate:
     """Mean value of test minus that of anchor at equal rate, over log rate [the metric's unit].
 
-    Fitted on the best value so far, which keeps a saturated end. The sign is the metric's own: a negative difference
-    of an error is an improvement. No value (with the reason) as in `bd_rate`, the overlap being that of log rates.
-
-    Raises:
-        FcbenchError: curves of metrics with different directions.
+    Fitted on the best value so far, which keeps a saturated end. The sign is the metric's own: a negative difference of
+    an error is an improvement. No value (with the reason) as in `bd_rate`, the overlap being that of log rates. Raises
+    `FcbenchError`: curves of metrics with different directions.
     """
     reason = _refusal(anchor, test, rate_overlap(anchor, test), "rate")
     return Estimate(reason=reason) if reason else _only(resampled_curves.bd_accuracies(anchor.once, test.once))
@@ -138,7 +119,6 @@ def _only(values: np.ndarray) -> Estimate:
 
 
 def _refusal(anchor: Curve, test: Curve, share: float, of: str) -> str:
-    """Why two curves give no delta, or ""."""
     if anchor.higher_is_better != test.higher_is_better:
         raise FcbenchError("got an anchor and a test curve of metrics with different directions; compare one metric.")
     for name, c in (("anchor", anchor), ("test", test)):
@@ -152,13 +132,23 @@ def _refusal(anchor: Curve, test: Curve, share: float, of: str) -> str:
     return ""
 
 
-def ceiling_target(ceiling: float, higher_is_better: bool, loss_percent: float = 1.0) -> float:
-    """The value that lies `loss_percent` of the uncoded ceiling below it (above it where lower is better).
+class Loss(NamedTuple):
+    """How far below the uncoded ceiling a rate is read: percent of the ceiling, or points of a metric in fractions."""
 
-    >>> ceiling_target(0.5, True)
-    0.495
+    amount: float = 1.0
+    unit: Literal["%", "pt"] = "%"
+
+    def __str__(self) -> str:
+        return f"{self.amount:g} %" if self.unit == "%" else f"{self.amount:g} point" + "s" * (self.amount != 1)
+
+
+def ceiling_target(ceiling: float, higher_is_better: bool, loss: Loss = Loss()) -> float:
+    """The value that lies a loss below the uncoded ceiling (above it where lower is better).
+
+    >>> ceiling_target(0.5, True), ceiling_target(0.5, True, Loss(2, "pt"))
+    (0.495, 0.48)
     """
-    step = abs(ceiling) * loss_percent / 100
+    step = (abs(ceiling) if loss.unit == "%" else 1) * loss.amount / 100
     return ceiling - step if higher_is_better else ceiling + step
 
 

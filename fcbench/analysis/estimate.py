@@ -1,7 +1,5 @@
 """A number with its interval."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,17 +10,12 @@ from fcbench.results import intervals
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A number with its 95 % interval, or the reason why there is none.
-
-    Attributes:
-        low, high: None without samples to resample.
-        reason: empty where there is a value.
-    """
+    """A number with its 95 % interval, or the reason why there is none. `low, high`: None without samples."""
 
     value: float | None = None
     low: float | None = None
     high: float | None = None
-    reason: str = ""
+    reason: str = ""  # empty where there is a value
 
 
 def estimate(value: float, resampled: ArrayLike | None = None) -> Estimate:

@@ -17,8 +17,6 @@ References:
     H. Akaike, "A new look at the statistical model identification", 1974 (the held-out excess of d / (2 n) nats).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 
@@ -35,12 +33,8 @@ def bits_between(test: ArrayLike, anchor: ArrayLike, n_resamples: int = N_RESAMP
     """Bits per sample by which one set of log-likelihoods exceeds another.
 
     With a null model as the anchor it is the usable information; with another encoder's, the difference of information.
-
-    Args:
-        test, anchor: [N] or [seeds, N] log-likelihoods in nats of the same held-out samples in the same order.
-
-    Raises:
-        FcbenchError: shapes that differ, no samples, NaN or inf.
+    `test, anchor`: [N] or [seeds, N] log-likelihoods in nats of the same held-out samples in the same order. Raises
+    `FcbenchError`: shapes that differ, no samples, NaN or inf.
     """
     first, second = _paired(test, anchor)
     excess = (first - second) / math.log(2)
@@ -50,11 +44,8 @@ def bits_between(test: ArrayLike, anchor: ArrayLike, n_resamples: int = N_RESAMP
 def share_kept(test: ArrayLike, ceiling: ArrayLike, null: ArrayLike, n_resamples: int = N_RESAMPLES) -> Estimate:
     """Usable information as a share of that at the ceiling, with a paired interval.
 
-    Args:
-        test, ceiling, null: [N] or [seeds, N] log-likelihoods in nats of the same samples in the same order.
-
-    Raises:
-        FcbenchError: what `bits_between` raises; no information at the ceiling, of which nothing is a share.
+    `test, ceiling, null`: [N] or [seeds, N] log-likelihoods in nats of the same samples in the same order. Raises
+    `FcbenchError`: what `bits_between` raises; no information at the ceiling, of which nothing is a share.
     """
     kept, base = _paired(test, null)
     whole = _paired(ceiling, null)[0] - base
@@ -72,20 +63,14 @@ def share_kept(test: ArrayLike, ceiling: ArrayLike, null: ArrayLike, n_resamples
 
 
 def best_null(candidates: Sequence[ArrayLike]) -> np.ndarray:
-    """Of several null models' log-likelihoods [N] or [seeds, N], those with the largest mean.
-
-    The best null leaves the least information: the choice errs on the careful side.
-
-    Raises:
-        FcbenchError: none was given.
-    """
+    """Of several null models' log-likelihoods [N] or [seeds, N], those with the largest mean. The best null leaves the
+    least information: the choice errs on the careful side. Raises `FcbenchError`: none was given."""
     arrays = [np.asarray(c, dtype=np.float64) for c in candidates]
     if not arrays:
         raise FcbenchError("got no null model; usable information needs one.")
     return max(arrays, key=lambda a: float(a.mean()))
 
 
-# ------------------------------------------------------------------------------------------ bootstrap
 def _paired(a: ArrayLike, b: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Return both as float64 [seeds, N]."""
     first, second = (np.atleast_2d(np.asarray(v, dtype=np.float64)) for v in (a, b))
@@ -104,9 +89,7 @@ def _shapes(a: np.ndarray, b: np.ndarray) -> str:
 
 
 def _resampled_means(values: np.ndarray, n_resamples: int) -> np.ndarray:
-    """Means [R] of values [seeds, N] over samples drawn anew, and over seeds drawn anew.
-
-    Draws are those of `fcbench.results.intervals.resampling_weights`: the same for all values of as many samples.
-    """
+    """Means [R] of values [seeds, N] over samples drawn anew, and over seeds drawn anew. Draws are those of
+    `fcbench.results.intervals.resampling_weights`: the same for all values of as many samples."""
     n = values.shape[1]
     return intervals.mean_over_seeds(values @ intervals.resampling_weights(n, n_resamples).T / n)

@@ -12,8 +12,6 @@ refused together:
 Points that the standard holds already are left out.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -32,12 +30,10 @@ from fcbench.results.row import OK, SCHEMA
 from fcbench.results.samples import SAMPLES
 
 HINT = "choose another -o"
-METRIC_PACKAGES = {"cider": "pycocoevalcap", "bleu4": "pycocoevalcap"}
-"""Metrics that another package counts."""
+METRIC_PACKAGES = {"cider": "pycocoevalcap", "bleu4": "pycocoevalcap"}  # Metrics that another package counts
 
 _COUNTED = ("protocol", "unit", "higher_is_better")
-MAX_RATE_DIFFERENCE = 0.05
-"""Between an operating point on two machines, relative."""
+MAX_RATE_DIFFERENCE = 0.05  # Between an operating point on two machines, relative
 
 _CODEC_BUDGET = ("codec_steps", "codec_batch", "codec_rate")
 _BUDGET = ("n_train", "width", "task_steps", "task_batch", "task_rate", "tolerance")
@@ -46,26 +42,17 @@ _SAME = [*SITUATION, *(c for c in POINT if c != "metric")]
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """Outcome of a merge.
+    """Outcome of a merge. `taken, already`: points of each folder that were taken, or were there already."""
 
-    Attributes:
-        rows: what was taken, with the number of its folder in the column ``source``.
-        taken, already: points of each folder that were taken, or were there already.
-        refused: a line for each situation that cannot stand beside the standard: the folder, what, why.
-    """
-
-    rows: pd.DataFrame
+    rows: pd.DataFrame  # what was taken, with the number of its folder in the column ``source``
     taken: tuple[int, ...]
     already: tuple[int, ...]
-    refused: tuple[str, ...]
+    refused: tuple[str, ...]  # a line for each situation that cannot stand beside the standard: the folder, what, why
 
 
 def merge(paths: Sequence[Path]) -> Merged:
-    """Join the rows of results folders.
-
-    Raises:
-        FcbenchError: fewer than two folders, or what `fcbench.results.table.load` raises.
-    """
+    """Join the rows of results folders. Raises `FcbenchError`: fewer than two folders, or what
+    `fcbench.results.table.load` raises."""
     if len(paths) < 2:
         raise FcbenchError(f"got {len(paths)} results folder to merge; give two or more.")
     kept = table.load(paths[0]).assign(source=0)
@@ -74,8 +61,7 @@ def merge(paths: Sequence[Path]) -> Merged:
         rows = table.load(path).assign(source=number)
         fit = []
         for _, one in rows.groupby(list(SITUATION), sort=False, dropna=False):
-            reason = _reason(kept, one)
-            if reason:
+            if reason := next(_reasons(kept, one), ""):
                 first = one.iloc[0]
                 what = " / ".join((first["dataset"], first["encoder"], first["task"]))
                 refused.append(f"{path}: {what}, {one['point'].nunique()} points: {reason}")
@@ -90,11 +76,8 @@ def merge(paths: Sequence[Path]) -> Merged:
 
 
 def write(merged: Merged, paths: Sequence[Path], out: Path) -> None:
-    """Write what was taken as a results folder: rows, samples, the records of all runs.
-
-    Raises:
-        FcbenchError: the folder holds results already, or a disk error.
-    """
+    """Write what was taken as a results folder: rows, samples, the records of all runs. Raises `FcbenchError`: the
+    folder holds results already, or a disk error."""
     if (out / table.RATES).exists():
         raise FcbenchError(f"{out} holds results already: {HINT}.")
     with disk_errors(out, HINT):
@@ -108,15 +91,8 @@ def write(merged: Merged, paths: Sequence[Path], out: Path) -> None:
     write_atomically(out / table.RATES, table.header() + table.to_csv(table.to_points(merged.rows)), HINT)
 
 
-# ------------------------------------------------------------------------------------------ refusals
 def _keys(rows: pd.DataFrame) -> pd.Series:
-    """What names a point whoever measured it."""
     return pd.Series(list(rows[_SAME].astype(str).itertuples(index=False, name=None)), rows.index, dtype=object)
-
-
-def _reason(kept: pd.DataFrame, one: pd.DataFrame) -> str:
-    """Why the rows of one situation cannot stand beside those kept, or ""."""
-    return next(_reasons(kept, one), "")
 
 
 def _reasons(kept: pd.DataFrame, one: pd.DataFrame) -> Iterator[str]:
@@ -141,7 +117,6 @@ def _reasons(kept: pd.DataFrame, one: pd.DataFrame) -> Iterator[str]:
 
 
 def _differs(what: str, mine: pd.Series, yours: pd.Series) -> Iterator[str]:
-    """A reason where two columns have values and none in common."""
     if len(mine) and len(yours) and not set(mine) & set(yours):
         yield f"{what} is {_shown(yours)}, beside {_shown(mine)}"
 

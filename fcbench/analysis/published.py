@@ -9,8 +9,6 @@ Two forms are read:
 Whoever gives such a file vouches for it: nothing here can check that its data and protocol are those of the rows.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json
@@ -24,17 +22,15 @@ import pandas as pd
 
 from fcbench.analysis.situations import SITUATION
 from fcbench.analysis.variants import VARIANT
+from fcbench.core.codecs import Kind
 from fcbench.core.errors import FcbenchError, unknown
 from fcbench.core.files import disk_errors
-from fcbench.core.kinds import Kind
 from fcbench.core.rates import UNITS
 from fcbench.results.row import OK
 
-COLUMNS = ("label", "rate", "rate_unit", "value", "metric", "task", "source")
-"""Of a CSV file."""
+COLUMNS = ("label", "rate", "rate_unit", "value", "metric", "task", "source")  # Of a CSV file
 
-SOURCE = "source"
-"""Column that `add` adds: where the numbers of a published row are from."""
+SOURCE = "source"  # Column that `add` adds: where the numbers of a published row are from
 
 MARK = "published, not measured here"
 
@@ -49,28 +45,19 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class PublishedCurve:
-    """A curve as others state it.
-
-    Attributes:
-        task: empty for every task with the metric.
-        rate_unit: a column of rates.csv.
-        points: (rate, value), in the order of the file.
-    """
+    """A curve as others state it."""
 
     label: str
-    task: str
+    task: str  # empty for every task with the metric
     metric: str
-    rate_unit: str
+    rate_unit: str  # a column of rates.csv
     source: str
-    points: tuple[tuple[float, float], ...]
+    points: tuple[tuple[float, float], ...]  # (rate, value), in the order of the file
 
 
 def read(path: Path) -> list[PublishedCurve]:
-    """The curves of a file.
-
-    Raises:
-        FcbenchError: another suffix or form, a number that is none, a rate that is not above 0, no curve.
-    """
+    """The curves of a file. Raises `FcbenchError`: another suffix or form, a number that is none, a rate that is not
+    above 0, no curve."""
     readers = {".csv": _of_csv, ".json": _of_compressai}
     if path.suffix.lower() not in readers:
         raise FcbenchError(f"cannot read published curves from {path.name!r}; give FILE.csv or CompressAI's FILE.json.")
@@ -88,13 +75,9 @@ def read(path: Path) -> list[PublishedCurve]:
 def add(rows: pd.DataFrame, paths: Sequence[Path]) -> pd.DataFrame:
     """Rows with those of published curves, of kind ``published``, in every situation with their task and metric.
 
-    A curve of which nothing was measured is left out, and a warning says so.
-
-    Args:
-        rows: of `fcbench.analysis.situations.load`, or a choice of them.
-
-    Raises:
-        FcbenchError: what `read` raises, a label that two files give, a file of which no curve has a place.
+    A curve of which nothing was measured is left out, and a warning says so. `rows`: of
+    `fcbench.analysis.situations.load`, or a choice of them. Raises `FcbenchError`: what `read` raises, a label that two
+    files give, a file of which no curve has a place.
     """
     frames, labels = [rows], dict[str, Path]()
     for path in paths:
@@ -113,11 +96,8 @@ def add(rows: pd.DataFrame, paths: Sequence[Path]) -> pd.DataFrame:
 
 
 def in_unit(rows: pd.DataFrame, x: str) -> tuple[pd.DataFrame, list[str]]:
-    """Rows without published ones that have no rate in a unit, and a line that says why for each curve left out.
-
-    Raises:
-        FcbenchError: an unknown unit.
-    """
+    """Rows without published ones that have no rate in a unit, and a line that says why for each curve left out. Raises
+    `FcbenchError`: an unknown unit."""
     if x not in UNITS:
         raise FcbenchError(unknown("rate axis", x, UNITS))
     other = (rows["kind"] == Kind.PUBLISHED) & rows[x].isna()
@@ -133,7 +113,6 @@ def source_of(rows: pd.DataFrame) -> str:
     return str(rows[SOURCE].iloc[0]) if SOURCE in rows and (rows["kind"] == Kind.PUBLISHED).all() else ""
 
 
-# -------------------------------------------------------------------------------------------- files
 def _of_csv(text: str, _: Path) -> Iterator[PublishedCurve]:
     lines = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     missing = [c for c in COLUMNS if c not in (lines.fieldnames or ())]
@@ -178,15 +157,12 @@ def _point(rate: object, value: object, where: str) -> tuple[float, float]:
     return numbers
 
 
-# --------------------------------------------------------------------------------------------- rows
 def _places(rows: pd.DataFrame, curve: PublishedCurve) -> pd.Series:
-    """Which rows a curve is put beside."""
     of_task = (rows["task"] == curve.task) if curve.task else rows["task"] != ""
     return of_task & (rows["metric"] == curve.metric) & (rows["status"] == OK)
 
 
 def _placed(rows: pd.DataFrame, curve: PublishedCurve) -> Iterator[pd.DataFrame]:
-    """A curve's rows, once for each situation and seed."""
     beside = rows[_places(rows, curve)].drop_duplicates([*SITUATION, "seed"])
     for i, (rate, value) in enumerate(curve.points):
         said = {
@@ -202,7 +178,6 @@ def _placed(rows: pd.DataFrame, curve: PublishedCurve) -> Iterator[pd.DataFrame]
 
 
 def _homeless(rows: pd.DataFrame, curve: PublishedCurve) -> str:
-    """Why a curve has no place among rows."""
     ok = rows[rows["status"] == OK]
     measured = sorted(set(ok["task"] + " " + ok["metric"]))
     what = " ".join(filter(None, (curve.task, curve.metric)))

@@ -7,36 +7,26 @@ References:
     (slopes inside), with the three-point ends of Matlab's and SciPy's `pchip`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-MIN_POINTS = 4
-"""Measured points, of different rates, that a delta needs on each curve."""
+MIN_POINTS = 4  # Measured points, of different rates, that a delta needs on each curve
 
 MIN_HULL_POINTS = 3
 """Of them, points left on the hull: a saturated end may cost one, but two points are a straight line."""
 
-MIN_OVERLAP = 0.25
-"""Least overlap of two curves, as a fraction of the range that they cover together."""
+MIN_OVERLAP = 0.25  # Least overlap of two curves, as a fraction of the range that they cover together
 
 
 @dataclass(frozen=True, slots=True)
 class Resampled:
-    """A curve under R resamples.
+    """A curve under R resamples."""
 
-    Attributes:
-        rates: [P, R] in any one unit of rate.
-        values: [P, R] of one metric.
-        higher_is_better: the metric's direction.
-    """
-
-    rates: np.ndarray
-    values: np.ndarray
-    higher_is_better: bool
+    rates: np.ndarray  # [P, R] in any one unit of rate
+    values: np.ndarray  # [P, R] of one metric
+    higher_is_better: bool  # the metric's direction
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +66,6 @@ def rates_at(c: Resampled, targets: np.ndarray) -> np.ndarray:
     return np.asarray(10 ** _by_length(rows, inside, _evaluate, at))
 
 
-# --------------------------------------------------------------------------------------------- rows
 def _ordered(c: Resampled) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Log rates and quality [R, P] in order of rate, the best of one rate first; which are first of their rate."""
     log_rates, quality = np.log10(c.rates.T), c.values.T * (1 if c.higher_is_better else -1)
@@ -88,19 +77,16 @@ def _ordered(c: Resampled) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _packed(x: np.ndarray, y: np.ndarray, keep: np.ndarray) -> _Rows:
-    """Points that are kept moved to the front of their rows."""
     order = np.argsort(~keep, axis=1, kind="stable")
     return _Rows(np.take_along_axis(x, order, 1), np.take_along_axis(y, order, 1), keep.sum(axis=1))
 
 
 def _hull(c: Resampled) -> _Rows:
-    """Log rate over quality on each hull."""
     r, q, _ = _ordered(c)
     return _packed(q, r, rises(q))
 
 
 def _running_best(c: Resampled) -> _Rows:
-    """Best quality so far over log rate."""
     r, q, first = _ordered(c)
     return _packed(r, np.maximum.accumulate(q, axis=1), first)
 
@@ -142,7 +128,6 @@ def _by_length(rows: _Rows, ok: np.ndarray, of: Callable[..., np.ndarray], *argu
     return out
 
 
-# -------------------------------------------------------------------------------------------- PCHIP
 def _integral(x: np.ndarray, y: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Integral [R] of the PCHIP through x, y [R, n] from low to high [R], which lie inside."""
     c0, c1, c2, c3 = _pieces(x, y)

@@ -1,7 +1,5 @@
 """Results folders as one object: rows, samples, provenance, and what is computed from them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +9,7 @@ import pandas as pd
 
 from fcbench.analysis import compare as comparing
 from fcbench.analysis import cost as costing
-from fcbench.analysis import cost_frame, situations
+from fcbench.analysis import situations
 from fcbench.analysis.published import add
 from fcbench.analysis.variants import FOLDER
 from fcbench.core.errors import FcbenchError
@@ -21,11 +19,8 @@ from fcbench.results.samples import has_samples, load_samples
 
 
 class Results:
-    """What one or several results folders hold.
-
-    Attributes:
-        rates: the rows of rates.csv, with their results folder in the column ``folder``; each measured point once.
-    """
+    """What one or several results folders hold. `rates`: the rows of rates.csv, with their results folder in the column
+    ``folder``; each measured point once."""
 
     def __init__(self, folders: Sequence[Path], rates: pd.DataFrame) -> None:
         self.folders = tuple(folders)
@@ -74,13 +69,9 @@ def _samples(folder: str, point: str) -> pd.DataFrame:
 def load(*folders: Path | str, by: str | None = None, published: Sequence[Path | str] = ()) -> Results:
     """Read results folders; several are read together where they belong together.
 
-    Args:
-        by: commit, budget, machine, versions or folder: runs that differ in it are kept apart, each codec of each run
-            a curve of its own.
-        published: files of curves that others published (`fcbench.analysis.published`): rows of kind ``published``.
-
-    Raises:
-        FcbenchError: no folder, what `fcbench.analysis.situations.load` and `published.add` raise.
+    `by`: commit, budget, machine, versions or folder: runs that differ in it are kept apart, each codec of each run a
+    curve of its own. `published`: files of curves that others published (`fcbench.analysis.published`): rows of kind
+    ``published``. Raises `FcbenchError`: no folder, what `fcbench.analysis.situations.load` and `published.add` raise.
     """
     if not folders:
         raise FcbenchError("no results folder to load; give one that `fcbench run --out` wrote.")
@@ -91,17 +82,11 @@ def load(*folders: Path | str, by: str | None = None, published: Sequence[Path |
 def compare(results: Results, anchor: str | None = None, metric: str | None = None, x: str = "bpp") -> pd.DataFrame:
     """Every curve against the anchor's, one per row: BD-rate, BD-accuracy, rate at the ceiling less 1 %.
 
-    A number NAME has its 95 % interval in NAME_low and NAME_high; where it is NaN, NAME_reason says why. What
-    intervals lack is in ``attrs["notes"]``.
-
-    Args:
-        anchor: a codec; or ``remote``, the best of the image codecs. None where runs are kept apart (`load`): each
-            codec is set against itself in the first run.
-        metric: None for each task's primary one; ``all`` for every one.
-        x: unit of the rate: bpp, bpfp or bytes_per_sample.
-
-    Raises:
-        FcbenchError: what `fcbench.analysis.compare.compare` raises.
+    A number NAME has its 95 % interval in NAME_low and NAME_high; where it is NaN, NAME_reason says why. What intervals
+    lack is in ``attrs["notes"]``. `anchor`: a codec; or ``remote``, the best of the image codecs. None where runs are
+    kept apart (`load`): each codec is set against itself in the first run. `metric`: None for each task's primary one;
+    ``all`` for every one. `x`: unit of the rate: bpp, bpfp or bytes_per_sample. Raises `FcbenchError`: what
+    `fcbench.analysis.compare.compare` raises.
     """
     found, notes = comparing.compare(results.rates, anchor, () if metric is None else (metric,), x)
     return _noted(comparing.frame(found), notes)
@@ -110,17 +95,12 @@ def compare(results: Results, anchor: str | None = None, metric: str | None = No
 def cost(results: Results, general: str, special: str, x: str = "bpp") -> pd.DataFrame:
     """What the special encoder costs beside the general one, a number per row: figure, unit, value, low, high, reason.
 
-    Differences are special less general. What intervals lack is in ``attrs["notes"]``.
-
-    Args:
-        general, special: encoders, as ``rates`` names them.
-        x: unit of the rate: bpp, bpfp or bytes_per_sample.
-
-    Raises:
-        FcbenchError: what `fcbench.analysis.cost.costs` raises.
+    Differences are special less general. What intervals lack is in ``attrs["notes"]``. `general, special`: encoders, as
+    ``rates`` names them. `x`: unit of the rate: bpp, bpfp or bytes_per_sample. Raises `FcbenchError`: what
+    `fcbench.analysis.cost.costs` raises.
     """
     found = costing.costs(results.rates, general, special, x)
-    return _noted(cost_frame.frame(found), found.notes)
+    return _noted(costing.frame(found), found.notes)
 
 
 def _noted(frame: pd.DataFrame, notes: Sequence[str]) -> pd.DataFrame:

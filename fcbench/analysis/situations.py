@@ -4,8 +4,6 @@ A *situation* is what two curves must share to be compared: the task, the data, 
 *curve* is the rows of one situation that differ in the operating point (and the seed) only.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,8 +15,8 @@ import pandas as pd
 
 from fcbench.analysis import variants
 from fcbench.analysis.variants import BUDGET, FOLDER, READOUT
+from fcbench.core.codecs import Kind
 from fcbench.core.errors import FcbenchError, unknown
-from fcbench.core.kinds import Kind
 from fcbench.core.registry import get, names
 from fcbench.core.tasks import metric_values
 from fcbench.results import table
@@ -28,36 +26,22 @@ from fcbench.results.row import OK
 MetricValues = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
 """Metric values by name, [R], of statistics [N, S] of samples and how often each counts, [R, N]."""
 
-MetricValuesOf = Callable[[str], "MetricValues | None"]
-"""A task's `MetricValues`; None where its plug-in offers none."""
+MetricValuesOf = Callable[[str], "MetricValues | None"]  # A task's `MetricValues`; None where its plug-in offers none
 
-CURVES = (Kind.CODED, Kind.REMOTE, Kind.PUBLISHED)
-"""Kinds of rows that make curves."""
+CURVES = (Kind.CODED, Kind.REMOTE, Kind.PUBLISHED)  # Kinds of rows that make curves
 
-SENT = (*CURVES, Kind.LABEL)
-"""Kinds of rows that have a rate."""
+SENT = (*CURVES, Kind.LABEL)  # Kinds of rows that have a rate
 
-SUBJECT = ("dataset", "encoder", "task")
-"""Columns that name a situation; the rest of `SITUATION` must then agree."""
+SUBJECT = ("dataset", "encoder", "task")  # Columns that name a situation; the rest of `SITUATION` must then agree
 
 SITUATION = (
     *SUBJECT,
-    "dataset_revision",
-    "image_size",
-    "weights_sha256",
-    "split",
-    "features_dtype",
-    "neck",
-    "head",
-    "head_sha256",
-    "neck_loss",
-    "n_samples",
-    "n_px",
+    *("dataset_revision", "image_size", "weights_sha256", "split", "features_dtype"),
+    *("neck", "head", "head_sha256", "neck_loss", "n_samples", "n_px"),
 )
 """Columns that two curves must share to be compared."""
 
-POINT = ("kind", "codec", "objective", "params", "seed", "metric")
-"""Columns that tell rows of one situation apart."""
+POINT = ("kind", "codec", "objective", "params", "seed", "metric")  # Columns that tell rows of one situation apart
 
 _ENCODER = ("weights_origin", "split", "neck", "head", "neck_loss")
 _DATA = ("image_size", "dataset_revision")
@@ -67,13 +51,10 @@ _BUDGET = ("budget", "n_train", "n_test")
 def load(paths: Sequence[Path], by: str | None = None) -> pd.DataFrame:
     """Rows of one or several results folders, with the column `FOLDER`; each measured point once.
 
-    Args:
-        by: a key of `variants.BY`: runs that differ in it are kept apart, as other codecs are; None for one run.
-
-    Raises:
-        FcbenchError: what `results.load` and `variants.add` raise; folders of the same subject that differ in what
-            must agree (data set revision, weights, split, neck, head, samples; training budget, unless runs are kept
-            apart); one point of one run with two values.
+    `by`: a key of `variants.BY`: runs that differ in it are kept apart, as other codecs are; None for one run. Raises
+    `FcbenchError`: what `results.load` and `variants.add` raise; folders of the same subject that differ in what must
+    agree (data set revision, weights, split, neck, head, samples; training budget, unless runs are kept apart); one
+    point of one run with two values.
     """
     if by is not None and by not in variants.BY:
         raise FcbenchError(unknown("difference of runs", by, variants.BY))
@@ -145,11 +126,7 @@ def _kinds_of_heads(df: pd.DataFrame, name: str) -> pd.Series:
 
 
 def choose(df: pd.DataFrame, column: str, names: Sequence[str]) -> pd.DataFrame:
-    """Rows whose column is one of the names; all rows for no names.
-
-    Raises:
-        FcbenchError: a name that is in no row.
-    """
+    """Rows whose column is one of the names; all rows for no names. Raises `FcbenchError`: a name that is in no row."""
     for name in names:
         if not (df[column] == name).any():
             raise FcbenchError(unknown(column, name, sorted(set(df[column]) - {""})))
@@ -157,11 +134,8 @@ def choose(df: pd.DataFrame, column: str, names: Sequence[str]) -> pd.DataFrame:
 
 
 def choose_codecs(df: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """Rows of codecs (or of kinds, such as ``remote``), and the ends of the curves; all rows for no names.
-
-    Raises:
-        FcbenchError: a name that is in no row.
-    """
+    """Rows of codecs (or of kinds, such as ``remote``), and the ends of the curves; all rows for no names. Raises
+    `FcbenchError`: a name that is in no row."""
     known = set(df["codec"]) | set(df["kind"])
     for name in names:
         if name not in known:
@@ -175,7 +149,6 @@ def metric_values_of(task: str) -> MetricValues | None:
     return partial(metric_values, get("task", task)) if task in names("task") else None
 
 
-# ------------------------------------------------------------------------------------------ folders
 def _check_compatible(a: pd.DataFrame, b: pd.DataFrame, by: str | None) -> None:
     """Refuse two folders whose rows of one subject differ in what must agree."""
     shared = False
@@ -204,7 +177,6 @@ def _incompatible(a: pd.DataFrame, b: pd.DataFrame, what: str, mine: Any, yours:
 
 
 def _budgets(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, tuple[list[str], list[str]]]:
-    """What the runs of two folders spent on training, by option; nothing of a folder without provenance."""
     found: list[dict[str, list[str]]] = []
     for frame in (a, b):
         folder = Path(frame[FOLDER].iloc[0])
@@ -228,7 +200,7 @@ def _tuples(df: pd.DataFrame, columns: Sequence[str]) -> set[tuple]:
 def _each_once(df: pd.DataFrame) -> pd.DataFrame:
     """Drop failures of points that were measured after all, and repetitions; refuse contradictions."""
     ok = df["status"] == OK
-    key = variants.separate(df, (*SITUATION, *POINT))
+    key = [*SITUATION, *POINT, *(c for c in (variants.VARIANT, READOUT) if c in df)]
     point = [c for c in key if c != "metric"]
     keys = pd.MultiIndex.from_frame(df[point].astype(str))
     retried = ~ok & keys.isin(keys[ok])

@@ -1,40 +1,23 @@
 """Runs set side by side: what tells them apart, and how each is named."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Sequence
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from fcbench.core.codecs import Kind
 from fcbench.core.errors import FcbenchError
-from fcbench.core.kinds import Kind
 
-FOLDER = "folder"
-"""Column that `situations.load` adds: the results folder of a row."""
+FOLDER = "folder"  # Column that `situations.load` adds: the results folder of a row
 
-VARIANT = "variant"
-"""Column that `add` adds: what tells the runs of a row's codec apart; empty where its runs agree."""
+VARIANT = "variant"  # Column that `add` adds: what tells the runs of a row's codec apart; empty where its runs agree
 
-READOUT = "readout"
-"""Column that `add` adds: equal in rows whose neck and head are the same run's."""
+READOUT = "readout"  # Column that `add` adds: equal in rows whose neck and head are the same run's
 
 COMMIT, BUDGET, MACHINE, VERSIONS = "commit", "budget", "machine", "versions"
 
 BY: dict[str, tuple[str, ...]] = {
     COMMIT: ("commit",),
-    BUDGET: (
-        "n_train",
-        "task_steps",
-        "task_batch",
-        "task_rate",
-        "codec_steps",
-        "codec_batch",
-        "codec_rate",
-        "tolerance",
-    ),
+    BUDGET: tuple("n_train task_steps task_batch task_rate codec_steps codec_batch codec_rate tolerance".split()),
     MACHINE: ("device", "gpu", "cpu", "threads"),
     VERSIONS: ("versions",),
     FOLDER: (FOLDER,),
@@ -46,14 +29,8 @@ _N_COMMIT = 9
 
 
 def add(df: pd.DataFrame, by: str) -> pd.DataFrame:
-    """Rows with `VARIANT` and `READOUT`.
-
-    Args:
-        by: a key of `BY`.
-
-    Raises:
-        FcbenchError: rows that do not say it, or rows that all agree.
-    """
+    """Rows with `VARIANT` and `READOUT`. `by`: a key of `BY`. Raises `FcbenchError`: rows that do not say it, or rows
+    that all agree."""
     if by in _SINCE_3 and (df["schema"] < 3).any():
         raise FcbenchError(f"rows of schema 2 do not say their {by}: give --by folder or --by commit.")
     told = _told(df, by)
@@ -88,18 +65,7 @@ def readouts(df: pd.DataFrame, of: pd.DataFrame) -> pd.DataFrame:
     return df[df[READOUT].isin(set(of[READOUT]))] if READOUT in df else df
 
 
-def per_readout(df: pd.DataFrame) -> Any:
-    """Rows grouped by the runs that trained neck and head; one group where no runs are set side by side."""
-    return df.groupby(df[READOUT] if READOUT in df else np.zeros(len(df)), sort=False)
-
-
-def separate(df: pd.DataFrame, columns: Sequence[str]) -> list[str]:
-    """Columns that tell rows apart, with those of the runs where there are any."""
-    return [*columns, *(c for c in (VARIANT, READOUT) if c in df)]
-
-
 def _told(df: pd.DataFrame, by: str) -> pd.DataFrame:
-    """Texts that name a run, a column for each thing that is said."""
     if by == VERSIONS:
         found = pd.DataFrame([json.loads(cell or "{}") for cell in df["versions"]], index=df.index)
         return found.apply(lambda column: f"{column.name} " + column.fillna("none").astype(str))

@@ -1,7 +1,5 @@
 """Whether a results folder holds what it claims: rows that add up, with the samples and streams that they come from."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,24 +9,20 @@ import pandas as pd
 
 from fcbench.analysis.situations import metric_values_of
 from fcbench.core.cache import digest
+from fcbench.core.codecs import Kind
 from fcbench.core.errors import FcbenchError
-from fcbench.core.kinds import Kind
 from fcbench.results import table
 from fcbench.results.folder import PROVENANCE, load_provenance
 from fcbench.results.row import OK
 from fcbench.results.samples import has_samples, load_samples
 
 STREAMS = "streams"
-TOLERANCE = 1e-6
-"""Between a value or rate of a row and what it is computed from, relative."""
+TOLERANCE = 1e-6  # Between a value or rate of a row and what it is computed from, relative
 
 
 def verify(folder: Path) -> list[str]:
-    """Faults of a results folder, a line each; none where it holds what it claims.
-
-    Raises:
-        FcbenchError: `rates.csv` is missing, damaged or of a schema that is not read.
-    """
+    """Faults of a results folder, a line each; none where it holds what it claims. Raises `FcbenchError`: `rates.csv`
+    is missing, damaged or of a schema that is not read."""
     rows = table.load(folder)
     if rows.empty:
         raise FcbenchError(f"no rows in {folder}; run `fcbench run` first.")
@@ -40,7 +34,6 @@ def verify(folder: Path) -> list[str]:
 
 
 def _provenance(folder: Path, rows: pd.DataFrame) -> Iterator[str]:
-    """Rows of no known run, commit or encoder weights."""
     runs = {r.get("run") for r in load_provenance(folder)} if (folder / PROVENANCE).exists() else set()
     for run in sorted(set(rows["run"]) - runs):
         n = rows.loc[rows["run"] == run, "point"].nunique()
@@ -67,7 +60,6 @@ def _rates(ok: pd.DataFrame) -> Iterator[str]:
 
 
 def _samples(folder: Path, ok: pd.DataFrame) -> Iterator[str]:
-    """Samples that are missing, or give other values than the rows."""
     for (point, task), own in ok.groupby(["point", "task"], sort=False):
         if not has_samples(folder, str(point)):
             yield f"point {point}: no samples"
@@ -86,7 +78,6 @@ def _samples(folder: Path, ok: pd.DataFrame) -> Iterator[str]:
 
 
 def _streams(folder: Path, ok: pd.DataFrame) -> Iterator[str]:
-    """Kept files that belong to no row, or have another size or checkpoint than their row says."""
     sent = ok[ok["kind"].isin([Kind.CODED, Kind.REMOTE, Kind.LABEL])].drop_duplicates("point")
     row_of = {digest({"job": row.point}): row for row in sent.itertuples()}
     for file in sorted((folder / STREAMS).glob("*.fcb")):

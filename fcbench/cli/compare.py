@@ -1,8 +1,10 @@
-"""Set codecs against an anchor: BD-rate, BD-accuracy, rate at the ceiling less 1 %."""
+"""Set codecs against an anchor: BD-rate, BD-accuracy, rate at the ceiling less a loss."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,6 +19,9 @@ from fcbench.cli.options import (
 from fcbench.cli.say import say
 from fcbench.core.errors import FcbenchError
 from fcbench.core.files import write_atomically
+
+if TYPE_CHECKING:
+    from fcbench.analysis.curves import Loss
 
 FORMATS = {"table": ".txt", "csv": ".csv", "markdown": ".md", "latex": ".tex"}
 """Name of a format -> the suffix of its files."""
@@ -39,6 +44,14 @@ FORMATS = {"table": ".txt", "csv": ".csv", "markdown": ".md", "latex": ".tex"}
     help="Repeatable; `all` for every one. [each task's primary one]",
 )
 @rate_option("Unit of the rate.")
+@click.option(
+    "--loss",
+    metavar="N%|Npt",
+    default="1%",
+    show_default=True,
+    callback=lambda _, __, typed: _loss(typed),
+    help="How far below the uncoded ceiling the rate is read: in percent of it, or in points of accuracy.",
+)
 @click.option("--format", "form", type=click.Choice(list(FORMATS)), help="[by the suffix of -o; table on the terminal]")
 @click.option(
     "-o",
@@ -55,6 +68,7 @@ def compare(
     by: str | None,
     metrics: tuple[str, ...],
     x: str,
+    loss: Loss,
     form: str | None,
     output: Path | None,
     overwrite: bool,
@@ -64,7 +78,7 @@ def compare(
     Runs nothing.
 
     BD-rate and BD-accuracy with 95 % intervals (paired bootstrap over the test samples), what the curves have in
-    common, and the rate at which the uncoded ceiling less 1 % is reached. Numbers that would be meaningless are
+    common, and the rate at which the uncoded ceiling less --loss is reached. Numbers that would be meaningless are
     withheld, with the reason; points that failed are counted.
 
     \b
@@ -90,8 +104,8 @@ def compare(
     suffix = ".json" if as_json else FORMATS[form] if form else tables.check_suffix(output) if output else ".txt"
     check_outputs([output] if output else [], [*results, *published], overwrite)
     rows = add(situations.load(results, by), published)
-    found, notes = comparing.compare(rows, anchor, metrics, x)
-    text = tables.WRITERS[suffix](compare_table.document(found, notes))
+    found, notes = comparing.compare(rows, anchor, metrics, x, loss=loss)
+    text = tables.WRITERS[suffix](compare_table.document(found, notes, loss))
     if output is None:
         say(text, nl=False)
         return
@@ -99,6 +113,15 @@ def compare(
     say(output)
     for note in notes:
         say(note, err=True)
+
+
+def _loss(typed: str) -> Loss:
+    from fcbench.analysis.curves import Loss
+
+    found = re.fullmatch(r"(\d+\.?\d*|\.\d+) ?(%|pt)", typed.strip())
+    if not found:
+        raise click.BadParameter(f"{typed!r} is neither a percentage (1%) nor points (1pt).")
+    return Loss(float(found[1]), "%" if found[2] == "%" else "pt")
 
 
 COMMAND = compare

@@ -18,7 +18,8 @@ COLUMNS = "columns"
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 def list_plugins(kind: str, as_json: bool) -> None:
     """List the plug-ins of a kind, built in and installed, or the columns of rates.csv. Below a built-in plug-in stands
-    what of it was verified, and how.
+    what of it was verified, and how; below an encoder, its tails (`run --head tail`): for which tasks, at which split
+    points.
 
     \b
     Examples:
@@ -33,6 +34,8 @@ def list_plugins(kind: str, as_json: bool) -> None:
     width = max(map(len, found))
     for name, line in found.items():
         say(f"{name:{width}}  {line}")
+        if rest := registry.tails(kind[:-1], name) if names else "":
+            say(f"{'':{width}}  {rest}")
         if verified := VERIFIED.get(kind[:-1], {}).get(name):
             say(f"{'':{width}}  verified: {verified}")
 

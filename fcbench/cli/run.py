@@ -59,6 +59,11 @@ REPORT = "report.html"
     "machine belongs to; without an address, a cluster of this machine's cores.",
 )
 @click.option(
+    "--own-caches",
+    is_flag=True,
+    help="With --ray: machines do not share --cache-dir; what one lacks comes from here, and what it makes goes here.",
+)
+@click.option(
     "--report/--no-report",
     "wants_report",
     default=None,
@@ -84,6 +89,7 @@ def run(
     jobs: int,
     ray_address: str | None,
     gpus_per_task: float | None,
+    own_caches: bool,
     wants_report: bool | None,
     json_lines: bool,
     **options: Any,
@@ -96,6 +102,8 @@ def run(
         raise click.UsageError("--jobs and --ray are two ways to share the work: give one")
     if gpus_per_task is not None and not ray_address:
         raise click.UsageError("--gpus-per-task is for --ray")
+    if own_caches and not ray_address:
+        raise click.UsageError("--own-caches is for --ray")
     suite = suite_of(suite_file, options).runnable(partial(say, err=True))
     import torch
 
@@ -121,7 +129,9 @@ def run(
         if ray_address:
             from fcbench.measure.on_ray import on_ray
 
-            start = partial(on_ray, address=ray_address, threads=threads, gpus_per_task=gpus_per_task)
+            start = partial(
+                on_ray, address=ray_address, threads=threads, gpus_per_task=gpus_per_task, own_caches=own_caches
+            )
         show = partial(JsonReport, write=say) if json_lines else in_terminal
         wants_report = not options["quick"] if wants_report is None else wants_report
         with Coders(coding_workers) as study.coders:
@@ -187,6 +197,8 @@ def _say_plan(study: Study, counts: Counts, keep_streams: bool) -> None:
         say(f"{counts.line}; nothing is left to measure")
         return
     say(table(counts, probe(study.of(left))))
+    if not study.suite.store_features:
+        say("features are not stored: the encoder runs in every training step and reading, which the times include")
     if keep_streams:
         say("the .fcb files of --keep-streams come on top of that")
 

@@ -13,7 +13,6 @@ import click
 from fcbench.cli.options import F, Size, by_task, cache_option, numbers
 from fcbench.core import registry
 from fcbench.core.errors import FcbenchError
-from fcbench.core.registry import BFLOAT16
 from fcbench.measure.suite import BUDGETS, TASKS, Suite, load
 
 _SOME = click.IntRange(min=1)
@@ -68,9 +67,21 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "type": click.Choice(["float32", "bfloat16"]),
         "help": "Arithmetic of every encoder; in bfloat16 its name ends in @bfloat16. [float32]",
     },
+    "--neck-dtype": {
+        "type": click.Choice(["float32", "bfloat16"]),
+        "help": "Likewise of the neck; heads, losses and codecs stay float32. [float32]",
+    },
+    "--compile compiled": {
+        "is_flag": True,
+        "help": "Compile encoders and necks by torch.compile; their names end in @compiled. It needs a C++ compiler.",
+    },
     "--features-dtype": {
         "type": click.Choice(["float32", "float16"]),
         "help": "Type of stored features, which all that is trained and measured sees. [float32]",
+    },
+    "--no-store": {
+        "is_flag": True,
+        "help": "Store no features: the encoder runs in every training step and reading. For sets that no disk holds.",
     },
     "--seeds": {"metavar": "S1,S2,...", "help": "Seeds of readouts and codecs. [0]"},
     "--n-train": {"type": _SOME, "help": "Use at most this many training samples."},
@@ -152,12 +163,15 @@ def suite_of(suite_file: Path | None, options: dict[str, Any]) -> Suite:
         if "budget" in given:
             raise FcbenchError("got both --quick and --budget; give one of them.")
         suite = suite.quick()
+    if given.pop("no_store", False):
+        given["store_features"] = False
     if "budget" in given:
         suite = suite.at(given.pop("budget"))
     if "batch" in given:
         batch = given.pop("batch")
         steps |= {"task_batch": batch, "codec_batch": batch}
-    dtype = given.pop("encoder_dtype", None)
+    dtypes = {kind: given.pop(f"{kind}_dtype", None) == "bfloat16" for kind in ("encoder", "neck")}
+    compiled = given.pop("compiled", False)
     lambdas = numbers(given.pop("lambdas"), float, "--lambdas") if "lambdas" in given else ()
     for name, option in (("task_models", "--task-model"), ("task_weights", "--task-weights")):
         if name in given:
@@ -170,8 +184,8 @@ def suite_of(suite_file: Path | None, options: dict[str, Any]) -> Suite:
     if "image_size" in given:
         given["image_size_px"] = given.pop("image_size")
     suite = replace(suite, **given, budget=replace(suite.budget, **steps)).with_files()
-    if dtype == "bfloat16":
-        suite = replace(suite, encoders=tuple(e.removesuffix(BFLOAT16) + BFLOAT16 for e in suite.encoders))
+    encoders = tuple(registry.computed(e, dtypes["encoder"], compiled) for e in suite.encoders)
+    suite = replace(suite, encoders=encoders, neck=registry.computed(suite.neck, dtypes["neck"], compiled))
     if lambdas:
         learned = [c for c in suite.codecs if c in registry.names("codec") and registry.get("codec", c).trained]
         if not learned:

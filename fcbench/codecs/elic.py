@@ -7,8 +7,6 @@ References: He, Yang, Peng, Ma, Qin, Wang, ELIC: efficient learned image compres
 space-channel contextual adaptive coding, CVPR 2022.
 """
 
-from __future__ import annotations
-
 from fcbench.codecs.shared.hyper import HyperMap
 from fcbench.codecs.shared.learned import LearnedPlugin
 

@@ -5,8 +5,6 @@
 References: Balle, Minnen, Singh, Hwang, Johnston, Variational image compression with a scale hyperprior, ICLR 2018.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
@@ -41,9 +39,12 @@ class FactorizedMap(MapCoder):
         self.y_tables = EntropyTables()
 
     def prepare(self, x: Tensor) -> None:
-        """KLT, and densities as wide as its outputs."""
         x = init_klt(self.g_a, self.g_s, x)
         self.bottleneck.match(self.g_a(x, self.log_gain))
+
+    def rescale(self, log_gain: float) -> None:
+        self.log_gain.add_(log_gain)
+        self.bottleneck.rescale(log_gain)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         more = self.g_a.correction(x)
@@ -53,15 +54,12 @@ class FactorizedMap(MapCoder):
         return x_hat - more, total_bits(likelihood)
 
     def freeze(self) -> None:
-        """One table a channel."""
         self.y_tables.fill(*self.bottleneck.make_tables(), escape=True)
 
     def tables(self, stage: int) -> EntropyTables:
-        """y's."""
         return self.y_tables
 
     def code(self, stage: int, grid: tuple[int, int], earlier: Sequence[Tensor]) -> StageCode:
-        """Channel-major, a table a channel."""
         channels = self.log_gain.shape[0]
         h, w = half(grid)
         return StageCode(Groups.equal(channels, h * w), (1, channels, h, w))

@@ -11,8 +11,6 @@ References: Cui, Wang, Gao, Guo, Feng, Bai, Asymmetric gained deep image compres
 CVPR 2021.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -28,12 +26,8 @@ _SPAN = 2.5  # logarithms from the middle to an end of the usual sweeps
 
 
 class Gain(nn.Module):
-    """Log-gain of each channel, a parabola in the operating point t.
-
-    Args:
-        channels: C.
-        slope: of all channels at the start.
-    """
+    """Log-gain of each channel, a parabola in the operating point t. `channels`: C. `slope`: of all channels at the
+    start."""
 
     point: Tensor
 
@@ -73,7 +67,6 @@ class GainedNet(EntropyNet):
         self.gain_z = Gain(hidden, 0.5 * _SPAN)
 
     def begin(self, z: Tensor, grid: tuple[int, int]) -> GaussianParams:
-        """Means and log-scales [B, C, h, w] of scaled y, from scaled z."""
         means, log_scales = super().begin(z * (-self.gain_z()).exp(), grid)
         log_gain = self.gain_y()
         return means * log_gain.exp(), log_scales + log_gain
@@ -92,7 +85,6 @@ class GainedMap(HyperMap):
         self.at(lmbda)
 
     def at(self, lmbda: float) -> None:
-        """Set the operating point of all gain units."""
         point = math.log(lmbda / _MIDDLE) / _SPAN
         for gain in self._gains():
             gain.point.fill_(point)
@@ -102,7 +94,6 @@ class GainedMap(HyperMap):
         return self.net.gain_y, self.net.gain_z, self.gain_back
 
     def prepare(self, x: Tensor) -> None:
-        """As a hyperprior at the middle of the sweep."""
         point = self.net.gain_y.point.clone()
         for gain in self._gains():
             gain.point.zero_()
@@ -111,12 +102,10 @@ class GainedMap(HyperMap):
             gain.point.copy_(point)
 
     def analyze_whole(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Unquantized, scaled z and y."""
         y = self.g_a(x, self.log_gain)
         return self.h_a(y) * self.net.gain_z().exp(), y * self.net.gain_y().exp()
 
     def restore(self, y: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Normalized features of decoded, scaled y."""
         log_gain = self.log_gain + self.net.gain_y() + self.gain_back()
         return self.g_s(y, log_gain, grid)
 

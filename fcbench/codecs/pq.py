@@ -10,8 +10,6 @@ in the checkpoint.
 References: Jegou, Douze, Schmid, Product quantization for nearest neighbor search, TPAMI 2011.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -65,18 +63,15 @@ class _MapQuantizer(MapQuantizer):
         return flat.reshape(self.n_tables, self.dims, -1).transpose(1, 2).contiguous()
 
     def quantize(self, x: Tensor) -> Tensor:
-        """Normalized [B, C, h, w] to indexes [G, B * h * w]."""
         return torch.stack([nearest(v, book) for v, book in zip(self.vectors(x), self.codebooks, strict=True)])
 
     def dequantize(self, symbols: Tensor, batch: int, grid: tuple[int, int]) -> Tensor:
-        """Indexes [G, B * h * w] to normalized [B, C, h, w]."""
         groups = torch.arange(self.n_tables, device=symbols.device)[:, None]
         flat = self.codebooks[groups, symbols].transpose(1, 2)
         maps = flat.reshape(-1, batch, *grid)[: self.channels]
         return maps.transpose(0, 1).contiguous()
 
     def learn(self, x: Tensor) -> None:
-        """Codebooks and histograms from normalized training features [B, C, h, w]."""
         generator = torch.Generator().manual_seed(0)
         vectors = self.vectors(x)
         n = vectors.shape[1]

@@ -5,8 +5,6 @@ inf: a figure for "half precision" must not hide a saturated outlier. ``fp16_zst
 floats, byte plane by byte plane, through zstd at level 19: what a general compressor saves that knows no features.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 
@@ -16,13 +14,10 @@ from torch import Tensor
 
 from fcbench.codecs.shared.base import CodecBase
 from fcbench.coders import zstd
-from fcbench.coders.numerics import coding_numerics
-from fcbench.coders.strings import checksum
-from fcbench.core.codecs import Bitstream, CodecPlugin, Decoded, Grids
+from fcbench.coders.strings import checksum, coding_numerics
+from fcbench.core.codecs import Bitstream, CodecPlugin, Decoded, Grids, Knobs, Objective, only
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Features, FeatureSpec, FeatureStats
-from fcbench.core.kinds import Objective
-from fcbench.core.knobs import Knobs, only
 
 _FORMATS = {"fp32": ("<f4", "<i4", torch.float32), "fp16": ("<f2", "<i2", torch.float16)}
 """Name -> (numpy format, integers of the same width, torch type)."""
@@ -95,7 +90,6 @@ class Raw(CodecBase):
 
 class _Plugin(CodecPlugin):
     def sweep(self, objective: Objective) -> list[dict[str, float | int | str]]:
-        """Both formats with zstd and without, whatever the objective."""
         return [{"dtype": dtype} for dtype in _DTYPES]
 
     def check(self, params: Knobs) -> None:
@@ -105,12 +99,10 @@ class _Plugin(CodecPlugin):
             raise FcbenchError(f"codec 'raw' takes dtype {', '.join(_DTYPES)}, got {params['dtype']!r}")
 
     def build(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], params: Knobs) -> Raw:
-        """``dtype``: fp32, fp16, fp32_zstd or fp16_zstd."""
         self.check(params)
         return Raw(specs, stats, str(params["dtype"]))
 
     def versions(self) -> dict[str, str]:
-        """Versions of zstd and its binding."""
         return zstd.versions()
 
 

@@ -13,8 +13,6 @@ Everything that the decoder needs comes from the training split and lives in the
 - A level is decoded to the training centroid of its cell, to its middle where training never came.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
@@ -23,13 +21,9 @@ from fcbench.codecs.shared.static import MapQuantizer, StaticPlugin
 
 
 class _MapQuantizer(MapQuantizer):
-    """Quantizer and tables of one map.
+    """Quantizer and tables of one map."""
 
-    Attributes:
-        step: [C, 1, 1]; first, last: [C, 1, 1] symbols of the range's ends; centroids: [C, L].
-    """
-
-    step: Tensor
+    step: Tensor  # [C, 1, 1]; first, last: [C, 1, 1] symbols of the range's ends; centroids: [C, L]
     mean: Tensor
     first: Tensor
     last: Tensor
@@ -50,18 +44,15 @@ class _MapQuantizer(MapQuantizer):
         self.n_tables = len(step)
 
     def quantize(self, x: Tensor) -> Tensor:
-        """[B, C, h, w] to levels [C, B * h * w] from 0."""
         symbols = torch.round((x - self.mean) / self.step)
         levels = torch.minimum(torch.maximum(symbols, self.first), self.last)
         return (levels - self.first).transpose(0, 1).flatten(1).long()
 
     def dequantize(self, symbols: Tensor, batch: int, grid: tuple[int, int]) -> Tensor:
-        """Levels [C, B * h * w] to centroids [B, C, h, w]."""
         maps = self.centroids.gather(1, symbols).unflatten(1, (batch, *grid))
         return maps.transpose(0, 1)
 
     def learn(self, x: Tensor) -> None:
-        """Histograms and centroids from training features [B, C, h, w]."""
         n_channels, n_levels = self.centroids.shape
         flat = x.transpose(0, 1).reshape(n_channels, -1).double()
         levels = self.quantize(x)

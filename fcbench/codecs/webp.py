@@ -4,19 +4,16 @@ WebP has no monochrome: the mosaic is the three equal channels of a grey RGB pic
 maps its 256 levels to 220. The knob is libwebp's quality; method 6. The container's 20 bytes go with the header.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
 
 from fcbench.codecs.shared.mosaic import MosaicPlugin
-from fcbench.coders.pictures import Size
+from fcbench.coders.foreign import Size
 from fcbench.coders.stills import WEBP
 
 
 def _encode(picture: np.ndarray, quality: float, bits: int | None) -> bytes:
-    """The VP8 frame of a simple lossy WebP file."""
     data = WEBP.encode(np.repeat(picture[..., None], 3, axis=2), quality, bits)
     n_bytes = int.from_bytes(data[16:20], "little")
     return data[20 : 20 + n_bytes]

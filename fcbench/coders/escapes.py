@@ -1,7 +1,5 @@
 """Exact coder models of frequency tables, and the code of symbols that lie outside of their table."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import constriction
@@ -9,8 +7,7 @@ import numpy as np
 
 from fcbench.core.errors import FcbenchError
 
-PRECISION_BITS = 16
-"""Frequencies of a table sum to 2**16."""
+PRECISION_BITS = 16  # Frequencies of a table sum to 2**16
 
 _TOTAL = 1 << PRECISION_BITS
 _CODER_BITS = 24  # fixed-point precision of constriction's models
@@ -23,10 +20,8 @@ def exact_model(frequencies: np.ndarray) -> Any:
 
     ``Categorical(perfect=False)`` gives each of n symbols one count of 2**24 and shares out the other 2**24 - n in
     proportion, rounding down. Asked for ``256 f - 1``, whose sum is 2**24 - n, its factor is exactly 1 and every
-    product an exact integer: no rounding, so the model is the same on every machine.
-
-    Args:
-        frequencies: [n] positive integers with sum 65536, n at least 2.
+    product an exact integer: no rounding, so the model is the same on every machine. `frequencies`: [n] positive
+    integers with sum 65536, n at least 2.
     """
     weights = frequencies.astype(np.float64) * (1 << (_CODER_BITS - PRECISION_BITS)) - 1
     return constriction.stream.model.Categorical(weights, perfect=False)
@@ -47,12 +42,6 @@ def distance(values: np.ndarray, last: np.ndarray) -> np.ndarray:
     """Zigzag of table-relative values outside [0, last): 1, 2, ... alternating above and below; int64."""
     values = values.astype(np.int64)
     return np.where(values < 0, -2 * values, 2 * (values - last) + 1)
-
-
-def _undistance(distances: np.ndarray, last: np.ndarray) -> np.ndarray:
-    """Inverse of `distance`."""
-    above = distances % 2 == 1
-    return np.where(above, (distances - 1) // 2 + last, -(distances // 2))
 
 
 def encode(encoder: Any, distances: np.ndarray) -> None:
@@ -79,7 +68,7 @@ def decode(decoder: Any, last: np.ndarray) -> np.ndarray:
                 distances[some] += half.astype(np.int64) << shift
     except AssertionError as error:
         raise FcbenchError(f"entropy-coded string is damaged: {error}") from None
-    return _undistance(distances, last)
+    return np.where(distances % 2 == 1, (distances - 1) // 2 + last, -(distances // 2))
 
 
 def _halves(bits: np.ndarray) -> list[tuple[int, np.ndarray]]:

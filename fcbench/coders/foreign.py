@@ -14,21 +14,21 @@ A payload is::
   as parameter sets are sent once a video. A string with another start (another image size) is sent whole.
 """
 
-from __future__ import annotations
-
 import binascii
 import importlib
-import importlib.metadata
 import os.path
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, ParamSpec, TypeVar
 
+import numpy as np
+
 from fcbench.coders.varint import Cursor, varint
 from fcbench.core.errors import FcbenchError
+from fcbench.core.libraries import full_version
 
-HEAD_BYTES = 1024
-"""At most so much of a string's start is kept in the checkpoint."""
+HEAD_BYTES = 1024  # At most so much of a string's start is kept in the checkpoint
 
 _SEAL_BYTES = 2
 _P = ParamSpec("_P")
@@ -36,11 +36,7 @@ _T = TypeVar("_T")
 
 
 def library(name: str, package: str) -> Any:
-    """Import a module of an optional package.
-
-    Raises:
-        FcbenchError: it is not installed, or does not load.
-    """
+    """Import a module of an optional package. Raises `FcbenchError`: it is not installed, or does not load."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -49,10 +45,9 @@ def library(name: str, package: str) -> Any:
 
 def package_version(package: str) -> dict[str, str]:
     """``{package: version}``. Raises `FcbenchError` where it is not installed."""
-    try:
-        return {package: importlib.metadata.version(package)}
-    except importlib.metadata.PackageNotFoundError:
-        raise FcbenchError(f"{package} is not installed: pip install {package}") from None
+    if found := full_version(package):
+        return {package: found}
+    raise FcbenchError(f"{package} is not installed: pip install {package}")
 
 
 def guarded(what: str, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -103,3 +98,20 @@ def unpack(data: bytes, heads: Sequence[bytes]) -> list[bytes]:
         n_bytes = len(data) - cursor.at if last else cursor.varint()
         strings.append(head[:shared] + cursor.take(n_bytes))
     return strings
+
+
+Size = tuple[int, int]  # (H, W)
+
+
+@dataclass(frozen=True, slots=True)
+class PictureCoder:
+    """A coder of one picture: [H, W], or [H, W, 3] where it takes colours."""
+
+    # picture (uint8 of 8 bits, uint16 of more, float32 of floats), knob and bits per sample to a string
+    encode: Callable[[np.ndarray, float, int | None], bytes]
+    # a string, the picture's (H, W) where it is known, and bits per sample to a picture of the same type
+    decode: Callable[[bytes, Size | None, int | None], np.ndarray]
+    # versions of library and linked coder. Raises `FcbenchError` where one is missing.
+    versions: Callable[[], dict[str, str]]
+    least_px: int = 1  # smallest height and width,
+    multiple_px: int = 1  # of which sides are multiples

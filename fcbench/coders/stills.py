@@ -1,15 +1,12 @@
 """Still pictures and arrays through the coders of imagecodecs, their errors made ours. Imports no torch."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from fcbench.coders.foreign import guarded, library, package_version
-from fcbench.coders.pictures import PictureCoder, Size
+from fcbench.coders.foreign import PictureCoder, Size, guarded, library, package_version
 
 
 def _imagecodecs() -> Any:
@@ -34,22 +31,12 @@ def versions(*names: str) -> dict[str, str]:
     return {**package_version("imagecodecs"), **linked}
 
 
-def jpegxl_lossless(picture: np.ndarray) -> bytes:
-    """[H, W] uint8 or uint16 as a bare lossless JPEG XL codestream, effort 9."""
-    return encode("jpegxl", picture, lossless=True, effort=9, usecontainer=False, numthreads=1)
-
-
-# ------------------------------------------------------------------------------------------- coders
 _Options = Callable[[np.ndarray, float, "int | None"], "dict[str, Any]"]
 
 
 def _coder(name: str, options: _Options, least_px: int = 1, sized: bool = False, **reading: Any) -> PictureCoder:
-    """A coder of imagecodecs, from its options for a picture, a knob and bits.
-
-    Args:
-        sized: strings do not tell the picture's size; such coders are of float32.
-        reading: options of the decoder.
-    """
+    """A coder of imagecodecs, from its options for a picture, a knob and bits. `sized`: strings do not tell the
+    picture's size; such coders are of float32. `reading`: options of the decoder."""
 
     def encoder(picture: np.ndarray, knob: float, bits: int | None) -> bytes:
         return encode(name, picture, **options(picture, knob, bits))

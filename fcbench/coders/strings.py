@@ -7,13 +7,14 @@ The range coder was chosen over ANS for its size on short strings: its overhead 
 ANS pays up to three for filling its initial state. Both code a symbol equally fast here.
 """
 
-from __future__ import annotations
-
 import math
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import constriction
 import numpy as np
+import torch
 
 from fcbench.coders.tables import EntropyTables, Groups
 
@@ -24,8 +25,8 @@ _LANES = 256
 def checksum(*parts: np.ndarray) -> int:
     """16-bit checksum of decoded integers, in coding order: the low half of a CRC-32.
 
-    The CRC runs over int32 little-endian bytes: of each part the sums, modulo 2**32, of every 256th integer from
-    each of the first 256 on, then the integers that are left over. Sums are much cheaper than a CRC of everything.
+    The CRC runs over int32 little-endian bytes: of each part the sums, modulo 2**32, of every 256th integer from each
+    of the first 256 on, then the integers that are left over. Sums are much cheaper than a CRC of everything.
     """
     crc = 0
     for symbols in parts:
@@ -106,9 +107,9 @@ class StringDecoder(_String):
 def _shortest(words: np.ndarray, n_words: int, lower: int, width: int) -> bytes:
     """Shortest byte string, zeros at its end understood, whose value lies in the range coder's interval.
 
-    The interval is [P + lower, P + lower + width), where P are the first ``n_words`` words and lower and width
-    count in units of the 64th bit after them. The sealed ``words`` are one point of it; their first ``n_words``
-    are P, or P + 1 where the interval straddles the carry.
+    The interval is [P + lower, P + lower + width), where P are the first ``n_words`` words and lower and width count in
+    units of the 64th bit after them. The sealed ``words`` are one point of it; their first ``n_words`` are P, or P + 1
+    where the interval straddles the carry.
     """
     head = words[:n_words].astype(">u4").tobytes()
     if lower + width > 1 << _STATE_BITS:  # P + 1 itself lies inside: nothing follows it
@@ -122,3 +123,15 @@ def _shortest(words: np.ndarray, n_words: int, lower: int, width: int) -> bytes:
         if point < lower + width and point < 1 << _STATE_BITS:
             break
     return (head + point.to_bytes(8, "big")).rstrip(b"\0")
+
+
+@contextmanager
+def coding_numerics() -> Iterator[None]:
+    """One thread, no gradient, no autocast. Also a decorator, ``@coding_numerics()``."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            yield
+    finally:
+        torch.set_num_threads(threads)

@@ -24,29 +24,22 @@ from fcbench.coders import escapes
 from fcbench.coders.escapes import PRECISION_BITS, exact_model
 from fcbench.core.errors import FcbenchError
 
-MAX_SYMBOL = 1 << 24
-"""Coded integers are smaller than this in magnitude."""
+MAX_SYMBOL = 1 << 24  # Coded integers are smaller than this in magnitude
 
 _TOTAL = 1 << PRECISION_BITS
 
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """Which table codes which symbol: K tables that code any, in ascending order.
+    """Which table codes which symbol: K tables that code any, in ascending order."""
 
-    Attributes:
-        used: [K] tables; ``tables`` the same as a list.
-        counts: [K] symbols that each of them codes; ``sizes`` the same as a list.
-        starts: [K] places of each table's first symbol, in coding order.
-        order: positions sorted by table, stable: of symbols [n], or of pairs of neighbours [n / 2]; None where
-            symbols stand in coding order already, and all counts are the same.
-    """
-
-    used: np.ndarray
+    used: np.ndarray  # [K] tables; ``tables`` the same as a list
     tables: list[int]
-    counts: np.ndarray
+    counts: np.ndarray  # [K] symbols that each of them codes; ``sizes`` the same as a list
     sizes: list[int]
-    starts: np.ndarray
+    starts: np.ndarray  # [K] places of each table's first symbol, in coding order
+    # positions sorted by table, stable: of symbols [n], or of pairs of neighbours [n / 2]; None where symbols stand in
+    # coding order already, and all counts are the same
     order: np.ndarray | None = None
     pairs: bool = False
 
@@ -59,10 +52,8 @@ class Groups:
 
     @classmethod
     def by_index(cls, indexes: np.ndarray, n_tables: int, *, pairs: bool = False) -> Groups:
-        """Symbols coded by the tables ``indexes``: one a symbol [n] or, with ``pairs``, one every two [n / 2].
-
-        Small unsigned integers sort fastest, and pairs take half the time.
-        """
+        """Symbols coded by the tables ``indexes``: one a symbol [n] or, with ``pairs``, one every two [n / 2]. Small
+        unsigned integers sort fastest, and pairs take half the time."""
         order = indexes.argsort(kind="stable")
         firsts = np.arange(n_tables + 1, dtype=indexes.dtype)
         bounds = indexes.take(order).searchsorted(firsts) << pairs
@@ -121,19 +112,12 @@ def cdfs(shares: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
 
 
 class EntropyTables(nn.Module):
-    """Integer tables in buffers, with their coder models cached. Loads tables of any size.
+    """Integer tables in buffers, with their coder models cached. Loads tables of any size."""
 
-    Attributes:
-        cdf: [T, L] int32 cumulative counts, 0 to 65536, zero-padded.
-        length: [T] int32 entries of each row of ``cdf``.
-        offset: [T] int32 integer of each row's first symbol.
-        escape: [] bool, the last symbol of each row means "outside".
-    """
-
-    cdf: Tensor
-    length: Tensor
-    offset: Tensor
-    escape: Tensor
+    cdf: Tensor  # [T, L] int32 cumulative counts, 0 to 65536, zero-padded
+    length: Tensor  # [T] int32 entries of each row of ``cdf``
+    offset: Tensor  # [T] int32 integer of each row's first symbol
+    escape: Tensor  # [] bool, the last symbol of each row means "outside"
 
     def __init__(self) -> None:
         super().__init__()
@@ -200,12 +184,7 @@ def _check_tables(cdf: np.ndarray, length: np.ndarray, offset: np.ndarray) -> No
 
 
 class TableCoder:
-    """Coder models of a set of tables.
-
-    Attributes:
-        n_tables: T.
-        models: [T] constriction models.
-    """
+    """Coder models of a set of tables. `n_tables`: T. `models`: [T] constriction models."""
 
     def __init__(self, cdf: np.ndarray, length: np.ndarray, offset: np.ndarray, escape: bool) -> None:
         self.n_tables = len(length)
@@ -220,12 +199,9 @@ class TableCoder:
     def relative(self, symbols: np.ndarray, groups: Groups) -> tuple[np.ndarray, np.ndarray | None]:
         """What is coded of symbols [n] int32.
 
-        Returns:
-            Table-relative values in the shape of `Groups.sorted`, escapes where they lie outside; positive
-            distances of those, None where none does.
-
-        Raises:
-            FcbenchError: a symbol is 2**24 or more, or outside a table without escape.
+        Returns Table-relative values in the shape of `Groups.sorted`, escapes where they lie outside; positive
+        distances of those, None where none does. Raises `FcbenchError`: a symbol is 2**24 or more, or outside a table
+        without escape.
         """
         if symbols.size == 0:
             raise FcbenchError("no symbols to code: a sample needs at least one feature point")
@@ -241,7 +217,6 @@ class TableCoder:
             escapes.encode(encoder, distances)
 
     def _models_of(self, groups: Groups) -> list[Any]:
-        """Model of each of the tables in use."""
         if len(groups.tables) == self.n_tables:
             return self.models
         return [self.models[table] for table in groups.tables]
@@ -262,11 +237,8 @@ class TableCoder:
         return distances
 
     def decode(self, decoder: Any, groups: Groups) -> np.ndarray:
-        """Take symbols [n] int32 from a constriction RangeDecoder.
-
-        Raises:
-            FcbenchError: the string is damaged (where that can be seen).
-        """
+        """Take symbols [n] int32 from a constriction RangeDecoder. Raises `FcbenchError`: the string is damaged (where
+        that can be seen)."""
         models = self._models_of(groups)
         try:
             values = np.concatenate(list(map(decoder.decode, models, groups.sizes)))
@@ -280,7 +252,6 @@ class TableCoder:
         return groups.unsorted(values)
 
     def _put_outside(self, decoder: Any, values: np.ndarray, groups: Groups) -> None:
-        """Replace escapes among decoded table-relative values by what their distances say."""
         if groups.below(values.view(np.uint32), self._limit):
             return
         outside = values == groups.spread(self._last)

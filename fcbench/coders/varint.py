@@ -1,7 +1,5 @@
 """Numbers and names in bytes, and a bounded reader of them: the letters of the ``.fcb`` format."""
 
-from __future__ import annotations
-
 from typing import BinaryIO
 
 from fcbench.core.errors import FcbenchError

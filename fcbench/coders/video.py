@@ -4,8 +4,6 @@ Constant quantization parameter, intra, one thread, no perceptual tuning; pixel 
 and SVT-AV1's logs are silenced.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from fcbench.coders.foreign import guarded, library, package_version
-from fcbench.coders.pictures import PictureCoder, Size
+from fcbench.coders.foreign import PictureCoder, guarded, library, package_version
 from fcbench.core.errors import FcbenchError
 
 PRESET_X265 = "slow"
@@ -29,8 +26,7 @@ _X265 = (
     "pools=none:frame-threads=1:wpp=0:log-level=none:qp={qp}"
 )
 _SVT = "rc=0:aq-mode=0:tune=1:avif=1:lp=1"
-_PLANES = {"gray": 1, "gray10le": 1}
-"""Planes of the formats that do not have three."""
+_PLANES = {"gray": 1, "gray10le": 1}  # Planes of the formats that do not have three
 
 
 def _av() -> Any:
@@ -158,17 +154,8 @@ def av1_versions() -> dict[str, str]:
     return found
 
 
-# ------------------------------------------------------------------------------------------- pictures
 _GREY = {8: "gray", 10: "gray10le"}
 _420 = {8: "yuv420p", 10: "yuv420p10le"}
-
-
-def _hevc_encode(picture: np.ndarray, qp: float, bits: int | None) -> bytes:
-    return hevc_encode([picture], _GREY[bits or 8], int(qp))
-
-
-def _hevc_decode(data: bytes, size: Size | None, bits: int | None) -> np.ndarray:
-    return hevc_decode(data, _GREY[bits or 8])[0]
 
 
 def _av1_encode(picture: np.ndarray, qp: float, bits: int | None) -> bytes:
@@ -177,12 +164,14 @@ def _av1_encode(picture: np.ndarray, qp: float, bits: int | None) -> bytes:
     return av1_encode([picture, chroma, chroma], _420[bits or 8], int(qp))
 
 
-def _av1_decode(data: bytes, size: Size | None, bits: int | None) -> np.ndarray:
-    return av1_decode(data, _420[bits or 8])[0]
-
-
-HEVC = PictureCoder(_hevc_encode, _hevc_decode, hevc_versions, least_px=16, multiple_px=8)
+HEVC = PictureCoder(
+    lambda picture, qp, bits: hevc_encode([picture], _GREY[bits or 8], int(qp)),
+    lambda data, size, bits: hevc_decode(data, _GREY[bits or 8])[0],
+    hevc_versions,
+    least_px=16,
+    multiple_px=8,
+)
 """HEVC intra of grey pictures (4:0:0) of 8 or 10 bits; the knob is the QP."""
 
-AV1 = PictureCoder(_av1_encode, _av1_decode, av1_versions, least_px=16, multiple_px=8)
+AV1 = PictureCoder(_av1_encode, lambda data, size, bits: av1_decode(data, _420[bits or 8])[0], av1_versions, 16, 8)
 """AV1 of grey pictures of 8 or 10 bits, as 4:2:0 with constant chroma; the knob is the quantizer."""

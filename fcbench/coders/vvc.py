@@ -1,7 +1,5 @@
 """VVC: encoded by Fraunhofer's program ``vvencapp`` where it is on the PATH, decoded by PyAV. Imports no torch."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess
@@ -13,7 +11,7 @@ from subprocess import DEVNULL, PIPE, STDOUT
 
 import numpy as np
 
-from fcbench.coders.pictures import PictureCoder, Size
+from fcbench.coders.foreign import PictureCoder
 from fcbench.coders.video import av_versions, vvc_decode
 from fcbench.core.errors import FcbenchError
 
@@ -23,11 +21,7 @@ _TIMEOUT_S = 600.0
 
 
 def vvc_encoder() -> str:
-    """Path of ``vvencapp``.
-
-    Raises:
-        FcbenchError: it is not on the PATH; the message says where to get it.
-    """
+    """Path of ``vvencapp``. Raises `FcbenchError`: it is not on the PATH; the message says where to get it."""
     path = shutil.which("vvencapp")
     if path is None:
         raise FcbenchError("vvencapp not found on the PATH: build github.com/fraunhoferhhi/vvenc to encode VVC")
@@ -44,11 +38,9 @@ def _encode(luma: np.ndarray, qp: float, bits: int | None) -> bytes:
         options = f"--size {width}x{height} --format yuv420_10 --framerate 1 --frames 1 --qp {int(qp)} --qpa 0".split()
         files = ["--input", str(source), "--output", str(target)]
         _run([program, *files, *options, "--preset", PRESET, "--threads", "1"])
-        return _written(target, program)
-
-
-def _decode(data: bytes, size: Size | None, bits: int | None) -> np.ndarray:
-    return vvc_decode(data, "yuv420p10le")[0]
+        if not (data := target.read_bytes() if target.exists() else b""):
+            raise FcbenchError(f"{Path(program).name} wrote no output")
+        return data
 
 
 def _run(command: Sequence[str]) -> str:
@@ -67,13 +59,6 @@ def _run(command: Sequence[str]) -> str:
     return text
 
 
-def _written(path: Path, program: str) -> bytes:
-    data = path.read_bytes() if path.exists() else b""
-    if not data:
-        raise FcbenchError(f"{Path(program).name} wrote no output")
-    return data
-
-
 @cache
 def _version(program: str) -> str:
     text = _run([program, "--version"])
@@ -85,5 +70,5 @@ def _versions() -> dict[str, str]:
     return {**av_versions(), "vvencapp": _version(vvc_encoder()), "vvenc_preset": PRESET}
 
 
-VVC = PictureCoder(_encode, _decode, _versions, least_px=64, multiple_px=8)
+VVC = PictureCoder(_encode, lambda data, size, bits: vvc_decode(data, "yuv420p10le")[0], _versions, 64, 8)
 """VVC of grey pictures of 10 bits, as 4:2:0 with constant chroma; the knob is the QP."""

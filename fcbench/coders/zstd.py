@@ -1,7 +1,5 @@
 """Floats through zstd: planes of bytes, one frame without magic, sizes and checksum. Imports no torch."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -23,17 +23,12 @@ from fcbench.core import libraries
 from fcbench.core.files import disk_errors, write_atomically
 
 CACHE_HINT = "give another --cache-dir"
-PATIENCE_S = 5.0
-"""How long to wait for another process before saying so."""
+PATIENCE_S = 5.0  # How long to wait for another process before saying so
 DIGEST_SUFFIX = ".xxh3"
-MADE_SUFFIX = ".made"
-"""Beside a file that took a training: the versions of the libraries that made it."""
-TRAINING_SUFFIX = ".training"
-"""Beside a trained model: how its training went."""
-BESIDE = (DIGEST_SUFFIX, MADE_SUFFIX, TRAINING_SUFFIX)
-"""Ends of the names of files that come and go with another one."""
-ASIDE = (*BESIDE, ".lock", ".tmp")
-"""Ends of the names of files that belong to another one, or are not finished."""
+MADE_SUFFIX = ".made"  # Beside a file that took a training: the versions of the libraries that made it
+TRAINING_SUFFIX = ".training"  # Beside a trained model: how its training went
+BESIDE = (DIGEST_SUFFIX, MADE_SUFFIX, TRAINING_SUFFIX)  # Ends of the names of files that come and go with another one
+ASIDE = (*BESIDE, ".lock", ".tmp")  # Ends of the names of files that belong to another one, or are not finished
 _BLOCK_BYTES = 4 << 20
 log = logging.getLogger(__name__)
 
@@ -49,9 +44,14 @@ def digest(what: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """A cache folder."""
+    """A cache folder.
+
+    Attributes:
+        keeps_features: whether features are put there; else the encoder makes them whenever they are read.
+    """
 
     root: Path
+    keeps_features: bool = True
 
     @property
     def features(self) -> Path:
@@ -68,32 +68,22 @@ class Cache:
         return self.models / f"{kind}-{key}{suffix}"
 
     def make(self) -> Cache:
-        """Make the folders.
-
-        Raises:
-            FcbenchError: the cache cannot be used.
-        """
+        """Make the folders. Raises `FcbenchError`: the cache cannot be used."""
         with disk_errors(self.root, CACHE_HINT):
             self.models.mkdir(parents=True, exist_ok=True)
         return self
 
 
-# ------------------------------------------------------------------------------------------ kept files
 def kept(path: Path, make: Callable[[], bytes]) -> bytes:
-    """Contents of a file of the cache: read if it is there and whole, else made and put there.
-
-    One process makes it; others that want the same file wait.
-
-    Raises:
-        FcbenchError: the cache cannot be used, or as `make` does.
-    """
+    """Contents of a file of the cache: read if it is there and whole, else made and put there. One process makes it;
+    others that want the same file wait. Raises `FcbenchError`: the cache cannot be used, or as `make` does."""
     if (found := get(path)) is not None:
         return found
     with locked(path):
         if (found := get(path)) is not None:
             return found
         data = make()
-        write_atomically(_made_file(path), json.dumps(libraries.installed()), CACHE_HINT)
+        write_atomically(_beside(path, MADE_SUFFIX), json.dumps(libraries.installed()), CACHE_HINT)
         put(path, data)
     return data
 
@@ -101,7 +91,7 @@ def kept(path: Path, make: Callable[[], bytes]) -> bytes:
 def made_by(path: Path) -> dict[str, str]:
     """Versions of the libraries that made a kept file, by name; empty where that is not known."""
     with suppress(OSError, ValueError):
-        return dict(json.loads(_made_file(path).read_bytes()))
+        return dict(json.loads(_beside(path, MADE_SUFFIX).read_bytes()))
     return {}
 
 
@@ -126,10 +116,21 @@ def seal(path: Path) -> None:
     _write_digest(path, found)
 
 
+Fetch = Callable[[Path], bool]
+"""Puts a file of another machine's cache into this one's, with what lies beside it; returns whether it has it."""
+_fetch: Fetch = lambda path: False
+
+
+def fetch_by(fetch: Fetch) -> None:
+    """From now on, have files that this process's cache lacks fetched where they are."""
+    global _fetch
+    _fetch = fetch
+
+
 def is_whole(path: Path) -> bool:
     """Whether a file of the cache is there and matches its digest; one that does not is reported and removed."""
     with disk_errors(path, CACHE_HINT):
-        if not path.is_file():
+        if not path.is_file() and not _fetch(path):
             return False
         if matches(path):
             return True
@@ -140,30 +141,24 @@ def is_whole(path: Path) -> bool:
 
 def matches(path: Path) -> bool:
     """Whether a file matches its digest. Raises OSError."""
-    return _line(path, _digest(path)) in _lines(path)
+    return f"{_digest(path)}  {path.name}" in _lines(path)
 
 
 def has_digest(path: Path) -> bool:
     """Whether a file of the cache is there, with a digest; nothing is read."""
-    return path.is_file() and _digest_file(path).is_file()
+    return path.is_file() and _beside(path, DIGEST_SUFFIX).is_file()
 
 
 def remove(path: Path) -> None:
     """Remove a file of the cache and what lies beside it."""
     for end in ("", *BESIDE):
-        path.with_name(path.name + end).unlink(missing_ok=True)
+        _beside(path, end).unlink(missing_ok=True)
 
 
 @contextmanager
 def locked(path: Path, wait: bool = True) -> Iterator[bool]:
-    """Hold the lock of a file or folder of the cache; wait for another process that does.
-
-    Args:
-        wait: else go on without the lock where another process has it.
-
-    Yields:
-        Whether the lock is held.
-    """
+    """Hold the lock of a file or folder of the cache; wait for another process that does. `wait`: else go on without
+    the lock where another process has it. Yields whether the lock is held."""
     with disk_errors(path, CACHE_HINT):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(path.with_name(f"{path.name}.lock"))
@@ -179,29 +174,20 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
         lock.release()
 
 
-def _digest_file(path: Path) -> Path:
-    return path.with_name(f"{path.name}{DIGEST_SUFFIX}")
-
-
-def _made_file(path: Path) -> Path:
-    return path.with_name(f"{path.name}{MADE_SUFFIX}")
-
-
-def _line(path: Path, found: str) -> str:
-    return f"{found}  {path.name}"
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
 
 
 def _lines(path: Path) -> list[str]:
-    """What a file's digest may be."""
-    file = _digest_file(path)
+    file = _beside(path, DIGEST_SUFFIX)
     return file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
 
 
 def _write_digest(path: Path, found: str) -> None:
     """State a digest before its file is there, beside that of the file it replaces: one of them is always right."""
     with disk_errors(path, CACHE_HINT):
-        before = _lines(path)[-1:]
-    write_atomically(_digest_file(path), "\n".join([*before, _line(path, found)]) + "\n", CACHE_HINT)
+        lines = [*_lines(path)[-1:], f"{found}  {path.name}"]
+    write_atomically(_beside(path, DIGEST_SUFFIX), "\n".join(lines) + "\n", CACHE_HINT)
 
 
 def file_digest(path: Path) -> str:

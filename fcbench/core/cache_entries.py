@@ -1,7 +1,5 @@
 """What a cache folder holds: entries with kind, size, age and what made them; checked, and removed."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil
@@ -10,25 +8,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import filelock
-
 from fcbench.core import cache, libraries
 from fcbench.core.cache import ASIDE, BESIDE, CACHE_HINT, Cache
 from fcbench.core.errors import FcbenchError
 from fcbench.core.files import disk_errors
 
 KINDS = {
-    "features": "shards of feature sets",
-    "task": "necks and heads",
-    "codec": "codecs",
-    "sweep": "codecs of variable rate",
-    "scale": "scales of densities",
-    "encoder-macs": "counts of operations",
-    "resume": "trainings under way",
-    "part": "extractions under way",
-    "scenes": "rendered scenes",
-    "files": "indices of data sets",
-    "other": "other files",
+    **{"features": "shards of feature sets", "task": "necks and heads", "codec": "codecs"},
+    **{"sweep": "codecs of variable rate", "scale": "scales of densities", "encoder-macs": "counts of operations"},
+    **{"resume": "trainings under way", "part": "extractions under way", "scenes": "rendered scenes"},
+    **{"files": "indices of data sets", "other": "other files"},
 }
 """Kind of entry -> what to call it. What bears no name of a cache is among the other files, and never removed."""
 
@@ -44,39 +33,26 @@ _SIZE = re.compile(r"\d+x\d+")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file or folder of the cache.
-
-    Attributes:
-        path: of the file, or of the folder with all its files.
-        files: what it consists of, digests included.
-        made: time of its newest file [s].
-        stale: what made it and is another today; nothing of an entry that would still be used, or may be.
-    """
+    """A file or folder of the cache."""
 
     kind: str
-    path: Path
-    files: tuple[Path, ...]
+    path: Path  # of the file, or of the folder with all its files
+    files: tuple[Path, ...]  # what it consists of, digests included
     n_bytes: int
-    made: float
+    made: float  # time of its newest file [s]
+    # what made it and is another today; nothing of an entry that would still be used, or may be
     stale: tuple[str, ...] = ()
 
 
 def entries(root: Path) -> list[Entry]:
-    """All that a cache holds, oldest first.
-
-    Raises:
-        FcbenchError: it cannot be read.
-    """
+    """All that a cache holds, oldest first. Raises `FcbenchError`: it cannot be read."""
     with disk_errors(root, CACHE_HINT):
         return sorted(filter(None, map(_entry, _places(Cache(root)))), key=lambda e: (e.made, e.path))
 
 
 def damaged(found: Iterable[Entry]) -> Iterator[Path]:
-    """Files that do not match their digest, each removed: they are made again when they are wanted.
-
-    Raises:
-        FcbenchError: one cannot be read or removed.
-    """
+    """Files that do not match their digest, each removed: they are made again when they are wanted. Raises
+    `FcbenchError`: one cannot be read or removed."""
     for file in (f for e in found if e.kind not in ("part", "other") for f in e.files if not f.name.endswith(ASIDE)):
         with disk_errors(file, CACHE_HINT), suppress(FileNotFoundError):
             if not cache.matches(file):
@@ -85,12 +61,8 @@ def damaged(found: Iterable[Entry]) -> Iterator[Path]:
 
 
 def to_remove(found: Sequence[Entry], limit: int | None) -> list[Entry]:
-    """What is stale, then the oldest, until what is left takes no more than a limit.
-
-    Args:
-        found: oldest first.
-        limit: bytes; None for what is stale alone.
-    """
+    """What is stale, then the oldest, until what is left takes no more than a limit. `found`: oldest first. `limit`:
+    bytes; None for what is stale alone."""
     chosen = [e for e in found if e.stale]
     if limit is not None:
         left = sum(e.n_bytes for e in found if not e.stale)
@@ -104,36 +76,22 @@ def to_remove(found: Sequence[Entry], limit: int | None) -> list[Entry]:
 
 
 def remove(entry: Entry) -> bool:
-    """Remove an entry; returns whether it is gone. One that another process is making stays.
-
-    Raises:
-        FcbenchError: it cannot be removed.
-    """
+    """Remove an entry; returns whether it is gone. One that another process is making stays. Raises `FcbenchError`: it
+    cannot be removed."""
     path = entry.path.with_suffix("") if entry.kind == "part" else entry.path
-    with disk_errors(entry.path, CACHE_HINT):
-        lock = filelock.FileLock(path.with_name(f"{path.name}.lock"))
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            return False
-        try:
-            if entry.path.is_dir():
-                shutil.rmtree(entry.path)
-            for file in entry.files:
-                file.unlink(missing_ok=True)
-        finally:
-            lock.release()
-    return True
+    with disk_errors(entry.path, CACHE_HINT), cache.locked(path, wait=False) as held:
+        if held and entry.path.is_dir():
+            shutil.rmtree(entry.path)
+        for file in entry.files if held else ():
+            file.unlink(missing_ok=True)
+    return held
 
 
 def n_bytes_of(text: str) -> int:
-    """Bytes of a size as people write it.
+    """Bytes of a size as people write it. Raises `FcbenchError`: anything else.
 
     >>> n_bytes_of("10GB"), n_bytes_of("1.5 GiB"), n_bytes_of("0")
     (10000000000, 1610612736, 0)
-
-    Raises:
-        FcbenchError: anything else.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?", text.strip().lower())
     if match is None or match[2] not in UNITS or len(match[1]) > 15:
@@ -141,9 +99,7 @@ def n_bytes_of(text: str) -> int:
     return int(float(match[1]) * UNITS[match[2]])
 
 
-# --------------------------------------------------------------------------------------------------- finding
 def _places(home: Cache) -> Iterator[tuple[str, Path]]:
-    """Kind and path of every entry."""
     for path in _in(home.features):
         if path.is_dir() and _FEATURES.fullmatch(path.name):
             shards = [p for p in _in(path) if p.is_dir() and _SHARD.fullmatch(p.name)]
@@ -168,7 +124,6 @@ def _in(folder: Path) -> list[Path]:
 
 
 def _entry(place: tuple[str, Path]) -> Entry | None:
-    """An entry; None where another process removed it meanwhile."""
     kind, path = place
     beside = [path, *(path.with_name(path.name + end) for end in BESIDE)]
     files = tuple(f for f in (path.rglob("*") if path.is_dir() else beside) if f.is_file())

@@ -4,34 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
+from fcbench.core.errors import FcbenchError, nearest
 from fcbench.core.features import Features, FeatureSpec, FeatureStats
-from fcbench.core.knobs import Knobs
 
-if TYPE_CHECKING:  # the nouns are plain data: importing them imports no torch
+if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-    from fcbench.core.kinds import Objective
-
-Grids = Mapping[str, tuple[int, int]]
-"""(h, w) of each map."""
+Objective = Literal["mse", "task", "both"]  # What a learned codec preserves: features, a task's loss, their sum
+Knobs = Mapping[str, float | int | str]  # Values by name: ``{"lmbda": 0.3}``
+Grids = Mapping[str, tuple[int, int]]  # (h, w) of each map
 
 
 @dataclass(frozen=True, slots=True)
 class Bitstream:
-    """One coded sample.
+    """One coded sample."""
 
-    Attributes:
-        parts: named byte strings ("z", "y", ...), in the order in which they stand in the payload.
-        n_symbols: coded integers inside.
-        check: 16-bit checksum of those integers, so that a decoder out of step is an error and never a bad accuracy;
-            None where only decoding tells them (see `with_check`).
-    """
-
-    parts: Mapping[str, bytes]
-    n_symbols: int
+    parts: Mapping[str, bytes]  # named byte strings ("z", "y", ...), in the order in which they stand in the payload
+    n_symbols: int  # coded integers inside
+    # 16-bit checksum of those integers, so that a decoder out of step is an error and never a bad accuracy; None where
+    # only decoding tells them (see `with_check`)
     check: int | None
 
     @property
@@ -42,16 +37,13 @@ class Bitstream:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """What a decoder made of a payload.
-
-    Attributes:
-        recode: codes the decoded integers again, to the one payload that holds them, so that surplus bytes are seen;
-            None where `Codec.decode` itself refuses them. Not called while decoding is timed.
-    """
+    """What a decoder made of a payload."""
 
     features: Features
     n_symbols: int
     check: int
+    # codes the decoded integers again, to the one payload that holds them, so that surplus bytes are seen; None where
+    # `Codec.decode` itself refuses them. Not called while decoding is timed.
     recode: Callable[[], bytes] | None = field(default=None, repr=False, compare=False)
 
 
@@ -69,7 +61,6 @@ class OperatingPoint:
         return f"{self.codec}({inside})" if inside else self.codec
 
 
-# --------------------------------------------------------------------------------------------- codecs
 class Codec(Protocol):
     """A codec at one operating point: an ``nn.Module`` whose ``state_dict`` is all that its decoder needs."""
 
@@ -80,18 +71,12 @@ class Codec(Protocol):
         """Finish training or preparation: make the tables for coding and switch to eval mode. Called once."""
 
     def encode(self, features: Features) -> Bitstream:
-        """Code one sample (B = 1), and do nothing else: this call is timed.
-
-        Raises:
-            FcbenchError: the features cannot be coded (NaN, inf, empty, other maps).
-        """
+        """Code one sample (B = 1), and do nothing else: this call is timed. Raises `FcbenchError`: the features cannot
+        be coded (NaN, inf, empty, other maps)."""
 
     def decode(self, payload: bytes, grids: Grids) -> Decoded:
-        """Decode one sample from its payload and the sizes of its maps.
-
-        Raises:
-            FcbenchError: the payload cannot be the codec's own.
-        """
+        """Decode one sample from its payload and the sizes of its maps. Raises `FcbenchError`: the payload cannot be
+        the codec's own."""
 
 
 @runtime_checkable
@@ -115,6 +100,15 @@ class VariableCodec(TrainableCodec, Protocol):
 
     def at(self, lmbda: float) -> None:
         """Set the operating point: weight of the distortion against bits per scalar."""
+
+
+@runtime_checkable
+class ContinuedCodec(TrainableCodec, Protocol):
+    """A codec whose training at one operating point can go on from another point's weights."""
+
+    def continue_from(self, trained: Codec, at: float, to: float) -> None:
+        """Take the weights of a frozen codec of the same plug-in and specs, and move them to another lmbda. `at`: lmbda
+        that it was trained at. `to`: this codec's lmbda."""
 
 
 class Program(NamedTuple):
@@ -144,15 +138,12 @@ class Coder(Protocol):
 
 
 class CodecPlugin(Coder, Protocol):
-    """``PLUGIN`` of a codec. Explicit subclasses inherit the defaults.
+    """``PLUGIN`` of a codec. Explicit subclasses inherit the defaults."""
 
-    Attributes:
-        trained: what it builds is a `TrainableCodec`, with the knob ``lmbda``.
-        variable: what it builds is a `VariableCodec`: one training serves all operating points.
-    """
-
-    trained: bool = False
-    variable: bool = False
+    trained: bool = False  # what it builds is a `TrainableCodec`, with the knob ``lmbda``
+    variable: bool = False  # what it builds is a `VariableCodec`: one training serves all operating points
+    # what it builds is a `ContinuedCodec`: each operating point but the middle one starts from its neighbour's weights
+    continued: bool = False
 
     def sweep(self, objective: Objective) -> list[dict[str, float | int | str]]:
         """Default operating points, low rate to high."""
@@ -166,7 +157,6 @@ def with_check(stream: Bitstream, codec: Codec, grids: Grids) -> Bitstream:
     return stream if stream.check is not None else replace(stream, check=codec.decode(stream.payload, grids).check)
 
 
-# ---------------------------------------------------------------------------------- images and labels
 class ImagePlugin(Coder, Protocol):
     """``PLUGIN`` of an image coder, for remote inference."""
 
@@ -174,11 +164,8 @@ class ImagePlugin(Coder, Protocol):
         """Default operating points, low rate to high."""
 
     def encode(self, image: Any, params: Knobs) -> bytes:
-        """Code an image, uint8 [3, H, W], numpy or torch.
-
-        Raises:
-            FcbenchError: another type or shape, unknown knobs, or the coder fails.
-        """
+        """Code an image, uint8 [3, H, W], numpy or torch. Raises `FcbenchError`: another type or shape, unknown knobs,
+        or the coder fails."""
 
     def decode(self, data: bytes) -> np.ndarray:
         """uint8 [3, H, W] of a file. Raises `FcbenchError` where it is damaged."""
@@ -198,3 +185,67 @@ class LabelPlugin(Coder, Protocol):
 
     def same(self, decoded: Any, output: Any) -> bool:
         """Whether a decoded output agrees with what was coded, to the stated precision."""
+
+
+@runtime_checkable
+class ChecksKnobs(Protocol):
+    """A plug-in that tells bad knobs before anything is built."""
+
+    def check(self, params: Knobs) -> None:
+        """Raise `FcbenchError` for knobs that `build` or `encode` would refuse."""
+
+
+def only(knobs: Knobs, owner: str, *known: str) -> None:
+    """Raise `FcbenchError` unless the knobs are exactly the known ones of their owner, such as "codec 'raw'"."""
+    if set(knobs) != set(known):
+        got = ", ".join(map(str, knobs)) or "none"
+        wrong = next((str(name) for name in knobs if name not in known), "")
+        raise FcbenchError(f"{owner} has the parameters {', '.join(known)}; got {got}{nearest(wrong, known)}")
+
+
+def number(knobs: Knobs, name: str, low: float, high: float) -> float:
+    """A number within [low, high]. Raises `FcbenchError` otherwise."""
+    value = knobs[name]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise FcbenchError(f"parameter {name} must be a number from {low:g} to {high:g}, got {value!r}")
+    return float(value)
+
+
+def whole_number(knobs: Knobs, name: str, low: float, high: float) -> int:
+    """A whole number within [low, high]. Raises `FcbenchError` otherwise."""
+    value = number(knobs, name, low, high)
+    if value != int(value):
+        raise FcbenchError(f"parameter {name} must be a whole number, got {value:g}")
+    return int(value)
+
+
+LABEL = "label"  # Among codecs: the task's own output, coded without loss
+IMAGE = "image:"
+
+
+def codec_kind(name: str) -> tuple[str, str]:
+    """Kind of plug-in and name of what stands among codecs.
+
+    >>> codec_kind("hyperprior"), codec_kind("image:jpeg")
+    (('codec', 'hyperprior'), ('image', 'jpeg'))
+    """
+    if name.startswith(IMAGE):
+        return "image", name.removeprefix(IMAGE)
+    return "codec", name
+
+
+class Kind(str, Enum):
+    """Kinds of rate points: the column ``kind`` of rates.csv."""
+
+    CEILING = "ceiling"  # uncoded features
+    FLOOR = "floor"  # every feature replaced by its training mean
+    CODED = "coded"  # coded features
+    REMOTE = "remote"  # remote inference: the image coded, and encoded again at the far end
+    PUBLISHED = "published"  # stated by others, not measured here; in no rates.csv
+    LABEL = "label"  # the task's own output, coded without loss
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+ENDS = {Kind.CEILING: OperatingPoint("uncoded"), Kind.FLOOR: OperatingPoint("mean")}  # The ends of a curve

@@ -13,6 +13,8 @@ if TYPE_CHECKING:  # the nouns are plain data: importing them imports no torch
 
 from fcbench.core.errors import FcbenchError, unknown
 
+FeaturesDtype = Literal["float32", "float16"]  # Type of stored features
+
 
 @dataclass(frozen=True, slots=True)
 class FeatureSpec:
@@ -50,25 +52,16 @@ class WeightsInfo:
 
 
 class Encoder(Protocol):
-    """A frozen encoder, cut at split points. Subclass it to inherit the default.
+    """A frozen encoder, cut at split points. Subclass it to inherit the default."""
 
-    Attributes:
-        name: as typed: "timm:resnet18".
-        specs: its split points, fine to coarse.
-        groups: names for several split points that are coded together: {"fpn": ("fpn1", "fpn2")}.
-        default_split_point: a name in `specs` or `groups`.
-        weights: where they came from; part of every cache key.
-        module: all its parameters, in evaluation mode, without gradients: to prove it frozen, to count them.
-        resizing: what it does itself to the size of images before it reads them, by name; empty for nothing.
-    """
-
-    name: str
-    specs: Mapping[str, FeatureSpec]
+    name: str  # as typed: "timm:resnet18"
+    specs: Mapping[str, FeatureSpec]  # its split points, fine to coarse
+    # names for several split points that are coded together: {"fpn": ("fpn1", "fpn2")}
     groups: Mapping[str, tuple[str, ...]] = MappingProxyType({})
-    default_split_point: str
-    weights: WeightsInfo
-    module: nn.Module
-    resizing: str = ""
+    default_split_point: str  # a name in `specs` or `groups`
+    weights: WeightsInfo  # where they came from; part of every cache key
+    module: nn.Module  # all its parameters, in evaluation mode, without gradients: to prove it frozen, to count them
+    resizing: str = ""  # what it does itself to the size of images before it reads them, by name; empty for nothing
 
     def resized_px(self, image_px: tuple[int, int]) -> tuple[int, int]:
         """(H, W) that strides refer to, for images of (H, W)."""
@@ -78,10 +71,8 @@ class Encoder(Protocol):
         """Features of uint8 RGB images [B, 3, H, W] at split points; images are normalized inside.
 
         A map is contiguous float32 [B, C, ceil(H / stride), ceil(W / stride)] without gradients, H and W those of
-        `resized_px`, and does not depend on the other images of the batch.
-
-        Raises:
-            FcbenchError: a split point or an image size that it does not have.
+        `resized_px`, and does not depend on the other images of the batch. Raises `FcbenchError`: a split point or an
+        image size that it does not have.
         """
 
 
@@ -91,22 +82,15 @@ class EncoderPlugin(Protocol):
     def build(self, variant: str, weights: str | None, device: torch.device) -> Encoder:
         """An encoder with its weights.
 
-        Args:
-            variant: what follows the colon; empty for the default.
-            weights: None for official or embedded ones, ``random`` for those of a fixed seed, or the path of a file.
-            device: where it runs.
-
-        Raises:
-            FcbenchError: unknown variant (the message names the nearest), weights missing or of another architecture.
+        `variant`: what follows the colon; empty for the default. `weights`: None for official or embedded ones,
+        ``random`` for those of a fixed seed, or the path of a file. `device`: where it runs. Raises `FcbenchError`:
+        unknown variant (the message names the nearest), weights missing or of another architecture.
         """
 
 
 def require_split_points(encoder: str, known: Iterable[str], split_points: Iterable[str]) -> None:
-    """Refuse split points that an encoder does not have.
-
-    Raises:
-        FcbenchError: the first unknown one, with the nearest known one.
-    """
+    """Refuse split points that an encoder does not have. Raises `FcbenchError`: the first unknown one, with the nearest
+    known one."""
     known = list(known)
     for name in split_points:
         if name not in known:
@@ -115,10 +99,8 @@ def require_split_points(encoder: str, known: Iterable[str], split_points: Itera
 
 @dataclass(frozen=True, slots=True)
 class FeatureStats:
-    """Statistics of one map over the **training** split, the same for every codec in a comparison.
-
-    All float32 [C]. They live in the codec's checkpoint.
-    """
+    """Statistics of one map over the **training** split, the same for every codec in a comparison. All float32 [C].
+    They live in the codec's checkpoint."""
 
     mean: Tensor
     std: Tensor  # never 0: channels that do not vary have 1

@@ -1,7 +1,5 @@
 """Files that are written whole or not at all."""
 
-from __future__ import annotations
-
 import errno
 import os
 from collections.abc import Iterator
@@ -17,15 +15,8 @@ HINT = "choose a folder that can be written"
 
 @contextmanager
 def disk_errors(path: Path, hint: str = HINT) -> Iterator[None]:
-    """Turn an error of the operating system into one line: the path, the reason, what to do.
-
-    Args:
-        hint: what to do, e.g. "choose another --out".
-
-    Raises:
-        DiskFull: there is no room.
-        FcbenchError: any other error.
-    """
+    """Turn an error of the operating system into one line: the path, the reason, what to do. `hint`: what to do, e.g.
+    "choose another --out". Raises `DiskFull`: there is no room; `FcbenchError`: any other error."""
     try:
         yield
     except OSError as error:
@@ -45,11 +36,8 @@ def is_disk_full(error: BaseException | None) -> bool:
 
 
 def write_atomically(path: Path, data: bytes | str, hint: str = HINT) -> None:
-    """Write a file whole or not at all, as `atomic_file` does.
-
-    Raises:
-        FcbenchError: the file cannot be written; the old one is as it was.
-    """
+    """Write a file whole or not at all, as `atomic_file` does. Raises `FcbenchError`: the file cannot be written; the
+    old one is as it was."""
     content = data.encode() if isinstance(data, str) else data
     with atomic_file(path, hint) as file, disk_errors(path, hint):
         file.write(content)
@@ -59,13 +47,8 @@ def write_atomically(path: Path, data: bytes | str, hint: str = HINT) -> None:
 def atomic_file(path: Path, hint: str = HINT) -> Iterator[BinaryIO]:
     """A file to write, under its name once the block ends without an error; it survives a power cut.
 
-    Missing folders above it are made. Errors of the block pass as they are.
-
-    Args:
-        hint: as of `disk_errors`.
-
-    Raises:
-        FcbenchError: the file cannot be opened or completed; the old one is as it was.
+    Missing folders above it are made. Errors of the block pass as they are. `hint`: as of `disk_errors`. Raises
+    `FcbenchError`: the file cannot be opened or completed; the old one is as it was.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with disk_errors(path, hint):
@@ -90,11 +73,7 @@ def atomic_file(path: Path, hint: str = HINT) -> Iterator[BinaryIO]:
 
 
 def append_durably(path: Path, data: bytes, hint: str = HINT) -> None:
-    """Add to the end of a file, to the disk.
-
-    Raises:
-        FcbenchError: the file cannot be written; it is as it was.
-    """
+    """Add to the end of a file, to the disk. Raises `FcbenchError`: the file cannot be written; it is as it was."""
     with disk_errors(path, hint), open(path, "ab", buffering=0) as file:
         size = file.tell()
         try:

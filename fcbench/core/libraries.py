@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -24,11 +24,16 @@ NUMERIC = ("torch", "torchvision", "timm", "sam2", "compressai", "transformers")
 
 
 @cache
+def full_version(name: str) -> str:
+    """Installed version of a distribution, with the label of its build; empty if there is none."""
+    with suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(name)
+    return ""
+
+
 def version(name: str) -> str:
     """Installed version of a distribution; empty if there is none."""
-    with suppress(importlib.metadata.PackageNotFoundError):
-        return importlib.metadata.version(name).partition("+")[0]
-    return ""
+    return full_version(name).partition("+")[0]
 
 
 def installed() -> dict[str, str]:
@@ -39,9 +44,8 @@ def installed() -> dict[str, str]:
 def code_of(encoder: Encoder) -> dict[str, str]:
     """What computes an encoder's features: torch, and the code of the classes of the encoder and of its modules.
 
-    Returns:
-        Distribution -> version; of fcbench and of plug-in files, module -> hash of its file, with the modules of the
-        same room that it imports from.
+    Returns distribution -> version; of fcbench and of plug-in files, module -> hash of its file, with the modules of
+    the same room that it imports from.
     """
     things: list[object] = [encoder, *encoder.module.modules()]
     while (wrapped := getattr(things[0], "wrapped", None)) is not None:
@@ -71,27 +75,24 @@ def _with_its_room(module: str) -> set[str]:
 
 
 def changed(made_by: Mapping[str, str]) -> list[str]:
-    """What differs today from the code that made something: ``torch 2.8.0``, or the module's name.
-
-    Modules of plug-in files, which may not be here now, do not count.
+    """What differs today from the code that made something: ``torch 2.8.0``, or the module's name. Modules of plug-in
+    files, which may not be here now, do not count.
 
     >>> changed({"torch": version("torch")})
     []
     """
-    return list(_changed(made_by))
-
-
-def _changed(made_by: Mapping[str, str]) -> Iterable[str]:
+    found = []
     for name, then in made_by.items():
         if name.startswith(f"{PACKAGE.name}."):
-            if _hash_of(_file_in_package(name)) != then:
-                yield name
-        elif "." not in name and version(name) and version(name) != then:
-            yield f"{name} {then}"
+            found += [name] if _hash_of(module_file(PACKAGE, name.split(".")[1:])) != then else []
+        elif "." not in name and version(name) not in ("", then):
+            found.append(f"{name} {then}")
+    return found
 
 
-def _file_in_package(module: str) -> Path:
-    path = PACKAGE.joinpath(*module.split(".")[1:])
+def module_file(package: Path, parts: Sequence[str]) -> Path:
+    """The file of a module in a package's folder, or its folder's ``__init__``."""
+    path = package.joinpath(*parts)
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
@@ -102,7 +103,6 @@ def _hash(module: str) -> str:
 
 @cache
 def _hash_of(file: Path) -> str:
-    """First digits of a file's sha256; empty where there is no such file."""
     with suppress(OSError):
         return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
     return ""

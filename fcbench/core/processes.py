@@ -1,7 +1,5 @@
 """Worker processes that end with the process that started them, and hold none of its pipes."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import sys
@@ -32,14 +30,8 @@ def _await_parent() -> None:
 
 @contextmanager
 def workers(n: int, what: str) -> Iterator[ProcessPoolExecutor]:
-    """A pool of fresh processes that end with this one. On an error, work that has not begun is dropped.
-
-    Args:
-        what: they do, for the message, e.g. "render scenes".
-
-    Raises:
-        FcbenchError: one of them died.
-    """
+    """A pool of fresh processes that end with this one. On an error, work that has not begun is dropped. `what`: they
+    do, for the message, e.g. "render scenes". Raises `FcbenchError`: one of them died."""
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(n, mp_context=context, initializer=start_worker)
     try:
@@ -58,9 +50,7 @@ def died(what: str) -> FcbenchError:
 
 def start_worker() -> None:
     """Call this first in a worker process: it ends with its parent, and keeps nothing open that others read to its end.
-
-    Errors come back by value.
-    """
+    Errors come back by value."""
     end_with_parent()
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):

@@ -6,11 +6,12 @@ import io
 import itertools
 import json
 import logging
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
 
 from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
@@ -19,18 +20,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from fcbench.core.errors import one_line
-from fcbench.core.eta import Eta, Running, Work
-from fcbench.core.text_plot import Dot, text_plot
 
 Advance = Callable[[int, int], None]
 Event = tuple[Any, ...] | logging.LogRecord
 """What a process says to the one that shows its progress: ("work", key) as it begins a stage, ("begin", part, name),
 ("at", part, done, total), ("end", part), ("say", line), or a record of a log."""
 
-PAUSE_S = 0.2
-"""Between two events on how far a part is."""
-PLOT_WIDTH, PLOT_HEIGHT = 36, 7
-"""Of the plot of a panel, in characters."""
+PAUSE_S = 0.2  # Between two events on how far a part is
+PLOT_WIDTH, PLOT_HEIGHT = 36, 7  # Of the plot of a panel, in characters
 
 
 def duration(seconds: float) -> str:
@@ -47,9 +44,8 @@ def duration(seconds: float) -> str:
 class Report:
     """Stages of a run: what is under way, how many are done, what remains. Writes to standard error.
 
-    Args:
-        works: the stages by key; a number for that many of one kind.
-        n_points: points that the run is to measure, and how many of them it found measured.
+    `works`: the stages by key; a number for that many of one kind. `n_points`: points that the run is to measure, and
+    how many of them it found measured.
     """
 
     def __init__(
@@ -82,7 +78,6 @@ class Report:
     def __exit__(self, *exc: object) -> None:
         self._live.stop()
 
-    # ------------------------------------------------------------------------------- what work says of itself
     def say(self, line: str) -> None:
         """Print a line."""
         self._console.print(one_line(line), markup=False, soft_wrap=True)
@@ -119,18 +114,14 @@ class Report:
     def _tell(self, event: Event) -> None:
         self.follow(-1, event)
 
-    # ------------------------------------------------------------------------------------------ what is counted
     def skip(self, n: int) -> None:
         """Count stages of a run of one kind that need no work."""
         for _ in range(n):
             self._count(str(self._n_done), 0.0)
 
     def finish(self, line: str, took_s: float, key: str = "") -> None:
-        """Count a stage, and leave its line where there is one.
-
-        Args:
-            key: of its work; where works are a number, the next one.
-        """
+        """Count a stage, and leave its line where there is one. `key`: of its work; where works are a number, the next
+        one."""
         self._count(key or str(self._n_done), took_s)
         if line:
             about = f"about {duration(self._left_s())} left"
@@ -156,7 +147,6 @@ class Report:
     def _elapsed_s(self) -> float:
         return 0.0 if self._began is None else time.monotonic() - self._began
 
-    # -------------------------------------------------------------------------------------------- what is shown
     def follow(self, who: int, event: Event) -> None:
         """Take in what a process says; this one is -1."""
         if isinstance(event, logging.LogRecord):
@@ -186,7 +176,6 @@ class Report:
             self._parts.remove_task(self._bars.pop(key))
 
     def _display(self) -> RenderableType:
-        """Stage, points, time; the parts under way; the curves of the encoder at work."""
         told = [f"stage {self._n_done} of {len(self._works)}", duration(self._elapsed_s())]
         if self._n_points:
             told.insert(0, f"{self._n_measured} of {self._n_points} points")
@@ -195,7 +184,6 @@ class Report:
         return Group(Text(", ".join(told), style="bold"), self._parts.get_renderable(), self._plots())
 
     def _plots(self) -> RenderableType:
-        """The panels that measured points were last added to, as many as fit side by side."""
         panels = list(dict.fromkeys(dot.panel for dot in reversed(self.dots)))
         n = max(1, self._console.width // (PLOT_WIDTH + 1))
         drawn = [[d for d in self.dots if d.panel == panel] for panel in reversed(panels[:n])]
@@ -203,14 +191,8 @@ class Report:
 
 
 class JsonReport(Report):
-    """A report for machines: one JSON object per line.
-
-    ``plan`` names the stages with what they should take, ``stage`` one that is done, ``points`` what was measured,
-    ``say`` a line for people.
-
-    Args:
-        write: writes a line.
-    """
+    """A report for machines: one JSON object per line. ``plan`` names the stages with what they should take, ``stage``
+    one that is done, ``points`` what was measured, ``say`` a line for people. `write`: writes a line."""
 
     def __init__(self, works: Mapping[str, Work], n_points: tuple[int, int], *, write: Callable[[str], None]) -> None:
         super().__init__(works, Console(file=io.StringIO()), n_points)
@@ -219,17 +201,14 @@ class JsonReport(Report):
         self._event("plan", n_points=n_points[0], n_measured=n_points[1], stages=plan)
 
     def say(self, line: str) -> None:
-        """Write a line for people."""
         self._event("say", line=line)
 
     def finish(self, line: str, took_s: float, key: str = "") -> None:
-        """Count and write a stage."""
         self._count(key, took_s)
         times = {"took_s": took_s, "elapsed_s": self._elapsed_s(), "left_s": self._left_s()}
         self._event("stage", key=key, line=line, n_done=self._n_done, **{k: round(v, 3) for k, v in times.items()})
 
     def measured(self, dots: Sequence[Dot]) -> None:
-        """Count and write points."""
         super().measured(dots)
         for dot in dots:
             self._event("point", n_measured=self._n_measured, **dot._asdict())
@@ -239,19 +218,145 @@ class JsonReport(Report):
 
 
 class RelayedReport(Report):
-    """The report of a process whose progress another one shows.
-
-    Args:
-        tell: sends an event there.
-    """
+    """The report of a process whose progress another one shows. `tell`: sends an event there."""
 
     def __init__(self, tell: Callable[[Event], None]) -> None:
         super().__init__(0)
         self._send = tell
 
     def say(self, line: str) -> None:
-        """Have a line printed."""
         self._tell(("say", line))
 
     def _tell(self, event: Event) -> None:
         self._send(event)
+
+
+LEAST = 0.05  # A stage under way counts as evidence from this share of it on
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a stage should take."""
+
+    expected_s: float  # seconds that it should take
+    # stages that resemble it, the most similar first: the first pool in which anything was done corrects the forecast
+    pools: tuple[str, ...]
+    gradual: bool = True  # the share of its part that is done is the share of its time
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A stage under way."""
+
+    key: str  # of its work
+    took_s: float  # so far
+    share: float = 0.0  # of it that is done, 0 to 1; 0 where that is not known
+
+
+class Eta:
+    """What remains of a run.
+
+    Each pool knows what its finished stages should have taken and what they took. The ratio corrects the stages that
+    are left. Finished seconds over elapsed ones say how many stages are done at a time.
+
+    >>> eta = Eta({name: Work(10, ("training",)) for name in "abc"})
+    >>> eta.finish("a", 20)
+    >>> eta.left_s(20)
+    40.0
+    """
+
+    def __init__(self, works: Mapping[str, Work]) -> None:
+        self._works = works
+        self._left: dict[tuple[str, ...], float] = {}
+        self._pools: dict[str, tuple[float, float]] = {}  # seconds taken and expected
+        self._took_s = 0.0
+        for work in works.values():
+            self._left[work.pools] = self._left.get(work.pools, 0.0) + work.expected_s
+
+    def finish(self, key: str, took_s: float) -> None:
+        """Count a stage that is done; one that took no time, as it failed, tells nothing of others."""
+        work = self._works[key]
+        self._left[work.pools] -= work.expected_s
+        self._took_s += took_s
+        if took_s:
+            _add(self._pools, work, took_s, work.expected_s)
+
+    def left_s(self, elapsed_s: float, running: Iterable[Running] = ()) -> float:
+        """Seconds that remain. `elapsed_s`: since the first stage began. `running`: the stages under way, as far as
+        they are known."""
+        pools, left, took_s = dict(self._pools), dict(self._left), self._took_s
+        for stage in running:
+            work = self._works[stage.key]
+            took_s += stage.took_s
+            if stage.share >= LEAST:
+                _add(pools, work, stage.took_s, stage.share * work.expected_s)
+                left[work.pools] -= stage.share * work.expected_s
+            else:
+                left[work.pools] -= min(work.expected_s, stage.took_s / _ratio(pools, work.pools))
+        serial_s = sum(seconds * _ratio(pools, own) for own, seconds in left.items())
+        at_once = took_s / elapsed_s if took_s and elapsed_s else 1.0
+        return max(0.0, serial_s) / at_once
+
+
+def _add(pools: dict[str, tuple[float, float]], work: Work, took_s: float, expected_s: float) -> None:
+    for name in work.pools:
+        took, expected = pools.get(name, (0.0, 0.0))
+        pools[name] = took + took_s, expected + expected_s
+
+
+def _ratio(pools: Mapping[str, tuple[float, float]], names: Iterable[str]) -> float:
+    return next((pools[name][0] / pools[name][1] for name in names if name in pools), 1.0)
+
+
+_MARKS = "ox+*#@%&svd^<>"
+_END = "-"
+
+
+class Dot(NamedTuple):
+    """One point."""
+
+    panel: str  # the plot that it belongs to
+    series: str  # its curve; empty for an end of the curves, which is a line across
+    x: float | None  # drawn by its logarithm; None where it has none
+    y: float
+
+
+def text_plot(dots: Sequence[Dot], width: int, height: int, unit: str) -> list[str]:
+    """Draw the dots of one panel.
+
+    Args:
+        width: of a line, in characters; at least 20.
+        height: lines of the plot itself; a title, the ends of the x axis and the legend come on top.
+        unit: of x.
+
+    >>> print("\\n".join(text_plot([Dot("p", "a", 0.1, 1.0), Dot("p", "b", 10.0, 3.0)], 20, 3, "bpp")))
+    p
+         3 |           x
+           |
+         1 |o
+            0.1  bpp  10
+    o a  x b
+    """
+    series = list(dict.fromkeys(d.series for d in dots if d.series))
+    marks = {name: _MARKS[i % len(_MARKS)] for i, name in enumerate(series)}
+    xs = [math.log(d.x) for d in dots if d.series and d.x]
+    low, high = min(d.y for d in dots), max(d.y for d in dots)
+    inner = width - 8
+    grid = [[" "] * inner for _ in range(height)]
+    for dot in sorted(dots, key=lambda d: bool(d.series)):  # ends first: dots lie over them
+        line = grid[-1 - round(_place(dot.y, low, high) * (height - 1))]
+        if not dot.series:
+            line[:] = _END * inner
+        elif dot.x:
+            line[round(_place(math.log(dot.x), min(xs), max(xs)) * (inner - 1))] = marks[dot.series]
+    labels = [f"{high:6.3g} |", *["       |"] * (height - 2), f"{low:6.3g} |"]
+    lines = [dots[0].panel[:width], *((label + "".join(row)).rstrip() for label, row in zip(labels, grid))]
+    if xs:
+        first, last = (f"{math.exp(x):.2g}" for x in (min(xs), max(xs)))
+        lines.append(" " * 8 + first + unit.center(inner - len(first + last)) + last)
+    return [*lines, "  ".join(f"{mark} {name}" for name, mark in marks.items())[:width]]
+
+
+def _place(value: float, low: float, high: float) -> float:
+    """Where a value lies between two, 0 to 1; in the middle where they are the same."""
+    return (value - low) / (high - low) if high > low else 0.5

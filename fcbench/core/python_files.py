@@ -1,7 +1,5 @@
 """Python files of users: read and run as modules of their own; whatever goes wrong is one line that names the line."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 import sys
@@ -13,14 +11,8 @@ from fcbench.core.errors import FcbenchError
 
 
 def read_source(path: Path, what: str) -> bytes:
-    """Content of a Python file.
-
-    Args:
-        what: the file in messages, e.g. "the suite".
-
-    Raises:
-        FcbenchError: it is not there, is not a regular file, or cannot be read.
-    """
+    """Content of a Python file. `what`: the file in messages, e.g. "the suite". Raises `FcbenchError`: it is not there,
+    is not a regular file, or cannot be read."""
     try:
         if path.exists() and not path.is_file():
             kind = "a directory" if path.is_dir() else "not a regular file"
@@ -32,11 +24,8 @@ def read_source(path: Path, what: str) -> bytes:
 
 
 def run_file(path: Path, source: bytes, what: str) -> ModuleType:
-    """The module that a source makes: the same one for the same content, however often it is asked for.
-
-    Raises:
-        FcbenchError: the source cannot be compiled, or raises; the message ends with the line of the file.
-    """
+    """The module that a source makes: the same one for the same content, however often it is asked for. Raises
+    `FcbenchError`: the source cannot be compiled, or raises; the message ends with the line of the file."""
     name = f"fcbench_file_{path.stem}_{hashlib.sha256(source).hexdigest()[:16]}"
     if name in sys.modules:
         return sys.modules[name]
@@ -61,7 +50,6 @@ def reason_of(error: BaseException) -> str:
 
 
 def _line_of(error: BaseException, path: Path, source: bytes) -> int | None:
-    """The line of the file where an error arose."""
     if isinstance(error, SyntaxError) and error.filename in (str(path), None):
         return error.lineno or _undecodable_line(source)
     frames = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]

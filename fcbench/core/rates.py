@@ -4,55 +4,39 @@ A rate is a quotient of sums over a test set: sum the bytes, sum the pixels, the
 are never averaged. *Coded* bytes are the size of a file on disk; *estimated* bits come from likelihoods.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from fcbench.core.errors import FcbenchError
 
-UNITS = ("bpp", "bpfp", "bytes_per_sample")
-"""Columns of rates.csv that hold a rate."""
+UNITS = ("bpp", "bpfp", "bytes_per_sample")  # Columns of rates.csv that hold a rate
 
 ALARM_FRACTION = 0.03
 ALARM_BYTES_PER_SAMPLE = 16.0
 
 
 def bpp(n_bytes: int, n_px: int) -> float:
-    """Coded bits per pixel of the original images.
+    """Coded bits per pixel of the original images. Raises `FcbenchError`: negative bytes, or no pixels.
 
     >>> bpp(1000, 16_000)
     0.5
-
-    Raises:
-        FcbenchError: negative bytes, or no pixels.
     """
     return _quotient(8 * n_bytes, n_px, "pixels")
 
 
 def bpfp(n_bytes: int, n_scalars: int) -> float:
-    """Coded bits per feature point (scalar at the split point, before padding).
-
-    Raises:
-        FcbenchError: negative bytes, or no scalars.
-    """
+    """Coded bits per feature point (scalar at the split point, before padding). Raises `FcbenchError`: negative bytes,
+    or no scalars."""
     return _quotient(8 * n_bytes, n_scalars, "scalars")
 
 
 def bytes_per_sample(n_bytes: int, n_samples: int) -> float:
-    """Coded bytes per sample [bytes].
-
-    Raises:
-        FcbenchError: negative bytes, or no samples.
-    """
+    """Coded bytes per sample [bytes]. Raises `FcbenchError`: negative bytes, or no samples."""
     return _quotient(n_bytes, n_samples, "samples")
 
 
 def bpp_estimated(estimated_bits: float, n_px: int) -> float:
-    """Estimated bits (from likelihoods) per pixel of the original images.
-
-    Raises:
-        FcbenchError: bits that are negative or not finite, or no pixels.
-    """
+    """Estimated bits (from likelihoods) per pixel of the original images. Raises `FcbenchError`: bits that are negative
+    or not finite, or no pixels."""
     return _quotient(estimated_bits, n_px, "pixels")
 
 
@@ -68,11 +52,8 @@ def uncoded_bytes(n_scalars: int, bits_per_scalar: Literal[32, 16] = 32) -> int:
 
 
 def rate_alarm(coded_bytes: int, estimated_bits: float, n_samples: int) -> bool:
-    """Whether coded and estimated rate differ by more than 3 % of the estimate + 16 bytes per sample.
-
-    Raises:
-        FcbenchError: a negative size, an estimate that is not finite, or no samples.
-    """
+    """Whether coded and estimated rate differ by more than 3 % of the estimate + 16 bytes per sample. Raises
+    `FcbenchError`: a negative size, an estimate that is not finite, or no samples."""
     coded = bytes_per_sample(coded_bytes, n_samples)
     estimated = _quotient(estimated_bits / 8, n_samples, "samples")
     allowed = ALARM_FRACTION * estimated + ALARM_BYTES_PER_SAMPLE

@@ -24,10 +24,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from fcbench.core.codecs import CodecPlugin, ImagePlugin, LabelPlugin
+from fcbench.core.codecs import LABEL, CodecPlugin, ImagePlugin, LabelPlugin, codec_kind
 from fcbench.core.errors import FcbenchError, unknown
 from fcbench.core.features import Encoder, EncoderPlugin
-from fcbench.core.kinds import LABEL, codec_kind
+from fcbench.core.libraries import PACKAGE, module_file
 from fcbench.core.python_files import read_source, reason_of, run_file
 from fcbench.core.samples import DatasetPlugin
 from fcbench.core.tasks import NeckPlugin, TaskModelPlugin, TaskPlugin
@@ -35,34 +35,22 @@ from fcbench.core.tasks import NeckPlugin, TaskModelPlugin, TaskPlugin
 if TYPE_CHECKING:
     import torch
 
-PACKAGE = Path(__file__).resolve().parents[1]
+_KINDS: dict[str, tuple[str, type]] = {
+    "dataset": ("data", DatasetPlugin),
+    "encoder": ("encoders", EncoderPlugin),
+    "codec": ("codecs", CodecPlugin),
+    "neck": ("necks", NeckPlugin),
+    "task": ("tasks", TaskPlugin),
+    "taskmodel": ("taskmodels", TaskModelPlugin),
+    "image": ("images", ImagePlugin),
+    "label": ("labels", LabelPlugin),
+}
 SHARED = "shared"
 
-KINDS = {
-    "dataset": "data",
-    "encoder": "encoders",
-    "codec": "codecs",
-    "neck": "necks",
-    "task": "tasks",
-    "taskmodel": "taskmodels",
-    "image": "images",
-    "label": "labels",
-}
-"""Kind of plug-in -> its room."""
+KINDS = {kind: room for kind, (room, _) in _KINDS.items()}  # Kind of plug-in -> its room
 
-PROTOCOLS: dict[str, type] = {
-    "dataset": DatasetPlugin,
-    "encoder": EncoderPlugin,
-    "codec": CodecPlugin,
-    "neck": NeckPlugin,
-    "task": TaskPlugin,
-    "taskmodel": TaskModelPlugin,
-    "image": ImagePlugin,
-    "label": LabelPlugin,
-}
-"""Kind of plug-in -> what its ``PLUGIN`` must have."""
-BFLOAT16 = "@bfloat16"
-"""End of the name of an encoder that computes in bfloat16."""
+BFLOAT16, COMPILED = "@bfloat16", "@compiled"
+"""Ends of the names of encoders and necks that compute in bfloat16, that PyTorch compiles; of both, in this order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +62,7 @@ class File:
     module: ModuleType
 
 
-_files: dict[tuple[str, str], File] = {}
-"""(kind, name) -> the file that this process uses under that name."""
+_files: dict[tuple[str, str], File] = {}  # (kind, name) -> the file that this process uses under that name
 
 
 # ----------------------------------------------------------------------------------------- where plug-ins are
@@ -99,7 +86,6 @@ def built_in(kind: str) -> Mapping[str, Path]:
 
 @cache
 def _installed(kind: str) -> dict[str, list[EntryPoint]]:
-    """Name -> entry points of that name, of one distribution or several."""
     found: dict[str, list[EntryPoint]] = {}
     for entry in importlib.metadata.entry_points(group=f"fcbench.{kind}s"):
         found.setdefault(entry.name, []).append(entry)
@@ -107,12 +93,10 @@ def _installed(kind: str) -> dict[str, list[EntryPoint]]:
 
 
 def _find(kind: str, name: str) -> Path | EntryPoint | File:
-    """The one place that a name stands for.
-
-    Raises:
-        FcbenchError: no such name (the message holds the nearest and all of them), or a name of several plug-ins.
-    """
+    """The one place that a name stands for. Raises `FcbenchError`: no such name (the message holds the nearest and all
+    of them), or a name of several plug-ins."""
     name = split_variant(name)[0] if kind == "dataset" else name
+    name = plain(name) if kind == "neck" else name
     places: list[Path | EntryPoint | File] = [p for n, p in built_in(kind).items() if n == name]
     places += _installed(kind).get(name, [])
     places += [file for key, file in _files.items() if key == (kind, name)]
@@ -154,16 +138,14 @@ def get(kind: Literal["label"], name: str) -> LabelPlugin: ...
 @overload
 def get(kind: str, name: str) -> Any: ...
 def get(kind: str, name: str) -> Any:  # noqa: E302
-    """The ``PLUGIN`` of a name.
-
-    Raises:
-        FcbenchError: unknown or ambiguous name, or an outside plug-in that cannot be imported or lacks something.
-    """
+    """The ``PLUGIN`` of a name. Raises `FcbenchError`: unknown or ambiguous name, or an outside plug-in that cannot be
+    imported or lacks something."""
     if kind == "dataset" and (of := split_variant(name))[1]:
         return get("dataset", of[0]).variant(of[1])
     found = _find(kind, name)
     if isinstance(found, Path):
-        return importlib.import_module(f"fcbench.{KINDS[kind]}.{name}").PLUGIN
+        module = found.parent.name if found.stem == "__init__" else found.stem
+        return importlib.import_module(f"fcbench.{KINDS[kind]}.{module}").PLUGIN
     if isinstance(found, File):
         return found.module.PLUGIN
     where = f"{kind} {name!r} of {_distribution(found)}"
@@ -177,10 +159,8 @@ def get(kind: str, name: str) -> Any:  # noqa: E302
 def use(kind: str, typed: str) -> str:
     """Read the plug-in file of ``[image:]FILE.py[:VARIANT]`` and return its name for this process, variant included.
 
-    Anything else is returned as it is.
-
-    Raises:
-        FcbenchError: no such file, it cannot be run, its ``PLUGIN`` lacks something, or its name is taken.
+    Anything else is returned as it is. Raises `FcbenchError`: no such file, it cannot be run, its ``PLUGIN`` lacks
+    something, or its name is taken.
     """
     if kind == "codec" and codec_kind(typed)[0] == "image":
         return f"image:{use('image', codec_kind(typed)[1])}"
@@ -201,14 +181,13 @@ def use(kind: str, typed: str) -> str:
 
 
 def _read(path: Path) -> File:
-    """Run a plug-in file as a module of its own."""
     source = read_source(path, "the plug-in file")
     return File(path, hashlib.sha256(source).hexdigest(), run_file(path, source, "the plug-in file"))
 
 
 def _complete(kind: str, plugin: Any, where: str) -> Any:
     """The plug-in. Raises `FcbenchError` where it lacks what its protocol names."""
-    protocol = PROTOCOLS[kind]
+    _, protocol = _KINDS[kind]
     asked = (name for base in protocol.__mro__ for name in (*vars(base), *vars(base).get("__annotations__", {})))
     lacks = sorted({name for name in asked if not name.startswith("_") and not hasattr(plugin, name)})
     if plugin is None:
@@ -230,7 +209,23 @@ def encoder_family(name: str) -> str:
     >>> encoder_family("timm:resnet18@bfloat16"), encoder_family("sam2_nano")
     ('timm', 'sam2_nano')
     """
-    return split_variant(name.removesuffix(BFLOAT16))[0]
+    return split_variant(plain(name))[0]
+
+
+def plain(name: str) -> str:
+    """The name of an encoder or a neck without what says how it computes."""
+    return name.removesuffix(COMPILED).removesuffix(BFLOAT16)
+
+
+def computed(name: str, bfloat16: bool, compiled: bool) -> str:
+    """The name of an encoder or a neck that computes in bfloat16, or compiled, or as it already says.
+
+    >>> computed("neck_2L", True, False), computed("neck_2L@bfloat16", False, True)
+    ('neck_2L@bfloat16', 'neck_2L@bfloat16@compiled')
+    """
+    bfloat16 |= name.removesuffix(COMPILED).endswith(BFLOAT16)
+    compiled |= name.endswith(COMPILED)
+    return plain(name) + BFLOAT16 * bfloat16 + COMPILED * compiled
 
 
 # -------------------------------------------------------------------------------------------------- identity
@@ -284,20 +279,26 @@ def _source(module: str) -> Path:
     spec = importlib.util.find_spec(top)
     if spec is None or spec.origin is None:
         raise FcbenchError(f"the source of the installed module {module} is not on this machine")
-    path = Path(spec.origin)
-    if rest:
-        path = path.parent.joinpath(*rest)
-        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    return path
+    return module_file(Path(spec.origin).parent, rest) if rest else Path(spec.origin)
 
 
 def summary(kind: str, name: str) -> str:
     """First line of a plug-in's docstring. Does not import it."""
+    return _docstring(kind, name).partition("\n")[0]
+
+
+def tails(kind: str, name: str) -> str:
+    """The paragraph of a plug-in's docstring that begins with "Tails", or "". Does not import it."""
+    paragraphs = _docstring(kind, name).split("\n\n")
+    return " ".join(next((p for p in paragraphs if p.startswith("Tails")), "").split())
+
+
+def _docstring(kind: str, name: str) -> str:
     found = _find(kind, name)
     if isinstance(found, File):
         found = found.path
     source = found if isinstance(found, Path) else _source(found.module)
-    return (ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or "").partition("\n")[0]
+    return ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or ""
 
 
 def coder_versions(kind: str, name: str) -> dict[str, str]:

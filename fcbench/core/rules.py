@@ -13,8 +13,6 @@ Whatever the annotation, no number is NaN or infinite, no text is empty or holds
 are at least one and differ.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -31,8 +29,7 @@ T = TypeVar("T")
 
 _LEAVES = {int: "a whole number", float: "a finite number", str: "text", bool: "True or False", Path: "a path"}
 """Type -> what is expected."""
-_SHOWN = 60
-"""Characters of a value that a message repeats."""
+_SHOWN = 60  # Characters of a value that a message repeats
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +45,8 @@ def within(low: float, high: float) -> Rule:
     return Rule(f"from {low} to {high}", lambda value: low <= value <= high)
 
 
-MAX_IMAGE_PX = 1 << 26
-"""Largest number of pixels of an image."""
-Positive = Annotated[int, within(1, 10**7)]
-"""A number of samples or steps."""
+MAX_IMAGE_PX = 1 << 26  # Largest number of pixels of an image
+Positive = Annotated[int, within(1, 10**7)]  # A number of samples or steps
 ImageSize = Annotated[
     tuple[Annotated[int, within(1, MAX_IMAGE_PX)], Annotated[int, within(1, MAX_IMAGE_PX)]],
     Rule(
@@ -65,10 +60,8 @@ ImageSize = Annotated[
 def obey(data: Any) -> None:
     """Check each field of a dataclass; called at the end of its ``__init__``, frozen or not.
 
-    A field of several values takes a list or one value, too, and a path takes its text.
-
-    Raises:
-        FcbenchError: the first field whose value is not what its annotation says.
+    A field of several values takes a list or one value, too, and a path takes its text. Raises `FcbenchError`: the
+    first field whose value is not what its annotation says.
     """
     for field in fields(data):
         value = getattr(data, field.name)
@@ -96,13 +89,8 @@ def _hints(kind: type) -> dict[str, Any]:
 
 
 def read(where: str, hint: Any, value: Any) -> Any:
-    """A value as its annotation has it.
-
-    Args:
-        where: name of the value in messages.
-
-    Raises:
-        FcbenchError: it is of another type, or breaks a rule.
+    """A value as its annotation has it. `where`: name of the value in messages. Raises `FcbenchError`: it is of another
+    type, or breaks a rule.
 
     >>> read("sizes", tuple[int, ...], [3, 4]), read("sizes", tuple[int, ...], 5)
     ((3, 4), (5,))
@@ -181,7 +169,6 @@ def _refused(where: str, hint: Any, value: Any) -> FcbenchError:
 
 
 def _expected(hint: Any) -> str:
-    """An annotation in words."""
     kind, args = get_origin(hint), get_args(hint)
     if kind is Annotated:
         return args[1].words if get_origin(args[0]) is tuple else f"{_expected(args[0])} {args[1].words}"

@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-if TYPE_CHECKING:  # the nouns are plain data: importing them imports no torch
+from fcbench.core.errors import FcbenchError
+
+if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-from fcbench.core.errors import FcbenchError
-
-VOID = 255
-"""Class index of pixels that no loss and no metric counts."""
+VOID = 255  # Class index of pixels that no loss and no metric counts
+OBJECTS = ("detection", "instance_segmentation", "keypoint_detection")  # Tasks that find objects: they need their areas
+COCO_KEYPOINTS = tuple(
+    "nose left_eye right_eye left_ear right_ear left_shoulder right_shoulder left_elbow right_elbow left_wrist "
+    "right_wrist left_hip right_hip left_knee right_knee left_ankle right_ankle".split()
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """The persons, or other bodies, of one image.
+    """The persons, or other bodies, of one image."""
 
-    Attributes:
-        keypoints: [P, K, 3] float32 (x_px, y_px, v), in the order of ``DatasetMeta.keypoint_names``, else the 17 of
-            COCO; v is 0 absent, 1 occluded, 2 visible.
-        boxes: [P, 4] float32 (x0_px, y0_px, x1_px, y1_px).
-        areas: [P] float32, square pixels of the person's mask (the scale of OKS).
-    """
-
+    # [P, K, 3] float32 (x_px, y_px, v), in the order of ``DatasetMeta.keypoint_names``, else the 17 of COCO; v is 0
+    # absent, 1 occluded, 2 visible
     keypoints: np.ndarray
-    boxes: np.ndarray
-    areas: np.ndarray
+    boxes: np.ndarray  # [P, 4] float32 (x0_px, y0_px, x1_px, y1_px)
+    areas: np.ndarray  # [P] float32, square pixels of the person's mask (the scale of OKS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,25 +45,17 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class DatasetMeta:
-    """Facts about a data set that tasks need; each is empty where the data set does not carry its task.
+    """Facts about a data set that tasks need; each is empty where the data set does not carry its task."""
 
-    Attributes:
-        class_names: of segmentation, by class index.
-        label_names: of classification, by label.
-        max_depth_m: upper limit of valid depth.
-        keypoint_names: of pose, by keypoint; empty for the 17 of COCO.
-        category_names: of tasks that find objects, by task, then label.
-        task_models: ``NAME[:VARIANT]`` of the task model that fits the data set, by task: the default of
-            ``--head frozen``.
-        eval_crop: crop of published depth metrics: top, bottom, left, right as shares of the image.
-    """
-
-    class_names: tuple[str, ...] = ()
-    label_names: tuple[str, ...] = ()
-    max_depth_m: float | None = None
+    class_names: tuple[str, ...] = ()  # of segmentation, by class index
+    label_names: tuple[str, ...] = ()  # of classification, by label
+    max_depth_m: float | None = None  # upper limit of valid depth
+    # ``NAME[:VARIANT]`` of the task model that fits the data set, by task: the default of ``--head frozen``
     task_models: Mapping[str, str] = field(default_factory=dict)
+    # crop of published depth metrics: top, bottom, left, right as shares of the image
     eval_crop: tuple[float, float, float, float] | None = None
-    keypoint_names: tuple[str, ...] = ()
+    keypoint_names: tuple[str, ...] = ()  # of pose, by keypoint; empty for the 17 of COCO
+    # of tasks that find objects, by task, then label
     category_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def names(self, task: str) -> tuple[str, ...]:
@@ -75,19 +66,13 @@ class DatasetMeta:
 
 @dataclass(frozen=True, slots=True)
 class DataOptions:
-    """How to open a data set.
+    """How to open a data set."""
 
-    Attributes:
-        root: folder of the data on disk; None for embedded data.
-        cache_dir: where a data set may keep what it made (rendered scenes) or read once (digests of files).
-        image_size_px: (H, W) to which every image is resized with its targets; None keeps each image's own size.
-        limit: the first samples of the split, at most this many; None for all.
-    """
-
-    root: Path | None
-    cache_dir: Path
+    root: Path | None  # folder of the data on disk; None for embedded data
+    cache_dir: Path  # where a data set may keep what it made (rendered scenes) or read once (digests of files)
+    # (H, W) to which every image is resized with its targets; None keeps each image's own size
     image_size_px: tuple[int, int] | None = None
-    limit: int | None = None
+    limit: int | None = None  # the first samples of the split, at most this many; None for all
 
 
 STRETCHED = "stretched"
@@ -95,50 +80,33 @@ STRETCHED = "stretched"
 
 
 class Dataset(Protocol):
-    """One split of a data set. Subclass it to inherit the defaults.
+    """One split of a data set. Subclass it to inherit the defaults. It must be picklable (images are read by several
+    processes), and the same index must always give the same sample."""
 
-    It must be picklable (images are read by several processes), and the same index must always give the same sample.
-
-    Attributes:
-        name: of the plug-in.
-        split: ``train`` or ``test``; the two have no image in common.
-        revision: hash of what determines the samples (generator version, contents of files); part of every cache key.
-        tasks: names of the tasks that it has targets for.
-        meta: facts that these tasks need.
-        image_size_px: (H, W) of every image; None where each has its own size.
-        resizing: how images and targets are brought to it, by name, where they had another size.
-        absent: task -> why the split lacks it, in one line that says what was expected where.
-    """
-
-    name: str
-    split: str
-    revision: str
-    tasks: tuple[str, ...]
-    meta: DatasetMeta
-    image_size_px: tuple[int, int] | None
-    resizing: str = STRETCHED
+    name: str  # of the plug-in
+    split: str  # ``train`` or ``test``; the two have no image in common
+    revision: str  # hash of what determines the samples (generator version, contents of files); part of every cache key
+    tasks: tuple[str, ...]  # names of the tasks that it has targets for
+    meta: DatasetMeta  # facts that these tasks need
+    image_size_px: tuple[int, int] | None  # (H, W) of every image; None where each has its own size
+    resizing: str = STRETCHED  # how images and targets are brought to it, by name, where they had another size
+    # task -> why the split lacks it, in one line that says what was expected where
     absent: Mapping[str, str] = MappingProxyType({})
 
     def __len__(self) -> int:
         """Number of samples, at least 1."""
 
     def __getitem__(self, index: int) -> Sample:
-        """Read an image; its id is unique in the split.
-
-        Raises:
-            UnreadableSample: this image cannot be read; the message names its file.
-            FcbenchError: no image can be read any more.
-        """
+        """Read an image; its id is unique in the split. Raises `UnreadableSample`: this image cannot be read; the
+        message names its file; `FcbenchError`: no image can be read any more."""
 
     def targets(self, index: int) -> Mapping[str, Any]:
         """Targets of a sample by task, for the image at its final size [H, W]; the image need not be decoded.
 
         Maps are arrays or tensors: ``segmentation`` uint8 [H, W], class index or `VOID`; ``depth`` float32 [H, W],
-        metres, 0 where invalid; ``pose`` a `Pose`; ``captioning`` a tuple of reference captions; ``classification``
-        an int; tasks that find objects a `fcbench.core.detections.Objects`, in pixels of the *original* image.
-
-        Raises:
-            UnreadableSample: a target cannot be read or does not fit its image; the message names its file.
+        metres, 0 where invalid; ``pose`` a `Pose`; ``captioning`` a tuple of reference captions; ``classification`` an
+        int; tasks that find objects a `fcbench.core.samples.Objects`, in pixels of the *original* image. Raises
+        `UnreadableSample`: a target cannot be read or does not fit its image; the message names its file.
         """
 
     def sizes(self) -> Mapping[str, tuple[int, int]]:
@@ -147,11 +115,8 @@ class Dataset(Protocol):
 
 
 def require_one_size(*datasets: Dataset) -> None:
-    """Refuse splits whose images differ in size and are not resized. No image is decoded.
-
-    Raises:
-        FcbenchError: two images differ.
-    """
+    """Refuse splits whose images differ in size and are not resized. No image is decoded. Raises `FcbenchError`: two
+    images differ."""
     sizes = {name: size for data in datasets if data.image_size_px is None for name, size in data.sizes().items()}
     first = next(iter(sizes.items()), None)
     others = [item for item in sizes.items() if first and item[1] != first[1]]
@@ -164,11 +129,8 @@ def require_one_size(*datasets: Dataset) -> None:
 
 
 def require_tasks(tasks: Iterable[str], *datasets: Dataset) -> None:
-    """Refuse splits that lack the targets of a task.
-
-    Raises:
-        FcbenchError: the first task that one lacks, with the reason if the data set states it.
-    """
+    """Refuse splits that lack the targets of a task. Raises `FcbenchError`: the first task that one lacks, with the
+    reason if the data set states it."""
     for data, task in product(datasets, tasks):
         if task not in data.tasks:
             has = ", ".join(data.tasks) or "none"
@@ -177,24 +139,40 @@ def require_tasks(tasks: Iterable[str], *datasets: Dataset) -> None:
 
 
 class DatasetPlugin(Protocol):
-    """``PLUGIN`` of a module in ``fcbench/data``. Subclass it to inherit the defaults.
+    """``PLUGIN`` of a module in ``fcbench/data``. Subclass it to inherit the defaults."""
 
-    Attributes:
-        tasks: names of the tasks that its splits can have targets for.
-        needs_root: whether ``--data-root`` must be given.
-    """
-
-    tasks: tuple[str, ...]
-    needs_root: bool = True
+    tasks: tuple[str, ...]  # names of the tasks that its splits can have targets for
+    needs_root: bool = True  # whether ``--data-root`` must be given
 
     def variant(self, name: str) -> DatasetPlugin:
         """The plug-in of ``NAME:VARIANT``. Raises `FcbenchError` where there are no variants."""
         raise FcbenchError(f"a data set has no variant here, got {name!r}: name it alone")
 
     def open(self, split: Literal["train", "test"], options: DataOptions) -> Dataset:
-        """Open a split.
+        """Open a split. Raises `FcbenchError`: the data are missing, incomplete or laid out differently; the message
+        says which layout was expected where, and how to get the data."""
 
-        Raises:
-            FcbenchError: the data are missing, incomplete or laid out differently; the message says which layout was
-                expected where, and how to get the data.
-        """
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """The annotated objects of one image, in pixels of the *original* image: that is where detections are scored."""
+
+    size_px: tuple[int, int]  # (H, W) of the original image; all that a head may take from here to predict
+    labels: np.ndarray  # [G] int64, index in the data set's category names
+    boxes: np.ndarray  # [G, 4] float64 (x_px, y_px, width_px, height_px), as COCO's files have them
+    areas: np.ndarray  # [G] float64, square pixels
+    crowd: np.ndarray  # [G] bool; detections inside a crowd count neither as right nor as wrong
+    regions: Sequence[Any] = ()  # [G] masks as run-length codes of pycocotools, where the task needs them
+    # [G, K, 3] float64 (x_px, y_px, v), where the task needs them; v is 0 absent, 1 occluded, 2 visible
+    keypoints: np.ndarray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """What a head finds in one image, in pixels of the original image."""
+
+    labels: np.ndarray  # [D] int64, index in the head's label names
+    scores: np.ndarray  # [D]; higher is surer
+    boxes: np.ndarray  # [D, 4] (x0_px, y0_px, x1_px, y1_px)
+    regions: Sequence[Any] = ()  # [D] masks as run-length codes of pycocotools, where the task needs them
+    keypoints: np.ndarray | None = None  # [D, K, 2] (x_px, y_px), where the task needs them

@@ -10,11 +10,8 @@ if TYPE_CHECKING:
 
 
 def differences(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], ignore: Sequence[str] = ()) -> str:
-    """Differences of a state dict from the one expected, in a few names; empty where there are none.
-
-    Args:
-        ignore: beginnings of names that do not matter (a classifier's).
-    """
+    """Differences of a state dict from the one expected, in a few names; empty where there are none. `ignore`:
+    beginnings of names that do not matter (a classifier's)."""
 
     def counted(names: set[str]) -> list[str]:
         return sorted(n for n in names if not n.startswith(tuple(ignore)))

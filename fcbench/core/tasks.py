@@ -6,44 +6,32 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-if TYPE_CHECKING:  # the nouns are plain data: importing them imports no torch
-    import numpy as np
-    import torch
-    from torch import Tensor, nn
-
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Encoder, FeatureSpec, WeightsInfo
 from fcbench.core.samples import Dataset
 
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import Tensor, nn
 
-# ---------------------------------------------------------------------------------------------- necks
+
 class NeckPlugin(Protocol):
-    """``PLUGIN`` of a module in ``fcbench/necks``. Subclass it to inherit the default.
+    """``PLUGIN`` of a module in ``fcbench/necks``. Subclass it to inherit the default."""
 
-    Attributes:
-        n_layers: depth of the neck, by which cross-neck analysis finds the neck as deep as two together; None where
-            depth means nothing.
-    """
-
+    # depth of the neck, by which cross-neck analysis finds the neck as deep as two together; None where depth means
+    # nothing
     n_layers: int | None = None
 
     def build(self, specs: Sequence[FeatureSpec], shapes: Mapping[str, tuple[int, int]], width: int) -> nn.Module:
         """A new neck, initialized from torch's generator.
 
         It takes a dict of standardized maps [B, C, h, w] and returns [B, D, h, w] at the grid of the finest map;
-        coarser maps are resized to it.
-
-        Args:
-            specs: split points, fine to coarse.
-            shapes: (h, w) of each map.
-            width: D.
-
-        Raises:
-            FcbenchError: no split point, a missing shape, or a width that it cannot have.
+        coarser maps are resized to it. `specs`: split points, fine to coarse. `shapes`: (h, w) of each map. `width`: D.
+        Raises `FcbenchError`: no split point, a missing shape, or a width that it cannot have.
         """
 
 
-# ---------------------------------------------------------------------------------------------- heads
 class Head(Protocol):
     """A task's head, an ``nn.Module``: trained with the neck, or the frozen decoder of a task model.
 
@@ -53,18 +41,12 @@ class Head(Protocol):
     """
 
     def loss(self, x: Any, batch: Any) -> Tensor:
-        """Scalar training loss; gradients flow to x, also through frozen parameters.
-
-        Raises:
-            FcbenchError: x or the batch does not fit the head.
-        """
+        """Scalar training loss; gradients flow to x, also through frozen parameters. Raises `FcbenchError`: x or the
+        batch does not fit the head."""
 
     def predict(self, x: Any, batch: Any) -> Any:
-        """Prediction in the form that `Task.statistics` reads; each task's module says which.
-
-        Raises:
-            FcbenchError: x or the batch does not fit the head.
-        """
+        """Prediction in the form that `Task.statistics` reads; each task's module says which. Raises `FcbenchError`: x
+        or the batch does not fit the head."""
 
 
 @runtime_checkable
@@ -83,7 +65,6 @@ class ScaledHead(Head, Protocol):
         """Log-density of each sample's target in nats: [B], for a scale above 0 in units of the target's deviation."""
 
 
-# ---------------------------------------------------------------------------------------------- tasks
 @dataclass(frozen=True, slots=True)
 class MetricSpec:
     """A task's metric; accuracies are fractions in [0, 1] unless the unit says otherwise."""
@@ -97,47 +78,29 @@ class MetricSpec:
 class Task(Protocol):
     """A task on one data set: its heads, batches and metrics.
 
-    Metrics are functions of sums of per-sample statistics (mIoU of intersections and unions, BLEU of n-gram counts),
-    or of the samples' statistics and how often each sample counts (`RankingTask`): one table of statistics per point
-    gives every value, every bootstrap interval and every pairing.
-
-    Attributes:
-        name: of the plug-in.
-        metrics: the primary one first.
-        n_statistics: S, numbers per sample from which `values` computes the metrics.
+    Metrics are functions of sums of per-sample statistics (mIoU of intersections and unions, BLEU of n-gram counts), or
+    of the samples' statistics and how often each sample counts (`RankingTask`): one table of statistics per point gives
+    every value, every bootstrap interval and every pairing.
     """
 
-    name: str
-    metrics: tuple[MetricSpec, ...]
-    n_statistics: int
+    name: str  # of the plug-in
+    metrics: tuple[MetricSpec, ...]  # the primary one first
+    n_statistics: int  # S, numbers per sample from which `values` computes the metrics
 
     def head(self, width: int, grid: tuple[int, int], image_px: tuple[int, int]) -> nn.Module:
         """A new `Head`, initialized from torch's generator.
 
-        Args:
-            width: D of its input [B, D, h, w].
-            grid: (h, w) of its input.
-            image_px: (H, W) of the images and of their targets.
-
-        Raises:
-            FcbenchError: a width that it cannot have.
+        `width`: D of its input [B, D, h, w]. `grid`: (h, w) of its input. `image_px`: (H, W) of the images and of their
+        targets. Raises `FcbenchError`: a width that it cannot have.
         """
 
     def collate(self, targets: Sequence[Mapping[str, Any]]) -> Any:
-        """A batch of targets, each as `Dataset.targets` gives it. Of a tensor [B, ...], row i is target i.
-
-        Raises:
-            FcbenchError: a target is not what the task documents, or they do not fit each other.
-        """
+        """A batch of targets, each as `Dataset.targets` gives it. Of a tensor [B, ...], row i is target i. Raises
+        `FcbenchError`: a target is not what the task documents, or they do not fit each other."""
 
     def statistics(self, prediction: Any, batch: Any) -> np.ndarray:
-        """Additive statistics of each sample, float64 [B, S], of what `Head.predict` returned for the batch.
-
-        They do not depend on how samples are batched.
-
-        Raises:
-            FcbenchError: the prediction does not fit the batch.
-        """
+        """Additive statistics of each sample, float64 [B, S], of what `Head.predict` returned for the batch. They do
+        not depend on how samples are batched. Raises `FcbenchError`: the prediction does not fit the batch."""
 
     def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
         """Metric values by name, [...], of summed statistics [..., S]; NaN where nothing was counted."""
@@ -146,17 +109,11 @@ class Task(Protocol):
 @runtime_checkable
 class Ranking(Protocol):
     """What a task (and its plug-in) has whose metrics rank samples against each other: they are no functions of sums.
-
-    Whoever wants values asks `metric_values`, which knows both.
-    """
+    Whoever wants values asks `metric_values`, which knows both."""
 
     def weighted_values(self, stats: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """Metric values by name, [R], of samples that count `weights` times; NaN where nothing was counted.
-
-        Args:
-            stats: [N, S] of `Task.statistics`.
-            weights: [R, N], whole numbers: how often each sample is there.
-        """
+        """Metric values by name, [R], of samples that count `weights` times; NaN where nothing was counted. `stats`:
+        [N, S] of `Task.statistics`. `weights`: [R, N], whole numbers: how often each sample is there."""
 
 
 class RankingTask(Task, Ranking, Protocol):
@@ -178,59 +135,94 @@ class TaskPlugin(Protocol):
     """``PLUGIN`` of a module in ``fcbench/tasks``."""
 
     def build(self, train: Dataset, test: Dataset) -> Task:
-        """The task on a data set: vocabulary and classes from train, reference statistics from test.
-
-        Raises:
-            FcbenchError: a split lacks the task's targets or facts, or the splits do not fit each other.
-        """
+        """The task on a data set: vocabulary and classes from train, reference statistics from test. Raises
+        `FcbenchError`: a split lacks the task's targets or facts, or the splits do not fit each other."""
 
     def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
         """`Task.values` of sums kept on disk, without a data set."""
 
 
-# ---------------------------------------------------------------------------------------- task models
 class TaskModel(Protocol):
-    """A third-party model trained for one task: its own encoder, and its decoder as a frozen head.
+    """A third-party model trained for one task: its own encoder, and its decoder as a frozen head."""
 
-    Attributes:
-        name: as typed: "dpt:small".
-        weights: where they came from.
-        encoder: its own encoder; its features at `inputs` are what the decoder was trained on, and the target of
-            distillation. Their grids are the decoder's and need not follow from strides.
-        inputs: names in ``encoder.specs`` of the maps that the decoder reads, in its order.
-    """
-
-    name: str
-    weights: WeightsInfo
+    name: str  # as typed: "dpt:small"
+    weights: WeightsInfo  # where they came from
+    # its own encoder; its features at `inputs` are what the decoder was trained on, and the target of distillation.
+    # Their grids are the decoder's and need not follow from strides.
     encoder: Encoder
-    inputs: tuple[str, ...]
+    inputs: tuple[str, ...]  # names in ``encoder.specs`` of the maps that the decoder reads, in its order
 
     def head(self) -> nn.Module:
         """The decoder as a frozen `Head`; its x is a dict of maps [B, C, h, w] by the names of `inputs`."""
 
 
 class TaskModelPlugin(Protocol):
-    """``PLUGIN`` of a module in ``fcbench/taskmodels``.
+    """``PLUGIN`` of a module in ``fcbench/taskmodels``."""
 
-    Attributes:
-        task: name of the task that its models were trained for.
-    """
-
-    task: str
+    task: str  # name of the task that its models were trained for
 
     def build(
         self, variant: str, weights: str | None, task: Task, image_px: tuple[int, int], device: torch.device
     ) -> TaskModel:
         """A task model with its weights, for images of one size.
 
-        Args:
-            variant: what follows the colon; empty for the default.
-            weights: None for official or embedded ones, ``random``, or the path of a file or folder.
-            task: the task on its data set.
-            image_px: (H, W) of the images.
-            device: where encoder and decoder run.
-
-        Raises:
-            FcbenchError: another task, unknown variant, a data set or image size that the model cannot serve, weights
-                missing or of another architecture.
+        `variant`: what follows the colon; empty for the default. `weights`: None for official or embedded ones,
+        ``random``, or the path of a file or folder. `task`: the task on its data set. `image_px`: (H, W) of the images.
+        `device`: where encoder and decoder run. Raises `FcbenchError`: another task, unknown variant, a data set or
+        image size that the model cannot serve, weights missing or of another architecture.
         """
+
+
+@runtime_checkable
+class Tail(Head, Protocol):
+    """The layers of a network after a split point, frozen, as a task's `Head`: an ``nn.Module``. Its x is a dict of
+    maps [B, C, h, w] by split point."""
+
+    label_names: tuple[str, ...]  # of the network's outputs, in their order; empty where the task has no classes
+
+    def imitation_loss(self, x: Mapping[str, Tensor], uncoded: Mapping[str, Tensor]) -> Tensor:
+        """Scalar loss of decoded maps against what the tail says of the uncoded ones; needs no labels."""
+
+
+@runtime_checkable
+class TailedEncoder(Encoder, Protocol):
+    """An encoder that is the front of a whole network."""
+
+    # by task, the split points, and groups of them, after which the network's rest can be built
+    tails: Mapping[str, tuple[str, ...]]
+
+    def tail(self, task: str, split_point: str, image_px: tuple[int, int]) -> nn.Module:
+        """The `Tail` after a split point or group that `tails` names, on the encoder's device. `image_px`: (H, W) of
+        the images. Raises `FcbenchError`: front and tail together are not the network, for images of this size."""
+
+
+def build_tail(encoder: Encoder, task: str, split_points: Sequence[str], image_px: tuple[int, int]) -> Any:
+    """The `Tail` of an encoder after split points. Raises `FcbenchError`: it has none; the message names the split
+    points that have one."""
+    tails: Mapping[str, tuple[str, ...]] = encoder.tails if isinstance(encoder, TailedEncoder) else {}
+    if not any(tails.values()):
+        raise FcbenchError(f"{encoder.name} has no tail at any split point: --head tail needs one, use --head trained")
+    if task not in tails:
+        raise FcbenchError(f"{encoder.name} has no tail for {task}: it has one for {', '.join(tails)}")
+    named = [name for name in tails[task] if encoder.groups.get(name, (name,)) == tuple(split_points)]
+    if not named:
+        raise FcbenchError(
+            f"{encoder.name} has no tail at {'+'.join(split_points)}: "
+            f"--split-point must be one of {', '.join(tails[task])}"
+        )
+    assert isinstance(encoder, TailedEncoder)
+    return encoder.tail(task, named[0], image_px)
+
+
+def require_labels(network: str, own: Sequence[str], dataset: str, given: Sequence[str]) -> None:
+    """Refuse a data set whose classes are not a network's: number, names and order. Raises `FcbenchError`."""
+    if len(own) != len(given):
+        raise FcbenchError(
+            f"data set {dataset!r} has {len(given)} classes, {network} states {len(own)} ({', '.join(own[:3])}, ...): "
+            "a tail needs the network's own (--dataset imagenet1k for ImageNet's 1000)"
+        )
+    for i, (a, b) in enumerate(zip(own, given)):
+        if a != b:
+            raise FcbenchError(
+                f"class {i} of data set {dataset!r} is {b!r}, of {network} {a!r}: labels must be the same"
+            )

@@ -3,8 +3,6 @@
 Reference: Zhou et al., *Scene Parsing through ADE20K Dataset*, CVPR 2017 (the Scene Parsing Challenge 2016 release).
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal
 
@@ -12,9 +10,8 @@ from torch import Tensor
 
 from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, DatasetPlugin
 from fcbench.data.shared.folders import image_and_map
-from fcbench.data.shared.images import read_class_mask
+from fcbench.data.shared.images import PHOTOGRAPHS, read_class_mask
 from fcbench.data.shared.layout import Layout
-from fcbench.data.shared.targets import PHOTOGRAPHS
 
 LAYOUT = Layout(
     "ade20k",
@@ -24,8 +21,7 @@ LAYOUT = Layout(
 )
 FOLDERS = {"train": "training", "test": "validation"}
 N_CLASSES = 150
-VOID_IN_FILE = 0
-"""Index of pixels that belong to none of the 150 classes, which are 1 to 150 in the file."""
+VOID_IN_FILE = 0  # Index of pixels that belong to none of the 150 classes, which are 1 to 150 in the file
 
 
 def read_mask(path: Path, size_px: tuple[int, int]) -> Tensor:
@@ -51,7 +47,6 @@ class Plugin(DatasetPlugin):
     tasks = ("segmentation",)
 
     def open(self, split: Literal["train", "test"], options: DataOptions) -> Dataset:
-        """Open a split."""
         root, folder = LAYOUT.root(options), FOLDERS[split]
         files = LAYOUT.pairs(root, root / "images" / folder, root / "annotations" / folder)
         info = root / "objectInfo150.txt"

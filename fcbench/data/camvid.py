@@ -4,8 +4,6 @@ Reference: Brostow, Fauqueur, Cipolla, *Semantic object classes in video*, Patte
 the split and the classes of Badrinarayanan et al., *SegNet*, 2017.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal
 
@@ -13,9 +11,8 @@ from torch import Tensor
 
 from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, DatasetPlugin
 from fcbench.data.shared.folders import image_and_map
-from fcbench.data.shared.images import read_class_mask
+from fcbench.data.shared.images import PHOTOGRAPHS, read_class_mask
 from fcbench.data.shared.layout import Layout
-from fcbench.data.shared.targets import PHOTOGRAPHS
 
 LAYOUT = Layout(
     "camvid",
@@ -34,7 +31,6 @@ def read_mask(path: Path, size_px: tuple[int, int]) -> Tensor:
 
 
 def _pairs(root: Path, folder: str) -> list[tuple[str, Path, Path]]:
-    """(id, image, mask) of one folder."""
     found = LAYOUT.pairs(root, root / folder / "images", root / folder / "masks")
     return [(f"{folder}/{image.stem}", image, mask) for _, image, mask in found]
 
@@ -45,7 +41,6 @@ class Plugin(DatasetPlugin):
     tasks = ("segmentation",)
 
     def open(self, split: Literal["train", "test"], options: DataOptions) -> Dataset:
-        """Open a split."""
         root = LAYOUT.root(options)
         files = [pair for folder in FOLDERS[split] for pair in _pairs(root, folder)]
         meta = DatasetMeta(class_names=tuple(CLASSES), task_models=PHOTOGRAPHS)

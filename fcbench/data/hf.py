@@ -20,12 +20,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fcbench.core.detections import Objects
 from fcbench.core.errors import FcbenchError
-from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, DatasetPlugin, Sample
+from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, DatasetPlugin, Objects, Sample
 from fcbench.data.shared.contents import READING, Contents
 from fcbench.data.shared.folders import hash_split
-from fcbench.data.shared.images import as_sample, decode_image, decoded_size
+from fcbench.data.shared.images import as_sample, image_size, read_aligned_image, read_image
 
 CAPTIONS = ("caption", "captions", "text", "sentences")
 CATEGORIES, CROWD = ("category", "categories"), ("iscrowd", "is_crowd")
@@ -35,37 +34,29 @@ _COMMIT = re.compile(r"(.+)@([0-9a-f]{40})")
 
 @dataclass
 class Rows(Dataset):
-    """One split.
-
-    Attributes:
-        rows: the split as `datasets.Dataset`, images not decoded.
-        indices: rows that are samples, in order.
-        columns: ``image``, and each task, to its column.
-    """
+    """One split."""
 
     name: str
     split: str
     revision: str
     tasks: tuple[str, ...]
     meta: DatasetMeta
-    rows: Any
-    indices: list[int]
-    columns: Mapping[str, str]
+    rows: Any  # the split as `datasets.Dataset`, images not decoded
+    indices: list[int]  # rows that are samples, in order
+    columns: Mapping[str, str]  # ``image``, and each task, to its column
     image_size_px: tuple[int, int] | None
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def _stored(self, index: int) -> tuple[bytes, str]:
-        """An image's file and how it is called."""
+    def _stored(self, index: int) -> tuple[Path, bytes]:
         row = self.indices[index]
         found = self.rows.select_columns([self.columns["image"]])[row][self.columns["image"]]
-        where = f"row {row} of {self.name}"
-        return (found["bytes"] or Path(found["path"]).read_bytes()), where
+        return Path(f"row {row} of {self.name}"), found["bytes"] or Path(found["path"]).read_bytes()
 
     def __getitem__(self, index: int) -> Sample:
-        image = decode_image(*self._stored(index), aligned="detection" in self.tasks)
-        return as_sample(str(self.indices[index]), image, self.image_size_px)
+        read = read_aligned_image if "detection" in self.tasks else read_image
+        return as_sample(str(self.indices[index]), read(*self._stored(index)), self.image_size_px)
 
     def targets(self, index: int) -> Mapping[str, Any]:
         row = self.rows.select_columns([self.columns[task] for task in self.tasks])[self.indices[index]]
@@ -75,33 +66,27 @@ class Rows(Dataset):
             if task == "classification":
                 found[task] = int(value)
             elif task == "detection":
-                found[task] = _objects(value, decoded_size(*self._stored(index)))
+                found[task] = _objects(value, image_size(*self._stored(index)))
             else:
                 found[task] = (value,) if isinstance(value, str) else tuple(value)
         return found
 
     def sizes(self) -> Mapping[str, tuple[int, int]]:
-        return {str(row): decoded_size(*self._stored(i)) for i, row in enumerate(self.indices)}
+        return {str(row): image_size(*self._stored(i)) for i, row in enumerate(self.indices)}
 
 
 @dataclass(frozen=True)
 class HuggingFace(DatasetPlugin):
-    """A data set by folder or by name and commit.
+    """A data set by folder or by name and commit."""
 
-    Attributes:
-        typed: what stands behind ``hf:``.
-    """
-
-    typed: str = ""
+    typed: str = ""  # what stands behind ``hf:``
     tasks: tuple[str, ...] = ("classification", "captioning", "detection")
     needs_root: bool = False
 
     def variant(self, typed: str) -> HuggingFace:
-        """The data set of a folder, or ``NAME@COMMIT``."""
         return HuggingFace(typed)
 
     def open(self, split: Literal["train", "test"], options: DataOptions) -> Dataset:
-        """Open a split. Raises `FcbenchError` for what cannot be found, and columns that say no task."""
         splits, revision = self._load(options)
         if "train" not in splits:
             raise self._error(f"has no split train, only {', '.join(splits)}")
@@ -126,7 +111,6 @@ class HuggingFace(DatasetPlugin):
         return Rows("hf:" + self.typed, split, revision, tasks, meta, rows, indices[: options.limit], columns, size_px)
 
     def _load(self, options: DataOptions) -> tuple[Mapping[str, Any], str]:
-        """Splits by name, and what names their contents."""
         if not self.typed:
             raise FcbenchError("data set 'hf' is named by what to read: --dataset hf:FOLDER, or hf:NAME@COMMIT")
         datasets, path = _datasets(), Path(self.typed)
@@ -145,7 +129,6 @@ class HuggingFace(DatasetPlugin):
         return found, Contents(path, options.cache_dir).revision(files)
 
     def _columns(self, features: Mapping[str, Any]) -> dict[str, str]:
-        """``image`` and each task -> its column."""
         datasets = _datasets()
         images = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
         if len(images) != 1:

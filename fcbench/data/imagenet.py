@@ -6,8 +6,6 @@ so that the first ones are of all classes.
 Reference: Russakovsky et al., *ImageNet Large Scale Visual Recognition Challenge*, IJCV 2015.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Literal
@@ -26,8 +24,7 @@ LAYOUT = Layout(
 SYNSET = re.compile(r"n\d{8}")
 VAL_IMAGE = re.compile(r"ILSVRC2012_val_(\d{8})", re.IGNORECASE)
 
-Found = list[tuple[Path, str]]
-"""Images and their synsets."""
+Found = list[tuple[Path, str]]  # Images and their synsets
 
 
 def synsets_in(folder: Path) -> tuple[str, ...]:
@@ -80,7 +77,6 @@ class Plugin(DatasetPlugin):
     tasks = ("classification",)
 
     def open(self, split: Literal["train", "test"], options: DataOptions) -> Dataset:
-        """Open a split."""
         root = LAYOUT.root(options)
         train, val = root / "train", root / "val"
         synsets = synsets_in(train)

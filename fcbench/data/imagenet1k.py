@@ -10,8 +10,6 @@ nothing outside it is seen or sent.
 Reference: Russakovsky et al., *ImageNet Large Scale Visual Recognition Challenge*, IJCV 2015.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import fields
@@ -24,7 +22,7 @@ from torch import Tensor
 
 from fcbench.core.cache import digest
 from fcbench.core.samples import DataOptions, Dataset, DatasetPlugin, Sample
-from fcbench.data.shared.folders import Labelled, labelled
+from fcbench.data.shared.folders import Files, labelled
 from fcbench.data.shared.images import read_image
 from fcbench.data.shared.layout import Layout, some
 
@@ -34,10 +32,8 @@ LAYOUT = Layout(
     "their synset (nXXXXXXXX.jpg, nXXXXXXXX_10026.JPEG), the synsets among ImageNet's 1000",
 )
 NAMED = re.compile(r"(n\d{8})(?!\d)")
-CROP = 0.875
-"""Share of an image's side that classifiers are tested on."""
-PREPARED = f"central {CROP}, bicubic"
-"""How images are brought to a size; part of the revision."""
+CROP = 0.875  # Share of an image's side that classifiers are tested on
+PREPARED = f"central {CROP}, bicubic"  # How images are brought to a size; part of the revision
 
 
 def central(size_px: tuple[int, int], wanted_px: tuple[int, int]) -> tuple[int, int]:
@@ -61,13 +57,12 @@ def prepared(image: Tensor, wanted_px: tuple[int, int]) -> Tensor:
     return smooth[0].round().clamp(0, 255).to(torch.uint8)
 
 
-class Cropped(Labelled):
+class Cropped(Files):
     """Labelled images, prepared as classifiers are tested."""
 
     resizing = PREPARED
 
     def __getitem__(self, index: int) -> Sample:
-        """Read an image; its size is that of the part that is used."""
         if self.image_size_px is None:
             return super().__getitem__(index)
         sample_id, path, _ = self.files[index]
@@ -76,7 +71,6 @@ class Cropped(Labelled):
         return Sample(sample_id, prepared(image, self.image_size_px), size_px)
 
     def sizes(self) -> Mapping[str, tuple[int, int]]:
-        """Sizes of the parts that are used, from the images' headers."""
         found, wanted = super().sizes(), self.image_size_px
         return found if wanted is None else {key: central(size, wanted) for key, size in found.items()}
 
@@ -108,7 +102,6 @@ class Plugin(DatasetPlugin):
     tasks = ("classification",)
 
     def open(self, split: Literal["train", "test"], options: DataOptions) -> Dataset:
-        """Open a split."""
         root, known = LAYOUT.root(options), synsets()
         folder = root / split
         if split == "test" and not folder.is_dir() and (root / "val").is_dir():

@@ -8,8 +8,6 @@ References:
     Eigen, Puhrsch, Fergus, *Depth Map Prediction from a Single Image*, NeurIPS 2014 (the crop).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +21,8 @@ from torch import Tensor
 from fcbench.core.errors import UnreadableSample
 from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, DatasetPlugin, Sample
 from fcbench.data.shared.contents import Contents
-from fcbench.data.shared.images import as_sample
+from fcbench.data.shared.images import PHOTOGRAPHS, as_sample, resize_targets
 from fcbench.data.shared.layout import Layout
-from fcbench.data.shared.targets import PHOTOGRAPHS, resize_targets
 
 FRAMES, SPLITS = "nyu_depth_v2_labeled.mat", "splits.mat"
 LAYOUT = Layout(
@@ -42,17 +39,12 @@ EIGEN_CROP = (45 / 480, 471 / 480, 41 / 640, 601 / 640)
 
 @dataclass
 class NYUv2(Dataset):
-    """One split of NYU Depth V2, resized where `DataOptions` asks for it.
-
-    Attributes:
-        path: the MATLAB 7.3 (HDF5) file; MATLAB's axes are reversed in it: images [N, 3, W, H], depth [N, W, H].
-        numbers: of the frames, from 0.
-    """
+    """One split of NYU Depth V2, resized where `DataOptions` asks for it."""
 
     split: str
     revision: str
-    path: Path
-    numbers: tuple[int, ...]
+    path: Path  # the MATLAB 7.3 (HDF5) file; MATLAB's axes are reversed in it: images [N, 3, W, H], depth [N, W, H]
+    numbers: tuple[int, ...]  # of the frames, from 0
     image_size_px: tuple[int, int] | None
     name: str = LAYOUT.name
     tasks: tuple[str, ...] = ("depth",)
@@ -62,12 +54,10 @@ class NYUv2(Dataset):
         return len(self.numbers)
 
     def __getitem__(self, index: int) -> Sample:
-        """Read a frame's image."""
         image = torch.from_numpy(self._read("images", index).transpose(0, 2, 1).copy())
         return as_sample(f"nyu-{self.numbers[index] + 1:04d}", image, self.image_size_px)
 
     def targets(self, index: int) -> Mapping[str, Any]:
-        """A frame's depth map."""
         depth = clean_depth(self._read("rawDepths", index).T)
         size_px = (int(depth.shape[0]), int(depth.shape[1]))
         new_px = self.image_size_px or size_px
@@ -118,7 +108,6 @@ class Plugin(DatasetPlugin):
     tasks = ("depth",)
 
     def open(self, split: Literal["train", "test"], options: DataOptions) -> Dataset:
-        """Open a split."""
         root = LAYOUT.root(options)
         frames, splits = root / FRAMES, root / SPLITS
         numbers = read_split(splits, split, n_frames(frames))

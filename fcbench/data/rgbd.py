@@ -5,8 +5,6 @@ Depth files hold millimetres, the convention of depth cameras' own recorders; 0 
 dominate every error. It is also the limit of the usual NYU evaluation.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal
 
@@ -16,9 +14,8 @@ from torch import Tensor
 
 from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, DatasetPlugin
 from fcbench.data.shared.folders import image_and_map
-from fcbench.data.shared.images import read_16_bit
+from fcbench.data.shared.images import PHOTOGRAPHS, read_16_bit
 from fcbench.data.shared.layout import Layout
-from fcbench.data.shared.targets import PHOTOGRAPHS
 
 LAYOUT = Layout(
     "rgbd",
@@ -41,7 +38,6 @@ class Plugin(DatasetPlugin):
     tasks = ("depth",)
 
     def open(self, split: Literal["train", "test"], options: DataOptions) -> Dataset:
-        """Open a split."""
         root = LAYOUT.root(options)
         files = LAYOUT.pairs(root, root / split / "rgb", root / split / "depth")
         meta = DatasetMeta(max_depth_m=MAX_DEPTH_M, task_models=PHOTOGRAPHS)

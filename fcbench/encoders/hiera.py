@@ -12,8 +12,6 @@ So they are taken apart as in that paper and in SAM 2's trunk: the mean mask uni
 Sides that a mask unit, 32 pixels, does not divide are padded.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -37,8 +35,7 @@ VARIANTS = {
 """What may follow the colon -> timm's model, the default first."""
 NATIVE_PX = (224, 224)
 TOKEN_PX = 4
-UNIT_TOKENS = 8
-"""Side of a mask unit."""
+UNIT_TOKENS = 8  # Side of a mask unit
 POSITIONS = "model.pos_embed"
 N_SIZES_KEPT = 8
 
@@ -46,13 +43,9 @@ N_SIZES_KEPT = 8
 def resize_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
     """Position embeddings of another image size: the mean mask unit repeated, the rest interpolated.
 
-    Args:
-        positions: [1, N, C] of old h times w tokens.
-        old: (h, w) [tokens], multiples of a mask unit.
-        new: (h, w) [tokens], multiples of a mask unit.
-
-    Returns:
-        [1, N', C] of new h times w tokens; the same embeddings where the size is the same.
+    `positions`: [1, N, C] of old h times w tokens. `old`: (h, w) [tokens], multiples of a mask unit. `new`: (h, w)
+    [tokens], multiples of a mask unit. Returns [1, N', C] of new h times w tokens; the same embeddings where the size
+    is the same.
 
     References:
         Bolya et al., Window Attention is Bugged: How not to Interpolate Position Embeddings, arXiv 2311.05613.
@@ -77,14 +70,12 @@ class HieraEncoder(PaddedEncoder):
     def __init__(
         self, name: str, timm_name: str, module: nn.Module, weights: WeightsInfo, device: torch.device
     ) -> None:
-        """Freeze timm's ``features_only`` model of the name, its weights loaded."""
         specs = specs_of(info_of(module).get_dicts())
         super().__init__(name, module, specs, weights, device)
         self._timm_name = timm_name
         self._resized = lru_cache(N_SIZES_KEPT)(self._resize)
 
     def run(self, x: Tensor, split_points: Sequence[str]) -> Mapping[str, Tensor]:
-        """Stages [B, C, h, w] of normalized images [B, 3, H, W]."""
         size_px = (int(x.shape[-2]), int(x.shape[-1]))
         module = self.module if size_px == NATIVE_PX else self._resized(size_px)
         n = 1 + max(list(self.specs).index(split) for split in split_points)
@@ -94,7 +85,6 @@ class HieraEncoder(PaddedEncoder):
         return dict(zip(self.specs, found))
 
     def _resize(self, size_px: tuple[int, int]) -> nn.Module:
-        """The model for images of (H, W): its own position embeddings, every other tensor shared."""
         state = self.module.state_dict()
         old, new = ((h // TOKEN_PX, w // TOKEN_PX) for h, w in (NATIVE_PX, size_px))
         state[POSITIONS] = resize_positions(state[POSITIONS], old, new)
@@ -113,7 +103,6 @@ class Plugin(EncoderPlugin):
     )
 
     def build(self, variant: str, weights: str | None, device: torch.device) -> HieraEncoder:
-        """Build ``hiera:VARIANT`` with the hub's weights, those of a file, or random ones."""
         name = f"hiera:{variant}" if variant else "hiera"
         timm_name = VARIANTS[variant_of("hiera", variant, VARIANTS)]
         with seeded():

@@ -15,8 +15,6 @@ The official predictor resizes every image to 1024x1024 (``--image-size 1024``);
 size given, position embeddings interpolated as the trunk itself does. Sides that 32 does not divide are padded.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +28,7 @@ from torch import Tensor
 
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import EncoderPlugin, FeatureSpec
-from fcbench.encoders.shared.hieradet import stages
+from fcbench.encoders.shared.nano import stages
 from fcbench.encoders.shared.padded import PaddedEncoder, variant_of
 from fcbench.encoders.shared.weights import hub_file, load_state, load_weights, seeded, weights_file
 
@@ -72,7 +70,6 @@ class Sam2Encoder(PaddedEncoder):
     multiple_px = 32  # the trunk tiles position embeddings by 8 tokens of 4 pixels
 
     def run(self, x: Tensor, split_points: Sequence[str]) -> Mapping[str, Tensor]:
-        """Stages [B, C, h, w] of normalized images [B, 3, H, W], and the pyramid where it is requested."""
         in_trunk = set(split_points) <= set(TRUNK)
         n = 1 + max(TRUNK.index(s) for s in split_points) if in_trunk else len(TRUNK)
         found = stages(self.module.trunk, x, n)
@@ -85,7 +82,6 @@ class Sam2Encoder(PaddedEncoder):
 
 
 def _image_encoder_state(path: Path, name: str, variant: str) -> dict[str, Tensor]:
-    """The image encoder's part of an official checkpoint."""
     state = load_state(path)
     inside = {k.removeprefix(PREFIX): v for k, v in state.items() if k.startswith(PREFIX)}
     if not inside:
@@ -106,7 +102,6 @@ class Plugin(EncoderPlugin):
     variants: str = "tiny (default), small, base_plus, large: SAM 2.1; with -2.0 behind it SAM 2.0: tiny-2.0"
 
     def build(self, variant: str, weights: str | None, device: torch.device) -> Sam2Encoder:
-        """Build ``sam2:VARIANT`` with the hub's weights, those of a file, or random ones."""
         name = f"sam2:{variant}" if variant else "sam2"
         variant = variant_of("sam2", variant, VARIANTS)
         repo = VARIANTS[variant]

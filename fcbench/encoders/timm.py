@@ -13,12 +13,11 @@ Maps are [B, C, ceil(H / stride), ceil(W / stride)]. Models that cannot take a s
 coarsest stride, or that drop the remainder, get the image padded (edge pixels repeated, right and bottom) to
 the next multiple, and their maps are cropped to the shape promised.
 
-Tails (``--head tail``), for classification: after every stage of a pyramid whose classifier reads that stage's map
-alone (EfficientNet, ResNet, ConvNeXt, RegNet, ...). A tail is compared with the whole network before it is used. Blocks
-of a ViT have none: their maps lack the class token.
-"""
+Tails: classification, after every stage of a pyramid whose classifier reads that stage's map alone (EfficientNet,
+ResNet, ConvNeXt, RegNet, ...). Blocks of a ViT have none: their maps lack the class token.
 
-from __future__ import annotations
+A tail is compared with the whole network before it is used.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -57,12 +56,8 @@ class TimmEncoder(PaddedEncoder):
     ) -> None:
         """Freeze a ``features_only`` model, its weights loaded.
 
-        Args:
-            name: as typed, ``timm:resnet18``.
-            module: timm's model.
-            weights: where its weights came from.
-            device: where it runs.
-            typed_weights: as `Plugin.build` got them; its tails load theirs by it.
+        `name`: as typed, ``timm:resnet18``. `module`: timm's model. `weights`: where its weights came from. `device`:
+        where it runs. `typed_weights`: as `Plugin.build` got them; its tails load theirs by it.
         """
         super().__init__(name, module, specs_of(info_of(module).get_dicts()), weights, device)
         self._typed_weights = typed_weights
@@ -78,14 +73,16 @@ class TimmEncoder(PaddedEncoder):
         self.multiple_px = self._find_multiple(max(strides))
 
     def maps(self, images: Tensor, split_points: Sequence[str]) -> Mapping[str, Tensor]:
-        """Maps [B, C, h, w] of uint8 images [B, 3, H, W]."""
         try:
             return super().maps(images, split_points)
         except (AssertionError, RuntimeError, ValueError) as exc:
-            raise self._size_error((int(images.shape[-2]), int(images.shape[-1])), str(exc)) from exc
+            first = (str(exc).splitlines() or ["no reason given"])[0]
+            raise FcbenchError(
+                f"{self.name} failed on images of {images.shape[-2]}x{images.shape[-1]} ({first}): its own size is "
+                f"{self._native_px[0]}x{self._native_px[1]}, try --image-size {self._native_px[0]}"
+            ) from exc
 
     def run(self, x: Tensor, split_points: Sequence[str]) -> Mapping[str, Tensor]:
-        """Maps [B, C, h, w] of normalized images [B, 3, H, W]."""
         maps = self.module(x.contiguous(memory_format=torch.channels_last))
         if self._last:
             maps = [m.permute(0, 3, 1, 2) for m in maps]
@@ -98,7 +95,8 @@ class TimmEncoder(PaddedEncoder):
         cut = info_of(self.module).get_dicts()[list(self.specs).index(split_point)]["module"]
         noise = torch.randint(0, 256, (1, 3, *image_px), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
         try:
-            tail = ClassifierTail(_reading(after(full, cut), self._last), split_point, label_names(name, full))
+            rest = nn.Sequential(_ChannelsLast(), after(full, cut)) if self._last else after(full, cut)
+            tail = ClassifierTail(rest, split_point, label_names(name, full))
             with torch.inference_mode():
                 whole = full(normalized(noise.to(self.device), self.normalization, self.levels))
                 split = tail(self(noise, [split_point]).maps)
@@ -121,18 +119,6 @@ class TimmEncoder(PaddedEncoder):
         fits = (tuple(m.shape[1:]) == promised(self.specs[n], (odd, odd)) for n, m in maps.items())
         return 1 if all(fits) else coarsest
 
-    def _size_error(self, size_px: tuple[int, int], reason: str) -> FcbenchError:
-        first = (reason.splitlines() or ["no reason given"])[0]
-        return FcbenchError(
-            f"{self.name} failed on images of {size_px[0]}x{size_px[1]} ({first}): its own size is "
-            f"{self._native_px[0]}x{self._native_px[1]}, try --image-size {self._native_px[0]}"
-        )
-
-
-def _reading(rest: nn.Module, channels_last: bool) -> nn.Module:
-    """The rest of a network that reads maps [B, C, h, w], whatever the order of its own."""
-    return nn.Sequential(_ChannelsLast(), rest) if channels_last else rest
-
 
 class _ChannelsLast(nn.Module):
     """[B, C, h, w] to [B, h, w, C]."""
@@ -142,7 +128,6 @@ class _ChannelsLast(nn.Module):
 
 
 def _create(name: str) -> nn.Module:
-    """The ``features_only`` model, every split point, any image size where timm has a way. Weights are random."""
     for options in SIZE_OPTIONS:
         try:
             found = timm.create_model(name, pretrained=False, features_only=True, **options)
@@ -171,7 +156,6 @@ class Plugin(EncoderPlugin):
     """Any timm backbone."""
 
     def build(self, variant: str, weights: str | None, device: torch.device) -> Encoder:
-        """Build ``timm:VARIANT`` with its weights."""
         name = self._known(variant)
         with seeded():
             module = _create(name)

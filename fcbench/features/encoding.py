@@ -1,4 +1,4 @@
-"""Encoders in another arithmetic than float32: another encoder, with a name of its own, to caches, rows and codecs."""
+"""Encoders that compute otherwise, in bfloat16 or compiled: others to caches, rows and codecs, by their names."""
 
 from __future__ import annotations
 
@@ -9,26 +9,36 @@ from torch import Tensor
 
 from fcbench.core import registry
 from fcbench.core.features import Encoder, Features
-from fcbench.core.registry import BFLOAT16
+from fcbench.core.registry import BFLOAT16, COMPILED
+
+BACKEND = "inductor"
+"""What compiles encoders and necks; it needs a C++ compiler."""
 
 
-class InBfloat16(Encoder):
+class _Wrapped(Encoder):
+    """An encoder that computes another's maps in another way."""
+
+    def __init__(self, encoder: Encoder, end: str) -> None:
+        self.wrapped, self.module = encoder, encoder.module
+        self.name = encoder.name + end
+        self.specs, self.groups = encoder.specs, encoder.groups
+        self.default_split_point, self.weights = encoder.default_split_point, encoder.weights
+        self.resizing = encoder.resizing
+
+    def resized_px(self, image_px: tuple[int, int]) -> tuple[int, int]:
+        """(H, W) that strides refer to, for images of (H, W)."""
+        return self.wrapped.resized_px(image_px)
+
+
+class InBfloat16(_Wrapped):
     """An encoder whose matrix products and convolutions are bfloat16, by autocast; its maps are float32.
 
     Its convolutions are channels-last, which a GPU's units for bfloat16 want.
     """
 
     def __init__(self, encoder: Encoder) -> None:
-        self.wrapped = encoder
-        self.name = encoder.name + BFLOAT16
-        self.specs, self.groups = encoder.specs, encoder.groups
-        self.default_split_point, self.weights = encoder.default_split_point, encoder.weights
-        self.module = encoder.module.to(memory_format=torch.channels_last)
-        self.resizing = encoder.resizing
-
-    def resized_px(self, image_px: tuple[int, int]) -> tuple[int, int]:
-        """(H, W) that strides refer to, for images of (H, W)."""
-        return self.wrapped.resized_px(image_px)
+        super().__init__(encoder, BFLOAT16)
+        self.module.to(memory_format=torch.channels_last)
 
     def __call__(self, images: Tensor, split_points: Sequence[str]) -> Features:
         """Features of uint8 images [B, 3, H, W] at split points."""
@@ -38,7 +48,21 @@ class InBfloat16(Encoder):
         return Features({name: m.float() for name, m in maps.items()})
 
 
+class Compiled(_Wrapped):
+    """An encoder that PyTorch compiles when it is first used."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__(encoder, COMPILED)
+        self._call = torch.compile(encoder.__call__, backend=BACKEND)
+
+    def __call__(self, images: Tensor, split_points: Sequence[str]) -> Features:
+        """Features of uint8 images [B, 3, H, W] at split points."""
+        return self._call(images, split_points)
+
+
 def build_encoder(name: str, weights: str | None, device: torch.device) -> Encoder:
-    """The encoder of ``NAME[:VARIANT]``, or with ``@bfloat16`` behind it the same in bfloat16."""
-    encoder = registry.build_encoder(name.removesuffix(BFLOAT16), weights, device)
-    return InBfloat16(encoder) if name.endswith(BFLOAT16) else encoder
+    """The encoder of ``NAME[:VARIANT]``, with ``@bfloat16`` or ``@compiled`` behind it in this way."""
+    encoder = registry.build_encoder(registry.plain(name), weights, device)
+    if name.removesuffix(COMPILED).endswith(BFLOAT16):
+        encoder = InBfloat16(encoder)
+    return Compiled(encoder) if name.endswith(COMPILED) else encoder

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,17 +25,17 @@ from torch.utils.data import Subset
 
 from fcbench.core.cache import CACHE_HINT, Cache, locked
 from fcbench.core.errors import FcbenchError, UnreadableSample
-from fcbench.core.features import Encoder, require_split_points
+from fcbench.core.features import Encoder, FeaturesDtype, require_split_points
 from fcbench.core.files import disk_errors
-from fcbench.core.kinds import FeaturesDtype
 from fcbench.core.libraries import code_of
 from fcbench.core.processes import end_with_parent
 from fcbench.core.progress import Advance
 from fcbench.core.samples import Dataset
 from fcbench.features import feature_set
-from fcbench.features.feature_set import FeatureSet, SampleInfo, Skipped
+from fcbench.features.feature_set import FeatureSet, SampleInfo, Skipped, batches_of
 from fcbench.features.store import (
     SCHEMA,
+    Shapes,
     Shard,
     Writer,
     dtype_of,
@@ -48,6 +49,8 @@ from fcbench.features.store import (
 )
 
 BadImage = Literal["stop", "skip"]
+BATCH = 8
+"""Images that an encoder sees at a time."""
 log = logging.getLogger(__name__)
 
 
@@ -138,11 +141,13 @@ def extract(
     on_bad_image: BadImage = "stop",
     dtype: FeaturesDtype = "float32",
     tasks: Sequence[str] = (),
-    batch_size: int = 8,
+    batch_size: int = BATCH,
     n_workers: int | None = None,
     advance: Advance | None = None,
 ) -> FeatureSet:
     """Features of a data set at split points: from the cache, else made and put there.
+
+    Where the cache keeps no features, images are read once, for what they are, and encoded whenever they are asked for.
 
     Args:
         dataset: one split, its images of one size.
@@ -163,18 +168,17 @@ def extract(
     """
     require_split_points(encoder.name, encoder.specs, split_points)
     contents = describe(dataset, encoder, split_points, dtype)
-    folder = cache.features / key_of(contents)
-    if (found := usable(cache, contents, on_bad_image)) is not None:
+    if (found := usable(dataset, encoder, split_points, contents, cache, on_bad_image)) is not None:
         return found
-    work = _Extraction(dataset, encoder, split_points, contents, folder, on_bad_image, tasks, batch_size, n_workers)
+    work = _Extraction(dataset, encoder, split_points, contents, cache, on_bad_image, tasks, batch_size, n_workers)
     shards = work.run(advance)
     if not any(s.samples for s in shards):
         first = next((skipped for s in shards for skipped in s.skipped), None)
         why = f": {first.reason}" if first else ""
         raise FcbenchError(f"data set {dataset.name} has no readable sample{why}")
-    made = open_set(folder, contents)
+    made = usable(dataset, encoder, split_points, contents, cache, on_bad_image)
     if made is None:
-        raise FcbenchError(f"cache folder {folder} changed while it was written: run again")
+        raise FcbenchError(f"cache folder {work.folder} changed while it was written: run again")
     return made
 
 
@@ -191,13 +195,18 @@ class _Extraction:
     encoder: Encoder
     split_points: Sequence[str]
     contents: Mapping[str, Any]
-    folder: Path
+    cache: Cache
     on_bad_image: BadImage
     tasks: Sequence[str]
     batch_size: int
     n_workers: int | None
     first_px: tuple[int, int] | None = None
     n_done: int = 0
+
+    @property
+    def folder(self) -> Path:
+        """Of the set."""
+        return self.cache.features / key_of(self.contents)
 
     def run(self, advance: Advance | None) -> list[Shard]:
         """Make all shards: first those that no other process is at, then those that none has finished."""
@@ -230,7 +239,7 @@ class _Extraction:
         return found
 
     def _usable(self, home: Path) -> Shard | None:
-        found = open_shard(home, self.contents)
+        found = open_shard(home, self.contents, self.cache.keeps_features)
         return None if found and found.skipped and self.on_bad_image == "stop" else found
 
     def _fill(self, part: Path, reads: Iterator[list[_Read]], advance: Advance | None) -> None:
@@ -238,7 +247,7 @@ class _Extraction:
         samples: list[SampleInfo] = []
         skipped: list[Skipped] = []
         dtype = dtype_of(self.contents)
-        writer = Writer(part, dtype)
+        writer = Writer(part, dtype) if self.cache.keeps_features else Shapes(part)
         try:
             for batch in reads:
                 bad = [r for r in batch if r.image is None]
@@ -248,9 +257,10 @@ class _Extraction:
                 if good:
                     images = _stack(good, self.first_px)
                     self.first_px = int(images.shape[-2]), int(images.shape[-1])
-                    maps = _encoded(self.encoder, images, self.split_points, good, dtype)
-                    with disk_errors(part.parent, CACHE_HINT):
-                        writer.append(maps)
+                    if self.cache.keeps_features or not samples:  # of the first batch for its shapes
+                        maps = _encoded(self.encoder, images, self.split_points, good, dtype)
+                        with disk_errors(part.parent, CACHE_HINT):
+                            writer.append(maps)
                     samples += [SampleInfo(r.id, r.index, r.size_px) for r in good]
                 if advance:
                     advance(self.n_done + len(samples) + len(skipped), len(self.dataset))
@@ -305,10 +315,33 @@ def describe(
     return contents if dtype == "float32" else contents | {"dtype": dtype}
 
 
-def usable(cache: Cache, contents: Mapping[str, Any], on_bad_image: BadImage) -> FeatureSet | None:
+def usable(
+    dataset: Dataset,
+    encoder: Encoder,
+    split_points: Sequence[str],
+    contents: Mapping[str, Any],
+    cache: Cache,
+    on_bad_image: BadImage,
+) -> FeatureSet | None:
     """A set in the cache that answers the question: one with gaps only where gaps are allowed."""
-    found = open_set(cache.features / key_of(contents), contents)
+    folder = cache.features / key_of(contents)
+    found = open_set(folder, contents)
+    if found is None and not cache.keeps_features:
+        found = open_set(folder, contents, partial(_encode, dataset, encoder, split_points, dtype_of(contents)))
     return None if found and found.skipped and on_bad_image == "stop" else found
+
+
+def _encode(
+    dataset: Dataset, encoder: Encoder, split_points: Sequence[str], dtype: FeaturesDtype, indices: Sequence[int]
+) -> dict[str, Tensor]:
+    """What would be stored of some samples, by their places in the data set; on the CPU."""
+    images, parts = _Images(dataset, ()), list[dict[str, Tensor]]()
+    for batch in batches_of(len(indices), BATCH):
+        reads = [images[indices[i]] for i in batch]
+        _stop_at([r for r in reads if r.image is None], "stop")
+        maps = _encoded(encoder, _stack(reads, None), split_points, reads, dtype)
+        parts.append({name: m.to("cpu", getattr(torch, dtype)) for name, m in maps.items()})
+    return {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
 
 
 def _stop_at(bad: Sequence[_Read], on_bad_image: BadImage) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fcbench.core.features import Features, FeatureSpec
-from fcbench.core.kinds import FeaturesDtype
+from fcbench.core.features import Features, FeaturesDtype, FeatureSpec
 from fcbench.features.devices import fits, moved
 
 RAM_LIMIT_BYTES = 1 << 30
@@ -68,10 +67,6 @@ class Sharded:
                 out.numpy()[row] = array[places[row] - first]
         return out
 
-    def to(self, device: torch.device) -> Tensor:
-        """All of it, on a device."""
-        return self[:].to(device)
-
 
 class DiskArrays(Mapping[str, "Tensor | Sharded"]):
     """The arrays of a set by map: loaded into memory on first use where all are small, else left on disk.
@@ -105,6 +100,53 @@ class DiskArrays(Mapping[str, "Tensor | Sharded"]):
         return len(self._sharded)
 
 
+class EncodedArrays(Mapping[str, "EncodedMap"]):
+    """The arrays of a set by map, kept nowhere: the encoder makes what is asked for.
+
+    Args:
+        encode: maps [B, C, h, w] on the CPU of samples at some places.
+        names: of the maps.
+        n: samples.
+    """
+
+    def __init__(self, encode: Callable[[Sequence[int]], Mapping[str, Tensor]], names: Sequence[str], n: int) -> None:
+        self._encode, self._n = encode, n
+        self._maps = {name: EncodedMap(self, name, n) for name in names}
+        self._last: tuple[Sequence[int], Mapping[str, Tensor]] = (), {}
+
+    def at(self, places: Sequence[int]) -> Mapping[str, Tensor]:
+        """Maps of samples; the last ones stay, since each map of a batch is asked for in turn."""
+        if self._last[0] != places:
+            self._last = places, self._encode(places)
+        return self._last[1]
+
+    def __getitem__(self, name: str) -> EncodedMap:
+        return self._maps[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._maps)
+
+    def __len__(self) -> int:
+        return len(self._maps)
+
+
+class EncodedMap:
+    """An array [N, ...] of `EncodedArrays`. What is read of it is copied."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, arrays: EncodedArrays, name: str, n: int) -> None:
+        self._arrays, self._name, self._n = arrays, name, n
+
+    def __len__(self) -> int:
+        return self._n
+
+    def __getitem__(self, which: slice | Tensor) -> Tensor:
+        """Samples by a slice or by their places."""
+        places = list(range(self._n))[which] if isinstance(which, slice) else which.tolist()
+        return self._arrays.at(places)[self._name].clone()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class FeatureSet:
     """Features of N samples, in the order of the data set.
@@ -116,7 +158,7 @@ class FeatureSet:
         image_px: (H, W) of the images as the encoder saw them.
         specs: of the maps, fine to coarse.
         grids: (h, w) of each map.
-        arrays: [N, C, h, w] by map, as they are stored.
+        arrays: [N, C, h, w] by map, as they are stored or would be.
         dtype: of what is stored. What is read of it is float32.
     """
 
@@ -126,7 +168,7 @@ class FeatureSet:
     image_px: tuple[int, int]
     specs: Mapping[str, FeatureSpec]
     grids: Mapping[str, tuple[int, int]]
-    arrays: Mapping[str, Tensor | Sharded]
+    arrays: Mapping[str, Tensor | Sharded | EncodedMap]
     dtype: FeaturesDtype = "float32"
 
     def __len__(self) -> int:
@@ -192,9 +234,9 @@ class FeatureSet:
 
     def near(self, device: torch.device) -> FeatureSet:
         """The set for training on a device: on it where it fits there, else as it is."""
-        if not fits(self.n_bytes, device):
+        if isinstance(self.arrays, EncodedArrays) or not fits(self.n_bytes, device):
             return self
-        return replace(self, arrays={name: self.arrays[name].to(device) for name in self.specs})
+        return replace(self, arrays={name: self.arrays[name][:].to(device) for name in self.specs})
 
     def batches(self, size: int) -> Iterator[dict[str, Tensor]]:
         """All samples in order, maps [B, C, h, w] at a time."""
@@ -202,7 +244,7 @@ class FeatureSet:
             yield self.batch(places)
 
 
-def _taken(array: Tensor | Sharded, places: Tensor) -> Tensor:
+def _taken(array: Tensor | Sharded | EncodedMap, places: Tensor) -> Tensor:
     if isinstance(array, Tensor) and is_repeated(array):
         return array[:1].expand(len(places), -1, -1, -1)
     return array[moved(places, array.device)]

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from fcbench.core.cache import Cache, digest
-from fcbench.core.features import Encoder, FeatureSpec, FeatureStats, require_split_points
-from fcbench.core.kinds import FeaturesDtype
+from fcbench.core.features import Encoder, FeaturesDtype, FeatureSpec, FeatureStats, require_split_points
 from fcbench.core.progress import Report
 from fcbench.core.samples import Dataset, Sample, require_one_size
 from fcbench.features.extract import BadImage, extract

@@ -3,7 +3,7 @@
 A set is a folder of shards, each of `SHARD_SAMPLES` places in the data set, made and repaired on its own. A shard is a
 folder, named by its first place, with one ``.npy`` per map, [n, C, h, w], float32 or float16, and ``index.json`` with
 the sample ids, the skipped ones, the grids and the set's key in clear; beside each file its digest
-(`fcbench.core.cache`).
+(`fcbench.core.cache`). Of a set that is not to be stored there is the index alone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import io
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,13 +23,14 @@ from torch import Tensor
 
 from fcbench.core import cache
 from fcbench.core.errors import FcbenchError
-from fcbench.core.features import FeatureSpec
-from fcbench.core.kinds import FeaturesDtype
-from fcbench.features.feature_set import DiskArrays, FeatureSet, SampleInfo, Skipped
+from fcbench.core.features import FeaturesDtype, FeatureSpec
+from fcbench.features.feature_set import DiskArrays, EncodedArrays, FeatureSet, SampleInfo, Skipped
 
 SCHEMA = 4
 """Version of the folder and of how images become features. Bump when either changes."""
 
+Encode = Callable[[Sequence[int]], Mapping[str, Tensor]]
+"""Maps of samples by their places in the data set, as they would be stored, on the CPU."""
 log = logging.getLogger(__name__)
 
 
@@ -67,8 +68,12 @@ class Shard:
     grids: Mapping[str, tuple[int, int]]
 
 
-def open_shard(folder: Path, contents: Mapping[str, Any]) -> Shard | None:
-    """A shard from its folder; None where there is none, or where it is not whole."""
+def open_shard(folder: Path, contents: Mapping[str, Any], has_values: bool = True) -> Shard | None:
+    """A shard from its folder; None where there is none, or where it is not whole.
+
+    Args:
+        has_values: else the index is enough.
+    """
     found = cache.get(folder / "index.json")
     if found is None:
         return None
@@ -79,7 +84,7 @@ def open_shard(folder: Path, contents: Mapping[str, Any]) -> Shard | None:
         samples = tuple(SampleInfo(d["id"], d["index"], tuple(d["size_px"])) for d in index["samples"])
         skipped = tuple(Skipped(**d) for d in index["skipped"])
         grids = {n: (int(h), int(w)) for n, (h, w) in index["grids"].items()}
-        for spec in contents["specs"] if samples else ():
+        for spec in contents["specs"] if samples and has_values else ():
             path = folder / f"{spec['name']}.npy"
             if not cache.is_whole(path):
                 return None
@@ -93,32 +98,42 @@ def open_shard(folder: Path, contents: Mapping[str, Any]) -> Shard | None:
     return Shard(folder, samples, skipped, image_px, grids)
 
 
-def open_set(folder: Path, contents: Mapping[str, Any]) -> FeatureSet | None:
+def open_set(folder: Path, contents: Mapping[str, Any], encode: Encode | None = None) -> FeatureSet | None:
     """A set from its folder; None where a shard lacks or is not whole, or where no sample could be read.
+
+    Args:
+        encode: makes the values, of which the folder then needs none.
 
     Raises:
         FcbenchError: images of several sizes.
     """
     shards = []
     for span in spans(contents):
-        shard = open_shard(shard_folder(folder, span), contents)
+        shard = open_shard(shard_folder(folder, span), contents, encode is None)
         if shard is None:
             return None
         shards.append(shard)
-    return _joined(folder, contents, shards) if any(s.samples for s in shards) else None
+    return _joined(folder, contents, shards, encode) if any(s.samples for s in shards) else None
 
 
-def _joined(folder: Path, contents: Mapping[str, Any], shards: Sequence[Shard]) -> FeatureSet:
+def _joined(
+    folder: Path, contents: Mapping[str, Any], shards: Sequence[Shard], encode: Encode | None = None
+) -> FeatureSet:
     full = [s for s in shards if s.samples]
     first = full[0]
     for shard in full:
         require_size(shard.samples[0].id, shard.image_px, first.image_px)
     specs = {d["name"]: FeatureSpec(**d) for d in contents["specs"]}
     shapes = {n: (s.channels, *first.grids[n]) for n, s in specs.items()}
-    arrays = DiskArrays([(s.folder, len(s.samples)) for s in full], shapes, dtype_of(contents))
+    samples = tuple(sample for s in shards for sample in s.samples)
+    arrays: DiskArrays | EncodedArrays
+    if encode is None:
+        arrays = DiskArrays([(s.folder, len(s.samples)) for s in full], shapes, dtype_of(contents))
+    else:
+        arrays = EncodedArrays(lambda places: encode([samples[i].index for i in places]), list(specs), len(samples))
     return FeatureSet(
         folder.name,
-        tuple(sample for s in shards for sample in s.samples),
+        samples,
         tuple(skipped for s in shards for skipped in s.skipped),
         first.image_px,
         specs,
@@ -171,12 +186,13 @@ class Writer:
         self.n += len(next(iter(maps.values())))
 
     def finish(self) -> dict[str, tuple[int, int]]:
-        """Set the heads right and bring all to the disk. Returns (h, w) of each map."""
+        """Set the heads right, bring all to the disk, with the digests. Returns (h, w) of each map."""
         for name, file in self._files.items():
             file.seek(0)
             file.write(_npy_header((self.n, *self._rows[name]), self._dtype))
             file.flush()
             os.fsync(file.fileno())
+            cache.seal(self._folder / f"{name}.npy")
         return {name: (int(r[1]), int(r[2])) for name, r in self._rows.items()}
 
     def close(self) -> None:
@@ -188,6 +204,14 @@ class Writer:
                 log.debug("closing %s: %s", file.name, exc)
 
 
+class Shapes(Writer):
+    """A writer that keeps no values, only their shapes."""
+
+    def append(self, maps: Mapping[str, Tensor]) -> None:
+        """Note the shapes of maps [B, C, h, w]."""
+        self._rows = {name: tuple(m.shape[1:]) for name, m in maps.items()}
+
+
 def write_index(
     folder: Path,
     contents: Mapping[str, Any],
@@ -196,9 +220,7 @@ def write_index(
     skipped: Sequence[Skipped],
     grids: Mapping[str, tuple[int, int]],
 ) -> None:
-    """Write the digests and ``index.json``, which make the folder a shard."""
-    for name in grids:
-        cache.seal(folder / f"{name}.npy")
+    """Write ``index.json``, which makes the folder a shard."""
     index = {
         "schema": SCHEMA,
         "key": contents,

@@ -7,8 +7,6 @@ References: Minnen, Balle, Toderici, Joint autoregressive and hierarchical prior
 2018; Begaint et al., CompressAI, arXiv 2011.03029.
 """
 
-from __future__ import annotations
-
 import struct
 from functools import lru_cache
 from pathlib import Path
@@ -16,16 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from fcbench.coders.foreign import guarded, package_version, seal, unseal
-from fcbench.coders.pictures import PictureCoder
+from fcbench.coders.foreign import PictureCoder, guarded, package_version, seal, unseal
 from fcbench.coders.varint import Cursor
 from fcbench.core.errors import FcbenchError
 from fcbench.images.shared.coder import ImageCodec, rgb_of
 
 _MODEL = "mbt2018-mean"
 _MULTIPLE_PX = 64
-_HEAD = struct.Struct("<BHHHHI")
-"""Quality, image height and width, z height and width, bytes of y."""
+_HEAD = struct.Struct("<BHHHHI")  # Quality, image height and width, z height and width, bytes of y
 
 
 def weights_path(quality: int) -> Path:
@@ -39,7 +35,6 @@ def weights_path(quality: int) -> Path:
 
 @lru_cache(maxsize=2)
 def _model(quality: int) -> Any:
-    """The model in eval mode on the CPU."""
     from compressai.zoo import image_models
     from compressai.zoo.image import model_urls
 
@@ -56,7 +51,7 @@ def _model(quality: int) -> Any:
 def _compress(image: np.ndarray, quality: int) -> bytes:
     import torch
 
-    from fcbench.coders.numerics import coding_numerics
+    from fcbench.coders.strings import coding_numerics
 
     height, width = image.shape[:2]
     if max(height, width) > 0xFFFF:
@@ -76,7 +71,7 @@ def _compress(image: np.ndarray, quality: int) -> bytes:
 def _decompress(data: bytes) -> np.ndarray:
     from io import BytesIO
 
-    from fcbench.coders.numerics import coding_numerics
+    from fcbench.coders.strings import coding_numerics
 
     cursor = Cursor(BytesIO(data), len(data), _MODEL)
     quality, height, width, h, w, n_y = _HEAD.unpack(cursor.take(_HEAD.size))

@@ -4,13 +4,11 @@ Preset `slow`, no adaptive quantization, no psychovisual tuning. Sides are padde
 to 16 pixels at least): the true height and width stand before the Annex B stream, two bytes each.
 """
 
-from __future__ import annotations
-
 import struct
 
 import numpy as np
 
-from fcbench.coders.pictures import PictureCoder, Size
+from fcbench.coders.foreign import PictureCoder, Size
 from fcbench.coders.video import hevc_decode, hevc_encode, hevc_versions
 from fcbench.core.errors import FcbenchError
 from fcbench.images.shared.coder import ImageCodec, rgb, ycbcr

@@ -3,14 +3,11 @@
 A target has several references of the same image: the first one is coded.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
 from fcbench.core.errors import FcbenchError
-from fcbench.labels.shared.coder import LabelCoder
-from fcbench.labels.shared.general import expand, squeeze
+from fcbench.labels.shared.coder import LabelCoder, expand, squeeze
 
 _DICTIONARY = (
     "the picture of several three four five people children women men boy girl child woman person holding wearing "

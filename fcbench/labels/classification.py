@@ -1,7 +1,5 @@
 """A class index, in one byte or two."""
 
-from __future__ import annotations
-
 import operator
 from typing import Any
 

@@ -4,15 +4,12 @@ The first byte is k: depths are whole multiples of 2**k mm, the smallest k at wh
 65.5 m). Zero stays zero: invalid.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
 
 from fcbench.core.errors import FcbenchError
-from fcbench.labels.shared import picture
-from fcbench.labels.shared.coder import LabelCoder
+from fcbench.labels.shared.coder import LabelCoder, decode_picture, encode_picture, picture_versions
 
 PRECISION_M = 0.001
 _MAX_LEVEL = 0xFFFF
@@ -32,14 +29,14 @@ def encode(target: Any) -> bytes:
         raise FcbenchError(f"a depth of {deepest:g} m cannot be coded")
     levels = np.rint(depth_m / (PRECISION_M * 2**doublings))
     levels = np.where(depth_m > 0, np.maximum(levels, 1), 0)
-    return bytes([doublings]) + picture.encode(levels.astype(np.uint16))
+    return bytes([doublings]) + encode_picture(levels.astype(np.uint16))
 
 
 def decode(data: bytes) -> np.ndarray:
     """float32 [H, W] metres."""
     if not data or data[0] > _MAX_DOUBLINGS:
         raise FcbenchError("a depth map is damaged: its precision is out of range")
-    levels = picture.decode(data[1:])
+    levels = decode_picture(data[1:])
     return (levels * (PRECISION_M * 2.0 ** data[0])).astype(np.float32)
 
 
@@ -52,4 +49,4 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
     return bool(np.abs(a - b).max(initial=0.0) <= step)
 
 
-PLUGIN = LabelCoder(_output, encode, decode, _same, picture.versions)
+PLUGIN = LabelCoder(_output, encode, decode, _same, picture_versions)

@@ -4,8 +4,6 @@ Of each of P persons and K keypoints: two bits of visibility; x and y of those t
 that hold the image's largest. Boxes and areas are not coded: they follow from keypoints or are given with the task.
 """
 
-from __future__ import annotations
-
 from io import BytesIO
 from typing import Any
 
@@ -14,14 +12,12 @@ import numpy as np
 from fcbench.coders.varint import Cursor, varint
 from fcbench.core.errors import FcbenchError
 from fcbench.core.samples import Pose
-from fcbench.labels.shared.coder import LabelCoder
-from fcbench.labels.shared.general import expand, squeeze
+from fcbench.labels.shared.coder import LabelCoder, expand, squeeze
 
 PRECISION_PX = 0.25
 _USUAL_KEYPOINTS = 17
 _MAX_KEYPOINTS = 1 << 12
-_UNUSUAL = 32
-"""Added to the number of bits where the number of keypoints, another one than 17, follows it."""
+_UNUSUAL = 32  # Added to the number of bits where the number of keypoints, another one than 17, follows it
 _MAX_PERSONS = 1 << 16
 _MAX_BITS = 24
 

@@ -1,14 +1,11 @@
 """A mask, losslessly: JPEG XL or PNG, the smaller."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
 
 from fcbench.core.errors import FcbenchError
-from fcbench.labels.shared import picture
-from fcbench.labels.shared.coder import LabelCoder
+from fcbench.labels.shared.coder import LabelCoder, decode_picture, encode_picture, picture_versions
 
 
 def encode(target: Any) -> bytes:
@@ -16,16 +13,16 @@ def encode(target: Any) -> bytes:
     mask = np.asarray(target)
     if mask.dtype != np.uint8:
         raise FcbenchError(f"a mask must be uint8 [H, W], got {mask.dtype}")
-    return picture.encode(mask)
+    return encode_picture(mask)
 
 
 def decode(data: bytes) -> np.ndarray:
     """uint8 [H, W]."""
-    return picture.decode(data).astype(np.uint8)
+    return decode_picture(data).astype(np.uint8)
 
 
 def _output(prediction: Any) -> np.ndarray:
     return np.asarray(prediction)[0].astype(np.uint8)
 
 
-PLUGIN = LabelCoder(_output, encode, decode, np.array_equal, picture.versions)
+PLUGIN = LabelCoder(_output, encode, decode, np.array_equal, picture_versions)

@@ -29,9 +29,9 @@ from torch import Tensor, nn
 
 from fcbench.core import registry
 from fcbench.core.cache import digest
+from fcbench.core.codecs import ENDS, Kind
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import FeatureSpec
-from fcbench.core.kinds import ENDS, Kind
 from fcbench.core.progress import Report
 from fcbench.features.source import Source, derive, left_out, mapped
 from fcbench.measure.complexity import Counts
@@ -47,7 +47,7 @@ from fcbench.results.chain import Chain
 from fcbench.results.folder import ResultsFolder
 from fcbench.results.row import RatePoint
 from fcbench.results.samples import SampleTable
-from fcbench.training.readout import Readout, Standardize
+from fcbench.training.readout import Readout
 
 VERSION = 2
 """Bump when chains are measured differently; resumed runs then start over."""
@@ -74,7 +74,7 @@ class ChainModel(nn.Module):
     def forward(self, maps: Mapping[str, Tensor]) -> Any:
         """What the head reads of maps [B, C, h, w] of the encoder."""
         for readout, name in self.necks:
-            maps = {name: neck_output(readout, maps)}
+            maps = {name: readout.neck_output(maps)}
         return self.last(maps)
 
 
@@ -181,7 +181,7 @@ def neck_of_depth(neck: str, times: int) -> str | None:
     layers = registry.get("neck", neck).n_layers
     for name in registry.names("neck"):
         if layers is not None and registry.get("neck", name).n_layers == times * layers:
-            return name
+            return name + neck.removeprefix(registry.plain(neck))
     return None
 
 
@@ -298,10 +298,4 @@ def neck_source(trial: Trial, task: str) -> Source:
     finest, _ = source.train.features.finest
     spec = FeatureSpec(name, trial.study.suite.budget.width, finest.stride_px)
     key = f"neck-{trial.recipe(task).key}"
-    return derive(source, name, key, spec, lambda f: mapped(f, lambda maps: neck_output(readout, maps)))
-
-
-def neck_output(readout: Readout, maps: Mapping[str, Tensor]) -> Tensor:
-    """What a frozen neck makes of maps [B, C, h, w]: [B, D, h, w], before any adapter."""
-    out: Tensor = readout.neck(Standardize.forward(readout, maps))
-    return out
+    return derive(source, name, key, spec, lambda f: mapped(f, lambda maps: readout.neck_output(maps)))

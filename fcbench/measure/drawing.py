@@ -15,9 +15,8 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn.functional import pad
 
-from fcbench.core.detections import Detections
 from fcbench.core.features import FeatureStats
-from fcbench.core.samples import VOID, Pose
+from fcbench.core.samples import VOID, Detections, Pose
 
 SIDE_PX = 192
 """Longest side of a picture, at most."""

@@ -1,19 +1,20 @@
 """What each node of a graph should take: sizes times what they took on two CPU cores.
 
-A guess until the first node of a kind is done; `fcbench.core.eta.Eta` corrects it then. `fcbench run --plan` times the
-parts of a run instead, which takes a minute.
+A guess until the first node of a kind is done; `fcbench.core.progress.Eta` corrects it then. `fcbench run --plan` times
+the parts of a run instead, which takes a minute.
 """
 
 from __future__ import annotations
 
 import math
 
-from fcbench.core.eta import Work
-from fcbench.core.kinds import Kind
+from fcbench.core.codecs import Kind
+from fcbench.core.progress import Work
 from fcbench.features.source import Source
 from fcbench.measure.graph import Graph, Makes, Node
+from fcbench.measure.points import lmbdas_of
 from fcbench.measure.study import Study
-from fcbench.training.codec import VARIABLE_STEPS
+from fcbench.training.codec import n_steps
 
 IMAGE_S = 1.5e-7
 """A pixel of an image to features, or through an image coder."""
@@ -55,8 +56,9 @@ def _work(node: Node, source: Source, study: Study) -> Work:
     if node.makes == Makes.TABLES:
         return Work(TABLES_S, (f"tables {codec}", "tables", ANY), gradual=False)
     if node.makes in (Makes.CODEC, Makes.SWEEP):
-        seconds = budget.codec_steps * budget.codec_batch * n_scalars * CODEC_S
-        seconds *= VARIABLE_STEPS if node.makes == Makes.SWEEP else 1
+        lmbdas = lmbdas_of(study.suite, codec) if node.makes == Makes.SWEEP else ()
+        steps = n_steps(budget, lmbdas, node.continued)
+        seconds = steps * budget.codec_batch * n_scalars * CODEC_S
         return Work(seconds, (f"{node.makes.value} {codec}", "codecs", ANY))
     kind, image_s = node.of_job.kind, math.prod(test.image_px) * IMAGE_S
     sent_s = {Kind.CODED: n_scalars * CODE_S, Kind.REMOTE: 2 * image_s}.get(kind, 0.0)

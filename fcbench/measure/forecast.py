@@ -20,8 +20,8 @@ import numpy as np
 from rich.console import Console
 
 from fcbench.core.cache import ASIDE, Cache
-from fcbench.core.features import Encoder
-from fcbench.core.kinds import ENDS, FeaturesDtype, Kind
+from fcbench.core.codecs import ENDS, Kind
+from fcbench.core.features import Encoder, FeaturesDtype
 from fcbench.core.progress import Advance, Report
 from fcbench.features.extract import extract
 from fcbench.features.feature_set import FeatureSet
@@ -102,7 +102,7 @@ def probe(study: Study) -> Rates:
     rates, watch = Rates(encoder.name, len(study.data["test"])), Stopwatch()
     with tempfile.TemporaryDirectory(prefix="fcbench-probe-") as name:
         folder = Path(name)
-        small = study.of(replace(suite, budget=budget), Cache(folder).make())
+        small = study.of(replace(suite, budget=budget), replace(study.cache, root=folder).make())
         source = _few_features(small, encoder, rates)
         trial = Trial(small, source, suite.seeds[0], watch)
         for task in suite.tasks:
@@ -152,6 +152,8 @@ def _timed_extract(
 ) -> FeatureSet:
     began = time.perf_counter()
     features = extract(samples, encoder, split_points, cache, dtype=dtype)
+    if not cache.keeps_features:
+        stats_of(features)
     took_s = (time.perf_counter() - began) / len(features)
     rates.image_s[encoder.name] = min(took_s, rates.image_s.get(encoder.name, took_s))
     return features

@@ -16,15 +16,15 @@ from enum import Enum
 from pathlib import Path
 
 from fcbench.core.cache import Cache
+from fcbench.core.codecs import Kind
 from fcbench.core.errors import UnreadableSample
-from fcbench.core.features import Encoder
-from fcbench.core.kinds import FeaturesDtype, Kind
+from fcbench.core.features import Encoder, FeaturesDtype
 from fcbench.core.progress import Report
 from fcbench.core.samples import Dataset
 from fcbench.core.tasks import ProbabilisticHead, ScaledHead
 from fcbench.features import extract, store
 from fcbench.features.extract import BadImage
-from fcbench.features.feature_set import FeatureSet, SampleInfo
+from fcbench.features.feature_set import RAM_LIMIT_BYTES, FeatureSet, SampleInfo
 from fcbench.features.source import Readable, Source, Split, split_points_of
 from fcbench.measure.points import Job, jobs
 from fcbench.measure.rows import key_of
@@ -32,6 +32,9 @@ from fcbench.measure.study import Study
 from fcbench.measure.trial import Trial, null_source
 from fcbench.training.codec import CodecRecipe
 from fcbench.training.readout import ReadoutRecipe, own_samples
+
+PROCESS_BYTES = 1 << 30
+"""Memory of a process at work: Python, PyTorch, a model."""
 
 
 class Makes(str, Enum):
@@ -58,8 +61,10 @@ class Node:
         task: of a readout or a null model.
         job: of a codec or a point.
         tasks: of a point, as far as they are missing.
+        continued: a codec that goes on from the weights of one before it.
         needs: keys of the nodes before it, and the tasks of a point that fail with each.
         path: what it makes, in the cache; None for a point.
+        memory_bytes: that a process takes for it: its own, and the features that stay in memory.
     """
 
     key: str
@@ -71,8 +76,10 @@ class Node:
     task: str = ""
     job: Job | None = None
     tasks: tuple[str, ...] = ()
+    continued: bool = False
     needs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     path: Path | None = None
+    memory_bytes: int = PROCESS_BYTES
 
     @property
     def of_job(self) -> Job:
@@ -137,7 +144,9 @@ class _Builder:
         self.graph, self.study, self.name, self.encoder = graph, study, name, encoder
         self._cache = study.cache
         self._source = graph.sources[name] = self._features()
-        self._sets = tuple(_set_key(s.features) for s in (self._source.train, self._source.test))
+        sets = self._source.train.features, self._source.test.features
+        self._sets = tuple(map(_set_key, sets))
+        self._memory_bytes = PROCESS_BYTES + sum(min(s.n_bytes, RAM_LIMIT_BYTES) for s in sets)
 
     def add(self, seed: int, pending: Sequence[tuple[Job, Mapping[str, str]]]) -> None:
         """Add points of a seed, each with what it needs before it.
@@ -158,7 +167,7 @@ class _Builder:
                 needs |= dict.fromkeys(self._codec(trial.codec_recipe(job.point, job.fitted_to), job), tuple(keys))
             label = f"{self.encoder.name}: {job.point.label}{self._of(seed)}"
             node = Node(next(iter(keys.values())), Makes.POINT, label, self.name, seed, needs=needs)
-            self.graph.nodes[node.key] = replace(node, job=job, tasks=tuple(keys))
+            self.graph.nodes[node.key] = replace(node, job=job, tasks=tuple(keys), memory_bytes=self._memory_bytes)
 
     # ------------------------------------------------------------------------------------------- features
     def _features(self) -> Source:
@@ -172,7 +181,8 @@ class _Builder:
             label = f"{self.encoder.name}: features of {which}"
             path = self._cache.features / features.key
             node = Node(_set_key(features), Makes.FEATURES, label, self.name, split=which, path=path)
-            self.graph.nodes.setdefault(node.key, node)
+            memory_bytes = PROCESS_BYTES + min(features.n_bytes, RAM_LIMIT_BYTES)
+            self.graph.nodes.setdefault(node.key, replace(node, memory_bytes=memory_bytes))
             if not found:
                 self.graph.sets.setdefault(node.key, (self.encoder.name, features))
             splits[which] = Split(Readable(data, features.indices), features)
@@ -220,11 +230,13 @@ class _Builder:
         return self._node(path, Makes.NULL_MODEL, f"null model, {recipe.task.name}", recipe)
 
     def _codec(self, recipe: CodecRecipe, job: Job) -> tuple[str, ...]:
-        """A codec; before it, the training which it is a point of, and the readout that it is fitted to."""
+        """A codec; before it, the readout that it is fitted to, and the training that it goes on from or is part of."""
         path, shared = recipe.path(self._cache), recipe.trained_path(self._cache)
         if self._is_made(path):
             return ()
         before = self._readout(recipe.fitted_to) if recipe.fitted_to else ()
+        if recipe.start:
+            before += self._codec(recipe.start, replace(job, point=recipe.start.point))
         of_task = f" for {job.fitted_to}" if job.fitted_to else ""
         if shared != path and not self._is_made(shared):
             label = f"{self.encoder.name}: {job.point.codec}{of_task}, all rates"
@@ -245,9 +257,11 @@ class _Builder:
     ) -> tuple[str, ...]:
         """The key of a node, which is added where the graph lacks it."""
         task = recipe.task.name if isinstance(recipe, ReadoutRecipe) else ""
+        continued = isinstance(recipe, CodecRecipe) and recipe.start is not None
         needs: dict[str, tuple[str, ...]] = dict.fromkeys((*self._sets, *before), ())
         node = Node(path.stem, makes, label + self._of(recipe.seed), self.name, recipe.seed, needs=needs)
-        self.graph.nodes.setdefault(node.key, replace(node, task=task, job=job, path=path))
+        node = replace(node, task=task, job=job, continued=continued, path=path, memory_bytes=self._memory_bytes)
+        self.graph.nodes.setdefault(node.key, node)
         return (node.key,)
 
     def _is_made(self, path: Path) -> bool:
@@ -276,7 +290,7 @@ def expected_set(
         UnreadableSample: no image can be read.
     """
     contents = extract.describe(data, encoder, split_points, dtype)
-    found = extract.usable(cache, contents, on_bad_image)
+    found = extract.usable(data, encoder, split_points, contents, cache, on_bad_image)
     if found is not None:
         return True, found
     height, width = data.image_size_px or _first_image_px(data)

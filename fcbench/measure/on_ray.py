@@ -1,7 +1,8 @@
 """The nodes of a graph as Ray tasks, on a cluster that runs or on one of this machine's cores.
 
 Ray places tasks by what they ask for (CPU threads, a share of a GPU, memory) and begins one again whose worker or
-machine is lost. What nodes make lies in the cache, which every machine of the cluster must reach under the same path.
+machine is lost. What nodes make lies in the cache, which every machine of the cluster reaches under the same path; or
+each has a cache of its own (`fcbench.measure.ray_caches`).
 
 References:
     https://docs.ray.io, package ``ray`` (``pip install fcbench[ray]``).
@@ -15,8 +16,9 @@ import socket
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +26,10 @@ from fcbench.core.cache import CACHE_HINT
 from fcbench.core.errors import FcbenchError
 from fcbench.core.files import disk_errors
 from fcbench.core.progress import RelayedReport, Report
+from fcbench.measure import ray_caches
 from fcbench.measure.executors import ATTEMPTS, Executor, setup_of
 from fcbench.measure.graph import Node
+from fcbench.measure.ray_caches import Do
 from fcbench.measure.study import Study
 from fcbench.measure.workshop import Outcome, Setup, Workshop
 
@@ -35,12 +39,6 @@ AT_ONCE = 1000
 """Tasks that wait in Ray at a time, so that a cluster that grows sees what there is to do."""
 CONNECT_S = 10
 """How long a cluster may take to answer."""
-TASK_BYTES = 1 << 30
-"""Memory that a task asks for: Python, PyTorch, a model. Features are mapped from the cache."""
-
-
-Do = Callable[[Setup, Node, Mapping[str, str]], Outcome | FcbenchError]
-"""Does a node; an error that ends the run is returned: Ray would wrap it."""
 
 
 class OnRay:
@@ -50,14 +48,13 @@ class OnRay:
 
     def __init__(self, ray: Any, setup: Setup, here: Workshop, gpus_per_task: float, do: Do) -> None:
         self._ray, self._here, self._setup = ray, here, ray.put(setup)
-        self._task = ray.remote(do).options(
-            num_cpus=setup.threads, num_gpus=gpus_per_task, memory=TASK_BYTES, max_retries=ATTEMPTS - 1
-        )
+        task, how = ray.remote(do), {"num_cpus": setup.threads, "num_gpus": gpus_per_task, "max_retries": ATTEMPTS - 1}
+        self._task_of = cache(lambda memory_bytes: task.options(memory=memory_bytes, **how))
 
     def submit(self, node: Node, reasons: Mapping[str, str]) -> Future[Outcome]:
         """Have a node done, somewhere."""
         outer: Future[Outcome] = Future()
-        found = self._task.remote(self._setup, node, dict(reasons)).future()
+        found = self._task_of(node.memory_bytes).remote(self._setup, node, dict(reasons)).future()
         found.add_done_callback(lambda _: self._end(node, found, outer))
         return outer
 
@@ -86,6 +83,7 @@ def on_ray(
     address: str = LOCAL,
     threads: int | None = None,
     gpus_per_task: float | None = None,
+    own_caches: bool = False,
     do: Do | None = None,
 ) -> Iterator[Executor]:
     """Do the work on a Ray cluster.
@@ -94,6 +92,7 @@ def on_ray(
         address: of a cluster; ``auto`` for the one that this machine belongs to, ``local`` for one of its own.
         threads: of each task; None for one.
         gpus_per_task: share of a GPU; None for a quarter on one, nothing on the CPU.
+        own_caches: each machine has a cache of its own; else all reach the driver's.
         do: what a task does; None for the node's work.
 
     Raises:
@@ -103,8 +102,12 @@ def on_ray(
     try:
         share = gpus_per_task if gpus_per_task is not None else 0.25 * (study.device.type == "cuda")
         setup = replace(setup_of(study, None, keep_streams, threads or 1), cache_dir=study.cache.root.absolute())
-        _check_cache(ray, setup.cache_dir)
-        yield OnRay(ray, setup, Workshop(study, report, out), share, do or _do)
+        with ExitStack() as stack:
+            if own_caches:
+                do = stack.enter_context(ray_caches.apart(ray, setup.cache_dir, do or _do))
+            else:
+                _check_cache(ray, setup.cache_dir)
+            yield OnRay(ray, setup, Workshop(study, report, out), share, do or _do)
     finally:
         ray.shutdown()
 
@@ -135,21 +138,13 @@ def _check_cache(ray: Any, cache_dir: Path) -> None:
     with disk_errors(cache_dir, CACHE_HINT):
         token.touch()
     try:
-        sees = ray.remote(_sees)
-        nodes = [n for n in ray.nodes() if n["Alive"]]
-        asked = [sees.options(num_cpus=0, scheduling_strategy=_on(n["NodeID"])).remote(token) for n in nodes]
-        found = ray.get(asked)
+        blind = [host for host, seen in ray_caches.on_each(ray, _sees, token) if not seen]
     finally:
         token.unlink(missing_ok=True)
-    blind = [n["NodeManagerHostname"] for n, seen in zip(nodes, found, strict=True) if not seen]
     if blind:
-        raise FcbenchError(f"{', '.join(blind)} does not see {cache_dir}: give a --cache-dir that all machines share")
-
-
-def _on(node_id: str) -> Any:
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    return NodeAffinitySchedulingStrategy(node_id, soft=False)
+        raise FcbenchError(
+            f"{', '.join(blind)} does not see {cache_dir}: give a --cache-dir that all machines share, or --own-caches"
+        )
 
 
 # ------------------------------------------------------------------------------------------ inside of a task

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from fcbench.core import registry
-from fcbench.core.detections import Detections
-from fcbench.core.kinds import Kind
+from fcbench.core.codecs import Kind
 from fcbench.core.progress import Report
+from fcbench.core.samples import Detections
 from fcbench.features.source import Readable, Source, Split
 from fcbench.measure import drawing
 from fcbench.measure.point import attempt

@@ -12,13 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from fcbench.core.kinds import ENDS
+from fcbench.core.codecs import ENDS
 from fcbench.measure.forecast import Rates, Variant, variant
 from fcbench.measure.graph import Graph, Makes, Node, build
 from fcbench.measure.study import Study
 from fcbench.measure.suite import Suite
 from fcbench.results import table
 from fcbench.results.row import OK
+from fcbench.training.codec import CONTINUED_SHARE
 
 ENDS_NAME = "uncoded and mean"
 
@@ -33,6 +34,7 @@ class Family:
         n_found: those already in the results folder.
         coded: operating points to be coded; each is coded once for all its tasks.
         trained: codecs to be trained. One of variable rate trains once for its whole sweep.
+        continued: those of them that go on from a neighbour's weights.
         made: checkpoints to be made, trained or tables alone.
         read: points to be read, by task.
     """
@@ -42,6 +44,7 @@ class Family:
     n_found: int = 0
     coded: Counter[Variant] = field(default_factory=Counter)
     trained: Counter[Variant] = field(default_factory=Counter)
+    continued: Counter[Variant] = field(default_factory=Counter)
     made: Counter[Variant] = field(default_factory=Counter)
     read: Counter[str] = field(default_factory=Counter)
 
@@ -113,7 +116,8 @@ def count(study: Study, out: Path) -> Counts:
     Raises:
         FcbenchError: bad input, as the run would find it.
     """
-    return counts_of(build(study, _done(out).__contains__), len(study.data["test"]))
+    counts = counts_of(build(study, _done(out).__contains__), len(study.data["test"]))
+    return counts if study.suite.store_features else replace(counts, feature_bytes=0)
 
 
 def _done(out: Path) -> set[str]:
@@ -154,6 +158,7 @@ def _add(family: Family, node: Node, which: Variant) -> None:
         family.read.update(node.tasks)
     if node.makes in (Makes.CODEC, Makes.SWEEP):
         family.trained[which] += 1
+        family.continued[which] += node.continued
     if node.makes in (Makes.CODEC, Makes.TABLES):
         family.made[which] += 1
 
@@ -206,7 +211,8 @@ def estimate(counts: Counts, rates: Rates) -> Estimate:
 
 
 def _family_s(family: Family, rates: Rates, n_test: int) -> float:
-    took_s = sum(n * rates.train_s.get(v, 0.0) for v, n in family.trained.items())
+    saved = 1 - CONTINUED_SHARE
+    took_s = sum((n - saved * family.continued[v]) * rates.train_s.get(v, 0.0) for v, n in family.trained.items())
     took_s += sum(n * rates.make_s.get(v, 0.0) for v, n in family.made.items())
     took_s += n_test * sum(n * rates.code_s.get(v, 0.0) for v, n in family.coded.items())
     for task, n in family.read.items():

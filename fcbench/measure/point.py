@@ -10,9 +10,9 @@ from typing import TypeVar
 
 import numpy as np
 
+from fcbench.core.codecs import Kind
 from fcbench.core.errors import DiskFull
 from fcbench.core.files import is_disk_full
-from fcbench.core.kinds import Kind
 from fcbench.core.python_files import reason_of
 from fcbench.features.source import Source
 from fcbench.measure.evaluate import Evaluation, Found, Reader, evaluate

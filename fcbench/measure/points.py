@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from fcbench.core import registry
-from fcbench.core.codecs import OperatingPoint
-from fcbench.core.kinds import ENDS, LABEL, Kind, codec_kind
+from fcbench.core.codecs import ENDS, LABEL, Kind, OperatingPoint, codec_kind
 from fcbench.measure.suite import Suite
 
 
@@ -44,6 +44,27 @@ def jobs(suite: Suite) -> list[Job]:
             else:
                 out.append(Job(Kind.CODED, point, suite.tasks))
     return out
+
+
+def start_of(suite: Suite, point: OperatingPoint) -> OperatingPoint | None:
+    """The operating point from whose weights the training of another one starts; None where it starts by itself."""
+    plugin = registry.get("codec", point.codec)
+    if not plugin.continued:
+        return None
+    points = suite.params.get(point.codec) or plugin.sweep(suite.objective)
+    start = neighbour({float(p["lmbda"]) for p in points}, float(point.params["lmbda"]))
+    return None if start is None else OperatingPoint(point.codec, {**point.params, "lmbda": start})
+
+
+def neighbour(lmbdas: Iterable[float], lmbda: float) -> float | None:
+    """The next of all lmbdas toward the middle one, or None for that itself.
+
+    >>> [neighbour([1, 2, 3, 4], lmbda) for lmbda in (1, 2, 3, 4)]
+    [2, 3, None, 3]
+    """
+    order = sorted(lmbdas)
+    at, middle = order.index(lmbda), len(order) // 2
+    return None if at == middle else order[at + (1 if at < middle else -1)]
 
 
 def lmbdas_of(suite: Suite, codec: str) -> tuple[float, ...]:

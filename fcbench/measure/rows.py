@@ -13,9 +13,9 @@ import torch
 
 from fcbench.core import rates, registry
 from fcbench.core.cache import digest
+from fcbench.core.codecs import ENDS, Kind, codec_kind
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Encoder
-from fcbench.core.kinds import ENDS, Kind, codec_kind
 from fcbench.core.registry import coder_versions
 from fcbench.core.tasks import metric_values
 from fcbench.features.source import Source

@@ -13,11 +13,9 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from queue import SimpleQueue
 
-from fcbench.core.eta import Work
+from fcbench.core.codecs import Kind
 from fcbench.core.files import write_atomically
-from fcbench.core.kinds import Kind
-from fcbench.core.progress import Report
-from fcbench.core.text_plot import Dot
+from fcbench.core.progress import Dot, Report, Work
 from fcbench.measure.executors import Executor, Start, here
 from fcbench.measure.expected import works
 from fcbench.measure.graph import Makes, Node, build

@@ -14,8 +14,7 @@ from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Encoder
 from fcbench.core.progress import Report
 from fcbench.core.samples import DataOptions, Dataset, require_tasks
-from fcbench.core.tails import build_tail, require_labels
-from fcbench.core.tasks import Task, TaskModel
+from fcbench.core.tasks import Task, TaskModel, build_tail, require_labels
 from fcbench.features.encoding import build_encoder
 from fcbench.features.feature_set import FeatureSet
 from fcbench.features.source import Source, kept_stats, open_source, reported_extract, split_points_of
@@ -119,7 +118,7 @@ def open_study(suite: Suite, cache_dir: Path, device: torch.device) -> Study:
     Raises:
         FcbenchError: bad input, or a cache that cannot be used.
     """
-    return Study(suite, open_data(suite, cache_dir), Cache(cache_dir).make(), device)
+    return Study(suite, open_data(suite, cache_dir), Cache(cache_dir, suite.store_features).make(), device)
 
 
 def device_of(name: str) -> torch.device:

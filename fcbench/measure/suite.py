@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fcbench.core import registry
+from fcbench.core.codecs import IMAGE, LABEL, ChecksKnobs, Knobs, Objective, codec_kind
 from fcbench.core.errors import FcbenchError, unknown
-from fcbench.core.kinds import _IMAGE, LABEL, FeaturesDtype, Objective, codec_kind
-from fcbench.core.knobs import ChecksKnobs, Knobs
+from fcbench.core.features import FeaturesDtype
 from fcbench.core.python_files import read_source, run_file
 from fcbench.core.registry import coder_versions
 from fcbench.core.rules import ImageSize, Positive, named, obey, shown, within
@@ -32,7 +32,8 @@ class Suite:
     Attributes:
         codecs: names of codecs, ``image:NAME`` (the image coded, encoded at the far end), ``label`` (the task's output,
             coded).
-        encoders: names, each ``NAME`` or ``NAME:VARIANT``; with ``@bfloat16`` behind it, in bfloat16.
+        encoders: names, each ``NAME`` or ``NAME:VARIANT``; with ``@bfloat16`` behind it, in bfloat16, with
+            ``@compiled``, compiled by PyTorch; a neck's likewise.
         params: operating points by codec; a codec not named here runs its default sweep.
         codec_data: data set whose training images, labels unused, train the codecs before a tail; None for the training
             split of `dataset`. codec_data_root: where it is read from.
@@ -45,6 +46,7 @@ class Suite:
         task_models: ``NAME[:VARIANT]`` by task, where not the data set's default.
         task_weights: of a task's model: ``random`` or a file; its own where not named.
         features_dtype: of features as they are stored, and so as all that is trained and measured sees them.
+        store_features: else the encoder runs whenever features are read, with the same results.
         null_model: also train each task's neck and head on a constant: what usable information is counted from.
 
     Raises:
@@ -76,6 +78,7 @@ class Suite:
     n_test: Positive | None = None
     on_bad_image: Literal["stop", "skip"] = "stop"
     features_dtype: FeaturesDtype = "float32"
+    store_features: bool = True
     budget: Budget = Budget()
 
     def __post_init__(self) -> None:
@@ -102,7 +105,7 @@ class Suite:
         for kind, given in (
             ("dataset", tuple(registry.split_variant(d)[0] for d in (self.dataset, self.codec_data) if d)),
             ("encoder", tuple(map(registry.encoder_family, self.encoders))),
-            ("neck", (self.neck,)),
+            ("neck", (registry.plain(self.neck),)),
             ("task", self.tasks),
         ):
             for name in given:
@@ -120,7 +123,7 @@ class Suite:
             kind, name = codec_kind(typed)
             known = registry.names(kind)
             if kind == "codec":
-                known = [*known, LABEL, *(_IMAGE + n for n in registry.names("image"))]
+                known = [*known, LABEL, *(IMAGE + n for n in registry.names("image"))]
             if name not in known:
                 raise FcbenchError(unknown(kind + " codec" * (kind == "image"), name, known))
         for typed, points in self.params.items():

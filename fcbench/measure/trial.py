@@ -10,15 +10,14 @@ import numpy as np
 import torch
 
 from fcbench.core.cache import digest
-from fcbench.core.codecs import OperatingPoint
+from fcbench.core.codecs import Kind, OperatingPoint
 from fcbench.core.features import FeatureSpec
-from fcbench.core.kinds import Kind
 from fcbench.core.progress import Report
 from fcbench.features.source import Source, derive
 from fcbench.measure.complexity import Complexity
 from fcbench.measure.density import make_scorer
 from fcbench.measure.evaluate import Evaluation, Reader, evaluate
-from fcbench.measure.points import Job, lmbdas_of
+from fcbench.measure.points import Job, lmbdas_of, start_of
 from fcbench.measure.study import Study
 from fcbench.training.codec import CodecRecipe, make_codec, make_sweep, require_same
 from fcbench.training.readout import (
@@ -100,6 +99,7 @@ class Trial:
         suite = self.study.suite
         readout = self.recipe(fitted_to) if fitted_to else None
         objective = suite.objective if fitted_to else "mse"
+        start = start_of(suite, point)
         return CodecRecipe(
             self.source,
             point,
@@ -109,6 +109,7 @@ class Trial:
             readout,
             lmbdas_of(suite, point.codec),
             bool(suite.codec_data and fitted_to),
+            self.codec_recipe(start, fitted_to) if start else None,
         )
 
     def sender(self, job: Job) -> Sender:

@@ -1,7 +1,5 @@
 """The smallest neck: embedding and positions of the Transformer necks without a layer (affine in the features)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from torch import nn
@@ -15,7 +13,6 @@ class LinearPlugin(NeckPlugin):
     """The linear neck."""
 
     def build(self, specs: Sequence[FeatureSpec], shapes: Mapping[str, tuple[int, int]], width: int) -> nn.Module:
-        """A neck from maps (dict of [B, C, h, w]) to [B, D, h, w]."""
         return Embedding(specs, shapes, width)
 
 

@@ -1,7 +1,5 @@
 """The neck of the paper with 2 Transformer layers."""
 
-from __future__ import annotations
-
 from fcbench.necks.shared.transformer import TransformerPlugin
 
 PLUGIN = TransformerPlugin(n_layers=2)

@@ -1,11 +1,10 @@
 """Comparisons as tables."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 
-from fcbench.analysis.compare import LOSS_PERCENT, Comparison, frame
+from fcbench.analysis.compare import Comparison, frame
+from fcbench.analysis.curves import Loss
 from fcbench.analysis.published import MARK
 from fcbench.reports.tables import NOTHING, Document, Notes, Table
 
@@ -13,21 +12,23 @@ COLUMNS = ("codec", "points", "left (%)", "BD-rate (%)", "BD-accuracy", "overlap
 """Of every table; the rate at the target comes last, under its unit."""
 
 UNITS = {"bpp": "bpp", "bpfp": "bpfp", "bytes_per_sample": "bytes/image"}
-LEGEND = (
+LEGEND = (  # the loss stands in its place
     "BD-rate: mean extra rate at equal accuracy, negative where fewer bits are needed. BD-accuracy: mean difference "
     "of the metric at equal rate. In brackets: 95 % paired-bootstrap intervals. Overlap of the curves' accuracies / "
-    f"rates. Target: the uncoded ceiling less {LOSS_PERCENT:g} %. Left: bits that endless training would save, "
+    "rates. Target: the uncoded ceiling less {}. Left: bits that endless training would save, "
     "extrapolated, of a codec that had not converged."
 )
 _MAX_REASON = 160
 
 
-def document(found: Sequence[Comparison], notes: Sequence[str]) -> Document:
-    """Comparisons, a table for each data set, encoder, task and metric, in order."""
+def document(found: Sequence[Comparison], notes: Sequence[str], loss: Loss = Loss()) -> Document:
+    """Comparisons, a table for each data set, encoder, task and metric, in order. `loss`: as they were made with."""
     groups: dict[tuple[str, ...], list[Comparison]] = {}
     for c in found:
         groups.setdefault((c.dataset, c.encoder, c.task, c.metric), []).append(c)
-    return Document([_table(group) for group in groups.values()], "comparisons", frame(found), LEGEND, notes)
+    return Document(
+        [_table(group) for group in groups.values()], "comparisons", frame(found), LEGEND.format(loss), notes
+    )
 
 
 def _table(group: Sequence[Comparison]) -> Table:
@@ -45,7 +46,6 @@ def _table(group: Sequence[Comparison]) -> Table:
 
 
 def _one_or_several(what: str, values: Iterable[str]) -> str:
-    """Values once each: one, or one for each of the runs that are set side by side."""
     different = list(dict.fromkeys(values))
     return f"{what}{'s' * (len(different) > 1)} {' | '.join(different)}"
 

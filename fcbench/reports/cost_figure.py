@@ -1,7 +1,5 @@
 """Pictures of costs: bars with their intervals, and the efficiency curve. Runs nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,12 +41,10 @@ def _draw(found: Costs) -> Figure:
 
 
 def _bars(found: Costs) -> list[tuple[Cost, int]]:
-    """Each cost with as many bars as codecs, at least one."""
     return [(c, i) for c in found.costs for i in range(max(1, len(c.coded)))]
 
 
 def _draw_bars(axes: Sequence[Axes], found: Costs) -> None:
-    """Draw uncoded accuracy (relative), extra bits, usable information: special less general."""
     bars = _bars(found)
     names = [_name(c, i) for c, i in bars]
     for ax, title in zip(axes, ("uncoded metric (%)", "extra bits at equal accuracy (%)", "usable bits (%)")):
@@ -70,7 +66,6 @@ def _name(c: Cost, i: int) -> str:
 
 
 def _relative(difference: Estimate, general: Estimate) -> Estimate:
-    """A difference in percent of the general encoder's value."""
     if difference.value is None or not general.value or general.value < 0:
         return Estimate(reason=difference.reason or "no positive value to relate it to")
     scale = 100 / general.value
@@ -94,7 +89,6 @@ def _bar(ax: Axes, y: int, n: Estimate, higher_is_better: bool) -> None:
 
 
 def _draw_kept(ax: Axes, kept: Sequence[Kept], task: str) -> None:
-    """Draw usable bits kept over bits sent, a line per encoder and codec."""
     encoders = list(dict.fromkeys(k.encoder for k in kept))
     codecs = list(dict.fromkeys(k.codec for k in kept))
     for e, encoder in enumerate(encoders):

@@ -1,11 +1,8 @@
 """Costs of specialization as tables."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
-from fcbench.analysis.cost import Cost, Costs, verdict
-from fcbench.analysis.cost_frame import frame
+from fcbench.analysis.cost import Cost, Costs, frame, verdict
 from fcbench.analysis.estimate import Estimate
 from fcbench.reports.tables import Document, Notes, Table
 
@@ -17,8 +14,7 @@ LEGEND = (
 )
 HEADER = ("task", "figure", "general", "special", "difference", "")
 KEPT_HEADER = ("task", "encoder", "codec", "bits sent", "usable bits kept", "share", "kept per bit sent")
-N_WORDS = 2
-"""First columns that hold words."""
+N_WORDS = 2  # First columns that hold words
 
 
 def document(found: Costs) -> Document:
@@ -49,7 +45,7 @@ def _costs(title: str, group: Sequence[Cost]) -> Table:
             ]
         for i, (what, difference, form, up, general, special, doubt) in enumerate(lines):
             task = c.task + ("" if better else " (lower is better)") if i == 0 else ""
-            ends = [_short(v) for v in (general, special)]
+            ends = ["" if v.value is None else f"{v.value:.4g}" for v in (general, special)]
             said = verdict(difference, up)
             rows.append([task, what, *ends, notes.cell(difference, form), said + notes.mark(said and doubt)])
     return Table(title, HEADER, rows, notes.lines, N_WORDS)
@@ -62,7 +58,3 @@ def _efficiency(found: Costs) -> Table:
         rows.append([k.task, k.encoder, f"{k.codec} {k.params}", f"{k.sent:.0f}", kept, share, f"{k.per_bit:.4g}"])
     title = "Efficiency: usable bits per image behind each operating point"
     return Table(title, KEPT_HEADER, rows, notes.lines, N_WORDS)
-
-
-def _short(number: Estimate) -> str:
-    return "" if number.value is None else f"{number.value:.4g}"

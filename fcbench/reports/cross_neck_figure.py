@@ -1,7 +1,5 @@
 """The matrices of a cross-neck analysis as a picture."""
 
-from __future__ import annotations
-
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure

@@ -1,7 +1,5 @@
 """The matrices of a cross-neck analysis as tables."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from fcbench.analysis.cross_neck import DEEP, DIRECT, Entry, Matrices, Placed, frame
@@ -42,15 +40,12 @@ def _matrix(title: str, entries: Sequence[Entry], of: str, form: str) -> Table:
 
 
 def _positions(placed: Sequence[Placed]) -> Table:
+    def cell(number: Estimate, form: str) -> str:
+        return number.reason if number.value is None else shown(number, form)
+
     rows = [
-        [
-            p.encoder,
-            p.chain.name,
-            p.metric,
-            p.codec,
-            _or_reason(p.extra_rate_percent, "+.1f"),
-            _or_reason(p.accuracy_at_equal_rate, "+.4f"),
-        ]
+        [p.encoder, p.chain.name, p.metric, p.codec]
+        + [cell(p.extra_rate_percent, "+.1f"), cell(p.accuracy_at_equal_rate, "+.4f")]
         for p in placed
     ]
     title = "Coded between the necks, less coded before the first"
@@ -76,7 +71,3 @@ def matrix_rows(entries: Sequence[Entry]) -> list[str]:
         return len(order), e.role == DEEP, order, e.chain.neck
 
     return list(dict.fromkeys(path_label(e) for e in sorted(entries, key=rank)))
-
-
-def _or_reason(number: Estimate, form: str) -> str:
-    return number.reason if number.value is None else shown(number, form)

@@ -6,8 +6,6 @@ floor of no bits at all is dotted, label coding (the task's own output, coded) i
 one task can sensibly need more. Curves that others published are grey and dashed.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -21,14 +19,13 @@ from matplotlib.figure import Figure
 
 from fcbench.analysis import published, situations, variants
 from fcbench.analysis.open_ended import is_open
+from fcbench.core.codecs import Kind
 from fcbench.core.errors import FcbenchError, unknown
-from fcbench.core.kinds import Kind
 from fcbench.reports import style
 from fcbench.reports.style import COLUMN_IN, METRIC_LABELS, PAGE_IN, STYLE, X_LABELS
 from fcbench.results.row import OK
 
-OVERLAY_CURVES = 6
-"""Curves that may share a panel before several encoders get panels of their own."""
+OVERLAY_CURVES = 6  # Curves that may share a panel before several encoders get panels of their own
 
 COMPLEXITY = {
     "encode_ms": "Encoding (ms per image)",
@@ -62,19 +59,13 @@ def figure(
     """Rate-accuracy curves.
 
     With several seeds the line and the band are means over seeds, and each seed's points are drawn small. Points that
-    failed are counted in a footnote, by codec.
-
-    Args:
-        df: columns of `fcbench.results.row.RatePoint`, as `fcbench.analysis.situations.load` gives them.
-        x: rate on the logarithmic axis, one of `X_LABELS`.
-        metric: drawn in every panel that has it; None for each task's primary one.
-        labels: how metrics are written, over `METRIC_LABELS`.
-        anchors: codecs to draw in grey; ``remote`` for all that code images.
-        grid: a panel for each task and encoder; None: where more than `OVERLAY_CURVES` curves would share a panel.
-
-    Raises:
-        FcbenchError: unknown x, metric or anchor, no coded points, NaN or no positive rate in a measured row, more
-            codecs or (without a grid) encoders than can be told apart.
+    failed are counted in a footnote, by codec. `df`: columns of `fcbench.results.row.RatePoint`, as
+    `fcbench.analysis.situations.load` gives them. `x`: rate on the logarithmic axis, one of `X_LABELS`. `metric`: drawn
+    in every panel that has it; None for each task's primary one. `labels`: how metrics are written, over
+    `METRIC_LABELS`. `anchors`: codecs to draw in grey; ``remote`` for all that code images. `grid`: a panel for each
+    task and encoder; None: where more than `OVERLAY_CURVES` curves would share a panel. Raises `FcbenchError`: unknown
+    x, metric or anchor, no coded points, NaN or no positive rate in a measured row, more codecs or (without a grid)
+    encoders than can be told apart.
     """
     df, left_out = published.in_unit(df, x)
     ok = _drawable(df, x, metric)
@@ -96,7 +87,9 @@ def figure(
         fig.supxlabel(
             X_LABELS[x] + _of_encoder(keys) + _failures(df) + "".join(f"\n({line})" for line in left_out), fontsize=7.5
         )
-        _legend(fig, ok, keys)
+        kinds = [k for k in style.ENDS if (ok["kind"] == k).any()]
+        together = keys.encoders if keys.codecs.overlay else []  # which the legend must tell apart
+        style.legend(fig, keys.codecs, together, kinds, keys.labels, is_open(ok).any())
         fig.canvas.draw()
     return fig
 
@@ -110,12 +103,8 @@ def complexity(
 ) -> Figure:
     """Costs of coding (a column of panels each) against the rate (first row) and the accuracy (a row per task).
 
-    A cost that is 0, as the operations of a codec without a network, has no place on a logarithmic axis.
-
-    Args: as of `figure`.
-
-    Raises:
-        FcbenchError: what `figure` raises, or rows in which no cost was measured.
+    A cost that is 0, as the operations of a codec without a network, has no place on a logarithmic axis. Args: as of
+    `figure`. Raises `FcbenchError`: what `figure` raises, or rows in which no cost was measured.
     """
     df, _ = published.in_unit(df[df["kind"] != Kind.PUBLISHED], x)
     ok = _drawable(df, x, metric)
@@ -151,7 +140,7 @@ def complexity(
         note = _of_encoder(keys).removeprefix("; ") + _failures(df)
         if note:
             fig.supxlabel(note.strip(), fontsize=7.5)
-        style.legend(fig, keys.codecs, _together(keys), (), (), is_open(ok).any())
+        style.legend(fig, keys.codecs, keys.encoders if keys.codecs.overlay else [], (), (), is_open(ok).any())
         fig.canvas.draw()
     return fig
 
@@ -183,7 +172,6 @@ def _drawable(df: pd.DataFrame, x: str, metric: str | None) -> pd.DataFrame:
 
 
 def _keys(ok: pd.DataFrame, anchors: Sequence[str], grid: bool | None) -> tuple[pd.DataFrame, _Keys]:
-    """Rows with columns that name their panel, codec and encoder; and the names, in order of appearance."""
     several_data = ok["dataset"].nunique() > 1 or ok["image_size"].nunique() > 1
     data = situations.data_labels(ok)
     ok = ok.assign(
@@ -215,7 +203,6 @@ def _keys(ok: pd.DataFrame, anchors: Sequence[str], grid: bool | None) -> tuple[
 
 
 def _anchors(lines: pd.DataFrame, anchors: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Labels of the anchors' curves, in the order of the names."""
     kinds = sorted(set(lines["kind"]) - {Kind.CODED})
     for anchor in anchors:
         if anchor not in (*names, *kinds, *lines["codec"]):
@@ -239,7 +226,6 @@ def _metric_label(rows: pd.DataFrame, names: Mapping[str, str]) -> str:
 
 
 def _failures(df: pd.DataFrame) -> str:
-    """A footnote that counts points that failed, by codec; nothing where none did."""
     failed = df[df["status"] != OK].drop_duplicates("point")
     if failed.empty:
         return ""
@@ -249,7 +235,6 @@ def _failures(df: pd.DataFrame) -> str:
 
 
 def _of_encoder(keys: _Keys) -> str:
-    """The encoder's name where there is one; several are in the legend or beside their panels."""
     return f"; {keys.encoders[0]}" if len(keys.encoders) == 1 else ""
 
 
@@ -282,12 +267,13 @@ def _panels(keys: _Keys) -> tuple[Figure, dict[tuple[str, str | None], Axes]]:
 
 
 def _panel(ax: Axes, rows: pd.DataFrame, x: str, keys: _Keys) -> None:
-    """Ends, label coding and curves of one panel."""
     for e, encoder in enumerate(keys.encoders):
         one = rows[rows["encoder_label"] == encoder]
         shade = e if keys.codecs.overlay else 0
         for kind, (_, dashes) in style.ENDS.items():
-            for value in variants.per_readout(one[one["kind"] == kind])["value"].mean():
+            ends = one[one["kind"] == kind]  # one for each of the runs that are set side by side
+            by = ends[variants.READOUT] if variants.READOUT in ends else np.zeros(len(ends))
+            for value in ends.groupby(by, sort=False)["value"].mean():
                 ax.axhline(value, zorder=1.5, **style.end(shade, dashes))
         for name in keys.labels:
             own = one[(one["kind"] == Kind.LABEL) & (one["codec_label"] == name)]
@@ -300,21 +286,19 @@ def _panel(ax: Axes, rows: pd.DataFrame, x: str, keys: _Keys) -> None:
 
 
 def _curve(ax: Axes, points: pd.DataFrame, x: str, name: str, e: int, codecs: style.Codecs) -> None:
-    """One codec on one encoder: means over seeds, bands, and the seeds themselves."""
     colour = codecs.colour(name)
     columns = [x, "value", "ci_low", "ci_high"]
     mean = points.groupby("params", sort=False)[columns].mean().sort_values(x)
     band = mean.dropna(subset=["ci_low", "ci_high"])
-    if not codecs.is_anchor(name):
+    if name in codecs.names[: codecs.n_coloured]:
         ax.fill_between(band[x], band["ci_low"], band["ci_high"], color=colour, alpha=0.13, lw=0)
     if points["seed"].nunique() > 1:
-        marker = codecs.marker(name)
+        marker = style.MARKERS[codecs.names.index(name)]
         ax.plot(points[x], points["value"], marker, ms=1.5, color=colour, alpha=0.6)
     ax.plot(mean[x], mean["value"], **codecs.line(name, e, is_open(points).any()))
 
 
 def _label_coding(ax: Axes, points: pd.DataFrame, x: str, colour: str) -> None:
-    """A curve through several points; of one point, a line down from it to the axis."""
     mean = points.groupby("params", sort=False)[[x, "value"]].mean().sort_values(x)
     ax.plot(mean[x], mean["value"], color=colour, **style.LABEL_LINE)
     if len(mean) == 1:
@@ -324,7 +308,6 @@ def _label_coding(ax: Axes, points: pd.DataFrame, x: str, colour: str) -> None:
 
 
 def _against(ax: Axes, rows: pd.DataFrame, cost: str, y: str, keys: _Keys) -> None:
-    """Rate or accuracy over a cost, points joined in order of rate (or of accuracy)."""
     for e, encoder in enumerate(keys.encoders):
         shade = e if keys.codecs.overlay else 0
         for name in reversed(keys.codecs.names):
@@ -334,13 +317,3 @@ def _against(ax: Axes, rows: pd.DataFrame, cost: str, y: str, keys: _Keys) -> No
                 mean = mean.sort_values(y)
                 line = {**keys.codecs.line(name, shade, is_open(own).any()), "lw": 0.6}
                 ax.plot(mean[cost], mean[y], **line)
-
-
-def _together(keys: _Keys) -> list[str]:
-    """Encoders that the legend must tell apart."""
-    return keys.encoders if keys.codecs.overlay else []
-
-
-def _legend(fig: Figure, ok: pd.DataFrame, keys: _Keys) -> None:
-    kinds = [k for k in style.ENDS if (ok["kind"] == k).any()]
-    style.legend(fig, keys.codecs, _together(keys), kinds, keys.labels, is_open(ok).any())

@@ -1,10 +1,7 @@
 """Points of curves as tables, as the CSV that ``--published`` reads, and as CompressAI's results."""
 
-from __future__ import annotations
-
 import json
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
@@ -12,8 +9,8 @@ import pandas as pd
 from fcbench.analysis import published, situations
 from fcbench.analysis.estimate import Estimate
 from fcbench.analysis.variants import FOLDER
+from fcbench.core.codecs import Kind
 from fcbench.core.errors import FcbenchError, unknown
-from fcbench.core.kinds import Kind
 from fcbench.reports.compare_table import UNITS
 from fcbench.reports.tables import Document, Table, shown
 
@@ -24,15 +21,9 @@ _PANEL = ["data", "encoder_label", "task", "metric"]
 def document(rows: pd.DataFrame, x: str = "bpp", metric: str | None = None) -> Document:
     """Every measured point of every curve, means over seeds: a table per data set, encoder, task and metric.
 
-    The frame has the columns of `published.COLUMNS`, so that others can set their curves against these.
-
-    Args:
-        rows: of `fcbench.analysis.situations.load`.
-        x: column of the rate.
-        metric: name of one; None for each task's primary one; ``all`` for every one.
-
-    Raises:
-        FcbenchError: a metric that is in no row, no measured point.
+    The frame has the columns of `published.COLUMNS`, so that others can set their curves against these. `rows`: of
+    `fcbench.analysis.situations.load`. `x`: column of the rate. `metric`: name of one; None for each task's primary
+    one; ``all`` for every one. Raises `FcbenchError`: a metric that is in no row, no measured point.
     """
     points = _points(rows, x, metric)
     tables, frames = [], []
@@ -50,13 +41,8 @@ def document(rows: pd.DataFrame, x: str = "bpp", metric: str | None = None) -> D
 
 
 def compressai(rows: pd.DataFrame) -> dict[str, str]:
-    """CompressAI's results, a file for each curve: its name -> JSON of bpp and every metric of the task.
-
-    ``python -m compressai.utils.plot -f FILES --metric METRIC`` draws them.
-
-    Raises:
-        FcbenchError: no measured point.
-    """
+    """CompressAI's results, a file for each curve: its name -> JSON of bpp and every metric of the task. ``python -m
+    compressai.utils.plot -f FILES --metric METRIC`` draws them. Raises `FcbenchError`: no measured point."""
     points = _points(rows, "bpp", "all")
     files = {}
     for (data, encoder, task, label), one in points.groupby(["data", "encoder_label", "task", "label"], sort=False):
@@ -69,8 +55,12 @@ def compressai(rows: pd.DataFrame) -> dict[str, str]:
     return files
 
 
+def _estimate(point: Any) -> Estimate:
+    low, high = (None if pd.isna(end) else float(end) for end in (point.ci_low, point.ci_high))
+    return Estimate(point.value, low, high)
+
+
 def _points(rows: pd.DataFrame, x: str, metric: str | None) -> pd.DataFrame:
-    """Points in order of codec and rate, one per row: labels, rate, value, interval, task, metric, source."""
     good = rows[situations.measured(rows, x) & rows["kind"].isin((Kind.CODED, Kind.REMOTE, Kind.LABEL))]
     if good.empty:
         raise FcbenchError("no coded points to write, only ceilings, floors or failures; run a codec first.")
@@ -90,14 +80,5 @@ def _points(rows: pd.DataFrame, x: str, metric: str | None) -> pd.DataFrame:
     means["source"] = "fcbench " + source["commit"] + ", " + source["folder"]
     several = [c for c in ("encoder_label", "data") if means[c].nunique() > 1]
     means["label"] = means[["codec_label", *several]].agg(", ".join, axis=1)
-    return pd.concat([one.sort_values("rate") for one in _curves(means)], ignore_index=True)
-
-
-def _curves(points: pd.DataFrame) -> Iterator[pd.DataFrame]:
-    for _, one in points.groupby([*_PANEL, "codec_label"], sort=False):
-        yield one
-
-
-def _estimate(point: Any) -> Estimate:
-    low, high = (None if pd.isna(end) else float(end) for end in (point.ci_low, point.ci_high))
-    return Estimate(point.value, low, high)
+    by_curve = means.groupby([*_PANEL, "codec_label"], sort=False)
+    return pd.concat([one.sort_values("rate") for _, one in by_curve], ignore_index=True)

@@ -7,8 +7,6 @@ References:
     M. Okabe and K. Ito, "Color universal design", 2008 (the palette, without its yellow, which fades on white).
 """
 
-from __future__ import annotations
-
 import io
 import math
 from collections.abc import Sequence
@@ -25,9 +23,9 @@ from matplotlib.lines import Line2D
 from matplotlib.markers import MarkerStyle
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
+from fcbench.core.codecs import Kind
 from fcbench.core.errors import FcbenchError
 from fcbench.core.files import write_atomically
-from fcbench.core.kinds import Kind
 
 SUFFIXES = (".png", ".svg", ".pdf")
 
@@ -66,8 +64,7 @@ ENDS: dict[Kind, tuple[str, Any]] = {Kind.CEILING: ("uncoded", (0, (5, 2))), Kin
 PUBLISHED_DASHES: Any = (0, (4, 2.5))
 LABEL_LINE: dict[str, Any] = {"ls": (0, (2, 1)), "lw": 0.9, "marker": "*", "ms": 6.0, "mew": 0.4}
 
-COLUMN_IN, PAGE_IN = 3.5, 7.16
-"""Widths of one column and of a page of two [inch]."""
+COLUMN_IN, PAGE_IN = 3.5, 7.16  # Widths of one column and of a page of two [inch]
 
 _GROUPED_ROWS = 4
 _GAP = 3  # of the lines of codecs that had not converged
@@ -95,11 +92,8 @@ STYLE: Any = {
 
 
 def save(fig: Figure, path: Path | str) -> Path:
-    """Write a figure as its suffix says, png at 300 dpi; the same figure gives the same bytes.
-
-    Raises:
-        FcbenchError: another suffix, or the file cannot be written.
-    """
+    """Write a figure as its suffix says, png at 300 dpi; the same figure gives the same bytes. Raises `FcbenchError`:
+    another suffix, or the file cannot be written."""
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
@@ -114,19 +108,12 @@ def save(fig: Figure, path: Path | str) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Codecs:
-    """How each codec is drawn.
+    """How each codec is drawn."""
 
-    Attributes:
-        names: in order of their colours, those in colour first.
-        n_coloured: the names after so many are anchors, in grey.
-        overlay: several encoders share a panel.
-        published: names of curves that were not measured here; their dashes say so.
-    """
-
-    names: tuple[str, ...]
-    n_coloured: int
-    overlay: bool
-    published: frozenset[str] = frozenset()
+    names: tuple[str, ...]  # in order of their colours, those in colour first
+    n_coloured: int  # the names after so many are anchors, in grey
+    overlay: bool  # several encoders share a panel
+    published: frozenset[str] = frozenset()  # names of curves that were not measured here; their dashes say so
 
     def colour(self, name: str) -> str:
         """Its colour, a grey for an anchor."""
@@ -134,12 +121,6 @@ class Codecs:
         if c >= self.n_coloured:
             return GREYS[(c - self.n_coloured) % len(GREYS)]
         return COLOURS[c % len(COLOURS)]
-
-    def is_anchor(self, name: str) -> bool:
-        return self.names.index(name) >= self.n_coloured
-
-    def marker(self, name: str) -> str:
-        return MARKERS[self.names.index(name)]
 
     def line(self, name: str, e: int, is_open: bool = False) -> dict[str, Any]:
         """Properties of a codec's line on encoder number e, with wide gaps where the codec had not converged."""
@@ -230,11 +211,8 @@ def legend(
 ) -> None:
     """Codecs by colour and marker, encoders by line and shade, ends and label coding: above, a group per column.
 
-    Args:
-        encoders: those that share panels; none where a panel has but one.
-        kinds: of `ENDS`, those that are drawn.
-        labels: label codings that are drawn.
-        is_open: a codec had not converged.
+    `encoders`: those that share panels; none where a panel has but one. `kinds`: of `ENDS`, those that are drawn.
+    `labels`: label codings that are drawn. `is_open`: a codec had not converged.
     """
     groups: list[list[tuple[str, Any]]] = [[], [], []]
     for name in codecs.names:
@@ -259,10 +237,8 @@ def legend(
 
 
 def _place(fig: Figure, groups: Sequence[list[tuple[str, Any]]]) -> None:
-    """Groups of entries above the panels, in as few rows as fit the width; the figure grows by them.
-
-    Groups keep columns of their own where that takes at most `_GROUPED_ROWS` rows, else they follow one another.
-    """
+    """Groups of entries above the panels, in as few rows as fit the width; the figure grows by them. Groups keep
+    columns of their own where that takes at most `_GROUPED_ROWS` rows, else they follow one another."""
     width = fig.get_figwidth()
     n_rows = _legend_rows([[len(t) for t, _ in g] for g in groups], width)
     if n_rows is None or n_rows > _GROUPED_ROWS:
@@ -290,8 +266,8 @@ def _place(fig: Figure, groups: Sequence[list[tuple[str, Any]]]) -> None:
 def _legend_rows(groups: Sequence[Sequence[int]], width_in: float) -> int | None:
     """Fewest rows at which groups of labels, each with so many characters, fit a width, no two in one column.
 
-    None where they fit in no number of rows. A character of 7 points is about 0.056 inch wide, the handle and the
-    gaps beside it 0.52 inch.
+    None where they fit in no number of rows. A character of 7 points is about 0.056 inch wide, the handle and the gaps
+    beside it 0.52 inch.
     """
     for n_rows in range(1, max(len(g) for g in groups) + 1):
         columns = [g[i : i + n_rows] for g in groups for i in range(0, len(g), n_rows)]

@@ -4,8 +4,6 @@ The first three show rounded numbers, with refusals as numbered notes under each
 in full, a missing one empty with its reason beside it.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import re
@@ -23,43 +21,29 @@ from fcbench.analysis.estimate import Estimate
 from fcbench.core.errors import FcbenchError
 
 NOTHING = "--"
-WIDTH = 130
-"""Of tables that go to a file or a pipe [characters]."""
+WIDTH = 130  # Of tables that go to a file or a pipe [characters]
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table as cells.
+    """A table as cells."""
 
-    Attributes:
-        title: names all that the rows share.
-        rows: [n_rows][n_columns]; a cell that lacks a number may end with the numbers of its notes.
-        notes: in order; the first is number 1.
-        n_left: number of first columns that hold words and are aligned left; the others are aligned right.
-    """
-
-    title: str
+    title: str  # names all that the rows share
     header: Sequence[str]
-    rows: list[list[str]]
-    notes: Sequence[str] = ()
-    n_left: int = 1
+    rows: list[list[str]]  # [n_rows][n_columns]; a cell that lacks a number may end with the numbers of its notes
+    notes: Sequence[str] = ()  # in order; the first is number 1
+    n_left: int = 1  # number of first columns that hold words and are aligned left; the others are aligned right
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """An analysis: tables for readers, a frame for programs.
-
-    Attributes:
-        records: what a row of the frame is called in JSON, in the plural.
-        legend: what the columns of the tables mean.
-        notes: what could not be computed, a line each.
-    """
+    """An analysis: tables for readers, a frame for programs."""
 
     tables: list[Table]
-    records: str
+    records: str  # what a row of the frame is called in JSON, in the plural
     frame: pd.DataFrame
-    legend: str = ""
-    notes: Sequence[str] = ()
+    legend: str = ""  # what the columns of the tables mean
+    notes: Sequence[str] = ()  # what could not be computed, a line each
 
     @property
     def after(self) -> list[str]:
@@ -95,7 +79,6 @@ def shown(number: Estimate, form: str) -> str:
     return f"{value} ({', '.join(ends)})" if ends else value
 
 
-# -------------------------------------------------------------------------------------- for readers
 def terminal(document: Document, width: int | None = None) -> str:
     """Tables, then the lines after them, so many characters wide; None: as the terminal, `WIDTH` without one."""
     text, here = io.StringIO(), Console()
@@ -162,7 +145,6 @@ def _tex(text: str) -> str:
     return re.sub(r"(^|[ (])-(?=\d)", r"\1$-$", text.translate(_TEX))
 
 
-# ------------------------------------------------------------------------------------- for programs
 def comma_separated(document: Document) -> str:
     """The frame as CSV. Notes have no place in it."""
     return str(document.frame.to_csv(index=False, lineterminator="\n"))

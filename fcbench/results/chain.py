@@ -8,19 +8,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """Frozen necks of other tasks, then a task's own neck and head.
+    """Frozen necks of other tasks, then a task's own neck and head."""
 
-    Attributes:
-        neck: of every level.
-        before: the tasks of the necks that come before, in order; none for a direct neck.
-        task: whose head reads.
-        coded_after: necks that stand before the bottleneck.
-    """
-
-    neck: str
-    before: tuple[str, ...]
-    task: str
-    coded_after: int = 0
+    neck: str  # of every level
+    before: tuple[str, ...]  # the tasks of the necks that come before, in order; none for a direct neck
+    task: str  # whose head reads
+    coded_after: int = 0  # necks that stand before the bottleneck
 
     @property
     def name(self) -> str:

@@ -37,15 +37,13 @@ PICTURES = "pictures.json"
 
 
 class ResultsFolder:
-    """A results folder open for writing, by one process at a time.
+    """A results folder open for writing, by one process at a time. Raises `FcbenchError`: the folder cannot be made,
+    written or locked, or holds rows of another schema or damaged rows.
 
     >>> import tempfile
     >>> with ResultsFolder(tempfile.mkdtemp()) as folder:
     ...     folder.done("0123")
     False
-
-    Raises:
-        FcbenchError: the folder cannot be made, written or locked, or holds rows of another schema or damaged rows.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -100,14 +98,9 @@ class ResultsFolder:
     def append(self, rows: Sequence[RatePoint], samples: SampleTable | None) -> None:
         """Write the rows (one per metric) of one point and its samples; they replace older rows of the point.
 
-        Rows that name no run name the one that `add_provenance` last recorded.
-
-        Args:
-            samples: None for a point that failed.
-
-        Raises:
-            FcbenchError: rows of several points or another schema, samples that do not fit, a disk error (the
-                folder then is as it was).
+        Rows that name no run name the one that `add_provenance` last recorded. `samples`: None for a point that failed.
+        Raises `FcbenchError`: rows of several points or another schema, samples that do not fit, a disk error (the
+        folder then is as it was).
         """
         point = _one_point(rows, samples)
         if samples is not None:
@@ -124,14 +117,8 @@ class ResultsFolder:
         self._rows[point] = rows
 
     def add_provenance(self, suite: Mapping[str, Any]) -> None:
-        """Add a record of this run to `provenance.json`.
-
-        Args:
-            suite: what was requested; plain JSON data.
-
-        Raises:
-            FcbenchError: the file there is damaged, or a disk error.
-        """
+        """Add a record of this run to `provenance.json`. `suite`: what was requested; plain JSON data. Raises
+        `FcbenchError`: the file there is damaged, or a disk error."""
         path = self.path / PROVENANCE
         runs = load_provenance(self.path) if path.exists() else []
         run = provenance.record(suite)
@@ -149,11 +136,7 @@ class ResultsFolder:
 
 
 def load_provenance(path: Path | str) -> list[dict[str, Any]]:
-    """Records of the runs that wrote a folder, oldest first.
-
-    Raises:
-        FcbenchError: no such file or a damaged one.
-    """
+    """Records of the runs that wrote a folder, oldest first. Raises `FcbenchError`: no such file or a damaged one."""
     file = Path(path) / PROVENANCE
     try:
         return list(json.loads(file.read_text(encoding="utf-8"))["runs"])

@@ -1,7 +1,5 @@
 """Provenance of numbers: versions, command line, machine, environment, commit, time."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib.metadata
 import json
@@ -17,6 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from fcbench.core.libraries import full_version
+
 PACKAGE = Path(__file__).resolve().parents[1]
 PACKAGES = (
     "fcbench numpy torch torchvision timm compressai sam2 constriction pandas pyarrow scipy bjontegaard "
@@ -27,11 +27,8 @@ PACKAGES = (
 
 def versions() -> dict[str, str]:
     """Return the installed versions of Python and of `PACKAGES`, without importing them."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        with suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
+    found = {"python": platform.python_version()} | {name: full_version(name) for name in PACKAGES}
+    return {name: version for name, version in found.items() if version}
 
 
 def utc_now() -> str:
@@ -49,10 +46,8 @@ def portable(argument: str) -> str:
 
 
 def record(suite: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the record of a run: what was requested, and all around it that may change its numbers.
-
-    Its ``run`` is what the rows of the run name.
-    """
+    """Return the record of a run: what was requested, and all around it that may change its numbers. Its ``run`` is
+    what the rows of the run name."""
     return {
         "run": secrets.token_hex(6),
         "utc": utc_now(),
@@ -67,12 +62,9 @@ def record(suite: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-# ------------------------------------------------------------------------------------- packages, machine
 def packages() -> list[str]:
     """Return every installed distribution as ``pip freeze`` names it: ``NAME==VERSION``, or ``NAME @ git+URL@COMMIT``.
-
-    One that was installed from a folder has its version: the folder is of this machine.
-    """
+    One that was installed from a folder has its version: the folder is of this machine."""
     found = {d.name: _requirement(d) for d in importlib.metadata.distributions() if d.metadata["Name"]}
     return sorted(found.values(), key=str.lower)
 
@@ -108,17 +100,13 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-# --------------------------------------------------------------------------------------------------- git
-MAX_DIFF_CHARACTERS = 100_000
-"""How much of a diff is kept."""
+MAX_DIFF_CHARACTERS = 100_000  # How much of a diff is kept
 
 
 @cache
 def commit() -> str:
-    """Return the package's git commit, with ``-dirty`` where files differed from it; empty if it is not known.
-
-    A build holds its commit in ``commit.txt`` (see ``setup.py``); a checkout is asked for it.
-    """
+    """Return the package's git commit, with ``-dirty`` where files differed from it; empty if it is not known. A build
+    holds its commit in ``commit.txt`` (see ``setup.py``); a checkout is asked for it."""
     built = PACKAGE / "commit.txt"
     if built.exists():
         return built.read_text(encoding="utf-8").strip()
@@ -130,10 +118,7 @@ def commit() -> str:
 
 def diff() -> dict[str, Any] | None:
     """Return what differed from the commit in the package of a checkout; None where nothing did, or in no checkout.
-
-    Returns:
-        ``sha256`` and ``n_bytes`` of the whole diff, and its first `MAX_DIFF_CHARACTERS` as ``text``.
-    """
+    Returns ``sha256`` and ``n_bytes`` of the whole diff, and its first `MAX_DIFF_CHARACTERS` as ``text``."""
     if (PACKAGE / "commit.txt").exists() or not _in_checkout():
         return None
     found = _git("diff", "--no-color", "--no-ext-diff", "--no-textconv", "HEAD", "--", ".")
@@ -144,7 +129,6 @@ def diff() -> dict[str, Any] | None:
 
 
 def _in_checkout() -> bool:
-    """Whether the package lies in a checkout of fcbench, not in one of something else."""
     return _git("ls-files", "--full-name", "__init__.py").strip() == b"fcbench/__init__.py"
 
 

@@ -1,25 +1,19 @@
 """The row of ``rates.csv``: `RatePoint` holds its columns, each with its type and what it says."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 
-SCHEMA = 4
-"""Version of the columns of `rates.csv`: goes into `RatePoint.schema`."""
+SCHEMA = 4  # Version of the columns of `rates.csv`: goes into `RatePoint.schema`
 
-READ_SCHEMAS = (2, 3, 4)
-"""Schemas that are read; what an older one lacks is empty."""
+READ_SCHEMAS = (2, 3, 4)  # Schemas that are read; what an older one lacks is empty
 
 _THIRD, _FOURTH = 3, 4  # first schema with a column; READ_SCHEMAS[0] where not said
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RatePoint:
-    """One metric of one operating point: a row of ``rates.csv``. A missing value is None, never -1.
-
-    What has a default is known only after measuring, or was in no row of an older schema.
-    """
+    """One metric of one operating point: a row of ``rates.csv``. A missing value is None, never -1. What has a default
+    is known only after measuring, or was in no row of an older schema."""
 
     schema: Annotated[int, "version of the columns that the row was written with"]
     point: Annotated[str, "hash of all that determines the point: the key of resumption"]
@@ -59,7 +53,11 @@ class RatePoint:
     task_seconds: Annotated[float | None, "that they took [s]", _FOURTH] = None
     task_gain: Annotated[float | None, "loss that as many steps again would save, estimated [%]", _FOURTH] = None
     task_rest: Annotated[float | None, "loss that endless training would save, extrapolated [%]", _FOURTH] = None
-    codec_steps: Annotated[int | None, "training steps of the codec at most; empty if not trained", _THIRD] = None
+    codec_steps: Annotated[
+        int | None,
+        "training steps of the codec at most (a quarter, where a neighbour's training goes on); empty if not trained",
+        _THIRD,
+    ] = None
     codec_batch: Annotated[int | None, "samples per step of the codec", _THIRD] = None
     codec_rate: Annotated[float | None, "learning rate of the codec", _THIRD] = None
     codec_stop: Annotated[str, "why the training of the codec ended: steps (all done) or plateau", _THIRD] = ""
@@ -103,30 +101,17 @@ class RatePoint:
 
 
 class Column(NamedTuple):
-    """A column of ``rates.csv``.
+    """A column of ``rates.csv``."""
 
-    Attributes:
-        type: of a value.
-        text: what it says.
-        since: the first schema with it.
-    """
-
-    type: Any
-    text: str
-    since: int
+    type: Any  # of a value
+    text: str  # what it says
+    since: int  # the first schema with it
 
 
-def _columns() -> dict[str, Column]:
-    hints = get_type_hints(RatePoint, include_extras=True)
-    found = {f.name: hints[f.name] for f in fields(RatePoint)}
-    return {
-        name: Column(t.__origin__, t.__metadata__[0], (*t.__metadata__[1:], READ_SCHEMAS[0])[0])
-        for name, t in found.items()
-    }
-
-
-COLUMNS: dict[str, Column] = _columns()
-"""Columns of ``rates.csv``, in order."""
+COLUMNS = {
+    name: Column(t.__origin__, t.__metadata__[0], (*t.__metadata__[1:], READ_SCHEMAS[0])[0])
+    for name, t in get_type_hints(RatePoint, include_extras=True).items()
+}
 
 
 def type_name(kind: Any) -> str:
@@ -138,5 +123,4 @@ def type_name(kind: Any) -> str:
     return " or ".join(str(t.__name__).replace("NoneType", "empty") for t in get_args(kind) or (kind,))
 
 
-OK = "ok"
-"""`RatePoint.status` of a point that was measured."""
+OK = "ok"  # `RatePoint.status` of a point that was measured

@@ -1,7 +1,5 @@
 """Statistics of the samples of a point: to disk and back."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,32 +13,22 @@ from fcbench.core.errors import FcbenchError
 from fcbench.core.files import write_atomically
 from fcbench.results.table import RATES
 
-SAMPLES = "samples.parquet"
-"""Folder with a file per point."""
-PACKED = "samples.zstd.parquet"
-"""One file with all points, a row group each: what is committed in place of the folder."""
+SAMPLES = "samples.parquet"  # Folder with a file per point
+PACKED = "samples.zstd.parquet"  # One file with all points, a row group each: what is committed in place of the folder
 
-LIKELIHOODS = "log_likelihood", "null_log_likelihood"
-"""Columns of `SampleTable` that not every point has."""
+LIKELIHOODS = "log_likelihood", "null_log_likelihood"  # Columns of `SampleTable` that not every point has
 
 
 @dataclass(frozen=True, slots=True)
 class SampleTable:
-    """Samples of a point.
+    """Samples of a point."""
 
-    Attributes:
-        ids: [N] sample ids.
-        n_bytes: [N] size of each sample's record, None where nothing was coded [bytes].
-        stats: [N, S] float64 additive statistics of the task.
-        log_likelihood: [N] nats, of the target, as the head states it on what was decoded; None where it states none.
-        null_log_likelihood: [N] nats, of the null model; None but at the uncoded ceiling.
-    """
-
-    ids: Sequence[str]
-    n_bytes: Sequence[int | None]
-    stats: np.ndarray
+    ids: Sequence[str]  # [N] sample ids
+    n_bytes: Sequence[int | None]  # [N] size of each sample's record, None where nothing was coded [bytes]
+    stats: np.ndarray  # [N, S] float64 additive statistics of the task
+    # [N] nats, of the target, as the head states it on what was decoded; None where it states none
     log_likelihood: np.ndarray | None = None
-    null_log_likelihood: np.ndarray | None = None
+    null_log_likelihood: np.ndarray | None = None  # [N] nats, of the null model; None but at the uncoded ceiling
 
 
 def has_samples(path: Path, point: str) -> bool:
@@ -52,11 +40,8 @@ def has_samples(path: Path, point: str) -> bool:
 
 
 def pack(path: Path) -> Path:
-    """Write the samples of all points of a folder into one file. Returns the file.
-
-    Raises:
-        FcbenchError: no samples, or no room.
-    """
+    """Write the samples of all points of a folder into one file. Returns the file. Raises `FcbenchError`: no samples,
+    or no room."""
     files = sorted((path / SAMPLES).glob("*.parquet"))
     if not files:
         raise FcbenchError(f"no samples in {path / SAMPLES}: run the suite again.")
@@ -71,11 +56,8 @@ def pack(path: Path) -> Path:
 
 
 def load_samples(path: Path | str, point: str) -> SampleTable:
-    """Samples of one point, in the order in which they were written.
-
-    Raises:
-        FcbenchError: none kept for this point, or a damaged file.
-    """
+    """Samples of one point, in the order in which they were written. Raises `FcbenchError`: none kept for this point,
+    or a damaged file."""
     file = Path(path) / SAMPLES / f"{point}.parquet"
     if not has_samples(Path(path), point):
         raise FcbenchError(f"no samples of point {point!r} in {path}; it failed or was never run.")
@@ -84,17 +66,14 @@ def load_samples(path: Path | str, point: str) -> SampleTable:
         table = pq.read_table(file, filters=[("point", "=", point)], partitioning=None)
         ids, n_bytes = (table.column(c).to_pylist() for c in ("sample", "n_bytes"))
         stats = table.column("stats").combine_chunks().flatten().to_numpy()
-        stated = {c: table.column(c).to_numpy() for c in LIKELIHOODS if _is_stated(table, c)}
+        kept = [c for c in LIKELIHOODS if c in table.schema.names and table.column(c).null_count == 0]
+        stated = {c: table.column(c).to_numpy() for c in kept}
         return SampleTable(ids, n_bytes, stats.reshape(len(ids), -1), **stated)
     except (pa.ArrowException, KeyError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise FcbenchError(
             f"{file} is damaged ({reason}); delete it and its rows in {RATES}, then run again."
         ) from None
-
-
-def _is_stated(table: pa.Table, column: str) -> bool:
-    return column in table.schema.names and table.column(column).null_count == 0
 
 
 def sample_table(point: str, samples: SampleTable) -> pa.Table:

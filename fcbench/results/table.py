@@ -1,7 +1,5 @@
 """`rates.csv`: rows to disk and back."""
 
-from __future__ import annotations
-
 import csv
 import io
 import logging
@@ -36,10 +34,8 @@ def load(path: Path | str) -> pd.DataFrame:
     """Rows of a results folder as a table: int64, Int64 and boolean (nullable), float64 with NaN, str.
 
     What rows of an older schema lack is missing, or an empty text. A last line that a killed run cut off is left out,
-    with its point, and a warning says so.
-
-    Raises:
-        FcbenchError: no `rates.csv` there, other columns or schema, a damaged or unreadable file.
+    with its point, and a warning says so. Raises `FcbenchError`: no `rates.csv` there, other columns or schema, a
+    damaged or unreadable file.
     """
     file = Path(path) / RATES
     if not file.exists():
@@ -53,11 +49,8 @@ def load(path: Path | str) -> pd.DataFrame:
 
 
 def load_points(path: Path | str) -> list[RatePoint]:
-    """Rows of a results folder, as they were written; none where `rates.csv` does not exist yet.
-
-    Raises:
-        FcbenchError: what `load` raises of a file that is there.
-    """
+    """Rows of a results folder, as they were written; none where `rates.csv` does not exist yet. Raises `FcbenchError`:
+    what `load` raises of a file that is there."""
     return to_points(load(path)) if (Path(path) / RATES).exists() else []
 
 
@@ -92,7 +85,6 @@ def whole_points(raw: bytes) -> bytes:
 
 
 def _point_cell(line: bytes) -> bytes:
-    """Second cell of a line; empty where the line is cut before its end."""
     cells = line.split(b",", 2)
     return cells[1] if len(cells) == 3 else b""
 
@@ -131,7 +123,6 @@ def _parsed(file: Path, raw: bytes) -> pd.DataFrame:
 
 
 def _completed(frame: pd.DataFrame) -> pd.DataFrame:
-    """A table with the columns that came after its schema, empty."""
     new = {
         name: pd.Series(None if name in _MISSING else "", index=frame.index, dtype=dtype)
         for name, dtype in COLUMNS.items()

@@ -16,8 +16,6 @@ References:
     Li et al., "BLIP: Bootstrapping Language-Image Pre-training", ICML 2022.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -29,26 +27,20 @@ from fcbench.core.errors import FcbenchError
 from fcbench.core.features import FeatureSpec, WeightsInfo
 from fcbench.core.tasks import Task, TaskModel
 from fcbench.taskmodels.shared import huggingface, official
+from fcbench.tasks.captioning import CaptioningTask
 from fcbench.tasks.captioning.head import CaptionBatch
-from fcbench.tasks.captioning.task import CaptioningTask
 
 REPOS = {size: f"Salesforce/blip-image-captioning-{size}" for size in ("base", "large")}
-VISION = {"base": (768, 12, 12), "large": (1024, 24, 16)}
-"""Width, layers, heads of the image encoder."""
-NORMALIZATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-"""CLIP's mean and deviation."""
+VISION = {"base": (768, 12, 12), "large": (1024, 24, 16)}  # Width, layers, heads of the image encoder
+NORMALIZATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's mean and deviation
 TOKENIZER = (("tokenizer.json", "vocab.txt"), ("tokenizer_config.json",))
 """Files of a tokenizer, each with its other names."""
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[DEC]")
-MAX_TOKENS = 20
-"""Longest generated caption, as in the official evaluation."""
-MAX_REFERENCE_TOKENS = 40
-"""Longest reference in training, as in the official training; longer ones are cut."""
-IGNORED = -100
-"""Label of a token without loss."""
+MAX_TOKENS = 20  # Longest generated caption, as in the official evaluation
+MAX_REFERENCE_TOKENS = 40  # Longest reference in training, as in the official training; longer ones are cut
+IGNORED = -100  # Label of a token without loss
 
 
-# --------------------------------------------------------------------------------------- tokenizer
 def word_tokenizer(words: Sequence[str]) -> Any:
     """A tokenizer of whole words, used in place of BLIP's with random weights."""
     transformers = huggingface.library()
@@ -93,16 +85,11 @@ def tokenizer_of(name: str, folder: Path) -> Any:
         raise FcbenchError(f"{name}: the tokenizer in {folder} cannot be read ({reason})") from exc
 
 
-# -------------------------------------------------------------------------------------------- head
 class CaptionDecoder(official.FrozenDecoder):
     """The text decoder, frozen: image tokens to captions.
 
-    Args:
-        name: the task model's, as typed.
-        specs: its inputs.
-        grids: (h, w) of each.
-        model: BlipForConditionalGeneration, of which the text decoder is taken.
-        tokenizer: the weights' own.
+    `name`: the task model's, as typed. `specs`: its inputs. `grids`: (h, w) of each. `model`:
+    BlipForConditionalGeneration, of which the text decoder is taken. `tokenizer`: the weights' own.
     """
 
     def __init__(
@@ -129,10 +116,8 @@ class CaptionDecoder(official.FrozenDecoder):
         return tokens, rows["attention_mask"]
 
     def loss(self, x: Mapping[str, Tensor], batch: CaptionBatch) -> Tensor:
-        """Mean cross-entropy of a word piece in nats.
-
-        In training mode over one reference per image, drawn by torch's generator; otherwise over all.
-        """
+        """Mean cross-entropy of a word piece in nats. In training mode over one reference per image, drawn by torch's
+        generator; otherwise over all."""
         image, captions = self._references(batch)
         seen = self.image_tokens(x)
         tokens, mask = (t.to(seen.device) for t in self.tokenize(captions))
@@ -176,7 +161,6 @@ class CaptionDecoder(official.FrozenDecoder):
         return image[chosen], [captions[i] for i in chosen.tolist()]
 
 
-# ------------------------------------------------------------------------------------------- build
 def default_config(variant: str) -> Any:
     """The official configuration of a variant, as published."""
     transformers = huggingface.library()
@@ -192,28 +176,6 @@ def default_config(variant: str) -> Any:
     )
     text = transformers.BlipTextConfig(num_attention_heads=12)
     return transformers.BlipConfig(vision_config=vision.to_dict(), text_config=text.to_dict())
-
-
-def build_from_config(
-    name: str,
-    config: Any,
-    weights: str | None,
-    task: Task,
-    image_px: tuple[int, int],
-    device: torch.device,
-    repo: str = "",
-) -> TaskModel:
-    """The task model of any configuration of the official class; see `TransformersPlugin.build`."""
-    model_class = huggingface.library().BlipForConditionalGeneration
-    if weights == "random":
-        tokenizer = word_tokenizer(cast(CaptioningTask, task).vocabulary.words)
-        config = with_words(config, tokenizer)
-        found = huggingface.random_model(model_class, config)
-    else:
-        files = huggingface.find(name, weights, repo, TOKENIZER)
-        tokenizer = tokenizer_of(name, files[0].parent)
-        found = huggingface.load(name, model_class, *files)
-    return _task_model(name, *found, tokenizer, image_px, device)
 
 
 def _task_model(
@@ -235,4 +197,28 @@ def _task_model(
     return official.OfficialModel(encoder, decoder)
 
 
-PLUGIN = huggingface.TransformersPlugin("blip", "captioning", REPOS, default_config, build_from_config)
+class Plugin(huggingface.TransformersPlugin):
+    """BLIP, whose tokenizer comes with the weights."""
+
+    def from_config(
+        self,
+        name: str,
+        config: Any,
+        weights: str | None,
+        task: Task,
+        image_px: tuple[int, int],
+        device: torch.device,
+        repo: str = "",
+    ) -> TaskModel:
+        model_class = getattr(huggingface.library(), self.model_class)
+        if weights == "random":
+            tokenizer = word_tokenizer(cast(CaptioningTask, task).vocabulary.words)
+            found = huggingface.random_model(model_class, with_words(config, tokenizer))
+        else:
+            files = huggingface.find(name, weights, repo, TOKENIZER)
+            tokenizer = tokenizer_of(name, files[0].parent)
+            found = huggingface.load(name, model_class, *files)
+        return self.make(name, *found, tokenizer, image_px, device)
+
+
+PLUGIN = Plugin("blip", "captioning", REPOS, default_config, "BlipForConditionalGeneration", _task_model)

@@ -19,8 +19,6 @@ References:
     2022 (the fit). Eigen et al., NeurIPS 2014 (the scale-invariant loss).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -45,11 +43,9 @@ SIZES: dict[str, dict[str, Any]] = {
     "large": {"backbone": (1024, 24, 16, (5, 12, 18, 24)), "neck": (256, 512, 1024, 1024), "fusion": 256},
 }
 MAX_DEPTH_M = {"metric-indoor": 20, "metric-outdoor": 80}
-VARIANCE_FOCUS = 0.5
-"""Share of the squared mean error that the scale-invariant loss forgives."""
+VARIANCE_FOCUS = 0.5  # Share of the squared mean error that the scale-invariant loss forgives
 
 
-# ---------------------------------------------------------------------------------------- formulas
 def input_px(image_px: tuple[int, int], side_px: int, patch_px: int) -> tuple[int, int]:
     """(H, W) of the encoder's input: one side about ``side_px``, the aspect kept, whole patches.
 
@@ -64,12 +60,8 @@ def input_px(image_px: tuple[int, int], side_px: int, patch_px: int) -> tuple[in
 
 
 def scale_invariant_loss(metres: Tensor, target: Tensor) -> Tensor:
-    """sqrt(mean(d^2) - VARIANCE_FOCUS mean(d)^2) of d = log target - log prediction over valid pixels.
-
-    Args:
-        metres: [B, H, W] prediction.
-        target: [B, H, W], 0 where invalid.
-    """
+    """sqrt(mean(d^2) - VARIANCE_FOCUS mean(d)^2) of d = log target - log prediction over valid pixels. `metres`: [B, H,
+    W] prediction. `target`: [B, H, W], 0 where invalid."""
     valid = target > 0
     metres_true = torch.where(valid, target, torch.ones_like(target))
     d = (metres_true.log() - metres.clamp(min=MIN_DEPTH_M).log()) * valid
@@ -82,11 +74,8 @@ def fit_inverse_depth(inverse: Tensor, target: Tensor) -> Tensor:
     """Inverse depth in 1/m by the scale and shift that fit each image's valid pixels best: [B, H, W].
 
     They are the least-squares solution. An image whose prediction does not vary, or without a valid pixel, gets scale 0
-    and its mean inverse depth (1 / m without valid pixels).
-
-    Args:
-        inverse: [B, H, W] inverse depth of unknown scale and shift.
-        target: [B, H, W] metres, 0 where invalid.
+    and its mean inverse depth (1 / m without valid pixels). `inverse`: [B, H, W] inverse depth of unknown scale and
+    shift. `target`: [B, H, W] metres, 0 where invalid.
     """
     valid = (target > 0).flatten(1)
     n = valid.sum(1, keepdim=True)
@@ -103,16 +92,11 @@ def fit_inverse_depth(inverse: Tensor, target: Tensor) -> Tensor:
     return (scale * off + mean_y).view(inverse.shape)
 
 
-# -------------------------------------------------------------------------------------------- head
 class DepthDecoder(official.FrozenDecoder):
     """The DPT neck and head, frozen: four maps [B, C, h, w] to depth.
 
-    Args:
-        name: the task model's, as typed.
-        specs: its inputs.
-        grids: (h, w) of each.
-        model: DepthAnythingForDepthEstimation, of which neck and head are taken.
-        max_depth_m: largest depth that it predicts.
+    `name`: the task model's, as typed. `specs`: its inputs. `grids`: (h, w) of each. `model`:
+    DepthAnythingForDepthEstimation, of which neck and head are taken. `max_depth_m`: largest depth that it predicts.
     """
 
     def __init__(
@@ -134,12 +118,8 @@ class DepthDecoder(official.FrozenDecoder):
         return out
 
     def loss(self, x: Mapping[str, Tensor], batch: Tensor) -> Tensor:
-        """The official training loss at the image's size; see the module.
-
-        Args:
-            x: maps [B, C, h, w].
-            batch: [B, H, W] metres, 0 where invalid.
-        """
+        """The official training loss at the image's size; see the module. `x`: maps [B, C, h, w]. `batch`: [B, H, W]
+        metres, 0 where invalid."""
         target = batch.to(self.inputs(x)[0].device)
         pred = self._at(x, target)
         if not self.relative:
@@ -150,10 +130,8 @@ class DepthDecoder(official.FrozenDecoder):
         return off.sum() / valid.sum().clamp(min=1)
 
     def predict(self, x: Mapping[str, Tensor], batch: Tensor) -> Tensor:
-        """Metres in [`MIN_DEPTH_M`, max_depth_m], float32 [B, H, W].
-
-        Metric variants take only the size from the batch, relative ones also a scale and a shift per image.
-        """
+        """Metres in [`MIN_DEPTH_M`, max_depth_m], float32 [B, H, W]. Metric variants take only the size from the batch,
+        relative ones also a scale and a shift per image."""
         target = batch.to(self.inputs(x)[0].device)
         pred = self._at(x, target)
         if self.relative:
@@ -168,7 +146,6 @@ class DepthDecoder(official.FrozenDecoder):
         return F.interpolate(out, size, mode="bilinear", align_corners=True)[:, 0]
 
 
-# ------------------------------------------------------------------------------------------- build
 def default_config(variant: str) -> Any:
     """The official configuration of a variant, as published."""
     transformers = huggingface.library()
@@ -192,21 +169,6 @@ def default_config(variant: str) -> Any:
         depth_estimation_type="metric" if kind else "relative",
         max_depth=MAX_DEPTH_M.get(kind, 1),
     )
-
-
-def build_from_config(
-    name: str,
-    config: Any,
-    weights: str | None,
-    task: Task,
-    image_px: tuple[int, int],
-    device: torch.device,
-    repo: str = "",
-) -> TaskModel:
-    """The task model of any configuration of the official class; see `TransformersPlugin.build`."""
-    model_class = huggingface.library().DepthAnythingForDepthEstimation
-    found = huggingface.obtain(name, model_class, config, weights, repo)
-    return _task_model(name, *found, task, image_px, device)
 
 
 def _task_model(
@@ -233,4 +195,6 @@ def _task_model(
     return official.OfficialModel(encoder, decoder)
 
 
-PLUGIN = huggingface.TransformersPlugin("depth_anything", "depth", REPOS, default_config, build_from_config)
+PLUGIN = huggingface.TransformersPlugin(
+    "depth_anything", "depth", REPOS, default_config, "DepthAnythingForDepthEstimation", _task_model
+)

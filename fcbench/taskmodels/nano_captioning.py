@@ -1,15 +1,13 @@
 """Embedded captioning of scenes: small convolutional encoder, two-layer Transformer decoder, 0.6 M parameters."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
 from fcbench.taskmodels.shared.nano import WIDTH, NanoPlugin
+from fcbench.tasks.captioning import CaptioningTask
 from fcbench.tasks.captioning.head import CaptionHead, Vocabulary
-from fcbench.tasks.captioning.task import CaptioningTask
 
 DECODER_WIDTH = 64
 
@@ -18,20 +16,16 @@ class Plugin(NanoPlugin):
     """Embedded captioning."""
 
     def facts(self, task: CaptioningTask) -> dict[str, Any]:
-        """The words and the longest caption."""
         return {"words": list(task.vocabulary.words), "max_words": task.max_words}
 
     def make_blocks(self) -> nn.Module:
-        """Reduce the channels; the decoder's work is done by its attention."""
         return nn.Conv2d(WIDTH, DECODER_WIDTH, 1)
 
     def make_head(self, facts: Mapping[str, Any], grid: tuple[int, int], image_px: tuple[int, int]) -> nn.Module:
-        """A head with its own vocabulary."""
         vocabulary = Vocabulary(tuple(facts["words"]))
         return CaptionHead(DECODER_WIDTH, vocabulary, facts["max_words"])
 
     def misfit(self, facts: Mapping[str, Any], task: CaptioningTask) -> str:
-        """It must be able to say every word of the task."""
         unknown = sorted(set(task.vocabulary.words) - set(facts["words"]))
         if not unknown:
             return ""

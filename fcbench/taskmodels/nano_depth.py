@@ -1,7 +1,5 @@
 """Embedded depth of scenes: small convolutional encoder and decoder, 0.6 M parameters."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,15 +13,12 @@ class Plugin(NanoPlugin):
     """Embedded depth."""
 
     def facts(self, task: DepthTask) -> dict[str, Any]:
-        """The scale of depth."""
         return {"max_depth_m": task.max_depth_m, "log_mean": task.log_mean, "log_std": task.log_std}
 
     def make_head(self, facts: Mapping[str, Any], grid: tuple[int, int], image_px: tuple[int, int]) -> nn.Module:
-        """A head with the scale of its training data."""
         return DepthTask(**facts).head(WIDTH, grid, image_px)
 
     def misfit(self, facts: Mapping[str, Any], task: DepthTask) -> str:
-        """The largest depth must be the same."""
         known = facts["max_depth_m"]
         if known == task.max_depth_m:
             return ""

@@ -1,29 +1,24 @@
 """Embedded pose of persons in scenes: small convolutional encoder and decoder, 0.6 M parameters."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
 from fcbench.taskmodels.shared.nano import WIDTH, NanoPlugin
-from fcbench.tasks.pose.task import PoseTask
+from fcbench.tasks.pose import PoseTask
 
 
 class Plugin(NanoPlugin):
     """Embedded pose."""
 
     def facts(self, task: PoseTask) -> dict[str, Any]:
-        """Nothing: it knows the 17 keypoints of COCO."""
         return {}
 
     def make_head(self, facts: Mapping[str, Any], grid: tuple[int, int], image_px: tuple[int, int]) -> nn.Module:
-        """A head for the 17 keypoints."""
         return PoseTask().head(WIDTH, grid, image_px)
 
     def misfit(self, facts: Mapping[str, Any], task: PoseTask) -> str:
-        """Why the task's keypoints are not its own."""
         return f"{task.n_keypoints} keypoints that are not COCO's" if task.keypoint_names else ""
 
 

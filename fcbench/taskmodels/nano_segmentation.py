@@ -1,7 +1,5 @@
 """Embedded segmentation of scenes: small convolutional encoder and decoder, 0.6 M parameters."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,15 +13,12 @@ class Plugin(NanoPlugin):
     """Embedded segmentation."""
 
     def facts(self, task: SegmentationTask) -> dict[str, Any]:
-        """The classes."""
         return {"class_names": list(task.class_names)}
 
     def make_head(self, facts: Mapping[str, Any], grid: tuple[int, int], image_px: tuple[int, int]) -> nn.Module:
-        """A head for the classes."""
         return SegmentationHead(WIDTH, grid, image_px, len(facts["class_names"]))
 
     def misfit(self, facts: Mapping[str, Any], task: SegmentationTask) -> str:
-        """The classes and their order must be the same."""
         known = tuple(facts["class_names"])
         if known == task.class_names:
             return ""

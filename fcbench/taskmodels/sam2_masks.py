@@ -24,8 +24,6 @@ References:
     Ravi et al., "SAM 2: Segment Anything in Images and Videos", 2024; Kirillov et al., "Segment Anything", ICCV 2023.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -60,17 +58,11 @@ FOCAL_WEIGHT = 20.0
 # ----------------------------------------------------------------------------------------- regions
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A connected part of one class, and its prompt.
+    """A connected part of one class, and its prompt."""
 
-    Attributes:
-        label: class index.
-        click_px: (x, y) of the pixel deepest inside.
-        mask: bool [H, W].
-    """
-
-    label: int
-    click_px: tuple[int, int]
-    mask: np.ndarray
+    label: int  # class index
+    click_px: tuple[int, int]  # (x, y) of the pixel deepest inside
+    mask: np.ndarray  # bool [H, W]
 
 
 def regions_of(classes: np.ndarray) -> list[Region]:
@@ -97,25 +89,15 @@ def deepest(mask: np.ndarray) -> tuple[int, int]:
 
 
 def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """1 - Dice of each mask: [R, M].
-
-    Args:
-        logits: [R, M, H, W].
-        target: [R, 1, H, W], 0 or 1.
-    """
+    """1 - Dice of each mask: [R, M]. `logits`: [R, M, H, W]. `target`: [R, 1, H, W], 0 or 1."""
     p = logits.sigmoid()
     both = (p * target).sum((-1, -2))
     return 1 - (2 * both + 1) / (p.sum((-1, -2)) + target.sum((-1, -2)) + 1)
 
 
 def mask_loss(logits: Tensor, scores: Tensor, target: Tensor) -> Tensor:
-    """Loss of each region, [R]; see the module.
-
-    Args:
-        logits: [R, 3, H, W].
-        scores: [R, 3] predicted IoU.
-        target: [R, 1, H, W], 0 or 1.
-    """
+    """Loss of each region, [R]; see the module. `logits`: [R, 3, H, W]. `scores`: [R, 3] predicted IoU. `target`: [R,
+    1, H, W], 0 or 1."""
     wide = target.expand_as(logits)
     focal = sigmoid_focal_loss(logits, wide).mean((-1, -2))
     each = FOCAL_WEIGHT * focal + dice_loss(logits, target)
@@ -127,14 +109,8 @@ def mask_loss(logits: Tensor, scores: Tensor, target: Tensor) -> Tensor:
 
 # -------------------------------------------------------------------------------------------- head
 class MaskHead(official.FrozenDecoder):
-    """Prompt encoder and mask decoder, frozen: image features and clicks to a class map.
-
-    Args:
-        name: the task model's, as typed.
-        specs: its inputs.
-        grids: (h, w) of each.
-        model: SAM2Base, of which both are taken.
-    """
+    """Prompt encoder and mask decoder, frozen: image features and clicks to a class map. `name`: the task model's, as
+    typed. `specs`: its inputs. `grids`: (h, w) of each. `model`: SAM2Base, of which both are taken."""
 
     def __init__(self, name: str, specs: Sequence[FeatureSpec], grids: official.Grids, model: Any) -> None:
         super().__init__(name, specs, grids)
@@ -143,12 +119,8 @@ class MaskHead(official.FrozenDecoder):
         self.side_px = int(model.image_size)
 
     def forward(self, x: Mapping[str, Tensor], clicks: Tensor) -> tuple[Tensor, Tensor]:
-        """Mask logits [R, 3, h', w'] and predicted scores [R, 3] of clicks on one image.
-
-        Args:
-            x: maps [1, C, h, w].
-            clicks: [R, 2] (x, y) in the model's own image, R at least 1.
-        """
+        """Mask logits [R, 3, h', w'] and predicted scores [R, 3] of clicks on one image. `x`: maps [1, C, h, w].
+        `clicks`: [R, 2] (x, y) in the model's own image, R at least 1."""
         high_0, high_1, embed = self.inputs(x)
         labels = torch.ones(len(clicks), 1, dtype=torch.int, device=clicks.device)
         sparse, dense = self.prompts((clicks[:, None], labels), None, None)
@@ -164,12 +136,8 @@ class MaskHead(official.FrozenDecoder):
         return masks, scores
 
     def loss(self, x: Mapping[str, Tensor], batch: Tensor) -> Tensor:
-        """Mean loss of the batch's regions, at the decoder's resolution (a quarter of the model's image).
-
-        Args:
-            x: maps [B, C, h, w].
-            batch: [B, H, W] class index or `VOID`.
-        """
+        """Mean loss of the batch's regions, at the decoder's resolution (a quarter of the model's image). `x`: maps [B,
+        C, h, w]. `batch`: [B, H, W] class index or `VOID`."""
         losses = [torch.stack([m.sum() for m in self.inputs(x)]).sum()[None] * 0]
         n_regions = 0
         for i, regions in enumerate(self._regions(batch)):
@@ -200,7 +168,6 @@ class MaskHead(official.FrozenDecoder):
     def _of_image(
         self, x: Mapping[str, Tensor], i: int, regions: Sequence[Region], batch: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Mask logits and scores of one image's regions."""
         height, width = batch.shape[-2:]
         one = {n: m[i : i + 1] for n, m in zip(self.shapes, self.inputs(x))}
         clicks = torch.tensor(
@@ -234,13 +201,8 @@ def parse(variant: str) -> tuple[str, int]:
 
 
 def official_model(variant: str, side_px: int, overrides: Sequence[str] = ()) -> Any:
-    """SAM2Base of the package's own configuration, untrained.
-
-    Args:
-        variant: of `CONFIGS`.
-        side_px: of its square input.
-        overrides: further settings, in hydra's words.
-    """
+    """SAM2Base of the package's own configuration, untrained. `variant`: of `CONFIGS`. `side_px`: of its square input.
+    `overrides`: further settings, in hydra's words."""
     from sam2.build_sam import build_sam2
 
     return build_sam2(
@@ -298,7 +260,6 @@ class Plugin(TaskModelPlugin):
     def build(
         self, variant: str, weights: str | None, task: Task, image_px: tuple[int, int], device: torch.device
     ) -> TaskModel:
-        """Build ``sam2_masks:VARIANT``; weights are the hub's, an official checkpoint file's, or random."""
         chosen, side_px = parse(variant)
         name = f"sam2_masks:{chosen}" + (f"@{side_px}" if side_px != SIDE_PX else "")
         official.require_task(name, task, self.task)

@@ -19,8 +19,6 @@ References:
     Xu et al., "ViTPose", NeurIPS 2022; "ViTPose++", TPAMI 2023. Huang et al., "The Devil is in the Details", CVPR 2020.
 """
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
@@ -36,7 +34,7 @@ from fcbench.core.features import FeatureSpec, WeightsInfo
 from fcbench.core.tasks import Task, TaskModel
 from fcbench.encoders.shared.padded import IMAGENET
 from fcbench.taskmodels.shared import huggingface, official
-from fcbench.tasks.pose.task import PoseBatch
+from fcbench.tasks.pose import PoseBatch
 
 REPOS = {
     variant: f"usyd-community/vitpose-{variant}"
@@ -44,24 +42,18 @@ REPOS = {
 }
 SIZES = {"small": (384, 12, 12), "base": (768, 12, 12), "large": (1024, 24, 16), "huge": (1280, 32, 16)}
 """Width, layers, heads."""
-EXPERTS = 6
-"""Experts of the ``plus`` variants; each gives a quarter of the width."""
+EXPERTS = 6  # Experts of the ``plus`` variants; each gives a quarter of the width
 COCO_EXPERT = 0
-PADDING = 1.25
-"""Factor by which the official crop is larger than the person's box."""
-SIGMA_SHARE = 2 / 64
-"""Deviation of the target Gaussians over the height of the heat map."""
-MIN_PEAK = 0.2
-"""Smallest peak of a heat map whose keypoint enters a person's score."""
+PADDING = 1.25  # Factor by which the official crop is larger than the person's box
+SIGMA_SHARE = 2 / 64  # Deviation of the target Gaussians over the height of the heat map
+MIN_PEAK = 0.2  # Smallest peak of a heat map whose keypoint enters a person's score
 
 
-# ---------------------------------------------------------------------------------------- geometry
 def crops(boxes: Tensor, crop_px: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Centre (x, y) and size (width, height) of the official crops, each [P, 2] in pixels, between pixel centres.
 
-    Args:
-        boxes: [P, 4] (x0_px, y0_px, x1_px, y1_px).
-        crop_px: (height, width) of the model's input: only its aspect counts.
+    `boxes`: [P, 4] (x0_px, y0_px, x1_px, y1_px). `crop_px`: (height, width) of the model's input: only its aspect
+    counts.
     """
     aspect = crop_px[1] / crop_px[0]
     size = boxes[:, 2:] - boxes[:, :2]
@@ -84,11 +76,8 @@ def regions(boxes: Tensor, crop_px: tuple[int, int]) -> Tensor:
 def on_heatmap(points: Tensor, boxes: Tensor, crop_px: tuple[int, int], size: tuple[int, int]) -> Tensor:
     """Image points [P, 17, 2] (x_px, y_px) in cells of their crop's heat map, by the official (unbiased) rule.
 
-    Args:
-        points: in the image.
-        boxes: [P, 4].
-        crop_px: (height, width) of the model's input.
-        size: (h', w') of the heat map.
+    `points`: in the image. `boxes`: [P, 4]. `crop_px`: (height, width) of the model's input. `size`: (h', w') of the
+    heat map.
     """
     centre, extent = crops(boxes, crop_px)
     cells = extent.new_tensor([size[1] - 1, size[0] - 1])
@@ -97,28 +86,18 @@ def on_heatmap(points: Tensor, boxes: Tensor, crop_px: tuple[int, int], size: tu
 
 
 def gaussians(at: Tensor, size: tuple[int, int]) -> Tensor:
-    """Unnormalized Gaussians about points: [P, 17, h', w'].
-
-    Args:
-        at: [P, 17, 2] (x, y) in cells.
-        size: (h', w').
-    """
+    """Unnormalized Gaussians about points: [P, 17, h', w']. `at`: [P, 17, 2] (x, y) in cells. `size`: (h', w')."""
     y, x = (torch.arange(n, device=at.device) for n in size)
     squared = (x - at[..., 0, None])[:, :, None, :] ** 2
     squared = squared + (y - at[..., 1, None])[:, :, :, None] ** 2
     return torch.exp(-squared / (2 * (SIGMA_SHARE * size[0]) ** 2))
 
 
-# -------------------------------------------------------------------------------------------- head
 class PoseDecoder(official.FrozenDecoder):
     """The heat-map decoder, frozen: tokens of the whole image and boxes to keypoints.
 
-    Args:
-        name: the task model's, as typed.
-        specs: its input.
-        grids: (h, w) of it.
-        model: VitPoseForPoseEstimation, of which the decoder is taken.
-        image_px: (H, W).
+    `name`: the task model's, as typed. `specs`: its input. `grids`: (h, w) of it. `model`: VitPoseForPoseEstimation, of
+    which the decoder is taken. `image_px`: (H, W).
     """
 
     def __init__(
@@ -135,13 +114,8 @@ class PoseDecoder(official.FrozenDecoder):
         self._processor = processing.VitPoseImageProcessor(size={"height": self.crop_px[0], "width": self.crop_px[1]})
 
     def heatmaps(self, tokens: Tensor, image: Tensor, areas: Tensor) -> Tensor:
-        """Heat maps [P, 17, h', w'] of regions of the images.
-
-        Args:
-            tokens: [B, C, h, w].
-            image: [P] the image of each region.
-            areas: [P, 4] (x0_px, y0_px, x1_px, y1_px) between pixel edges.
-        """
+        """Heat maps [P, 17, h', w'] of regions of the images. `tokens`: [B, C, h, w]. `image`: [P] the image of each
+        region. `areas`: [P, 4] (x0_px, y0_px, x1_px, y1_px) between pixel edges."""
         h, w = tokens.shape[-2:]
         cell = areas.new_tensor([w / self.image_px[1], h / self.image_px[0]]).repeat(2)
         rois = torch.cat([image[:, None].to(areas), areas * cell], 1)
@@ -185,7 +159,6 @@ class PoseDecoder(official.FrozenDecoder):
         return torch.stack([p["keypoints"] for p in persons]).float(), score.float()
 
 
-# ------------------------------------------------------------------------------------------- build
 def default_config(variant: str) -> Any:
     """The official configuration of a variant, as published."""
     transformers = huggingface.library()
@@ -205,28 +178,9 @@ def default_config(variant: str) -> Any:
     )
 
 
-def build_from_config(
-    name: str,
-    config: Any,
-    weights: str | None,
-    task: Task,
-    image_px: tuple[int, int],
-    device: torch.device,
-    repo: str = "",
-) -> TaskModel:
-    """The task model of any configuration of the official class; see `TransformersPlugin.build`."""
-    if names := getattr(task, "keypoint_names", ()):
-        raise FcbenchError(f"{name} knows the 17 keypoints of COCO, the data set has {len(names)} others")
-    model_class = huggingface.library().VitPoseForPoseEstimation
-    found = huggingface.obtain(name, model_class, config, weights, repo)
-    return _task_model(name, *found, image_px, device)
-
-
 def encode(backbone: Any, x: Tensor) -> Tensor:
-    """Tokens [B, N, C] of normalized images whose sides are whole patches, of any size.
-
-    The backbone itself takes its own size only: here its position embeddings are interpolated (bicubic) to the grid.
-    """
+    """Tokens [B, N, C] of normalized images whose sides are whole patches, of any size. The backbone itself takes its
+    own size only: here its position embeddings are interpolated (bicubic) to the grid."""
     embeddings = backbone.embeddings
     patches = embeddings.patch_embeddings
     tokens = patches.projection(x)
@@ -244,7 +198,9 @@ def encode(backbone: Any, x: Tensor) -> Tensor:
     return normed
 
 
-def _task_model(name: str, model: Any, info: WeightsInfo, image_px: tuple[int, int], device: torch.device) -> TaskModel:
+def _task_model(
+    name: str, model: Any, info: WeightsInfo, task: Task, image_px: tuple[int, int], device: torch.device
+) -> TaskModel:
     config, backbone = model.config, model.backbone
     if config.num_labels != 17:
         raise FcbenchError(f"{name} has {config.num_labels} keypoints; the task needs the 17 of COCO")
@@ -264,4 +220,13 @@ def _task_model(name: str, model: Any, info: WeightsInfo, image_px: tuple[int, i
     return official.OfficialModel(encoder, decoder)
 
 
-PLUGIN = huggingface.TransformersPlugin("vitpose", "pose", REPOS, default_config, build_from_config)
+class Plugin(huggingface.TransformersPlugin):
+    """ViTPose, for the keypoints of COCO."""
+
+    def from_config(self, name: str, config: Any, weights: str | None, task: Task, *where: Any) -> TaskModel:
+        if names := getattr(task, "keypoint_names", ()):
+            raise FcbenchError(f"{name} knows the 17 keypoints of COCO, the data set has {len(names)} others")
+        return super().from_config(name, config, weights, task, *where)
+
+
+PLUGIN = Plugin("vitpose", "pose", REPOS, default_config, "VitPoseForPoseEstimation", _task_model)

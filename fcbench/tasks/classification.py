@@ -3,8 +3,6 @@
 A head's ``predict`` returns the classes' log-probabilities (natural), float [B, K]: their order gives the labels.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -53,11 +51,7 @@ def classification_values(sums: np.ndarray) -> dict[str, np.ndarray]:
 
 
 class ClassificationTask(Task):
-    """Classification into K classes.
-
-    Args:
-        n_classes: K, at least 2.
-    """
+    """Classification into K classes. `n_classes`: K, at least 2."""
 
     name = "classification"
 
@@ -70,7 +64,6 @@ class ClassificationTask(Task):
         self.n_statistics = len(self.ranks) + 2
 
     def head(self, width: int, grid: tuple[int, int], image_px: tuple[int, int]) -> nn.Module:
-        """A new head: [B, D, h, w] to logits [B, K]."""
         return PoolHead(width, self.n_classes)
 
     def collate(self, targets: Sequence[Mapping[str, Any]]) -> Tensor:
@@ -96,7 +89,6 @@ class ClassificationPlugin(TaskPlugin):
     """Classification."""
 
     def build(self, train: Dataset, test: Dataset) -> Task:
-        """Bind to a data set."""
         require_tasks(["classification"], train, test)
         names = require_same("labels", train.meta.label_names, test.meta.label_names)
         return ClassificationTask(len(names))

@@ -12,8 +12,6 @@ then the mean over images.
 A head's ``predict`` returns metres, float32 [B, H, W], at the targets' size.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -29,8 +27,7 @@ from fcbench.core.tasks import MetricSpec, ScaledHead, Task, TaskPlugin
 from fcbench.tasks.shared.dense import DenseHead
 from fcbench.tasks.shared.targets import ratio, require_maps, require_size, stack_maps
 
-MIN_DEPTH_M = 1e-3
-"""Smallest predicted depth (the lower bound of the usual NYU and KITTI evaluations)."""
+MIN_DEPTH_M = 1e-3  # Smallest predicted depth (the lower bound of the usual NYU and KITTI evaluations)
 
 POOLED = "pooled over valid pixels"
 EIGEN = "mean of images, Eigen crop"
@@ -45,18 +42,14 @@ EIGEN_METRICS = (
     MetricSpec("delta1_eigen", True, "", EIGEN),
 )
 
-SAMPLES_FOR_SCALE = 64
-"""Training samples from which the mean and deviation of log depth are taken."""
+SAMPLES_FOR_SCALE = 64  # Training samples from which the mean and deviation of log depth are taken
 
 
 def depth_sums(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Sums over the valid pixels of each sample, float64 [B, 4].
 
-    These are squared error (m^2), absolute relative error, pixels with max(p/t, t/p) < 1.25, valid pixels.
-
-    Args:
-        pred: [B, H, W] metres, above 0.
-        target: [B, H, W] metres, 0 where invalid.
+    These are squared error (m^2), absolute relative error, pixels with max(p/t, t/p) < 1.25, valid pixels. `pred`: [B,
+    H, W] metres, above 0. `target`: [B, H, W] metres, 0 where invalid.
 
     References:
         Eigen et al., "Depth Map Prediction from a Single Image", NeurIPS 2014.
@@ -84,10 +77,7 @@ def crop_slices(crop: tuple[float, float, float, float], size_px: tuple[int, int
 
 def image_means(sums: np.ndarray) -> np.ndarray:
     """RMSE (m), absolute relative error, share within 25 % and 1 of each image, [B, 4]; zeros without a valid pixel.
-
-    Args:
-        sums: [B, 4] of `depth_sums`.
-    """
+    `sums`: [B, 4] of `depth_sums`."""
     n = sums[:, 3:]
     means = np.divide(sums, n, out=np.zeros_like(sums), where=n > 0)
     means[:, 0] = np.sqrt(means[:, 0])
@@ -110,14 +100,8 @@ def log_depth_scale(data: Dataset) -> tuple[float, float]:
 
 
 class DepthHead(nn.Module, ScaledHead):
-    """Log depth: [B, D, h, w] to [B, 1, h', w'], log of metres.
-
-    Args:
-        dense: maps to standardized log depth.
-        mean: mean of log depth.
-        std: deviation of log depth.
-        max_depth_m: largest depth that it predicts.
-    """
+    """Log depth: [B, D, h, w] to [B, 1, h', w'], log of metres. `dense`: maps to standardized log depth. `mean`: mean
+    of log depth. `std`: deviation of log depth. `max_depth_m`: largest depth that it predicts."""
 
     mean: Tensor
     std: Tensor
@@ -146,10 +130,8 @@ class DepthHead(nn.Module, ScaledHead):
         return logs.clamp(math.log(MIN_DEPTH_M), math.log(self.max_depth_m)).exp()
 
     def log_density(self, x: Tensor, batch: Tensor, scale: float) -> Tensor:
-        """Log-density of each sample's depth in nats, summed over the valid cells: [B].
-
-        The density is Laplace's, of standardized log depth: log p = -|z - prediction| / scale - log(2 scale).
-        """
+        """Log-density of each sample's depth in nats, summed over the valid cells: [B]. The density is Laplace's, of
+        standardized log depth: log p = -|z - prediction| / scale - log(2 scale)."""
         pred, expected, valid = self._with_targets(x, batch)
         each = -(pred - expected).abs() / scale - math.log(2 * scale)
         return (each * valid).flatten(1).sum(1)
@@ -183,11 +165,8 @@ def depth_values(sums: np.ndarray) -> dict[str, np.ndarray]:
 class DepthTask(Task):
     """Depth in metres.
 
-    Args:
-        max_depth_m: predictions are clamped to it.
-        log_mean: mean of the training split's log depth.
-        log_std: its standard deviation.
-        eval_crop: of a published evaluation: top, bottom, left, right as shares of the image.
+    `max_depth_m`: predictions are clamped to it. `log_mean`: mean of the training split's log depth. `log_std`: its
+    standard deviation. `eval_crop`: of a published evaluation: top, bottom, left, right as shares of the image.
     """
 
     name = "depth"
@@ -207,7 +186,6 @@ class DepthTask(Task):
         self.n_statistics = 4 if eval_crop is None else 8
 
     def head(self, width: int, grid: tuple[int, int], image_px: tuple[int, int]) -> nn.Module:
-        """A new head: [B, D, h, w] to log depth [B, 1, h', w']."""
         dense = DenseHead(width, grid, image_px, 1)
         return DepthHead(dense, self.log_mean, self.log_std, self.max_depth_m)
 
@@ -221,10 +199,8 @@ class DepthTask(Task):
         return torch.from_numpy(maps)
 
     def statistics(self, prediction: Tensor, batch: Tensor) -> np.ndarray:
-        """Sums of `depth_sums` of predictions clamped to [`MIN_DEPTH_M`, max_depth_m]: float64 [B, 4].
-
-        With a crop, `image_means` inside it follow: [B, 8].
-        """
+        """Sums of `depth_sums` of predictions clamped to [`MIN_DEPTH_M`, max_depth_m]: float64 [B, 4]. With a crop,
+        `image_means` inside it follow: [B, 8]."""
         require_maps(self.name, prediction, batch)
         pred = prediction.detach().clamp(MIN_DEPTH_M, self.max_depth_m).cpu().numpy()
         target = batch.cpu().numpy()
@@ -242,7 +218,6 @@ class DepthPlugin(TaskPlugin):
     """Depth."""
 
     def build(self, train: Dataset, test: Dataset) -> Task:
-        """Bind to a data set."""
         require_tasks(["depth"], train, test)
         max_depth_m = train.meta.max_depth_m
         if max_depth_m is None or max_depth_m <= MIN_DEPTH_M:

@@ -7,8 +7,6 @@ not count. Classes that occur neither in the targets nor in the predictions of t
 A head's ``predict`` returns class indices, int64 or uint8 [B, H, W], at the targets' size.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,13 +23,8 @@ from fcbench.tasks.shared.targets import ratio, require_maps, require_same, requ
 
 
 def class_counts(pred: np.ndarray, target: np.ndarray, n_classes: int) -> np.ndarray:
-    """True positives, predicted pixels and target pixels of each class: [B, 3 K] float64.
-
-    Args:
-        pred: [B, H, W] class index.
-        target: [B, H, W] class index or `VOID`.
-        n_classes: K.
-    """
+    """True positives, predicted pixels and target pixels of each class: [B, 3 K] float64. `pred`: [B, H, W] class
+    index. `target`: [B, H, W] class index or `VOID`. `n_classes`: K."""
     rows = []
     for p, t in zip(pred, target):
         pairs = (p.astype(np.int32) * (VOID + 1) + t).ravel()
@@ -78,12 +71,8 @@ def segmentation_values(sums: np.ndarray) -> dict[str, np.ndarray]:
 
 
 class SegmentationTask(Task):
-    """Segmentation into K classes.
-
-    Args:
-        n_classes: K, at most 255.
-        class_names: their names, which a frozen decoder compares with its own; may be empty.
-    """
+    """Segmentation into K classes. `n_classes`: K, at most 255. `class_names`: their names, which a frozen decoder
+    compares with its own; may be empty."""
 
     name = "segmentation"
     metrics: tuple[MetricSpec, ...] = (MetricSpec("miou", True), MetricSpec("pixel_accuracy", True))
@@ -96,7 +85,6 @@ class SegmentationTask(Task):
         self.n_statistics = 3 * n_classes
 
     def head(self, width: int, grid: tuple[int, int], image_px: tuple[int, int]) -> nn.Module:
-        """A new head: [B, D, h, w] to logits [B, K, h', w']."""
         return SegmentationHead(width, grid, image_px, self.n_classes)
 
     def collate(self, targets: Sequence[Mapping[str, Any]]) -> Tensor:
@@ -122,7 +110,6 @@ class SegmentationPlugin(TaskPlugin):
     """Segmentation."""
 
     def build(self, train: Dataset, test: Dataset) -> Task:
-        """Bind to a data set."""
         require_tasks(["segmentation"], train, test)
         names = require_same("segmentation classes", train.meta.class_names, test.meta.class_names)
         return SegmentationTask(len(names), names)

@@ -6,8 +6,6 @@ class TestMine(CodecContract):
     plugin = "my_codec.py"
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import random
@@ -22,9 +20,8 @@ import torch
 from torch import Tensor
 
 from fcbench.core import registry
-from fcbench.core.codecs import Bitstream, EstimatingCodec, OperatingPoint, with_check
+from fcbench.core.codecs import Bitstream, EstimatingCodec, Objective, OperatingPoint, with_check
 from fcbench.core.features import Features, FeatureSpec
-from fcbench.core.kinds import Objective
 from fcbench.testing.contract import Contract
 from fcbench.testing.maps import GRIDS, ONE, TWO, batches, correlated, features, statistics
 from fcbench.transmit import checkpoint
@@ -32,8 +29,7 @@ from fcbench.transmit.container import ContainerReader, ContainerWriter, Header
 
 SOURCE = checkpoint.Source("hiera_nano", "00" * 32)
 OBJECTIVES: tuple[Objective, ...] = ("mse", "task", "both")
-SPARE_BYTES = 64
-"""A payload of few symbols may exceed its estimate by so much."""
+SPARE_BYTES = 64  # A payload of few symbols may exceed its estimate by so much
 
 DECODE = """
 import hashlib, sys
@@ -123,14 +119,10 @@ def write(folder: Path, name: str, codec: Any, specs: tuple[FeatureSpec, ...], s
 
 # ------------------------------------------------------------------------------------------------ contract
 class CodecContract(Contract):
-    """What every codec promises. Subclass it in a test module and set `plugin`.
-
-    Attributes:
-        constant_error: bound of the error of a channel that does not vary.
-    """
+    """What every codec promises. Subclass it in a test module and set `plugin`."""
 
     kind = "codec"
-    constant_error: ClassVar[float] = float("inf")
+    constant_error: ClassVar[float] = float("inf")  # bound of the error of a channel that does not vary
 
     @pytest.fixture(scope="class")
     @classmethod

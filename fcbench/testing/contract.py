@@ -1,7 +1,5 @@
 """What the contracts of plug-ins that are known by a name share."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,15 +9,10 @@ from fcbench.core import registry
 
 
 class Contract:
-    """Subclass a kind's contract in a test module and set `plugin`.
+    """Subclass a kind's contract in a test module and set `plugin`."""
 
-    Attributes:
-        kind: of the plug-in; set by the kind's contract.
-        plugin: name of the plug-in, or path of its file.
-    """
-
-    kind: ClassVar[str]
-    plugin: ClassVar[str | Path]
+    kind: ClassVar[str]  # of the plug-in; set by the kind's contract
+    plugin: ClassVar[str | Path]  # name of the plug-in, or path of its file
 
     @pytest.fixture(scope="class")
     @classmethod

@@ -5,8 +5,6 @@ class TestMine(DatasetContract):
     plugin = "my_data.py"
 """
 
-from __future__ import annotations
-
 import pickle
 from collections.abc import Callable
 from dataclasses import fields
@@ -20,8 +18,7 @@ import torch
 from pycocotools import mask as rle
 
 from fcbench.core import registry
-from fcbench.core.detections import Objects
-from fcbench.core.samples import VOID, DataOptions, Dataset, Pose
+from fcbench.core.samples import VOID, DataOptions, Dataset, Objects, Pose
 from fcbench.testing.contract import Contract
 
 LIMIT = 8
@@ -108,14 +105,10 @@ def check_sample(data: Dataset, index: int, hw: tuple[int, int]) -> None:
 
 
 class DatasetContract(Contract):
-    """What every data set promises. Subclass it in a test module and set `plugin`.
-
-    Attributes:
-        root: folder of the data, where they are read from disk; a few samples are enough.
-    """
+    """What every data set promises. Subclass it in a test module and set `plugin`."""
 
     kind = "dataset"
-    root: ClassVar[Path | None] = None
+    root: ClassVar[Path | None] = None  # folder of the data, where they are read from disk; a few samples are enough
 
     @pytest.fixture(scope="class")
     @classmethod

@@ -5,8 +5,6 @@ class TestMine(EncoderContract):
     plugin = "my_encoder.py"
 """
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import ClassVar
@@ -28,15 +26,10 @@ def images(n: int, size: tuple[int, int], seed: int = 0) -> torch.Tensor:
 
 
 class EncoderContract:
-    """What every encoder promises. Subclass it in a test module and set `plugin`.
+    """What every encoder promises. Subclass it in a test module and set `plugin`."""
 
-    Attributes:
-        plugin: ``NAME[:VARIANT]`` of an encoder, or path of its file.
-        weights: which it is tested with: None for its own, ``random``, or a file.
-    """
-
-    plugin: ClassVar[str | Path]
-    weights: ClassVar[str | None] = "random"
+    plugin: ClassVar[str | Path]  # ``NAME[:VARIANT]`` of an encoder, or path of its file
+    weights: ClassVar[str | None] = "random"  # which it is tested with: None for its own, ``random``, or a file
 
     @classmethod
     def build(cls, weights: str | None) -> Encoder:

@@ -1,7 +1,5 @@
 """A tiny data set with targets of every task, deterministic by index."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Feature maps to test with: correlated, unequal in scale, off zero; the same for the same seed."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
@@ -12,8 +10,7 @@ from fcbench.core.features import Features, FeatureSpec, FeatureStats
 
 ONE = (FeatureSpec("stage3", 12, 16),)
 TWO = (FeatureSpec("layer.2", 6, 8), FeatureSpec("layer.3", 10, 16))
-GRIDS = ((1, 1), (5, 7), (8, 8), (23, 30))
-"""(h, w), one of them with sides that no power of two divides."""
+GRIDS = ((1, 1), (5, 7), (8, 8), (23, 30))  # (h, w), one of them with sides that no power of two divides
 
 
 def correlated(n: int, channels: int, grid: tuple[int, int], seed: int) -> Tensor:

@@ -5,8 +5,6 @@ class TestMine(NeckContract):
     plugin = "my_neck.py"
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor, nn

@@ -5,8 +5,6 @@ class TestMine(TaskModelContract):
     plugin = "my_model.py"
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,17 +68,11 @@ CHECKS: dict[str, Callable[[Any, Any, tuple[int, int]], None]] = {
 
 
 class TaskModelContract:
-    """What every task model promises. Subclass it in a test module and set `plugin`.
+    """What every task model promises. Subclass it in a test module and set `plugin`."""
 
-    Attributes:
-        plugin: ``NAME[:VARIANT]`` of a task model, or path of its file.
-        weights: which it is tested with: None for its own, ``random``, or a file.
-        image_px: (H, W) of the images.
-    """
-
-    plugin: ClassVar[str | Path]
-    weights: ClassVar[str | None] = "random"
-    image_px: ClassVar[tuple[int, int]] = (64, 80)
+    plugin: ClassVar[str | Path]  # ``NAME[:VARIANT]`` of a task model, or path of its file
+    weights: ClassVar[str | None] = "random"  # which it is tested with: None for its own, ``random``, or a file
+    image_px: ClassVar[tuple[int, int]] = (64, 80)  # (H, W) of the images
 
     @classmethod
     def build(cls, task: Task, plugin: Any, variant: str) -> TaskModel:

@@ -6,8 +6,6 @@ class TestMine(TaskContract):
     dataset = "my_data.py"
 """
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Mapping
 from functools import partial
@@ -31,8 +29,7 @@ GEOMETRIES += [((1, 1), (32, 32)), ((16, 16), (64, 64)), ((20, 24), (40, 48))]
 """(h, w) of the features and (H, W) of the images."""
 
 Size = tuple[int, int]
-Bound = tuple[Task, list[Mapping[str, Any]], Any]
-"""A task on its data set, targets of the samples, a head."""
+Bound = tuple[Task, list[Mapping[str, Any]], Any]  # A task on its data set, targets of the samples, a head
 
 
 def data_of(dataset: str | None, n: int, size_px: Size) -> Dataset:
@@ -84,13 +81,10 @@ def learned(task: Task, head: Any, targets: list[Mapping[str, Any]]) -> tuple[li
 
 
 class TaskContract(Contract):
-    """What every task promises. Subclass it in a test module and set `plugin` and `dataset`.
-
-    Attributes:
-        dataset: name or file of a data set that carries it and needs no root; None: random targets of built-in tasks.
-    """
+    """What every task promises. Subclass it in a test module and set `plugin` and `dataset`."""
 
     kind = "task"
+    # name or file of a data set that carries it and needs no root; None: random targets of built-in tasks
     dataset: ClassVar[str | Path | None] = None
 
     def bind(self, name: str, n: int = 6, size_px: Size = (64, 64), grid: Size | None = None) -> Bound:

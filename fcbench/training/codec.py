@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,10 +15,9 @@ from torch import Tensor
 
 from fcbench.core import registry
 from fcbench.core.cache import Cache, digest, kept
-from fcbench.core.codecs import OperatingPoint
+from fcbench.core.codecs import Objective, OperatingPoint
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Features, FeatureStats
-from fcbench.core.kinds import Objective
 from fcbench.core.progress import Advance, Report
 from fcbench.features.devices import moved
 from fcbench.features.feature_set import FeatureSet, batches_of
@@ -31,6 +31,8 @@ from fcbench.transmit import checkpoint
 
 VARIABLE_STEPS = 3
 """A codec of variable rate trains once for all its points, for so many times the steps of one."""
+CONTINUED_SHARE = 0.25
+"""An operating point that goes on from its neighbour's weights trains for this share of the steps of the first."""
 N_LMBDAS = 3
 """Operating points, evenly spaced, at which a codec of variable rate is validated."""
 
@@ -44,6 +46,7 @@ class CodecRecipe:
         fitted_to: the readout whose loss trains it; None for ``mse``.
         lmbdas: of all operating points, for a codec of variable rate.
         imitates: what the readout says of uncoded features stands for the targets, which are not read.
+        start: the codec from whose weights training goes on; None to start from the closed form.
     """
 
     source: Source
@@ -54,6 +57,7 @@ class CodecRecipe:
     fitted_to: ReadoutRecipe | None = None
     lmbdas: tuple[float, ...] = ()
     imitates: bool = False
+    start: CodecRecipe | None = None
 
     @property
     def contents(self) -> dict[str, Any]:
@@ -71,7 +75,14 @@ class CodecRecipe:
         if self.fitted_to:
             contents |= {"task": self.fitted_to.key, "objective": self.objective}
             contents |= {"imitates": True} if self.imitates else {}
+        if self.start:
+            contents |= {"start": digest(self.start.contents)}
         return contents
+
+    @property
+    def lmbda(self) -> float:
+        """Of a trained codec's operating point."""
+        return float(self.point.params["lmbda"])
 
     @property
     def made_for(self) -> checkpoint.Source:
@@ -92,12 +103,14 @@ class CodecRecipe:
 def make_codec(
     recipe: CodecRecipe, cache: Cache, report: Report, device: torch.device, task_loss: TaskLoss | None = None
 ) -> Path:
-    """Checkpoint of a codec: from the cache, else trained and put there.
+    """Checkpoint of a codec: from the cache, else trained and put there, after the codec that it starts from.
 
     Args:
         task_loss: of the readout that the recipe names.
     """
     plugin, path = registry.get("codec", recipe.point.codec), recipe.path(cache)
+    if recipe.start and not path.exists():
+        make_codec(recipe.start, cache, report, device, task_loss)
     name = f"{recipe.source.encoder.name}: {recipe.point.label}"
     name += f" for {recipe.fitted_to.task.name}" if recipe.fitted_to else ""
     with report.part(f"{name}, {'training' if plugin.trained else 'tables'}") as advance:
@@ -114,7 +127,7 @@ def make_sweep(
     def trained() -> bytes:
         codec = _built(recipe)
         ends = recipe.lmbdas[0], recipe.lmbdas[-1]
-        records.keep(path, _train(codec, recipe, ends, path, device, task_loss, advance))
+        records.keep(path, _train(codec, recipe, ends, cache, device, task_loss, advance))
         return loop.state_bytes(codec)
 
     return kept(path, trained)
@@ -126,12 +139,11 @@ def _made(
     codec = _built(recipe)
     if recipe.lmbdas:
         loop.load_into(codec, make_sweep(recipe, cache, device, task_loss, advance), recipe.trained_path(cache))
-        codec.at(float(recipe.point.params["lmbda"]))
+        codec.at(recipe.lmbda)
         records.keep(recipe.path(cache), records.of(recipe.trained_path(cache)))
     elif registry.get("codec", recipe.point.codec).trained:
-        lmbda = float(recipe.point.params["lmbda"])
-        path = recipe.path(cache)
-        records.keep(path, _train(codec, recipe, (lmbda, lmbda), path, device, task_loss, advance))
+        record = _train(codec, recipe, (recipe.lmbda, recipe.lmbda), cache, device, task_loss, advance)
+        records.keep(recipe.path(cache), record)
     else:
         _prepare(codec, recipe)
     codec.freeze()
@@ -151,12 +163,15 @@ def _train(
     codec: Any,
     recipe: CodecRecipe,
     lmbdas: tuple[float, float],
-    path: Path,
+    cache: Cache,
     device: torch.device,
     task_loss: TaskLoss | None,
     advance: Advance,
 ) -> Record:
     _prepare(codec, recipe)
+    if recipe.start:
+        trained = checkpoint.load(recipe.start.path(cache)).codec
+        codec.continue_from(trained, recipe.start.lmbda, recipe.lmbda)
     return fit_codec(
         codec,
         lmbdas,
@@ -167,7 +182,8 @@ def _train(
         task_loss=task_loss,
         device=device,
         seed=recipe.seed,
-        resume=path.with_suffix(".resume"),
+        resume=recipe.trained_path(cache).with_suffix(".resume"),
+        continued=recipe.start is not None,
         advance=advance,
     )
 
@@ -196,9 +212,10 @@ def _prepare(codec: Any, recipe: CodecRecipe) -> None:
     codec.prepare([maps[name] for name in features.specs])
 
 
-def n_steps(budget: Budget, lmbdas: Sequence[float]) -> int:
-    """Steps of a training that serves so many lmbdas."""
-    return budget.codec_steps * (VARIABLE_STEPS if len(set(lmbdas)) > 1 else 1)
+def n_steps(budget: Budget, lmbdas: Sequence[float], continued: bool = False) -> int:
+    """Steps at most of a training that serves so many lmbdas, or that goes on from a neighbour's weights."""
+    share = CONTINUED_SHARE if continued else VARIABLE_STEPS if len(set(lmbdas)) > 1 else 1
+    return math.ceil(budget.codec_steps * share)
 
 
 def fit_codec(
@@ -213,6 +230,7 @@ def fit_codec(
     device: torch.device,
     seed: int,
     resume: Path,
+    continued: bool = False,
     advance: Advance | None = None,
 ) -> Record:
     """Train a codec: bits per feature scalar + lmbda x distortion.
@@ -223,6 +241,7 @@ def fit_codec(
     Args:
         lmbdas: lowest and highest. Where they differ the codec is of variable rate: every step draws one, uniform in
             its logarithm, and training takes `VARIABLE_STEPS` times the steps of one point.
+        continued: it holds a neighbour's weights, and `CONTINUED_SHARE` of the steps will do.
     """
     codec.to(device)
     near, deviations = features.near(device), {n: replace(s, std=s.std.to(device)) for n, s in stats.items()}
@@ -265,7 +284,7 @@ def fit_codec(
         codec,
         loss_of,
         validate,
-        steps=n_steps(budget, lmbdas),
+        steps=n_steps(budget, lmbdas, continued),
         rate=budget.codec_rate,
         tolerance=budget.tolerance,
         seed=seed,

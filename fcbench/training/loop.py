@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from fcbench.core import cache
 from fcbench.core.errors import FcbenchError
 from fcbench.core.progress import Advance
+from fcbench.features import devices
 from fcbench.training.convergence import CAP, PLATEAU, Look, Record, gain, is_due, is_flat
 
 CHECKPOINT_S = 60.0
@@ -172,7 +173,7 @@ def optimize(
     before_s = state.seconds
     module.train()
     while state.step < state.end:
-        torch.manual_seed(seed * 1_000_003 + state.step)
+        devices.seed(seed * 1_000_003 + state.step, state.params[0].device)
         for group in state.optimizer.param_groups:
             group["lr"] = schedule(state.step, state.end, rate)
         try:

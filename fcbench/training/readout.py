@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +24,9 @@ from fcbench.core.cache import Cache, digest, kept
 from fcbench.core.features import FeatureStats
 from fcbench.core.libraries import code_of
 from fcbench.core.progress import Advance, Report
+from fcbench.core.registry import BFLOAT16, COMPILED
 from fcbench.core.tasks import Task, TaskModel
+from fcbench.features import encoding
 from fcbench.features.devices import moved
 from fcbench.features.feature_set import FeatureSet, batches_of, is_repeated
 from fcbench.features.source import Readable, Source, reported_extract
@@ -102,6 +105,10 @@ class Readout(Standardize):
 
     A frozen head is no submodule: it is neither trained nor saved with the rest, and always in evaluation mode.
 
+    Args:
+        in_bfloat16: matrix products and convolutions of the neck, by autocast; the head, whose likelihoods count, and
+            the loss stay float32.
+
     Attributes:
         head: a `fcbench.core.tasks.Head`, which is an ``nn.Module``.
     """
@@ -109,10 +116,15 @@ class Readout(Standardize):
     head: Any
 
     def __init__(
-        self, stats: Mapping[str, FeatureStats], neck: nn.Module, head: nn.Module, adapter: Adapter | None = None
+        self,
+        stats: Mapping[str, FeatureStats],
+        neck: nn.Module,
+        head: nn.Module,
+        adapter: Adapter | None = None,
+        in_bfloat16: bool = False,
     ) -> None:
         super().__init__(stats)
-        self.neck = neck
+        self.neck, self._in_bfloat16 = neck, in_bfloat16
         self.adapter = adapter
         if adapter is None:
             self.head = head
@@ -126,16 +138,24 @@ class Readout(Standardize):
         """
         n = len(next(iter(maps.values())))
         once = all(is_repeated(m) for m in maps.values())
-        x = self.neck(super().forward({k: m[:1] for k, m in maps.items()} if once else maps))
+        x = self.neck_output({k: m[:1] for k, m in maps.items()} if once else maps)
         x = x if self.adapter is None else self.adapter(x)
         return _repeated(x, n) if once else x
+
+    def neck_output(self, maps: Mapping[str, Tensor]) -> Tensor:
+        """What the neck makes of maps [B, C, h, w]: [B, D, h, w] float32, before any adapter."""
+        x = super().forward(maps)
+        device = next(iter(x.values())).device
+        with torch.autocast(device.type, torch.bfloat16) if self._in_bfloat16 else nullcontext():
+            out: Tensor = self.neck(x)
+        return out.float()
 
 
 class TailReadout(nn.Module):
     """A tail as a readout: it reads decoded maps as they are.
 
     Attributes:
-        head: a `fcbench.core.tails.Tail`.
+        head: a `fcbench.core.tasks.Tail`.
     """
 
     neck = adapter = None
@@ -163,7 +183,7 @@ class ReadoutRecipe:
     Attributes:
         decoder: the task model whose frozen decoder reads; None where the head is trained.
         neck_loss: what trains the neck before a frozen decoder.
-        tail: the `fcbench.core.tails.Tail` that reads; None where neck and head do.
+        tail: the `fcbench.core.tasks.Tail` that reads; None where neck and head do.
     """
 
     source: Source
@@ -224,13 +244,17 @@ def make_readout(
     own = own_features(recipe, cache, report) if recipe.decoder else None
     torch.manual_seed(recipe.seed)  # after extraction, whose loader draws too
     neck = registry.get("neck", recipe.neck).build(list(features.specs.values()), features.grids, width)
+    if recipe.neck.endswith(COMPILED):
+        neck.compile(backend=encoding.BACKEND)
+    in_bfloat16 = recipe.neck.removesuffix(COMPILED).endswith(BFLOAT16)
     _, grid = features.finest
     if own is None or recipe.decoder is None:
-        model = Readout(source.stats, neck, task.head(width, grid, features.image_px))
+        head = task.head(width, grid, features.image_px)
+        model = Readout(source.stats, neck, head, in_bfloat16=in_bfloat16)
         what = "head"
     else:
         adapter = Adapter(width, grid, stats_of(own), own.grids)
-        model = Readout(source.stats, neck, recipe.decoder.head(), adapter)
+        model = Readout(source.stats, neck, recipe.decoder.head(), adapter, in_bfloat16)
         what = f"adapter to {recipe.decoder.name}"
     model.to(device)
 

@@ -5,8 +5,6 @@ all contents, since safetensors loads a file with flipped bits silently. For a p
 plug-in's origin (`fcbench.core.registry.origin`) and, where that is a file, its path: no other plug-in may decode.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
@@ -44,29 +42,18 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What a checkpoint holds.
+    """What a checkpoint holds."""
 
-    Attributes:
-        codec: frozen, in eval mode, on the CPU.
-        sha256: of the file, hexadecimal.
-    """
-
-    codec: Codec
+    codec: Codec  # frozen, in eval mode, on the CPU
     point: OperatingPoint
     specs: tuple[FeatureSpec, ...]
-    sha256: str
+    sha256: str  # of the file, hexadecimal
     source: Source
 
 
 def save(path: Path, codec: nn.Module, point: OperatingPoint, specs: tuple[FeatureSpec, ...], source: Source) -> str:
-    """Write a frozen codec, atomically.
-
-    Returns:
-        sha256 of the file, hexadecimal.
-
-    Raises:
-        FcbenchError: the file cannot be written.
-    """
+    """Write a frozen codec, atomically. Returns sha256 of the file, hexadecimal. Raises `FcbenchError`: the file cannot
+    be written."""
     write_atomically(path, data := as_bytes(codec, point, specs, source))
     return hashlib.sha256(data).hexdigest()
 
@@ -88,12 +75,8 @@ def as_bytes(codec: nn.Module, point: OperatingPoint, specs: tuple[FeatureSpec, 
 
 
 def load(path: Path) -> Loaded:
-    """Build the codec of a checkpoint.
-
-    Raises:
-        FcbenchError: no such file, not a codec's checkpoint, damaged, of another version, or of a codec that is unknown
-            or differs from the one that made it.
-    """
+    """Build the codec of a checkpoint. Raises `FcbenchError`: no such file, not a codec's checkpoint, damaged, of
+    another version, or of a codec that is unknown or differs from the one that made it."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -119,7 +102,6 @@ def load(path: Path) -> Loaded:
     return Loaded(codec, header.point, header.specs, hashlib.sha256(data).hexdigest(), header.source)
 
 
-# ------------------------------------------------------------------------------------------- header
 @dataclass(frozen=True, slots=True)
 class _Header:
     """The metadata, every field of its type."""
@@ -177,10 +159,7 @@ def _field(found: Any, name: str, kind: type[_T]) -> _T:
 
 def _require_plugin(path: Path, name: str, origin: Mapping[str, str], file: str) -> None:
     """Have the very plug-in that made a checkpoint: built-in, installed, a file in use, or the file it was read from.
-
-    Raises:
-        FcbenchError: it is not here, or another file or version is.
-    """
+    Raises `FcbenchError`: it is not here, or another file or version is."""
     here = registry.origin("codec", name) if name in registry.names("codec") else {}
     if not here and file and os.path.isfile(file):  # unlike a Path's, False for any text
         here = {Path(file).name: f"sha256:{hashlib.sha256(read_source(Path(file), 'the plug-in file')).hexdigest()}"}
@@ -201,10 +180,8 @@ def _require_plugin(path: Path, name: str, origin: Mapping[str, str], file: str)
 
 
 def _require_channels(path: Path, specs: tuple[FeatureSpec, ...], state: Mapping[str, Tensor]) -> None:
-    """Refuse channels that the state does not have: building for an absurd number would ask for all memory.
-
-    Every codec of this package has its training statistics in the state, ``stats.0.mean`` for the first map.
-    """
+    """Refuse channels that the state does not have: building for an absurd number would ask for all memory. Every codec
+    of this package has its training statistics in the state, ``stats.0.mean`` for the first map."""
     for i, spec in enumerate(specs):
         mean = state.get(f"stats.{i}.mean")
         n = 0 if mean is None else mean.numel()
@@ -241,7 +218,6 @@ def _build(path: Path, point: OperatingPoint, specs: tuple[FeatureSpec, ...], st
 
 
 def _digest(meta: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:
-    """sha256 over the metadata, then names, types, shapes and values in the order of names."""
     total = hashlib.sha256(json.dumps(meta, sort_keys=True).encode())
     for name in sorted(state):
         tensor = state[name]
@@ -251,6 +227,5 @@ def _digest(meta: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:
 
 
 def _line(error: Exception) -> str:
-    """First line of an error's text, cut to 160 characters."""
     lines = str(error).strip().splitlines()
     return lines[0][:160] if lines else type(error).__name__

@@ -29,10 +29,8 @@ from fcbench.transmit.container import Record
 
 A = TypeVar("A")
 B = TypeVar("B")
-Arrays = Mapping[str, np.ndarray]
-"""Maps as they go from process to process."""
-Encoded = tuple[Bitstream, float]
-"""A coded sample with its check, and the time that it took [ms]."""
+Arrays = Mapping[str, np.ndarray]  # Maps as they go from process to process
+Encoded = tuple[Bitstream, float]  # A coded sample with its check, and the time that it took [ms]
 WHAT = "code samples"
 
 
@@ -54,12 +52,8 @@ class Coders:
     def encode(
         self, checkpoint: Path, loaded: Loaded, samples: Iterable[Features]
     ) -> Iterator[tuple[Features, Encoded]]:
-        """Each sample with what a codec makes of it, in their order.
-
-        Args:
-            checkpoint: of the codec.
-            loaded: the same, which codes where this process does.
-        """
+        """Each sample with what a codec makes of it, in their order. `checkpoint`: of the codec. `loaded`: the same,
+        which codes where this process does."""
         if self.n == 1:
             for number, features in enumerate(samples):
                 with naming(_sample(number)):
@@ -157,11 +151,9 @@ def timed(call: Callable[[], B]) -> tuple[B, float]:
     return result, (time.perf_counter() - began) * 1e3
 
 
-HERE = Coders()
-"""This process alone."""
+HERE = Coders()  # This process alone
 
 
-# ------------------------------------------------------------------------------------ in a process
 @lru_cache(2)
 def _codec(checkpoint: Path, sha256: str, side: Literal["sender", "receiver"]) -> Loaded:
     """The codec of one side: the receiver's is another than the sender's."""
@@ -185,6 +177,5 @@ def _decode(checkpoint: Path, sha256: str, sent: tuple[bytes, Grids]) -> tuple[A
 
 
 def _received(maps: Arrays, n_symbols: int, check: int, again: bytes | None, took_ms: float) -> tuple[Decoded, float]:
-    """What `_decode` sent."""
     features = Features({k: torch.from_numpy(m) for k, m in maps.items()})
     return Decoded(features, n_symbols, check, None if again is None else lambda: again), took_ms

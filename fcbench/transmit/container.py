@@ -45,8 +45,7 @@ from fcbench.core.files import atomic_file, disk_errors
 
 MAGIC = b"\x9eFCB"
 VERSION = 1
-PREFIX_BYTES = 16
-"""Bytes of the checkpoint's sha256 that the header holds."""
+PREFIX_BYTES = 16  # Bytes of the checkpoint's sha256 that the header holds
 
 _LAYOUT = b"\0"  # [B, C, h, w], the only one
 _FIXED_BYTES = len(MAGIC) + 3
@@ -56,10 +55,8 @@ _ANEW = "code the file anew, with this version of fcbench and of its coders"
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What the file says of all its samples: ``specs`` are the maps in coding order.
-
-    Of ``checkpoint_sha256``, hexadecimal, the file holds the first 16 bytes.
-    """
+    """What the file says of all its samples: ``specs`` are the maps in coding order. Of ``checkpoint_sha256``,
+    hexadecimal, the file holds the first 16 bytes."""
 
     codec: str
     checkpoint_sha256: str
@@ -85,8 +82,7 @@ class Record:
     shapes: dict[str, tuple[int, int]]
     n_symbols: int
     check: int
-    where: str = field(default="the record", compare=False)
-    """File and number, for messages."""
+    where: str = field(default="the record", compare=False)  # File and number, for messages
 
     def verify(self, decoded: Decoded) -> None:
         """Raise `FcbenchError` where the decoder is out of step with the encoder, or the payload has surplus bytes."""
@@ -129,7 +125,6 @@ def _pack_header(header: Header, common: _Common, n_records: int) -> bytes:
 
 
 def _unpack_header(cursor: Cursor) -> tuple[Header, _Common, int]:
-    """Header, what samples share, and the number of records."""
     where = cursor.where
     if cursor.take(len(MAGIC)) != MAGIC:
         raise FcbenchError(f"{where}: not an .fcb file (wrong magic bytes)")
@@ -161,7 +156,6 @@ def _unpack_header(cursor: Cursor) -> tuple[Header, _Common, int]:
 
 
 def _crc(number: int, record: Record) -> int:
-    """CRC-32 of all that a record says, and of its number."""
     head = varint(number) + _sizes(record.shapes) + varint(record.n_symbols) + struct.pack("<H", record.check)
     return zlib.crc32(record.payload, zlib.crc32(head))
 
@@ -238,10 +232,8 @@ class ContainerWriter:
 
 # --------------------------------------------------------------------------------------------- reading
 class ContainerReader(Sequence[Record]):
-    """Records of a file, by iteration or by number; ``n_bytes`` is its size on disk.
-
-    Opening checks header and structure, reading a record checks its CRC: both raise `FcbenchError` on damage.
-    """
+    """Records of a file, by iteration or by number; ``n_bytes`` is its size on disk. Opening checks header and
+    structure, reading a record checks its CRC: both raise `FcbenchError` on damage."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -255,7 +247,6 @@ class ContainerReader(Sequence[Record]):
             raise FcbenchError(f"cannot read {path}: {error.strerror}") from None
 
     def _scan(self, cursor: Cursor, n_records: int) -> list[int]:
-        """Byte offset of each record."""
         offsets = []
         for number in range(n_records):
             cursor.where = f"{self._path}, record {number}"
@@ -269,7 +260,6 @@ class ContainerReader(Sequence[Record]):
         return offsets
 
     def _head(self, cursor: Cursor) -> tuple[int, dict[str, tuple[int, int]], int]:
-        """Payload bytes, shapes, and symbol count of the record at the cursor."""
         n_payload, differs = divmod(cursor.varint(), 2)
         if not differs:
             return n_payload, self._common.shapes, self._common.n_symbols
@@ -277,7 +267,6 @@ class ContainerReader(Sequence[Record]):
         return n_payload, shapes, cursor.varint()
 
     def _read(self, cursor: Cursor, number: int) -> Record:
-        """The record of a number, checked."""
         cursor.where = f"{self._path}, record {number}"
         cursor.seek(self._offsets[number])
         n_payload, shapes, n_symbols = self._head(cursor)
@@ -327,5 +316,4 @@ class ContainerReader(Sequence[Record]):
 
 
 def _named(specs: Sequence[FeatureSpec]) -> str:
-    """Maps in words: "stage3 (96 channels, stride 16 px, BCHW)"."""
     return ", ".join(f"{s.name} ({s.channels} channels, stride {s.stride_px} px, {s.layout})" for s in specs)

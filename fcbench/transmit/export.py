@@ -1,7 +1,5 @@
 """A trained codec as ``torch.export`` programs, for use without fcbench's classes: checked before they are left."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -25,15 +23,10 @@ _HINT = "choose another -o"
 def export(path: Path, image_size_px: tuple[int, int], folder: Path) -> list[Path]:
     """Write the programs of a checkpoint's codec, ``NAME.pt2``, and `MANIFEST`; features of another size need others.
 
-    Programs are read back and used in the codec's place: for features drawn with the training statistics they must
-    give the same bytes and, decoding them, the same integers and features.
-
-    Returns:
-        The files.
-
-    Raises:
-        FcbenchError: what `checkpoint.load` raises, a codec that is no chain of networks and tables, a file that cannot
-            be written, or programs that code otherwise than the codec.
+    Programs are read back and used in the codec's place: for features drawn with the training statistics they must give
+    the same bytes and, decoding them, the same integers and features. Returns the files. Raises `FcbenchError`: what
+    `checkpoint.load` raises, a codec that is no chain of networks and tables, a file that cannot be written, or
+    programs that code otherwise than the codec.
     """
     loaded = checkpoint.load(path)
     codec: Any = loaded.codec
@@ -71,7 +64,6 @@ def read(file: Path) -> nn.Module:
 
 
 def _check(codec: Any, other: Any, loaded: checkpoint.Loaded, grids: Grids) -> None:
-    """Raise `FcbenchError` unless two codecs give the same bytes, integers and features."""
     generator = torch.Generator().manual_seed(0)
     for _ in range(_N_CHECKED):
         maps = {}

@@ -3,8 +3,6 @@
 images -> encoder of the checkpoint -> codec -> .fcb file -> codec anew -> features
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +35,6 @@ class Coded:
     n_scalars: int
 
 
-# ------------------------------------------------------------------------------------------- encode
 def encode(
     images: Sequence[Path],
     checkpoint: Path,
@@ -50,16 +47,11 @@ def encode(
 ) -> Coded:
     """Code images into one file, in their order.
 
-    Args:
-        images: files, and folders of them (sorted by name).
-        checkpoint: of a codec; it names the encoder.
-        path: the ``.fcb`` file to write.
-        image_size_px: (H, W) to resize the images to; None for their own, which must be one.
-        weights: of the encoder, as `fcbench.core.features.EncoderPlugin.build` takes them.
-
-    Raises:
-        FcbenchError: an image or the checkpoint cannot be read, images of several sizes, other weights than those
-            that the codec was made for, features that cannot be coded, a file that cannot be written.
+    `images`: files, and folders of them (sorted by name). `checkpoint`: of a codec; it names the encoder. `path`: the
+    ``.fcb`` file to write. `image_size_px`: (H, W) to resize the images to; None for their own, which must be one.
+    `weights`: of the encoder, as `fcbench.core.features.EncoderPlugin.build` takes them. Raises `FcbenchError`: an
+    image or the checkpoint cannot be read, images of several sizes, other weights than those that the codec was made
+    for, features that cannot be coded, a file that cannot be written.
     """
     files = _files(images)
     loaded = load_checkpoint(checkpoint)
@@ -101,7 +93,6 @@ def _one_size(files: Sequence[Path], sizes: Sequence[Size]) -> Size:
 
 
 def _encoder_of(loaded: Loaded, path: Path, weights: str | None, device: torch.device) -> Encoder:
-    """The encoder that a codec was made for."""
     encoder = build_encoder(loaded.source.encoder, weights, device)
     if encoder.weights.sha256 != loaded.source.weights_sha256:
         raise FcbenchError(
@@ -111,15 +102,11 @@ def _encoder_of(loaded: Loaded, path: Path, weights: str | None, device: torch.d
     return encoder
 
 
-# ------------------------------------------------------------------------------------------- decode
 def decode(path: Path, checkpoint: Path | None = None) -> dict[str, Tensor]:
     """Features of a file: float32 [N, C, h, w] by map, in the order in which they were coded.
 
-    Args:
-        checkpoint: of its codec; None for the one beside the file, under the same name.
-
-    Raises:
-        FcbenchError: either is missing or damaged, they do not belong together, or there are no features inside.
+    `checkpoint`: of its codec; None for the one beside the file, under the same name. Raises `FcbenchError`: either is
+    missing or damaged, they do not belong together, or there are no features inside.
     """
     reader = container.ContainerReader(path)
     if not int(reader.header.checkpoint_sha256, 16):

@@ -1,7 +1,5 @@
 """What a file holds: a container, a checkpoint, or neither."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -14,11 +12,8 @@ from fcbench.transmit.images import Size
 
 
 def described(path: Path) -> dict[str, Any]:
-    """What an ``.fcb`` file or a codec's checkpoint says of itself, checked whole; plain JSON data.
-
-    Raises:
-        FcbenchError: neither, or damaged.
-    """
+    """What an ``.fcb`` file or a codec's checkpoint says of itself, checked whole; plain JSON data. Raises
+    `FcbenchError`: neither, or damaged."""
     try:
         with path.open("rb") as file:
             start = file.read(len(container.MAGIC))

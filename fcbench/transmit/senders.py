@@ -18,10 +18,9 @@ from torch import Tensor
 
 from fcbench.coders.strings import checksum
 from fcbench.core import rates, registry
-from fcbench.core.codecs import Bitstream, Decoded, EstimatingCodec, OperatingPoint
+from fcbench.core.codecs import Bitstream, Decoded, EstimatingCodec, OperatingPoint, codec_kind
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Encoder, Features, FeatureSpec, FeatureStats
-from fcbench.core.kinds import codec_kind
 from fcbench.core.progress import Advance
 from fcbench.core.samples import Dataset
 from fcbench.features.feature_set import FeatureSet, batches_of
@@ -31,8 +30,7 @@ from fcbench.transmit.checkpoint import load as load_checkpoint
 from fcbench.transmit.coders import HERE, Coders, naming, timed
 
 T = TypeVar("T")
-EVAL_BATCH = 32
-"""Samples that are read at a time, fewer where they are larger than `EVAL_BYTES` together."""
+EVAL_BATCH = 32  # Samples that are read at a time, fewer where they are larger than `EVAL_BYTES` together
 EVAL_BYTES = 256 << 20
 IMAGE_BATCH = 8
 _NO_CHECKPOINT = "0" * 64
@@ -41,19 +39,12 @@ _IMAGE, _LABEL = FeatureSpec("image", 3, 1), FeatureSpec("label", 1, 1)
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """Size and timing of the coded test set.
+    """Size and timing of the coded test set."""
 
-    Attributes:
-        n_bytes: size of the file.
-        sample_bytes: size of each sample's record.
-        estimated_bits: from likelihoods; None where the codec has none.
-        encode_ms: median per sample; None where nothing is coded.
-    """
-
-    n_bytes: int
-    sample_bytes: Sequence[int]
-    estimated_bits: float | None = None
-    encode_ms: float | None = None
+    n_bytes: int  # size of the file
+    sample_bytes: Sequence[int]  # size of each sample's record
+    estimated_bits: float | None = None  # from likelihoods; None where the codec has none
+    encode_ms: float | None = None  # median per sample; None where nothing is coded
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,14 +131,8 @@ def write(
     advance: Advance,
     coders: Coders = HERE,
 ) -> tuple[list[int], list[float]]:
-    """Code samples into a file, one record each.
-
-    Args:
-        checkpoint: of the codec, and `loaded` from it.
-
-    Returns:
-        Size [bytes] and time [ms] of each.
-    """
+    """Code samples into a file, one record each. `checkpoint`: of the codec, and `loaded` from it. Returns Size [bytes]
+    and time [ms] of each."""
     with torch.inference_mode():
         found = coders.encode(checkpoint, loaded, samples)
         coded = ((stream, features.shapes, took_ms) for features, (stream, took_ms) in found)
@@ -155,7 +140,6 @@ def write(
 
 
 def _header(loaded: Loaded) -> container.Header:
-    """What a file says that a checkpoint codes."""
     return container.Header(loaded.point.codec, loaded.sha256, loaded.specs)
 
 
@@ -205,15 +189,11 @@ def split_batch(maps: Mapping[str, Tensor]) -> Iterator[Features]:
 # ---------------------------------------------------------------------------------------------- images
 @dataclass(frozen=True, slots=True)
 class ImageSender:
-    """Remote inference: the image is coded, and the receiver runs the same encoder on what it decodes.
-
-    Attributes:
-        images: the data set of the test samples.
-    """
+    """Remote inference: the image is coded, and the receiver runs the same encoder on what it decodes."""
 
     point: OperatingPoint
     test: FeatureSet
-    images: Dataset
+    images: Dataset  # the data set of the test samples
     encoder: Encoder
     split_points: Sequence[str]
 
@@ -259,15 +239,11 @@ def _check(image: np.ndarray) -> int:
 # ---------------------------------------------------------------------------------------------- labels
 @dataclass(frozen=True, slots=True)
 class LabelSender:
-    """The task's own output for uncoded features, coded without loss: what reads it at the far end is lossless.
-
-    Attributes:
-        predict: a head's prediction for a sample of the test set.
-    """
+    """The task's own output for uncoded features, coded without loss: what reads it at the far end is lossless."""
 
     task: str
     test: FeatureSet
-    predict: Callable[[int], Any]
+    predict: Callable[[int], Any]  # a head's prediction for a sample of the test set
 
     def send(self, path: Path, advance: Advance) -> Sent:
         plugin = registry.get("label", self.task)
@@ -297,11 +273,7 @@ Coded = tuple[Bitstream, Mapping[str, tuple[int, int]], float]
 def write_records(
     path: Path, header: container.Header, coded: Iterable[Coded], n_samples: int, advance: Advance
 ) -> tuple[list[int], list[float]]:
-    """Write coded samples into a file, one record each.
-
-    Returns:
-        Size [bytes] and encoding time [ms] of each.
-    """
+    """Write coded samples into a file, one record each. Returns Size [bytes] and encoding time [ms] of each."""
     sizes, times = list[int](), list[float]()
     with container.ContainerWriter(path, header) as writer:
         for stream, grids, took_ms in coded:

@@ -14,7 +14,7 @@ from fcbench.core import registry
 from fcbench.core.errors import FcbenchError
 from fcbench.core.samples import DatasetMeta, Pose
 from fcbench.core.tasks import ProbabilisticHead, Ranking, ScaledHead
-from fcbench.tasks.captioning.task import CaptioningTask
+from fcbench.tasks.captioning import CaptioningTask
 from fcbench.testing.fake_data import FakeDataset
 from fcbench.testing.tasks import TaskContract, bind, learned, measured, neck_output
 
@@ -150,7 +150,7 @@ def test_perfect_classification() -> None:
 
 def test_perfect_pose() -> None:
     """Logits that are the log of each keypoint's bilinear weights decode to the keypoint itself."""
-    from fcbench.tasks.pose.task import bilinear_targets
+    from fcbench.tasks.pose import bilinear_targets
 
     task, targets, head = bind("pose", n=3)
     persons = [Pose(*(a[:1] for a in fields(t["pose"]))) for t in targets]

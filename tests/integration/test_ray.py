@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,8 +43,9 @@ def cluster() -> Iterator[Any]:
     found.shutdown()
 
 
-def started(out: Path, cache: Path, address: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "fcbench.cli.main", *TINY, "--encoder", "sam2_nano", "--ray", address, *OPTIONS]
+def started(out: Path, cache: Path, address: str, *args: str) -> subprocess.Popen[bytes]:
+    options = (*OPTIONS, "--ray", address, *args)
+    command = [sys.executable, "-m", "fcbench.cli.main", *TINY, "--encoder", "sam2_nano", *options]
     log = (out.parent / "log").open("ab")
     return subprocess.Popen([*command, "--cache-dir", str(cache), "--out", str(out)], stdout=log, stderr=log)
 
@@ -84,6 +86,27 @@ def test_a_lost_worker_and_a_lost_machine_change_no_row(cluster: Any, finished: 
         cluster.remove_node(cluster.list_all_nodes()[1])
         assert run.wait(280) == 0, (tmp_path / "log").read_text()
     pd.testing.assert_frame_equal(rows(finished), rows(out), check_exact=True)
+
+
+@pytest.mark.timeout(600)
+def test_machines_that_share_no_cache_give_the_rows_of_one_process(
+    cluster: Any, finished: Path, tiny: Run, tmp_path: Path
+) -> None:
+    out, cache, seen = tmp_path / "out", tmp_path / "cache", set[Path]()
+    with started(out, cache, cluster.address, "--own-caches") as run:
+        while run.poll() is None:
+            seen |= own_caches()
+            time.sleep(0.1)
+    assert run.returncode == 0, (tmp_path / "log").read_text()
+    pd.testing.assert_frame_equal(rows(finished), rows(out), check_exact=True)
+    assert len(seen) == 2 and not own_caches()  # one each, cleared at the end
+    again = tiny(tmp_path / "again", *OPTIONS, "--cache-dir", cache)  # all that was made is in the driver's cache
+    assert "to train: readouts 0, codecs 0" in again.output and "features of" not in again.output
+    pd.testing.assert_frame_equal(rows(finished), rows(tmp_path / "again"), check_exact=True)
+
+
+def own_caches() -> set[Path]:
+    return set(Path(tempfile.gettempdir()).glob("fcbench-*/models"))
 
 
 def test_a_killed_run_goes_on_where_it_was(cluster: Any, finished: Path, tmp_path: Path) -> None:

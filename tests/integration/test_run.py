@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -293,6 +294,31 @@ def test_coding_workers_change_nothing_but_time(tiny: Tiny, tmp_path: Path) -> N
         assert tiny(out, *wanted, "--coding-workers", n).exit_code == 0
         found.append(table_module.load(out).drop(columns=TIMES))
     pd.testing.assert_frame_equal(found[0], found[1], check_exact=True)
+
+
+def test_a_neck_in_bfloat16_is_a_row_of_its_own_and_codes_the_same_bytes(
+    tiny: Tiny, finished: Path, tmp_path: Path
+) -> None:
+    result = tiny(tmp_path, "--task", "segmentation", "--neck-dtype", "bfloat16")
+    assert result.exit_code == 0, result.output
+    found, plain = (table_module.load(p) for p in (tmp_path, finished))
+    plain = plain[plain.task == "segmentation"].reset_index(drop=True)
+    assert set(found.neck) == {"neck_2L@bfloat16"} and not set(found.point) & set(plain.point)
+    for column in ("n_bytes", "bpp_estimated", "checkpoint_sha256", "feature_mse"):
+        pd.testing.assert_series_equal(found[column], plain[column])
+    assert 0 < (found.value - plain.value).abs().max() < 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiles C++")
+def test_compiled_encoders_and_necks_are_rows_of_their_own(tiny: Tiny, finished: Path, tmp_path: Path) -> None:
+    result = tiny(tmp_path, "--task", "segmentation", "--codec", "uniform", "--compile")
+    assert result.exit_code == 0, result.output
+    found, plain = (table_module.load(p) for p in (tmp_path, finished))
+    plain = plain[(plain.task == "segmentation") & (plain.codec != "hyperprior")].reset_index(drop=True)
+    assert set(found.encoder) == {"sam2_nano@compiled"} and set(found.neck) == {"neck_2L@compiled"}
+    assert (found.value - plain.value).abs().max() < 0.05
+    assert set(found.kmac_per_px.dropna()) == set(plain.kmac_per_px.dropna())
 
 
 def test_an_encoder_in_bfloat16_is_a_row_of_its_own(tiny: Tiny, fcbench: Tiny, tmp_path: Path) -> None:

@@ -224,3 +224,23 @@ def test_vvc_without_programs_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(FcbenchError, match="vvencapp not found"):
         make("vvc", {"qp": 20, "bits": 10})
+
+
+def test_components_cost_less_than_channels_that_share_what_they_hold() -> None:
+    mixing = torch.linalg.qr(torch.randn(6, 6, generator=torch.Generator().manual_seed(3)))[0]
+
+    def mixed(n: int, seed: int) -> torch.Tensor:
+        few = smooth(n, seed) * torch.tensor([1 / 0.1, 1 / 0.3, 0.1, 0, 0, 0])[:, None, None]
+        return torch.einsum("dc,nchw->ndhw", mixing, few)
+
+    train, x = mixed(8, 1), mixed(1, 2)
+    flat = train.transpose(0, 1).flatten(1)
+    given = FeatureStats(flat.mean(1), flat.std(1), flat.amin(1), flat.amax(1))
+    found = {}
+    for name, qp in (("hevc", 20), ("hevc_klt", 12)):  # components have a wider range: the same step at a lower QP
+        codec: Any = registry.get("codec", name).build(SPEC, {"s": given}, {"qp": qp, "bits": 10})
+        codec.prepare([train])
+        codec.freeze()
+        found[name] = len(codec.encode(Features({"s": x})).payload), normalized_error(codec, x).square().mean()
+    assert found["hevc_klt"][0] < 0.8 * found["hevc"][0]
+    assert found["hevc_klt"][1] < found["hevc"][1]

@@ -13,7 +13,7 @@ from PIL import Image
 from fcbench.core import registry
 from fcbench.core.errors import FcbenchError, UnreadableSample
 from fcbench.core.samples import VOID, DataOptions, Dataset, Pose
-from fcbench.data.shared import images, targets
+from fcbench.data.shared import images
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "camvid"
 
@@ -169,7 +169,7 @@ def test_resizing_an_image_antialiases() -> None:
 
 def test_resizing_depth_makes_no_value_up() -> None:
     depth = torch.tensor([[0.0, 5.0], [2.0, 9.0]])
-    big = targets.resize_targets({"depth": depth}, (2, 2), (6, 4))["depth"]
+    big = images.resize_targets({"depth": depth}, (2, 2), (6, 4))["depth"]
     assert big.shape == (6, 4) and big.dtype == torch.float32
     assert set(big.flatten().tolist()) == {0.0, 5.0, 2.0, 9.0}
     assert big[0, 3] == 5.0 and big[5, 0] == 2.0
@@ -181,7 +181,7 @@ def test_resizing_a_pose_scales_x_y_and_area() -> None:
         boxes=np.array([[1.0, 2.0, 3.0, 4.0]], np.float32),
         areas=np.array([10.0], np.float32),
     )
-    found = targets.resize_targets({"pose": pose, "captioning": ("a",)}, (10, 20), (20, 60))
+    found = images.resize_targets({"pose": pose, "captioning": ("a",)}, (10, 20), (20, 60))
     new = found["pose"]
     assert new.keypoints[0, 0].tolist() == [6.0, 8.0, 2.0]
     assert new.boxes[0].tolist() == [3.0, 4.0, 9.0, 8.0]

@@ -15,13 +15,16 @@ import bjontegaard
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from points import end, rate_point, to_frame
 from scipy.interpolate import PchipInterpolator
 
 from fcbench.analysis import curves, resampled_curves, situations
 from fcbench.analysis.compare import ALL, Comparison, compare
+from fcbench.analysis.curves import Loss
 from fcbench.analysis.estimate import Estimate
 from fcbench.analysis.resampled_curves import Resampled
+from fcbench.cli.main import main
 from fcbench.core.errors import FcbenchError
 from fcbench.reports import tables
 from fcbench.reports.compare_table import document
@@ -206,6 +209,19 @@ def test_rate_at_the_ceiling_less_one_percent(tmp_path: Path) -> None:
     assert low is not None and high is not None and low < (row.bpp or 0) < high
     other = run(folder, x="bytes_per_sample")["a"]
     assert other.rate_at_target.value == pytest.approx(row.bytes_per_sample)
+
+
+def test_a_loss_in_points(tmp_path: Path) -> None:
+    """Half a point below 0.445 is the value of the fourth point; metrics that are no fractions have no points."""
+    folder = write(tmp_path / "a", *curve_points("a"), ceiling(0.445))
+    row = next(p for p in load_points(folder) if p.point == "a3s0")
+    found = run(folder, loss=Loss(0.5, "pt"))["a"]
+    assert found.target == pytest.approx(0.44) and found.rate_at_target.value == pytest.approx(row.bpp)
+    metres = write(tmp_path / "b", *curve_points("a", unit="m"), ceiling(0.445, unit="m"))
+    assert "points are of fractions" in run(metres, loss=Loss(0.5, "pt"))["a"].rate_at_target.reason
+    shown = CliRunner().invoke(main, ["compare", str(folder), "--anchor", "a", "--loss", "0.5pt"]).output
+    assert "target 0.44" in shown and "less 0.5 points" in " ".join(shown.split())
+    assert "neither a percentage" in CliRunner().invoke(main, ["compare", "x", "--anchor", "a", "--loss", "1"]).output
 
 
 def test_rate_is_resampled_with_the_samples(tmp_path: Path) -> None:

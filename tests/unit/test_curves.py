@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import bjontegaard
 import numpy as np
 import pytest
@@ -19,6 +21,11 @@ VALUES = np.array([0.20, 0.31, 0.40, 0.46, 0.48])
 
 def mean(sums: np.ndarray) -> np.ndarray:
     return sums[:, 0] / sums[:, 1]
+
+
+def paired(tables: list[np.ndarray], values: Callable, n: int = 1000, seed: int = 0) -> list[np.ndarray]:
+    """Metric of each table under the same resamples, [R]."""
+    return [intervals.resampled(t, lambda stats, w: {"": values(w @ stats)}, n, seed)[""] for t in tables]
 
 
 # ----------------------------------------------------------------------------------- order and hull
@@ -187,7 +194,7 @@ def test_rate_at_never_extrapolates() -> None:
 def test_target_lies_on_the_worse_side_of_the_ceiling() -> None:
     assert curves.ceiling_target(0.5, True) == pytest.approx(0.495)
     assert curves.ceiling_target(0.5, False) == pytest.approx(0.505)
-    assert curves.ceiling_target(-2.0, True, 10) == pytest.approx(-2.2)
+    assert curves.ceiling_target(-2.0, True, curves.Loss(10)) == pytest.approx(-2.2)
 
 
 # ---------------------------------------------------------------------------------------- bootstrap
@@ -205,7 +212,7 @@ def test_bootstrap_covers_a_known_mean_95_times_of_100() -> None:
     for trial in range(n_trials):
         x = rng.normal(1.0, 2.0, n)
         stats = np.stack([x, np.ones(n)], axis=1)
-        low, high = intervals.interval(intervals.paired_bootstrap([stats], mean, 200, trial)[0])
+        low, high = intervals.interval(paired([stats], mean, 200, trial)[0])
         hits += low <= 1.0 <= high
     assert 0.91 <= hits / n_trials <= 0.97  # 0.95 within 2 standard errors, a little less at n = 60
 
@@ -213,13 +220,13 @@ def test_bootstrap_covers_a_known_mean_95_times_of_100() -> None:
 def test_interval_is_as_wide_as_theory_says() -> None:
     x = np.random.default_rng(1).normal(0, 1, 400)
     stats = np.stack([x, np.ones(400)], axis=1)
-    low, high = intervals.interval(intervals.paired_bootstrap([stats], mean, 4000)[0])
+    low, high = intervals.interval(paired([stats], mean, 4000)[0])
     assert high - low == pytest.approx(2 * 1.96 * x.std() / 20, rel=0.06)
 
 
 def test_paired_difference_of_identical_tables_is_exactly_0() -> None:
     stats = np.random.default_rng(0).random((30, 2))
-    a, b = intervals.paired_bootstrap([stats, stats.copy()], mean, 100)
+    a, b = paired([stats, stats.copy()], mean, 100)
     assert a.std() > 0
     assert (a - b == 0).all()
 
@@ -229,17 +236,17 @@ def test_pairing_narrows_the_interval_of_a_difference() -> None:
     hard = rng.normal(0, 1, 200)
     a = np.stack([hard, np.ones(200)], axis=1)
     b = np.stack([hard + 0.1 + rng.normal(0, 0.05, 200), np.ones(200)], axis=1)
-    m_a, m_b = intervals.paired_bootstrap([a, b], mean)
+    m_a, m_b = paired([a, b], mean)
     low, high = intervals.interval(m_b - m_a)
     assert 0.08 < low < 0.1 < high < 0.12
-    (alone,) = intervals.paired_bootstrap([b], mean, seed=1)
+    (alone,) = paired([b], mean, seed=1)
     low, high = intervals.interval(alone - m_a)
     assert low < 0 < high
 
 
 def test_metric_is_of_summed_statistics_not_a_mean_of_ratios() -> None:
     stats = np.array([[1.0, 1.0], [0.0, 9.0]])
-    (values,) = intervals.paired_bootstrap([stats], mean, 200)
+    (values,) = paired([stats], mean, 200)
     assert set(np.round(values, 12)) == {0.0, 0.1, 1.0}
 
 
@@ -251,16 +258,14 @@ def test_interval_leaves_undefined_resamples_out() -> None:
 @pytest.mark.parametrize(
     ("tables", "what"),
     [
-        ([], r"\[\]"),
-        ([np.ones((3, 2)), np.ones((4, 2))], r"\[4, 2\]"),
-        ([np.ones(3)], r"\[\[3\]\]"),
+        ([np.ones(3)], r"\[3\]"),
         ([np.ones((0, 2))], "0 samples"),
         ([np.full((3, 2), np.nan)], "NaN"),
     ],
 )
 def test_bootstrap_refuses(tables: list[np.ndarray], what: str) -> None:
     with pytest.raises(FcbenchError, match=what):
-        intervals.paired_bootstrap(tables, mean, 10)
+        paired(tables, mean, 10)
 
 
 def test_quality_turns_the_sign() -> None:
@@ -270,8 +275,8 @@ def test_quality_turns_the_sign() -> None:
 
 def test_resamples_in_blocks_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     table = np.random.default_rng(1).random((50, 3))
-    weights, (whole,) = intervals.resampling_weights(50), intervals.paired_bootstrap([table], lambda s: s[:, 0])
+    weights, (whole,) = intervals.resampling_weights(50), paired([table], lambda s: s[:, 0])
     monkeypatch.setattr(intervals, "BLOCK", 50 * 300)
     assert np.array_equal(intervals.resampling_weights(50), weights)
-    (blocks,) = intervals.paired_bootstrap([table], lambda s: s[:, 0])
+    (blocks,) = paired([table], lambda s: s[:, 0])
     np.testing.assert_allclose(blocks, whole, rtol=1e-13)

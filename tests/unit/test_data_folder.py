@@ -75,7 +75,7 @@ def test_classes_of_json_regions(root: Path) -> None:
 
 
 def test_the_17_keypoints_of_coco_are_known_as_such(root: Path) -> None:
-    from fcbench.data.folder.part import COCO_KEYPOINTS
+    from fcbench.core.samples import COCO_KEYPOINTS
 
     def change(content: dict[str, Any]) -> None:
         content["categories"][0]["keypoints"] = list(COCO_KEYPOINTS)

@@ -16,9 +16,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from fcbench.core import registry
-from fcbench.core.detections import Detections, Objects
 from fcbench.core.errors import FcbenchError
-from fcbench.core.samples import DataOptions
+from fcbench.core.samples import DataOptions, Detections, Objects
 from fcbench.core.tasks import Ranking, metric_values
 from fcbench.results import intervals
 from fcbench.tasks.shared import coco_ap

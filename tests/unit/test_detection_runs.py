@@ -19,7 +19,7 @@ from fcbench.analysis.compare import compare
 from fcbench.cli.main import main
 from fcbench.core import registry
 from fcbench.core.samples import DataOptions
-from fcbench.core.tails import build_tail
+from fcbench.core.tasks import build_tail
 from fcbench.encoders.torchvision.tails import NOTHING
 from fcbench.features.encoding import build_encoder
 from fcbench.results import table

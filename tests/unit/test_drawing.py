@@ -11,9 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fcbench.core.detections import Detections
 from fcbench.core.features import FeatureStats
-from fcbench.core.samples import VOID, Pose
+from fcbench.core.samples import VOID, Detections, Pose
 from fcbench.measure.drawing import SIDE_PX, Colours, output, photograph
 
 NAMES = ("cat", "dog", "bird")

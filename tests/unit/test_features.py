@@ -526,3 +526,49 @@ def test_the_schema_is_part_of_the_key(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(extract_module, "SCHEMA", 99)
     monkeypatch.setattr(store_module, "SCHEMA", 99)
     assert run(tmp_path).key != first
+
+
+# ------------------------------------------------------------------------------------------- not stored
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_features_that_are_not_stored_are_those_that_would_be(tmp_path: Path, dtype: Any) -> None:
+    data = Data(70, bad=(2,), tasks=())
+    stored = run(tmp_path / "stored", data, dtype=dtype, on_bad_image="skip")
+    encoder: Any = Enc()
+    home = Cache(tmp_path / "live", keeps_features=False)
+    live = extract(data, encoder, BOTH, home, dtype=dtype, on_bad_image="skip")
+    assert (live.key, live.samples, live.skipped, live.grids) == (
+        stored.key,
+        stored.samples,
+        stored.skipped,
+        stored.grids,
+    )
+    for places in ([3], [0, 68, 2, 2], range(30)):
+        for name, m in live.batch(places).items():
+            assert m.dtype == torch.float32 and torch.equal(m, stored.batch(places)[name])
+    kept, taken = stats_of(stored), stats_of(live)
+    assert all(torch.equal(getattr(kept[n], k), getattr(taken[n], k)) for n in BOTH for k in ("mean", "std", "high"))
+    assert not list(home.root.rglob("*.npy")) and list(home.root.rglob("index.json"))
+    n_seen = encoder.n_seen
+    again = extract(data, encoder, BOTH, home, dtype=dtype, on_bad_image="skip")
+    assert encoder.n_seen == n_seen and again.ids == stored.ids  # images are not read again
+    assert extract(data, encoder, BOTH, Cache(home.root), dtype=dtype, on_bad_image="skip").ids == stored.ids
+    assert list(home.root.rglob("*.npy"))  # and a run that stores them does
+
+
+def test_stored_features_are_read_where_none_are_to_be_stored(tmp_path: Path) -> None:
+    encoder: Any = Enc()
+    run(tmp_path, enc=encoder)
+    n_seen = encoder.n_seen
+    extract(Data(), encoder, BOTH, Cache(tmp_path, keeps_features=False)).batch([0, 1])
+    assert encoder.n_seen == n_seen
+
+
+def test_an_image_that_spoils_later_is_named(tmp_path: Path) -> None:
+    data, encoder = Data(), Enc()
+    found = extract(data, encoder, BOTH, Cache(tmp_path, keeps_features=False))  # type: ignore[arg-type]
+    data.bad = (4,)
+    with pytest.raises(UnreadableSample, match="img4.jpg"):
+        found.batch([3, 4])
+    encoder.spoil = True
+    with pytest.raises(FcbenchError, match="not finite, first for sample id3"):
+        found.batch([3])

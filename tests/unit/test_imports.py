@@ -144,3 +144,16 @@ def test_analyses_and_help_import_no_torch() -> None:
     modules += [f"fcbench.cli.{verb.replace('-', '_')}" for verb in (*VERBS, "main")]
     loaded = loaded_after("".join(f"import {m}\n" for m in modules))
     assert set(modules) < loaded and "torch" not in loaded
+
+
+def test_a_learned_codec_imports_what_it_needs_of_compressai() -> None:
+    """All of it takes seconds; whoever wants all of it still gets it."""
+    known = "from fcbench.core import registry\nplugin = registry.get('codec', 'hyperprior')\nplugin.versions()"
+    loaded = loaded_after(known)
+    assert "compressai.entropy_models" in loaded and not {"compressai", "torch_geometric"} & loaded
+    used = (
+        "from fcbench.codecs.shared.transforms import IntegerBottleneck\nmodel = IntegerBottleneck(2)\n"
+        "import compressai\nassert compressai.available_entropy_coders() == ['ans']\n"
+        "assert isinstance(model, compressai.entropy_models.EntropyBottleneck) and compressai.zoo.image_models"
+    )
+    assert {"compressai", "torch_geometric"} < loaded_after(f"{known}\n{used}")

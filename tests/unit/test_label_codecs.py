@@ -13,11 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as rle
 
-from fcbench.core.detections import Detections
 from fcbench.core.errors import FcbenchError
-from fcbench.core.samples import VOID, Pose
+from fcbench.core.samples import VOID, Detections, Pose
 from fcbench.labels import captioning, classification, depth, pose, segmentation
-from fcbench.labels.shared import detections, general
+from fcbench.labels.shared import coder, detections
 
 MODULES = ("segmentation", "depth", "pose", "captioning", "classification")
 CAPTION = "A man riding a wave on top of a surfboard."
@@ -146,13 +145,13 @@ def test_classes_take_whole_bytes(index: int, n_bytes: int) -> None:
 @settings(deadline=None)
 @given(st.binary(max_size=300), st.binary(max_size=50))
 def test_any_bytes_survive(data: bytes, dictionary: bytes) -> None:
-    squeezed = general.squeeze(data, dictionary)
-    assert general.expand(squeezed, dictionary) == data
+    squeezed = coder.squeeze(data, dictionary)
+    assert coder.expand(squeezed, dictionary) == data
     assert len(squeezed) <= len(data) + 1
 
 
 def test_long_repetitions_take_few_bytes() -> None:
-    assert len(general.squeeze(b"abcd" * 10000)) < 100
+    assert len(coder.squeeze(b"abcd" * 10000)) < 100
 
 
 @pytest.mark.parametrize("name", MODULES)

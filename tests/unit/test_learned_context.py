@@ -7,7 +7,7 @@ import torch
 
 from fcbench.codecs.elic import groups_of
 from fcbench.codecs.shared.hyper import EntropyNet, parts_of
-from fcbench.codecs.strata.codec import ScaleNet
+from fcbench.codecs.strata import ScaleNet
 from fcbench.codecs.strata.spectrum import plane
 from fcbench.coders.strings import StringEncoder
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fcbench.codecs.shared.gaussian import SCALE_TABLE
-from fcbench.codecs.strata.codec import StrataMap, _mixture_tables, expected_energy, mixture
+from fcbench.codecs.strata import StrataMap, _mixture_tables, expected_energy, mixture
 from fcbench.coders.tables import EntropyTables
 
 MIX = torch.tensor([1.0, -0.25, 0.35], dtype=torch.float64)

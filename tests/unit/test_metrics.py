@@ -13,12 +13,12 @@ from pycocotools.cocoeval import COCOeval
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
 from fcbench.core.samples import VOID, Pose
+from fcbench.tasks.captioning import CaptioningTask
 from fcbench.tasks.captioning.head import Vocabulary
 from fcbench.tasks.captioning.metrics import Cider, Words, bleu4, bleu_statistics
-from fcbench.tasks.captioning.task import CaptioningTask
 from fcbench.tasks.depth import DepthTask, depth_sums
+from fcbench.tasks.pose import PoseTask
 from fcbench.tasks.pose.metrics import oks, pck_counts
-from fcbench.tasks.pose.task import PoseTask
 from fcbench.tasks.segmentation import SegmentationTask, class_counts
 from fcbench.tasks.shared.targets import ratio
 

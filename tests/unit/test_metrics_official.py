@@ -15,8 +15,8 @@ from fcbench.core.samples import Pose
 from fcbench.core.tasks import MetricSpec
 from fcbench.tasks.captioning.head import words_of
 from fcbench.tasks.depth import DepthTask
+from fcbench.tasks.pose import PoseBatch, PoseTask
 from fcbench.tasks.pose.metrics import N_AP_STATISTICS, N_BINS, ap_statistics, average_precision, matches, score_bins
-from fcbench.tasks.pose.task import PoseBatch, PoseTask
 
 EIGEN = (45 / 480, 471 / 480, 41 / 640, 601 / 640)
 

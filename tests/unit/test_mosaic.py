@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from fcbench.codecs.shared import mosaic
 from fcbench.codecs.shared.base import MapStats
 from fcbench.coders import foreign, video
-from fcbench.coders.pictures import PictureCoder
+from fcbench.coders.foreign import PictureCoder
 from fcbench.core.codecs import EstimatingCodec, with_check
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Features, FeatureSpec, FeatureStats
@@ -56,7 +56,7 @@ def test_mosaics_are_nearly_square(channels: int) -> None:
 
 def test_levels_clip_at_six_deviations_and_share_the_mean() -> None:
     given_stats = stats([-100.0, -1.0, 0.0], [100.0, 2.0, 0.0], [1.0, 1.0, 1.0])
-    levels = mosaic._Levels(MapStats(given_stats, FeatureSpec("s", 3, 1)), 10)
+    levels = mosaic._Levels(mosaic.limits(MapStats(given_stats, FeatureSpec("s", 3, 1))), 10)
     x = np.array([-50, -6, 0, 1.5, 6, 50], np.float32) * np.ones((3, 1, 1), np.float32)
     coded = levels.forward(x)
     assert coded.dtype == np.uint16 and (coded.min(), coded.max()) == (0, 1023)
@@ -72,14 +72,14 @@ def test_levels_clip_at_six_deviations_and_share_the_mean() -> None:
 def test_a_map_in_which_nothing_varies() -> None:
     flat = MapStats(stats([0.0], [0.0], [1.0]), FeatureSpec("s", 1, 1))
     for bits in (8, 10, None):
-        levels = mosaic._Levels(flat, bits)
+        levels = mosaic._Levels(mosaic.limits(flat), bits)
         assert levels.backward(levels.forward(np.full((1, 2, 2), 3.0))).tolist() == [[[0, 0], [0, 0]]]
 
 
 def test_floats_pass_as_they_are() -> None:
     given_stats = MapStats(stats([-9.0], [9.0], [2.0]), FeatureSpec("s", 1, 1))
     x = np.array([[[-4.4, 0.125, 4.6]]], np.float32)
-    levels = mosaic._Levels(given_stats, None)
+    levels = mosaic._Levels(mosaic.limits(given_stats), None)
     assert np.allclose(levels.forward(x), np.clip(x, -4.5, 4.5))
 
 

@@ -16,11 +16,11 @@ from benchmarks.embedded import task_models
 from fcbench.core import registry
 from fcbench.core.errors import FcbenchError
 from fcbench.core.tasks import ScaledHead, Task
+from fcbench.data.scenes import Scenes
 from fcbench.data.scenes.chunks import Chunks
-from fcbench.data.scenes.dataset import Scenes
 from fcbench.taskmodels.shared.nano import SPEC, NanoPlugin
+from fcbench.tasks.captioning import CaptioningTask
 from fcbench.tasks.captioning.head import Vocabulary
-from fcbench.tasks.captioning.task import CaptioningTask
 from fcbench.tasks.depth import DepthTask
 from fcbench.tasks.segmentation import SegmentationTask
 

@@ -24,11 +24,11 @@ from fcbench.encoders.shared.padded import IMAGENET
 from fcbench.encoders.shared.weights import file_sha256, load_state, load_weights, random_weights, seeded, state_sha256
 from fcbench.taskmodels import blip, depth_anything, sam2_masks, vitpose
 from fcbench.taskmodels.shared import huggingface
+from fcbench.tasks.captioning import CaptioningTask
 from fcbench.tasks.captioning.head import Vocabulary, words_of
 from fcbench.tasks.captioning.metrics import Cider
-from fcbench.tasks.captioning.task import CaptioningTask
 from fcbench.tasks.depth import DepthTask
-from fcbench.tasks.pose.task import PoseTask
+from fcbench.tasks.pose import PoseTask
 from fcbench.tasks.segmentation import SegmentationTask
 
 transformers = pytest.importorskip("transformers", reason="needs pip install fcbench[heads]")
@@ -94,7 +94,7 @@ def build(name: str, weights: str = "random", config: Any = None, image_px: tupl
         return sam2_masks.build_from_model(name, model, info, image_px, CPU)
     module: Any = {"depth_anything": depth_anything, "vitpose": vitpose, "blip": blip}
     config = config or CONFIGS[name]()
-    return module[name].build_from_config(name, config, weights, task, image_px, CPU)
+    return module[name].PLUGIN.from_config(name, config, weights, task, image_px, CPU)
 
 
 @dataclass

@@ -18,8 +18,7 @@ from fcbench.cli.say import size
 from fcbench.core import registry
 from fcbench.core.cache import Cache
 from fcbench.core.errors import FcbenchError
-from fcbench.core.eta import Eta
-from fcbench.core.progress import duration
+from fcbench.core.progress import Eta, duration
 from fcbench.features import extract
 from fcbench.features.feature_set import FeatureSet, SampleInfo
 from fcbench.features.source import Readable, Source, Split, split_points_of
@@ -269,6 +268,18 @@ def test_float16_features_are_half_the_size_and_other_points(cache: Path, tmp_pa
     assert not keys[0] & keys[1]
     assert run.measure(study(of_float16, cache), tmp_path / "out").failures == ()
     assert {r.features_dtype for r in table_module.load_points(tmp_path / "out")} == {"float16"}
+
+
+def test_a_node_asks_for_the_memory_of_its_features(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = graph.build(study(SUITE, cache), lambda key: False)
+    train, test = (found.sources["sam2_nano"].train.features, found.sources["sam2_nano"].test.features)
+    for limit in (1 << 30, test.n_bytes):  # what is larger stays on the disk
+        monkeypatch.setattr(graph, "RAM_LIMIT_BYTES", limit)
+        found = graph.build(study(SUITE, cache), lambda key: False)
+        of_train, of_test = min(train.n_bytes, limit), test.n_bytes
+        for node in (n for n in found.nodes.values() if n.encoder == "sam2_nano"):
+            sets = {"train": of_train, "test": of_test}.get(node.split, of_train + of_test)
+            assert node.memory_bytes == graph.PROCESS_BYTES + sets
 
 
 @pytest.mark.parametrize(("size_px", "expected"), [((64, 64), ""), ((48, 64), "stretched")])

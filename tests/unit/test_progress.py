@@ -10,9 +10,7 @@ import pytest
 from rich.console import Console
 
 from fcbench.core import progress
-from fcbench.core.eta import Eta, Running, Work
-from fcbench.core.progress import JsonReport, RelayedReport, Report
-from fcbench.core.text_plot import Dot, text_plot
+from fcbench.core.progress import Dot, Eta, JsonReport, RelayedReport, Report, Running, Work, text_plot
 
 TRACE = Path(__file__).parent / "traces" / "quick_run.jsonl"
 """What `fcbench run --quick --json-lines` said of its stages, in seconds of CPU: others used the machine meanwhile."""

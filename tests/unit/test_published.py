@@ -19,8 +19,8 @@ from points import end, rate_point, sweep, to_frame
 from fcbench.analysis import published
 from fcbench.analysis.compare import Comparison, compare
 from fcbench.analysis.results import Results
+from fcbench.core.codecs import Kind
 from fcbench.core.errors import FcbenchError
-from fcbench.core.kinds import Kind
 from fcbench.reports import compare_table, curves_figure, points_table, style, tables
 from fcbench.reports.page import contents
 

@@ -61,7 +61,9 @@ def test_its_versions_are_those_of_the_code(text: str) -> None:
     rows = re.findall(r" (\d) +``(\w+)`` in ``([\w/.]+)``", text)
     assert len(rows) == 9
     for now, constant, file in rows:
-        assert re.search(rf"^{constant} = {now}$", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE), file
+        assert re.search(
+            rf"^{constant} = {now}(  #.*)?$", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE
+        ), file
 
 
 @pytest.mark.skipif(shutil.which("awk") is None, reason="needs awk")

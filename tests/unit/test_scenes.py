@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from benchmarks.embedded.scenes_cache import attributes
 from fcbench.data.scenes import figure as _figure
 from fcbench.data.scenes import words as _words
 from fcbench.data.scenes.objects import CLASSES, COLOURS, KINDS
@@ -113,9 +114,9 @@ def test_five_captions_of_a_closed_vocabulary(rendered: list[Rendered]) -> None:
 
 def test_attributes_stay_within_their_ranges(rendered: list[Rendered]) -> None:
     for scene in rendered:
-        for name, (value, size) in _words.attributes(scene).items():
+        for name, (value, size) in attributes(scene).items():
             assert 0 <= value < size, name
-    assert _words.attributes(rendered[0])["label"][1] == len(KINDS)
+    assert attributes(rendered[0])["label"][1] == len(KINDS)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (96, 160), (33, 47)])

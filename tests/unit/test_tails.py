@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fcbench.cli.main import main
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Features
-from fcbench.core.tails import TailedEncoder, build_tail, require_labels
+from fcbench.core.tasks import TailedEncoder, build_tail, require_labels
 from fcbench.features.encoding import build_encoder
 from fcbench.results import table
 from fcbench.testing.codecs import make

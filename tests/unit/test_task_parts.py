@@ -12,7 +12,7 @@ import torch
 from fcbench.core.errors import FcbenchError
 from fcbench.tasks.captioning.head import BOS, EOS, UNK, CaptionHead, Vocabulary, min_count, words_of
 from fcbench.tasks.depth import MIN_DEPTH_M, DepthHead, DepthTask, log_depth_scale
-from fcbench.tasks.pose.task import bilinear_targets, cells_in_boxes, peaks
+from fcbench.tasks.pose import bilinear_targets, cells_in_boxes, peaks
 from fcbench.tasks.shared.dense import DenseHead, coverage_px, n_doublings
 from fcbench.testing.fake_data import FakeDataset
 

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torchvision import models
 
 from fcbench.core import registry
-from fcbench.core.detections import Objects
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Features
-from fcbench.core.tails import TailedEncoder, build_tail
+from fcbench.core.samples import Objects
+from fcbench.core.tasks import TailedEncoder, build_tail
 from fcbench.encoders.shared.weights import state_sha256
 from fcbench.encoders.torchvision import create, names
 from fcbench.encoders.torchvision.weights import COUNTER, NO_EPSILON, official_file

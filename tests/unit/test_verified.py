@@ -6,12 +6,14 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 import fcbench
 from fcbench.cli.main import main
 from fcbench.core import registry
 from fcbench.core.verified import VERIFIED
+from fcbench.features.encoding import build_encoder
 from fcbench.results import table
 
 ROOT = Path(fcbench.__file__).resolve().parents[1]
@@ -23,6 +25,14 @@ def test_every_built_in_plugin_has_a_line(kind: str) -> None:
     assert set(VERIFIED[kind]) == set(registry.built_in(kind))
     shown = CliRunner().invoke(main, ["list", f"{kind}s"]).output
     assert shown.count("  verified: ") == len(VERIFIED[kind])
+
+
+def test_encoders_say_which_tails_they_have() -> None:
+    shown = " ".join(CliRunner().invoke(main, ["list", "encoders"]).output.split())
+    assert "Tails: classification, after every stage" in shown and "Tails: detection" in shown
+    for name in ("timm:test_resnet", "hiera_nano"):
+        tails = getattr(build_encoder(name, "random" if ":" in name else None, torch.device("cpu")), "tails", {})
+        assert bool(registry.tails("encoder", name.partition(":")[0])) == bool(tails)
 
 
 @pytest.mark.skipif(not (ROOT / "results").is_dir(), reason="needs the source tree")

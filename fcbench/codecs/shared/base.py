@@ -11,18 +11,14 @@ from torch import Tensor, nn
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Features, FeatureSpec, FeatureStats
 
-MAX_POINTS = 1 << 28
-"""A sample has at most this many scalars: a damaged shape must not ask for all memory."""
+MAX_POINTS = 1 << 28  # A sample has at most this many scalars: a damaged shape must not ask for all memory
 
-CLIP_STD = 6.0
-"""Quantizers of a fixed range leave out what is more standard deviations from the mean, however rare."""
+CLIP_STD = 6.0  # Quantizers of a fixed range leave out what is more standard deviations from the mean, however rare
 
 
 class CodecBase(nn.Module):
-    """A codec's training statistics as buffers, and the checks that every codec makes.
-
-    Maps stand in the order of the specs; in the state dict they are numbered, since names may hold dots.
-    """
+    """A codec's training statistics as buffers, and the checks that every codec makes. Maps stand in the order of the
+    specs; in the state dict they are numbered, since names may hold dots."""
 
     def __init__(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats]) -> None:
         super().__init__()
@@ -49,11 +45,8 @@ class CodecBase(nn.Module):
         self.eval()
 
     def sample(self, features: Features) -> list[Tensor]:
-        """The maps of one sample on the CPU, each float32 [1, C, h, w], in coding order.
-
-        Raises:
-            FcbenchError: other maps than the codec's, other channels, more than one sample, empty, NaN or inf.
-        """
+        """The maps of one sample on the CPU, each float32 [1, C, h, w], in coding order. Raises `FcbenchError`: other
+        maps than the codec's, other channels, more than one sample, empty, NaN or inf."""
         if set(features.maps) != set(self.names):
             raise FcbenchError(
                 f"the codec codes the maps {', '.join(self.names)}, the features have "

@@ -1,7 +1,5 @@
 """Context from latents that are decoded already: corrections to means and log-scales."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,12 +8,8 @@ _HIDDEN = 64
 
 
 class ChannelContext(nn.Module):
-    """From earlier channels to a group of later ones, 1x1: starts as no correction.
-
-    Args:
-        before: channels that are decoded.
-        channels: of the group.
-    """
+    """From earlier channels to a group of later ones, 1x1: starts as no correction. `before`: channels that are
+    decoded. `channels`: of the group."""
 
     def __init__(self, before: int, channels: int) -> None:
         super().__init__()

@@ -3,8 +3,6 @@
 Scales are snapped to 64 levels of a logarithmic table and means to 1/64, so that encoder and decoder agree on both.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 
@@ -18,8 +16,7 @@ from fcbench.coders.tables import EntropyTables, Groups
 N_SCALES = 64
 MIN_SCALE = 0.05
 MAX_SCALE = 128.0
-MEAN_GRID = 64.0
-"""Means are multiples of 1 / 64."""
+MEAN_GRID = 64.0  # Means are multiples of 1 / 64
 
 LOG_MIN, LOG_MAX = math.log(MIN_SCALE), math.log(MAX_SCALE)
 _LOG_STEP = (LOG_MAX - LOG_MIN) / (N_SCALES - 1)

@@ -12,8 +12,6 @@ y is coded in parts: channel groups, each in one pass or in the two of a checker
 and decoder is computed from decoded integers, in float64, on one thread, sample by sample.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Sequence
@@ -52,22 +50,14 @@ from fcbench.coders.tables import EntropyTables, Groups
 # ---------------------------------------------------------------------------------------------- parts
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Latents of a channel group that are coded together.
+    """Latents of a channel group that are coded together. `start, stop`: its channels."""
 
-    Attributes:
-        group: number of the group.
-        start, stop: its channels.
-        first_pass: [h, w] where the group is decoded already; None in a first pass.
-        local: [n] positions in the group's flattened latents [(stop - start) h w]; None for all.
-        whole: the part is all of y.
-    """
-
-    group: int
+    group: int  # number of the group
     start: int
     stop: int
-    first_pass: Tensor | None
-    local: Tensor | None
-    whole: bool
+    first_pass: Tensor | None  # [h, w] where the group is decoded already; None in a first pass
+    local: Tensor | None  # [n] positions in the group's flattened latents [(stop - start) h w]; None for all
+    whole: bool  # the part is all of y
 
     def take(self, of_group: Tensor) -> Tensor:
         """[B, stop - start, h, w] to the part's [B, n]."""
@@ -107,12 +97,8 @@ def parts_of(groups: tuple[int, ...], n_passes: int, h: int, w: int) -> list[Par
 class EntropyNet(nn.Module):
     """Means and log-scales of y, part by part, from z and the parts before. In coding a float64 copy of it runs.
 
-    Args:
-        channels: C of y.
-        hidden: N of z.
-        groups: sizes of the channel groups, in coding order; they sum to C.
-        n_passes: 1, or 2 for a checkerboard in each group.
-        zero_mean: predict scales only.
+    `channels`: C of y. `hidden`: N of z. `groups`: sizes of the channel groups, in coding order; they sum to C.
+    `n_passes`: 1, or 2 for a checkerboard in each group. `zero_mean`: predict scales only.
     """
 
     def __init__(
@@ -206,7 +192,6 @@ class HyperMap(MapCoder):
         return ("z", "y") if n == 1 else ("z", *(f"y{k}" for k in range(n)))
 
     def prepare(self, x: Tensor) -> None:
-        """KLT, then the pyramid: what z carries, and the regression of y on it."""
         x = init_klt(self.g_a, self.g_s, x)
         y = self.g_a(x, self.log_gain)
         self.h_a.start(y)
@@ -215,6 +200,14 @@ class HyperMap(MapCoder):
         self.bottleneck.match(z)
         self._exact.clear()
         self._begun.clear()
+
+    def rescale(self, log_gain: float) -> None:
+        self.log_gain.add_(log_gain)
+        self.h_a.linear.weight *= math.exp(-log_gain)
+        weight, bias = self.net.h_s.linear.weight, cast(Tensor, self.net.h_s.linear.bias)
+        weight[: self.channels] *= math.exp(log_gain)
+        bias[: self.channels] *= math.exp(log_gain)
+        bias[self.channels :] += log_gain
 
     # ------------------------------------------------------------------------------------- training
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -240,7 +233,6 @@ class HyperMap(MapCoder):
 
     # --------------------------------------------------------------------------------------- coding
     def freeze(self) -> None:
-        """One table per channel of z; one per scale for y."""
         self._exact.clear()
         self.z_tables.fill(*self.bottleneck.make_tables(), escape=True)
         self.gaussian.freeze()
@@ -258,11 +250,9 @@ class HyperMap(MapCoder):
         return snapped(means).to(y.device), scale_indexes(log_scales, paired(log_scales)).to(y.device)
 
     def tables(self, stage: int) -> EntropyTables:
-        """z's, then y's."""
         return self.z_tables if stage == 0 else self.gaussian.tables
 
     def code(self, stage: int, grid: tuple[int, int], earlier: Sequence[Tensor]) -> StageCode | None:
-        """z channel by channel; y by scale."""
         grid = half(grid)
         if stage == 0:
             h, w = half(grid)
@@ -282,7 +272,6 @@ class HyperMap(MapCoder):
         return self.h_a(y), y
 
     def analyze(self, x: Tensor) -> list[Tensor]:
-        """z and the parts of y."""
         z, y = self.analyze_whole(x)
         parts = self.net.parts((y.shape[-2], y.shape[-1]))
         return [z, *(p.take(y[:, p.start : p.stop]) for p in parts)]
@@ -296,11 +285,8 @@ class HyperMap(MapCoder):
 
 
 class _PartEntropy(nn.Module):
-    """Means and scale indexes [1, n] of a part, from z and the parts before, as `HyperMap.code` computes them.
-
-    Args:
-        grid: (h, w) of y.
-    """
+    """Means and scale indexes [1, n] of a part, from z and the parts before, as `HyperMap.code` computes them. `grid`:
+    (h, w) of y."""
 
     def __init__(self, net: EntropyNet, stage: int, grid: tuple[int, int]) -> None:
         super().__init__()

@@ -1,7 +1,5 @@
 """Transforms between y and its hyper-latent z, with their closed-form start."""
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -14,8 +12,7 @@ from fcbench.codecs.shared.transforms import Residual
 _N_ACTIVITY = 2  # channels of z that start as local activity
 _ACTIVITY_STD = 0.6  # about one bit each: training may raise or drop them
 _ROUNDING = 1 / 12  # variance of a uniform rounding error
-GaussianParams = tuple[Tensor, Tensor]
-"""Means and log-scales."""
+GaussianParams = tuple[Tensor, Tensor]  # Means and log-scales
 
 
 def hyper_channels(channels: int) -> int:

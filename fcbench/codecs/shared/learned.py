@@ -16,32 +16,23 @@ import torch
 from torch import Tensor, nn
 
 from fcbench.codecs.shared.base import CodecBase, MapStats
+from fcbench.codecs.shared.transforms import high_rate_log_gain
 from fcbench.coders.foreign import package_version
-from fcbench.coders.numerics import coding_numerics
-from fcbench.coders.strings import StringDecoder, StringEncoder
+from fcbench.coders.strings import StringDecoder, StringEncoder, coding_numerics
 from fcbench.coders.tables import MAX_SYMBOL, EntropyTables, Groups
-from fcbench.core.codecs import Bitstream, CodecPlugin, Decoded, Grids, Program
+from fcbench.core.codecs import Bitstream, Codec, CodecPlugin, Decoded, Grids, Knobs, Objective, Program, number, only
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Features, FeatureSpec, FeatureStats
-from fcbench.core.kinds import Objective
-from fcbench.core.knobs import Knobs, number, only
 
 
 @dataclass(frozen=True, slots=True)
 class StageCode:
-    """How a stage of one map is coded.
+    """How a stage of one map is coded."""
 
-    Attributes:
-        groups: which table codes which symbol.
-        shape: [1, ...] of the stage's latents.
-        means: what decoded symbols are added to, of that shape; None for zero.
-        scales: log-scales, of that shape, where the encoder weighs bits; None where it rounds.
-    """
-
-    groups: Groups
-    shape: tuple[int, ...]
-    means: Tensor | None = None
-    scales: Tensor | None = None
+    groups: Groups  # which table codes which symbol
+    shape: tuple[int, ...]  # [1, ...] of the stage's latents
+    means: Tensor | None = None  # what decoded symbols are added to, of that shape; None for zero
+    scales: Tensor | None = None  # log-scales, of that shape, where the encoder weighs bits; None where it rounds
 
     def latents(self, symbols: np.ndarray) -> Tensor:
         """Decoded latents of symbols [n]."""
@@ -49,12 +40,9 @@ class StageCode:
         return values if self.means is None else values + self.means
 
 
-Latents = Sequence[Tensor]
-"""Of the stages of one map, in coding order."""
-StageCodes = Sequence["StageCode | None"]
-"""How those stages are coded."""
-Grid = tuple[int, int]
-"""(h, w)."""
+Latents = Sequence[Tensor]  # Of the stages of one map, in coding order
+StageCodes = Sequence["StageCode | None"]  # How those stages are coded
+Grid = tuple[int, int]  # (h, w)
 
 
 class MapCoder(nn.Module):
@@ -86,6 +74,10 @@ class MapCoder(nn.Module):
 
     def at(self, lmbda: float) -> None:
         """Set the operating point, in a codec of variable rate."""
+        raise NotImplementedError
+
+    def rescale(self, log_gain: float) -> None:
+        """Multiply trained latents by a gain, and adjust what predicts them."""
         raise NotImplementedError
 
     def tables(self, stage: int) -> EntropyTables:
@@ -134,15 +126,22 @@ class LearnedCodec(CodecBase):
 
     @torch.no_grad()
     def prepare(self, batches: Sequence[Tensor]) -> None:
-        """Start in closed form from training features."""
         for coder, stats, x in zip(self.map_coders, self.map_stats, batches, strict=True):
             coder.prepare(stats.normalize(x.float()))
 
-    def forward(self, maps: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
-        """Decoded maps (rounded latents, gradient straight through), and the estimated bits [B].
+    @torch.no_grad()
+    def continue_from(self, trained: Codec, at: float, to: float) -> None:
+        """Take the weights of this codec as it was trained at another lmbda; the gain moves as at high rate."""
+        own = self.state_dict()
+        for name, value in cast(LearnedCodec, trained).state_dict().items():
+            if value.shape == own[name].shape:  # tables are empty here
+                own[name].copy_(value)
+        for coder in self.map_coders:
+            coder.rescale(high_rate_log_gain(to) - high_rate_log_gain(at))
 
-        In train mode bits are those of latents with uniform noise, in eval mode those of the rounded latents.
-        """
+    def forward(self, maps: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
+        """Decoded maps (rounded latents, gradient straight through), and the estimated bits [B]. In train mode bits are
+        those of latents with uniform noise, in eval mode those of the rounded latents."""
         out, bits = [], []
         for name, coder, stats in zip(self.names, self.map_coders, self.map_stats, strict=True):
             x_hat, b = coder(stats.normalize(maps[name]))
@@ -155,7 +154,6 @@ class LearnedCodec(CodecBase):
         return self.forward(maps)[1]
 
     def freeze(self) -> None:
-        """Make the integer tables, on the CPU."""
         self.cpu().eval()
         for coder in self.map_coders:
             coder.freeze()
@@ -249,19 +247,14 @@ def _split(payload: bytes, stages: tuple[str, ...], ends: list[float]) -> dict[s
 
 @dataclass(frozen=True)
 class LearnedPlugin(CodecPlugin):
-    """A learned codec with the one knob ``lmbda``.
-
-    Attributes:
-        make: (channels of a map, lmbda) to its untrained coder.
-    """
+    """A learned codec with the one knob ``lmbda``."""
 
     name: str
-    make: Callable[[int, float], MapCoder]
+    make: Callable[[int, float], MapCoder]  # (channels of a map, lmbda) to its untrained coder
     trained: bool = True
     variable: bool = False
 
     def sweep(self, objective: Objective) -> list[dict[str, float | int | str]]:
-        """``lmbda``, low rate to high."""
         lmbdas = (0.12, 0.3, 0.8, 2.0, 6.0, 20.0) if objective == "mse" else (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
         return [{"lmbda": lmbda} for lmbda in lmbdas]
 
@@ -270,12 +263,15 @@ class LearnedPlugin(CodecPlugin):
         only(params, f"codec {self.name!r}", "lmbda")
         number(params, "lmbda", 1e-6, 1e6)
 
+    @property
+    def continued(self) -> bool:  # type: ignore[override]
+        """Where a training serves one operating point."""
+        return not self.variable
+
     def versions(self) -> dict[str, str]:
-        """CompressAI's, whose entropy models are trained and give the tables."""
         return package_version("compressai")
 
     def build(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], params: Knobs) -> LearnedCodec:
-        """``lmbda``: weight of the distortion against bits per scalar."""
         self.check(params)
         lmbda = float(params["lmbda"])
         kind = VariableLearnedCodec if self.variable else LearnedCodec

@@ -7,6 +7,8 @@ The same for every mosaic, and all from the training split, in the checkpoint:
 - A channel is clipped to its training range [low, high] within six standard deviations of its mean (as `uniform` does),
   and divided by its standard deviation: one step of the picture is the same error for every channel, so that a coder
   that minimizes squared error minimizes the error that codecs are compared by.
+- Or the normalized channels are first turned into their principal components, which stand by falling variance and are
+  clipped to six deviations: what channels share is then coded once (`Klt`).
 - Levels are 2**bits from the lowest to the highest normalized range of all channels; every channel's mean has the
   same level. Coders of floats get the normalized picture itself.
 - Tiles stand in channel order, row after row, in as many columns as make the picture nearly square (smallest sum of
@@ -20,29 +22,24 @@ knows only from decoding: `encode` leaves it open. Decoders are integer arithmet
 elsewhere says so.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fcbench.codecs.shared.base import CLIP_STD, CodecBase, MapStats
-from fcbench.coders.foreign import HEAD_BYTES, pack, seal, unpack, unseal
-from fcbench.coders.numerics import coding_numerics
-from fcbench.coders.pictures import PictureCoder
-from fcbench.coders.strings import checksum
-from fcbench.core.codecs import Bitstream, CodecPlugin, Decoded, Grids
+from fcbench.codecs.shared.transforms import klt
+from fcbench.coders.foreign import HEAD_BYTES, PictureCoder, pack, seal, unpack, unseal
+from fcbench.coders.strings import checksum, coding_numerics
+from fcbench.core.codecs import Bitstream, CodecPlugin, Decoded, Grids, Knobs, Objective, number, only, whole_number
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Features, FeatureSpec, FeatureStats
-from fcbench.core.kinds import Objective
-from fcbench.core.knobs import Knobs, number, only, whole_number
 
 
-# ---------------------------------------------------------------------------------------- geometry
 def columns(channels: int, h: int, w: int) -> int:
     """Columns of the mosaic whose sides have the smallest sum, the fewest of equal ones.
 
@@ -85,7 +82,6 @@ def picture_size(shape: tuple[int, int, int], least_px: int, multiple_px: int) -
     return height, width
 
 
-# ------------------------------------------------------------------------------------------ levels
 def limits(stats: MapStats) -> tuple[Tensor, Tensor]:
     """Normalized ranges [C, 1, 1] that features are clipped to: the training range within six deviations."""
     low = stats.normalize(stats.low).clamp(-CLIP_STD, 0)
@@ -93,11 +89,42 @@ def limits(stats: MapStats) -> tuple[Tensor, Tensor]:
     return low, high
 
 
-class _Levels:
-    """Normalized values to levels and back, for one map."""
+class Klt(nn.Module):
+    """Principal components of the normalized channels of one map, by falling variance; orthonormal."""
 
-    def __init__(self, stats: MapStats, bits: int | None) -> None:
-        low, high = limits(stats)
+    rows: Tensor
+    std: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("rows", torch.eye(channels))
+        self.register_buffer("std", torch.ones(channels))
+
+    def start(self, x: Tensor) -> None:
+        """From normalized training features [B, C, h, w]."""
+        self.rows.copy_(klt(x)[0])
+        self.std.copy_(self.forward(x).square().mean(dim=(0, 2, 3)).sqrt())
+
+    @property
+    def limits(self) -> tuple[Tensor, Tensor]:
+        """Ranges [C, 1, 1] that components are clipped to."""
+        high = CLIP_STD * self.std[:, None, None]
+        return -high, high
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Channels [B, C, h, w] to components."""
+        return torch.einsum("dc,bchw->bdhw", self.rows, x)
+
+    def restore(self, y: Tensor) -> Tensor:
+        """Inverse of `forward`."""
+        return torch.einsum("dc,bdhw->bchw", self.rows, y)
+
+
+class _Levels:
+    """Values within limits [C, 1, 1] to levels and back, for one map."""
+
+    def __init__(self, limits: tuple[Tensor, Tensor], bits: int | None) -> None:
+        low, high = limits
         self.low, self.high, self.bits = low.numpy(), high.numpy(), bits
         self.first = np.float32(self.low.min())
         width = np.float32(self.high.max()) - self.first
@@ -125,7 +152,6 @@ class _Levels:
         return np.clip(x, self.low, self.high)
 
 
-# ------------------------------------------------------------------------------------------- codec
 class MosaicCodec(CodecBase):
     """``{seal, MAP: string of each map}``, by a coder at one value of its knob and one depth."""
 
@@ -139,8 +165,10 @@ class MosaicCodec(CodecBase):
         coder: PictureCoder,
         knob: float,
         bits: int | None,
+        components: bool = False,
     ) -> None:
         super().__init__(specs, stats)
+        self.klts = nn.ModuleList(Klt(spec.channels) for spec in self.specs if components)
         self._coder, self._knob, self._bits = coder, knob, bits
         n = len(self.specs)
         self.register_buffer("heads", torch.zeros(n, HEAD_BYTES, dtype=torch.uint8))
@@ -148,9 +176,10 @@ class MosaicCodec(CodecBase):
 
     @coding_numerics()
     def prepare(self, batches: Sequence[Tensor]) -> None:
-        """Keep the start of each map's string of the first training sample."""
         for i, (x, stats) in enumerate(zip(batches, self.map_stats, strict=True)):
-            head = self._write(x[:1].float().cpu(), stats)[:HEAD_BYTES]
+            if self.klts:
+                self._klt(i).start(stats.normalize(x.float().cpu()))
+            head = self._write(i, x[:1].float().cpu())[:HEAD_BYTES]
             self.heads[i, : len(head)] = torch.frombuffer(bytearray(head), dtype=torch.uint8)
             self.head_sizes[i] = len(head)
 
@@ -159,15 +188,21 @@ class MosaicCodec(CodecBase):
         rows = self.heads.cpu().numpy()
         return [row[:n].tobytes() for row, n in zip(rows, sizes, strict=True)]
 
-    def _write(self, x: Tensor, stats: MapStats) -> bytes:
-        """[1, C, h, w] to a string."""
-        levels = _Levels(stats, self._bits)
-        coded = levels.forward(stats.normalize(x)[0].numpy())
+    def _klt(self, i: int) -> Klt:
+        return cast(Klt, self.klts[i])
+
+    def _levels(self, i: int) -> _Levels:
+        return _Levels(self._klt(i).limits if self.klts else limits(self.map_stats[i]), self._bits)
+
+    def _write(self, i: int, x: Tensor) -> bytes:
+        """Map i, [1, C, h, w], to a string."""
+        levels, normalized = self._levels(i), self.map_stats[i].normalize(x)
+        coded = levels.forward((self._klt(i)(normalized) if self.klts else normalized)[0].numpy())
         picture = tile(coded, levels.mean, self._coder.least_px, self._coder.multiple_px)
         return self._coder.encode(picture, self._knob, self._bits)
 
-    def _read(self, data: bytes, stats: MapStats, shape: tuple[int, int, int]) -> tuple[np.ndarray, Tensor]:
-        """A string to decoded integers [C, h, w] int32 and features [1, C, h, w]."""
+    def _read(self, i: int, data: bytes, shape: tuple[int, int, int]) -> tuple[np.ndarray, Tensor]:
+        """A string of map i to decoded integers [C, h, w] int32 and features [1, C, h, w]."""
         size = picture_size(shape, self._coder.least_px, self._coder.multiple_px)
         picture = self._coder.decode(data, size, self._bits)
         if picture.shape != size:
@@ -176,14 +211,14 @@ class MosaicCodec(CodecBase):
         if self._bits is None and not np.isfinite(coded).all():
             raise FcbenchError("decoded NaN or inf: the payload is damaged")
         integers = coded.view(np.int32) if self._bits is None else coded
-        x = torch.from_numpy(_Levels(stats, self._bits).backward(coded))
-        return integers.astype(np.int32), stats.restore(x[None])
+        x = torch.from_numpy(self._levels(i).backward(coded))[None]
+        return integers.astype(np.int32), self.map_stats[i].restore(self._klt(i).restore(x) if self.klts else x)
 
     @coding_numerics()
     def encode(self, features: Features) -> Bitstream:
         """Code one sample."""
         maps = self.sample(features)
-        strings = [self._write(x, s) for x, s in zip(maps, self.map_stats, strict=True)]
+        strings = [self._write(i, x) for i, x in enumerate(maps)]
         bodies = pack(strings, self._starts())
         parts = {"seal": seal(b"".join(bodies)), **dict(zip(self.names, bodies))}
         return Bitstream(parts, sum(x.numel() for x in maps), None)
@@ -193,35 +228,28 @@ class MosaicCodec(CodecBase):
         """Decode one sample."""
         strings = unpack(unseal(payload), self._starts())
         integers, maps = [], []
-        for data, spec, stats, (h, w) in zip(strings, self.specs, self.map_stats, self.grid(grids), strict=True):
-            symbols, x = self._read(data, stats, (spec.channels, h, w))
+        for i, (data, spec, (h, w)) in enumerate(zip(strings, self.specs, self.grid(grids), strict=True)):
+            symbols, x = self._read(i, data, (spec.channels, h, w))
             integers.append(symbols.ravel())
             maps.append(x)
         return Decoded(Features(self.named(maps)), sum(i.size for i in integers), checksum(*integers))
 
 
-# ----------------------------------------------------------------------------------------- plug-in
 @dataclass(frozen=True)
 class MosaicPlugin(CodecPlugin):
-    """A picture coder with one knob as a codec plug-in.
-
-    Attributes:
-        knob: name of the parameter that sets the rate, from ``low`` to ``high``, whole numbers where ``whole``.
-        values: the knob's default sweep, low rate to high.
-        bits: depths that the coder takes, the default first; empty for coders of floats.
-    """
+    """A picture coder with one knob as a codec plug-in."""
 
     name: str
-    knob: str
+    knob: str  # name of the parameter that sets the rate, from ``low`` to ``high``, whole numbers where ``whole``
     low: float
     high: float
-    values: tuple[float, ...]
+    values: tuple[float, ...]  # the knob's default sweep, low rate to high
     coder: PictureCoder
-    bits: tuple[int, ...] = ()
+    bits: tuple[int, ...] = ()  # depths that the coder takes, the default first; empty for coders of floats
     whole: bool = False
+    klt: bool = False  # the picture holds principal components
 
     def sweep(self, objective: Objective) -> list[dict[str, float | int | str]]:
-        """The knob's default values, whatever the objective."""
         depth: dict[str, float | int | str] = {"bits": self.bits[0]} if self.bits else {}
         return [{self.knob: value, **depth} for value in self.values]
 
@@ -237,10 +265,8 @@ class MosaicPlugin(CodecPlugin):
         return (whole_number if self.whole else number)(params, self.knob, self.low, self.high)
 
     def build(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], params: Knobs) -> MosaicCodec:
-        """The knob, and ``bits`` where the coder takes levels."""
         value = self._value(params)
-        return MosaicCodec(specs, stats, self.coder, value, int(params["bits"]) if self.bits else None)
+        return MosaicCodec(specs, stats, self.coder, value, int(params["bits"]) if self.bits else None, self.klt)
 
     def versions(self) -> dict[str, str]:
-        """Library and linked coder."""
         return self.coder.versions()

@@ -10,8 +10,6 @@ By name, of map ``i`` and stage ``k``; C channels, a grid of (h, w) that is fixe
                     are the integer tables of the first stage and of the others, laid out as CompressAI's
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping, Sequence
 
@@ -46,11 +44,8 @@ class _Synthesis(nn.Module):
 
 
 def programs_of(i: int, coder: MapCoder, stats: MapStats, grid: Grid) -> dict[str, Program]:
-    """Programs of map i, each with arguments to trace it with.
-
-    Raises:
-        FcbenchError: a codec whose coding is no chain of networks and tables, or a grid too small for a stage.
-    """
+    """Programs of map i, each with arguments to trace it with. Raises `FcbenchError`: a codec whose coding is no chain
+    of networks and tables, or a grid too small for a stage."""
     if not coder.exportable:
         raise FcbenchError("this codec is not networks and tables alone: export a factorized or a hyperprior codec")
     x = stats.mean.expand(-1, *grid)[None].clone()
@@ -65,9 +60,7 @@ def programs_of(i: int, coder: MapCoder, stats: MapStats, grid: Grid) -> dict[st
 
 class ProgramMap(MapCoder):
     """Codes one map by programs and their tables; the coder that they come from says the shape of the first stage.
-
-    Features come and go as they are: normalizing is the programs' part.
-    """
+    Features come and go as they are: normalizing is the programs' part."""
 
     def __init__(self, i: int, coder: MapCoder, programs: Mapping[str, nn.Module]) -> None:
         super().__init__()

@@ -3,8 +3,6 @@
 A test sample of a few thousand symbols is too short to learn 100 histograms of its own.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -14,14 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from fcbench.codecs.shared.base import CodecBase, MapStats
-from fcbench.coders.numerics import coding_numerics
-from fcbench.coders.strings import StringDecoder, StringEncoder
+from fcbench.coders.strings import StringDecoder, StringEncoder, coding_numerics
 from fcbench.coders.tables import EntropyTables, Groups, cdfs
-from fcbench.core.codecs import Bitstream, CodecPlugin, Decoded, Grids
+from fcbench.core.codecs import Bitstream, CodecPlugin, Decoded, Grids, Knobs, Objective, only, whole_number
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Features, FeatureSpec, FeatureStats
-from fcbench.core.kinds import Objective
-from fcbench.core.knobs import Knobs, only, whole_number
 
 
 def smoothed(histogram: np.ndarray) -> np.ndarray:
@@ -68,11 +63,7 @@ class MapQuantizer(nn.Module):
 
 
 class StaticCodec(CodecBase):
-    """``{y: entropy-coded symbols of all maps}``.
-
-    Attributes:
-        normalized: quantizers see features of zero mean and unit variance.
-    """
+    """``{y: entropy-coded symbols of all maps}``. `normalized`: quantizers see zero mean and unit variance."""
 
     def __init__(
         self,
@@ -91,22 +82,18 @@ class StaticCodec(CodecBase):
         return [cast(MapQuantizer, m) for m in self.maps]
 
     def _inward(self, maps: Iterable[Tensor]) -> list[Tensor]:
-        """Maps in coding order as their quantizers see them."""
         return [s.normalize(x) if self.normalized else x for s, x in zip(self.map_stats, maps, strict=True)]
 
     def _outward(self, maps: Iterable[Tensor]) -> list[Tensor]:
-        """Inverse of `_inward`."""
         return [s.restore(x) if self.normalized else x for s, x in zip(self.map_stats, maps, strict=True)]
 
     @coding_numerics()
     def prepare(self, batches: Sequence[Tensor]) -> None:
-        """Learn from training features ([B, C, h, w] a map)."""
         maps = self._inward(x.float().cpu() for x in batches)
         for quantizer, x in zip(self.quantizers, maps, strict=True):
             quantizer.learn(x)
 
     def freeze(self) -> None:
-        """Check that `prepare` was called."""
         if not all(q.tables.filled for q in self.quantizers):
             raise FcbenchError("this codec has no histograms yet: call prepare() with training features first")
         self.cpu().eval()
@@ -155,23 +142,15 @@ class StaticCodec(CodecBase):
 
 @dataclass(frozen=True)
 class StaticPlugin(CodecPlugin):
-    """A static codec whose knobs are whole numbers.
-
-    Attributes:
-        ranges: lowest and highest value by knob.
-        points: the default sweep, low rate to high: values in the order of the knobs.
-        quantizer: (statistics of a map, values of the knobs) to its quantizer.
-        normalized: quantizers see features of zero mean and unit variance.
-    """
+    """A static codec whose knobs are whole numbers."""
 
     name: str
-    ranges: Mapping[str, tuple[int, int]]
-    points: Sequence[tuple[int, ...]]
-    quantizer: Callable[..., MapQuantizer]
-    normalized: bool
+    ranges: Mapping[str, tuple[int, int]]  # lowest and highest value by knob
+    points: Sequence[tuple[int, ...]]  # the default sweep, low rate to high: values in the order of the knobs
+    quantizer: Callable[..., MapQuantizer]  # (statistics of a map, values of the knobs) to its quantizer
+    normalized: bool  # quantizers see features of zero mean and unit variance
 
     def sweep(self, objective: Objective) -> list[dict[str, float | int | str]]:
-        """The same points whatever the objective."""
         return [dict(zip(self.ranges, point, strict=True)) for point in self.points]
 
     def check(self, params: Knobs) -> None:
@@ -183,6 +162,5 @@ class StaticPlugin(CodecPlugin):
         return [whole_number(params, knob, *limits) for knob, limits in self.ranges.items()]
 
     def build(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], params: Knobs) -> StaticCodec:
-        """All knobs are required."""
         values = self._values(params)
         return StaticCodec(specs, stats, lambda map_stats: self.quantizer(map_stats, *values), self.normalized)

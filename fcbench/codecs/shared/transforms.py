@@ -5,8 +5,6 @@ in closed form (KLT of the training features, gain from high-rate theory, logist
 that a few hundred training steps refine a codec that already works.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -15,8 +13,7 @@ from torch import Tensor, nn
 
 from fcbench.codecs.shared.entropy_models import EntropyBottleneck
 
-TAIL_MASS = 1e-6
-"""Probability left to a table's escape symbol, about."""
+TAIL_MASS = 1e-6  # Probability left to a table's escape symbol, about
 
 MIN_POSITIONS_PER_DIM = 8
 """Training positions a dimension from which on their variances are taken for those of held-out features."""
@@ -144,11 +141,8 @@ def half(grid: tuple[int, int]) -> tuple[int, int]:
 
 
 def klt(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Karhunen-Loeve transform of features [B, C, h, w].
-
-    Returns:
-        [C, C] orthonormal rows, largest variance first, float64; [C] mean, float64.
-    """
+    """Karhunen-Loeve transform of features [B, C, h, w]. Returns [C, C] orthonormal rows, largest variance first,
+    float64; [C] mean, float64."""
     flat = x.transpose(0, 1).reshape(x.shape[1], -1).double()
     mean = flat.mean(dim=1, keepdim=True)
     centred = flat - mean
@@ -200,9 +194,8 @@ def high_rate_log_gain(lmbda: float) -> float:
 def init_klt(analysis: Analysis, synthesis: Synthesis, x: Tensor) -> Tensor:
     """Make g_a the KLT of 2x2 blocks of normalized training features x [B, C, h, w], and g_s its inverse.
 
-    Returns:
-        [B', C, h, w] what scales and regressions start from: x, or, where its positions are few for so many
-        dimensions, features drawn to vary as held-out ones do.
+    Returns [B', C, h, w] what scales and regressions start from: x, or, where its positions are few for so many
+    dimensions, features drawn to vary as held-out ones do.
     """
     deep = to_depth(x)
     rows, mean = klt(deep)
@@ -254,10 +247,8 @@ class IntegerBottleneck(EntropyBottleneck):
 
     @torch.no_grad()
     def match(self, y: Tensor) -> None:
-        """Start as logistic densities, centred on 0, with the standard deviations of latents y [B, C, h, w].
-
-        While ``factors`` are zero the cumulative is the sigmoid of a line; its slope is spread over the layers.
-        """
+        """Start as logistic densities, centred on 0, with the standard deviations of latents y [B, C, h, w]. While
+        ``factors`` are zero the cumulative is the sigmoid of a line; its slope is spread over the layers."""
         std = y.transpose(0, 1).reshape(y.shape[1], -1).square().mean(dim=1).sqrt().clamp(min=_MIN_STD)
         wanted = math.pi / math.sqrt(3) / std
         ends = y.new_tensor([0.0, 1.0]).expand(self.channels, 1, 2)
@@ -268,6 +259,12 @@ class IntegerBottleneck(EntropyBottleneck):
             matrix.copy_(slope + torch.log(-torch.expm1(-slope)))
         zero = self._logits_cumulative(ends[:, :, :1], stop_gradient=True)
         self.biases[-1].sub_(zero)
+
+    @torch.no_grad()
+    def rescale(self, log_gain: float) -> None:
+        """Widen the densities by a gain."""
+        slope = F.softplus(self.matrices[0]) * math.exp(-log_gain)
+        self.matrices[0].copy_(slope + torch.log(-torch.expm1(-slope)))
 
     @torch.no_grad()
     def make_tables(self) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,8 +5,6 @@ coefficients of low frequency, and which channels go together changes with frequ
 padding; statistics belong to relative frequencies, u / h and v / w, so that they carry over to other sizes.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,12 +15,9 @@ from torch import Tensor, nn
 
 from fcbench.codecs.shared.transforms import Residual
 
-N_BANDS = 12
-"""Half octaves of radial frequency: 0 holds the mean, 11 the corner."""
-N_CELLS = 24
-"""Cells of frequency along an axis, finer where it is low."""
-N_NEAR = 8
-"""Decoded neighbours in the plane of frequencies."""
+N_BANDS = 12  # Half octaves of radial frequency: 0 holds the mean, 11 the corner
+N_CELLS = 24  # Cells of frequency along an axis, finer where it is low
+N_NEAR = 8  # Decoded neighbours in the plane of frequencies
 
 _LOWEST = 0.03
 _FREQUENCY_KNEE = 0.05
@@ -37,33 +32,21 @@ _SHRINK = 1.0  # weight of the next band's covariance, in samples a channel
 
 @dataclass(frozen=True, slots=True)
 class Ring:
-    """Coefficients that are coded together, a ring of frequencies.
+    """Coefficients that are coded together, a ring of frequencies."""
 
-    Attributes:
-        index: [n] places in the flattened plane.
-        decoded: [m] places of the rings before.
-        near: [n, up to 8] of those, the nearest; None for the first ring.
-    """
-
-    index: Tensor
-    decoded: Tensor
-    near: Tensor | None
+    index: Tensor  # [n] places in the flattened plane
+    decoded: Tensor  # [m] places of the rings before
+    near: Tensor | None  # [n, up to 8] of those, the nearest; None for the first ring
 
 
 @dataclass(frozen=True, slots=True)
 class Plane:
-    """Frequencies of a map (h, w), flattened row by row.
+    """Frequencies of a map (h, w), flattened row by row."""
 
-    Attributes:
-        band: [h w] band of each; members: places by band.
-        cell: [h w] cell of each, of N_CELLS**2.
-        rings: low to high.
-    """
-
-    band: Tensor
+    band: Tensor  # [h w] band of each; members: places by band
     members: tuple[tuple[int, Tensor], ...]
-    cell: Tensor
-    rings: tuple[Ring, ...]
+    cell: Tensor  # [h w] cell of each, of N_CELLS**2
+    rings: tuple[Ring, ...]  # low to high
 
 
 N_RINGS = 8
@@ -242,10 +225,8 @@ def _by_band(y: Tensor, matrices: Tensor, where: Plane) -> Tensor:
 
 
 def _band_klts(y: Tensor, where: Plane) -> Tensor:
-    """KLT rows of each band [N_BANDS, C, C], of coefficients [B, C, h w]; absent bands take their neighbour's.
-
-    A band of few coefficients borrows from the next higher one, which is similar and better known.
-    """
+    """KLT rows of each band [N_BANDS, C, C], of coefficients [B, C, h w]; absent bands take their neighbour's. A band
+    of few coefficients borrows from the next higher one, which is similar and better known."""
     channels = y.shape[1]
     rows = torch.zeros(N_BANDS, channels, channels)
     known: list[int] = []

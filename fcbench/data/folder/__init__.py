@@ -1,5 +1,143 @@
-"""Images of your own with any targets: masks, depth, COCO-style JSON, class folders (on disk: --data-root)."""
+"""Opens a folder of one's own: class folders, or images with any targets beside them.
 
-from fcbench.data.folder.plugin import PLUGIN
+Without split folders a fifth of the images (of every class, if there are classes) is the test split, chosen by the hash
+of their paths. Samples come in the order of those hashes.
+"""
 
-__all__ = ["PLUGIN"]
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from fcbench.core.samples import OBJECTS, DataOptions, Dataset, DatasetMeta, DatasetPlugin
+from fcbench.data.folder.layout import DEPTH_FILE, LAYOUT, has_targets, read_unit, split_folders
+from fcbench.data.folder.part import Part, read_part
+from fcbench.data.folder.targets import Entry, WithTargets
+from fcbench.data.shared.contents import Contents
+from fcbench.data.shared.folders import hash_order, hash_split_by, labelled
+from fcbench.data.shared.images import PHOTOGRAPHS
+from fcbench.data.shared.layout import some
+
+Found = list[tuple[Path, str]]  # Images and their classes
+
+
+def images_of(folder: Path, names: tuple[str, ...]) -> Found:
+    """Images of the class folders of a folder."""
+    found = []
+    for name in LAYOUT.class_names(folder):
+        if name not in names:
+            raise LAYOUT.error(folder / name, f"is a class that the training images lack ({some(names)})")
+        found += [(path, name) for path in LAYOUT.images_in(folder / name)]
+    return found
+
+
+def by_hash(root: Path, found: Found, split: Literal["train", "test"]) -> Found:
+    """Images of one split of a root without split folders, class by class."""
+    images = {path.relative_to(root).as_posix(): (path, name) for path, name in found}
+    return [images[key] for key in hash_split_by({key: name for key, (_, name) in images.items()}, split)]
+
+
+def open_classes(root: Path, split: Literal["train", "test"], options: DataOptions) -> Dataset:
+    """Open a split of class folders."""
+    if folders := split_folders(root):
+        names = LAYOUT.class_names(root / "train")
+        found = [i for f in folders[split] for i in images_of(f, names)]
+    else:
+        names = LAYOUT.class_names(root)
+        found = by_hash(root, images_of(root, names), split)
+    if not found:
+        raise LAYOUT.error(root, f"holds too few images for a {split} split")
+    return labelled(LAYOUT.name, split, root, found, names, options, "" if folders else "hash-split-")
+
+
+SOURCES = {
+    "segmentation": "masks/ (or COCO-style JSON with segmentations)",
+    "depth": "depth/",
+    "pose": "COCO-style JSON with keypoints",
+    "captioning": "COCO-style JSON with captions",
+    "classification": "class folders in images/",
+    **dict.fromkeys(OBJECTS, "COCO-style JSON with a bbox and an area of every object"),
+}
+"""Task -> where its targets come from."""
+Split = Literal["train", "test"]
+
+
+def common_names(parts: Sequence[Part], task: str) -> tuple[str, ...]:
+    """Names of a task's classes or keypoints, which all folders of a split share."""
+    for part in parts[1:]:
+        if task in part.names and part.names[task] != parts[0].names.get(task, part.names[task]):
+            raise LAYOUT.error(part.folder, f"and {parts[0].folder} differ in their names for {task}")
+    return parts[0].names.get(task, ())
+
+
+def label_names(root: Path, parts: Sequence[Part], train: Path) -> tuple[str, ...]:
+    """Classes of the training images; a part that shows another one is refused."""
+    names = sorted(p.name for p in (train / "images").iterdir() if p.is_dir() and p.name[0] not in "._")
+    for part in parts:
+        if other := sorted(set(part.known["classification"].values()) - set(names)):
+            raise LAYOUT.error(part.folder, f"shows class {other[0]}, which the training images lack")
+    return tuple(names)
+
+
+def chosen(root: Path, parts: Sequence[Part], split: Split, whole: bool) -> list[tuple[Part, str]]:
+    """Images of a split in the order of their hashes, each as its folder and key. `whole`: the folders are the split's
+    own, not to be split."""
+    images = {path.relative_to(root).as_posix(): (part, key) for part in parts for key, path in part.images.items()}
+    if whole:
+        return [images[name] for name in hash_order(images)]
+    classes = {name: str(part.known.get("classification", {}).get(key, "")) for name, (part, key) in images.items()}
+    wanted = set(hash_split_by(classes, split))
+    return [images[name] for name in hash_order(images) if name in wanted]
+
+
+def open_with_targets(root: Path, split: Split, options: DataOptions) -> Dataset:
+    """Open a split of images with targets beside them."""
+    contents = Contents(root, options.cache_dir)
+    folders = split_folders(root)
+    parts = [read_part(root, folder, contents) for folder in folders.get(split, (root,))]
+    tasks = tuple(task for task in SOURCES if all(task in part.known for part in parts))
+    unit = read_unit(root / DEPTH_FILE) if "depth" in tasks else None
+    labels = label_names(root, parts, folders["train"][-1] if folders else root) if "classification" in tasks else ()
+    found = chosen(root, parts, split, bool(folders))
+    if not found:
+        raise LAYOUT.error(root, f"holds too few images for a {split} split")
+
+    def entry(part: Part, key: str) -> Entry:
+        known = {task: part.known[task][key] for task in tasks}
+        if labels:
+            known["classification"] = labels.index(known["classification"])
+        return Entry(part.images[key].relative_to(root).as_posix(), part.images[key], known)
+
+    revision = contents.revision(path for part in parts for path in part.files)
+    meta = DatasetMeta(
+        class_names=common_names(parts, "segmentation"),
+        label_names=labels,
+        max_depth_m=unit.max_m if unit else None,
+        task_models=PHOTOGRAPHS,
+        keypoint_names=common_names(parts, "pose"),
+        category_names={task: common_names(parts, task) for task in OBJECTS if task in tasks},
+    )
+    absent = {
+        task: str(LAYOUT.error(part.folder, f"holds no targets for {task}: expected {source}"))
+        for part in parts
+        for task, source in SOURCES.items()
+        if task not in part.known
+    }
+    entries = [entry(part, key) for part, key in found[: options.limit]]
+    revision = revision if folders else f"hash-split-{revision}"
+    return WithTargets(split, revision, tasks, meta, entries, unit, options.image_size_px, contents, absent)
+
+
+class Plugin(DatasetPlugin):
+    """Images and targets of one's own from ``--data-root``."""
+
+    tasks = tuple(SOURCES)
+
+    def open(self, split: Split, options: DataOptions) -> Dataset:
+        root = LAYOUT.root(options)
+        first = next(iter(split_folders(root).get(split, ())), root)
+        if has_targets(first) or has_targets(root):
+            return open_with_targets(root, split, options)
+        return open_classes(root, split, options)
+
+
+PLUGIN = Plugin()

@@ -1,12 +1,11 @@
 """COCO-style files beside images: what one holds is seen from its annotations, not from its name."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fcbench.core.samples import OBJECTS
 from fcbench.data.folder.layout import LAYOUT
 from fcbench.data.shared import coco_format
 from fcbench.data.shared.layout import some
@@ -18,34 +17,22 @@ MARKS = {
     "bbox": ("detection",),
 }
 """Field of an annotation -> its tasks; the first one found decides."""
-OBJECTS = ("detection", "instance_segmentation", "keypoint_detection")
 """Of them, those that need a box and an area of every object."""
 
 
 @dataclass(frozen=True, slots=True)
 class Annotations:
-    """A file's annotations for one task.
+    """A file's annotations for one task."""
 
-    Attributes:
-        path: the file.
-        targets: by key of the image.
-        sizes: (H, W) that it states, by key.
-        names: of classes or keypoints; empty for captions.
-    """
-
-    path: Path
+    path: Path  # the file
     task: str
-    targets: Mapping[str, Any]
-    sizes: Mapping[str, tuple[int, int]]
-    names: tuple[str, ...] = ()
+    targets: Mapping[str, Any]  # by key of the image
+    sizes: Mapping[str, tuple[int, int]]  # (H, W) that it states, by key
+    names: tuple[str, ...] = ()  # of classes or keypoints; empty for captions
 
 
 def read(path: Path, images: Mapping[str, Path]) -> list[Annotations]:
-    """Read a file that annotates all images of a folder, and no others: what it holds, by task.
-
-    Args:
-        images: by key.
-    """
+    """Read a file that annotates all images of a folder, and no others: what it holds, by task. `images`: by key."""
     content = coco_format.read(path, LAYOUT)
     try:
         listed = coco_format.images_of(content)
@@ -75,7 +62,6 @@ def read(path: Path, images: Mapping[str, Path]) -> list[Annotations]:
 def _targets(
     task: str, content: Mapping[str, Any], listed: list[coco_format.Image]
 ) -> tuple[Mapping[int, Any], tuple[str, ...]]:
-    """Targets by image, and the names of classes or keypoints."""
     if task == "captioning":
         return coco_format.captions(content, listed), ()
     if task in OBJECTS:

@@ -1,7 +1,5 @@
 """How a folder of one's own is laid out: splits, images, what lies beside them."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -42,10 +40,8 @@ def has_targets(folder: Path) -> bool:
 
 
 def keyed_images(folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
-    """Images of a split's folder by key, and the class of each, if they lie in class folders.
-
-    A key is the path below ``images`` without the suffix.
-    """
+    """Images of a split's folder by key, and the class of each, if they lie in class folders. A key is the path below
+    ``images`` without the suffix."""
     home = folder / IMAGES
     if not home.is_dir():
         raise LAYOUT.error(home, "is missing")
@@ -90,7 +86,6 @@ def annotation_files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.glob("*.json") if p.is_file() and p.name != DEPTH_FILE)
 
 
-# ----------------------------------------------------------------------------------- facts of a root
 @dataclass(frozen=True, slots=True)
 class Unit:
     """What the numbers in depth files mean."""

@@ -1,12 +1,11 @@
 """One folder of a split: its images, and where the targets of each task come from."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fcbench.core.samples import COCO_KEYPOINTS
 from fcbench.data.folder import coco_json
 from fcbench.data.folder.layout import (
     CLASSES_FILE,
@@ -22,28 +21,17 @@ from fcbench.data.folder.layout import (
 from fcbench.data.shared.contents import Contents
 
 Size = tuple[int, int]
-COCO_KEYPOINTS = tuple(
-    "nose left_eye right_eye left_ear right_ear left_shoulder right_shoulder left_elbow right_elbow left_wrist "
-    "right_wrist left_hip right_hip left_knee right_knee left_ankle right_ankle".split()
-)
 
 
 @dataclass
 class Part:
-    """What one folder of a split holds.
-
-    Attributes:
-        images: by key.
-        known: task -> what its targets are made of, by key.
-        names: of classes, keypoints or labels, by task.
-        files: all whose contents determine the samples.
-    """
+    """What one folder of a split holds."""
 
     folder: Path
-    images: Mapping[str, Path]
-    known: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    names: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    files: list[Path] = field(default_factory=list)
+    images: Mapping[str, Path]  # by key
+    known: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # task -> what its targets are made of, by key
+    names: dict[str, tuple[str, ...]] = field(default_factory=dict)  # of classes, keypoints or labels, by task
+    files: list[Path] = field(default_factory=list)  # all whose contents determine the samples
 
     def add(self, task: str, source: Path, known: Mapping[str, Any], names: Iterable[str] = ()) -> None:
         """Note where a task's targets come from; a second source is refused."""
@@ -53,11 +41,8 @@ class Part:
 
 
 def read_part(root: Path, folder: Path, contents: Contents) -> Part:
-    """Find the images of a folder and their targets; none is decoded.
-
-    Raises:
-        FcbenchError: the layout is another one, a partner is missing, or a target is not of its image's size.
-    """
+    """Find the images of a folder and their targets; none is decoded. Raises `FcbenchError`: the layout is another one,
+    a partner is missing, or a target is not of its image's size."""
     images, classes = keyed_images(folder)
     part = Part(folder, images, files=list(images.values()))
     if (folder / MASKS).is_dir():

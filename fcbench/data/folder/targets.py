@@ -1,7 +1,5 @@
 """A split of images with targets beside them, and how their targets are read."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fcbench.core.samples import VOID, Dataset, DatasetMeta, Sample
+from fcbench.core.samples import OBJECTS, VOID, Dataset, DatasetMeta, Sample
 from fcbench.data.folder.layout import LAYOUT, Unit
 from fcbench.data.shared import coco_format
 from fcbench.data.shared.contents import Contents
 from fcbench.data.shared.images import (
+    LazyTargets,
     as_sample,
     image_size,
     read_16_bit,
@@ -23,10 +22,10 @@ from fcbench.data.shared.images import (
     read_array,
     read_class_mask,
     read_image,
+    resize_targets,
 )
-from fcbench.data.shared.targets import LazyTargets, resize_targets
 
-PLACED = {"segmentation", "depth", "pose", "detection", "instance_segmentation", "keypoint_detection"}
+PLACED = {"segmentation", "depth", "pose", *OBJECTS}  # Tasks whose targets refer to pixels
 """Tasks whose targets refer to pixels."""
 Size = tuple[int, int]
 
@@ -42,21 +41,17 @@ class Entry:
 
 @dataclass
 class WithTargets(Dataset):
-    """One split.
-
-    Attributes:
-        unit: of depth files, where there are any.
-        absent: why the split lacks a task, in one line that says what was expected where.
-    """
+    """One split."""
 
     split: str
     revision: str
     tasks: tuple[str, ...]
     meta: DatasetMeta
     entries: Sequence[Entry]
-    unit: Unit | None
+    unit: Unit | None  # of depth files, where there are any
     image_size_px: Size | None
     contents: Contents
+    # why the split lacks a task, in one line that says what was expected where
     absent: Mapping[str, str] = field(default_factory=dict)
     name: str = LAYOUT.name
 
@@ -64,13 +59,11 @@ class WithTargets(Dataset):
         return len(self.entries)
 
     def __getitem__(self, index: int) -> Sample:
-        """Read an image."""
         entry = self.entries[index]
         read = read_aligned_image if PLACED & set(self.tasks) else read_image
         return as_sample(entry.id, read(entry.path), self.image_size_px)
 
     def targets(self, index: int) -> Mapping[str, Any]:
-        """Targets, each made on request; of the image only the header is read."""
         entry = self.entries[index]
 
         def one(task: str) -> Any:
@@ -83,11 +76,9 @@ class WithTargets(Dataset):
         return LazyTargets(self.tasks, one)
 
     def sizes(self) -> Mapping[str, Size]:
-        """Sizes from the images' headers."""
         return self.contents.sizes([entry.path for entry in self.entries])
 
     def _placed(self, task: str, known: Any, size_px: Size) -> Any:
-        """The target of an image of (H, W), at that size."""
         if task == "segmentation":
             if isinstance(known, Path):
                 return read_class_mask(known, len(self.meta.class_names), size_px, VOID)
@@ -99,10 +90,7 @@ class WithTargets(Dataset):
 
 def read_depth(path: Path, unit: Unit, size_px: Size) -> Tensor:
     """Depth of an image of (H, W), float32 [H, W] metres; 0 where not finite, not above 0 or beyond the unit's limit.
-
-    Raises:
-        UnreadableSample: the file is damaged, of another size, or holds no plane of numbers.
-    """
+    Raises `UnreadableSample`: the file is damaged, of another size, or holds no plane of numbers."""
     read: Callable[[Path, Size], np.ndarray] = read_array if path.suffix.lower() == ".npy" else read_16_bit
     metres = read(path, size_px).astype(np.float64) * unit.metres_per_unit
     valid = np.isfinite(metres) & (metres > 0) & (metres <= unit.max_m)

@@ -1,7 +1,5 @@
 """Chunks of rendered scenes on disk: written whole, checked when a process opens them, made again when damaged."""
 
-from __future__ import annotations
-
 import io
 import json
 import os
@@ -21,8 +19,7 @@ from fcbench.core.processes import workers
 from fcbench.data.scenes.scene import Rendered, render, sample_scene
 from fcbench.data.scenes.words import captions, label
 
-SIZE = 100
-"""Scenes per chunk."""
+SIZE = 100  # Scenes per chunk
 ARRAYS = ("image", "segmentation", "depth")
 WORDS = "words.json"
 FILES = (*(f"{k}.npy" for k in ARRAYS), WORDS)
@@ -34,26 +31,19 @@ Chunk = tuple[dict[str, np.ndarray], list[dict[str, Any]]]
 
 @dataclass(frozen=True, slots=True)
 class Chunks:
-    """The chunks of a split, ``folder/NUMBER/``: arrays, words, and an index of their digests.
-
-    Attributes:
-        size_px: (H, W) of the images.
-    """
+    """The chunks of a split, ``folder/NUMBER/``: arrays, words, and an index of their digests."""
 
     folder: Path
     split: str
-    size_px: tuple[int, int]
+    size_px: tuple[int, int]  # (H, W) of the images
 
     def path(self, number: int) -> Path:
         """Folder of a chunk."""
         return self.folder / f"{number:05d}"
 
     def make(self, numbers: Sequence[int]) -> None:
-        """Render the chunks that are not on disk, by all cores.
-
-        Raises:
-            FcbenchError: the folder cannot be written, or a process died.
-        """
+        """Render the chunks that are not on disk, by all cores. Raises `FcbenchError`: the folder cannot be written, or
+        a process died."""
         if not self._lacking(numbers):
             return
         with cache.locked(self.folder):
@@ -69,11 +59,8 @@ class Chunks:
                 self.render(missing[0])
 
     def open(self, number: int) -> Chunk:
-        """A chunk, its arrays mapped; a damaged one is made again.
-
-        Raises:
-            FcbenchError: the folder cannot be read or written.
-        """
+        """A chunk, its arrays mapped; a damaged one is made again. Raises `FcbenchError`: the folder cannot be read or
+        written."""
         path = self.path(number)
         if not _is_whole(path):
             with cache.locked(self.folder):
@@ -84,11 +71,8 @@ class Chunks:
             return arrays, json.loads((path / WORDS).read_text(encoding="utf-8"))
 
     def render(self, number: int) -> None:
-        """Render a chunk. It appears under its name only when it is complete, and replaces one that is there.
-
-        Raises:
-            FcbenchError: the folder cannot be written.
-        """
+        """Render a chunk. It appears under its name only when it is complete, and replaces one that is there. Raises
+        `FcbenchError`: the folder cannot be written."""
         first = number * SIZE
         files = _files([render(sample_scene(self.split, i), *self.size_px) for i in range(first, first + SIZE)])
         with disk_errors(self.folder, CACHE_HINT):
@@ -103,7 +87,6 @@ class Chunks:
                 shutil.rmtree(part, ignore_errors=True)
 
     def _lacking(self, numbers: Sequence[int]) -> list[int]:
-        """Chunks that are not on disk, or without digests."""
         return [i for i in numbers if not all(cache.has_digest(self.path(i) / name) for name in FILES)]
 
 
@@ -112,7 +95,6 @@ def _is_whole(chunk: Path) -> bool:
 
 
 def _files(scenes: Sequence[Rendered]) -> dict[str, bytes]:
-    """Content of a chunk's files by name."""
     arrays = {
         "image": [s.image for s in scenes],
         "segmentation": [s.classes for s in scenes],

@@ -1,32 +1,10 @@
 """An articulated figure with 17 keypoints in COCO order: sampled, posed, cut into limbs to draw."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
 
-KEYPOINTS = (
-    "nose",
-    "left_eye",
-    "right_eye",
-    "left_ear",
-    "right_ear",
-    "left_shoulder",
-    "right_shoulder",
-    "left_elbow",
-    "right_elbow",
-    "left_wrist",
-    "right_wrist",
-    "left_hip",
-    "right_hip",
-    "left_knee",
-    "right_knee",
-    "left_ankle",
-    "right_ankle",
-)
-ARMS = ("down", "out", "up", "bent")
-"""Gestures of an arm; its angles are drawn around these."""
+ARMS = ("down", "out", "up", "bent")  # Gestures of an arm; its angles are drawn around these
 LEGS = ("standing", "striding", "lunging")
 _SKIN = ((0.95, 0.78, 0.66), (0.78, 0.56, 0.42), (0.5, 0.33, 0.23), (0.88, 0.68, 0.5))
 _HAIR = ((0.12, 0.09, 0.07), (0.35, 0.2, 0.1), (0.75, 0.6, 0.3), (0.5, 0.5, 0.5))

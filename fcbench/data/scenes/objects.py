@@ -1,7 +1,5 @@
 """The things in a procedural scene, each drawn part by part."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import numpy as np

@@ -5,8 +5,6 @@ painted into the class, instance, part and depth maps by the same mask, so that 
 Pillow are used: worker processes start fast.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,12 +34,8 @@ class Camera:
 
 
 class Canvas:
-    """An unfinished image and its ground truth.
-
-    Attributes:
-        rgb: [H, W, 3] float32 in [0, 1]. classes, instances, parts: [H, W] uint8. depth: [H, W] float32, metres,
-        0 for the sky.
-    """
+    """An unfinished image and its ground truth. `rgb`: [H, W, 3] float32 in [0, 1]. classes, instances, parts: [H, W]
+    uint8. depth: [H, W] float32, metres, 0 for the sky."""
 
     def __init__(self, camera: Camera) -> None:
         size = (camera.height_px, camera.width_px)
@@ -81,7 +75,6 @@ class Canvas:
         return self.n_parts
 
 
-# ------------------------------------------------------------------------------- distances, in pixels
 def ellipse(xs: Array, ys: Array, cx: float, cy: float, rx: float, ry: float) -> Array:
     """[h, w] approximate signed distance to an ellipse."""
     rx, ry = max(rx, 0.3), max(ry, 0.3)
@@ -112,7 +105,6 @@ def capsule(xs: Array, ys: Array, a: Array, b: Array, ra: float, rb: float) -> t
     return np.hypot(ox, oy) - radius, np.clip(ox / np.maximum(radius, 0.3), -1, 1)
 
 
-# ----------------------------------------------------------------------------------------- appearance
 def noise(rng: Rng, h: int, w: int, cells: int) -> Array:
     """[h, w] smooth random field in about [-1, 1]: a coarse grid, bicubically enlarged."""
     grid = rng.uniform(-1, 1, (max(2, cells * h // max(h, w)), cells)).astype(np.float32)

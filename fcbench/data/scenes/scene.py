@@ -4,13 +4,11 @@ The same (split, index, size) gives the same scene. Bump `VERSION`, which is par
 change of a pixel, a target or a word.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
 
-from fcbench.core.samples import Pose
+from fcbench.core.samples import COCO_KEYPOINTS, Pose
 from fcbench.data.scenes import figure, objects
 from fcbench.data.scenes.objects import COLOURS, KINDS, SIZES_M, TEXTURES, Thing
 from fcbench.data.scenes.render import Array, Camera, Canvas, Rng, ellipse, finish, noise
@@ -115,7 +113,6 @@ def _sample_thing(rng: Rng, kind: str, focal: float, wall_m: float) -> Thing:
     )
 
 
-# ------------------------------------------------------------------------------------------ rendering
 def render(scene: Scene, height_px: int, width_px: int) -> Rendered:
     """Render a scene at a size."""
     rng = np.random.default_rng((*scene.seed, 1))
@@ -165,7 +162,6 @@ def _backdrop(canvas: Canvas, scene: Scene, rng: Rng) -> None:
 
 
 def _posters(canvas: Canvas, foot: int, rng: Rng) -> None:
-    """Draw flat pictures on the wall, which are not objects."""
     w = canvas.camera.width_px
     for _ in range(rng.integers(0, 4)):
         r = rng.uniform(0.03, 0.1) * w
@@ -183,7 +179,6 @@ def _posters(canvas: Canvas, foot: int, rng: Rng) -> None:
 
 
 def _clutter(canvas: Canvas, rng: Rng) -> None:
-    """Draw pebbles and leaves, which count as ground."""
     cam = canvas.camera
     for _ in range(rng.integers(6, 24)):
         z = rng.uniform(2, 9)
@@ -201,7 +196,6 @@ def _clutter(canvas: Canvas, rng: Rng) -> None:
 
 
 def _shadow(canvas: Canvas, thing: Thing, light: Array, ambient: float) -> None:
-    """Darken the ground in the shadow of a thing."""
     cam = canvas.camera
     s, y = cam.scale(thing.z_m), cam.ground_px(thing.z_m)
     reach = min(thing.height_m * 0.6, 1.2) * s
@@ -229,7 +223,7 @@ def _pose(scene: Scene, canvas: Canvas) -> Pose:
         x, y, h = (cam.width_px / 2 + thing.x_m * s, cam.ground_px(thing.z_m), thing.height_m * s)
         joints, hidden = figure.joints(thing.figure, x, y, h), figure.hidden(thing.figure)
         rows = []
-        for name in figure.KEYPOINTS:
+        for name in COCO_KEYPOINTS:
             px, py = (float(c) for c in joints[name])
             inside = 0 <= px < cam.width_px and 0 <= py < cam.height_px
             seen = inside and name not in hidden and canvas.instances[int(py), int(px)] == number

@@ -1,13 +1,11 @@
 """Descriptions of a procedural scene: its label, its attributes, five captions."""
 
-from __future__ import annotations
-
 import numpy as np
 
-from fcbench.data.scenes.figure import ARMS, LEGS, Figure
-from fcbench.data.scenes.objects import COLOURS, KINDS, TEXTURES, Thing
+from fcbench.data.scenes.figure import Figure
+from fcbench.data.scenes.objects import KINDS, Thing
 from fcbench.data.scenes.render import Rng
-from fcbench.data.scenes.scene import GROUNDS, Rendered, Scene
+from fcbench.data.scenes.scene import Rendered, Scene
 
 
 def prominent(rendered: Rendered) -> list[Thing]:
@@ -26,41 +24,6 @@ def label(rendered: Rendered) -> int:
 def _x(thing: Thing) -> float:
     """Horizontal position in image widths from the middle, up to the focal length."""
     return thing.x_m / thing.z_m
-
-
-def attributes(rendered: Rendered) -> dict[str, tuple[int, int]]:
-    """Image-level attributes, name -> (value, number of values); ``hiera_nano`` was fine-tuned on them."""
-    scene, seen = rendered.scene, prominent(rendered)
-    near = sorted(seen, key=lambda t: t.z_m)
-    persons = [t for t in near if t.figure is not None]
-    third = 0.15
-    out = {
-        "indoor": (int(scene.indoor), 2),
-        "ground": (GROUNDS.index(scene.ground), 4),
-        "light": (int(np.digitize(scene.light[0], (-0.3, 0.3))), 3),
-        "horizon": (int(np.digitize(scene.horizon, (0.34, 0.4))), 3),
-        "wall": (int(np.digitize(scene.wall_m, (9, 11, 13))) if scene.indoor else 4, 5),
-        "n_things": (min(len(seen), 7), 8),
-        "n_persons": (min(len(persons), 2), 3),
-        "label": (label(rendered), len(KINDS)),
-    }
-    for kind in KINDS:
-        of_kind = [t for t in near if t.kind == kind]
-        out[f"n_{kind}"] = (min(len(of_kind), 3), 4)
-        first = of_kind[0] if of_kind else None
-        out[f"colour_{kind}"] = (1 + list(COLOURS).index(first.colour) if first else 0, 9)
-        out[f"texture_{kind}"] = (1 + TEXTURES.index(first.texture) if first else 0, 5)
-        out[f"where_{kind}"] = (1 + int(np.digitize(_x(first), (-third, third))) if first else 0, 4)
-        out[f"far_{kind}"] = (1 + int(np.digitize(first.z_m, (3, 4, 5.5))) if first else 0, 5)
-    person = persons[0] if persons else None
-    figure = person.figure if person else None
-    out["left_arm"] = (1 + ARMS.index(figure.arms[0]) if figure else 0, 5)
-    out["right_arm"] = (1 + ARMS.index(figure.arms[1]) if figure else 0, 5)
-    out["legs"] = (1 + LEGS.index(figure.legs) if figure else 0, 4)
-    out["facing"] = (1 + int(figure.facing_front) if figure else 0, 3)
-    out["lean"] = (1 + int(np.digitize(figure.lean, (-0.08, 0.08))) if figure else 0, 4)
-    out["trousers"] = (1 + list(COLOURS).index(person.colour2) if person else 0, 9)
-    return out
 
 
 _NUMBERS = {1: "a", 2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}

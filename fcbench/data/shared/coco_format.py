@@ -1,7 +1,5 @@
 """Annotation files in COCO's format: read whole, indexed by image."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -12,12 +10,10 @@ import numpy as np
 from pycocotools import mask as rle
 from torch import Tensor, from_numpy
 
-from fcbench.core.detections import Objects
-from fcbench.core.samples import VOID, Pose
+from fcbench.core.samples import VOID, Objects, Pose
 from fcbench.data.shared.layout import Layout
 
-EMPTY = np.zeros(6)
-"""A polygon that holds nothing."""
+EMPTY = np.zeros(6)  # A polygon that holds nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +50,6 @@ def images_of(content: Mapping[str, Any]) -> list[Image]:
 
 
 def _by_image(content: Mapping[str, Any], images: Iterable[Image]) -> dict[int, list[Any]]:
-    """Annotations of each of the images."""
     rows: dict[int, list[Any]] = {i.id: [] for i in images}
     for row in content["annotations"]:
         if row["image_id"] in rows:
@@ -62,7 +57,6 @@ def _by_image(content: Mapping[str, Any], images: Iterable[Image]) -> dict[int, 
     return rows
 
 
-# -------------------------------------------------------------------------------------- segmentation
 def class_names(content: Mapping[str, Any]) -> tuple[str, ...]:
     """``background`` and the categories, by their ids."""
     rows = sorted(content["categories"], key=lambda c: c["id"])
@@ -81,18 +75,14 @@ def instances(content: Mapping[str, Any], images: Iterable[Image]) -> dict[int, 
 
 
 def _region(value: Any) -> Any:
-    """A mask as a file has it, polygons as arrays of x, y."""
     if isinstance(value, dict):
         return value
     return [np.asarray(p, np.float64) for p in value if len(p) >= 6]
 
 
 def semantic_mask(regions: Iterable[Instance], size_px: tuple[int, int]) -> Tensor:
-    """Class of each pixel, uint8 [H, W]: 0 background, `VOID` where regions of two classes overlap.
-
-    Nothing in the annotations says which of two regions is in front (torchvision's segmentation references leave
-    overlaps out too).
-    """
+    """Class of each pixel, uint8 [H, W]: 0 background, `VOID` where regions of two classes overlap. Nothing in the
+    annotations says which of two regions is in front (torchvision's segmentation references leave overlaps out too)."""
     mask = np.zeros(size_px, np.uint8)
     for each in regions:
         here = _decode(each.region, size_px)
@@ -107,7 +97,6 @@ def _decode(region: Any, size_px: tuple[int, int]) -> np.ndarray:
     return rle.decode(_code(region, size_px)).astype(bool)
 
 
-# ------------------------------------------------------------------------------------------- objects
 def category_names(content: Mapping[str, Any]) -> tuple[str, ...]:
     """The categories, by their ids."""
     return class_names(content)[1:]
@@ -116,12 +105,8 @@ def category_names(content: Mapping[str, Any]) -> tuple[str, ...]:
 def objects(
     content: Mapping[str, Any], images: Iterable[Image], with_regions: bool = False, n_keypoints: int = 0
 ) -> dict[int, Objects]:
-    """Annotated objects by image, crowds included: COCO's evaluation needs them.
-
-    Args:
-        with_regions: with the masks, as the file has them: see `with_codes`.
-        n_keypoints: K; 0 for objects without keypoints.
-    """
+    """Annotated objects by image, crowds included: COCO's evaluation needs them. `with_regions`: with the masks, as the
+    file has them: see `with_codes`. `n_keypoints`: K; 0 for objects without keypoints."""
     ids = sorted(int(c["id"]) for c in content["categories"])
     label, sizes = {category: i for i, category in enumerate(ids)}, {i.id: i.size_px for i in images}
 
@@ -152,7 +137,6 @@ def _code(region: Any, size_px: tuple[int, int]) -> Any:
     return rle.merge(codes) if isinstance(codes, list) else codes
 
 
-# ------------------------------------------------------------------------------------ pose, captions
 def keypoint_names(content: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of the keypoints, which all categories that have keypoints share. Raises ValueError where they differ."""
     found = {tuple(str(name) for name in c["keypoints"]) for c in content["categories"] if c.get("keypoints")}

@@ -8,8 +8,6 @@ creation, and a file changed in place with equal size and time set back is taken
 A file that changed within `SETTLING_NS` before it was read is not kept: another change could leave the same status.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging
@@ -24,42 +22,29 @@ from fcbench.core import cache
 from fcbench.core.errors import FcbenchError, UnreadableSample
 from fcbench.data.shared.images import array_size, image_size
 
-READING = 2
-"""Bump when the same file gives other pixels; all revisions of data sets on disk change."""
-SETTLING_NS = 2_000_000_000
-"""Longest step of the clocks of file systems (FAT)."""
-UNREADABLE = "unreadable"
-"""Stands for the digest of a file that cannot be read."""
+READING = 2  # Bump when the same file gives other pixels; all revisions of data sets on disk change
+SETTLING_NS = 2_000_000_000  # Longest step of the clocks of file systems (FAT)
+UNREADABLE = "unreadable"  # Stands for the digest of a file that cannot be read
 _N_READERS = 8
-_BLOCK = 10_000
-"""Files read between two writes of an index."""
+_BLOCK = 10_000  # Files read between two writes of an index
 _MANY_BYTES = 4 << 30
 _DIGEST, _SIZE = "xxh3", "size_px"
 log = logging.getLogger(__name__)
 
 Status = list[int]
-Index = dict[str, dict[str, Any]]
-"""File name -> its status and what was read of it."""
+Index = dict[str, dict[str, Any]]  # File name -> its status and what was read of it
 
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """The files of a data set.
+    """The files of a data set."""
 
-    Attributes:
-        root: folder of the data set; names in a revision are relative to it.
-        cache_dir: the index lies in it.
-    """
-
-    root: Path
-    cache_dir: Path
+    root: Path  # folder of the data set; names in a revision are relative to it
+    cache_dir: Path  # the index lies in it
 
     def revision(self, files: Iterable[Path]) -> str:
-        """Hash of the files' names below the root, of their contents, and of `READING`.
-
-        Raises:
-            FcbenchError: a file is not there, or the cache cannot be used.
-        """
+        """Hash of the files' names below the root, of their contents, and of `READING`. Raises `FcbenchError`: a file
+        is not there, or the cache cannot be used."""
         paths = sorted(set(files))
         digests = self._facts(_DIGEST, paths, _digest)
         found = hashlib.sha256(f"reading {READING}\n".encode())
@@ -68,11 +53,8 @@ class Contents:
         return found.hexdigest()[:16]
 
     def sizes(self, images: Sequence[Path]) -> dict[str, tuple[int, int]]:
-        """(H, W) of images in pixels by name below the root, from their headers; unreadable ones are left out.
-
-        Raises:
-            FcbenchError: as `revision`.
-        """
+        """(H, W) of images in pixels by name below the root, from their headers; unreadable ones are left out. Raises
+        `FcbenchError`: as `revision`."""
         return {p.relative_to(self.root).as_posix(): size for p, size in self.sizes_by_path(images).items()}
 
     def sizes_by_path(self, maps: Sequence[Path]) -> dict[Path, tuple[int, int]]:
@@ -106,13 +88,12 @@ def _size(path: Path) -> tuple[int, int] | None:
         return None
 
 
-# --------------------------------------------------------------------------------------------- index
 def _facts_in(folder: Path, names: Sequence[str], what: str, read: Callable[[Path], Any], home: Path) -> dict[str, Any]:
-    """A fact of each of the files of a folder, by name."""
     path = home / f"{cache.digest({'folder': str(folder.resolve())})}.json"
     index = _load(path)
     now: Index = {name: {"status": _status(folder / name)} for name in names}
-    known = {name: index[name][what] for name in names if _holds(index, name, now[name]["status"], what)}
+    current = (name for name in names if index.get(name, {}).get("status") == now[name]["status"])
+    known = {name: index[name][what] for name in current if what in index[name]}
     missing = [name for name in names if name not in known]
     if not missing:
         return known
@@ -124,8 +105,8 @@ def _facts_in(folder: Path, names: Sequence[str], what: str, read: Callable[[Pat
         with ThreadPoolExecutor(_N_READERS) as pool:
             facts = dict(zip(block, pool.map(lambda name: read(folder / name), block)))
         known.update(facts)
-        lasting = {n: {**now[n], what: v} for n, v in facts.items() if v and _settled(now[n]["status"], start_ns)}
-        if lasting:
+        fresh = {n for n in block if any(abs(start_ns - t) <= SETTLING_NS for t in now[n]["status"][1:3])}
+        if lasting := {n: {**now[n], what: fact} for n, fact in facts.items() if fact and n not in fresh}:
             _add(path, lasting)
     return known
 
@@ -138,16 +119,7 @@ def _status(path: Path) -> Status:
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
 
 
-def _settled(status: Status, now_ns: int) -> bool:
-    return all(abs(now_ns - stamp) > SETTLING_NS for stamp in status[1:3])
-
-
-def _holds(index: Index, name: str, status: Status, what: str) -> bool:
-    return name in index and index[name]["status"] == status and what in index[name]
-
-
 def _load(path: Path) -> Index:
-    """An index; an empty one where there is none."""
     data = cache.get(path)
     loaded: Index = json.loads(data) if data is not None else {}
     return loaded

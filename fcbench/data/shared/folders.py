@@ -1,7 +1,5 @@
 """Data sets that are files in folders: images with a map each, images in class folders, splits by hash."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,14 +10,11 @@ from torch import Tensor
 
 from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, Sample
 from fcbench.data.shared.contents import Contents
-from fcbench.data.shared.images import as_sample, image_size, read_aligned_image, read_image
-from fcbench.data.shared.targets import resize_targets
+from fcbench.data.shared.images import as_sample, image_size, read_aligned_image, read_image, resize_targets
 
-TEST_SHARE = 0.2
-"""Share of the samples in the test split, where the data come without an official split."""
+TEST_SHARE = 0.2  # Share of the samples in the test split, where the data come without an official split
 
 
-# -------------------------------------------------------------------------------------------- splits
 def hash_order(keys: Iterable[str]) -> list[str]:
     """Keys in the order of their hashes: a shuffle that is the same everywhere.
 
@@ -52,46 +47,40 @@ def hash_split_by(group_of: Mapping[str, str], split: Literal["train", "test"]) 
     return [key for keys in groups.values() for key in hash_split(keys, split)]
 
 
-# -------------------------------------------------------------------------------- an image and a map
 ReadMap = Callable[[Path, tuple[int, int]], Tensor]
 """Reads the map [H, W] of an image of a given (H, W). Raises `UnreadableSample`."""
 
 
 @dataclass
-class ImageAndMap(Dataset):
-    """One split of a data set of one dense task: images, each with a map of its size.
-
-    Attributes:
-        files: (id, image, map) of each sample.
-        read: reads a map; a function of a module, so that it can be sent to reading processes.
-    """
+class Files(Dataset):
+    """One split of a data set of one task: images, each with a map of its size or with a label."""
 
     name: str
     split: str
     revision: str
     tasks: tuple[str, ...]
     meta: DatasetMeta
-    files: Sequence[tuple[str, Path, Path]]
-    read: ReadMap
+    files: Sequence[tuple[str, Path, Any]]  # (id, image, file of its map or index of its label) of each sample
     image_size_px: tuple[int, int] | None
     contents: Contents
+    read: ReadMap | None = None  # a function of a module, so that it can be sent to reading processes; None: labels
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> Sample:
-        """Read an image."""
         sample_id, path, _ = self.files[index]
-        return as_sample(sample_id, read_aligned_image(path), self.image_size_px)
+        image = read_aligned_image(path) if self.read else read_image(path)
+        return as_sample(sample_id, image, self.image_size_px)
 
     def targets(self, index: int) -> Mapping[str, Any]:
-        """The map; of the image only the header is read."""
-        _, image, path = self.files[index]
+        _, image, target = self.files[index]
+        if self.read is None:
+            return {self.tasks[0]: target}
         size_px = image_size(image)
-        return resize_targets({self.tasks[0]: self.read(path, size_px)}, size_px, self.image_size_px or size_px)
+        return resize_targets({self.tasks[0]: self.read(target, size_px)}, size_px, self.image_size_px or size_px)
 
     def sizes(self) -> Mapping[str, tuple[int, int]]:
-        """Sizes from the images' headers."""
         return self.contents.sizes([image for _, image, _ in self.files])
 
 
@@ -105,47 +94,12 @@ def image_and_map(
     read: ReadMap,
     options: DataOptions,
     also: Sequence[Path] = (),
-) -> ImageAndMap:
+) -> Files:
     """A split of the files found; the revision depends on all of them, and on further ones."""
     contents = Contents(root, options.cache_dir)
     revision = contents.revision([*also, *(p for file in files for p in file[1:])])
     size_px, files = options.image_size_px, files[: options.limit]
-    return ImageAndMap(name, split, revision, (task,), meta, files, read, size_px, contents)
-
-
-# -------------------------------------------------------------------------------- images with a label
-@dataclass
-class Labelled(Dataset):
-    """One split of a data set for classification.
-
-    Attributes:
-        files: (id, image, index of its label in ``meta.label_names``) of each sample.
-    """
-
-    name: str
-    split: str
-    revision: str
-    meta: DatasetMeta
-    files: Sequence[tuple[str, Path, int]]
-    image_size_px: tuple[int, int] | None
-    contents: Contents
-    tasks: tuple[str, ...] = ("classification",)
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> Sample:
-        """Read an image."""
-        sample_id, path, _ = self.files[index]
-        return as_sample(sample_id, read_image(path), self.image_size_px)
-
-    def targets(self, index: int) -> Mapping[str, Any]:
-        """The label; no file is read."""
-        return {"classification": self.files[index][2]}
-
-    def sizes(self) -> Mapping[str, tuple[int, int]]:
-        """Sizes from the images' headers."""
-        return self.contents.sizes([image for _, image, _ in self.files])
+    return Files(name, split, revision, (task,), meta, files, size_px, contents, read)
 
 
 def labelled(
@@ -156,16 +110,13 @@ def labelled(
     label_names: Sequence[str],
     options: DataOptions,
     prefix: str = "",
-) -> Labelled:
-    """A split of images and their classes, ordered by hash, so that the first ones are of all classes.
-
-    Args:
-        prefix: beginning of the revision.
-    """
+) -> Files:
+    """A split of images and their classes, ordered by hash, so that the first ones are of all classes. `prefix`:
+    beginning of the revision."""
     label = {c: i for i, c in enumerate(label_names)}
     by_id = {p.relative_to(root).as_posix(): (p, label[c]) for p, c in images}
     files = [(key, *by_id[key]) for key in hash_order(by_id)]
     contents = Contents(root, options.cache_dir)
     revision = prefix + contents.revision(path for path, _ in images)
-    meta = DatasetMeta(label_names=tuple(label_names))
-    return Labelled(name, split, revision, meta, files[: options.limit], options.image_size_px, contents)
+    meta, size_px = DatasetMeta(label_names=tuple(label_names)), options.image_size_px
+    return Files(name, split, revision, ("classification",), meta, files[: options.limit], size_px, contents)

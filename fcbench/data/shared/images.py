@@ -1,11 +1,10 @@
 """Images and masks from disk."""
 
-from __future__ import annotations
-
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,84 +13,51 @@ from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from fcbench.core.errors import UnreadableSample
-from fcbench.core.samples import VOID, Sample
+from fcbench.core.samples import VOID, Pose, Sample
 from fcbench.data.shared.layout import some
 
 DECODING_FAILS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-_ON_THEIR_SIDE = range(5, 9)
-"""EXIF orientations that exchange height and width."""
+_ON_THEIR_SIDE = range(5, 9)  # EXIF orientations that exchange height and width
 
 
-# ----------------------------------------------------------------------------------------- decoding
-def read_image(path: Path) -> Tensor:
-    """Decode an image as RGB, turned as its EXIF orientation says. Returns uint8 [3, H, W].
-
-    16 bits per channel become 8 by scale: 65535 is 255.
-
-    Raises:
-        UnreadableSample: the file is missing, damaged, cut short or no regular file, or its values have no known range.
-    """
-    with _opened("image", path) as file:
+def read_image(path: Path, data: bytes | None = None) -> Tensor:
+    """Decode an image, or its file's content, as RGB, turned as its EXIF orientation says. Returns uint8 [3, H, W].
+    16 bits per channel become 8 by scale: 65535 is 255. Raises `UnreadableSample`: the file is missing, damaged, cut
+    short or no regular file, or its values have no known range."""
+    with _opened("image", path, data) as file:
         return _rgb(file)
 
 
-def read_aligned_image(path: Path) -> Tensor:
+def read_aligned_image(path: Path, data: bytes | None = None) -> Tensor:
     """Decode an image whose targets refer to its pixels as they are stored: `read_image`, with nothing turned.
 
-    Raises:
-        UnreadableSample: as by `read_image`; also where the EXIF orientation asks for a turn, after which image and
-            targets would not match.
+    Raises `UnreadableSample`: as by `read_image`; also where the EXIF orientation asks for a turn, after which image
+    and targets would not match.
     """
-    with _opened("image", path) as file:
-        _require_as_stored(file, path)
+    with _opened("image", path, data) as file:
+        if (turn := _orientation(file)) != 1:
+            raise UnreadableSample(
+                f"image {path} has EXIF orientation {turn}, its targets are for the pixels as stored: "
+                "remove the tag, or turn the image and its targets"
+            )
         return _rgb(file)
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """(H, W) of an image in pixels as `read_image` gives it, from its header alone.
-
-    Raises:
-        UnreadableSample: the file is missing or its header is damaged.
-    """
-    with _opened("image", path) as file:
-        return _size(file)
-
-
-def decode_image(data: bytes, name: str, aligned: bool = False) -> Tensor:
-    """`read_image` of a file's content, or `read_aligned_image`. Raises `UnreadableSample` with the image's name."""
-    with _stream(data, name) as file:
-        if aligned:
-            _require_as_stored(file, name)
-        return _rgb(file)
-
-
-def decoded_size(data: bytes, name: str) -> tuple[int, int]:
-    """`image_size` of a file's content. Raises `UnreadableSample` with the image's name."""
-    with _stream(data, name) as file:
-        return _size(file)
-
-
-def _size(file: Image.Image) -> tuple[int, int]:
-    turned = _orientation(file) in _ON_THEIR_SIDE
-    return (file.width, file.height) if turned else (file.height, file.width)
+def image_size(path: Path, data: bytes | None = None) -> tuple[int, int]:
+    """(H, W) of an image in pixels as `read_image` gives it, from its header alone. Raises `UnreadableSample`: the file
+    is missing or its header is damaged."""
+    with _opened("image", path, data) as file:
+        turned = _orientation(file) in _ON_THEIR_SIDE
+        return (file.width, file.height) if turned else (file.height, file.width)
 
 
 @contextmanager
-def _stream(data: bytes, name: str) -> Iterator[Image.Image]:
+def _opened(what: str, path: Path, data: bytes | None = None) -> Iterator[Image.Image]:
+    """A picture file, or its content; what fails inside is an `UnreadableSample` that names it."""
     try:
-        with Image.open(io.BytesIO(data)) as file:
-            yield file
-    except DECODING_FAILS as exc:
-        raise UnreadableSample(f"cannot read image {name}: {exc}") from exc
-
-
-@contextmanager
-def _opened(what: str, path: Path) -> Iterator[Image.Image]:
-    """A picture file; what fails inside is an `UnreadableSample` that names it."""
-    try:
-        if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+        if data is None and path.exists() and not path.is_file():  # reading a pipe would wait for ever
             raise ValueError("not a regular file")
-        with Image.open(path) as file:
+        with Image.open(path if data is None else io.BytesIO(data)) as file:
             yield file
     except DECODING_FAILS as exc:
         raise UnreadableSample(f"cannot read {what} {path}: {exc}") from exc
@@ -109,14 +75,6 @@ def _rgb(file: Image.Image) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
-def _require_as_stored(file: Image.Image, name: object) -> None:
-    if (turn := _orientation(file)) != 1:
-        raise UnreadableSample(
-            f"image {name} has EXIF orientation {turn}, its targets are for the pixels as stored: "
-            "remove the tag, or turn the image and its targets"
-        )
-
-
 def _orientation(file: Image.Image) -> int:
     """EXIF orientation, 1 to 8: 1 (as stored) where there is none or it is damaged."""
     try:
@@ -131,15 +89,10 @@ def read_class_mask(
 ) -> Tensor:
     """Decode an 8-bit mask of class indices. Returns uint8 [H, W], classes from 0, void as `VOID`.
 
-    Args:
-        path: the mask file, grey or palette.
-        n_classes: K; indices ``first`` to ``first + K - 1`` are allowed.
-        size_px: (H, W) that the mask must have: its image's.
-        void: index in the file of pixels without a class; None if there are none.
-        first: index in the file of the first class.
-
-    Raises:
-        UnreadableSample: damaged, not 8-bit, of another size, or with an index out of range.
+    `path`: the mask file, grey or palette. `n_classes`: K; indices ``first`` to ``first + K - 1`` are allowed.
+    `size_px`: (H, W) that the mask must have: its image's. `void`: index in the file of pixels without a class; None if
+    there are none. `first`: index in the file of the first class. Raises `UnreadableSample`: damaged, not 8-bit, of
+    another size, or with an index out of range.
     """
     mode, pixels = _decode("mask", path)
     if mode not in ("L", "P"):
@@ -159,11 +112,8 @@ def read_class_mask(
 
 
 def read_16_bit(path: Path, size_px: tuple[int, int]) -> np.ndarray:
-    """Decode a 16-bit grey image. Returns uint16 [H, W].
-
-    Raises:
-        UnreadableSample: damaged, not 16-bit, or not of the size (H, W) of its image.
-    """
+    """Decode a 16-bit grey image. Returns uint16 [H, W]. Raises `UnreadableSample`: damaged, not 16-bit, or not of the
+    size (H, W) of its image."""
     mode, pixels = _decode("map", path)
     if not mode.startswith("I"):
         raise UnreadableSample(f"map {path} has pixel mode {mode!r}: expected 16-bit grey (I;16)")
@@ -172,11 +122,8 @@ def read_16_bit(path: Path, size_px: tuple[int, int]) -> np.ndarray:
 
 
 def read_array(path: Path, size_px: tuple[int, int]) -> np.ndarray:
-    """Read a ``.npy`` file of one plane of real numbers. Returns [H, W].
-
-    Raises:
-        UnreadableSample: damaged, not of real numbers, or not of the size (H, W) of its image.
-    """
+    """Read a ``.npy`` file of one plane of real numbers. Returns [H, W]. Raises `UnreadableSample`: damaged, not of
+    real numbers, or not of the size (H, W) of its image."""
     with _array(path) as plane:
         require_image_size("map", path, plane.shape, size_px)
         return np.array(plane)
@@ -190,7 +137,6 @@ def array_size(path: Path) -> tuple[int, int]:
 
 @contextmanager
 def _array(path: Path) -> Iterator[np.ndarray]:
-    """A plane as it lies in a file."""
     try:
         if not path.is_file():
             raise ValueError("not a regular file")
@@ -218,7 +164,6 @@ def _hxw(size: Sequence[int]) -> str:
     return "x".join(str(v) for v in size)
 
 
-# ----------------------------------------------------------------------------------------- resizing
 def resize_image(image: Tensor, size_px: tuple[int, int]) -> Tensor:
     """Resize uint8 [C, H, W] to (H, W), bilinear with antialiasing."""
     if image.shape[-2:] == size_px:
@@ -231,3 +176,55 @@ def as_sample(sample_id: str, image: Tensor, image_size_px: tuple[int, int] | No
     """A sample of a decoded image uint8 [3, H, W], resized if a size is given."""
     size_px = (int(image.shape[-2]), int(image.shape[-1]))
     return Sample(sample_id, resize_image(image, image_size_px or size_px), size_px)
+
+
+PHOTOGRAPHS = {"segmentation": "sam2_masks", "depth": "depth_anything", "pose": "vitpose", "captioning": "blip"}
+"""Task models for photographs: the default of ``--head frozen`` there."""
+
+
+def resize_nearest(plane: Tensor, size_px: tuple[int, int]) -> Tensor:
+    """Resize a mask or a depth map [H, W] to (H, W) without making new values."""
+    if plane.shape == size_px:
+        return plane
+    return F.interpolate(plane[None, None], size_px, mode="nearest-exact")[0, 0]
+
+
+def resize_pose(pose: Pose, old_px: tuple[int, int], new_px: tuple[int, int]) -> Pose:
+    """Scale keypoints, boxes and areas with an image resized from one (H, W) to another."""
+    sy, sx = new_px[0] / old_px[0], new_px[1] / old_px[1]
+    scale = np.array([sx, sy, 1.0], dtype=np.float32)
+    return Pose(
+        keypoints=pose.keypoints * scale,
+        boxes=pose.boxes * np.array([sx, sy, sx, sy], dtype=np.float32),
+        areas=pose.areas * np.float32(sx * sy),
+    )
+
+
+def resize_targets(targets: Mapping[str, Any], old_px: tuple[int, int], new_px: tuple[int, int]) -> dict[str, Any]:
+    """Targets by task, resized with their image from one (H, W) to another. Targets without a place in the image
+    (captions, a label) are returned as they are."""
+
+    def one(target: Any) -> Any:
+        if isinstance(target, Tensor):
+            return resize_nearest(target, new_px)
+        return resize_pose(target, old_px, new_px) if isinstance(target, Pose) else target
+
+    return {task: one(target) for task, target in targets.items()}
+
+
+class LazyTargets(Mapping[str, Any]):
+    """Targets by task, each made on request: reading a pose decodes no mask."""
+
+    def __init__(self, tasks: Sequence[str], make: Callable[[str], Any]) -> None:
+        self._tasks, self._make = tuple(tasks), make
+
+    def __getitem__(self, task: str) -> Any:
+        if task not in self._tasks:
+            raise KeyError(task)
+        return self._make(task)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tasks)
+
+    def __len__(self) -> int:
+        return len(self._tasks)

@@ -1,7 +1,5 @@
 """Folders of a data set: where files are expected, and what is wrong where they are not."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,26 +15,17 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How the files of a data set are expected to lie.
+    """How the files of a data set are expected to lie."""
 
-    Attributes:
-        name: of the data set.
-        expected: the layout and where to get the data, for messages.
-    """
-
-    name: str
-    expected: str
+    name: str  # of the data set
+    expected: str  # the layout and where to get the data, for messages
 
     def error(self, path: Path, problem: str) -> FcbenchError:
         """An error of one line for data that do not lie as they should."""
         return FcbenchError(f"data set {self.name!r}: {path} {problem}. Expected: {self.expected}")
 
     def root(self, options: DataOptions) -> Path:
-        """The folder of the data set on disk.
-
-        Raises:
-            FcbenchError: no root was given, or it is not a directory.
-        """
+        """The folder of the data set on disk. Raises `FcbenchError`: no root was given, or it is not a directory."""
         if options.root is None:
             raise FcbenchError(f"data set {self.name!r} needs a folder: give --data-root DIR with {self.expected}")
         if not options.root.is_dir():
@@ -44,11 +33,8 @@ class Layout:
         return options.root
 
     def images_in(self, folder: Path) -> list[Path]:
-        """Image files of a folder, sorted by name.
-
-        Raises:
-            FcbenchError: the folder is missing, cannot be read or holds no image.
-        """
+        """Image files of a folder, sorted by name. Raises `FcbenchError`: the folder is missing, cannot be read or
+        holds no image."""
         if not folder.is_dir():
             raise self.error(folder, "is missing")
         try:
@@ -61,11 +47,8 @@ class Layout:
         return sorted(files, key=lambda p: p.name)
 
     def class_names(self, folder: Path) -> tuple[str, ...]:
-        """Names of the class folders in a folder, sorted.
-
-        Raises:
-            FcbenchError: the folder is missing or holds no folders.
-        """
+        """Names of the class folders in a folder, sorted. Raises `FcbenchError`: the folder is missing or holds no
+        folders."""
         if not folder.is_dir():
             raise self.error(folder, "is missing")
         found = [p.name for p in folder.iterdir() if p.is_dir() and p.name[0] not in "._"]
@@ -75,27 +58,20 @@ class Layout:
         return tuple(sorted(found))
 
     def _require_utf8(self, folder: Path, names: Sequence[str]) -> None:
-        """Refuse names that tables cannot hold."""
         if wrong := [name for name in names if not name.isprintable()]:
             raise self.error(folder, f"holds a name that is not printable UTF-8 ({ascii(wrong[0])}): rename it")
 
     def pairs(self, root: Path, images: Path, maps: Path) -> list[tuple[str, Path, Path]]:
-        """(id, image, map) of two folders, paired by stem; maps are PNG files.
-
-        Raises:
-            FcbenchError: a folder is missing or empty, or an image has no map.
-        """
+        """(id, image, map) of two folders, paired by stem; maps are PNG files. Raises `FcbenchError`: a folder is
+        missing or empty, or an image has no map."""
         files, there = self.images_in(images), {p.name for p in self.images_in(maps)}
         if lonely := [p.name for p in files if f"{p.stem}.png" not in there]:
             raise self.error(maps, f"has no PNG for {some(lonely)}")
         return [(p.relative_to(root).with_suffix("").as_posix(), p, maps / f"{p.stem}.png") for p in files]
 
     def mat(self, path: Path, key: str) -> np.ndarray:
-        """A variable of a MATLAB file of version 5 to 7, without its unit dimensions.
-
-        Raises:
-            FcbenchError: the file is missing or damaged, or has no such variable.
-        """
+        """A variable of a MATLAB file of version 5 to 7, without its unit dimensions. Raises `FcbenchError`: the file
+        is missing or damaged, or has no such variable."""
         if not path.is_file():
             raise self.error(path, "is missing")
         try:

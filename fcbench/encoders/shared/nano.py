@@ -3,8 +3,6 @@
 They are ours, trained on procedural scenes by ``benchmarks/embedded``: their results are not those of SAM 2 or Hiera.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +13,28 @@ from torch import Tensor
 
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import EncoderPlugin, FeatureSpec
-from fcbench.encoders.shared.hieradet import stages
 from fcbench.encoders.shared.padded import PaddedEncoder
 from fcbench.encoders.shared.weights import load_weights, seeded, weights_file
 
+
+def stages(trunk: Hiera, x: Tensor, n: int) -> list[Tensor]:
+    """Outputs [B, C, h, w] of the first n stages, fine to coarse, for normalized images [B, 3, H, W]. They are those of
+    `Hiera.forward`; blocks of later stages do not run."""
+    x = trunk.patch_embed(x)
+    x = x + trunk._get_pos_embed(x.shape[1:3])
+    found: list[Tensor] = []
+    for i, block in enumerate(trunk.blocks):
+        if len(found) == n:
+            break
+        x = block(x)  # [B, h, w, C]
+        if i in trunk.stage_ends:
+            found.append(x.permute(0, 3, 1, 2))
+    return found
+
+
 EMBED_DIM = 32
 STAGES = (1, 2, 6, 1)
-UNIT_PX = 32
-"""Side of a mask unit: one window of every windowed stage, one token of the last."""
+UNIT_PX = 32  # Side of a mask unit: one window of every windowed stage, one token of the last
 SPECS: dict[str, FeatureSpec] = {
     f"stage{i + 1}": FeatureSpec(f"stage{i + 1}", EMBED_DIM << i, 4 << i) for i in range(len(STAGES))
 }
@@ -30,10 +42,8 @@ FOLDER = Path(__file__).resolve().parents[2] / "weights"
 
 
 def build_trunk() -> Hiera:
-    """Untrained trunk of 2.0 M parameters: stages of 32, 64, 128, 256 channels at strides 4, 8, 16, 32.
-
-    Stage 3 attends to the whole image, the others within a mask unit; blocks that pool lag by a stage (Hiera).
-    """
+    """Untrained trunk of 2.0 M parameters: stages of 32, 64, 128, 256 channels at strides 4, 8, 16, 32. Stage 3 attends
+    to the whole image, the others within a mask unit; blocks that pool lag by a stage (Hiera)."""
     first_global = STAGES[0] + STAGES[1] + 1  # the block that pools into stage 3 sees stage 2's windows
     return Hiera(
         embed_dim=EMBED_DIM,
@@ -53,7 +63,6 @@ class NanoEncoder(PaddedEncoder):
     multiple_px = UNIT_PX
 
     def run(self, x: Tensor, split_points: Sequence[str]) -> Mapping[str, Tensor]:
-        """Stages [B, C, h, w] of normalized images [B, 3, H, W]."""
         deepest = max(list(SPECS).index(s) for s in split_points)
         return dict(zip(SPECS, stages(self.module, x, deepest + 1)))
 
@@ -65,7 +74,6 @@ class NanoPlugin(EncoderPlugin):
     name: str
 
     def build(self, variant: str, weights: str | None, device: torch.device) -> NanoEncoder:
-        """Build with the embedded weights, those of a file, or random ones."""
         if variant:
             raise FcbenchError(f"encoder {self.name} has no variants (got {self.name}:{variant})")
         with seeded():

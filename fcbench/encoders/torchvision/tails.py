@@ -1,7 +1,5 @@
 """Tails of torchvision's networks: their own forward pass, with what was received in place of the backbone."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
@@ -12,27 +10,19 @@ import torch.nn.functional as F
 from pycocotools import mask as rle
 from torch import Tensor, nn
 
-from fcbench.core.detections import Detections, Objects
-from fcbench.core.samples import VOID
+from fcbench.core.samples import VOID, Detections, Objects
 from fcbench.core.tasks import Head, ProbabilisticHead
 from fcbench.encoders.torchvision.backbone import Backbone
 
-NOTHING = ("__background__", "no person", "N/A")
-"""Categories that are none: detections of them are no detections."""
-SURE = 0.5
-"""Least score of a detection that stands for an annotated object where there is no annotation."""
-LEAST_SIDE_PX = 1
-"""And of its box: the networks' losses refuse empty ones."""
+NOTHING = ("__background__", "no person", "N/A")  # Categories that are none: detections of them are no detections
+SURE = 0.5  # Least score of a detection that stands for an annotated object where there is no annotation
+LEAST_SIDE_PX = 1  # And of its box: the networks' losses refuse empty ones
 MASK_THRESHOLD = 0.5
 
 
 class Received(nn.Module):
-    """The place of a backbone in its network: it gives what follows from the maps that were received.
-
-    Args:
-        backbone: whole; only the layers that run here become layers of this module.
-        split_points: of the maps.
-    """
+    """The place of a backbone in its network: it gives what follows from the maps that were received. `backbone`:
+    whole; only the layers that run here become layers of this module. `split_points`: of the maps."""
 
     def __init__(self, backbone: Backbone, split_points: Sequence[str]) -> None:
         super().__init__()
@@ -67,16 +57,12 @@ class _Tail(nn.Module):
             self.received.maps = {}
 
 
-# ------------------------------------------------------------------------------------------- detection
 class DetectionTail(_Tail, Head):
-    """The rest of a detection network (a `fcbench.core.tails.Tail`).
+    """The rest of a detection network (a `fcbench.core.tasks.Tail`).
 
-    Predictions are in pixels of the original image; the network's own transform scales them back.
-
-    Args:
-        network: a detection network; its transform brings blank images of any size to the size that was encoded.
-        categories: of its labels.
-        task: ``detection``, ``instance_segmentation`` or ``keypoint_detection``.
+    Predictions are in pixels of the original image; the network's own transform scales them back. `network`: a
+    detection network; its transform brings blank images of any size to the size that was encoded. `categories`: of its
+    labels. `task`: ``detection``, ``instance_segmentation`` or ``keypoint_detection``.
     """
 
     def __init__(
@@ -104,7 +90,6 @@ class DetectionTail(_Tail, Head):
         return [self._detections(found) for found in self(x, [objects.size_px for objects in batch])]
 
     def _detections(self, found: Mapping[str, Tensor]) -> Detections:
-        """The network's own words as `Detections`."""
         labels = self._labels[found["labels"].cpu().numpy()]
         kept = np.flatnonzero(labels >= 0)
         values = {k: found[k].detach().cpu().numpy()[kept] for k in ("scores", "boxes", "keypoints") if k in found}
@@ -115,7 +100,6 @@ class DetectionTail(_Tail, Head):
         keypoints = values["keypoints"][..., :2] if "keypoints" in values else None
         return Detections(labels[kept], values["scores"], values["boxes"], regions, keypoints)
 
-    # ------------------------------------------------------------------------------------------ losses
     def loss(self, x: Mapping[str, Tensor], batch: Sequence[Objects]) -> Tensor:
         """Sum of the network's own training losses, mean over the samples; crowds are left out."""
         return self._loss(x, [self._targets(objects) for objects in batch], [o.size_px for o in batch])
@@ -148,7 +132,6 @@ class DetectionTail(_Tail, Head):
         return torch.stack(losses).mean()
 
     def _targets(self, objects: Objects) -> dict[str, Tensor]:
-        """Annotated objects in the network's words."""
         kept = np.flatnonzero(~objects.crowd & (objects.boxes[:, 2:] > 0).all(1))
         corners = np.concatenate([objects.boxes[:, :2], objects.boxes[:, :2] + objects.boxes[:, 2:]], 1)[kept]
         labels = np.argsort(self._labels, kind="stable")[-len(self.label_names) :][objects.labels[kept]]
@@ -173,14 +156,9 @@ class DetectionTail(_Tail, Head):
                 part.training = False
 
 
-# ---------------------------------------------------------------------------------------- segmentation
 class SegmentationTail(_Tail, ProbabilisticHead):
-    """The rest of a segmentation network (a `fcbench.core.tails.Tail`).
-
-    Args:
-        categories: of its classes.
-        image_px: (H, W) of the images.
-    """
+    """The rest of a segmentation network (a `fcbench.core.tasks.Tail`). `categories`: of its classes. `image_px`: (H,
+    W) of the images."""
 
     def __init__(
         self,

@@ -1,7 +1,5 @@
 """Weights of torchvision's networks: fetched, checked, loaded as torchvision loads them."""
 
-from __future__ import annotations
-
 import re
 import urllib.error
 from pathlib import Path
@@ -20,12 +18,7 @@ from fcbench.encoders.shared.weights import (
     weights_file,
 )
 
-NO_EPSILON = (
-    "fasterrcnn_resnet50_fpn",
-    "keypointrcnn_resnet50_fpn",
-    "maskrcnn_resnet50_fpn",
-    "retinanet_resnet50_fpn",
-)
+NO_EPSILON = ("fasterrcnn_resnet50_fpn", "keypointrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn", "retinanet_resnet50_fpn")
 """Networks whose published weights know no epsilon in batch normalization: torchvision, too, sets it to 0."""
 COUNTER = ".num_batches_tracked"
 """Of batch normalization in training; weights that were trained with it frozen have none."""
@@ -34,12 +27,8 @@ COUNTER = ".num_batches_tracked"
 def official_file(model: str, url: str) -> Path:
     """A file of torchvision's weights: from torch.hub's folder, else downloaded into it.
 
-    Args:
-        model: as typed, for messages.
-        url: its name ends in the first digits of its SHA-256, ``net-258fb6c6.pth``.
-
-    Raises:
-        FcbenchError: it cannot be fetched, or it is damaged; a damaged one is removed.
+    `model`: as typed, for messages. `url`: its name ends in the first digits of its SHA-256, ``net-258fb6c6.pth``.
+    Raises `FcbenchError`: it cannot be fetched, or it is damaged; a damaged one is removed.
     """
     path = Path(hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     promised = re.findall(r"-([0-9a-f]{8,})\.", path.name)[-1]
@@ -65,14 +54,9 @@ def official_file(model: str, url: str) -> Path:
 def load(model: str, name: str, network: nn.Module, url: str, weights: str | None) -> WeightsInfo:
     """Give a network its weights.
 
-    Args:
-        model: as typed, for messages.
-        name: torchvision's.
-        url: of the published weights.
-        weights: None for these, ``random`` to keep the present ones, or a file's path.
-
-    Raises:
-        FcbenchError: they cannot be had, or are of another architecture.
+    `model`: as typed, for messages. `name`: torchvision's. `url`: of the published weights. `weights`: None for these,
+    ``random`` to keep the present ones, or a file's path. Raises `FcbenchError`: they cannot be had, or are of another
+    architecture.
     """
     file = weights_file(weights, lambda: (official_file(model, url), f"torchvision:{url.rpartition('/')[2]}"))
     if file is None:

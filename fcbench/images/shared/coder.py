@@ -1,37 +1,28 @@
 """What image codecs share: the plug-in of one knob, checks of images, colour conversion. Imports no torch."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from fcbench.coders.pictures import PictureCoder
-from fcbench.core.codecs import ImagePlugin
+from fcbench.coders.foreign import PictureCoder
+from fcbench.core.codecs import ImagePlugin, Knobs, number, only
 from fcbench.core.errors import FcbenchError
-from fcbench.core.knobs import Knobs, number, only
 from fcbench.core.rules import MAX_IMAGE_PX
 
 
 @dataclass(frozen=True)
 class ImageCodec(ImagePlugin):
-    """A coder of [H, W, 3] pictures with one knob.
-
-    Attributes:
-        knob: name of the parameter that sets the rate, from ``low`` to ``high``.
-        values: the knob's default sweep, low rate to high.
-    """
+    """A coder of [H, W, 3] pictures with one knob."""
 
     name: str
-    knob: str
+    knob: str  # name of the parameter that sets the rate, from ``low`` to ``high``
     low: float
     high: float
-    values: tuple[float, ...]
+    values: tuple[float, ...]  # the knob's default sweep, low rate to high
     coder: PictureCoder
 
     def sweep(self) -> list[dict[str, float | int | str]]:
-        """The knob's default values."""
         return [{self.knob: value} for value in self.values]
 
     def check(self, params: Knobs) -> None:
@@ -40,19 +31,19 @@ class ImageCodec(ImagePlugin):
         number(params, self.knob, self.low, self.high)
 
     def encode(self, image: Any, params: Knobs) -> bytes:
-        """Code an image, uint8 [3, H, W], numpy or torch."""
         rgb = rgb_of(image)
         self.check(params)
         return self.coder.encode(rgb, float(params[self.knob]), 8)
 
     def decode(self, data: bytes) -> np.ndarray:
-        """uint8 [3, H, W] of a file."""
         if not data:
             raise FcbenchError(f"{self.name}: no bytes to decode")
-        return chw(self.coder.decode(data, None, 8), self.name)
+        rgb = self.coder.decode(data, None, 8)
+        if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
+            raise FcbenchError(f"{self.name}: decoded {rgb.dtype} {list(rgb.shape)}, expected uint8 [H, W, 3]")
+        return np.ascontiguousarray(rgb.transpose(2, 0, 1))
 
     def versions(self) -> dict[str, str]:
-        """Library and linked coder."""
         return self.coder.versions()
 
 
@@ -64,13 +55,6 @@ def rgb_of(image: Any) -> np.ndarray:
     if not 0 < array.size <= 3 * MAX_IMAGE_PX:
         raise FcbenchError(f"an image must have 1 to {MAX_IMAGE_PX} pixels, got {list(array.shape)}")
     return np.ascontiguousarray(array.transpose(1, 2, 0))
-
-
-def chw(rgb: np.ndarray, name: str) -> np.ndarray:
-    """[H, W, 3] uint8 to contiguous [3, H, W]. Raises `FcbenchError` for anything else."""
-    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
-        raise FcbenchError(f"{name}: decoded {rgb.dtype} {list(rgb.shape)}, expected uint8 [H, W, 3]")
-    return np.ascontiguousarray(rgb.transpose(2, 0, 1))
 
 
 _KR, _KB = 0.299, 0.114  # ITU-R BT.601

@@ -3,8 +3,6 @@
 The numbers lie column by column, each in two bytes, before the best of general compressors.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -12,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from fcbench.coders.varint import Cursor, varint
-from fcbench.core.detections import Detections
 from fcbench.core.errors import FcbenchError
-from fcbench.labels.shared.coder import LabelCoder
-from fcbench.labels.shared.general import expand, squeeze
+from fcbench.core.samples import Detections
+from fcbench.labels.shared.coder import LabelCoder, expand, squeeze
 
 SCORE_STEP = 1e-3
 PRECISION_PX = 0.25
@@ -25,17 +22,11 @@ _TYPE = np.dtype("<i2")
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What is coded.
+    """What is coded."""
 
-    Attributes:
-        numbers: [D, 6 + 2 K] int16: label, score, box, keypoints, in steps.
-        size_px: (H, W) of the masks; (0, 0) without any.
-        regions: run-length codes of the D masks, or none.
-    """
-
-    numbers: np.ndarray
-    size_px: tuple[int, int] = (0, 0)
-    regions: tuple[bytes, ...] = ()
+    numbers: np.ndarray  # [D, 6 + 2 K] int16: label, score, box, keypoints, in steps
+    size_px: tuple[int, int] = (0, 0)  # (H, W) of the masks; (0, 0) without any
+    regions: tuple[bytes, ...] = ()  # run-length codes of the D masks, or none
 
 
 def output(prediction: Any) -> Said:

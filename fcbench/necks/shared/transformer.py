@@ -6,8 +6,6 @@ References:
     Khairi Atani et al., "How Universal Are SAM2 Features?", PCS 2025, arXiv 2510.17051.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,8 +17,7 @@ from fcbench.core.errors import FcbenchError
 from fcbench.core.features import FeatureSpec
 from fcbench.core.tasks import NeckPlugin
 
-HEAD_WIDTH = 32
-"""Channels per attention head (on a CPU, 32 trains a quarter faster than 16)."""
+HEAD_WIDTH = 32  # Channels per attention head (on a CPU, 32 trains a quarter faster than 16)
 
 
 def finest_grid(specs: Sequence[FeatureSpec], shapes: Mapping[str, tuple[int, int]]) -> tuple[int, int]:
@@ -41,13 +38,8 @@ def heads_of(width: int) -> int:
 
 
 class Embedding(nn.Module):
-    """Linear embedding of the maps and a learnable positional encoding.
-
-    Args:
-        specs: split points, fine to coarse.
-        shapes: (h, w) of each map.
-        width: D.
-    """
+    """Linear embedding of the maps and a learnable positional encoding. `specs`: split points, fine to coarse.
+    `shapes`: (h, w) of each map. `width`: D."""
 
     def __init__(self, specs: Sequence[FeatureSpec], shapes: Mapping[str, tuple[int, int]], width: int) -> None:
         super().__init__()
@@ -84,11 +76,8 @@ class Embedding(nn.Module):
 
 
 class Layer(nn.Module):
-    """Pre-norm Transformer encoder layer: self-attention, then a GELU network of ratio 4.
-
-    Args:
-        width: D, a multiple of `HEAD_WIDTH`.
-    """
+    """Pre-norm Transformer encoder layer: self-attention, then a GELU network of ratio 4. `width`: D, a multiple of
+    `HEAD_WIDTH`."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -111,13 +100,8 @@ class Layer(nn.Module):
 
 
 class TransformerNeck(nn.Module):
-    """Embedding, then ``n_layers`` Transformer layers, then a norm.
-
-    Args:
-        embedding: maps to [B, D, h, w].
-        width: D, a multiple of `HEAD_WIDTH`.
-        n_layers: its capacity: 2, 4 or 6 in the paper.
-    """
+    """Embedding, then ``n_layers`` Transformer layers, then a norm. `embedding`: maps to [B, D, h, w]. `width`: D, a
+    multiple of `HEAD_WIDTH`. `n_layers`: its capacity: 2, 4 or 6 in the paper."""
 
     def __init__(self, embedding: Embedding, width: int, n_layers: int) -> None:
         super().__init__()
@@ -140,5 +124,4 @@ class TransformerPlugin(NeckPlugin):
     n_layers: int
 
     def build(self, specs: Sequence[FeatureSpec], shapes: Mapping[str, tuple[int, int]], width: int) -> nn.Module:
-        """A neck from maps (dict of [B, C, h, w]) to [B, D, h, w]."""
         return TransformerNeck(Embedding(specs, shapes, width), width, self.n_layers)

@@ -18,8 +18,8 @@ import pandas as pd
 from fcbench.analysis import compare, cost, cross_neck, published, situations
 from fcbench.analysis.open_ended import is_open
 from fcbench.analysis.results import Results
+from fcbench.core.codecs import Kind
 from fcbench.core.errors import FcbenchError
-from fcbench.core.kinds import Kind
 from fcbench.core.rates import UNITS
 from fcbench.reports import compare_table, cost_table, cross_neck_table, style
 from fcbench.reports.page import cautions, pictures

@@ -12,7 +12,7 @@ from string import Template
 import pandas as pd
 
 from fcbench.analysis import situations
-from fcbench.core.kinds import Kind
+from fcbench.core.codecs import Kind
 from fcbench.reports.page import cautions
 from fcbench.results.row import OK
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
+from fcbench.core.codecs import Kind
 from fcbench.core.errors import FcbenchError
-from fcbench.core.kinds import Kind
 from fcbench.results.folder import PICTURES
 
 UNCODED, NO_BITS = "uncoded", "no bits"

@@ -1,7 +1,5 @@
 """Models of the package ``transformers``: imported, configured, their weights found and loaded."""
 
-from __future__ import annotations
-
 import importlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,11 +31,7 @@ CONFIG = "config.json"
 
 
 def library() -> Any:
-    """The package ``transformers``.
-
-    Raises:
-        FcbenchError: it is not installed.
-    """
+    """The package ``transformers``. Raises `FcbenchError`: it is not installed."""
     try:
         return importlib.import_module("transformers")
     except ImportError as exc:
@@ -65,15 +59,9 @@ def find(name: str, weights: str | None, repo: str, also: Sequence[tuple[str, ..
     """The weights file, whose folder also holds its configuration, and the origin to record.
 
     A configuration is never guessed: the number of heads, for example, cannot be told from the shapes of the weights.
-
-    Args:
-        name: the task model as typed.
-        weights: None for the hub or its cache; a file; a folder as `save_pretrained` writes it.
-        repo: on the hub.
-        also: further files to fetch from the hub, each with its other names.
-
-    Raises:
-        FcbenchError: they are missing and cannot be fetched.
+    `name`: the task model as typed. `weights`: None for the hub or its cache; a file; a folder as `save_pretrained`
+    writes it. `repo`: on the hub. `also`: further files to fetch from the hub, each with its other names. Raises
+    `FcbenchError`: they are missing and cannot be fetched.
     """
     if weights is None:
         path = hub_file(name, repo, FILES)
@@ -107,15 +95,8 @@ def load(name: str, model_class: Any, path: Path, origin: str) -> tuple[nn.Modul
     """A model with the weights of a file, through the official loader (which renames what older versions saved).
 
     Tensors that the model does not have are ignored, as the official loader does; every tensor it has must be there.
-
-    Args:
-        name: the task model as typed.
-        model_class: of transformers.
-        path: the weights, their configuration beside them.
-        origin: to record.
-
-    Raises:
-        FcbenchError: damaged, or of another architecture.
+    `name`: the task model as typed. `model_class`: of transformers. `path`: the weights, their configuration beside
+    them. `origin`: to record. Raises `FcbenchError`: damaged, or of another architecture.
     """
     state = load_state(path)
     config = read_config(path.parent / CONFIG, model_class.config_class)
@@ -128,17 +109,14 @@ def load(name: str, model_class: Any, path: Path, origin: str) -> tuple[nn.Modul
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # to be refused below, in one line
         )
-    if different := _different(info):
+    reshaped = sorted(str(m[0]) for m in info["mismatched_keys"])
+    if different := some_of_each({"missing": sorted(info["missing_keys"]), "of another shape": reshaped}):
         raise other_architecture(f"weights {path}", name, different)
     return model, WeightsInfo(file_sha256(path), origin)
 
 
 def read_config(path: Path, config_class: Any) -> Any:
-    """Read a configuration of a class of transformers.
-
-    Raises:
-        FcbenchError: it is damaged, or of another model.
-    """
+    """Read a configuration of a class of transformers. Raises `FcbenchError`: it is damaged, or of another model."""
     expected = config_class.model_type
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -150,53 +128,41 @@ def read_config(path: Path, config_class: Any) -> Any:
     raise FcbenchError(f"configuration {path} is of a {kind!r} model, expected {expected!r}")
 
 
-def _different(info: Mapping[str, Any]) -> str:
-    """Differences that the official loader found, in a few names; empty where there are none."""
-    reshaped = sorted(str(m[0]) for m in info["mismatched_keys"])
-    return some_of_each({"missing": sorted(info["missing_keys"]), "of another shape": reshaped})
-
-
-def obtain(name: str, model_class: Any, config: Any, weights: str | None, repo: str) -> tuple[nn.Module, WeightsInfo]:
-    """A model with the requested weights: ``random``, a file or folder, or the official ones.
-
-    Raises:
-        FcbenchError: they are missing, damaged, or of another architecture.
-    """
-    if weights == "random":
-        return random_model(model_class, config)
-    return load(name, model_class, *find(name, weights, repo))
-
-
 @dataclass(frozen=True)
 class TransformersPlugin(TaskModelPlugin):
-    """A task model of the package transformers.
+    """A task model of the package transformers."""
 
-    Attributes:
-        name: the plug-in's.
-        task: the task it was trained for.
-        repos: repository on the hub by variant, the default first.
-        config: the package's configuration of a variant.
-        make: builds from (name as typed, configuration, weights, task, (H, W), device, repository).
-    """
-
-    name: str
-    task: str
-    repos: Mapping[str, str]
-    config: Callable[[str], Any]
-    make: Callable[[str, Any, str | None, Task, tuple[int, int], torch.device, str], TaskModel]
+    name: str  # the plug-in's
+    task: str  # the task it was trained for
+    repos: Mapping[str, str]  # repository on the hub by variant, the default first
+    config: Callable[[str], Any]  # the package's configuration of a variant
+    model_class: str  # of the package
+    make: Callable[..., TaskModel]  # of (name as typed, model, origin of its weights, task, (H, W), device)
 
     def build(
         self, variant: str, weights: str | None, task: Task, image_px: tuple[int, int], device: torch.device
     ) -> TaskModel:
-        """Build ``NAME:VARIANT`` for images of (H, W).
-
-        Args:
-            variant: see the module; empty for the first.
-            weights: None for the hub or its cache; ``random``; a folder that `save_pretrained` wrote, or the weights
-                file in it.
-        """
+        """Build ``NAME:VARIANT`` for images of (H, W). `variant`: see the module; empty for the first. `weights`: None
+        for the hub or its cache; ``random``; a folder that `save_pretrained` wrote, or the weights file in it."""
         chosen = variant_of(self.name, variant, self.repos)
         name = f"{self.name}:{chosen}"
         require_task(name, task, self.task)
-        config = self.config(chosen)
-        return self.make(name, config, weights, task, image_px, device, self.repos[chosen])
+        return self.from_config(name, self.config(chosen), weights, task, image_px, device, self.repos[chosen])
+
+    def from_config(
+        self,
+        name: str,
+        config: Any,
+        weights: str | None,
+        task: Task,
+        image_px: tuple[int, int],
+        device: torch.device,
+        repo: str = "",
+    ) -> TaskModel:
+        """The task model of any configuration of the official class; see `build`."""
+        model_class = getattr(library(), self.model_class)
+        if weights == "random":
+            found = random_model(model_class, config)
+        else:
+            found = load(name, model_class, *find(name, weights, repo))
+        return self.make(name, *found, task, image_px, device)

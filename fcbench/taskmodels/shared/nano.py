@@ -6,8 +6,6 @@ published models.
     image [B, 3, H, W] -> trunk -> "own" [B, 96, H/16, W/16], standardized -> | frozen: blocks, the task's head |
 """
 
-from __future__ import annotations
-
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -76,12 +74,8 @@ class Trunk(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Blocks, then one of the tasks' heads.
-
-    Args:
-        blocks: [B, 96, h, w] to what the head reads, [B, D, h, w].
-        head: of the task.
-    """
+    """Blocks, then one of the tasks' heads. `blocks`: [B, 96, h, w] to what the head reads, [B, D, h, w]. `head`: of
+    the task."""
 
     def __init__(self, blocks: nn.Module, head: nn.Module) -> None:
         super().__init__()
@@ -112,7 +106,6 @@ class NanoDecoder(FrozenDecoder):
         self.decoder = decoder
 
     def _read(self, x: Mapping[str, Tensor]) -> tuple[Any, Tensor]:
-        """The task's head and what it reads."""
         return self.decoder.head, self.decoder(*self.inputs(x))
 
     def loss(self, x: Mapping[str, Tensor], batch: Any) -> Tensor:
@@ -139,18 +132,13 @@ class ScaledNanoDecoder(NanoDecoder, ScaledHead):
     """A decoder whose head states a density with a scale."""
 
     def log_density(self, x: Mapping[str, Tensor], batch: Any, scale: float) -> Tensor:
-        """Log-density of each sample's target in nats: [B]."""
         head, read = self._read(x)
         return cast(ScaledHead, head).log_density(read, batch, scale)
 
 
 class NanoPlugin(TaskModelPlugin, ABC):
-    """An embedded task model.
-
-    Args:
-        name: the plug-in's; its weights are ``weights/taskmodel_NAME.safetensors``.
-        task: the task that it was trained for.
-    """
+    """An embedded task model. `name`: the plug-in's; its weights are ``weights/taskmodel_NAME.safetensors``. `task`:
+    the task that it was trained for."""
 
     def __init__(self, name: str, task: str) -> None:
         self.name, self.task = name, task
@@ -192,7 +180,6 @@ class NanoPlugin(TaskModelPlugin, ABC):
     def build(
         self, variant: str, weights: str | None, task: Task, image_px: tuple[int, int], device: torch.device
     ) -> TaskModel:
-        """Build with the embedded weights, those of a file, or random ones."""
         if variant:
             raise FcbenchError(f"task model {self.name} has no variants (got {self.name}:{variant})")
         require_task(self.name, task, self.task)

@@ -15,8 +15,7 @@ from fcbench.core.tasks import Head, Task, TaskModel
 from fcbench.encoders.shared.padded import FrozenEncoder, normalized
 from fcbench.encoders.shared.weights import freeze
 
-Grids = Mapping[str, tuple[int, int]]
-"""(h, w) of a decoder's inputs, by name."""
+Grids = Mapping[str, tuple[int, int]]  # (h, w) of a decoder's inputs, by name
 
 
 def require_task(name: str, task: Task, expected: str) -> None:
@@ -31,10 +30,8 @@ def require_task(name: str, task: Task, expected: str) -> None:
 def pixels(images: Tensor, size_px: tuple[int, int], normalization: tuple[Sequence[float], Sequence[float]]) -> Tensor:
     """uint8 images [B, 3, H, W] resized as the official processors do (bicubic, antialiased, rounded), and normalized.
 
-    Args:
-        images: RGB.
-        size_px: (H', W') of the result, float32 [B, 3, H', W'].
-        normalization: mean and deviation of RGB in [0, 1].
+    `images`: RGB. `size_px`: (H', W') of the result, float32 [B, 3, H', W']. `normalization`: mean and deviation of RGB
+    in [0, 1].
     """
     if tuple(images.shape[-2:]) != size_px:
         images = tv.resize(images, list(size_px), InterpolationMode.BICUBIC)
@@ -58,14 +55,9 @@ def to_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
 class OwnEncoder(FrozenEncoder):
     """The encoder of a task model, for images of one size.
 
-    Args:
-        name: the task model's, as typed.
-        specs: the decoder's inputs.
-        module: all its parameters.
-        run: makes the inputs, in the order of the specs, of uint8 images [B, 3, H, W].
-        weights: where they came from.
-        image_px: (H, W) of the images.
-        device: where it runs.
+    `name`: the task model's, as typed. `specs`: the decoder's inputs. `module`: all its parameters. `run`: makes the
+    inputs, in the order of the specs, of uint8 images [B, 3, H, W]. `weights`: where they came from. `image_px`: (H, W)
+    of the images. `device`: where it runs.
     """
 
     def __init__(
@@ -83,7 +75,6 @@ class OwnEncoder(FrozenEncoder):
         self._run, self._image_px = run, image_px
 
     def maps(self, images: Tensor, split_points: Sequence[str]) -> Mapping[str, Tensor]:
-        """The decoder's inputs for uint8 images [B, 3, H, W]."""
         size_px = (int(images.shape[-2]), int(images.shape[-1]))
         if size_px != self._image_px:
             raise FcbenchError(
@@ -97,12 +88,8 @@ class FrozenDecoder(nn.Module, Head):
     """A decoder that no training changes: no gradients of its own, always in evaluation mode.
 
     ``train()`` only sets the flag ``training``, by which a loss may sample; batch norms and dropouts inside stay in
-    evaluation mode. Gradients flow to its inputs.
-
-    Args:
-        name: the task model's, as typed.
-        specs: its inputs.
-        grids: (h, w) of each.
+    evaluation mode. Gradients flow to its inputs. `name`: the task model's, as typed. `specs`: its inputs. `grids`: (h,
+    w) of each.
     """
 
     def __init__(self, name: str, specs: Sequence[FeatureSpec], grids: Grids) -> None:
@@ -126,12 +113,7 @@ class FrozenDecoder(nn.Module, Head):
 
 
 class OfficialModel(TaskModel):
-    """A third-party task model.
-
-    Args:
-        encoder: its own.
-        decoder: its decoder, which is frozen here.
-    """
+    """A third-party task model. `encoder`: its own. `decoder`: its decoder, which is frozen here."""
 
     def __init__(self, encoder: OwnEncoder, decoder: FrozenDecoder) -> None:
         self.name, self.weights, self.inputs = encoder.name, encoder.weights, tuple(encoder.specs)
@@ -141,5 +123,4 @@ class OfficialModel(TaskModel):
         self._decoder = decoder.eval().to(encoder.device)
 
     def head(self) -> nn.Module:
-        """The frozen decoder; the same module each time, as nothing changes it."""
         return self._decoder

@@ -20,15 +20,13 @@ from fcbench.core.errors import FcbenchError
 from fcbench.core.tasks import ProbabilisticHead
 
 BOS, EOS, UNK = 0, 1, 2
-PAD = -100
-"""Label of a place without a word: it has no loss."""
+PAD = -100  # Label of a place without a word: it has no loss
 
 N_SPECIAL = 3
 N_LAYERS = 2
 HEAD_WIDTH = 32
 
-Cache = tuple[Tensor, Tensor]
-"""Keys and values, each [B, heads, T, D / heads]."""
+Cache = tuple[Tensor, Tensor]  # Keys and values, each [B, heads, T, D / heads]
 
 
 def words_of(caption: str) -> tuple[str, ...]:
@@ -88,23 +86,14 @@ class Vocabulary:
 
 @dataclass(frozen=True, slots=True)
 class CaptionBatch:
-    """The references of a batch of images.
+    """The references of a batch of images."""
 
-    Attributes:
-        captions: of each image, as strings.
-        references: of each image, as words.
-    """
-
-    captions: tuple[tuple[str, ...], ...]
-    references: tuple[tuple[tuple[str, ...], ...], ...]
+    captions: tuple[tuple[str, ...], ...]  # of each image, as strings
+    references: tuple[tuple[tuple[str, ...], ...], ...]  # of each image, as words
 
 
 class DecoderLayer(nn.Module):
-    """Pre-norm decoder layer that can go on from cached keys and values.
-
-    Args:
-        width: D, a multiple of `HEAD_WIDTH`.
-    """
+    """Pre-norm decoder layer that can go on from cached keys and values. `width`: D, a multiple of `HEAD_WIDTH`."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -146,13 +135,8 @@ class DecoderLayer(nn.Module):
 
 
 class CaptionHead(nn.Module, ProbabilisticHead):
-    """Captions from neck outputs: [B, D, h, w] to word indices, greedy.
-
-    Args:
-        width: D, a multiple of `HEAD_WIDTH`.
-        vocabulary: the words that it can say; V with the special tokens.
-        max_words: longest caption.
-    """
+    """Captions from neck outputs: [B, D, h, w] to word indices, greedy. `width`: D, a multiple of `HEAD_WIDTH`.
+    `vocabulary`: the words that it can say; V with the special tokens. `max_words`: longest caption."""
 
     def __init__(self, width: int, vocabulary: Vocabulary, max_words: int) -> None:
         super().__init__()
@@ -203,10 +187,8 @@ class CaptionHead(nn.Module, ProbabilisticHead):
         return torch.cat(captions, dim=1)
 
     def loss(self, x: Tensor, batch: CaptionBatch) -> Tensor:
-        """Mean cross-entropy of a word in nats, teacher-forced.
-
-        In training mode over one reference per image, drawn by torch's generator; otherwise over all.
-        """
+        """Mean cross-entropy of a word in nats, teacher-forced. In training mode over one reference per image, drawn by
+        torch's generator; otherwise over all."""
         tokens, image = self._tokens(batch)
         chosen = torch.arange(len(image))
         if self.training:

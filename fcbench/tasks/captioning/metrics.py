@@ -7,8 +7,6 @@ References:
     Papineni et al., "BLEU", ACL 2002. Vedantam et al., "CIDEr", CVPR 2015.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -30,11 +28,8 @@ def ngrams(words: Words) -> Counter[Ngram]:
 
 
 def bleu_statistics(candidate: Words, references: Sequence[Words]) -> np.ndarray:
-    """Counts of one caption that add up over a set, float64 [10].
-
-    These are clipped matches for n = 1 to 4, candidate n-grams for n = 1 to 4, candidate length, length of
-    the closest reference.
-    """
+    """Counts of one caption that add up over a set, float64 [10]. These are clipped matches for n = 1 to 4, candidate
+    n-grams for n = 1 to 4, candidate length, length of the closest reference."""
     most: Counter[Ngram] = Counter()
     for reference in references:
         most |= ngrams(reference)
@@ -59,25 +54,16 @@ def bleu4(sums: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class Weighted:
-    """A caption as TF-IDF vectors.
+    """A caption as TF-IDF vectors."""
 
-    Attributes:
-        weights: of each n-gram.
-        norms: Euclidean norm for n = 1 to 4.
-        length: number of bigrams (the length that CIDEr-D compares).
-    """
-
-    weights: dict[Ngram, float]
-    norms: tuple[float, ...]
-    length: int
+    weights: dict[Ngram, float]  # of each n-gram
+    norms: tuple[float, ...]  # Euclidean norm for n = 1 to 4
+    length: int  # number of bigrams (the length that CIDEr-D compares)
 
 
 class Cider:
-    """CIDEr-D of single samples, with the document frequencies of a fixed set of references.
-
-    Args:
-        references: of each image of the set, its captions.
-    """
+    """CIDEr-D of single samples, with the document frequencies of a fixed set of references. `references`: of each
+    image of the set, its captions."""
 
     def __init__(self, references: Iterable[Sequence[Words]]) -> None:
         frequency: Counter[Ngram] = Counter()
@@ -108,7 +94,6 @@ class Cider:
 
     @staticmethod
     def _similarity(candidate: Weighted, reference: Weighted) -> float:
-        """Clipped cosine, mean over n, times the length penalty."""
         dots = [0.0] * MAX_N
         for gram, weight in candidate.weights.items():
             other = reference.weights.get(gram, 0.0)

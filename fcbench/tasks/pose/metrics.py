@@ -5,8 +5,6 @@ Therefore scores are put into `N_BINS` bins, and predictions in one bin count to
 it equals pycocotools' COCOeval, except for the order in which that takes equal scores.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from pycocotools.cocoeval import Params
 
@@ -33,12 +31,8 @@ def equal_sigmas(n_keypoints: int) -> np.ndarray:
 def pck_counts(pred: np.ndarray, truth: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Right and labelled keypoints of each person, float64 [P, 2].
 
-    A keypoint is right within 0.1 of its person's box, max(width, height).
-
-    Args:
-        pred: [P, K, 2] (x_px, y_px).
-        truth: [P, K, 3] (x_px, y_px, v); counted where v > 0.
-        boxes: [P, 4] (x0_px, y0_px, x1_px, y1_px).
+    A keypoint is right within 0.1 of its person's box, max(width, height). `pred`: [P, K, 2] (x_px, y_px). `truth`: [P,
+    K, 3] (x_px, y_px, v); counted where v > 0. `boxes`: [P, 4] (x0_px, y0_px, x1_px, y1_px).
 
     References:
         Yang and Ramanan, "Articulated Human Detection with Flexible Mixtures of Parts", PAMI 2013.
@@ -53,11 +47,8 @@ def pck_counts(pred: np.ndarray, truth: np.ndarray, boxes: np.ndarray) -> np.nda
 def oks(pred: np.ndarray, truth: np.ndarray, areas: np.ndarray, sigmas: np.ndarray = COCO_SIGMAS) -> np.ndarray:
     """Object keypoint similarity of predictions and persons, float64 [...]; NaN where no keypoint is labelled.
 
-    Args:
-        pred: [..., K, 2] (x_px, y_px).
-        truth: [..., K, 3] (x_px, y_px, v); counted where v > 0.
-        areas: [...] square pixels.
-        sigmas: [K] constants of the keypoints.
+    `pred`: [..., K, 2] (x_px, y_px). `truth`: [..., K, 3] (x_px, y_px, v); counted where v > 0. `areas`: [...] square
+    pixels. `sigmas`: [K] constants of the keypoints.
 
     References:
         COCO keypoint evaluation, pycocotools.cocoeval.COCOeval.computeOks (whose constants are used).
@@ -80,10 +71,8 @@ def score_bins(scores: np.ndarray) -> np.ndarray:
 def matches(similarity: np.ndarray) -> np.ndarray:
     """Predictions that are matched to a person each, bool [10, D], at each of the `OKS_THRESHOLDS`.
 
-    The first prediction takes the person it resembles most, the next one of those left, as COCOeval does.
-
-    Args:
-        similarity: [D, G] OKS of predictions, in the order of falling scores, and persons.
+    The first prediction takes the person it resembles most, the next one of those left, as COCOeval does. `similarity`:
+    [D, G] OKS of predictions, in the order of falling scores, and persons.
     """
     limits = np.minimum(OKS_THRESHOLDS, 1 - 1e-10)
     every = np.arange(len(limits))
@@ -103,14 +92,9 @@ def ap_statistics(
     """Counts of one image that `average_precision` needs, float64 [64 + 10 * 64].
 
     These are the predictions in each score bin, and the right ones at each OKS threshold. Persons without a labelled
-    keypoint are not ground truth, and predictions for them do not count.
-
-    Args:
-        pred: [P, K, 2] (x_px, y_px), one for the box of each person.
-        scores: [P] in [0, 1].
-        truth: [P, K, 3] (x_px, y_px, v).
-        areas: [P] square pixels.
-        sigmas: [K], as of `oks`.
+    keypoint are not ground truth, and predictions for them do not count. `pred`: [P, K, 2] (x_px, y_px), one for the
+    box of each person. `scores`: [P] in [0, 1]. `truth`: [P, K, 3] (x_px, y_px, v). `areas`: [P] square pixels.
+    `sigmas`: [K], as of `oks`.
     """
     seen = np.flatnonzero((truth[..., 2] > 0).any(1))
     order = seen[np.argsort(-scores[seen], kind="stable")][:MAX_PERSONS]
@@ -124,10 +108,7 @@ def ap_statistics(
 
 def average_precision(sums: np.ndarray, n_persons: np.ndarray) -> np.ndarray:
     """COCO's keypoint AP, [...]: mean over 10 OKS thresholds of the precision at 101 recalls; NaN without persons.
-
-    Args:
-        sums: [..., 64 + 10 * 64] summed `ap_statistics`.
-        n_persons: [...] persons with a labelled keypoint.
+    `sums`: [..., 64 + 10 * 64] summed `ap_statistics`. `n_persons`: [...] persons with a labelled keypoint.
 
     References:
         pycocotools.cocoeval.COCOeval.accumulate.

@@ -17,8 +17,6 @@ References:
     Lin et al., *Microsoft COCO: Common Objects in Context*, ECCV 2014; pycocotools.cocoeval.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -29,15 +27,13 @@ from pycocotools import mask as rle
 from pycocotools.cocoeval import COCOeval, Params
 from scipy.sparse import csr_matrix
 
-from fcbench.core.detections import Detections, Objects
+from fcbench.core.samples import Detections, Objects
 
-Kind = Literal["bbox", "segm", "keypoints"]
-"""What is compared, in pycocotools' words."""
+Kind = Literal["bbox", "segm", "keypoints"]  # What is compared, in pycocotools' words
 FIELDS = ("score", "category + 1", "right", "ignored")
 MAX_DETECTIONS = 300
 """Detections of an image that count, those with the highest scores; no network of torchvision reports more."""
-BLOCK = 1 << 22
-"""Values in memory at a time, per array."""
+BLOCK = 1 << 22  # Values in memory at a time, per array
 _BOXES = Params(iouType="bbox")
 THRESHOLDS: np.ndarray = _BOXES.iouThrs  # [T], of IoU or OKS, 0.5 to 0.95
 RECALLS: np.ndarray = _BOXES.recThrs  # [101]
@@ -58,7 +54,6 @@ def n_statistics(kind: Kind, n_categories: int) -> int:
     return n_categories * len(area_names(kind)) + MAX_DETECTIONS * len(FIELDS)
 
 
-# ------------------------------------------------------------------------------------------- one image
 def image_statistics(kind: Kind, objects: Objects, found: Detections, n_categories: int) -> np.ndarray:
     """What is kept of one image, float64 [S]; see the module."""
     evaluator = COCOeval(iouType=kind)
@@ -84,7 +79,6 @@ def image_statistics(kind: Kind, objects: Objects, found: Detections, n_categori
 
 
 def _annotated(kind: Kind, objects: Objects) -> list[dict[str, Any]]:
-    """Objects as COCOeval has them after its preparation."""
     rows = []
     for i, label in enumerate(objects.labels.tolist()):
         row: dict[str, Any] = {
@@ -123,22 +117,15 @@ def _detected(kind: Kind, found: Detections) -> list[dict[str, Any]]:
     return rows
 
 
-# ------------------------------------------------------------------------------------------ all images
 @dataclass(frozen=True, slots=True)
 class _Ranking:
-    """Detections of all images by category, then falling score.
-
-    Attributes:
-        image, category: [D].
-        right, counted: [D, A * T].
-        objects: [N, K, A].
-    """
+    """Detections of all images by category, then falling score: image, category [D]; right, counted [D, A * T]."""
 
     image: np.ndarray
     category: np.ndarray
     right: np.ndarray
     counted: np.ndarray
-    objects: np.ndarray
+    objects: np.ndarray  # [N, K, A]
 
 
 def _ranking(stats: np.ndarray, n_areas: int) -> _Ranking:
@@ -154,12 +141,8 @@ def _ranking(stats: np.ndarray, n_areas: int) -> _Ranking:
 
 
 def average_precisions(stats: np.ndarray, weights: np.ndarray, kind: Kind) -> np.ndarray:
-    """AP by range of areas and threshold, [R, A, T]; NaN where no object counts.
-
-    Args:
-        stats: [N, S] of `image_statistics`.
-        weights: [R, N] how often each image counts.
-    """
+    """AP by range of areas and threshold, [R, A, T]; NaN where no object counts. `stats`: [N, S] of `image_statistics`.
+    `weights`: [R, N] how often each image counts."""
     n_areas = len(area_names(kind))
     ranking = _ranking(np.asarray(stats, np.float64), n_areas)
     out = np.full((len(weights), n_areas, len(THRESHOLDS)), np.nan)
@@ -222,7 +205,6 @@ def _best_from_here(precision: np.ndarray, group: np.ndarray) -> np.ndarray:
     return np.asarray(np.maximum.accumulate((precision + lift)[::-1], axis=0)[::-1] - lift)
 
 
-# --------------------------------------------------------------------------------------------- metrics
 def metric_names(kind: Kind) -> tuple[str, ...]:
     """``ap``, ``ap50``, ``ap75``, and AP by range of areas.
 

@@ -4,16 +4,13 @@ Where the encoder padded the image to whole strides (360 px at stride 16 give 23
 more than the image, from its top left corner: maps are then cropped, not squeezed.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-STRIDE_PX = 4
-"""Stride at which dense heads predict."""
+STRIDE_PX = 4  # Stride at which dense heads predict
 
 
 def coverage_px(grid: tuple[int, int], image_px: tuple[int, int]) -> tuple[int, int]:
@@ -61,13 +58,8 @@ class DenseHead(nn.Module):
     """Maps at about stride 4 of the image: [B, D, h, w] to [B, n_out, h', w'].
 
     Every doubling but the last is followed by a depthwise convolution; the last is the output layer's pixel shuffle.
-    All is channels-last, which trains up to twice as fast on a CPU.
-
-    Args:
-        width: D.
-        grid: (h, w) of the neck's output.
-        image_px: (H, W) of the images and of their target maps.
-        n_out: channels of the maps.
+    All is channels-last, which trains up to twice as fast on a CPU. `width`: D. `grid`: (h, w) of the neck's output.
+    `image_px`: (H, W) of the images and of their target maps. `n_out`: channels of the maps.
     """
 
     def __init__(self, width: int, grid: tuple[int, int], image_px: tuple[int, int], n_out: int) -> None:
@@ -97,10 +89,8 @@ class DenseHead(nn.Module):
         return big[..., :height, :width]
 
     def at_centres(self, target: Tensor, size: tuple[int, int], fill: int) -> Tensor:
-        """Target pixels under the centres of the head's cells: [B, H, W] to [B, h', w'].
-
-        Cells whose centre lies outside the image get ``fill``.
-        """
+        """Target pixels under the centres of the head's cells: [B, H, W] to [B, h', w']. Cells whose centre lies
+        outside the image get ``fill``."""
         height, width = self.image_px
         padded = F.pad(target, (0, self.cover_px[1] - width, 0, self.cover_px[0] - height), value=fill)
         ys, xs = (

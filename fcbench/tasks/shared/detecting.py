@@ -1,7 +1,5 @@
 """What the tasks have in common that are scored by COCO's average precision: see `coco_ap`."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +7,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from fcbench.core.detections import Detections, Objects
 from fcbench.core.errors import FcbenchError
-from fcbench.core.samples import Dataset, require_tasks
+from fcbench.core.samples import Dataset, Detections, Objects, require_tasks
 from fcbench.core.tasks import MetricSpec, RankingTask, TaskPlugin
 from fcbench.tasks.shared import coco_ap
 from fcbench.tasks.shared.targets import require_same
@@ -20,13 +17,8 @@ PROTOCOL = "COCOeval, original pixels"
 
 
 class DetectingTask(RankingTask):
-    """Objects that a network finds by itself, scored by AP. There is no head to be trained: tails read.
-
-    Args:
-        name: of the plug-in.
-        kind: what is compared.
-        category_names: by label.
-    """
+    """Objects that a network finds by itself, scored by AP. There is no head to be trained: tails read. `name`: of the
+    plug-in. `kind`: what is compared. `category_names`: by label."""
 
     def __init__(self, name: str, kind: coco_ap.Kind, category_names: Sequence[str]) -> None:
         self.name, self.kind, self.category_names = name, kind, tuple(category_names)
@@ -34,7 +26,6 @@ class DetectingTask(RankingTask):
         self.n_statistics = coco_ap.n_statistics(kind, len(category_names))
 
     def head(self, width: int, grid: tuple[int, int], image_px: tuple[int, int]) -> nn.Module:
-        """There is none: raises `FcbenchError`."""
         raise FcbenchError(
             f"{self.name} has no head to be trained: use --head tail and an encoder with a tail for it, "
             "such as torchvision:fasterrcnn_resnet50_fpn"
@@ -60,7 +51,6 @@ class DetectingTask(RankingTask):
         return np.asarray(rows, np.float64).reshape(len(batch), self.n_statistics)
 
     def weighted_values(self, stats: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """AP by metric, [R], of images that count `weights` times [R, N]."""
         return coco_ap.metric_values(stats, weights, self.kind)
 
     @property
@@ -70,18 +60,13 @@ class DetectingTask(RankingTask):
 
 @dataclass(frozen=True)
 class DetectingPlugin(TaskPlugin):
-    """A task of this kind as a plug-in.
-
-    Attributes:
-        needs_coco_keypoints: COCO's OKS has constants for its own 17 keypoints alone.
-    """
+    """A task of this kind as a plug-in."""
 
     name: str
     kind: coco_ap.Kind
-    needs_coco_keypoints: bool = False
+    needs_coco_keypoints: bool = False  # COCO's OKS has constants for its own 17 keypoints alone
 
     def build(self, train: Dataset, test: Dataset) -> DetectingTask:
-        """Bind to a data set."""
         require_tasks([self.name], train, test)
         names = [tuple(data.meta.names(self.name)) for data in (train, test)]
         if self.needs_coco_keypoints and test.meta.keypoint_names:

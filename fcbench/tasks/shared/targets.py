@@ -1,7 +1,5 @@
 """Checks of data sets, targets and predictions, and ratios of sums."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,11 +22,8 @@ def require_same(what: str, train: Sequence[str], test: Sequence[str]) -> tuple[
 
 
 def stack_maps(targets: Sequence[Mapping[str, Any]], key: str, dtype: type[np.generic]) -> np.ndarray:
-    """Targets that are maps, as one array [B, H, W].
-
-    Raises:
-        FcbenchError: one is not a map [H, W], or their sizes differ.
-    """
+    """Targets that are maps, as one array [B, H, W]. Raises `FcbenchError`: one is not a map [H, W], or their sizes
+    differ."""
     maps = [np.asarray(t[key], dtype=dtype) for t in targets]
     shapes = sorted({m.shape for m in maps})
     if len(shapes) != 1 or len(shapes[0]) != 2:

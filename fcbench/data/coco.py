@@ -9,8 +9,7 @@ Masks are made of the instances: background and 80 classes. Images show many cla
 Reference: Lin et al., *Microsoft COCO: Common Objects in Context*, ECCV 2014.
 """
 
-from __future__ import annotations
-
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -18,19 +17,49 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fcbench.core.errors import FcbenchError, UnreadableSample
-from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, DatasetPlugin, Sample
-from fcbench.data.coco.files import KINDS, LAYOUT, official_splits
+from fcbench.core.samples import OBJECTS, DataOptions, Dataset, DatasetMeta, DatasetPlugin, Sample
 from fcbench.data.shared import coco_format
 from fcbench.data.shared.coco_format import Image
 from fcbench.data.shared.contents import Contents
 from fcbench.data.shared.folders import hash_split
-from fcbench.data.shared.images import as_sample, read_aligned_image
-from fcbench.data.shared.layout import some
-from fcbench.data.shared.targets import PHOTOGRAPHS, LazyTargets, resize_targets
+from fcbench.data.shared.images import PHOTOGRAPHS, LazyTargets, as_sample, read_aligned_image, resize_targets
+from fcbench.data.shared.layout import Layout, some
+
+LAYOUT = Layout(
+    "coco",
+    "ROOT/annotations/{instances,person_keypoints,captions}_{train2017,val2017}.json and "
+    "ROOT/{train2017,val2017}/*.jpg (or ROOT/images/, with or without such folders; another year as well), from "
+    "https://cocodataset.org/#download",
+)
+KINDS = {
+    "segmentation": "instances",
+    "detection": "instances",
+    "instance_segmentation": "instances",
+    "pose": "person_keypoints",
+    "keypoint_detection": "person_keypoints",
+    "captioning": "captions",
+}
+"""Task -> the annotation files that carry it."""
+_FILE = re.compile(rf"({'|'.join(dict.fromkeys(KINDS.values()))})_((train|val)\w*)\.json")
+
+
+def official_splits(folder: Path) -> dict[str, str]:
+    """Role, ``train`` or ``val``, -> the one split with annotation files, such as ``train2017``."""
+    if not folder.is_dir():
+        raise LAYOUT.error(folder, "is missing")
+    found: dict[str, set[str]] = {}
+    for path in folder.iterdir():
+        if match := _FILE.fullmatch(path.name):
+            found.setdefault(match[3], set()).add(match[2])
+    if not found:
+        raise LAYOUT.error(folder, "holds no annotation files")
+    for tags in found.values():
+        if len(tags) > 1:
+            raise LAYOUT.error(folder, f"holds annotations of {' and '.join(sorted(tags))}: keep one")
+    return {role: tags.pop() for role, tags in found.items()}
+
 
 ROLES = {"train": "train", "test": "val"}
-OBJECTS = ("detection", "instance_segmentation", "keypoint_detection")
-"""Tasks that find objects."""
 READERS: dict[str, Callable[..., dict[int, Any]]] = {
     "segmentation": coco_format.instances,
     "pose": coco_format.poses,
@@ -44,21 +73,17 @@ READERS: dict[str, Callable[..., dict[int, Any]]] = {
 
 @dataclass
 class Coco(Dataset):
-    """One split of COCO, resized where `DataOptions` asks for it.
-
-    Attributes:
-        annotations: of each task, by image.
-        absent: why the split lacks a task, in one line that says what was expected where.
-    """
+    """One split of COCO, resized where `DataOptions` asks for it."""
 
     split: str
     revision: str
     folder: Path
     images: tuple[Image, ...]
-    annotations: Mapping[str, Mapping[int, Any]]
+    annotations: Mapping[str, Mapping[int, Any]]  # of each task, by image
     tasks: tuple[str, ...]
     meta: DatasetMeta
     image_size_px: tuple[int, int] | None
+    # why the split lacks a task, in one line that says what was expected where
     absent: Mapping[str, str] = field(default_factory=dict)
     name: str = LAYOUT.name
 
@@ -66,7 +91,6 @@ class Coco(Dataset):
         return len(self.images)
 
     def __getitem__(self, index: int) -> Sample:
-        """Read an image."""
         entry = self.images[index]
         path = self.folder / entry.file_name
         image = read_aligned_image(path)
@@ -79,7 +103,6 @@ class Coco(Dataset):
         return as_sample(f"{self.folder.name}/{Path(entry.file_name).stem}", image, self.image_size_px)
 
     def targets(self, index: int) -> Mapping[str, Any]:
-        """Targets, each made on request; no image is read."""
         entry = self.images[index]
         new_px = self.image_size_px or entry.size_px
 
@@ -94,11 +117,9 @@ class Coco(Dataset):
         return LazyTargets(self.tasks, one)
 
     def sizes(self) -> Mapping[str, tuple[int, int]]:
-        """Sizes as the annotations state them."""
         return {f"{self.folder.name}/{entry.file_name}": entry.size_px for entry in self.images}
 
 
-# ------------------------------------------------------------------------------------------- opening
 def image_folders(root: Path, tags: Mapping[str, str]) -> dict[str, Path]:
     """Where the images of the official splits lie, by role; splits without images are left out."""
     found = {}
@@ -134,9 +155,8 @@ def read_tasks(
 ) -> tuple[tuple[Image, ...], dict[str, dict[int, Any]], dict[str, tuple[str, ...]]]:
     """Images, annotations by task and image, and names of classes by task, of the annotation files by task.
 
-    Args:
-        files: those that are there.
-        select: takes the images of the first file, gives those to be used; every file must list them.
+    `files`: those that are there. `select`: takes the images of the first file, gives those to be used; every file must
+    list them.
     """
     images: tuple[Image, ...] = ()
     found: dict[str, dict[int, Any]] = {}
@@ -172,7 +192,6 @@ class Plugin(DatasetPlugin):
     tasks = tuple(KINDS)
 
     def open(self, split: Literal["train", "test"], options: DataOptions) -> Dataset:
-        """Open a split."""
         root = LAYOUT.root(options)
         home = root / "annotations"
         tags = official_splits(home)

@@ -1,0 +1,9 @@
+"""HEVC intra on mosaics of principal components (libx265 by PyAV, constant QP): the codec ``hevc_klt``.
+
+As `hevc`, but what channels share is coded once, in the first tiles.
+"""
+
+from fcbench.codecs.shared.mosaic import MosaicPlugin
+from fcbench.coders.video import HEVC
+
+PLUGIN = MosaicPlugin("hevc_klt", "qp", 0, 51, (40, 36, 32, 28, 24, 18), HEVC, bits=(10,), whole=True, klt=True)

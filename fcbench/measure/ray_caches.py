@@ -1,0 +1,131 @@
+"""Caches of a Ray cluster whose machines share no folder.
+
+Each machine has a cache in its temporary folder. What a node needs and that cache lacks comes from the driver's, and
+what a node makes goes there before the node counts as done, a file at a time through Ray's object store. Data sets on
+disk are read by every machine, under the same path.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fcbench.core import cache
+from fcbench.core.cache import ASIDE, BESIDE, Cache
+from fcbench.core.errors import FcbenchError
+from fcbench.core.files import write_atomically
+from fcbench.measure.graph import Node
+from fcbench.measure.workshop import Outcome, Setup
+
+T = TypeVar("T")
+Do = Callable[[Setup, Node, Mapping[str, str]], Outcome | FcbenchError]
+"""Does a node; an error that ends the run is returned: Ray would wrap it."""
+CLEAR_S = 30
+"""How long machines may take to clear their caches."""
+
+
+class Files:
+    """The driver's cache, as an actor on its machine; files by their names in it."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def read(self, name: str) -> dict[str, bytes]:
+        """A file and what lies beside it, by the ends of their names, itself last; nothing where it is not there."""
+        path = self._root / name
+        if not path.is_file():
+            return {}
+        files = {end: path.with_name(path.name + end) for end in (*BESIDE, "")}
+        return {end: file.read_bytes() for end, file in files.items() if file.is_file()}
+
+    def lacks(self, names: Sequence[str]) -> list[str]:
+        """Those that are not there."""
+        return [name for name in names if not (self._root / name).is_file()]
+
+    def write(self, name: str, data: bytes) -> None:
+        """Put a file there."""
+        write_atomically(self._root / name, data, cache.CACHE_HINT)
+
+
+@contextmanager
+def apart(ray: Any, cache_dir: Path, do: Do) -> Iterator[Do]:
+    """What a task does where machines have caches of their own, which are cleared at the end."""
+    here = {"num_cpus": 0, "max_restarts": -1, "scheduling_strategy": _on(ray.get_runtime_context().get_node_id())}
+    files = ray.remote(Files).options(**here).remote(cache_dir)
+
+    def _do(setup: Setup, node: Node, reasons: Mapping[str, str]) -> Outcome | FcbenchError:
+        root = _own_cache()
+        cache.fetch_by(lambda path: _fetch(files, root, path))
+        result = do(replace(setup, cache_dir=root), node, reasons)
+        _hand_over(files, Cache(root))
+        return result
+
+    try:
+        yield _do
+    finally:
+        on_each(ray, _clear, None, CLEAR_S)
+
+
+def on_each(ray: Any, function: Callable[[Any], T], argument: Any, limit_s: float | None = None) -> list[tuple[str, T]]:
+    """What a function gives on each machine of the cluster, by the machine's name."""
+    nodes, task = [n for n in ray.nodes() if n["Alive"]], ray.remote(function)
+    asked = [task.options(num_cpus=0, scheduling_strategy=_on(n["NodeID"])).remote(argument) for n in nodes]
+    found = ray.get(asked, timeout=limit_s)
+    return list(zip((n["NodeManagerHostname"] for n in nodes), found, strict=True))
+
+
+def _on(node_id: str) -> Any:
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node_id, soft=False)
+
+
+# ------------------------------------------------------------------------------------------ inside of a task
+_handed_over: set[str] = set()
+"""Names of files that the driver's cache has, as far as this process knows."""
+
+
+def _own_cache() -> Path:
+    """The cache of this machine; several that are played by one computer have one each."""
+    import ray
+
+    return Path(tempfile.gettempdir()) / f"fcbench-{ray.get_runtime_context().get_node_id()}"
+
+
+def _clear(_: None) -> None:
+    shutil.rmtree(_own_cache(), ignore_errors=True)
+
+
+def _fetch(files: Any, root: Path, path: Path) -> bool:
+    """Put a file of the driver's cache into this machine's."""
+    import ray
+
+    if not path.is_relative_to(root):
+        return False
+    found: dict[str, bytes] = ray.get(files.read.remote(str(path.relative_to(root))))
+    for end, data in found.items():
+        write_atomically(path.with_name(path.name + end), data, cache.CACHE_HINT)
+    return bool(found)
+
+
+def _hand_over(files: Any, own: Cache) -> None:
+    """Give the driver's cache what it lacks of features and models: what makes a file or a shard count comes last."""
+    import ray
+
+    places = [*own.models.glob("*"), *own.features.glob("*/*"), *own.features.glob("*/*/*")]
+    paths = {str(p.relative_to(own.root)): p for p in places if _is_finished(p) and p.is_file()}
+    lacking = ray.get(files.lacks.remote([name for name in paths if name not in _handed_over]))
+    for name in sorted(lacking, key=lambda n: (n.endswith("index.json"), not n.endswith(BESIDE))):
+        ray.get(files.write.remote(name, paths[name].read_bytes()))
+    _handed_over.update(paths)
+
+
+def _is_finished(path: Path) -> bool:
+    """Whether a file counts: no lock, no training under way, no shard that is being written."""
+    unfinished = set(ASIDE) - set(BESIDE)
+    return not path.name.endswith((*unfinished, ".resume")) and not path.parent.name.endswith(".part")

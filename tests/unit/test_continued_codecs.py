@@ -1,0 +1,88 @@
+"""A codec that goes on from another operating point's weights: the same codec there, its gain moved here."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+
+from fcbench.core import registry
+from fcbench.core.codecs import OperatingPoint
+from fcbench.core.features import FeatureSpec
+from fcbench.measure.points import start_of
+from fcbench.measure.suite import Suite
+from fcbench.testing.maps import statistics
+
+X = torch.randn(12, 6, 8, 8, generator=torch.Generator().manual_seed(0)) * torch.linspace(0.5, 3, 6)[:, None, None]
+CONTINUED = [n for n in registry.names("codec") if registry.get("codec", n).continued]
+
+
+def fresh(name: str, lmbda: float, x: torch.Tensor = X) -> Any:
+    torch.manual_seed(1)
+    codec: Any = registry.get("codec", name).build([FeatureSpec("s", 6, 16)], {"s": statistics(x)}, {"lmbda": lmbda})
+    codec.prepare([x])
+    return codec
+
+
+def trained(name: str, lmbda: float) -> Any:
+    """A frozen codec whose weights are not those of the closed form."""
+    codec = fresh(name, lmbda)
+    with torch.no_grad():
+        for i, parameter in enumerate(codec.parameters()):
+            noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(i))
+            parameter += 0.02 * noise
+    codec.freeze()
+    return codec
+
+
+def test_every_trained_codec_of_one_rate_continues() -> None:
+    assert {"hyperprior", "factorized", "elic", "checkerboard", "scale_hyperprior", "strata"} <= set(CONTINUED)
+    assert not registry.get("codec", "gained_hyperprior").continued
+
+
+@pytest.mark.parametrize("name", CONTINUED)
+def test_at_the_same_point_it_is_the_trained_codec(name: str) -> None:
+    start, codec = trained(name, 1.0), fresh(name, 1.0)
+    codec.continue_from(start, 1.0, 1.0)
+    codec.freeze()
+    mine, theirs = codec.state_dict(), start.state_dict()
+    assert all(torch.allclose(mine[key].double(), theirs[key].double(), atol=1e-4) for key in theirs)
+
+
+@pytest.mark.parametrize("name", CONTINUED)
+def test_at_a_higher_rate_it_spends_more_and_loses_less(name: str) -> None:
+    """Before any training here: a factor of 16 in lmbda is one of 4 in the gain, about two bits per scalar."""
+    start, codec = trained(name, 4.0), fresh(name, 64.0)
+    codec.continue_from(copy.deepcopy(start), 4.0, 64.0)
+    codec.freeze()
+    with torch.no_grad():
+        (near, few), (nearer, more) = ((d["s"], b) for d, b in (start({"s": X}), codec({"s": X})))
+    assert 1.0 < float((more - few).mean()) / X[0].numel() < 2.5
+    assert (nearer - X).square().mean() < 0.6 * (near - X).square().mean()
+
+
+@pytest.mark.parametrize("name", ["hyperprior", "elic"])
+def test_latents_means_and_scales_grow_alike(name: str) -> None:
+    codec = fresh(name, 1.0)
+    coder, factor = codec.map_coders[0], 2.0
+    with torch.no_grad():
+        z, y = coder.analyze_whole(X)
+        means, log_scales = coder.net.begin(z, (4, 4))
+        coder.rescale(0.6931)
+        z_after, y_after = coder.analyze_whole(X)
+        means_after, log_scales_after = coder.net.begin(z_after, (4, 4))
+    assert torch.allclose(z_after, z, atol=1e-3) and torch.allclose(y_after, factor * y, atol=1e-2)
+    assert torch.allclose(means_after, factor * means, atol=1e-2)
+    assert (log_scales_after - log_scales).numpy() == pytest.approx(0.6931, abs=1e-3)
+
+
+def test_the_middle_point_starts_by_itself_and_the_others_from_their_neighbour_toward_it() -> None:
+    suite = Suite(codecs=("hyperprior", "gained_hyperprior", "uniform"))
+    points = [p for p in registry.get("codec", "hyperprior").sweep("mse")]
+    assert [p["lmbda"] for p in points] == [0.12, 0.3, 0.8, 2.0, 6.0, 20.0]
+    starts = [start_of(suite, OperatingPoint("hyperprior", p)) for p in points]
+    assert [s and s.params["lmbda"] for s in starts] == [0.3, 0.8, 2.0, None, 2.0, 6.0]
+    assert start_of(suite, OperatingPoint("gained_hyperprior", {"lmbda": 0.3})) is None
+    assert start_of(suite, OperatingPoint("uniform", {"bits": 4})) is None
