@@ -43,7 +43,9 @@ def test_proofs(encoder: str, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.Mo
     result = tiny(flat, *OPTIONS, *N, "--encoder", encoder)
     assert result.exit_code == 0, result.output
     rows = table.load(flat)
-    floor = _statistics(flat, rows[rows.kind == "floor"].point.iloc[0])
+    ends = {kind: rows[rows.kind == kind].point.iloc[0] for kind in ("ceiling", "floor")}
+    floor, (read, nothing) = _statistics(flat, ends["floor"]), (_likelihoods(flat, ends[k]) for k in ends)
+    assert (read != nothing).all(), "what is sent makes no difference"
     for point in rows[rows.kind == "coded"].point.unique():
         assert (_statistics(flat, point) == floor).all(), "something else was read"
 
@@ -88,6 +90,12 @@ def _means(decode: Any) -> Any:
             yield Received({k: m.expand_as(x) for m, (k, x) in zip(means, received.maps.items())})
 
     return flat
+
+
+def _likelihoods(out: Path, point: str) -> np.ndarray:
+    found = samples.load_samples(out, point).log_likelihood
+    assert found is not None
+    return found
 
 
 def _statistics(out: Path, point: str) -> np.ndarray:
