@@ -69,7 +69,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     },
     "--neck-dtype": {
         "type": click.Choice(["float32", "bfloat16"]),
-        "help": "Arithmetic of the neck; in bfloat16 its name ends in @bfloat16. Heads, losses, codecs stay float32. [float32]",
+        "help": "Arithmetic of the neck, named so likewise; heads, losses and codecs stay float32. [float32]",
     },
     "--compile compiled": {
         "is_flag": True,

@@ -92,16 +92,16 @@ def test_a_lost_worker_and_a_lost_machine_change_no_row(cluster: Any, finished: 
 def test_machines_that_share_no_cache_give_the_rows_of_one_process(
     cluster: Any, finished: Path, tiny: Run, tmp_path: Path
 ) -> None:
-    out, cache, seen = tmp_path / "out", tmp_path / "cache", set[Path]()
+    out, cache, before, seen = tmp_path / "out", tmp_path / "cache", own_caches(), set[Path]()
     with started(out, cache, cluster.address, "--own-caches", "--codec", "uniform") as run:
         while run.poll() is None:
-            seen |= own_caches()
+            seen |= own_caches() - before
             time.sleep(0.1)
     assert run.returncode == 0, (tmp_path / "log").read_text()
     expected = rows(finished)
     expected = expected[expected.codec != "hyperprior"].reset_index(drop=True)
     pd.testing.assert_frame_equal(expected, rows(out), check_exact=True)
-    assert len(seen) == 2 and not own_caches()  # one each, cleared at the end
+    assert len(seen) == 2 and not own_caches() - before  # one each, cleared at the end
     again = tiny(tmp_path / "again", *OPTIONS, "--codec", "uniform", "--cache-dir", cache)
     assert "to train: readouts 0, codecs 0" in again.output  # all that was made is in the driver's cache
     assert "features of" not in again.output
