@@ -32,7 +32,8 @@ from fcbench.transmit import checkpoint
 VARIABLE_STEPS = 3
 """A codec of variable rate trains once for all its points, for so many times the steps of one."""
 CONTINUED_SHARE = 0.25
-"""An operating point that goes on from its neighbour's weights trains for this share of the steps of the first."""
+"""An operating point that goes on from its neighbour's weights trains for this share of the steps that the first, which
+started by itself, took."""
 N_LMBDAS = 3
 """Operating points, evenly spaced, at which a codec of variable rate is validated."""
 
@@ -78,6 +79,11 @@ class CodecRecipe:
         if self.start:
             contents |= {"start": digest(self.start.contents)}
         return contents
+
+    @property
+    def first(self) -> CodecRecipe:
+        """The codec that all others of its sweep go on from, one by one."""
+        return self.start.first if self.start else self
 
     @property
     def lmbda(self) -> float:
@@ -169,21 +175,24 @@ def _train(
     advance: Advance,
 ) -> Record:
     _prepare(codec, recipe)
+    budget = recipe.budget
     if recipe.start:
         trained = checkpoint.load(recipe.start.path(cache)).codec
         codec.continue_from(trained, recipe.start.lmbda, recipe.lmbda)
+        # all of its steps: from good weights the loss rises before it falls, which would look like a plateau
+        done = records.of(recipe.first.path(cache)).steps
+        budget = replace(budget, codec_steps=math.ceil(CONTINUED_SHARE * done), tolerance=0)
     return fit_codec(
         codec,
         lmbdas,
         recipe.source.train.features,
         recipe.source.stats,
-        recipe.budget,
+        budget,
         objective=recipe.objective,
         task_loss=task_loss,
         device=device,
         seed=recipe.seed,
         resume=recipe.trained_path(cache).with_suffix(".resume"),
-        continued=recipe.start is not None,
         advance=advance,
     )
 
@@ -230,7 +239,6 @@ def fit_codec(
     device: torch.device,
     seed: int,
     resume: Path,
-    continued: bool = False,
     advance: Advance | None = None,
 ) -> Record:
     """Train a codec: bits per feature scalar + lmbda x distortion.
@@ -241,7 +249,6 @@ def fit_codec(
     Args:
         lmbdas: lowest and highest. Where they differ the codec is of variable rate: every step draws one, uniform in
             its logarithm, and training takes `VARIABLE_STEPS` times the steps of one point.
-        continued: it holds a neighbour's weights, and `CONTINUED_SHARE` of the steps will do.
     """
     codec.to(device)
     near, deviations = features.near(device), {n: replace(s, std=s.std.to(device)) for n, s in stats.items()}
@@ -284,7 +291,7 @@ def fit_codec(
         codec,
         loss_of,
         validate,
-        steps=n_steps(budget, lmbdas, continued),
+        steps=n_steps(budget, lmbdas),
         rate=budget.codec_rate,
         tolerance=budget.tolerance,
         seed=seed,
