@@ -56,6 +56,12 @@ def start_of(suite: Suite, point: OperatingPoint) -> OperatingPoint | None:
     return None if start is None else OperatingPoint(point.codec, {**point.params, "lmbda": start})
 
 
+def starts_of(suite: Suite, point: OperatingPoint) -> list[OperatingPoint]:
+    """The operating points that a training goes on from, one after the other: the nearest first."""
+    start = start_of(suite, point)
+    return [start, *starts_of(suite, start)] if start else []
+
+
 def neighbour(lmbdas: Iterable[float], lmbda: float) -> float | None:
     """The next of all lmbdas toward the middle one, or None for that itself.
 

@@ -21,7 +21,7 @@ from fcbench.core.tasks import metric_values
 from fcbench.features.source import Source
 from fcbench.measure.complexity import Counts
 from fcbench.measure.evaluate import Evaluation, Reader
-from fcbench.measure.points import Job, lmbdas_of
+from fcbench.measure.points import Job, lmbdas_of, starts_of
 from fcbench.measure.study import Study
 from fcbench.measure.suite import Suite
 from fcbench.measure.trial import Trial
@@ -69,6 +69,8 @@ def key_of(study: Study, encoder: Encoder, seed: int, job: Job, task: str) -> st
         contents["null_model"] = suite.null_model
     if job.trained:
         contents |= {"codec_budget": budget.of_codec, "lmbdas": lmbdas_of(suite, job.point.codec)}
+        if starts := starts_of(suite, job.point):
+            contents["starts"] = [dict(p.params) for p in starts]
     if job.fitted_to:
         contents |= {"objective": suite.objective, "fitted_to": job.fitted_to}
     if origin := _origin(study, encoder, job, task):

@@ -11,7 +11,7 @@ import torch
 from fcbench.core import registry
 from fcbench.core.codecs import OperatingPoint
 from fcbench.core.features import FeatureSpec
-from fcbench.measure.points import start_of
+from fcbench.measure.points import start_of, starts_of
 from fcbench.measure.suite import Suite
 from fcbench.testing.maps import statistics
 
@@ -86,3 +86,13 @@ def test_the_middle_point_starts_by_itself_and_the_others_from_their_neighbour_t
     assert [s and s.params["lmbda"] for s in starts] == [0.3, 0.8, 2.0, None, 2.0, 6.0]
     assert start_of(suite, OperatingPoint("gained_hyperprior", {"lmbda": 0.3})) is None
     assert start_of(suite, OperatingPoint("uniform", {"bits": 4})) is None
+
+
+def test_a_point_is_another_one_where_it_goes_on_from_others() -> None:
+    """Its key holds all that it depends on: with more points in its sweep it has another neighbour."""
+
+    def starts(*lmbdas: float) -> list[float]:
+        suite = Suite(codecs=("strata",), params={"strata": tuple({"lmbda": v} for v in lmbdas)})
+        return [float(p.params["lmbda"]) for p in starts_of(suite, OperatingPoint("strata", {"lmbda": 0.1}))]
+
+    assert starts(0.1) == [] and starts(0.1, 1.0, 9.0) == [1.0] and starts(0.1, 0.5, 1.0, 3.0, 9.0) == [0.5, 1.0]

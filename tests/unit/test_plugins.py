@@ -118,7 +118,7 @@ def test_what_a_file_makes_can_be_pickled(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("x = 1\n", "sets no PLUGIN"),
-        ("PLUGIN = 3\n", "not a CodecPlugin: it lacks build, sweep"),
+        ("PLUGIN = 3\n", "not a CodecPlugin: it lacks build, continued, sweep"),
         ("x = 1\n\nimport no_such_module\n", "No module named 'no_such_module' \\(line 3\\)"),
         ("x = (\n", "SyntaxError"),
     ],
