@@ -36,7 +36,7 @@ VERIFIED: dict[str, dict[str, str]] = {
             "scale_hyperprior sperr strata sz3 uniform webp zfp"
         ).split()
     }
-    | {"hevc_klt": "no rows here: x265's streams as those of hevc"}
+    | {"hevc_klt": "rows in results/codecs_scenes_standard; x265's streams as those of hevc"}
     | {"vvc": "no rows here: the tests encode by a stand-in for its program"},
     "image": {name: _CODED for name in ("avif", "hevc", "jpeg", "jpegxl", "webp")}
     | {"compressai_image": "random weights only: no rows here"},
