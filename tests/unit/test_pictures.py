@@ -19,7 +19,10 @@ GREY = np.add.outer(np.arange(24), 5 * np.arange(40)).astype(np.uint8)
 
 
 def _saved(path: Path, array: np.ndarray) -> Path:
-    path.write_bytes(imagecodecs.png_encode(array) if path.suffix == ".png" else imagecodecs.tiff_encode(array))
+    if path.suffix == ".png":
+        path.write_bytes(imagecodecs.png_encode(array))
+    else:
+        Image.fromarray(array).save(path)
     return path
 
 

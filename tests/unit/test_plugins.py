@@ -182,8 +182,8 @@ def test_a_checkpoint_knows_the_file_of_its_codec(file: Path, tmp_path: Path, mo
     assert fcbench("inspect", path, "--codec", moved).exit_code == 0
     moved.write_text(CODEC + "# edited\n")
     refused = fcbench("inspect", path, "--codec", moved)
-    assert refused.exit_code == 1 and "here is mine.py sha256:" in refused.stderr
-    assert "expected a file" in fcbench("inspect", path, "--codec", "uniform").stderr
+    assert refused.exit_code == 1 and "here is mine.py sha256:" in refused.output
+    assert "expected a file" in fcbench("inspect", path, "--codec", "uniform").output
 
 
 def test_a_checkpoint_knows_the_version_of_its_codec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -197,8 +197,8 @@ def test_unknown_timm_models_get_the_nearest(variant: str, match: str) -> None:
 
 
 def test_an_image_size_that_a_model_cannot_take_is_named() -> None:
-    encoder = _timm("test_vit_relpos", "random")
-    with pytest.raises(FcbenchError, match="96x96.*--image-size 160"):
+    encoder = _timm("vit_relpos_small_patch16_224", "random")
+    with pytest.raises(FcbenchError, match="96x96.*--image-size 224"):
         encoder(torch.zeros(1, 3, 96, 96, dtype=torch.uint8), [encoder.default_split_point])
 
 
