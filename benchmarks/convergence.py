@@ -33,7 +33,7 @@ from fcbench.cli.options import cache_option
 from fcbench.core import registry
 from fcbench.core.progress import Report
 from fcbench.features.source import Source
-from fcbench.measure.points import neighbour
+from fcbench.measure.points import to_middle
 from fcbench.measure.study import open_study
 from fcbench.measure.suite import Suite
 from fcbench.reports import style
@@ -142,10 +142,10 @@ class Bench:
         """The middle operating point from scratch, every other one from its neighbour's weights."""
         trained: dict[float, Any] = {}
         for lmbda in sorted(lmbdas, key=lambda v: abs(lmbdas.index(v) - len(lmbdas) // 2)):
-            codec, start = self.fresh(name, lmbda), neighbour(lmbdas, lmbda)
-            if start is not None:
-                codec.continue_from(trained[start], start, lmbda)
-            n = steps if start is None else math.ceil(share * steps)
+            codec, starts = self.fresh(name, lmbda), to_middle(lmbdas, lmbda)
+            if starts:
+                codec.continue_from(trained[starts[0]], starts[0], lmbda)
+            n = math.ceil(share * steps) if starts else steps
             yield self.measured(name, lmbda, f"continued, {share:g} of the steps", n, self.train(codec, lmbda, n))
             trained[lmbda] = codec
 

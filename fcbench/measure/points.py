@@ -46,31 +46,25 @@ def jobs(suite: Suite) -> list[Job]:
     return out
 
 
-def start_of(suite: Suite, point: OperatingPoint) -> OperatingPoint | None:
-    """The operating point from whose weights the training of another one starts; None where it starts by itself."""
+def starts_of(suite: Suite, point: OperatingPoint) -> tuple[OperatingPoint, ...]:
+    """The operating points that a codec's training goes on from, the nearest first; none where it starts by itself."""
     plugin = registry.get("codec", point.codec)
     if not plugin.continued:
-        return None
+        return ()
     points = suite.params.get(point.codec) or plugin.sweep(suite.objective)
-    start = neighbour({float(p["lmbda"]) for p in points}, float(point.params["lmbda"]))
-    return None if start is None else OperatingPoint(point.codec, {**point.params, "lmbda": start})
+    way = to_middle({float(p["lmbda"]) for p in points}, float(point.params["lmbda"]))
+    return tuple(OperatingPoint(point.codec, {**point.params, "lmbda": lmbda}) for lmbda in way)
 
 
-def starts_of(suite: Suite, point: OperatingPoint) -> list[OperatingPoint]:
-    """The operating points that a training goes on from, one after the other: the nearest first."""
-    start = start_of(suite, point)
-    return [start, *starts_of(suite, start)] if start else []
+def to_middle(lmbdas: Iterable[float], lmbda: float) -> list[float]:
+    """The lmbdas after one of them on its way to the middle one.
 
-
-def neighbour(lmbdas: Iterable[float], lmbda: float) -> float | None:
-    """The next of all lmbdas toward the middle one, or None for that itself.
-
-    >>> [neighbour([1, 2, 3, 4], lmbda) for lmbda in (1, 2, 3, 4)]
-    [2, 3, None, 3]
+    >>> [to_middle([1, 2, 3, 4], lmbda) for lmbda in (1, 2, 3, 4)]
+    [[2, 3], [3], [], [3]]
     """
     order = sorted(lmbdas)
     at, middle = order.index(lmbda), len(order) // 2
-    return None if at == middle else order[at + (1 if at < middle else -1)]
+    return order[at + 1 : middle + 1] if at < middle else order[middle:at][::-1]
 
 
 def lmbdas_of(suite: Suite, codec: str) -> tuple[float, ...]:

@@ -17,7 +17,7 @@ from fcbench.features.source import Source, derive
 from fcbench.measure.complexity import Complexity
 from fcbench.measure.density import make_scorer
 from fcbench.measure.evaluate import Evaluation, Reader, evaluate
-from fcbench.measure.points import Job, lmbdas_of, start_of
+from fcbench.measure.points import Job, lmbdas_of, starts_of
 from fcbench.measure.study import Study
 from fcbench.training.codec import CodecRecipe, make_codec, make_sweep, require_same
 from fcbench.training.readout import (
@@ -99,7 +99,6 @@ class Trial:
         suite = self.study.suite
         readout = self.recipe(fitted_to) if fitted_to else None
         objective = suite.objective if fitted_to else "mse"
-        start = start_of(suite, point)
         return CodecRecipe(
             self.source,
             point,
@@ -109,7 +108,7 @@ class Trial:
             readout,
             lmbdas_of(suite, point.codec),
             bool(suite.codec_data and fitted_to),
-            self.codec_recipe(start, fitted_to) if start else None,
+            starts_of(suite, point),
         )
 
     def sender(self, job: Job) -> Sender:

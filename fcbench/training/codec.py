@@ -47,7 +47,7 @@ class CodecRecipe:
         fitted_to: the readout whose loss trains it; None for ``mse``.
         lmbdas: of all operating points, for a codec of variable rate.
         imitates: what the readout says of uncoded features stands for the targets, which are not read.
-        start: the codec from whose weights training goes on; None to start from the closed form.
+        starts: operating points that training goes on from, the nearest first; none to start from the closed form.
     """
 
     source: Source
@@ -58,7 +58,7 @@ class CodecRecipe:
     fitted_to: ReadoutRecipe | None = None
     lmbdas: tuple[float, ...] = ()
     imitates: bool = False
-    start: CodecRecipe | None = None
+    starts: tuple[OperatingPoint, ...] = ()
 
     @property
     def contents(self) -> dict[str, Any]:
@@ -76,14 +76,19 @@ class CodecRecipe:
         if self.fitted_to:
             contents |= {"task": self.fitted_to.key, "objective": self.objective}
             contents |= {"imitates": True} if self.imitates else {}
-        if self.start:
-            contents |= {"start": digest(self.start.contents)}
+        if self.starts:
+            contents |= {"starts": [dict(point.params) for point in self.starts]}
         return contents
+
+    @property
+    def start(self) -> CodecRecipe | None:
+        """The codec from whose weights training goes on."""
+        return replace(self, point=self.starts[0], starts=self.starts[1:]) if self.starts else None
 
     @property
     def first(self) -> CodecRecipe:
         """The codec that all others of its sweep go on from, one by one."""
-        return self.start.first if self.start else self
+        return replace(self, point=self.starts[-1], starts=()) if self.starts else self
 
     @property
     def lmbda(self) -> float:

@@ -11,7 +11,7 @@ import torch
 from fcbench.core import registry
 from fcbench.core.codecs import OperatingPoint
 from fcbench.core.features import FeatureSpec
-from fcbench.measure.points import start_of, starts_of
+from fcbench.measure.points import starts_of
 from fcbench.measure.suite import Suite
 from fcbench.testing.maps import statistics
 
@@ -82,10 +82,10 @@ def test_the_middle_point_starts_by_itself_and_the_others_from_their_neighbour_t
     suite = Suite(codecs=("hyperprior", "gained_hyperprior", "uniform"))
     points = [p for p in registry.get("codec", "hyperprior").sweep("mse")]
     assert [p["lmbda"] for p in points] == [0.12, 0.3, 0.8, 2.0, 6.0, 20.0]
-    starts = [start_of(suite, OperatingPoint("hyperprior", p)) for p in points]
-    assert [s and s.params["lmbda"] for s in starts] == [0.3, 0.8, 2.0, None, 2.0, 6.0]
-    assert start_of(suite, OperatingPoint("gained_hyperprior", {"lmbda": 0.3})) is None
-    assert start_of(suite, OperatingPoint("uniform", {"bits": 4})) is None
+    starts = [[s.params["lmbda"] for s in starts_of(suite, OperatingPoint("hyperprior", p))] for p in points]
+    assert starts == [[0.3, 0.8, 2.0], [0.8, 2.0], [2.0], [], [2.0], [6.0, 2.0]]
+    assert starts_of(suite, OperatingPoint("gained_hyperprior", {"lmbda": 0.3})) == ()
+    assert starts_of(suite, OperatingPoint("uniform", {"bits": 4})) == ()
 
 
 def test_a_point_is_another_one_where_it_goes_on_from_others() -> None:
