@@ -53,7 +53,7 @@ class RatePoint:
     task_rest: Annotated[float | None, "loss that endless training would save, extrapolated [%]", _FOURTH] = None
     codec_steps: Annotated[
         int | None,
-        "training steps of the codec at most (a quarter, where a neighbour's training goes on); empty if not trained",
+        "training steps of the codec at most (a quarter from a neighbour's weights on); empty if not trained",
         _THIRD,
     ] = None
     codec_batch: Annotated[int | None, "samples per step of the codec", _THIRD] = None

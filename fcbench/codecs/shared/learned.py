@@ -134,7 +134,7 @@ class LearnedCodec(CodecBase):
         """Take the weights of this codec as it was trained at another lmbda; the gain moves as at high rate."""
         own = self.state_dict()
         for name, value in cast(LearnedCodec, trained).state_dict().items():
-            if value.shape == own[name].shape:  # tables are empty here
+            if own[name].numel():  # tables are empty until `freeze` makes them
                 own[name].copy_(value)
         for coder in self.map_coders:
             coder.rescale(high_rate_log_gain(to) - high_rate_log_gain(at))
