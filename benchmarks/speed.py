@@ -176,7 +176,7 @@ def recorded(codec: Any, store: FeatureSet, place: int) -> list[Stage]:
     """The stages of coding one sample."""
     stages: list[Stage] = []
 
-    def put(_: StringEncoder, tables: EntropyTables, s: np.ndarray, groups: Groups) -> None:
+    def put(_: StringEncoder, tables: EntropyTables, s: np.ndarray, groups: Groups, part: str) -> None:
         indexes = None
         if groups.order is not None:
             indexes = np.empty(len(groups.order), np.uint8)
@@ -271,11 +271,9 @@ def our_coder(stages: Sequence[Stage]) -> tuple[Callable[[], object], Callable[[
 
     def encode() -> tuple[bytes, int]:
         string = StringEncoder()
-        for number, stage in enumerate(stages, 1):
-            string.put(stage.tables, stage.symbols, stage.regroup())
-            if number < len(stages):
-                assert string.n_bits >= 0  # where a codec cuts the parts
-        return string.finish(), string.check
+        for number, stage in enumerate(stages):
+            string.put(stage.tables, stage.symbols, stage.regroup(), f"y{number}")
+        return b"".join(string.finish().values()), string.check
 
     payload, check = encode()
 

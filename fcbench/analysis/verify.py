@@ -1,6 +1,7 @@
 """Whether a results folder holds what it claims: rows that add up, with the samples and streams that they come from."""
 
 import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,6 +55,9 @@ def _rates(ok: pd.DataFrame) -> Iterator[str]:
         wrong = ok["n_bytes"].notna() & ~np.isclose(ok[column], bits / n, rtol=TOLERANCE)
         for row in ok[wrong].drop_duplicates("point").itertuples():
             yield f"point {row.point}: {column} is {getattr(row, column):.6g}, its {row.n_bytes} bytes give another"
+    for row in ok[ok["parts"] != ""].drop_duplicates("point").itertuples():
+        if (found := sum(json.loads(str(row.parts)).values())) != row.n_bytes:
+            yield f"point {row.point}: its parts are {found} bytes, its file {row.n_bytes}"
     outside = (ok["value"] < ok["ci_low"] - TOLERANCE) | (ok["value"] > ok["ci_high"] + TOLERANCE)
     for row in ok[outside | ~np.isfinite(ok["value"])].itertuples():
         yield f"point {row.point}: {row.metric} is {row.value}, its interval [{row.ci_low}, {row.ci_high}]"

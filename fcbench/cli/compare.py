@@ -52,6 +52,7 @@ FORMATS = {"table": ".txt", "csv": ".csv", "markdown": ".md", "latex": ".tex"}
     callback=lambda _, __, typed: _loss(typed),
     help="How far below the uncoded ceiling the rate is read: in percent of it, or in points of accuracy.",
 )
+@click.option("--parts", is_flag=True, help="What the rate at the target consists of, part by part of the files.")
 @click.option("--format", "form", type=click.Choice(list(FORMATS)), help="[by the suffix of -o; table on the terminal]")
 @click.option(
     "-o",
@@ -69,6 +70,7 @@ def compare(
     metrics: tuple[str, ...],
     x: str,
     loss: Loss,
+    parts: bool,
     form: str | None,
     output: Path | None,
     overwrite: bool,
@@ -90,8 +92,11 @@ def compare(
     """
     from fcbench.analysis import compare as comparing
     from fcbench.analysis import situations
+    from fcbench.analysis.parts import at_targets
     from fcbench.analysis.published import add
-    from fcbench.reports import compare_table, tables
+    from fcbench.reports import compare_table
+    from fcbench.reports import parts as parts_tables
+    from fcbench.reports import tables
 
     if anchor is None and by is None:
         raise click.UsageError(
@@ -105,7 +110,11 @@ def compare(
     check_outputs([output] if output else [], [*results, *published], overwrite)
     rows = add(situations.load(results, by), published)
     found, notes = comparing.compare(rows, anchor, metrics, x, loss=loss)
-    text = tables.WRITERS[suffix](compare_table.document(found, notes, loss))
+    if parts:
+        document = parts_tables.document(at_targets(rows, found), notes)
+    else:
+        document = compare_table.document(found, notes, loss)
+    text = tables.WRITERS[suffix](document)
     if output is None:
         say(text, nl=False)
         return

@@ -38,6 +38,8 @@ def _lines(found: dict[str, Any]) -> str:
     for name, value in found.items():
         if name == "maps":
             lines += [f"  {'map':22}  {_map(one)}" for one in value]
+        elif name == "parts_bytes":
+            lines += [f"  {'bytes':22}  {part}: {n} ({n / found['n_bytes']:.1%})" for part, n in value.items()]
         elif name not in ("file", "kind"):
             lines.append(f"  {name:22}  {one_line(str(value))}")
     return "\n".join(lines)

@@ -41,6 +41,7 @@ from fcbench.core.errors import FcbenchError
     is_flag=True,
     help="Times and operations against rate and accuracy, instead of rate against accuracy.",
 )
+@click.option("--parts", is_flag=True, help="Which part of each file takes which share of it.")
 @click.option("--task", "tasks", multiple=True, metavar="NAME", help="Repeatable. [all]")
 @click.option("--encoder", "encoders", multiple=True, metavar="NAME", help="Repeatable. [all]")
 @click.option(
@@ -57,6 +58,7 @@ def plot(
     anchors: tuple[str, ...],
     grid: bool | None,
     complexity: bool,
+    parts: bool,
     tasks: tuple[str, ...],
     encoders: tuple[str, ...],
     codecs: tuple[str, ...],
@@ -68,20 +70,24 @@ def plot(
       fcbench plot runs/default -o curves.pdf --x bpfp
       fcbench plot results/codecs_scenes -o curves.png --anchor remote --anchor uniform --grid
       fcbench plot results/codecs_scenes -o cost.png --complexity --encoder hiera_nano
+      fcbench plot runs/default -o parts.png --parts --codec hyperprior
       fcbench plot runs/before runs/after -o both.png --by folder --codec hyperprior
     """
     from fcbench.analysis import situations
     from fcbench.analysis.published import add
     from fcbench.reports import curves_figure, style
+    from fcbench.reports.parts import figure as parts_figure
 
-    if complexity and grid is not None:
-        raise FcbenchError("got --complexity with --grid or --overlay; give one of them.")
+    if (complexity or parts) and grid is not None or (complexity and parts):
+        raise FcbenchError("got two of --complexity, --parts, --grid or --overlay; give one of them.")
     check_outputs([output], [*results, *published], overwrite)
     rows = situations.choose(situations.load(results, by), "task", tasks)
     rows = situations.choose(rows, "encoder", encoders)
     rows = add(situations.choose_codecs(rows, codecs), published)
     if complexity:
         figure = curves_figure.complexity(rows, x, metric, anchors=anchors)
+    elif parts:
+        figure = parts_figure(rows, x)
     else:
         figure = curves_figure.figure(rows, x, metric, anchors=anchors, grid=grid)
     say(style.save(figure, output))

@@ -60,22 +60,28 @@ class StringEncoder(_String):
     def __init__(self) -> None:
         super().__init__()
         self._encoder = constriction.stream.queue.RangeEncoder()
+        self._starts: dict[str, float] = {}  # bit at which each part starts
 
-    def put(self, tables: EntropyTables, symbols: np.ndarray, groups: Groups) -> None:
-        """Append symbols [n] int32."""
+    def put(self, tables: EntropyTables, symbols: np.ndarray, groups: Groups, part: str = "y") -> None:
+        """Append symbols [n] int32. `part`: what they belong to; symbols of a part follow one another."""
+        if part not in self._starts:
+            self._starts[part] = self._n_bits
         tables.coder.encode(self._encoder, symbols, groups)
         self._passed.append(symbols)
 
     @property
-    def n_bits(self) -> float:
+    def _n_bits(self) -> float:
         """Information so far [bit], to within the coder's rounding."""
         n_words, (_, width) = self._encoder.pos()
         return 32.0 * n_words + _STATE_BITS - math.log2(width)
 
-    def finish(self) -> bytes:
-        """The shortest string that decodes to the symbols."""
+    def finish(self) -> dict[str, bytes]:
+        """The shortest string that decodes to the symbols: one code word, cut at the byte nearest to where each part
+        starts."""
         n_words, (lower, width) = self._encoder.pos()
-        return _shortest(self._encoder.get_compressed(), n_words, lower, width)
+        string = _shortest(self._encoder.get_compressed(), n_words, lower, width)
+        cuts = [*(min(len(string), round(bits / 8)) for bits in self._starts.values()), len(string)]
+        return {part: string[a:b] for part, a, b in zip(self._starts, cuts, cuts[1:])}
 
 
 class StringDecoder(_String):
@@ -83,23 +89,23 @@ class StringDecoder(_String):
 
     def __init__(self, payload: bytes) -> None:
         super().__init__()
-        self._read: list[tuple[EntropyTables, np.ndarray, Groups]] = []
+        self._read: list[tuple[EntropyTables, np.ndarray, Groups, str]] = []
         padded = payload + bytes(8 + -len(payload) % 4)
         words = np.frombuffer(padded, dtype=">u4").astype(np.uint32)
         self._decoder = constriction.stream.queue.RangeDecoder(words)
 
-    def take(self, tables: EntropyTables, groups: Groups) -> np.ndarray:
-        """Next symbols [n] int32. Raises `FcbenchError` on damage that can be seen."""
+    def take(self, tables: EntropyTables, groups: Groups, part: str = "y") -> np.ndarray:
+        """Next symbols [n] int32, of a part. Raises `FcbenchError` on damage that can be seen."""
         symbols = tables.coder.decode(self._decoder, groups)
         self._passed.append(symbols)
-        self._read.append((tables, symbols, groups))
+        self._read.append((tables, symbols, groups, part))
         return symbols
 
-    def recode(self) -> bytes:
-        """The string that `StringEncoder` writes for the symbols so far."""
+    def recode(self) -> dict[str, bytes]:
+        """The parts of the string that `StringEncoder` writes for the symbols so far."""
         encoder = StringEncoder()
-        for tables, symbols, groups in self._read:
-            encoder.put(tables, symbols, groups)
+        for tables, symbols, groups, part in self._read:
+            encoder.put(tables, symbols, groups, part)
         return encoder.finish()
 
 

@@ -23,7 +23,9 @@ Grids = Mapping[str, tuple[int, int]]  # (h, w) of each map
 class Bitstream:
     """One coded sample."""
 
-    parts: Mapping[str, bytes]  # named byte strings ("z", "y", ...), in the order in which they stand in the payload
+    # named byte strings ("z", "y", ...), in the order in which they stand in the payload; those that share a code word
+    # are cut at the nearest byte
+    parts: Mapping[str, bytes]
     n_symbols: int  # coded integers inside
     # 16-bit checksum of those integers, so that a decoder out of step is an error and never a bad accuracy; None where
     # only decoding tells them (see `with_check`)
@@ -42,9 +44,9 @@ class Decoded:
     features: Features
     n_symbols: int
     check: int
-    # codes the decoded integers again, to the one payload that holds them, so that surplus bytes are seen; None where
-    # `Codec.decode` itself refuses them. Not called while decoding is timed.
-    recode: Callable[[], bytes] | None = field(default=None, repr=False, compare=False)
+    # codes the decoded integers again, to the parts of the one payload that holds them, so that surplus bytes are seen;
+    # None where `Codec.decode` itself refuses them. Not called while decoding is timed.
+    recode: Callable[[], Mapping[str, bytes]] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +171,10 @@ class ImagePlugin(Coder, Protocol):
 
     def decode(self, data: bytes) -> np.ndarray:
         """uint8 [3, H, W] of a file. Raises `FcbenchError` where it is damaged."""
+
+    def header_bytes(self, data: bytes) -> int:
+        """Bytes of a coded image that say how it is coded: what a coder that knows this beforehand would not send."""
+        return 0
 
 
 class LabelPlugin(Coder, Protocol):

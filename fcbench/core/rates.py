@@ -4,11 +4,14 @@ A rate is a quotient of sums over a test set: sum the bytes, sum the pixels, the
 are never averaged. *Coded* bytes are the size of a file on disk; *estimated* bits come from likelihoods.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 from fcbench.core.errors import FcbenchError
 
-UNITS = ("bpp", "bpfp", "bytes_per_sample")  # Columns of rates.csv that hold a rate
+UNITS = ("bpp", "bpfp", "bytes_per_sample", "bpp_content")  # Columns of rates.csv that hold a rate
+CONTAINER = "container"  # Part of a file: what the .fcb format adds to payloads
+HEADERS = "headers"  # Part of a payload: parameter sets and boxes that a coder made for one purpose would not send
 ALARM_FRACTION = 0.03
 ALARM_BYTES_PER_SAMPLE = 16.0
 
@@ -37,6 +40,16 @@ def bpp_estimated(estimated_bits: float, n_px: int) -> float:
     """Estimated bits (from likelihoods) per pixel of the original images. Raises `FcbenchError`: bits that are negative
     or not finite, or no pixels."""
     return _quotient(estimated_bits, n_px, "pixels")
+
+
+def bpp_content(n_bytes: int, parts: Mapping[str, int], n_px: int) -> float:
+    """Coded bits per pixel without what is there for the file's sake: container and headers. `parts`: bytes of the file
+    by part; they sum to its size.
+
+    >>> bpp_content(1000, {"image": 900, HEADERS: 60, CONTAINER: 40}, 14_400)
+    0.5
+    """
+    return bpp(n_bytes - parts.get(CONTAINER, 0) - parts.get(HEADERS, 0), n_px)
 
 
 def uncoded_bytes(n_scalars: int, bits_per_scalar: Literal[32, 16] = 32) -> int:

@@ -9,6 +9,7 @@ import struct
 import numpy as np
 
 from fcbench.coders.foreign import PictureCoder, Size
+from fcbench.coders.headers import of_hevc
 from fcbench.coders.video import hevc_decode, hevc_encode, hevc_versions
 from fcbench.core.errors import FcbenchError
 from fcbench.images.shared.coder import ImageCodec, rgb, ycbcr
@@ -36,4 +37,5 @@ def _decode(data: bytes, size: Size | None, bits: int | None) -> np.ndarray:
     return image[:height, :width]
 
 
-PLUGIN = ImageCodec("hevc", "qp", 0, 51, (49, 45, 41, 37, 33, 28, 22), PictureCoder(_encode, _decode, hevc_versions))
+_CODER = PictureCoder(_encode, _decode, hevc_versions)
+PLUGIN = ImageCodec("hevc", "qp", 0, 51, (49, 45, 41, 37, 33, 28, 22), _CODER, of_hevc)

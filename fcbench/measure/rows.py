@@ -133,6 +133,8 @@ def _coded(
         bpp=rates.bpp(n_bytes, row.n_px),
         bpfp=rates.bpfp(n_bytes, row.n_points),
         bytes_per_sample=rates.bytes_per_sample(n_bytes, n),
+        bpp_content=rates.bpp_content(n_bytes, sent.parts, row.n_px),
+        parts=json.dumps(sent.parts) if sent.parts else "",
         bpp_estimated=None if bits is None else rates.bpp_estimated(bits, row.n_px),
         rate_alarm=alarm,
         **_training("codec", training),

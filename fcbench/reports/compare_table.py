@@ -11,7 +11,7 @@ from fcbench.reports.tables import NOTHING, Document, Notes, Table
 COLUMNS = ("codec", "points", "left (%)", "BD-rate (%)", "BD-accuracy", "overlap (%)")
 """Of every table; the rate at the target comes last, under its unit."""
 
-UNITS = {"bpp": "bpp", "bpfp": "bpfp", "bytes_per_sample": "bytes/image"}
+UNITS = {"bpp": "bpp", "bpfp": "bpfp", "bytes_per_sample": "bytes/image", "bpp_content": "bpp of content"}
 LEGEND = (  # the loss stands in its place
     "BD-rate: mean extra rate at equal accuracy, negative where fewer bits are needed. BD-accuracy: mean difference "
     "of the metric at equal rate. In brackets: 95 % paired-bootstrap intervals. Overlap of the curves' accuracies / "

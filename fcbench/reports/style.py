@@ -33,6 +33,7 @@ X_LABELS = {
     "bpp": "Rate (bits per pixel)",
     "bpfp": "Rate (bits per feature point)",
     "bytes_per_sample": "Rate (bytes per image)",
+    "bpp_content": "Rate without container and headers (bits per pixel)",
 }
 """Column of the rate -> label of its axis."""
 

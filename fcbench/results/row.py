@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 
-SCHEMA = 4  # Version of the columns of `rates.csv`: goes into `RatePoint.schema`
-READ_SCHEMAS = (2, 3, 4)  # Schemas that are read; what an older one lacks is empty
-_THIRD, _FOURTH = 3, 4  # first schema with a column; READ_SCHEMAS[0] where not said
+SCHEMA = 5  # Version of the columns of `rates.csv`: goes into `RatePoint.schema`
+READ_SCHEMAS = (2, 3, 4, 5)  # Schemas that are read; what an older one lacks is empty
+_THIRD, _FOURTH, _FIFTH = 3, 4, 5  # first schema with a column; READ_SCHEMAS[0] where not said
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +71,13 @@ class RatePoint:
     bpp: Annotated[float | None, "bits per pixel of the original images"] = None
     bpfp: Annotated[float | None, "bits per scalar at the split point"] = None
     bytes_per_sample: Annotated[float | None, "size of the file per test sample [bytes]"] = None
+    bpp_content: Annotated[float | None, "bpp without container and headers (see parts)", _FIFTH] = None
+    parts: Annotated[
+        str,
+        "JSON: bytes of the file by part: hyper-latent z, latent y, rings y0 ... of strata, seal, container, headers "
+        "(parameter sets and boxes of an image coder), ...",
+        _FIFTH,
+    ] = ""
     bpp_estimated: Annotated[float | None, "bpp that the codec's likelihoods promise"] = None
     rate_alarm: Annotated[bool | None, "coded and estimated size differ by more than 3 % + 16 bytes per sample"] = None
     metric: Annotated[str, "name of the metric; empty for a failed point"] = ""

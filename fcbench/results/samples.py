@@ -23,7 +23,7 @@ class SampleTable:
     """Samples of a point."""
 
     ids: Sequence[str]  # [N] sample ids
-    n_bytes: Sequence[int | None]  # [N] size of each sample's record, None where nothing was coded [bytes]
+    n_bytes: Sequence[int | None]  # [N] size of each sample's payload, None where nothing was coded [bytes]
     stats: np.ndarray  # [N, S] float64 additive statistics of the task
     # [N] nats, of the target, as the head states it on what was decoded; None where it states none
     log_likelihood: np.ndarray | None = None

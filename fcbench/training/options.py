@@ -60,5 +60,5 @@ LEVELS: dict[str, dict[str, Any]] = {
     "full": {"task_steps": 20_000, "codec_steps": 20_000, "tolerance": 0.01},
 }
 """``--budget``: to look, to work, to be quoted."""
-QUICK = Budget(task_steps=50, codec_steps=20)
+QUICK = Budget(task_steps=30, codec_steps=20)
 """``--quick``: to see that all works, not to be quoted."""

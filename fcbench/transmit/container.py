@@ -90,7 +90,7 @@ class Record:
                 f"{self.where}: the decoder is out of step: got {decoded.n_symbols} symbols with check "
                 f"{decoded.check:04x}, expected {self.n_symbols} with {self.check:04x}: {_ANEW}"
             )
-        if decoded.recode is not None and (expected := decoded.recode()) != self.payload:
+        if decoded.recode is not None and (expected := b"".join(decoded.recode().values())) != self.payload:
             raise FcbenchError(
                 f"{self.where}: the payload of {len(self.payload)} bytes is not what its symbols are coded to "
                 f"({len(expected)} bytes): {_ANEW}"

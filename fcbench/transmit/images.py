@@ -3,6 +3,7 @@
 images -> encoder of the checkpoint -> codec -> .fcb file -> codec anew -> features
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from fcbench.core import rates
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Encoder, Features
 from fcbench.core.files import write_atomically
@@ -143,8 +145,13 @@ def _stream(path: Path) -> dict[str, Any]:
     sizes, symbols, n_scalars = [], 0, 0
     channels = {s.name: s.channels for s in reader.header.specs}
     shapes: dict[str, set[Size]] = {name: set() for name in channels}
+    parts, loaded = Counter[str](), None
+    if (beside := path.with_suffix(".safetensors")).is_file():
+        loaded = load_checkpoint(beside)
+        reader.verify_checkpoint(loaded.sha256)
     for record in reader:
         sizes.append(len(record.payload))
+        parts.update(_parts_of(record, loaded))
         symbols += record.n_symbols
         for name, (h, w) in record.shapes.items():
             shapes[name].add((h, w))
@@ -161,9 +168,20 @@ def _stream(path: Path) -> dict[str, Any]:
         "overhead_bytes": reader.n_bytes - sum(sizes),
         "smallest_bytes": min(sizes, default=0),
         "largest_bytes": max(sizes, default=0),
+        "parts_bytes": {**parts, rates.CONTAINER: reader.n_bytes - sum(sizes)},
         "n_symbols": symbols,
         "n_scalars": n_scalars,
     }
+
+
+def _parts_of(record: container.Record, loaded: Loaded | None) -> dict[str, int]:
+    """Bytes of a payload by part; without the checkpoint beside its file, only their sum."""
+    if loaded is None:
+        return {"payload": len(record.payload)}
+    decoded = loaded.codec.decode(record.payload, record.shapes)
+    record.verify(decoded)
+    parts = decoded.recode() if decoded.recode else {"payload": record.payload}
+    return {name: len(data) for name, data in parts.items()}
 
 
 def _codec(path: Path) -> dict[str, Any]:

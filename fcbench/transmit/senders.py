@@ -7,8 +7,11 @@ size of that file.
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -42,7 +45,8 @@ class Sent:
     """Size and timing of the coded test set."""
 
     n_bytes: int  # size of the file
-    sample_bytes: Sequence[int]  # size of each sample's record
+    sample_bytes: Sequence[int]  # size of each sample's payload
+    parts: Mapping[str, int] = field(default_factory=dict)  # bytes of the file by part; empty where nothing is coded
     estimated_bits: float | None = None  # from likelihoods; None where the codec has none
     encode_ms: float | None = None  # median per sample; None where nothing is coded
 
@@ -115,8 +119,8 @@ class CodecSender:
                     bits += float(codec.estimate_bits(maps).sum())
                 yield from split_batch(maps)
 
-        sizes, times = write(self.checkpoint, self.loaded, samples(), len(self.test), path, advance, self.coders)
-        return Sent(path.stat().st_size, sizes, bits if estimates else None, typical(times))
+        sent = write(self.checkpoint, self.loaded, samples(), len(self.test), path, advance, self.coders)
+        return replace(sent, estimated_bits=bits) if estimates else sent
 
     def receive(self, path: Path) -> Iterator[Received]:
         return decode(self.checkpoint, path, self.coders)
@@ -130,9 +134,8 @@ def write(
     path: Path,
     advance: Advance,
     coders: Coders = HERE,
-) -> tuple[list[int], list[float]]:
-    """Code samples into a file, one record each. `checkpoint`: of the codec, and `loaded` from it. Returns Size [bytes]
-    and time [ms] of each."""
+) -> Sent:
+    """Code samples into a file, one record each. `checkpoint`: of the codec, and `loaded` from it."""
     with torch.inference_mode():
         found = coders.encode(checkpoint, loaded, samples)
         coded = ((stream, features.shapes, took_ms) for features, (stream, took_ms) in found)
@@ -207,12 +210,12 @@ class ImageSender:
                 image = self.images[i].image.numpy()
                 payload, took_ms = timed(lambda: plugin.encode(image, self.point.params))
                 seen = plugin.decode(payload)
-                stream = Bitstream({"image": payload}, seen.size, _check(seen))
+                n = plugin.header_bytes(payload)
+                stream = Bitstream({rates.HEADERS: payload[:n], "image": payload[n:]}, seen.size, _check(seen))
                 yield stream, {_IMAGE.name: seen.shape[1:]}, took_ms
 
         header = container.Header(self.point.codec, _NO_CHECKPOINT, (_IMAGE,))
-        sizes, times = write_records(path, header, coded(), len(self.test), advance)
-        return Sent(path.stat().st_size, sizes, encode_ms=typical(times))
+        return write_records(path, header, coded(), len(self.test), advance)
 
     def receive(self, path: Path) -> Iterator[Received]:
         plugin = self._plugin
@@ -256,11 +259,13 @@ class LabelSender:
                 yield stream, {_LABEL.name: (1, 1)}, took_ms
 
         header = container.Header("label", _NO_CHECKPOINT, (_LABEL,))
-        sizes, times = write_records(path, header, coded(), len(self.test), advance)
-        return Sent(path.stat().st_size, sizes, encode_ms=typical(times))
+        return write_records(path, header, coded(), len(self.test), advance)
 
     def receive(self, path: Path) -> Iterator[Received]:
-        return map(Received, _batches(self.test))
+        plugin, records = registry.get("label", self.task), iter(container.ContainerReader(path))
+        for maps in _batches(self.test):
+            n = len(next(iter(maps.values())))
+            yield Received(maps, [timed(partial(plugin.decode, r.payload))[1] for r in islice(records, n)])
 
 
 # ----------------------------------------------------------------------------------------------- tools
@@ -270,16 +275,19 @@ Coded = tuple[Bitstream, Mapping[str, tuple[int, int]], float]
 
 def write_records(
     path: Path, header: container.Header, coded: Iterable[Coded], n_samples: int, advance: Advance
-) -> tuple[list[int], list[float]]:
-    """Write coded samples into a file, one record each. Returns Size [bytes] and encoding time [ms] of each."""
-    sizes, times = list[int](), list[float]()
+) -> Sent:
+    """Write coded samples into a file, one record each."""
+    sizes, times, parts = list[int](), list[float](), Counter[str]()
     with container.ContainerWriter(path, header) as writer:
         for stream, grids, took_ms in coded:
             writer.append(stream, grids)
             sizes.append(len(stream.payload))
             times.append(took_ms)
+            parts.update({part: len(data) for part, data in stream.parts.items()})
             advance(len(sizes), n_samples)
-    return sizes, times
+    n_bytes = path.stat().st_size
+    parts[rates.CONTAINER] = n_bytes - sum(sizes)
+    return Sent(n_bytes, sizes, dict(parts), encode_ms=typical(times))
 
 
 def grouped(items: Iterable[T], size: int) -> Iterator[list[T]]:

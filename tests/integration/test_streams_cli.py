@@ -106,8 +106,21 @@ def test_inspect_says_what_is_in_the_file(fcbench: Run, finished: Path, checkpoi
     rows = table.load(finished)
     row = rows[rows.n_bytes == coded["n_bytes"]].iloc[0]
     assert row.n_points == coded["n_scalars"]
+    assert coded["parts_bytes"] == json.loads(row.parts) and sum(coded["parts_bytes"].values()) == row.n_bytes
+    assert list(coded["parts_bytes"]) == ["z", "y", "container"]
     shown = fcbench("inspect", stream, checkpoint).stdout
-    assert "hyperprior(lmbda=" in shown and f"{h}x{w}" in shown
+    assert "hyperprior(lmbda=" in shown and f"{h}x{w}" in shown and f"z: {coded['parts_bytes']['z']} (" in shown
+
+
+def test_a_stream_without_its_checkpoint_has_a_payload_and_a_container(
+    fcbench: Run, checkpoint: Path, tmp_path: Path
+) -> None:
+    alone = tmp_path / "alone.fcb"
+    alone.write_bytes(checkpoint.with_suffix(".fcb").read_bytes())
+    (coded,) = json.loads(fcbench("inspect", alone, "--json").stdout)
+    assert coded["parts_bytes"] == {"payload": coded["payload_bytes"], "container": coded["overhead_bytes"]}
+    alone.with_suffix(".safetensors").write_bytes(b"another")
+    assert "alone.safetensors" in refused(fcbench("inspect", alone))
 
 
 @pytest.mark.parametrize(

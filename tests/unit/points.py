@@ -61,6 +61,8 @@ _DEFAULTS: dict[str, Any] = {
     "bpp": 0.1,
     "bpfp": 6.4,
     "bytes_per_sample": 200.0,
+    "bpp_content": 0.09,
+    "parts": '{"z": 20, "y": 700, "container": 80}',
     "bpp_estimated": 0.09,
     "rate_alarm": False,
     "metric": "miou",
@@ -103,6 +105,7 @@ def sweep(n: int = 5, key: str = "", **changes: Any) -> list[RatePoint]:
             bpp=0.05 * 2**i,
             bpfp=0.2 * 2**i,
             bytes_per_sample=100.0 * 2**i,
+            bpp_content=0.045 * 2**i,
             **{"value": 0.2 + 0.05 * i, "ci_low": 0.15, "ci_high": 0.5, **changes},
         )
         for i in range(n)
@@ -111,8 +114,8 @@ def sweep(n: int = 5, key: str = "", **changes: Any) -> list[RatePoint]:
 
 def end(kind: str, value: float, **changes: Any) -> RatePoint:
     """A ceiling or a floor: no codec, no rate."""
-    none = dict.fromkeys(("n_bytes", "bpp", "bpfp", "bytes_per_sample"), None)
-    return rate_point(**{"kind": kind, "codec": "", "value": value, "point": kind, **none, **changes})
+    none = dict.fromkeys(("n_bytes", "bpp", "bpfp", "bytes_per_sample", "bpp_content"), None)
+    return rate_point(**{"parts": "", "kind": kind, "codec": "", "value": value, "point": kind, **none, **changes})
 
 
 def numbers(found: Estimate) -> tuple[float, float, float]:

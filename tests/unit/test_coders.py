@@ -19,6 +19,7 @@ from fcbench.testing.codecs import make, middle
 from fcbench.testing.maps import TWO, features
 from fcbench.transmit import checkpoint, senders
 from fcbench.transmit.coders import Coders
+from fcbench.transmit.senders import Sent
 
 N = 7
 SAMPLES = [features(TWO, (5, 7), seed=i) for i in range(N)]
@@ -37,7 +38,7 @@ def saved(name: str, folder: Path) -> Path:
     return path
 
 
-def write(path: Path, file: Path, *coders: Coders, samples: list[Features] = SAMPLES) -> tuple[list[int], list[float]]:
+def write(path: Path, file: Path, *coders: Coders, samples: list[Features] = SAMPLES) -> Sent:
     done = list[int]()
     found = senders.write(path, checkpoint.load(path), iter(samples), N, file, lambda i, n: done.append(i), *coders)
     assert done == list(range(1, N + 1))
@@ -47,8 +48,9 @@ def write(path: Path, file: Path, *coders: Coders, samples: list[Features] = SAM
 @pytest.mark.parametrize("name", ["uniform", "hyperprior", "strata"])
 def test_the_same_bytes_and_features(name: str, coders: Coders, tmp_path: Path) -> None:
     path, one, two = saved(name, tmp_path), tmp_path / "one.fcb", tmp_path / "two.fcb"
-    sizes = [write(path, one)[0], write(path, two, coders)[0]]
-    assert sizes[0] == sizes[1] and len(sizes[0]) == N
+    sent = [write(path, one), write(path, two, coders)]
+    assert sent[0].sample_bytes == sent[1].sample_bytes and len(sent[0].sample_bytes) == N
+    assert sent[0].parts == sent[1].parts and sum(sent[0].parts.values()) == one.stat().st_size
     assert hashlib.sha256(one.read_bytes()).digest() == hashlib.sha256(two.read_bytes()).digest()
     files = [senders.decode(path, one), senders.decode(path, one, coders)]
     for here, there in zip(*files, strict=True):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import io
 import random
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -47,6 +49,31 @@ def test_rate_and_quality_rise_along_the_sweep(name: str) -> None:
         assert d.flags.c_contiguous
     qualities = [psnr_db(d, image) for d in decoded]
     assert qualities[-1] > 27 and qualities[-1] > qualities[0] + 5
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [("jpeg", 150, 250), ("webp", 20, 20), ("jpegxl", 0, 0), ("avif", 200, 350), ("hevc", 50, 120)],
+)
+def test_headers_are_what_does_not_depend_on_the_picture(name: str, low: int, high: int) -> None:
+    codec, image = plugin(name), photograph(61, 83)
+    for params in (codec.sweep()[0], codec.sweep()[-1]):
+        files = [codec.encode(i, params) for i in (image, image[:, ::-1, ::-1], 255 - image)]
+        counts = [codec.header_bytes(file) for file in files]
+        assert max(counts) - min(counts) <= 4, "sizes in headers take a byte more or less"
+        assert low <= counts[0] <= high and counts[0] < len(files[0])
+
+
+def test_headers_of_hevc_are_its_parameter_sets() -> None:
+    """As PyAV finds them: what FFmpeg takes out of the stream is ``extradata``."""
+    codec = plugin("hevc")
+    data = codec.encode(photograph(61, 83), {"qp": 30})[4:]
+    with av.open(io.BytesIO(data), format="hevc") as container:
+        extradata = container.streams.video[0].codec_context.extradata
+    assert extradata is not None and data[1:].startswith(extradata)  # FFmpeg takes one zero off the first start code
+    start_code = b"\0\0\1"  # of the one slice; nothing else comes before it
+    assert data[1 + len(extradata) :].startswith(start_code)
+    assert codec.header_bytes(data) == 1 + len(extradata) + len(start_code)
 
 
 @pytest.mark.parametrize("name", CODECS)

@@ -36,6 +36,13 @@ class CodecBase(nn.Module):
         """Names of the maps, in coding order."""
         return tuple(s.name for s in self.specs)
 
+    def parts(self, name: str) -> tuple[str, ...]:
+        """Names of a part of each map's stream (`Bitstream.parts`), in coding order.
+
+        A codec of one map has the part ``z``, one of several the parts ``z of s3``, ``z of s4``.
+        """
+        return (name,) if len(self.specs) == 1 else tuple(f"{name} of {spec.name}" for spec in self.specs)
+
     def prepare(self, batches: Sequence[Tensor]) -> None:
         """Nothing to learn from training features."""
 

@@ -185,20 +185,18 @@ class LearnedCodec(CodecBase):
         grid = self.grid(features.shapes)
         analyzed = [c.analyze(s.normalize(x)) for c, s, x in zip(self.map_coders, self.map_stats, maps, strict=True)]
         decoded: list[list[Tensor]] = [[] for _ in maps]
-        string, ends = StringEncoder(), []
-        for stage in range(len(self.stages)):
-            for coder, hw, latents, done in zip(self.map_coders, grid, analyzed, decoded, strict=True):
+        string = StringEncoder()
+        for stage, part in enumerate(self.stages):
+            for name, coder, hw, latents, done in zip(self.parts(part), self.map_coders, grid, analyzed, decoded):
                 code = coder.code(stage, hw, done)
                 if code is None:
                     done.append(torch.zeros(1, 0))
                     continue
                 symbols = _checked(coder.symbols(latents[stage], code))
-                string.put(coder.tables(stage), symbols, code.groups)
+                string.put(coder.tables(stage), symbols, code.groups, name)
                 if stage + 1 < len(self.stages):
                     done.append(code.latents(symbols))
-            if stage + 1 < len(self.stages):
-                ends.append(string.n_bits)
-        return Bitstream(_split(string.finish(), self.stages, ends), string.n_symbols, string.check)
+        return Bitstream(string.finish(), string.n_symbols, string.check)
 
     @coding_numerics()
     def decode(self, payload: bytes, grids: Grids) -> Decoded:
@@ -207,14 +205,14 @@ class LearnedCodec(CodecBase):
         decoded: list[list[Tensor]] = [[] for _ in grid]
         codes: list[list[StageCode | None]] = [[] for _ in grid]
         string = StringDecoder(payload)
-        for stage in range(len(self.stages)):
-            for coder, hw, done, how in zip(self.map_coders, grid, decoded, codes, strict=True):
+        for stage, part in enumerate(self.stages):
+            for name, coder, hw, done, how in zip(self.parts(part), self.map_coders, grid, decoded, codes):
                 code = coder.code(stage, hw, done)
                 how.append(code)
                 if code is None:
                     done.append(torch.zeros(1, 0))
                     continue
-                done.append(code.latents(string.take(coder.tables(stage), code.groups)))
+                done.append(code.latents(string.take(coder.tables(stage), code.groups, name)))
         maps = [
             s.restore(c.synthesize(done, how, hw))
             for c, s, done, how, hw in zip(self.map_coders, self.map_stats, decoded, codes, grid, strict=True)
@@ -237,12 +235,6 @@ def _checked(rounded: Tensor) -> np.ndarray:
         raise FcbenchError("a latent is NaN or 2**24 or more: features are far outside the training range")
     symbols: Any = rounded.flatten().to(torch.int32).numpy()
     return symbols
-
-
-def _split(payload: bytes, stages: tuple[str, ...], ends: list[float]) -> dict[str, bytes]:
-    """Parts of the string by stage: one code word, cut at the byte nearest to where each stage but the last ends."""
-    cuts = [0, *(min(len(payload), round(bits / 8)) for bits in ends), len(payload)]
-    return {name: payload[a:b] for name, a, b in zip(stages, cuts[:-1], cuts[1:], strict=True)}
 
 
 @dataclass(frozen=True)

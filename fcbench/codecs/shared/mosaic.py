@@ -210,9 +210,11 @@ class MosaicCodec(CodecBase):
         """Code one sample."""
         maps = self.sample(features)
         strings = [self._write(i, x) for i, x in enumerate(maps)]
+        return Bitstream(self._packed(strings), sum(x.numel() for x in maps), None)
+
+    def _packed(self, strings: Sequence[bytes]) -> dict[str, bytes]:
         bodies = pack(strings, self._starts())
-        parts = {"seal": seal(b"".join(bodies)), **dict(zip(self.names, bodies))}
-        return Bitstream(parts, sum(x.numel() for x in maps), None)
+        return {"seal": seal(b"".join(bodies)), **dict(zip(self.parts("picture"), bodies))}
 
     @coding_numerics()
     def decode(self, payload: bytes, grids: Grids) -> Decoded:
@@ -223,7 +225,8 @@ class MosaicCodec(CodecBase):
             symbols, x = self._read(i, data, (spec.channels, h, w))
             integers.append(symbols.ravel())
             maps.append(x)
-        return Decoded(Features(self.named(maps)), sum(i.size for i in integers), checksum(*integers))
+        n_symbols, check = sum(i.size for i in integers), checksum(*integers)
+        return Decoded(Features(self.named(maps)), n_symbols, check, lambda: self._packed(strings))
 
 
 @dataclass(frozen=True)

@@ -120,20 +120,20 @@ class StaticCodec(CodecBase):
         """Code one sample."""
         string = StringEncoder()
         maps = self._inward(self.sample(features))
-        for quantizer, x in zip(self.quantizers, maps, strict=True):
+        for quantizer, x, part in zip(self.quantizers, maps, self.parts("y"), strict=True):
             symbols = quantizer.quantize(x)
             groups = Groups.equal(*symbols.shape)
             flat = symbols.flatten().to(torch.int32).numpy()
-            string.put(quantizer.tables, flat, groups)
-        return Bitstream({"y": string.finish()}, string.n_symbols, string.check)
+            string.put(quantizer.tables, flat, groups, part)
+        return Bitstream(string.finish(), string.n_symbols, string.check)
 
     @coding_numerics()
     def decode(self, payload: bytes, grids: Grids) -> Decoded:
         """Decode one sample. Raises `FcbenchError` on damage that can be seen."""
         string, maps = StringDecoder(payload), []
-        for quantizer, (h, w) in zip(self.quantizers, self.grid(grids), strict=True):
+        for quantizer, (h, w), part in zip(self.quantizers, self.grid(grids), self.parts("y"), strict=True):
             groups = Groups.equal(quantizer.n_tables, h * w)
-            flat = torch.from_numpy(string.take(quantizer.tables, groups)).long()
+            flat = torch.from_numpy(string.take(quantizer.tables, groups, part)).long()
             symbols = flat.reshape(quantizer.n_tables, h * w)
             maps.append(quantizer.dequantize(symbols, 1, (h, w)))
         decoded = self.named(self._outward(maps))

@@ -1,5 +1,6 @@
 """What image codecs share: the plug-in of one knob, checks of images, colour conversion. Imports no torch."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ class ImageCodec(ImagePlugin):
     high: float
     values: tuple[float, ...]  # the knob's default sweep, low rate to high
     coder: PictureCoder
+    headers: Callable[[bytes], int] = lambda data: 0  # bytes of a file that `fcbench.coders.headers` counts
 
     def sweep(self) -> list[dict[str, float | int | str]]:
         return [{self.knob: value} for value in self.values]
@@ -42,6 +44,9 @@ class ImageCodec(ImagePlugin):
         if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
             raise FcbenchError(f"{self.name}: decoded {rgb.dtype} {list(rgb.shape)}, expected uint8 [H, W, 3]")
         return np.ascontiguousarray(rgb.transpose(2, 0, 1))
+
+    def header_bytes(self, data: bytes) -> int:
+        return self.headers(data)
 
     def versions(self) -> dict[str, str]:
         return self.coder.versions()

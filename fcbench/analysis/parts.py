@@ -1,0 +1,59 @@
+"""Rates taken apart: which part of a file takes which share of it (column ``parts`` of rates.csv)."""
+
+import json
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from fcbench.analysis import situations
+from fcbench.analysis.compare import Comparison
+from fcbench.core.errors import FcbenchError
+from fcbench.results.row import OK
+
+SHARES = "shares"  # Column: share of each part, by name
+
+
+class PartsAtTarget(NamedTuple):
+    """What the rate of a codec consists of where it reaches the target of a comparison."""
+
+    of: Comparison
+    rates: dict[str, float]  # by part, in the unit of the comparison; they sum to its rate at the target
+
+
+def shares(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of coded points with their parts, each point once, with the column `SHARES`. Raises `FcbenchError`: no row
+    has any."""
+    found = rows[(rows["status"] == OK) & (rows["parts"] != "")]
+    if found.empty:
+        raise FcbenchError("no row says what its file consists of; run the suite again with this version.")
+    found = found.assign(
+        codec_label=situations.codec_labels(found),
+        encoder_label=situations.encoder_labels(found),
+        data_label=situations.data_labels(found),
+    )
+    found = found.drop_duplicates(["codec_label", "encoder_label", "data_label", "task", "params", "seed"])
+    return found.assign(**{SHARES: [_share(json.loads(cell)) for cell in found["parts"]]})
+
+
+def _share(parts: dict[str, int]) -> dict[str, float]:
+    total = sum(parts.values())
+    return {part: n / total for part, n in parts.items()}
+
+
+def at_targets(rows: pd.DataFrame, found: Sequence[Comparison]) -> list[PartsAtTarget]:
+    """What the rates at the target consist of; shares between two operating points are interpolated over log rate."""
+    points = shares(rows)
+    out = []
+    for c in found:
+        rate = c.rate_at_target.value
+        own = points[(points["codec_label"] == c.codec) & (points["task"] == c.task)]
+        own = own[(own["encoder_label"] == c.encoder) & (own["data_label"] == c.dataset)].sort_values(c.rate_unit)
+        if rate is None or own.empty:
+            continue
+        names = list(dict.fromkeys(name for one in own[SHARES] for name in one))
+        at = np.log(own[c.rate_unit].astype(float))
+        share = {name: np.interp(np.log(rate), at, [s.get(name, 0.0) for s in own[SHARES]]) for name in names}
+        out.append(PartsAtTarget(c, {name: float(rate * s / sum(share.values())) for name, s in share.items()}))
+    return out

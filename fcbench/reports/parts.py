@@ -1,0 +1,84 @@
+"""Rates taken apart, as a figure and as tables."""
+
+import json
+from collections.abc import Sequence
+
+import matplotlib
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from fcbench.analysis import parts
+from fcbench.analysis.compare import flat
+from fcbench.analysis.parts import SHARES, PartsAtTarget
+from fcbench.core.rates import CONTAINER, HEADERS
+from fcbench.reports.compare_table import UNITS
+from fcbench.reports.style import COLOURS, PAGE_IN, STYLE
+from fcbench.reports.tables import NOTHING, Document, Table
+
+_AROUND = {CONTAINER: "#bbbbbb", HEADERS: "#777777", "seal": "#444444"}
+_COLUMNS = 4
+_LEGEND = "Bytes of the file by part, where the curve reaches the target: the uncoded ceiling less the loss."
+
+
+def figure(rows: pd.DataFrame, x: str = "bpp") -> Figure:
+    """Shares of each file by part: a panel for each codec and encoder, a bar for each operating point. `rows`: as
+    `fcbench.analysis.situations.load` gives them. Raises `FcbenchError`: no row has parts."""
+    points = parts.shares(rows).drop_duplicates(["encoder_label", "codec_label", "params"])
+    panels = list(points.groupby(["codec_label", "encoder_label"], sort=False))
+    names = list(dict.fromkeys(name for one in points[SHARES] for name in one))
+    colours = _colours([name for name in names if name not in _AROUND])
+    n_columns = min(_COLUMNS, len(panels))
+    n_rows = -(-len(panels) // n_columns)
+    with rc_context(STYLE):
+        fig = Figure(figsize=(PAGE_IN, 0.8 + 1.6 * n_rows), layout="constrained")
+        axes = fig.subplots(n_rows, n_columns, squeeze=False, sharey=True).flat
+        for ax, ((codec, encoder), own) in zip(axes, panels):
+            own = own.sort_values(x)
+            labels, below = [f"{rate:.3g}" for rate in own[x]], [0.0] * len(own)
+            for name in names:
+                heights = [100 * one.get(name, 0.0) for one in own[SHARES]]
+                ax.bar(labels, heights, bottom=below, color=colours[name], label=name, width=0.85)
+                below = [a + b for a, b in zip(below, heights)]
+            ax.set_title(f"{codec}, {encoder}")
+            ax.tick_params("x", rotation=45)
+            ax.grid(False)
+        for ax in list(axes)[len(panels) :]:
+            ax.set_visible(False)
+        fig.supylabel("Share of the file (%)", fontsize=7.5)
+        fig.supxlabel(f"Operating points, by rate ({UNITS[x]})", fontsize=7.5)
+        handles, used = fig.axes[0].get_legend_handles_labels()
+        fig.legend(handles, used, loc="outside upper center", ncols=min(len(used), 9), frameon=False)
+    return fig
+
+
+def _colours(names: Sequence[str]) -> dict[str, object]:
+    """A colour for each part; those of a sequence of many steps share a scale."""
+    if len(names) <= len(COLOURS):
+        return {**_AROUND, **dict(zip(names, COLOURS))}
+    scale = matplotlib.colormaps["viridis"].resampled(len(names))
+    return {**_AROUND, **{name: scale(i) for i, name in enumerate(names)}}
+
+
+def document(found: Sequence[PartsAtTarget], notes: Sequence[str]) -> Document:
+    """What the rate at the target consists of: a table for each data set, encoder, task and metric."""
+    groups: dict[tuple[str, ...], list[PartsAtTarget]] = {}
+    for one in found:
+        groups.setdefault((one.of.dataset, one.of.encoder, one.of.task, one.of.metric), []).append(one)
+    records = [flat(one.of) | {"parts": json.dumps(one.rates)} for one in found]
+    return Document([_table(group) for group in groups.values()], "rates", pd.DataFrame(records), _LEGEND, notes)
+
+
+def _table(group: Sequence[PartsAtTarget]) -> Table:
+    first = group[0].of
+    names = list(dict.fromkeys(name for one in group for name in one.rates))
+    rows = [
+        [
+            one.of.codec,
+            f"{one.of.rate_at_target.value:.3g}",
+            *(f"{one.rates[name]:.3g}" if name in one.rates else NOTHING for name in names),
+        ]
+        for one in group
+    ]
+    title = f"{first.dataset} / {first.encoder} / {first.task}: {first.metric}, target {first.target:.4g}"
+    return Table(title, ("codec", UNITS[first.rate_unit], *names), rows)

@@ -1,0 +1,98 @@
+"""Rates taken apart: shares of files, what a rate at a target consists of, and how both are shown."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from points import end, rate_point, sweep, to_frame
+
+from fcbench.analysis import parts, situations, verify
+from fcbench.analysis.compare import compare
+from fcbench.cli.main import main
+from fcbench.core import rates
+from fcbench.core.errors import FcbenchError
+from fcbench.reports import parts as shown
+from fcbench.results.folder import ResultsFolder
+from fcbench.results.row import RatePoint
+from fcbench.results.samples import SampleTable
+
+SAMPLES = SampleTable(list("abcd"), [200] * 4, np.ones((4, 3)))
+
+
+def two_codecs() -> list[RatePoint]:
+    """Curves of a codec with a hyper-latent and of one without; shares of the first change with the rate."""
+    with_z = [
+        RatePoint(**{**_dict(p), "parts": json.dumps({"z": 10 * i, "y": 80 - 10 * i, "container": 20})})
+        for i, p in enumerate(sweep(5, "a"))
+    ]
+    return [*with_z, *sweep(5, "b", codec="strata", parts='{"y0": 50, "y1": 50}'), end("ceiling", 0.35)]
+
+
+def _dict(p: RatePoint) -> dict[str, object]:
+    return {name: getattr(p, name) for name in p.__slots__}
+
+
+def test_content_is_what_is_neither_container_nor_headers() -> None:
+    assert rates.bpp_content(100, {"y": 60, "headers": 30, "container": 10}, 160) == 3.0
+    assert rates.bpp_content(100, {"y": 100}, 160) == rates.bpp(100, 160)
+
+
+def test_shares_sum_to_one_and_old_rows_are_refused() -> None:
+    found = parts.shares(to_frame(two_codecs()))
+    assert len(found) == 10 and all(sum(one.values()) == pytest.approx(1) for one in found[parts.SHARES])
+    with pytest.raises(FcbenchError, match="no row says what its file consists of"):
+        parts.shares(to_frame([rate_point(parts="", schema=4)]))
+
+
+def test_parts_at_the_target_sum_to_the_rate_and_lie_between_their_points(folder: Path) -> None:
+    rows = situations.load([folder])
+    comparisons, _ = compare(rows, "strata", metric_values_of=lambda task: None)
+    found = {one.of.codec: one for one in parts.at_targets(rows, comparisons)}
+    assert set(found) == {"hyperprior", "strata"}
+    for one in found.values():
+        assert sum(one.rates.values()) == pytest.approx(one.of.rate_at_target.value)
+    mine = found["hyperprior"]
+    total = mine.of.rate_at_target.value
+    assert total is not None and 0.2 < total < 0.4  # the target, 0.3465, lies just below the fourth point
+    assert 0.2 < mine.rates["z"] / total < 0.3 and mine.rates["container"] / total == pytest.approx(0.2)
+    assert found["strata"].rates["y0"] == found["strata"].rates["y1"]
+
+
+def test_the_figure_stacks_to_a_hundred_percent() -> None:
+    fig = shown.figure(to_frame(two_codecs()))
+    panels = [ax for ax in fig.axes if ax.get_visible()]
+    assert len(panels) == 2
+    for ax in panels:
+        tops = [bar.get_y() + bar.get_height() for bars in ax.containers[-1:] for bar in bars]
+        assert tops == pytest.approx([100] * 5)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    with ResultsFolder(tmp_path) as results:
+        for point in two_codecs():
+            results.append([replace(point, task="another")], SAMPLES)
+    return tmp_path
+
+
+def test_verbs(folder: Path, tmp_path: Path) -> None:
+    run = CliRunner().invoke
+    assert run(main, ["plot", str(folder), "--parts", "-o", str(tmp_path / "parts.png")]).exit_code == 0
+    assert (tmp_path / "parts.png").stat().st_size > 5000
+    table = run(main, ["compare", str(folder), "--anchor", "strata", "--parts", "--x", "bpp_content"])
+    assert table.exit_code == 0, table.output
+    assert "container" in table.stdout and "bpp of content" in table.stdout
+    as_json = json.loads(run(main, ["compare", str(folder), "--anchor", "strata", "--parts", "--json"]).stdout)
+    assert {tuple(json.loads(one["parts"])) for one in as_json["rates"]} == {("z", "y", "container"), ("y0", "y1")}
+    refused = run(main, ["plot", str(folder), "--parts", "--complexity", "-o", str(tmp_path / "x.png")])
+    assert refused.exit_code == 1 and "give one of them" in refused.output
+
+
+def test_verify_finds_parts_that_are_not_the_file(folder: Path) -> None:
+    found = [line for line in verify.verify(folder) if "parts" in line]
+    assert len(found) == 10 and "its parts are 100 bytes, its file 800" in found[0]
