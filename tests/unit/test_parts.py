@@ -27,14 +27,10 @@ SAMPLES = SampleTable(list("abcd"), [200] * 4, np.ones((4, 3)))
 def two_codecs() -> list[RatePoint]:
     """Curves of a codec with a hyper-latent and of one without; shares of the first change with the rate."""
     with_z = [
-        RatePoint(**{**_dict(p), "parts": json.dumps({"z": 10 * i, "y": 80 - 10 * i, "container": 20})})
+        replace(p, parts=json.dumps({"z": 10 * i, "y": 80 - 10 * i, "container": 20}))
         for i, p in enumerate(sweep(5, "a"))
     ]
     return [*with_z, *sweep(5, "b", codec="strata", parts='{"y0": 50, "y1": 50}'), end("ceiling", 0.35)]
-
-
-def _dict(p: RatePoint) -> dict[str, object]:
-    return {name: getattr(p, name) for name in p.__slots__}
 
 
 def test_content_is_what_is_neither_container_nor_headers() -> None:
