@@ -1,5 +1,6 @@
 """Rates taken apart, as a figure and as tables."""
 
+import itertools
 import json
 from collections.abc import Sequence
 
@@ -14,7 +15,7 @@ from fcbench.analysis.parts import SHARES, PartsAtTarget
 from fcbench.core.rates import CONTAINER, HEADERS
 from fcbench.reports.compare_table import UNITS
 from fcbench.reports.style import COLOURS, PAGE_IN, STYLE
-from fcbench.reports.tables import NOTHING, Document, Table
+from fcbench.reports.tables import Document, Table
 
 _AROUND = {CONTAINER: "#bbbbbb", HEADERS: "#777777", "seal": "#444444"}
 _COLUMNS = 4
@@ -26,8 +27,9 @@ def figure(rows: pd.DataFrame, x: str = "bpp") -> Figure:
     `fcbench.analysis.situations.load` gives them. Raises `FcbenchError`: no row has parts."""
     points = parts.shares(rows).drop_duplicates(["encoder_label", "codec_label", "params"])
     panels = list(points.groupby(["codec_label", "encoder_label"], sort=False))
-    names = list(dict.fromkeys(name for one in points[SHARES] for name in one))
-    colours = _colours([name for name in names if name not in _AROUND])
+    found = {name for one in points[SHARES] for name in one}
+    names = [name for name in _AROUND if name in found] + sorted(found - set(_AROUND))
+    colours = _colours(names[len(found & set(_AROUND)) :])
     n_columns = min(_COLUMNS, len(panels))
     n_rows = -(-len(panels) // n_columns)
     with rc_context(STYLE):
@@ -53,11 +55,11 @@ def figure(rows: pd.DataFrame, x: str = "bpp") -> Figure:
 
 
 def _colours(names: Sequence[str]) -> dict[str, object]:
-    """A colour for each part; those of a sequence of many steps share a scale."""
-    if len(names) <= len(COLOURS):
-        return {**_AROUND, **dict(zip(names, COLOURS))}
-    scale = matplotlib.colormaps["viridis"].resampled(len(names))
-    return {**_AROUND, **{name: scale(i) for i, name in enumerate(names)}}
+    """A colour for each part; steps of one latent (``y0``, ``y1``, ...) share a scale."""
+    steps = [name for name in names if name[1:2].isdigit()]
+    scale = matplotlib.colormaps["viridis"].resampled(max(1, len(steps)))
+    others = dict(zip([name for name in names if name not in steps], itertools.cycle(COLOURS)))
+    return {**_AROUND, **{name: scale(i) for i, name in enumerate(steps)}, **others}
 
 
 def document(found: Sequence[PartsAtTarget], notes: Sequence[str]) -> Document:
@@ -71,14 +73,13 @@ def document(found: Sequence[PartsAtTarget], notes: Sequence[str]) -> Document:
 
 def _table(group: Sequence[PartsAtTarget]) -> Table:
     first = group[0].of
-    names = list(dict.fromkeys(name for one in group for name in one.rates))
     rows = [
         [
             one.of.codec,
+            ", ".join(f"{name} {rate:.3g}" for name, rate in one.rates.items() if rate > 0),
             f"{one.of.rate_at_target.value:.3g}",
-            *(f"{one.rates[name]:.3g}" if name in one.rates else NOTHING for name in names),
         ]
         for one in group
     ]
     title = f"{first.dataset} / {first.encoder} / {first.task}: {first.metric}, target {first.target:.4g}"
-    return Table(title, ("codec", UNITS[first.rate_unit], *names), rows)
+    return Table(title, ("codec", "of which", UNITS[first.rate_unit]), rows, n_left=2)
