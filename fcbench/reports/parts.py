@@ -28,7 +28,7 @@ def figure(rows: pd.DataFrame, x: str = "bpp") -> Figure:
     points = parts.shares(rows).drop_duplicates(["encoder_label", "codec_label", "params"])
     panels = list(points.groupby(["codec_label", "encoder_label"], sort=False))
     found = {name for one in points[SHARES] for name in one}
-    names = [name for name in _AROUND if name in found] + sorted(found - set(_AROUND))
+    names = [n for n in _AROUND if n in found] + sorted(found - set(_AROUND), key=lambda n: (n[0] != "z", n))
     colours = _colours(names[len(found & set(_AROUND)) :])
     n_columns = min(_COLUMNS, len(panels))
     n_rows = -(-len(panels) // n_columns)
