@@ -12,11 +12,12 @@ import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from fcbench.core.errors import FcbenchError
 from fcbench.images.shared import coder
 
-CODECS = ("jpeg", "webp", "jpegxl", "avif", "hevc")
+CODECS = ("jpeg", "webp", "jpegxl", "avif", "hevc", "avif_half", "hevc_half")
 
 
 def plugin(name: str) -> Any:
@@ -167,3 +168,19 @@ def test_compressai_codes_and_refuses_damage(monkeypatch: pytest.MonkeyPatch) ->
     for damaged in (data[:-4], data[:8], data[:-1] + bytes([data[-1] ^ 1]), b"1234"):
         with pytest.raises(FcbenchError, match="seal"):
             codec.decode(damaged)
+
+
+@pytest.mark.parametrize("name", ["avif", "hevc"])
+def test_half_an_image_has_a_quarter_of_the_pixels_and_its_size_back(name: str) -> None:
+    whole, half, image = plugin(name), plugin(f"{name}_half"), photograph(61, 83)
+    params = whole.sweep()[-2]
+    small = np.asarray(Image.fromarray(image.transpose(1, 2, 0)).resize((42, 31), Image.Resampling.LANCZOS))
+    assert half.encode(image, params)[1:] == whole.encode(small.transpose(2, 0, 1), params)
+    smooth = np.stack([np.add.outer(np.arange(61), np.arange(83))] * 3).astype(np.uint8)
+    decoded = half.decode(half.encode(smooth, whole.sweep()[-1]))
+    assert decoded.shape == smooth.shape and psnr_db(decoded, smooth) > 35
+    assert half.versions()["pillow"] and half.header_bytes(half.encode(image, params)) > 0
+    with pytest.raises(FcbenchError, match=f"{name}_half: a file starts with a byte from 0 to 3"):
+        half.decode(b"\x04" + half.encode(image, params)[1:])
+    with pytest.raises(FcbenchError, match="parameter"):
+        half.check({"no": 1})
