@@ -16,9 +16,11 @@ import numpy as np
 import torch
 
 from fcbench.coders.tables import EntropyTables, Groups
+from fcbench.core.errors import FcbenchError
 
 _STATE_BITS = 64  # constriction's RangeEncoder: 64-bit state, 32-bit words
 _LANES = 256
+_FREE_BITS = 32
 
 
 def checksum(*parts: np.ndarray) -> int:
@@ -60,11 +62,13 @@ class StringEncoder(_String):
     def __init__(self) -> None:
         super().__init__()
         self._encoder = constriction.stream.queue.RangeEncoder()
+        self._least_bits = 0.0
 
     def put(self, tables: EntropyTables, symbols: np.ndarray, groups: Groups) -> None:
         """Append symbols [n] int32."""
         tables.coder.encode(self._encoder, symbols, groups)
         self._passed.append(symbols)
+        self._least_bits += tables.coder.least_bits * symbols.size
 
     @property
     def n_bits(self) -> float:
@@ -73,20 +77,30 @@ class StringEncoder(_String):
         return 32.0 * n_words + _STATE_BITS - math.log2(width)
 
     def finish(self) -> bytes:
-        """The shortest string that decodes to the symbols."""
+        """The shortest string that decodes to the symbols, of `least_bytes` at least."""
         n_words, (lower, width) = self._encoder.pos()
-        return _shortest(self._encoder.get_compressed(), n_words, lower, width)
+        shortest = _shortest(self._encoder.get_compressed(), n_words, lower, width)
+        return shortest.ljust(least_bytes(self._least_bits), b"\0")
 
 
 class StringDecoder(_String):
-    """Reads what `StringEncoder` wrote. Missing bytes at the end read as zero, surplus ones change nothing."""
+    """Reads what `StringEncoder` wrote. Missing bytes at the end read as zero."""
 
     def __init__(self, payload: bytes) -> None:
         super().__init__()
+        self._payload = payload
         self._read: list[tuple[EntropyTables, np.ndarray, Groups]] = []
         padded = payload + bytes(8 + -len(payload) % 4)
         words = np.frombuffer(padded, dtype=">u4").astype(np.uint32)
         self._decoder = constriction.stream.queue.RangeDecoder(words)
+
+    def require(self, tables: EntropyTables, n_symbols: int) -> None:
+        """Refuse a payload that cannot hold so many symbols of these tables: a few bytes must not ask for hours.
+        Raises `FcbenchError`."""
+        if len(self._payload) < (least := least_bytes(tables.coder.least_bits * n_symbols)):
+            raise FcbenchError(
+                f"a payload of {len(self._payload)} bytes cannot hold {n_symbols} symbols, which take {least} at least"
+            )
 
     def take(self, tables: EntropyTables, groups: Groups) -> np.ndarray:
         """Next symbols [n] int32. Raises `FcbenchError` on damage that can be seen."""
@@ -95,12 +109,29 @@ class StringDecoder(_String):
         self._read.append((tables, symbols, groups))
         return symbols
 
-    def recode(self) -> bytes:
-        """The string that `StringEncoder` writes for the symbols so far."""
+    def end(self) -> None:
+        """Refuse surplus bytes: a payload that `StringEncoder` does not write for the symbols so far. Raises
+        `FcbenchError`."""
         encoder = StringEncoder()
         for tables, symbols, groups in self._read:
             encoder.put(tables, symbols, groups)
-        return encoder.finish()
+        if (expected := encoder.finish()) != self._payload:
+            raise FcbenchError(
+                f"the payload of {len(self._payload)} bytes is not what its symbols are coded to "
+                f"({len(expected)} bytes): it is damaged, copy or code the file anew"
+            )
+
+
+def least_bytes(bits: float) -> int:
+    """Bytes that a string has at least whose symbols take so many bits each at the least.
+
+    Zeros at the end of a string need not be sent, so that the first symbol of a table can stand in no byte at all as
+    often as one likes; up to a word's worth of bits that is left so.
+
+    >>> least_bytes(30.0), least_bytes(3000.0)
+    (0, 371)
+    """
+    return max(0, int(bits - _FREE_BITS) // 8)
 
 
 def _shortest(words: np.ndarray, n_words: int, lower: int, width: int) -> bytes:

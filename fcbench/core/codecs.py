@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
@@ -42,9 +42,6 @@ class Decoded:
     features: Features
     n_symbols: int
     check: int
-    # codes the decoded integers again, to the one payload that holds them, so that surplus bytes are seen; None where
-    # `Codec.decode` itself refuses them. Not called while decoding is timed.
-    recode: Callable[[], bytes] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +73,7 @@ class Codec(Protocol):
 
     def decode(self, payload: bytes, grids: Grids) -> Decoded:
         """Decode one sample from its payload and the sizes of its maps. Raises `FcbenchError`: the payload cannot be
-        the codec's own."""
+        the codec's own, has bytes after its end, or cannot hold maps of these sizes."""
 
 
 @runtime_checkable

@@ -162,12 +162,10 @@ def _encode(checkpoint: Path, sha256: str, maps: Arrays) -> Encoded:
 
 def _decode(
     checkpoint: Path, sha256: str, payload: bytes, grids: Grids
-) -> tuple[Arrays, int, int, bytes | None, float]:
+) -> tuple[Arrays, int, int, float]:
     found, took_ms = decoded(_codec(checkpoint, sha256, "receiver"), payload, grids)
-    again = found.recode() if found.recode else None
-    return {k: m.numpy() for k, m in found.features.maps.items()}, found.n_symbols, found.check, again, took_ms
+    return {k: m.numpy() for k, m in found.features.maps.items()}, found.n_symbols, found.check, took_ms
 
 
-def _received(maps: Arrays, n_symbols: int, check: int, again: bytes | None, took_ms: float) -> tuple[Decoded, float]:
-    features = Features({k: torch.from_numpy(m) for k, m in maps.items()})
-    return Decoded(features, n_symbols, check, None if again is None else lambda: again), took_ms
+def _received(maps: Arrays, n_symbols: int, check: int, took_ms: float) -> tuple[Decoded, float]:
+    return Decoded(Features({k: torch.from_numpy(m) for k, m in maps.items()}), n_symbols, check), took_ms
