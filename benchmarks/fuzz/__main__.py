@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import argparse
 import csv
+import gc
+import logging
 import sys
 import tempfile
 import time
@@ -33,7 +35,7 @@ from benchmarks.fuzz.streams import StreamSubject
 from fcbench.core import registry
 
 CASES = Path(__file__).resolve().parents[2] / "tests" / "hostile" / "cases"
-BATCH = 500
+BATCH = 3000
 _SMALLER = 60  # Attempts to make a failing case smaller
 
 
@@ -49,8 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--replay", type=Path, help="run the cases of a folder, and no others")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    logging.disable()
     with _scratch() as scratch:
         subjects = [s for s in _subjects(scratch) if not options.subject or s.name.startswith(tuple(options.subject))]
+        gc.freeze()  # a fork then copies less
         if options.replay:
             return _replayed(subjects, sorted(options.replay.glob("*.json")))
         return _fuzzed(subjects, options)

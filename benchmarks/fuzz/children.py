@@ -10,11 +10,11 @@ import struct
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NoReturn
 
 from benchmarks.fuzz.cases import Outcome
 from fcbench.core.errors import FcbenchError, is_out_of_memory
+from fcbench.core.processes import limit_memory
 
 MEMORY_BYTES = 1 << 30  # Beyond what the process has at its start
 CPU_S = 5.0  # Time of the processor for a case
@@ -88,8 +88,7 @@ def _child(run: Callable[[int], Outcome], numbers: Sequence[int], writer: int) -
         for stream in (0, 1, 2):
             os.dup2(nowhere, stream)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        limit = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + MEMORY_BYTES
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        limit_memory(MEMORY_BYTES)
         for number in numbers:
             os.write(writer, _HEAD.pack(number, _BEGIN, 0))
             signal.setitimer(signal.ITIMER_PROF, CPU_S)  # its signal ends the process, wherever it is

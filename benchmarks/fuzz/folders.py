@@ -55,7 +55,19 @@ class ResultsSubject:
 
     def draw(self, rng: Random) -> Case:
         name = rng.choice(list(self._good))
-        others = [b"nan", b"inf", b"-1", b"1e999", b'"', b"\n", b",", b"\0", b"9" * 30, b"[" * 2000, *self._good.values()]
+        others = [
+            b"nan",
+            b"inf",
+            b"-1",
+            b"1e999",
+            b'"',
+            b"\n",
+            b",",
+            b"\0",
+            b"9" * 30,
+            b"[" * 2000,
+            *self._good.values(),
+        ]
         return Case(self.name, name, {"file": damaged(self._good[name], rng, others)})
 
     def run(self, case: Case) -> Outcome:

@@ -24,7 +24,12 @@ class PictureSubject:
     weight = 3.0
 
     def __init__(
-        self, name: str, decode: Callable[[bytes], Any], good: Sequence[bytes], valid: Callable[[Any], bool], foreign: bool
+        self,
+        name: str,
+        decode: Callable[[bytes], Any],
+        good: Sequence[bytes],
+        valid: Callable[[Any], bool],
+        foreign: bool,
     ) -> None:
         self.name, self._decode, self._good, self._valid, self._foreign = name, decode, good, valid, foreign
         self._clean = [decode(data) for data in good]

@@ -108,6 +108,13 @@ class ContinuedCodec(TrainableCodec, Protocol):
         that it was trained at. `to`: this codec's lmbda."""
 
 
+@runtime_checkable
+class ForeignCodec(Codec, Protocol):
+    """A codec whose strings are read by a library that is not ours: bytes made for it may end the process."""
+
+    foreign: bool
+
+
 class Program(NamedTuple):
     """A network of a codec as a function of tensors, with arguments to trace it with."""
 

@@ -35,7 +35,11 @@ PICTURE = (FeatureSpec("fine", 1, 8),)
 
 def _codec(name: str) -> tuple[Any, tuple[FeatureSpec, ...], list[Features]]:
     if name != "vvc":
-        return make(name, TWO, middle(name)), TWO, [features(TWO, (5, 7)), features(TWO, (5, 7), 3), features(TWO, (1, 1))]
+        return (
+            make(name, TWO, middle(name)),
+            TWO,
+            [features(TWO, (5, 7)), features(TWO, (5, 7), 3), features(TWO, (1, 1))],
+        )
     maps = batches(PICTURE, 2, (128, 192), seed=1)  # its encoder is a program; there is a recorded stream of this size
     codec: Any = registry.get("codec", name).build(PICTURE, {"fine": statistics(maps[0])}, middle(name))
     codec._coder = replace(codec._coder, encode=lambda *args: RECORDED_VVC.read_bytes())

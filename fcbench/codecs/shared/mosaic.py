@@ -146,6 +146,7 @@ class _Levels:
 class MosaicCodec(CodecBase):
     """``{seal, MAP: string of each map}``, by a coder at one value of its knob and one depth."""
 
+    foreign = True
     heads: Tensor
     head_sizes: Tensor
 

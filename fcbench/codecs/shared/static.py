@@ -137,7 +137,9 @@ class StaticCodec(CodecBase):
             groups = Groups.equal(quantizer.n_tables, h * w)
             flat = torch.from_numpy(string.take(quantizer.tables, groups)).long()
             if not 0 <= flat.min() <= flat.max() < quantizer.n_levels:
-                raise FcbenchError("a decoded symbol is beyond the quantizer's levels: make the codec's checkpoint anew")
+                raise FcbenchError(
+                    "a decoded symbol is beyond the quantizer's levels: make the codec's checkpoint anew"
+                )
             symbols = flat.reshape(quantizer.n_tables, h * w)
             maps.append(quantizer.dequantize(symbols, 1, (h, w)))
         string.end()
