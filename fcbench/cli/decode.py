@@ -16,9 +16,15 @@ from fcbench.cli.say import say
     "--checkpoint", type=click.Path(path_type=Path), help="Of its codec. [the one beside the file, under the same name]"
 )
 @plugin_file_option("codec")
+@click.option(
+    "--trust",
+    is_flag=True,
+    help="Decode in this process, faster. Else a picture or array coder that is not ours (hevc, jpegxl, sz3, ...) runs "
+    "in one of its own, within limits of memory and time: bytes made for it may end it.",
+)
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="FILE.safetensors")
 @overwrite_option
-def decode(file: Path, checkpoint: Path | None, output: Path, overwrite: bool) -> None:
+def decode(file: Path, checkpoint: Path | None, trust: bool, output: Path, overwrite: bool) -> None:
     """Decode an .fcb file: features, float32 [N, C, h, w] per map, in the order of the images.
 
     \b
@@ -28,7 +34,7 @@ def decode(file: Path, checkpoint: Path | None, output: Path, overwrite: bool) -
     from fcbench.transmit import images
 
     check_outputs([output], [file, checkpoint or file.with_suffix(".safetensors")], overwrite)
-    maps = images.decode(file, checkpoint)
+    maps = images.decode(file, checkpoint, trust)
     images.write_features(maps, output)
     shapes = ", ".join(f"{name} {list(m.shape)}" for name, m in maps.items())
     say(f"{output}: {shapes}")

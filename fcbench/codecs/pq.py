@@ -51,7 +51,8 @@ class _MapQuantizer(MapQuantizer):
         self.channels = len(stats.mean)
         self.dims = min(dims, self.channels)
         self.n_tables = -(-self.channels // self.dims)
-        self.register_buffer("codebooks", torch.zeros(self.n_tables, 1 << bits, self.dims))
+        self.n_levels = 1 << bits
+        self.register_buffer("codebooks", torch.zeros(self.n_tables, self.n_levels, self.dims))
 
     def vectors(self, x: Tensor) -> Tensor:
         """[B, C, h, w] to [G, B * h * w, d]."""

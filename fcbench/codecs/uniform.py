@@ -36,7 +36,7 @@ class _MapQuantizer(MapQuantizer):
         self.register_buffer("first", torch.round((low - stats.mean) / step).clamp(-(2**bits), 0))
         self.register_buffer("last", torch.round((high - stats.mean) / step).clamp(0, 2**bits))
         self.register_buffer("centroids", torch.zeros(len(step), 2**bits + 2))
-        self.n_tables = len(step)
+        self.n_tables, self.n_levels = self.centroids.shape
 
     def quantize(self, x: Tensor) -> Tensor:
         symbols = torch.round((x - self.mean) / self.step)

@@ -16,9 +16,11 @@ import numpy as np
 import torch
 
 from fcbench.coders.tables import EntropyTables, Groups
+from fcbench.core.errors import FcbenchError
 
 _STATE_BITS = 64  # constriction's RangeEncoder: 64-bit state, 32-bit words
 _LANES = 256
+_FREE_BITS = 32
 
 
 def checksum(*parts: np.ndarray) -> int:
@@ -61,6 +63,7 @@ class StringEncoder(_String):
         super().__init__()
         self._encoder = constriction.stream.queue.RangeEncoder()
         self._starts: dict[str, float] = {}  # bit at which each part starts
+        self._least_bits = 0.0
 
     def put(self, tables: EntropyTables, symbols: np.ndarray, groups: Groups, part: str = "y") -> None:
         """Append symbols [n] int32. `part`: what they belong to; symbols of a part follow one another."""
@@ -68,6 +71,7 @@ class StringEncoder(_String):
             self._starts[part] = self._n_bits
         tables.coder.encode(self._encoder, symbols, groups)
         self._passed.append(symbols)
+        self._least_bits += tables.coder.least_bits * symbols.size
 
     @property
     def _n_bits(self) -> float:
@@ -76,23 +80,33 @@ class StringEncoder(_String):
         return 32.0 * n_words + _STATE_BITS - math.log2(width)
 
     def finish(self) -> dict[str, bytes]:
-        """The shortest string that decodes to the symbols: one code word, cut at the byte nearest to where each part
-        starts."""
+        """The shortest string that decodes to the symbols, of `least_bytes` at least: one code word, cut at the byte
+        nearest to where each part starts."""
         n_words, (lower, width) = self._encoder.pos()
-        string = _shortest(self._encoder.get_compressed(), n_words, lower, width)
+        shortest = _shortest(self._encoder.get_compressed(), n_words, lower, width)
+        string = shortest.ljust(least_bytes(self._least_bits), b"\0")
         cuts = [*(min(len(string), round(bits / 8)) for bits in self._starts.values()), len(string)]
         return {part: string[a:b] for part, a, b in zip(self._starts, cuts, cuts[1:])}
 
 
 class StringDecoder(_String):
-    """Reads what `StringEncoder` wrote. Missing bytes at the end read as zero, surplus ones change nothing."""
+    """Reads what `StringEncoder` wrote. Missing bytes at the end read as zero."""
 
     def __init__(self, payload: bytes) -> None:
         super().__init__()
+        self._payload = payload
         self._read: list[tuple[EntropyTables, np.ndarray, Groups, str]] = []
         padded = payload + bytes(8 + -len(payload) % 4)
         words = np.frombuffer(padded, dtype=">u4").astype(np.uint32)
         self._decoder = constriction.stream.queue.RangeDecoder(words)
+
+    def require(self, tables: EntropyTables, n_symbols: int) -> None:
+        """Refuse a payload that cannot hold so many symbols of these tables: a few bytes must not ask for hours.
+        Raises `FcbenchError`."""
+        if len(self._payload) < (least := least_bytes(tables.coder.least_bits * n_symbols)):
+            raise FcbenchError(
+                f"a payload of {len(self._payload)} bytes cannot hold {n_symbols} symbols, which take {least} at least"
+            )
 
     def take(self, tables: EntropyTables, groups: Groups, part: str = "y") -> np.ndarray:
         """Next symbols [n] int32, of a part. Raises `FcbenchError` on damage that can be seen."""
@@ -101,12 +115,31 @@ class StringDecoder(_String):
         self._read.append((tables, symbols, groups, part))
         return symbols
 
-    def recode(self) -> dict[str, bytes]:
-        """The parts of the string that `StringEncoder` writes for the symbols so far."""
+    def end(self) -> dict[str, bytes]:
+        """The parts of the payload. Refuses surplus bytes: a payload that `StringEncoder` does not write for the symbols
+        so far. Raises `FcbenchError`."""
         encoder = StringEncoder()
         for tables, symbols, groups, part in self._read:
             encoder.put(tables, symbols, groups, part)
-        return encoder.finish()
+        parts = encoder.finish()
+        if (expected := b"".join(parts.values())) != self._payload:
+            raise FcbenchError(
+                f"the payload of {len(self._payload)} bytes is not what its symbols are coded to "
+                f"({len(expected)} bytes): it is damaged, copy the file again or code it again"
+            )
+        return parts
+
+
+def least_bytes(bits: float) -> int:
+    """Bytes that a string has at least whose symbols take so many bits each at the least.
+
+    Zeros at the end of a string need not be sent, so that the first symbol of a table can stand in no byte at all as
+    often as one likes; up to a word's worth of bits that is left so.
+
+    >>> least_bytes(30.0), least_bytes(3000.0)
+    (0, 371)
+    """
+    return max(0, int(bits - _FREE_BITS) // 8)
 
 
 def _shortest(words: np.ndarray, n_words: int, lower: int, width: int) -> bytes:

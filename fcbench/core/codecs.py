@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
@@ -44,9 +44,8 @@ class Decoded:
     features: Features
     n_symbols: int
     check: int
-    # codes the decoded integers again, to the parts of the one payload that holds them, so that surplus bytes are seen;
-    # None where `Codec.decode` itself refuses them. Not called while decoding is timed.
-    recode: Callable[[], Mapping[str, bytes]] | None = field(default=None, repr=False, compare=False)
+    # as of the `Bitstream`, where the codec tells
+    parts: Mapping[str, bytes] = field(default_factory=dict, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +77,7 @@ class Codec(Protocol):
 
     def decode(self, payload: bytes, grids: Grids) -> Decoded:
         """Decode one sample from its payload and the sizes of its maps. Raises `FcbenchError`: the payload cannot be
-        the codec's own."""
+        the codec's own, has bytes after its end, or cannot hold maps of these sizes."""
 
 
 @runtime_checkable
@@ -111,6 +110,13 @@ class ContinuedCodec(TrainableCodec, Protocol):
     def continue_from(self, trained: Codec, at: float, to: float) -> None:
         """Take the weights of a frozen codec of the same plug-in and specs, and move them to another lmbda. `at`: lmbda
         that it was trained at. `to`: this codec's lmbda."""
+
+
+@runtime_checkable
+class ForeignCodec(Codec, Protocol):
+    """A codec whose strings are read by a library that is not ours: bytes made for it may end the process."""
+
+    foreign: bool
 
 
 class Program(NamedTuple):

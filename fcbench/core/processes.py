@@ -2,12 +2,14 @@
 
 import multiprocessing
 import os
+import resource
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from pathlib import Path
 
 from fcbench.core.errors import FcbenchError
 
@@ -28,12 +30,34 @@ def _await_parent() -> None:
         os._exit(1)
 
 
+def limit_memory(more_bytes: int) -> None:
+    """Let this process have so much more address space than it has, and no more; where the system does not tell how
+    much it has, as much as it likes."""
+    if (sizes := Path("/proc/self/statm")).exists():
+        limit = int(sizes.read_text().split()[0]) * resource.getpagesize() + more_bytes
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def start_worker() -> None:
+    """Call this first in a worker process: it ends with its parent, and keeps nothing open that others read to its end.
+    Errors come back by value."""
+    end_with_parent()
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
 @contextmanager
-def workers(n: int, what: str) -> Iterator[ProcessPoolExecutor]:
+def workers(n: int, what: str, start: Callable[[], None] = start_worker) -> Iterator[ProcessPoolExecutor]:
     """A pool of fresh processes that end with this one. On an error, work that has not begun is dropped. `what`: they
-    do, for the message, e.g. "render scenes". Raises `FcbenchError`: one of them died."""
+    do, for the message, e.g. "render scenes". `start`: what each calls first, `start_worker` among it. Raises `FcbenchError`: one of them
+    died."""
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(n, mp_context=context, initializer=start_worker)
+    pool = ProcessPoolExecutor(n, mp_context=context, initializer=start)
     try:
         yield pool
     except BrokenProcessPool as exc:
@@ -46,14 +70,3 @@ def died(what: str) -> FcbenchError:
     """The error of a process that died; `what` as in `workers`."""
     advice = 'a script must call fcbench under `if __name__ == "__main__":`; else there was too little memory'
     return FcbenchError(f"a process to {what} died: {advice}")
-
-
-def start_worker() -> None:
-    """Call this first in a worker process: it ends with its parent, and keeps nothing open that others read to its end.
-    Errors come back by value."""
-    end_with_parent()
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)

@@ -1,6 +1,7 @@
 """Statistics of the samples of a point: to disk and back."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +36,22 @@ def has_samples(path: Path, point: str) -> bool:
     if (path / SAMPLES / f"{point}.parquet").exists():
         return True
     packed = path / PACKED
-    return packed.exists() and pq.read_table(packed, columns=["point"], filters=[("point", "=", point)]).num_rows > 0
+    if not packed.exists():
+        return False
+    with _naming(packed):
+        return pq.read_table(packed, columns=["point"], filters=[("point", "=", point)]).num_rows > 0
+
+
+@contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    """Turn whatever a damaged file gives rise to into one line."""
+    try:
+        yield
+    except (pa.ArrowException, KeyError, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise FcbenchError(
+            f"{file} is damaged ({reason}); delete it and its rows in {RATES}, then run again."
+        ) from None
 
 
 def pack(path: Path) -> Path:
@@ -60,19 +76,14 @@ def load_samples(path: Path | str, point: str) -> SampleTable:
     file = Path(path) / SAMPLES / f"{point}.parquet"
     if not has_samples(Path(path), point):
         raise FcbenchError(f"no samples of point {point!r} in {path}; it failed or was never run.")
-    try:
-        file = file if file.exists() else Path(path) / PACKED
+    file = file if file.exists() else Path(path) / PACKED
+    with _naming(file):
         table = pq.read_table(file, filters=[("point", "=", point)], partitioning=None)
         ids, n_bytes = (table.column(c).to_pylist() for c in ("sample", "n_bytes"))
         stats = table.column("stats").combine_chunks().flatten().to_numpy()
         kept = [c for c in LIKELIHOODS if c in table.schema.names and table.column(c).null_count == 0]
         stated = {c: table.column(c).to_numpy() for c in kept}
         return SampleTable(ids, n_bytes, stats.reshape(len(ids), -1), **stated)
-    except (pa.ArrowException, KeyError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise FcbenchError(
-            f"{file} is damaged ({reason}); delete it and its rows in {RATES}, then run again."
-        ) from None
 
 
 def sample_table(point: str, samples: SampleTable) -> pa.Table:

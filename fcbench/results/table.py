@@ -78,7 +78,7 @@ def whole_points(raw: bytes) -> bytes:
     if not cut:
         return raw
     # a line that is cut in its point's own cell may belong to the point before it: that one goes, too
-    point = _point_cell(cut) or _point_cell(lines[-1])
+    point = _point_cell(cut) or (_point_cell(lines[-1]) if lines else b"")
     while len(lines) > 1 and _point_cell(lines[-1]) == point:
         lines.pop()
     return b"".join(line + b"\n" for line in lines)

@@ -5,12 +5,14 @@ Processes, not threads: a learned codec holds the state of the sample under way 
 
 from __future__ import annotations
 
+import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from types import TracebackType
@@ -19,10 +21,11 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import torch
 
+from fcbench.core import registry
 from fcbench.core.codecs import Bitstream, Decoded, Grids, with_check
 from fcbench.core.errors import FcbenchError, is_out_of_memory
 from fcbench.core.features import Features
-from fcbench.core.processes import died, workers
+from fcbench.core.processes import died, limit_memory, start_worker, workers
 from fcbench.core.python_files import reason_of
 from fcbench.transmit.checkpoint import Loaded, load
 from fcbench.transmit.container import Record
@@ -34,11 +37,43 @@ Encoded = tuple[Bitstream, float]  # A coded sample with its check, and the time
 WHAT = "code samples"
 
 
-class Coders:
-    """Codes samples: in this process, or in several of their own, which start on first use and end with the block."""
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a process may take that decodes the bytes of strangers. `files`: plug-in files that it uses."""
 
-    def __init__(self, n: int = 1) -> None:
-        self.n = n
+    memory_bytes: int  # beyond what it has at its start
+    seconds: float  # for a sample, on the clock
+    files: tuple[tuple[str, Path], ...] = ()
+
+    @classmethod
+    def of(cls, n_scalars: int) -> Limits:
+        """Generous ones for samples of so many scalars, with the plug-in files of this process."""
+        n_scalars = min(n_scalars, 1 << 28)  # no codec takes more
+        return cls((2 << 30) + 64 * n_scalars, 60 + 1e-5 * n_scalars, registry.files_in_use())
+
+    def start(self) -> None:
+        """Begin in a fresh process."""
+        start_worker()
+        for kind, file in self.files:
+            registry.use(kind, str(file))
+        limit_memory(self.memory_bytes)
+
+    def broken(self) -> FcbenchError:
+        """What to say of a process that ended."""
+        return FcbenchError(
+            "the process that decodes was ended, by the codec's library or by its limits of "
+            f"{self.memory_bytes / (1 << 30):.3g} GiB and {self.seconds:.3g} s a sample: the file is damaged or forged; "
+            "if you trust it, --trust decodes it without them"
+        )
+
+
+class Coders:
+    """Codes samples: in this process, or in several of their own, which start on first use and end with the block.
+    `limits`: those of a process of its own that decodes what strangers sent."""
+
+    def __init__(self, n: int = 1, limits: Limits | None = None) -> None:
+        self.n, self._limits = n, limits
+        self._here = n == 1 and limits is None
         self._open = ExitStack()
         self._pool: ProcessPoolExecutor | None = None
 
@@ -65,13 +100,13 @@ class Coders:
         self, checkpoint: Path, loaded: Loaded, records: Iterable[Record]
     ) -> Iterator[tuple[Record, tuple[Decoded, float]]]:
         """Each record with what a codec decodes of it, in their order, and the time that it took [ms]."""
-        there = partial(_decode, checkpoint, loaded.sha256)
+        there = partial(_decode, checkpoint, loaded.sha256, self._limits)
         for record, result in self._map(
             lambda r: decoded(loaded, r.payload, r.shapes), there, records, lambda r: (r.payload, dict(r.shapes))
         ):
             with naming(record.where):
                 found = result()
-            yield record, found if self.n == 1 else _received(*found)
+            yield record, found if self._here else _received(*found)
 
     def _map(
         self,
@@ -82,11 +117,12 @@ class Coders:
     ) -> Iterator[tuple[A, Callable[[], Any]]]:
         """Items with what gives their results, in their order; a few at a time, so that memory stays flat. `here`: of
         an item; `there`: of what is sent of it to another process."""
-        if self.n == 1:
+        if self._here:
             yield from ((item, partial(here, item)) for item in items)
             return
         if self._pool is None:
-            self._pool = self._open.enter_context(workers(self.n, WHAT))
+            start = self._limits.start if self._limits else start_worker
+            self._pool = self._open.enter_context(workers(self.n, WHAT, start))
         waiting = deque[tuple[A, Future[Any]]]()
         try:
             for item in items:
@@ -97,7 +133,7 @@ class Coders:
                 yield _first(waiting)
         except BrokenProcessPool as exc:
             self._pool = None  # others start for the next point
-            raise died(WHAT) from exc
+            raise (self._limits.broken() if self._limits else died(WHAT)) from exc
         finally:
             for _, result in waiting:
                 result.cancel()
@@ -161,15 +197,15 @@ def _encode(checkpoint: Path, sha256: str, maps: Arrays) -> Encoded:
 
 
 def _decode(
-    checkpoint: Path, sha256: str, payload: bytes, grids: Grids
-) -> tuple[Arrays, int, int, Mapping[str, bytes] | None, float]:
-    found, took_ms = decoded(_codec(checkpoint, sha256, "receiver"), payload, grids)
-    again = found.recode() if found.recode else None
-    return {k: m.numpy() for k, m in found.features.maps.items()}, found.n_symbols, found.check, again, took_ms
+    checkpoint: Path, sha256: str, limits: Limits | None, payload: bytes, grids: Grids
+) -> tuple[Arrays, int, int, float]:
+    loaded = _codec(checkpoint, sha256, "receiver")
+    if limits:
+        signal.setitimer(signal.ITIMER_REAL, limits.seconds)  # its signal ends the process, wherever it is
+    found, took_ms = decoded(loaded, payload, grids)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    return {k: m.numpy() for k, m in found.features.maps.items()}, found.n_symbols, found.check, took_ms
 
 
-def _received(
-    maps: Arrays, n_symbols: int, check: int, again: Mapping[str, bytes] | None, took_ms: float
-) -> tuple[Decoded, float]:
-    features = Features({k: torch.from_numpy(m) for k, m in maps.items()})
-    return Decoded(features, n_symbols, check, None if again is None else lambda: again), took_ms
+def _received(maps: Arrays, n_symbols: int, check: int, took_ms: float) -> tuple[Decoded, float]:
+    return Decoded(Features({k: torch.from_numpy(m) for k, m in maps.items()}), n_symbols, check), took_ms

@@ -14,6 +14,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from fcbench.core import rates
+from fcbench.core.codecs import ForeignCodec
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Encoder, Features
 from fcbench.core.files import write_atomically
@@ -24,6 +25,7 @@ from fcbench.features.encoding import build_encoder
 from fcbench.transmit import container, senders
 from fcbench.transmit.checkpoint import Loaded
 from fcbench.transmit.checkpoint import load as load_checkpoint
+from fcbench.transmit.coders import HERE, Coders, Limits
 
 Size = tuple[int, int]
 
@@ -105,11 +107,13 @@ def _encoder_of(loaded: Loaded, path: Path, weights: str | None, device: torch.d
     return encoder
 
 
-def decode(path: Path, checkpoint: Path | None = None) -> dict[str, Tensor]:
+def decode(path: Path, checkpoint: Path | None = None, trust: bool = False) -> dict[str, Tensor]:
     """Features of a file: float32 [N, C, h, w] by map, in the order in which they were coded.
 
-    `checkpoint`: of its codec; None for the one beside the file, under the same name. Raises `FcbenchError`: either is
-    missing or damaged, they do not belong together, or there are no features inside.
+    `checkpoint`: of its codec; None for the one beside the file, under the same name. `trust`: decode in this process,
+    also what a library decodes that is not ours; else that runs in a process of its own, within limits of memory and
+    time. Raises `FcbenchError`: either is missing or damaged, they do not belong together, there are no features
+    inside, or that process ends.
     """
     reader = container.ContainerReader(path)
     if not int(reader.header.checkpoint_sha256, 16):
@@ -119,8 +123,19 @@ def decode(path: Path, checkpoint: Path | None = None) -> dict[str, Tensor]:
     beside = path.with_suffix(".safetensors")
     if checkpoint is None and not beside.is_file():
         raise FcbenchError(f"no checkpoint {beside.name} beside {path}: give --checkpoint FILE")
-    batches = [r.maps for r in senders.decode(checkpoint or beside, path)]
+    checkpoint = checkpoint or beside
+    with HERE if trust else _apart(load_checkpoint(checkpoint), reader) as coders:
+        batches = [r.maps for r in senders.decode(checkpoint, path, coders)]
     return {name: torch.cat([b[name] for b in batches]) for name in batches[0]}
+
+
+def _apart(loaded: Loaded, reader: container.ContainerReader) -> Coders:
+    """What decodes a stranger's file: a process within limits where a library does it that is not ours."""
+    if not isinstance(loaded.codec, ForeignCodec):
+        return HERE
+    channels = sum(s.channels for s in loaded.specs)
+    n_scalars = max(channels * max(h * w for h, w in r.shapes.values()) for r in reader)
+    return Coders(1, Limits.of(n_scalars))
 
 
 def write_features(maps: dict[str, Tensor], path: Path) -> None:
@@ -175,13 +190,13 @@ def _stream(path: Path) -> dict[str, Any]:
 
 
 def _parts_of(record: container.Record, loaded: Loaded | None) -> dict[str, int]:
-    """Bytes of a payload by part; without the checkpoint beside its file, only their sum."""
-    if loaded is None:
-        return {"payload": len(record.payload)}
-    decoded = loaded.codec.decode(record.payload, record.shapes)
-    record.verify(decoded)
-    parts = decoded.recode() if decoded.recode else {"payload": record.payload}
-    return {name: len(data) for name, data in parts.items()}
+    """Bytes of a payload by part; where its codec does not tell, or is not there, only their sum."""
+    parts = {}
+    if loaded is not None and not isinstance(loaded.codec, ForeignCodec):
+        decoded = loaded.codec.decode(record.payload, record.shapes)
+        record.verify(decoded)
+        parts = decoded.parts
+    return {name: len(data) for name, data in parts.items()} or {"payload": len(record.payload)}
 
 
 def _codec(path: Path) -> dict[str, Any]:

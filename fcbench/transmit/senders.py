@@ -154,18 +154,23 @@ def decode(checkpoint: Path, path: Path, coders: Coders = HERE) -> Iterator[Rece
 
     def decoded() -> Iterator[tuple[Features, float]]:
         for record, (found, took_ms) in coders.decode(checkpoint, loaded, reader):
-            record.verify(found)
-            for name, values in found.features.maps.items():
-                if not bool(torch.isfinite(values).all()):
-                    what = f"decodes to values at {name} that are not finite"
-                    raise FcbenchError(f"{record.where} {what}: check the codec {checkpoint}")
-            yield found.features, took_ms
+            yield verified(record, found, checkpoint).features, took_ms
 
     channels = {s.name: s.channels for s in loaded.specs}
     largest = max((sum(channels[n] * h * w for n, (h, w) in r.shapes.items()) for r in reader), default=1)
     for group in grouped(decoded(), at_once(largest)):
         maps = {name: torch.cat([f.maps[name] for f, _ in group]) for name in group[0][0].maps}
         yield Received(maps, [ms for _, ms in group])
+
+
+def verified(record: container.Record, found: Decoded, checkpoint: Path) -> Decoded:
+    """What a codec made of a record. Raises `FcbenchError`: not what the record says of it, or not finite."""
+    record.verify(found)
+    for name, values in found.features.maps.items():
+        if not bool(torch.isfinite(values).all()):
+            what = f"decodes to values at {name} that are not finite"
+            raise FcbenchError(f"{record.where} {what}: check the codec {checkpoint}")
+    return found
 
 
 def _batches(test: FeatureSet) -> Iterator[dict[str, Tensor]]:

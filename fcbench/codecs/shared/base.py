@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Features, FeatureSpec, FeatureStats
+from fcbench.core.rules import MAX_IMAGE_PX
 
 MAX_POINTS = 1 << 28  # A sample has at most this many scalars: a damaged shape must not ask for all memory
 CLIP_STD = 6.0  # Quantizers of a fixed range leave out what is more standard deviations from the mean, however rare
@@ -76,6 +77,12 @@ class CodecBase(nn.Module):
         grid = [shapes[name] for name in self.names]
         if any(h < 1 or w < 1 for h, w in grid):
             raise FcbenchError(f"feature maps of size {grid} are empty: nothing can be coded")
+        for spec, (h, w) in zip(self.specs, grid, strict=True):
+            if ((h - 1) * spec.stride_px + 1) * ((w - 1) * spec.stride_px + 1) > MAX_IMAGE_PX:
+                raise FcbenchError(
+                    f"a map {spec.name!r} of {h}x{w} at stride {spec.stride_px} px is of an image of more than "
+                    f"{MAX_IMAGE_PX} pixels: use smaller images"
+                )
         if sum(s.channels * h * w for s, (h, w) in zip(self.specs, grid, strict=True)) > MAX_POINTS:
             raise FcbenchError(f"feature maps of size {grid} exceed {MAX_POINTS} scalars a sample: use smaller images")
         return grid

@@ -205,6 +205,8 @@ class LearnedCodec(CodecBase):
         decoded: list[list[Tensor]] = [[] for _ in grid]
         codes: list[list[StageCode | None]] = [[] for _ in grid]
         string = StringDecoder(payload)
+        for coder, spec, (h, w) in zip(self.map_coders, self.specs, grid, strict=True):
+            string.require(coder.tables(len(self.stages) - 1), spec.channels * h * w)  # y has so many scalars or more
         for stage, part in enumerate(self.stages):
             for name, coder, hw, done, how in zip(self.parts(part), self.map_coders, grid, decoded, codes):
                 code = coder.code(stage, hw, done)
@@ -213,11 +215,12 @@ class LearnedCodec(CodecBase):
                     done.append(torch.zeros(1, 0))
                     continue
                 done.append(code.latents(string.take(coder.tables(stage), code.groups, name)))
+        parts = string.end()
         maps = [
             s.restore(c.synthesize(done, how, hw))
             for c, s, done, how, hw in zip(self.map_coders, self.map_stats, decoded, codes, grid, strict=True)
         ]
-        return Decoded(Features(self.named(maps)), string.n_symbols, string.check, string.recode)
+        return Decoded(Features(self.named(maps)), string.n_symbols, string.check, parts)
 
 
 class VariableLearnedCodec(LearnedCodec):

@@ -146,6 +146,7 @@ class _Levels:
 class MosaicCodec(CodecBase):
     """``{seal, MAP: string of each map}``, by a coder at one value of its knob and one depth."""
 
+    foreign = True
     heads: Tensor
     head_sizes: Tensor
 
@@ -210,11 +211,9 @@ class MosaicCodec(CodecBase):
         """Code one sample."""
         maps = self.sample(features)
         strings = [self._write(i, x) for i, x in enumerate(maps)]
-        return Bitstream(self._packed(strings), sum(x.numel() for x in maps), None)
-
-    def _packed(self, strings: Sequence[bytes]) -> dict[str, bytes]:
         bodies = pack(strings, self._starts())
-        return {"seal": seal(b"".join(bodies)), **dict(zip(self.parts("picture"), bodies))}
+        parts = {"seal": seal(b"".join(bodies)), **dict(zip(self.parts("picture"), bodies))}
+        return Bitstream(parts, sum(x.numel() for x in maps), None)
 
     @coding_numerics()
     def decode(self, payload: bytes, grids: Grids) -> Decoded:
@@ -225,8 +224,7 @@ class MosaicCodec(CodecBase):
             symbols, x = self._read(i, data, (spec.channels, h, w))
             integers.append(symbols.ravel())
             maps.append(x)
-        n_symbols, check = sum(i.size for i in integers), checksum(*integers)
-        return Decoded(Features(self.named(maps)), n_symbols, check, lambda: self._packed(strings))
+        return Decoded(Features(self.named(maps)), sum(i.size for i in integers), checksum(*integers))
 
 
 @dataclass(frozen=True)

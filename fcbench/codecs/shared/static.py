@@ -32,6 +32,7 @@ class MapQuantizer(nn.Module):
     """Turns one map into symbols of ``n_tables`` tables, and back. Subclasses say how."""
 
     n_tables: int
+    n_levels: int  # symbols are below
 
     def __init__(self) -> None:
         super().__init__()
@@ -132,12 +133,17 @@ class StaticCodec(CodecBase):
         """Decode one sample. Raises `FcbenchError` on damage that can be seen."""
         string, maps = StringDecoder(payload), []
         for quantizer, (h, w), part in zip(self.quantizers, self.grid(grids), self.parts("y"), strict=True):
+            string.require(quantizer.tables, quantizer.n_tables * h * w)
             groups = Groups.equal(quantizer.n_tables, h * w)
             flat = torch.from_numpy(string.take(quantizer.tables, groups, part)).long()
+            if not 0 <= flat.min() <= flat.max() < quantizer.n_levels:
+                raise FcbenchError(
+                    "a decoded symbol is beyond the quantizer's levels: make the codec's checkpoint again"
+                )
             symbols = flat.reshape(quantizer.n_tables, h * w)
             maps.append(quantizer.dequantize(symbols, 1, (h, w)))
-        decoded = self.named(self._outward(maps))
-        return Decoded(Features(decoded), string.n_symbols, string.check, string.recode)
+        parts = string.end()
+        return Decoded(Features(self.named(self._outward(maps))), string.n_symbols, string.check, parts)
 
 
 @dataclass(frozen=True)
