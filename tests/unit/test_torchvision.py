@@ -21,9 +21,9 @@ from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Features
 from fcbench.core.samples import Objects
 from fcbench.core.tasks import TailedEncoder, build_tail
-from fcbench.encoders.shared.weights import state_sha256
+from fcbench.encoders.shared.weights import published_file, state_sha256
 from fcbench.encoders.torchvision import create, names
-from fcbench.encoders.torchvision.weights import COUNTER, NO_EPSILON, official_file
+from fcbench.encoders.torchvision.weights import COUNTER, NO_EPSILON
 from fcbench.features.encoding import build_encoder
 from fcbench.features.statistics import statistics
 from fcbench.tasks.shared import coco_ap
