@@ -4,8 +4,8 @@
     fcbench run --encoder mobilenetv2:imagenet --weights imagenet.safetensors
 
 Integers become float32 under timm's names; of a classifier, the last layer is left out. What was written is then
-compared with the file's own interpreter, which computes in 8 bits, on every .jpg and .png below PHOTOGRAPHS, each resized
-(bilinear) to the network's input: the last map of the trunk, and the class of the whole network.
+compared with the file's own interpreter, which computes in 8 bits, on every .jpg and .png below PHOTOGRAPHS, each
+resized (bilinear) to the network's input: the last map of the trunk, and the class of the whole network.
 """
 
 from __future__ import annotations
@@ -61,8 +61,9 @@ def compare(source: Path, target: Path, images: Sequence[Path]) -> Agreement:
     from ai_edge_litert.interpreter import Interpreter
 
     name = name_of(source)
-    published, trunk_end = PUBLISHED[name], layers_of(source)[50].output
-    encoder = PLUGIN.build(name, str(target), torch.device("cpu"))
+    published, encoder = PUBLISHED[name], PLUGIN.build(name, str(target), torch.device("cpu"))
+    n_layers = sum(isinstance(m, torch.nn.Conv2d) for m in encoder.module.modules())
+    trunk_end = layers_of(source)[n_layers - 1].output
     whole = freeze(published.whole()) if published.n_classes else None
     if whole:
         load(whole, name, (source, ""))

@@ -10,13 +10,13 @@ Split points: ``stage1`` to ``stage4``, strides 4, 8, 16, 32 with 24, 32, 96, 32
 default is ``stage3``, the same map in all three. The last stage of ``voc_segmentation`` has stride 16 and dilation 2,
 as it was published: at stride 32 its kernels would see twice the distances that they were trained on.
 
-TensorFlow pads at the end where PyTorch pads on both sides: the networks are built with ``pad_type="same"``. Images are
-scaled to RGB / 127.5 - 1. Weights come from the ``.tflite`` files of github.com/google-coral/test_data, fetched into
-torch.hub's folder (TORCH_HOME), checked against their SHA-256 and dequantized by ai-edge-litert (``pip install
-fcbench[tflite]``); ``python -m benchmarks.convert_tflite`` makes a ``.safetensors`` file of one, which needs no such
-package, for --weights. Features are those of 32-bit activations; the published networks also round these to 8 bits.
+TensorFlow pads at the end where PyTorch pads on both sides: the networks are built with ``pad_type="same"``. Images
+are scaled to RGB / 127.5 - 1. Weights are the ``.tflite`` files of github.com/google-coral/test_data, fetched into
+torch.hub's folder (TORCH_HOME), checked against their SHA-256 and turned into float32 by ai-edge-litert (``pip install
+fcbench[tflite]``). ``python -m benchmarks.convert_tflite`` makes a ``.safetensors`` file of one for --weights, which
+needs no such package. Activations have 32 bits here; the published networks round them to 8.
 
-Tail: classification, of ``imagenet`` with the weights of a ``.tflite`` (converted files hold no classifier). Its output
+Tails: classification, of ``imagenet`` with the weights of a ``.tflite`` (converted files hold no classifier). Its output
 for "none of the classes" is left out.
 """
 

@@ -90,7 +90,11 @@ def label_names(name: str, full: nn.Module) -> tuple[str, ...]:
 
 
 def classifier_tail(
-    encoder: PaddedEncoder, full: nn.Module, split_point: str, image_px: tuple[int, int], before: nn.Module | None = None
+    encoder: PaddedEncoder,
+    full: nn.Module,
+    split_point: str,
+    image_px: tuple[int, int],
+    before: nn.Module | None = None,
 ) -> ClassifierTail:
     """The rest of a network after a split point, compared with all of it on an image of noise.
 

@@ -4,7 +4,6 @@ import re
 
 from torch import nn
 
-from fcbench.core.errors import FcbenchError
 from fcbench.core.features import WeightsInfo
 from fcbench.core.state_dicts import some_of_each
 from fcbench.encoders.shared.weights import (
