@@ -48,7 +48,7 @@ def test_front_then_tail_is_the_network_as_it_was_trained(size: tuple[int, int])
     """TensorFlow's padding and scaling; timm's own padding gives other features."""
     encoder, x = build_encoder("mobilenetv2:imagenet", "random", CPU), images(2, size)
     for padding in ("same", ""):
-        network = timm.create_model("mobilenetv2_100", pad_type=padding).eval()
+        network: Any = timm.create_model("mobilenetv2_100", pad_type=padding).eval()
         network.load_state_dict(network.state_dict() | encoder.module.state_dict())
         with torch.no_grad():
             wanted = network.forward_features(x / 127.5 - 1)

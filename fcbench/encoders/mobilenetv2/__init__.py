@@ -99,7 +99,8 @@ class MobileNetV2Encoder(PaddedEncoder):
     def run(self, x: Tensor, split_points: Sequence[str]) -> Mapping[str, Tensor]:
         module: Any = self.module
         x = module.bn1(module.conv_stem(x.contiguous(memory_format=torch.channels_last)))
-        ends, found = dict(zip(BLOCKS, self.specs)), {}
+        ends = dict(zip(BLOCKS, self.specs))
+        found: dict[str, Tensor] = {}
         for i, block in enumerate(module.blocks):
             if set(split_points) <= set(found):
                 break
