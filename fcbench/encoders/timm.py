@@ -29,10 +29,10 @@ from torch import Tensor, nn
 
 from fcbench.core.errors import FcbenchError, unknown
 from fcbench.core.features import Encoder, EncoderPlugin, FeatureSpec, WeightsInfo
-from fcbench.encoders.shared.padded import PaddedEncoder, normalized, promised
-from fcbench.encoders.shared.timm_tail import ClassifierTail, after, label_names, require_equal, whole_network
+from fcbench.encoders.shared.padded import PaddedEncoder, promised
+from fcbench.encoders.shared.timm_tail import classifier_tail, whole_network
 from fcbench.encoders.shared.timm_weights import config_of, info_of, load, specs_of
-from fcbench.encoders.shared.weights import freeze, seeded
+from fcbench.encoders.shared.weights import seeded
 
 SIZE_OPTIONS: tuple[dict[str, Any], ...] = (
     {"dynamic_img_size": True},  # ViTs: position embeddings are interpolated
@@ -90,23 +90,8 @@ class TimmEncoder(PaddedEncoder):
 
     def tail(self, task: str, split_point: str, image_px: tuple[int, int]) -> nn.Module:
         """The rest of the classifier after a stage, compared with the whole network on an image of noise."""
-        name = self.name.partition(":")[2]
-        full = whole_network(name, self._typed_weights, self.module).to(self.device)
-        cut = info_of(self.module).get_dicts()[list(self.specs).index(split_point)]["module"]
-        noise = torch.randint(0, 256, (1, 3, *image_px), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-        try:
-            rest = nn.Sequential(_ChannelsLast(), after(full, cut)) if self._last else after(full, cut)
-            tail = ClassifierTail(rest, split_point, label_names(name, full))
-            with torch.inference_mode():
-                whole = full(normalized(noise.to(self.device), self.normalization, self.levels))
-                split = tail(self(noise, [split_point]).maps)
-        except (AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError) as exc:
-            raise FcbenchError(
-                f"{self.name} has no tail at {split_point} for images of {image_px[0]}x{image_px[1]} "
-                f"({(str(exc).splitlines() or [type(exc).__name__])[0]})"
-            ) from exc
-        require_equal(self.name, split_point, whole, split)
-        return freeze(tail)
+        full = whole_network(self.name.partition(":")[2], self._typed_weights, self.module).to(self.device)
+        return classifier_tail(self, full, split_point, image_px, _ChannelsLast() if self._last else None)
 
     def _find_multiple(self, coarsest: int) -> int:
         """1 if maps have the promised sizes for an image that no stride divides, else the coarsest stride [px]."""

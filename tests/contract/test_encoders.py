@@ -16,10 +16,11 @@ from fcbench.measure.complexity import macs
 from fcbench.testing.encoders import SIZES, EncoderContract, images
 
 VARIANTS = {
+    "mobilenetv2": ("imagenet", "voc_segmentation"),
     "timm": ("test_resnet", "test_vit", "test_convnext", "test_mambaout", "tf_efficientnet_lite0"),
     "torchvision": ("fasterrcnn_mobilenet_v3_large_fpn@64", "ssdlite320_mobilenet_v3_large", "deeplabv3_resnet50"),
 }
-"""What is tried of plug-ins that have no default."""
+"""What is tried of plug-ins that have no default, or whose variants differ."""
 
 
 class HouseRules(EncoderContract):

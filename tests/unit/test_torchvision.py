@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import http.server
-import threading
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from file_server import FileServer, serving
 from pycocotools import mask as rle
 from torch import Tensor, nn
 from torchvision import models
@@ -21,9 +21,9 @@ from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Features
 from fcbench.core.samples import Objects
 from fcbench.core.tasks import TailedEncoder, build_tail
-from fcbench.encoders.shared.weights import state_sha256
+from fcbench.encoders.shared.weights import published_file, state_sha256
 from fcbench.encoders.torchvision import create, names
-from fcbench.encoders.torchvision.weights import COUNTER, NO_EPSILON, official_file
+from fcbench.encoders.torchvision.weights import COUNTER, NO_EPSILON
 from fcbench.features.encoding import build_encoder
 from fcbench.features.statistics import statistics
 from fcbench.tasks.shared import coco_ap
@@ -146,43 +146,18 @@ def test_front_then_tail_is_the_network(name: str, tmp_path: Path, monkeypatch: 
 SMALL = "ssdlite320_mobilenet_v3_large"
 
 
-class Server(http.server.ThreadingHTTPServer):
-    """A server of one file, under a name that ends in the first digits of its SHA-256."""
-
-    def __init__(self, content: bytes) -> None:
-        server, self.sent, self.n_served = self, content, 0
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                found = self.path == f"/{server.name}"
-                self.send_response(200 if found else 404)
-                self.send_header("Content-Length", str(len(server.sent) if found else 0))
-                self.end_headers()
-                server.n_served += found
-                self.wfile.write(server.sent if found else b"")
-
-            def log_message(self, format: str, *args: object) -> None:
-                """Quiet."""
-
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.name = f"net-{hashlib.sha256(content).hexdigest()[:8]}.pth"
-        self.url = f"http://127.0.0.1:{self.server_port}/{self.name}"
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
     torch.save(state_of(SMALL), tmp_path / "w.pth")
-    found = Server((tmp_path / "w.pth").read_bytes())
-    yield found
-    found.shutdown()
-    found.server_close()
+    content = (tmp_path / "w.pth").read_bytes()
+    with serving(content, f"net-{hashlib.sha256(content).hexdigest()[:8]}.pth") as found:
+        yield found
 
 
 def fetch(url: str) -> Path:
-    return official_file("torchvision:net", url)
+    return published_file("torchvision:net", url, re.findall(r"-(\w{8})\.", url)[0])
 
 
 def refused(url: str, words: str) -> None:
@@ -191,7 +166,7 @@ def refused(url: str, words: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_published_weights_are_fetched_once_and_named(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_published_weights_are_fetched_once_and_named(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models.get_model_weights(SMALL).DEFAULT.value, "url", server.url)
     for _ in range(2):
         encoder = build_encoder(f"torchvision:{SMALL}", None, CPU)
@@ -200,17 +175,17 @@ def test_published_weights_are_fetched_once_and_named(server: Server, monkeypatc
     assert server.n_served == 1
 
 
-def test_damaged_weights_are_refused_and_fetched_again(server: Server) -> None:
+def test_damaged_weights_are_refused_and_fetched_again(server: FileServer) -> None:
     whole, server.sent = server.sent, server.sent[:-1] + b"?"
     refused(server.url, "arrived damaged .*run the command again")
     server.sent = whole
     path = fetch(server.url)
     path.write_bytes(whole[:100])
-    refused(server.url, "is damaged .*its name says .* and was removed")
+    refused(server.url, "is damaged .*promised is .* and was removed")
     assert fetch(server.url).read_bytes() == whole
 
 
-def test_weights_that_are_not_there(server: Server) -> None:
+def test_weights_that_are_not_there(server: FileServer) -> None:
     refused(server.url.replace("net-", "other-"), "answers 404 .*--weights FILE")
     server.shutdown()
     server.server_close()

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from fcbench.core.errors import FcbenchError
 from fcbench.core.tasks import ProbabilisticHead
-from fcbench.encoders.shared.timm_weights import load
+from fcbench.encoders.shared.padded import PaddedEncoder, normalized
+from fcbench.encoders.shared.timm_weights import info_of, load
 from fcbench.encoders.shared.weights import freeze, seeded
 
 TOLERANCE = 1e-5  # How far front and tail may be from the whole network, in units of its largest output
@@ -84,8 +85,40 @@ def label_names(name: str, full: nn.Module) -> tuple[str, ...]:
     subset = infer_imagenet_subset(full)
     if subset is None:
         n = getattr(full, "num_classes", 0)
-        raise FcbenchError(f"timm:{name} states {n} classes whose names are not known: --head tail needs ImageNet's")
+        raise FcbenchError(f"{name} states {n} classes whose names are not known: --head tail needs ImageNet's")
     return tuple(ImageNetInfo(subset).label_names())
+
+
+def classifier_tail(
+    encoder: PaddedEncoder,
+    full: nn.Module,
+    split_point: str,
+    image_px: tuple[int, int],
+    before: nn.Module | None = None,
+) -> ClassifierTail:
+    """The rest of a network after a split point, compared with all of it on an image of noise.
+
+    `encoder`: its front, cut by timm. `full`: timm's full model with the encoder's weights, frozen. `image_px`: (H, W)
+    of the images. `before`: what brings a map [B, C, h, w] into the network's own order. Raises `FcbenchError`: front
+    and rest together are not the network.
+    """
+    cut = info_of(encoder.module).get_dicts()[list(encoder.specs).index(split_point)]["module"]
+    noise = torch.randint(0, 256, (1, 3, *image_px), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    try:
+        rest = after(full, cut)
+        rest = nn.Sequential(before, rest) if before is not None else rest
+        tail = ClassifierTail(rest, split_point, label_names(encoder.name, full))
+        with torch.inference_mode():
+            whole = full(normalized(noise.to(encoder.device), encoder.normalization, encoder.levels))
+            split = tail(encoder(noise, [split_point]).maps)
+    except (AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError) as exc:
+        raise FcbenchError(
+            f"{encoder.name} has no tail at {split_point} for images of {image_px[0]}x{image_px[1]} "
+            f"({(str(exc).splitlines() or [type(exc).__name__])[0]})"
+        ) from exc
+    require_equal(encoder.name, split_point, whole, split)
+    freeze(tail)
+    return tail
 
 
 def require_equal(name: str, split_point: str, whole: Tensor, split: Tensor) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import pickle
 import re
+import urllib.error
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -173,6 +174,32 @@ def hub_file(model: str, repo: str, names: Sequence[str], hint: str = "") -> Pat
             raise FcbenchError(_broken(model, source, exc)) from exc
         return _intact(model, Path(path))
     raise FcbenchError(f"{model}: {repo} holds none of {', '.join(names)}")
+
+
+def published_file(model: str, url: str, promised: str) -> Path:
+    """A file that is published under a URL: from torch.hub's folder, else downloaded into it.
+
+    `model`: as typed, for messages. `promised`: its SHA-256, or the first digits of it. Raises `FcbenchError`: it
+    cannot be fetched, or it is damaged; a damaged one is removed.
+    """
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(url, str(path), promised, progress=False)
+        except urllib.error.HTTPError as exc:
+            raise FcbenchError(f"{model}: {url} answers {exc.code} {exc.reason}: give --weights FILE") from exc
+        except (OSError, RuntimeError) as exc:  # no network; or torch.hub's own word for another hash
+            if "hash" in str(exc):
+                raise FcbenchError(f"{model}: {url} arrived damaged ({exc}): run the command again") from exc
+            raise FcbenchError(no_weights(model, f"download {url}")) from exc
+    if not (got := file_sha256(path)).startswith(promised):
+        path.unlink()
+        raise FcbenchError(
+            f"{model}: {path} is damaged (SHA-256 {got[:12]}..., promised is {promised[:12]}...) and was removed: "
+            "run the command again"
+        )
+    return path
 
 
 def _intact(model: str, path: Path) -> Path:

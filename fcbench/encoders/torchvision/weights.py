@@ -1,19 +1,16 @@
 """Weights of torchvision's networks: fetched, checked, loaded as torchvision loads them."""
 
 import re
-import urllib.error
-from pathlib import Path
 
-from torch import hub, nn
+from torch import nn
 
-from fcbench.core.errors import FcbenchError
 from fcbench.core.features import WeightsInfo
 from fcbench.core.state_dicts import some_of_each
 from fcbench.encoders.shared.weights import (
     file_sha256,
     load_state,
-    no_weights,
     other_architecture,
+    published_file,
     random_weights,
     weights_file,
 )
@@ -24,41 +21,17 @@ COUNTER = ".num_batches_tracked"
 """Of batch normalization in training; weights that were trained with it frozen have none."""
 
 
-def official_file(model: str, url: str) -> Path:
-    """A file of torchvision's weights: from torch.hub's folder, else downloaded into it.
-
-    `model`: as typed, for messages. `url`: its name ends in the first digits of its SHA-256, ``net-258fb6c6.pth``.
-    Raises `FcbenchError`: it cannot be fetched, or it is damaged; a damaged one is removed.
-    """
-    path = Path(hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
-    promised = re.findall(r"-([0-9a-f]{8,})\.", path.name)[-1]
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            hub.download_url_to_file(url, str(path), promised, progress=False)
-        except urllib.error.HTTPError as exc:
-            raise FcbenchError(f"{model}: {url} answers {exc.code} {exc.reason}: give --weights FILE") from exc
-        except (OSError, RuntimeError) as exc:  # no network; or torch.hub's own word for another hash
-            if "hash" in str(exc):
-                raise FcbenchError(f"{model}: {url} arrived damaged ({exc}): run the command again") from exc
-            raise FcbenchError(no_weights(model, f"download {url}")) from exc
-    if not (got := file_sha256(path)).startswith(promised):
-        path.unlink()
-        raise FcbenchError(
-            f"{model}: {path} is damaged (SHA-256 {got[:12]}..., its name says {promised}) and was removed: "
-            "run the command again"
-        )
-    return path
-
-
 def load(model: str, name: str, network: nn.Module, url: str, weights: str | None) -> WeightsInfo:
     """Give a network its weights.
 
-    `model`: as typed, for messages. `name`: torchvision's. `url`: of the published weights. `weights`: None for these,
+    `model`: as typed, for messages. `name`: torchvision's. `url`: of the published weights; its name ends in the
+    first digits of their SHA-256, ``net-258fb6c6.pth``. `weights`: None for these,
     ``random`` to keep the present ones, or a file's path. Raises `FcbenchError`: they cannot be had, or are of another
     architecture.
     """
-    file = weights_file(weights, lambda: (official_file(model, url), f"torchvision:{url.rpartition('/')[2]}"))
+    file_name = url.rpartition("/")[2]
+    promised = re.findall(r"-([0-9a-f]{8,})\.", file_name)[-1]
+    file = weights_file(weights, lambda: (published_file(model, url, promised), f"torchvision:{file_name}"))
     if file is None:
         return random_weights(network)
     path, origin = file
