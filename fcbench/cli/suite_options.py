@@ -28,6 +28,16 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--task tasks": {"multiple": True, "metavar": "NAME|FILE.py", "help": f"Repeatable. [{', '.join(TASKS)}]"},
     "--dataset": {"metavar": "NAME|FILE.py", "help": "Data set; hf:FOLDER or hf:NAME@COMMIT. [scenes]"},
     "--data-root": {"type": click.Path(path_type=Path), "help": "Folder of a data set that is read from disk."},
+    "--features": {
+        "metavar": "FOLDER",
+        "type": click.Path(path_type=Path),
+        "help": "Features that somebody else extracted, with manifest.json (fcbench/core/manifest.py), in place of a "
+        "data set, an encoder, a neck and a head.",
+    },
+    "--metric-command": {
+        "metavar": "COMMAND",
+        "help": "With --features: run on a folder of decoded features, its last argument; prints the metric.",
+    },
     "--codec-data": {
         "metavar": "DATASET:ROOT",
         "help": "Train the codecs before a tail on these images, whose labels are not used. [the training split]",
@@ -154,6 +164,27 @@ def machine_options(out: str) -> Callable[[F], F]:
     return decorate
 
 
+def _of_features(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
+    """What ``--features`` stands for. Raises `FcbenchError`: an option that does not go with it."""
+    own = {"dataset": "extracted", "data_root": folder, "encoders": ("extracted",), "weights": str(folder)}
+    own |= {"tasks": ("features",), "head": "tail"}
+    for name in (
+        *own,
+        "neck",
+        "split_point",
+        "codec_data",
+        "image_size",
+        "encoder_dtype",
+        "neck_dtype",
+        "compiled",
+        "objective",
+    ):
+        if given.get(name):
+            option = "--" + {"encoders": "encoder", "tasks": "task", "compiled": "compile"}.get(name, name)
+            raise FcbenchError(f"{option.replace('_', '-')} does not go with --features: a folder of features has none")
+    return own
+
+
 def suite_of(suite_file: Path | None, options: dict[str, Any]) -> Suite:
     """The suite of a file or the default, changed by the options that were given, its plug-in files in use."""
     suite = load(suite_file) if suite_file else Suite()
@@ -178,6 +209,8 @@ def suite_of(suite_file: Path | None, options: dict[str, Any]) -> Suite:
             given[name] = by_task(given[name], option)
     if "seeds" in given:
         given["seeds"] = numbers(given["seeds"], int, "--seeds")
+    if "features" in given:
+        given |= _of_features(given.pop("features"), given)
     if "codec_data" in given:
         given["codec_data"], root = registry.split_variant(given["codec_data"])
         given["codec_data_root"] = Path(root) if root else None

@@ -116,8 +116,8 @@ class StringDecoder(_String):
         return symbols
 
     def end(self) -> dict[str, bytes]:
-        """The parts of the payload. Refuses surplus bytes: a payload that `StringEncoder` does not write for the symbols
-        so far. Raises `FcbenchError`."""
+        """The parts of the payload. Raises `FcbenchError` where `StringEncoder` writes another one for the symbols so
+        far: for surplus bytes."""
         encoder = StringEncoder()
         for tables, symbols, groups, part in self._read:
             encoder.put(tables, symbols, groups, part)

@@ -13,7 +13,9 @@ if TYPE_CHECKING:  # the nouns are plain data: importing them imports no torch
 
 from fcbench.core.errors import FcbenchError, unknown
 
+Layout = Literal["BCHW", "BNC"]
 FeaturesDtype = Literal["float32", "float16"]  # Type of stored features
+GLOBAL = ".global"  # End of the name of a map of tokens without a place
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +24,9 @@ class FeatureSpec:
 
     name: str
     channels: int
-    stride_px: int
-    layout: Literal["BCHW", "BNC"] = "BCHW"
+    stride_px: int  # 1 where places are not those of an image
+    # ``BNC``: tokens without a place in the image (class, registers, words), held as a map [B, C, 1, N]
+    layout: Layout = "BCHW"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +70,16 @@ class Encoder(Protocol):
         """(H, W) that strides refer to, for images of (H, W)."""
         return image_px
 
+    def grid(self, split_point: str, image_px: tuple[int, int]) -> tuple[int, int]:
+        """(h, w) of a map for images of (H, W)."""
+        (height, width), stride = self.resized_px(image_px), self.specs[split_point].stride_px
+        return -(-height // stride), -(-width // stride)
+
     def __call__(self, images: Tensor, split_points: Sequence[str]) -> Features:
         """Features of uint8 RGB images [B, 3, H, W] at split points; images are normalized inside.
 
-        A map is contiguous float32 [B, C, ceil(H / stride), ceil(W / stride)] without gradients, H and W those of
-        `resized_px`, and does not depend on the other images of the batch. Raises `FcbenchError`: a split point or an
-        image size that it does not have.
+        A map is contiguous float32 [B, C, h, w] without gradients, of the size that `grid` says, and does not depend
+        on the other images of the batch. Raises `FcbenchError`: a split point or an image size that it does not have.
         """
 
 

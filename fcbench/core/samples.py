@@ -57,6 +57,8 @@ class DatasetMeta:
     keypoint_names: tuple[str, ...] = ()  # of pose, by keypoint; empty for the 17 of COCO
     # of tasks that find objects, by task, then label
     category_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    commands: Mapping[str, str] = field(default_factory=dict)  # of the user, by the task whose metric they print
+    lower_is_better: bool = False  # of the numbers that these print
 
     def names(self, task: str) -> tuple[str, ...]:
         """What a task's outputs stand for, by index; empty where it has no classes."""
@@ -73,6 +75,7 @@ class DataOptions:
     # (H, W) to which every image is resized with its targets; None keeps each image's own size
     image_size_px: tuple[int, int] | None = None
     limit: int | None = None  # the first samples of the split, at most this many; None for all
+    metric_command: str | None = None  # of the user; reads decoded features
 
 
 STRETCHED = "stretched"
@@ -90,6 +93,7 @@ class Dataset(Protocol):
     meta: DatasetMeta  # facts that these tasks need
     image_size_px: tuple[int, int] | None  # (H, W) of every image; None where each has its own size
     resizing: str = STRETCHED  # how images and targets are brought to it, by name, where they had another size
+    has_images: bool = True  # else its samples hold features, for the one encoder that knows them
     # task -> why the split lacks it, in one line that says what was expected where
     absent: Mapping[str, str] = MappingProxyType({})
 

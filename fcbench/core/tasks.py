@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -122,6 +123,25 @@ class RankingTask(Task, Ranking, Protocol):
     def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
         """Raises `FcbenchError`: sums do not determine the metrics."""
         raise FcbenchError("this task's metrics rank samples: use weighted_values of the samples' statistics, not sums")
+
+
+class Collector(Protocol):
+    """Takes all test samples of a point, batch by batch, as a head predicts them."""
+
+    def add(self, prediction: Any, batch: Any) -> None:
+        """Take a batch."""
+
+    def statistics(self) -> np.ndarray:
+        """Statistics of each sample that all together determine, float64 [N, K]. Raises `FcbenchError`: there are
+        none."""
+
+
+@runtime_checkable
+class Collecting(Protocol):
+    """What a task has whose last statistics only all test samples together determine."""
+
+    def collecting(self) -> AbstractContextManager[Collector | None]:
+        """A new collector; None where there is nothing to collect."""
 
 
 def metric_values(task: Task | TaskPlugin | Ranking, stats: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:

@@ -11,6 +11,7 @@ _FROZEN = "its own weights: rows in results/scenes_frozen"
 
 VERIFIED: dict[str, dict[str, str]] = {
     "encoder": {
+        "extracted": "made folders only",
         "hiera": _FORMAT,
         "hiera_nano": _EMBEDDED,
         "mobilenetv2": "published weights, as their 8-bit interpreter computes: rows in results/universality_published",
@@ -46,6 +47,7 @@ VERIFIED: dict[str, dict[str, str]] = {
         "ade20k": _MADE,
         "camvid": "the real files: rows in results/codecs_camvid",
         "coco": "100 real images: rows in results/real_smoke",
+        "extracted": "made folders only",
         "folder": _MADE,
         "hf": "made folders only",
         "imagenet": _MADE,

@@ -29,6 +29,10 @@ class _Wrapped(Encoder):
         """(H, W) that strides refer to, for images of (H, W)."""
         return self.wrapped.resized_px(image_px)
 
+    def grid(self, split_point: str, image_px: tuple[int, int]) -> tuple[int, int]:
+        """(h, w) of a map for images of (H, W)."""
+        return self.wrapped.grid(split_point, image_px)
+
 
 class InBfloat16(_Wrapped):
     """An encoder whose matrix products and convolutions are bfloat16, by autocast; its maps are float32.

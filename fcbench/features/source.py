@@ -27,7 +27,7 @@ class Readable(Dataset):
         self._dataset, self._indices = dataset, indices
         self.name, self.split, self.revision = dataset.name, dataset.split, dataset.revision
         self.tasks, self.meta, self.image_size_px = dataset.tasks, dataset.meta, dataset.image_size_px
-        self.absent, self.resizing = dataset.absent, dataset.resizing
+        self.absent, self.resizing, self.has_images = dataset.absent, dataset.resizing, dataset.has_images
 
     def __len__(self) -> int:
         return len(self._indices)

@@ -65,8 +65,11 @@ class Complexity:
     def of_encoder(self) -> Counts:
         """The encoder, as far as the split points are computed.
 
-        Kept beside the features: a further run does not run the encoder.
+        Kept beside the features: a further run does not run the encoder. Of features that others extracted nothing is
+        known.
         """
+        if not self._source.test.dataset.has_images:
+            return {}
         return self._once("encoder", self._count_encoder)
 
     def of_readout(self, reader: Reader) -> Counts:

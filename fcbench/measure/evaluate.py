@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 
 from fcbench.core.errors import FcbenchError
-from fcbench.core.tasks import Task
+from fcbench.core.tasks import Collecting, Task
 from fcbench.features.source import Source
 from fcbench.features.statistics import normalized_mse
 from fcbench.measure.density import Scorer
@@ -74,7 +75,9 @@ def evaluate(received: Iterable[Received], source: Source, readers: Mapping[str,
     stats = {key: list[np.ndarray]() for key in readers}
     likelihoods = {key: list[np.ndarray]() for key, r in readers.items() if r.scorer}
     decode_ms: list[float] = []
-    with torch.inference_mode():
+    with torch.inference_mode(), ExitStack() as stack:
+        collecting = {k: r.task.collecting() for k, r in readers.items() if isinstance(r.task, Collecting)}
+        collectors = {k: c for k, how in collecting.items() if (c := stack.enter_context(how))}
         for batch in received:
             indices = range(n_read, n_read + len(next(iter(batch.maps.values()))))
             n_read = indices.stop
@@ -83,14 +86,19 @@ def evaluate(received: Iterable[Received], source: Source, readers: Mapping[str,
             for key, r in readers.items():
                 targets, head = r.task.collate(r.targets(indices)), r.model.head
                 x = r.model(batch.maps)
-                stats[key].append(r.task.statistics(head.predict(x, targets), targets))
+                said = head.predict(x, targets)
+                stats[key].append(r.task.statistics(said, targets))
+                if key in collectors:
+                    collectors[key].add(said, targets)
                 if r.scorer:
                     likelihoods[key].append(r.scorer(x, targets))
-    if n_read != len(test):
-        raise FcbenchError(f"decoded {n_read} samples of {len(test)}: the stream is not of this data set")
+        if n_read != len(test):
+            raise FcbenchError(f"decoded {n_read} samples of {len(test)}: the stream is not of this data set")
+        tables = {key: np.concatenate(s) for key, s in stats.items()}
+        tables |= {key: np.hstack([tables[key], c.statistics()]) for key, c in collectors.items()}
     found = {
-        key: Found(np.concatenate(s), np.concatenate(likelihoods[key]) if key in likelihoods else None)
-        for key, s in stats.items()
+        key: Found(table, np.concatenate(likelihoods[key]) if key in likelihoods else None)
+        for key, table in tables.items()
     }
     for key, one in found.items():
         if one.log_likelihood is not None and not np.isfinite(one.log_likelihood).all():

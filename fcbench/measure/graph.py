@@ -295,8 +295,7 @@ def expected_set(
         return True, found
     height, width = data.image_size_px or _first_image_px(data)
     specs = {n: s for n, s in encoder.specs.items() if n in split_points}
-    strided = encoder.resized_px((height, width))
-    grids = {n: (-(-strided[0] // s.stride_px), -(-strided[1] // s.stride_px)) for n, s in specs.items()}
+    grids = {n: encoder.grid(n, (height, width)) for n in specs}
     samples = tuple(SampleInfo("", i, (height, width)) for i in range(len(data)))
     return False, FeatureSet(store.key_of(contents), samples, (), (height, width), specs, grids, {}, dtype)
 

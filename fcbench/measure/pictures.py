@@ -70,7 +70,9 @@ class _Shown:
         self._most: dict[tuple[str, int], float] = {}
 
     def images(self) -> dict[str, str]:
-        """Pictures by sample id."""
+        """Pictures by sample id; none where there are no images."""
+        if not self.data.has_images:
+            return {}
         samples = [self.data[i] for i in range(len(self.data))]
         return {sample.id: drawing.photograph(sample.image) for sample in samples}
 

@@ -171,7 +171,7 @@ def _unmeasured(trial: Trial, job: Job, task: str) -> RatePoint:
         kind=job.kind.value,
         dataset=suite.dataset,
         dataset_revision=study.revision,
-        image_size="x".join(map(str, features.image_px)),
+        image_size="x".join(map(str, features.image_px)) if source.test.dataset.has_images else "",
         encoder=encoder.name,
         weights_sha256=encoder.weights.sha256,
         weights_origin=encoder.weights.origin,
@@ -206,7 +206,9 @@ def _unmeasured(trial: Trial, job: Job, task: str) -> RatePoint:
 def _resizing(source: Source) -> str:
     """How images were brought to one size, and by the encoder to its own; empty where all had it."""
     splits = source.train, source.test
-    differs = any(sample.size_px != s.features.image_px for s in splits for sample in s.features.samples)
+    differs = source.test.dataset.has_images and any(
+        sample.size_px != s.features.image_px for s in splits for sample in s.features.samples
+    )
     steps = source.test.dataset.resizing if differs else "", source.encoder.resizing
     return "; ".join(step for step in steps if step)
 

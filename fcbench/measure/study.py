@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ import torch
 
 from fcbench.core import registry
 from fcbench.core.cache import Cache
+from fcbench.core.codecs import codec_kind
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Encoder
 from fcbench.core.progress import Report
@@ -145,20 +147,20 @@ def device_of(name: str) -> torch.device:
 def open_data(suite: Suite, cache_dir: Path) -> dict[str, Dataset]:
     """``train`` and ``test`` of the suite's data set; ``train`` of another one where codecs have their own."""
     own, of_codecs = (suite.dataset, suite.data_root), (suite.codec_data or "", suite.codec_data_root)
-    size_px = suite.image_size_px
-    train = _opened("train", *(of_codecs if suite.codec_data else own), cache_dir, size_px, suite.n_train)
-    test = _opened("test", *own, cache_dir, size_px, suite.n_test)
+    how = DataOptions(None, cache_dir, suite.image_size_px, metric_command=suite.metric_command)
+    train = _opened("train", *(of_codecs if suite.codec_data else own), suite.n_train, how)
+    test = _opened("test", *own, suite.n_test, how)
+    if suite.metric_command and not test.meta.commands:
+        raise FcbenchError("--metric-command reads decoded features of --features FOLDER alone: give both")
+    remote = [c for c in suite.codecs if codec_kind(c)[0] == "image"]
+    if remote and not test.has_images:
+        raise FcbenchError(f"data set {test.name!r} has no images that {remote[0]} could code: leave it out")
     require_tasks(suite.tasks, *([] if suite.codec_data else [train]), test)
     return {"train": train, "test": test}
 
 
 def _opened(
-    split: Literal["train", "test"],
-    name: str,
-    root: Path | None,
-    cache_dir: Path,
-    size_px: tuple[int, int] | None,
-    limit: int | None,
+    split: Literal["train", "test"], name: str, root: Path | None, limit: int | None, options: DataOptions
 ) -> Dataset:
     plugin = registry.get("dataset", name)
     if plugin.needs_root and root is None:
@@ -166,4 +168,4 @@ def _opened(
             f"data set {name!r} is read from disk: give --data-root DIR, of --codec-data behind a colon "
             f"({registry.summary('dataset', name)})"
         )
-    return plugin.open(split, DataOptions(root, cache_dir, size_px, limit))
+    return plugin.open(split, replace(options, root=root, limit=limit))

@@ -46,6 +46,8 @@ class Suite:
         task_models: ``NAME[:VARIANT]`` by task, where not the data set's default.
         task_weights: of a task's model: ``random`` or a file; its own where not named.
         features_dtype: of features as they are stored, and so as all that is trained and measured sees them.
+        metric_command: command of the user that reads decoded features and prints a number; only of features that
+            others extracted.
         store_features: else the encoder runs whenever features are read, with the same results.
         null_model: also train each task's neck and head on a constant: what usable information is counted from.
 
@@ -79,6 +81,7 @@ class Suite:
     on_bad_image: Literal["stop", "skip"] = "stop"
     features_dtype: FeaturesDtype = "float32"
     store_features: bool = True
+    metric_command: str | None = None
     budget: Budget = Budget()
 
     def __post_init__(self) -> None:
@@ -193,9 +196,9 @@ class Suite:
         return name, variant, self.task_weights.get(task)
 
     def head_label(self, task: str, meta: DatasetMeta) -> str:
-        """``trained``, ``tail``, or ``frozen:NAME[:VARIANT]``."""
+        """``trained``, ``tail``, ``frozen:NAME[:VARIANT]``, or a command of the user."""
         if self.head != "frozen":
-            return self.head
+            return meta.commands.get(task, self.head)
         name, variant, _ = self.task_model(task, meta)
         return f"frozen:{name}" + (f":{variant}" if variant else "")
 

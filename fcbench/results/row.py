@@ -20,7 +20,9 @@ class RatePoint:
     kind: Annotated[str, "ceiling, floor, coded, remote or label"]
     dataset: Annotated[str, "name of the data set"]
     dataset_revision: Annotated[str, "of both splits, where they differ with a slash between"]
-    image_size: Annotated[str, "height x width of the encoder's input [pixels]"]
+    image_size: Annotated[
+        str, "height x width of the encoder's input [pixels]; empty for features that others extracted"
+    ]
     encoder: Annotated[str, "NAME or NAME:VARIANT"]
     weights_sha256: Annotated[str, "of the encoder's weights"]
     weights_origin: Annotated[str, "where the encoder's weights come from"]
@@ -29,7 +31,7 @@ class RatePoint:
     params: Annotated[str, "JSON: parameters of the operating point"]
     objective: Annotated[str, "what a codec was trained for: mse, task or both"]
     neck: Annotated[str, "name of the neck, or of a chain of necks; empty before a tail"]
-    head: Annotated[str, "trained, frozen:NAME, or tail (the rest of the encoder's network)"]
+    head: Annotated[str, "trained, frozen:NAME, tail (the rest of the encoder's network), or a command of the user"]
     head_sha256: Annotated[str, "of a frozen decoder's or a tail's weights"]
     neck_loss: Annotated[str, "before a frozen decoder: task, distill or both"]
     task: Annotated[str, "name of the task"]

@@ -9,7 +9,7 @@ length and UTF-8::
              body     string  codec
                       16 B    first half of the checkpoint's sha256
                       varint  number of maps, then for each:
-                              string name, varint channels, varint stride_px, 1 B layout (0: BCHW),
+                              string name, varint channels, varint stride_px, 1 B layout (0: BCHW, 1: BNC),
                               varint h, varint w    common to the samples
                       varint  symbols per sample    common to the samples
                       4 B     number of records
@@ -40,13 +40,13 @@ from types import TracebackType
 from fcbench.coders.varint import Cursor, string, varint
 from fcbench.core.codecs import Bitstream, Decoded, Grids
 from fcbench.core.errors import FcbenchError
-from fcbench.core.features import FeatureSpec
+from fcbench.core.features import FeatureSpec, Layout
 from fcbench.core.files import atomic_file, disk_errors
 
 MAGIC = b"\x9eFCB"
 VERSION = 1
 PREFIX_BYTES = 16  # Bytes of the checkpoint's sha256 that the header holds
-_LAYOUT = b"\0"  # [B, C, h, w], the only one
+_LAYOUTS: tuple[Layout, ...] = ("BCHW", "BNC")  # By their byte in the header
 _FIXED_BYTES = len(MAGIC) + 3
 _MAX_RECORDS = (1 << 32) - 1
 _ANEW = "code the file anew, with this version of fcbench and of its coders"
@@ -105,9 +105,13 @@ def _sizes(shapes: Grids) -> bytes:
     return b"".join(varint(h) + varint(w) for h, w in shapes.values())
 
 
+def _layout(spec: FeatureSpec) -> bytes:
+    return bytes([_LAYOUTS.index(spec.layout)])
+
+
 def _pack_header(header: Header, common: _Common, n_records: int) -> bytes:
     maps = b"".join(
-        string(s.name) + varint(s.channels) + varint(s.stride_px) + _LAYOUT + _sizes({s.name: common.shapes[s.name]})
+        string(s.name) + varint(s.channels) + varint(s.stride_px) + _layout(s) + _sizes({s.name: common.shapes[s.name]})
         for s in header.specs
     )
     body = string(header.codec) + header.prefix + varint(len(header.specs)) + maps + varint(common.n_symbols)
@@ -135,9 +139,9 @@ def _unpack_header(cursor: Cursor) -> tuple[Header, _Common, int]:
     specs, shapes = [], {}
     for _ in range(cursor.varint()):
         name, channels, stride_px, layout = (cursor.string(), cursor.varint(), cursor.varint(), cursor.take(1))
-        if layout != _LAYOUT or name in shapes:
+        if layout[0] >= len(_LAYOUTS) or name in shapes:
             raise FcbenchError(f"{where}: unknown layout {layout[0]}, or map {name!r} twice")
-        specs.append(FeatureSpec(name, channels, stride_px))
+        specs.append(FeatureSpec(name, channels, stride_px, _LAYOUTS[layout[0]]))
         shapes[name] = (cursor.varint(), cursor.varint())
     common = _Common(shapes, cursor.varint())
     (n_records,) = struct.unpack("<I", cursor.take(4))
@@ -171,8 +175,6 @@ class ContainerWriter:
         """Open a temporary file beside ``path``. Raises `FcbenchError` where none can be written."""
         if not header.specs or len({s.name for s in header.specs}) != len(header.specs):
             raise FcbenchError("an .fcb file needs one feature spec or more, with different names")
-        if others := [s.layout for s in header.specs if s.layout != "BCHW"]:
-            raise FcbenchError(f"an .fcb file holds maps of layout BCHW, got {others[0]}")
         self._path, self._header = path, header
         self._common: _Common | None = None
         self.n_records = 0

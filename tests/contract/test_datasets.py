@@ -111,6 +111,6 @@ class TestClassFolders(HouseRules):
 
 
 for _name in registry.names("dataset"):
-    if _name == "hf":  # has data behind a name only: tests/unit/test_data_hf.py
+    if _name in ("hf", "extracted"):  # data behind a name only: test_data_hf; no images: test_extracted
         continue
     globals()[f"Test_{_name}"] = type(f"Test_{_name}", (HouseRules,), {"plugin": _name})
