@@ -62,8 +62,8 @@ class Limits:
         """What to say of a process that ended."""
         return FcbenchError(
             "the process that decodes was ended, by the codec's library or by its limits of "
-            f"{self.memory_bytes / (1 << 30):.3g} GiB and {self.seconds:.3g} s per sample: file is damaged or forged; "
-            "if you trust it, --trust decodes it without them"
+            f"{self.memory_bytes / (1 << 30):.3g} GiB and {self.seconds:.3g} s per sample: the file is damaged or "
+            "forged; if you trust it, --trust decodes it without them"
         )
 
 

@@ -4,7 +4,7 @@ images -> encoder of the checkpoint -> codec -> .fcb file -> codec anew -> featu
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -191,7 +191,7 @@ def _stream(path: Path) -> dict[str, Any]:
 
 def _parts_of(record: container.Record, loaded: Loaded | None) -> dict[str, int]:
     """Bytes of a payload by part; where its codec does not tell, or is not there, only their sum."""
-    parts = {}
+    parts: Mapping[str, bytes] = {}
     if loaded is not None and not isinstance(loaded.codec, ForeignCodec):
         decoded = loaded.codec.decode(record.payload, record.shapes)
         record.verify(decoded)
