@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from fcbench.codecs.shared.hyper import EntropyNet, HyperMap
 from fcbench.codecs.shared.hyper_layers import GaussianParams
-from fcbench.codecs.shared.learned import LearnedPlugin
+from fcbench.codecs.shared.learned import LearnedPlugin, VariableLearnedCodec
 from fcbench.codecs.shared.transforms import IntegerBottleneck
 
 _MIDDLE = 1.5  # lmbda at which units are those of the latents
@@ -109,4 +109,4 @@ class GainedMap(HyperMap):
         return self.g_s(y, log_gain, grid)
 
 
-PLUGIN = LearnedPlugin("gained_hyperprior", GainedMap, variable=True)
+PLUGIN = LearnedPlugin("gained_hyperprior", GainedMap, frame=VariableLearnedCodec)

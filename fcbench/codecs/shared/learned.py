@@ -7,6 +7,7 @@ reads z of map 1, z of map 2, ..., y of map 1, ...
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -40,6 +41,7 @@ class StageCode:
         return values if self.means is None else values + self.means
 
 
+DecodedMaps = dict[int, Tensor]  # Normalized maps by their number
 Latents = Sequence[Tensor]  # Of the stages of one map, in coding order
 StageCodes = Sequence["StageCode | None"]  # How those stages are coded
 Grid = tuple[int, int]  # (h, w)
@@ -124,10 +126,29 @@ class LearnedCodec(CodecBase):
         """Names of the latents, in coding order."""
         return self.map_coders[0].stages
 
+    @property
+    def passes(self) -> Sequence[Sequence[int]]:
+        """Numbers of the maps that are coded together; what one pass decodes may predict the maps of the next."""
+        return [range(len(self.specs))]
+
+    def predicted(self, i: int, decoded: DecodedMaps, grid: Grid) -> Tensor | float:
+        """What is known of map i, normalized, before it is decoded: coded is the difference."""
+        return 0.0
+
+    def learn(self, i: int, decoded: DecodedMaps, x: Tensor) -> None:
+        """Make `predicted` for map i, from normalized training features of it and of the maps before."""
+
     @torch.no_grad()
     def prepare(self, batches: Sequence[Tensor]) -> None:
-        for coder, stats, x in zip(self.map_coders, self.map_stats, batches, strict=True):
-            coder.prepare(stats.normalize(x.float()))
+        decoded: DecodedMaps = {}
+        for i in itertools.chain(*self.passes):
+            coder, x = self.map_coders[i], self.map_stats[i].normalize(batches[i].float())
+            self.learn(i, decoded, x)
+            expected = self.predicted(i, decoded, _grid_of(x))
+            coder.prepare(x - expected)
+            if len(self.passes) > 1:
+                decoded[i] = coder.eval()(x - expected)[0] + expected
+                coder.train(self.training)
 
     @torch.no_grad()
     def continue_from(self, trained: Codec, at: float, to: float) -> None:
@@ -142,11 +163,15 @@ class LearnedCodec(CodecBase):
     def forward(self, maps: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
         """Decoded maps (rounded latents, gradient straight through), and the estimated bits [B]. In train mode bits are
         those of latents with uniform noise, in eval mode those of the rounded latents."""
-        out, bits = [], []
-        for name, coder, stats in zip(self.names, self.map_coders, self.map_stats, strict=True):
-            x_hat, b = coder(stats.normalize(maps[name]))
-            out.append(stats.restore(x_hat))
+        decoded: DecodedMaps = {}
+        bits = []
+        for i in itertools.chain(*self.passes):
+            x = self.map_stats[i].normalize(maps[self.names[i]])
+            expected = self.predicted(i, decoded, _grid_of(x))
+            x_hat, b = self.map_coders[i](x - expected)
+            decoded[i] = x_hat + expected
             bits.append(b)
+        out = [stats.restore(decoded[i]) for i, stats in enumerate(self.map_stats)]
         return self.named(out), torch.stack(bits).sum(dim=0)
 
     def estimate_bits(self, maps: dict[str, Tensor]) -> Tensor:
@@ -181,46 +206,70 @@ class LearnedCodec(CodecBase):
     @coding_numerics()
     def encode(self, features: Features) -> Bitstream:
         """Code one sample on the CPU."""
-        maps = self.sample(features)
-        grid = self.grid(features.shapes)
-        analyzed = [c.analyze(s.normalize(x)) for c, s, x in zip(self.map_coders, self.map_stats, maps, strict=True)]
-        decoded: list[list[Tensor]] = [[] for _ in maps]
-        string = StringEncoder()
-        for stage, part in enumerate(self.stages):
-            for name, coder, hw, latents, done in zip(self.parts(part), self.map_coders, grid, analyzed, decoded):
-                code = coder.code(stage, hw, done)
-                if code is None:
-                    done.append(torch.zeros(1, 0))
-                    continue
-                symbols = _checked(coder.symbols(latents[stage], code))
-                string.put(coder.tables(stage), symbols, code.groups, name)
-                if stage + 1 < len(self.stages):
-                    done.append(code.latents(symbols))
+        maps, grid = self.sample(features), self.grid(features.shapes)
+        decoded: DecodedMaps = {}
+        string, last = StringEncoder(), len(self.stages) - 1
+        for n_passes, group in enumerate(self.passes, 1):
+            expected = {i: self.predicted(i, decoded, grid[i]) for i in group}
+            targets = {i: self.map_stats[i].normalize(maps[i]) - expected[i] for i in group}
+            analyzed = {i: self.map_coders[i].analyze(x) for i, x in targets.items()}
+            coded = {i: _CodedMap(self.map_coders[i], grid[i]) for i in group}
+            for stage, part in enumerate(self.stages):
+                for i, one in coded.items():
+                    if (code := one.code(stage)) is None:
+                        continue
+                    symbols = _checked(one.coder.symbols(analyzed[i][stage], code))
+                    string.put(one.coder.tables(stage), symbols, code.groups, self.parts(part)[i])
+                    if stage < last or n_passes < len(self.passes):
+                        one.latents.append(code.latents(symbols))
+            if n_passes < len(self.passes):
+                decoded |= {i: one.synthesized() + expected[i] for i, one in coded.items()}
         return Bitstream(string.finish(), string.n_symbols, string.check)
 
     @coding_numerics()
     def decode(self, payload: bytes, grids: Grids) -> Decoded:
         """Decode one sample on the CPU."""
         grid = self.grid(grids)
-        decoded: list[list[Tensor]] = [[] for _ in grid]
-        codes: list[list[StageCode | None]] = [[] for _ in grid]
+        decoded: DecodedMaps = {}
         string = StringDecoder(payload)
         for coder, spec, (h, w) in zip(self.map_coders, self.specs, grid, strict=True):
             string.require(coder.tables(len(self.stages) - 1), spec.channels * h * w)  # y has so many scalars or more
-        for stage, part in enumerate(self.stages):
-            for name, coder, hw, done, how in zip(self.parts(part), self.map_coders, grid, decoded, codes):
-                code = coder.code(stage, hw, done)
-                how.append(code)
-                if code is None:
-                    done.append(torch.zeros(1, 0))
-                    continue
-                done.append(code.latents(string.take(coder.tables(stage), code.groups, name)))
+        for group in self.passes:
+            coded = {i: _CodedMap(self.map_coders[i], grid[i]) for i in group}
+            for stage, part in enumerate(self.stages):
+                for i, one in coded.items():
+                    if (code := one.code(stage)) is not None:
+                        symbols = string.take(one.coder.tables(stage), code.groups, self.parts(part)[i])
+                        one.latents.append(code.latents(symbols))
+            decoded |= {i: one.synthesized() + self.predicted(i, decoded, grid[i]) for i, one in coded.items()}
         parts = string.end()
-        maps = [
-            s.restore(c.synthesize(done, how, hw))
-            for c, s, done, how, hw in zip(self.map_coders, self.map_stats, decoded, codes, grid, strict=True)
-        ]
+        maps = [stats.restore(decoded[i]) for i, stats in enumerate(self.map_stats)]
         return Decoded(Features(self.named(maps)), string.n_symbols, string.check, parts)
+
+
+class _CodedMap:
+    """A map while its stages are coded or decoded."""
+
+    def __init__(self, coder: MapCoder, grid: Grid) -> None:
+        self.coder, self.grid = coder, grid
+        self.latents: list[Tensor] = []
+        self.codes: list[StageCode | None] = []
+
+    def code(self, stage: int) -> StageCode | None:
+        """How the next stage is coded; None where it is empty."""
+        code = self.coder.code(stage, self.grid, self.latents)
+        self.codes.append(code)
+        if code is None:
+            self.latents.append(torch.zeros(1, 0))
+        return code
+
+    def synthesized(self) -> Tensor:
+        """What its coder decodes of all stages."""
+        return self.coder.synthesize(self.latents, self.codes, self.grid)
+
+
+def _grid_of(x: Tensor) -> Grid:
+    return x.shape[-2], x.shape[-1]
 
 
 class VariableLearnedCodec(LearnedCodec):
@@ -247,7 +296,7 @@ class LearnedPlugin(CodecPlugin):
     name: str
     make: Callable[[int, float], MapCoder]  # (channels of a map, lmbda) to its untrained coder
     trained: bool = True
-    variable: bool = False
+    frame: type[LearnedCodec] = LearnedCodec
 
     def sweep(self, objective: Objective) -> list[dict[str, float | int | str]]:
         lmbdas = (0.12, 0.3, 0.8, 2.0, 6.0, 20.0) if objective == "mse" else (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
@@ -257,6 +306,11 @@ class LearnedPlugin(CodecPlugin):
         """``lmbda`` alone, from 1e-6 to 1e6."""
         only(params, f"codec {self.name!r}", "lmbda")
         number(params, "lmbda", 1e-6, 1e6)
+
+    @property
+    def variable(self) -> bool:  # type: ignore[override]
+        """Where one training serves all operating points."""
+        return issubclass(self.frame, VariableLearnedCodec)
 
     @property
     def continued(self) -> bool:  # type: ignore[override]
@@ -269,5 +323,4 @@ class LearnedPlugin(CodecPlugin):
     def build(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], params: Knobs) -> LearnedCodec:
         self.check(params)
         lmbda = float(params["lmbda"])
-        kind = VariableLearnedCodec if self.variable else LearnedCodec
-        return kind(specs, stats, lambda channels: self.make(channels, lmbda))
+        return self.frame(specs, stats, lambda channels: self.make(channels, lmbda))

@@ -1,0 +1,9 @@
+"""``hyperprior`` of a pyramid, coarse to fine: the codec ``hyperprior_joint``.
+
+What is decoded of one map predicts the next finer one: see `fcbench.codecs.shared.joint`. Of one map it is
+``hyperprior``.
+"""
+
+from fcbench.codecs.shared.joint import joint
+
+PLUGIN = joint("hyperprior")

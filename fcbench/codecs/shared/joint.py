@@ -1,0 +1,84 @@
+"""The frame of the learned codecs that code a pyramid coarse to fine: what is decoded of one map predicts the next.
+
+    coarse map --coder--> decoded --bilinear, 1x1--> prediction of the finer map; coded is the difference
+
+The prediction starts as the linear regression of the finer map on the coarser one as it is decoded, and is trained with
+the rest. With one map nothing differs from the plain frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fcbench.codecs.shared.learned import DecodedMaps, Grid, LearnedCodec, LearnedPlugin, MapCoder
+from fcbench.core import registry
+from fcbench.core.codecs import Grids, Program
+from fcbench.core.errors import FcbenchError
+from fcbench.core.features import FeatureSpec, FeatureStats
+
+_RIDGE = 1e-3  # of the mean variance of the coarser map's channels
+
+
+class JointLearnedCodec(LearnedCodec):
+    """A learned codec of a pyramid: each map from the next coarser one."""
+
+    def __init__(
+        self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], make: Callable[[int], MapCoder]
+    ) -> None:
+        super().__init__(specs, stats, make)
+        self._order = sorted(range(len(self.specs)), key=lambda i: -self.specs[i].stride_px)
+        pairs = zip(self._order, self._order[1:])
+        channels = [(self.specs[a].channels, self.specs[b].channels) for a, b in pairs]
+        self.predictors = nn.ModuleList(nn.Conv2d(coarse, fine, 1) for coarse, fine in channels)
+
+    @property
+    def passes(self) -> Sequence[Sequence[int]]:
+        return [[i] for i in self._order]
+
+    def _coarser(self, i: int, decoded: DecodedMaps, grid: Grid) -> tuple[nn.Conv2d, Tensor] | None:
+        """The predictor of map i and the next coarser map at its size; None for the coarsest."""
+        place = self._order.index(i)
+        if place == 0:
+            return None
+        x = F.interpolate(decoded[self._order[place - 1]], grid, mode="bilinear", align_corners=False)
+        return cast(nn.Conv2d, self.predictors[place - 1]), x
+
+    def predicted(self, i: int, decoded: DecodedMaps, grid: Grid) -> Tensor | float:
+        found = self._coarser(i, decoded, grid)
+        return 0.0 if found is None else cast(Tensor, found[0](found[1]))
+
+    @torch.no_grad()
+    def learn(self, i: int, decoded: DecodedMaps, x: Tensor) -> None:
+        found = self._coarser(i, decoded, (x.shape[-2], x.shape[-1]))
+        if found is None:
+            return
+        predictor, coarse = found
+        inputs, outputs = (v.transpose(0, 1).flatten(1).double() for v in (coarse, x))
+        means = inputs.mean(dim=1, keepdim=True), outputs.mean(dim=1, keepdim=True)
+        inputs, outputs = inputs - means[0], outputs - means[1]
+        gram = inputs @ inputs.T
+        ridge = _RIDGE * gram.diagonal().mean().clamp(min=1e-12)
+        weight = torch.linalg.solve(gram + ridge * torch.eye(len(gram), dtype=gram.dtype), inputs @ outputs.T).T
+        predictor.weight.copy_(weight[:, :, None, None])
+        cast(Tensor, predictor.bias).copy_((means[1] - weight @ means[0])[:, 0])
+
+    def programs(self, grids: Grids) -> dict[str, Program]:
+        if len(self.specs) == 1:
+            return super().programs(grids)
+        raise FcbenchError("maps that are predicted from one another cannot be exported: export a codec of each map")
+
+
+def joint(name: str) -> LearnedPlugin:
+    """The plug-in ``NAME_joint`` of the learned codec of a name."""
+
+    def make(channels: int, lmbda: float) -> MapCoder:
+        plugin = registry.get("codec", name)
+        assert isinstance(plugin, LearnedPlugin)
+        return plugin.make(channels, lmbda)
+
+    return LearnedPlugin(f"{name}_joint", make, frame=JointLearnedCodec)
