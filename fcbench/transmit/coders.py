@@ -61,9 +61,9 @@ class Limits:
     def broken(self) -> FcbenchError:
         """What to say of a process that ended."""
         return FcbenchError(
-            "the process that decodes was ended, by the codec's library or by its limits of "
-            f"{self.memory_bytes / (1 << 30):.3g} GiB and {self.seconds:.3g} s a sample: the file is damaged or forged; "
-            "if you trust it, --trust decodes it without them"
+            "the process that decodes was ended by the codec's library or its limits of "
+            f"{self.memory_bytes / (1 << 30):.3g} GiB and {self.seconds:.3g} s a sample: the file is damaged or "
+            "forged; if you trust it, --trust decodes it without limits"
         )
 
 
@@ -104,9 +104,19 @@ class Coders:
         for record, result in self._map(
             lambda r: decoded(loaded, r.payload, r.shapes), there, records, lambda r: (r.payload, dict(r.shapes))
         ):
-            with naming(record.where):
+            with naming(record.where), self._memory():
                 found = result()
             yield record, found if self._here else _received(*found)
+
+    @contextmanager
+    def _memory(self) -> Iterator[None]:
+        """Say of a process within limits that ran out of memory what is said of one that was ended."""
+        try:
+            yield
+        except Exception as error:
+            if self._limits is None or not is_out_of_memory(error):
+                raise
+            raise self._limits.broken() from error
 
     def _map(
         self,
