@@ -77,13 +77,14 @@ def code(cell: Cell, reference: Path | None, out: Path) -> None:
     found: dict[str, Any] = {}
     for name in registry.names("codec"):
         loaded = _golden(name, out.parent)
-        samples = _samples(loaded)
+        samples = _samples(loaded, first)
         for i in reversed(range(len(samples))) if cell.backwards else range(len(samples)):
             key, x = f"{name}/{i}", samples[i]
             stream = None if name == "vvc" else with_check(loaded.codec.encode(x), loaded.codec, x.shapes)
             own = ContainerReader(GOLDEN / "vvc.fcb")[i].payload if stream is None else stream.payload
             payload = first[f"{key}/payload"].tobytes() if first else own
             decoded = loaded.codec.decode(payload, x.shapes)
+            found |= {f"{key}/input/{n}": m.numpy() for n, m in x.maps.items()}
             found[f"{key}/payload"] = np.frombuffer(own, np.uint8)
             found[f"{key}/integers"] = np.array([decoded.n_symbols, decoded.check])
             found |= {f"{key}/maps/{n}": m.numpy() for n, m in decoded.features.maps.items()}
@@ -96,9 +97,16 @@ def _golden(name: str, folder: Path) -> checkpoint.Loaded:
     return checkpoint.load(path)
 
 
-def _samples(loaded: checkpoint.Loaded) -> list[Features]:
-    grids: Sequence[tuple[int, int]] = ((128, 192),) if loaded.point.codec == "vvc" else GRIDS
-    return [features(loaded.specs, grid, seed=10 + i) for i, grid in enumerate(grids)]
+def _samples(loaded: checkpoint.Loaded, first: dict[str, np.ndarray]) -> list[Features]:
+    """What is coded: made in the first cell, since making it is arithmetic, too."""
+    codec = loaded.point.codec
+    grids: Sequence[tuple[int, int]] = ((128, 192),) if codec == "vvc" else GRIDS
+    if not first:
+        return [features(loaded.specs, grid, seed=10 + i) for i, grid in enumerate(grids)]
+    names = [s.name for s in loaded.specs]
+    return [
+        Features({n: torch.from_numpy(first[f"{codec}/{i}/input/{n}"]) for n in names}) for i in range(len(grids))
+    ]
 
 
 # -------------------------------------------------------------------------------------------- all cells
