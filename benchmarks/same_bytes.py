@@ -104,9 +104,7 @@ def _samples(loaded: checkpoint.Loaded, first: dict[str, np.ndarray]) -> list[Fe
     if not first:
         return [features(loaded.specs, grid, seed=10 + i) for i, grid in enumerate(grids)]
     names = [s.name for s in loaded.specs]
-    return [
-        Features({n: torch.from_numpy(first[f"{codec}/{i}/input/{n}"]) for n in names}) for i in range(len(grids))
-    ]
+    return [Features({n: torch.from_numpy(first[f"{codec}/{i}/input/{n}"]) for n in names}) for i in range(len(grids))]
 
 
 # -------------------------------------------------------------------------------------------- all cells
@@ -129,7 +127,14 @@ def _run(cell: Cell, folder: Path, reference: Path | None) -> Path:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(cell.threads)}
     if cell.simd:
         environment["ATEN_CPU_CAPABILITY"] = cell.simd
-    options = [str(cell.threads), cell.simd, str(int(cell.onednn)), str(int(cell.backwards)), str(reference or ""), str(out)]
+    options = [
+        str(cell.threads),
+        cell.simd,
+        str(int(cell.onednn)),
+        str(int(cell.backwards)),
+        str(reference or ""),
+        str(out),
+    ]
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.same_bytes", "--cell", *options]
     subprocess.run(command, cwd=ROOT, env=environment, check=True)
     return out

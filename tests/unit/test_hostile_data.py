@@ -96,7 +96,11 @@ def parsed(image: dict[str, Any], row: dict[str, Any]) -> None:
     """Read a file of one image and one object as all tasks do, its numbers as JSON gives them."""
     whole = {"id": 1, "file_name": "a.jpg", "height": 20, "width": 30, **image}
     names = [f"k{i}" for i in range(17)]
-    content = {"images": [whole], "annotations": [GOOD | row], "categories": [{"id": 3, "name": "c", "keypoints": names}]}
+    content = {
+        "images": [whole],
+        "annotations": [GOOD | row],
+        "categories": [{"id": 3, "name": "c", "keypoints": names}],
+    }
     content = json.loads(json.dumps(content))
     images = coco_format.images_of(content)
     for instance in coco_format.instances(content, images)[1]:

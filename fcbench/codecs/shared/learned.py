@@ -207,8 +207,7 @@ class LearnedCodec(CodecBase):
         decoded: list[list[Tensor]] = [[] for _ in grid]
         codes: list[list[StageCode | None]] = [[] for _ in grid]
         string = StringDecoder(payload)
-        for coder, spec, (h, w) in zip(self.map_coders, self.specs, grid, strict=True):
-            string.require(coder.tables(len(self.stages) - 1), spec.channels * h * w)  # y has so many scalars or more
+        string.require(sum(s.channels * h * w for s, (h, w) in zip(self.specs, grid, strict=True)))  # or more
         for stage in range(len(self.stages)):
             for coder, hw, done, how in zip(self.map_coders, grid, decoded, codes, strict=True):
                 code = coder.code(stage, hw, done)
