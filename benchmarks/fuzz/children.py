@@ -16,8 +16,8 @@ from benchmarks.fuzz.cases import Outcome
 from fcbench.core.errors import FcbenchError, is_out_of_memory
 from fcbench.core.processes import limit_memory
 
-MEMORY_BYTES = 1 << 30  # Beyond what the process has at its start
-CPU_S = 5.0  # Time of the processor for a case
+MEMORY_BYTES = 2 << 30  # Beyond what the process has at its start
+CPU_S = 10.0  # Time of the processor for a case
 WALL_S = 120.0  # Time on the clock for one that sleeps
 _HEAD = struct.Struct("<QBI")  # Number, place of the outcome or _BEGIN, bytes of detail
 _BEGIN = 255

@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.fuzz.cases import Case, Outcome
 from benchmarks.fuzz.damage import damaged
 from fcbench.core import registry
-from fcbench.core.samples import Detections, Pose
+from fcbench.core.samples import Pose
 from fcbench.labels.shared import detections
 from fcbench.testing.fake_data import FakeDataset
 

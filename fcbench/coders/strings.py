@@ -20,7 +20,8 @@ from fcbench.core.errors import FcbenchError
 
 _STATE_BITS = 64  # constriction's RangeEncoder: 64-bit state, 32-bit words
 _LANES = 256
-_FREE_BITS = 32
+_LEAST_BITS = math.log2(65536 / 65535)
+_FREE = 1 << 19
 
 
 def checksum(*parts: np.ndarray) -> int:
@@ -63,7 +64,6 @@ class StringEncoder(_String):
         super().__init__()
         self._encoder = constriction.stream.queue.RangeEncoder()
         self._starts: dict[str, float] = {}  # bit at which each part starts
-        self._least_bits = 0.0
 
     def put(self, tables: EntropyTables, symbols: np.ndarray, groups: Groups, part: str = "y") -> None:
         """Append symbols [n] int32. `part`: what they belong to; symbols of a part follow one another."""
@@ -71,7 +71,6 @@ class StringEncoder(_String):
             self._starts[part] = self._n_bits
         tables.coder.encode(self._encoder, symbols, groups)
         self._passed.append(symbols)
-        self._least_bits += tables.coder.least_bits * symbols.size
 
     @property
     def _n_bits(self) -> float:
@@ -84,7 +83,7 @@ class StringEncoder(_String):
         nearest to where each part starts."""
         n_words, (lower, width) = self._encoder.pos()
         shortest = _shortest(self._encoder.get_compressed(), n_words, lower, width)
-        string = shortest.ljust(least_bytes(self._least_bits), b"\0")
+        string = shortest.ljust(least_bytes(self.n_symbols), b"\0")
         cuts = [*(min(len(string), round(bits / 8)) for bits in self._starts.values()), len(string)]
         return {part: string[a:b] for part, a, b in zip(self._starts, cuts, cuts[1:])}
 
@@ -100,10 +99,10 @@ class StringDecoder(_String):
         words = np.frombuffer(padded, dtype=">u4").astype(np.uint32)
         self._decoder = constriction.stream.queue.RangeDecoder(words)
 
-    def require(self, tables: EntropyTables, n_symbols: int) -> None:
-        """Refuse a payload that cannot hold so many symbols of these tables: a few bytes must not ask for hours.
-        Raises `FcbenchError`."""
-        if len(self._payload) < (least := least_bytes(tables.coder.least_bits * n_symbols)):
+    def require(self, n_symbols: int) -> None:
+        """Refuse a payload that cannot hold so many symbols: a few bytes must not ask for hours. Raises
+        `FcbenchError`."""
+        if len(self._payload) < (least := least_bytes(n_symbols)):
             raise FcbenchError(
                 f"a payload of {len(self._payload)} bytes cannot hold {n_symbols} symbols, which take {least} at least"
             )
@@ -130,16 +129,16 @@ class StringDecoder(_String):
         return parts
 
 
-def least_bytes(bits: float) -> int:
-    """Bytes that a string has at least whose symbols take so many bits each at the least.
+def least_bytes(n_symbols: int) -> int:
+    """Bytes of the shortest string of so many symbols.
 
-    Zeros at the end of a string need not be sent, so that the first symbol of a table can stand in no byte at all as
-    often as one likes; up to a word's worth of bits that is left so.
+    None is more probable than 65535 of 65536, so that each takes `_LEAST_BITS`. Zeros at the end of a string need not
+    be sent: `_FREE` symbols, each the first of its table, may stand in no byte at all.
 
-    >>> least_bytes(30.0), least_bytes(3000.0)
-    (0, 371)
+    >>> least_bytes(500_000), least_bytes(36_000_000)
+    (0, 97)
     """
-    return max(0, int(bits - _FREE_BITS) // 8)
+    return int(_LEAST_BITS * max(0, n_symbols - _FREE)) // 8
 
 
 def _shortest(words: np.ndarray, n_words: int, lower: int, width: int) -> bytes:

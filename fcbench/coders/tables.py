@@ -10,7 +10,6 @@ the distance to the table follows at the end of the stage as an Elias-gamma-like
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -184,14 +183,11 @@ def _check_tables(cdf: np.ndarray, length: np.ndarray, offset: np.ndarray) -> No
 
 
 class TableCoder:
-    """Coder models of a set of tables. `n_tables`: T. `models`: [T] constriction models. `least_bits`: what a symbol
-    takes at least."""
+    """Coder models of a set of tables. `n_tables`: T. `models`: [T] constriction models."""
 
     def __init__(self, cdf: np.ndarray, length: np.ndarray, offset: np.ndarray, escape: bool) -> None:
         self.n_tables = len(length)
         self.models = [exact_model(np.diff(row[:n])) for row, n in zip(cdf, length, strict=True)]
-        most = max(int(np.diff(row[:n]).max()) for row, n in zip(cdf, length, strict=True))
-        self.least_bits = -math.log2(most / _TOTAL)  # of any symbol
         self._offset = offset.astype(np.int32)
         # the last symbol of each row: the escape, where there is one
         self._last = (length - 2).astype(np.int32)

@@ -6,6 +6,7 @@ match is never used: it is reported, removed and made again.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import logging
@@ -169,6 +170,9 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
                 log.warning("waiting for another process that makes %s", path)
                 lock.acquire()
     try:
+        if lock.is_locked:
+            for unfinished in path.parent.glob(f".{glob.escape(path.name)}*.tmp"):  # of a process that was killed
+                unfinished.unlink(missing_ok=True)
         yield lock.is_locked
     finally:
         lock.release()

@@ -54,7 +54,7 @@ def start_worker() -> None:
 @contextmanager
 def workers(n: int, what: str, start: Callable[[], None] = start_worker) -> Iterator[ProcessPoolExecutor]:
     """A pool of fresh processes that end with this one. On an error, work that has not begun is dropped. `what`: they
-    do, for the message, e.g. "render scenes". `start`: what each calls first, `start_worker` among it. Raises
+    do, for the message, e.g. "render scenes". `start`: what each calls first: `start_worker`, and more. Raises
     `FcbenchError`: one of them died."""
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(n, mp_context=context, initializer=start)

@@ -104,9 +104,19 @@ class Coders:
         for record, result in self._map(
             lambda r: decoded(loaded, r.payload, r.shapes), there, records, lambda r: (r.payload, dict(r.shapes))
         ):
-            with naming(record.where):
+            with naming(record.where), self._memory():
                 found = result()
             yield record, found if self._here else _received(*found)
+
+    @contextmanager
+    def _memory(self) -> Iterator[None]:
+        """Say of a process within limits that ran out of memory what is said of one that was ended."""
+        try:
+            yield
+        except Exception as error:
+            if self._limits is None or not is_out_of_memory(error):
+                raise
+            raise self._limits.broken() from error
 
     def _map(
         self,

@@ -141,7 +141,7 @@ decode few-rows.fcb -o new.safetensors                        | 1 | few-rows.fcb
 {DECODE} red-name.fcb                                         | 1 | \\x1b[31mred
 {DECODE} other-check.fcb | 1 | other-check.fcb, record 0: the decoder is out of step
 {DECODE} surplus.fcb                                          | 1 | surplus.fcb, record 0: the payload of
-{DECODE} zeros.fcb                                            | 1 | zeros.fcb, record 0: the decoder is out of step
+{DECODE} zeros.fcb                                            | 1 | zeros.fcb, record 0: the payload of
 {DECODE} empty.fcb                                            | 1 | empty.fcb: holds 0 samples of 1 maps
 inspect empty.fcb                                             | 1 | empty.fcb: holds 0 samples of 1 maps
 inspect red-name.fcb                                          | 0 | \\x1b[31mred

@@ -86,8 +86,8 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield folder / "c.safetensors"
 
 
-@pytest.mark.parametrize(("first", "words"), [(0, "was ended"), (1, "emory"), (2, "was ended")])
-def test_a_decoder_within_limits_cannot_take_the_machine(hostile: Path, first: int, words: str) -> None:
+@pytest.mark.parametrize("first", range(3))
+def test_a_decoder_within_limits_cannot_take_the_machine(hostile: Path, first: int) -> None:
     loaded, x = checkpoint.load(hostile), features(ONE, (5, 7))
     good = loaded.codec.encode(x)
     bad = bytes([first] * 4) + good.payload[4:]
@@ -95,7 +95,7 @@ def test_a_decoder_within_limits_cannot_take_the_machine(hostile: Path, first: i
         records = _records(hostile.parent / "a.fcb", loaded, x, [good.payload, bad])
         results = coders.decode(hostile, loaded, records)
         assert next(results)[1][0].check == good.check
-        with pytest.raises(FcbenchError, match=words):
+        with pytest.raises(FcbenchError, match="process that decodes was ended"):
             next(results)
 
 

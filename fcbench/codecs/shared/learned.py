@@ -232,8 +232,7 @@ class LearnedCodec(CodecBase):
         grid = self.grid(grids)
         decoded: DecodedMaps = {}
         string = StringDecoder(payload)
-        for coder, spec, (h, w) in zip(self.map_coders, self.specs, grid, strict=True):
-            string.require(coder.tables(len(self.stages) - 1), spec.channels * h * w)  # y has so many scalars or more
+        string.require(sum(s.channels * h * w for s, (h, w) in zip(self.specs, grid, strict=True)))  # or more
         for group in self.passes:
             coded = {i: _CodedMap(self.map_coders[i], grid[i]) for i in group}
             for stage, part in enumerate(self.stages):

@@ -132,8 +132,8 @@ class StaticCodec(CodecBase):
     def decode(self, payload: bytes, grids: Grids) -> Decoded:
         """Decode one sample. Raises `FcbenchError` on damage that can be seen."""
         string, maps = StringDecoder(payload), []
+        string.require(sum(q.n_tables * h * w for q, (h, w) in zip(self.quantizers, self.grid(grids), strict=True)))
         for quantizer, (h, w), part in zip(self.quantizers, self.grid(grids), self.parts("y"), strict=True):
-            string.require(quantizer.tables, quantizer.n_tables * h * w)
             groups = Groups.equal(quantizer.n_tables, h * w)
             flat = torch.from_numpy(string.take(quantizer.tables, groups, part)).long()
             if not 0 <= flat.min() <= flat.max() < quantizer.n_levels:

@@ -93,10 +93,10 @@ class ScaleNet(nn.Module):
     def features(ring: Ring, usual: Tensor, energy: Tensor) -> list[Tensor]:
         """Log-ratios of decoded to expected energy, each to broadcast to [B, C, n]."""
         assert ring.near is not None
-        seen = energy[:, :, ring.decoded].sum(dim=2)
-        want = usual[:, ring.decoded].sum(1)
-        near = sum(energy[:, :, k] for k in ring.near.T)
-        near_want = sum(usual[:, k] for k in ring.near.T)
+        decoded, decoded_want = energy[:, :, ring.decoded], usual[:, ring.decoded]
+        seen, want = decoded.sum(dim=2), decoded_want.sum(1)
+        near = sum(decoded[:, :, k.long()] for k in ring.near.T)
+        near_want = sum(decoded_want[:, k.long()] for k in ring.near.T)
         assert isinstance(near, Tensor) and isinstance(near_want, Tensor)
 
         def ratio(a: Tensor, b: Tensor) -> Tensor:

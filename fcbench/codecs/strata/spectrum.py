@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fcbench.codecs.shared.transforms import Residual
+from fcbench.core.errors import FcbenchError
 
 N_BANDS = 12  # Half octaves of radial frequency: 0 holds the mean, 11 the corner
 N_CELLS = 24  # Cells of frequency along an axis, finer where it is low
@@ -21,6 +22,7 @@ N_NEAR = 8  # Decoded neighbours in the plane of frequencies
 _LOWEST = 0.03
 _FREQUENCY_KNEE = 0.05
 _CHUNK = 4096
+_MAX_PLACES = 1 << 20
 _N_MEAN = 8  # cosine coefficients along an axis of the mean map
 _MAX_HIDDEN = 1024
 _MAX_POINTS = 1 << 15
@@ -35,7 +37,7 @@ class Ring:
 
     index: Tensor  # [n] places in the flattened plane
     decoded: Tensor  # [m] places of the rings before
-    near: Tensor | None  # [n, up to 8] of those, the nearest; None for the first ring
+    near: Tensor | None  # [n, up to 8] which of those are nearest, int16; None for the first ring
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +53,12 @@ class Plane:
 N_RINGS = 8
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=8)
 @torch.inference_mode(False)  # kept for training, too
 def plane(h: int, w: int) -> Plane:
-    """Geometry of the frequencies of a map, the same at both ends."""
+    """Geometry of the frequencies of a map, the same at both ends. Raises `FcbenchError` for an absurdly large one."""
+    if h * w > _MAX_PLACES:
+        raise FcbenchError(f"strata codes maps of at most {_MAX_PLACES} positions, got {h}x{w}: use smaller images")
     f = torch.stack(
         torch.meshgrid(
             torch.arange(h, dtype=torch.float64) / h, torch.arange(w, dtype=torch.float64) / w, indexing="ij"
@@ -82,18 +86,32 @@ def _rings(h: int, w: int) -> tuple[Ring, ...]:
         near = None
         if a > 0 and len(index) > 0:
             some = [_nearest(f[:, i], f[:, decoded]) for i in index.split(_CHUNK)]
-            near = decoded[torch.cat(some)]
+            near = torch.cat(some).short()
         out.append(Ring(index, decoded, near))
     return tuple(out)
 
 
 def _nearest(f: Tensor, others: Tensor) -> Tensor:
     """Places [n, up to 8] of the nearest of others [2, m] to each of f [2, n], the first of equals."""
-    distance = (f[:, :, None] - others[:, None]).square().sum(dim=0)
     n_others = others.shape[1]
-    keys = distance * n_others + torch.arange(n_others)
-    chosen = keys.topk(min(N_NEAR, n_others), largest=False).values
-    return chosen % n_others
+    if n_others <= 2 * N_NEAR:
+        return _ranked(f, others, torch.arange(n_others).expand(f.shape[1], -1))[0]
+    from scipy.spatial import KDTree
+
+    some = KDTree(others.T.numpy()).query(f.T.numpy(), 2 * N_NEAR)[1]
+    chosen, sure = _ranked(f, others, torch.from_numpy(some))
+    for rows in (~sure).nonzero()[:, 0].split(_CHUNK):  # so many are as near that some are not among the candidates
+        chosen[rows] = _ranked(f[:, rows], others, torch.arange(n_others).expand(len(rows), -1))[0]
+    return chosen
+
+
+def _ranked(f: Tensor, others: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
+    """The nearest of the candidates [n, c], and whether the last candidate [n] is farther away than those."""
+    distance = (f[:, :, None] - others[:, candidates]).square().sum(dim=0)
+    n_others = others.shape[1]
+    keys = (distance * n_others + candidates).sort(dim=1).values
+    chosen = keys[:, :N_NEAR]
+    return chosen % n_others, keys[:, -1] // n_others > chosen[:, -1] // n_others
 
 
 def cosines(n: int, like: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from fcbench.core.samples import VOID, Objects, Pose
 from fcbench.data.shared.layout import Layout
 
 EMPTY = np.zeros(6)  # A polygon that holds nothing
+_MAX_PX = 1 << 28
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,15 @@ def read(path: Path, layout: Layout) -> dict[str, Any]:
 
 
 def images_of(content: Mapping[str, Any]) -> list[Image]:
-    """The images of a file, in its order."""
-    return [Image(int(i["id"]), str(i["file_name"]), (int(i["height"]), int(i["width"]))) for i in content["images"]]
+    """The images of a file, in its order. Raises ValueError: an absurd size, a name that leads out of the folder."""
+    found = [Image(int(i["id"]), str(i["file_name"]), (int(i["height"]), int(i["width"]))) for i in content["images"]]
+    for image in found:
+        name = PurePosixPath(image.file_name)
+        if name.is_absolute() or ".." in name.parts:
+            raise ValueError(f"file name {image.file_name!r:.80} does not stay in the folder of the images")
+        if min(image.size_px) < 1 or image.size_px[0] * image.size_px[1] > _MAX_PX:
+            raise ValueError(f"image {image.file_name} of {image.size_px[0]}x{image.size_px[1]} pixels")
+    return found
 
 
 def _by_image(content: Mapping[str, Any], images: Iterable[Image]) -> dict[int, list[Any]]:
@@ -66,18 +74,53 @@ def class_names(content: Mapping[str, Any]) -> tuple[str, ...]:
 def instances(content: Mapping[str, Any], images: Iterable[Image]) -> dict[int, tuple[Instance, ...]]:
     """Regions by image, crowds included: their class is known."""
     ids = sorted(int(c["id"]) for c in content["categories"])
-    label = {category: i for i, category in enumerate(ids, 1)}
+    label, sizes = {category: i for i, category in enumerate(ids, 1)}, {i.id: i.size_px for i in images}
+
+    def one(row: Mapping[str, Any], size_px: tuple[int, int]) -> Instance:
+        return Instance(label[row["category_id"]], _region(row["segmentation"], size_px))
 
     return {
-        key: tuple(Instance(label[r["category_id"]], _region(r["segmentation"])) for r in rows if r["segmentation"])
+        key: tuple(one(r, sizes[key]) for r in rows if r["segmentation"])
         for key, rows in _by_image(content, images).items()
     }
 
 
-def _region(value: Any) -> Any:
+def _region(value: Any, size_px: tuple[int, int]) -> Any:
+    """A region as pycocotools takes it, which crashes for what is none. Raises ValueError: a run-length code of another
+    size or of too few or too many pixels, polygons that lie far outside of the image or are no numbers."""
     if isinstance(value, dict):
+        counts = value["counts"] if isinstance(value["counts"], list) else _counts(str(value["counts"]))
+        if tuple(value["size"]) != size_px or min(counts, default=0) < 0 or sum(counts) != size_px[0] * size_px[1]:
+            raise ValueError(f"a run-length code of size {value['size']!r:.40} does not fill the image, {size_px}")
         return value
-    return [np.asarray(p, np.float64) for p in value if len(p) >= 6]
+    polygons = [_finite(p) for p in value if len(p) >= 6]
+    side = max(size_px)
+    if any(p.ndim != 1 or p.min() < -side or p.max() > 2 * side for p in polygons):
+        raise ValueError("a polygon lies far outside of its image")
+    return polygons
+
+
+def _counts(text: str) -> list[int]:
+    """Runs of a compressed run-length code: five bits a character, low first, each the difference to the one before the
+    last."""
+    counts, value, shift = list[int](), 0, 0
+    for character in text.encode():
+        bits = character - 48
+        value |= (bits & 0x1F) << shift
+        shift += 5
+        if not bits & 0x20:
+            value -= (bits & 0x10 != 0) << shift
+            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+            value = shift = 0
+    return counts
+
+
+def _finite(values: Any) -> np.ndarray:
+    """Numbers as float64. Raises ValueError: one is NaN or infinite, or none is a number."""
+    found = np.asarray(values, np.float64)
+    if not np.isfinite(found).all():
+        raise ValueError("a number is NaN or infinite")
+    return found
 
 
 def semantic_mask(regions: Iterable[Instance], size_px: tuple[int, int]) -> Tensor:
@@ -114,11 +157,11 @@ def objects(
         return Objects(
             sizes[key],
             np.array([label[r["category_id"]] for r in rows], np.int64),
-            np.array([r["bbox"] for r in rows], np.float64).reshape(-1, 4),
-            np.array([r["area"] for r in rows], np.float64),
+            _finite([r["bbox"] for r in rows]).reshape(-1, 4),
+            _finite([r["area"] for r in rows]),
             np.array([bool(r.get("iscrowd", 0)) for r in rows], bool),
-            [_region(r["segmentation"]) for r in rows] if with_regions else (),
-            np.array([r["keypoints"] for r in rows], np.float64).reshape(-1, n_keypoints, 3) if n_keypoints else None,
+            [_region(r["segmentation"], sizes[key]) for r in rows] if with_regions else (),
+            _finite([r["keypoints"] for r in rows]).reshape(-1, n_keypoints, 3) if n_keypoints else None,
         )
 
     return {key: of_image(key, rows) for key, rows in _by_image(content, images).items()}
@@ -163,8 +206,8 @@ def _person(
     row: Mapping[str, Any], size_px: tuple[int, int], n_keypoints: int
 ) -> tuple[np.ndarray, list[float], float] | None:
     """Keypoints [K, 3], box (x0, y0, x1, y1) clipped to the image, area; None for persons that do not count."""
-    keypoints = np.asarray(row["keypoints"], np.float64).reshape(n_keypoints, 3)
-    x, y, w, h = (float(v) for v in row["bbox"])
+    keypoints = _finite(row["keypoints"]).reshape(n_keypoints, 3)
+    x, y, w, h = (float(v) for v in _finite(row["bbox"]))
     x1, y1 = min(x + w, size_px[1]), min(y + h, size_px[0])
     box = [max(x, 0.0), max(y, 0.0), x1, y1]
     empty = box[2] <= box[0] or box[3] <= box[1] or row["area"] <= 0
