@@ -2,9 +2,9 @@
 
     python -m benchmarks.outliers
 
-Gaussian features [n, 16, 12, 12], correlated over space; in 2 of the 16 channels one value in 200 is planted, in training
-and in test samples. Per codec, at a middle operating point: bytes per sample without and with planted values, and the
-mean squared error of the *other* 14 channels, in units of their variance, which must not pay for them.
+Gaussian features [n, 16, 12, 12], correlated over space; in 2 of the 16 channels one value in 200 is planted, in
+training and in test samples. Per codec, at a middle operating point: bytes per sample without and with planted values,
+and the mean squared error of the *other* 14 channels, in units of their variance, which must not pay for them.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ def main() -> None:
             continue
         ratio = planted.n_bytes / clean.n_bytes
         print(
-            f"{name:18} {clean.n_bytes:7.0f} {planted.n_bytes:8.0f} {ratio:6.2f} {clean.error:8.4f} {planted.error:8.4f} "
-            f"{planted.planted_error:12.3f}",
+            f"{name:18} {clean.n_bytes:7.0f} {planted.n_bytes:8.0f} {ratio:6.2f} {clean.error:8.4f} "
+            f"{planted.error:8.4f} {planted.planted_error:12.3f}",
             flush=True,
         )
 

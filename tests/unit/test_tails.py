@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -32,7 +33,8 @@ PX = (96, 64)
 def published(name: str, folder: Path) -> tuple[nn.Module, TailedEncoder]:
     """A whole network of timm, and the encoder of its weights' file."""
     torch.manual_seed(3)
-    whole = timm.create_model(name, **{"dynamic_img_size": True} if name in VITS else {}).eval()
+    how: dict[str, Any] = {"dynamic_img_size": True} if name in VITS else {}
+    whole = timm.create_model(name, **how).eval()
     for layer in whole.modules():  # some start so small that nothing decides
         if name in VITS and isinstance(layer, nn.Linear) and layer.out_features == whole.num_classes:
             nn.init.normal_(layer.weight, std=0.1)

@@ -56,8 +56,10 @@ def whole_network(name: str, weights: str | None, front: nn.Module) -> nn.Module
     """timm's full model with the weights of an encoder. `name`: timm's. `weights`: as the encoder was given. `front`:
     the encoder's module; where its weights are random, the full model gets them."""
     with seeded():
-        dynamic = hasattr(front, "model")  # positions of a ViT are interpolated, as in its front
-        full = timm.create_model(name, pretrained=False, **{"dynamic_img_size": True} if dynamic else {})
+        # positions of a ViT are interpolated, as in its front
+        dynamic = getattr(getattr(front, "model", None), "dynamic_img_size", False)
+        how: dict[str, Any] = {"dynamic_img_size": True} if dynamic else {}
+        full = timm.create_model(name, pretrained=False, **how)
     load(f"timm:{name}", name, full, weights)
     if weights == "random":
         own = {n.removeprefix("model.").replace(".", "_"): t for n, t in front.state_dict().items()}
