@@ -4,8 +4,9 @@ Split points, fine to coarse:
 
 * a pyramid (ResNet, EfficientNet, ConvNeXt, Swin, Hiera, ...): ``stage1`` to ``stageN``, the entries of timm's
   ``feature_info``, each with its own stride (together: ``pyramid``);
-* a model of one stride (ViT, DeiT, EVA, MLP-Mixer, ...): ``block1`` to ``blockN``, a block's output as a map, without
-  class and register tokens and before the final norm.
+* a model of one stride (ViT, DeiT, DINO, CLIP, SigLIP, EVA, MLP-Mixer, ...): ``block1`` to ``blockN``, a block's output
+  as a map, before the final norm; ``block1.global`` to ``blockN.global``, its tokens without a place (class,
+  registers), where it has some; ``tokens1`` to ``tokensN``, both together.
 
 The default is the last split point of stride 16, or the last of all if none has that stride.
 
@@ -14,7 +15,8 @@ coarsest stride, or that drop the remainder, get the image padded (edge pixels r
 the next multiple, and their maps are cropped to the shape promised.
 
 Tails: classification, after every stage of a pyramid whose classifier reads that stage's map alone (EfficientNet,
-ResNet, ConvNeXt, RegNet, ...). Blocks of a ViT have none: their maps lack the class token.
+ResNet, ConvNeXt, RegNet, ...); after every block of a ViT, at ``tokens1`` to ``tokensN`` (without class token and
+registers: ``block1`` to ``blockN``).
 
 A tail is compared with the whole network before it is used.
 """
@@ -28,9 +30,9 @@ import torch
 from torch import Tensor, nn
 
 from fcbench.core.errors import FcbenchError, unknown
-from fcbench.core.features import Encoder, EncoderPlugin, FeatureSpec, WeightsInfo
+from fcbench.core.features import GLOBAL, Encoder, EncoderPlugin, FeatureSpec, WeightsInfo
 from fcbench.encoders.shared.padded import PaddedEncoder, promised
-from fcbench.encoders.shared.timm_tail import classifier_tail, whole_network
+from fcbench.encoders.shared.timm_tail import AfterBlock, after, classifier_tail, whole_network, with_global_tokens
 from fcbench.encoders.shared.timm_weights import config_of, info_of, load, specs_of
 from fcbench.encoders.shared.weights import seeded
 
@@ -59,18 +61,26 @@ class TimmEncoder(PaddedEncoder):
         `name`: as typed, ``timm:resnet18``. `module`: timm's model. `weights`: where its weights came from. `device`:
         where it runs. `typed_weights`: as `Plugin.build` got them; its tails load theirs by it.
         """
-        super().__init__(name, module, specs_of(info_of(module).get_dicts()), weights, device)
+        own = specs_of(info_of(module).get_dicts())
+        self.n_global = int(getattr(getattr(module, "model", None), "num_prefix_tokens", 0))
+        tokens = [FeatureSpec(s.name + GLOBAL, s.channels, 1, "BNC") for s in own.values() if self.n_global]
+        super().__init__(name, module, own | {s.name: s for s in tokens}, weights, device)
         self._typed_weights = typed_weights
         self.module.to(memory_format=torch.channels_last)  # 1.5 times faster on CPUs
-        strides = {s.stride_px for s in self.specs.values()}
-        self.groups = {"pyramid": tuple(self.specs)} if len(strides) > 1 else {}
-        self.tails = {"classification": tuple(n for n in self.specs if n.startswith("stage"))}
-        self.default_split_point = default_split_point(self.specs)
+        strides = {s.stride_px for s in own.values()}
+        self.groups = {"pyramid": tuple(own)} if len(strides) > 1 else {}
+        self.groups |= {n.replace("block", "tokens"): (n, n + GLOBAL) for n in own if self.n_global}
+        self.tails = {"classification": tuple(self.groups) if self.n_global else tuple(own)}
+        self.default_split_point = default_split_point(own)
         config = config_of(name.partition(":")[2])
         self._native_px = tuple(config.input_size[1:])
         self.normalization = config.mean, config.std
         self._last = str(getattr(module, "output_fmt", "NCHW")).endswith("NHWC")
         self.multiple_px = self._find_multiple(max(strides))
+
+    def grid(self, split_point: str, image_px: tuple[int, int]) -> tuple[int, int]:
+        """(h, w) of a map for images of (H, W)."""
+        return (1, self.n_global) if split_point.endswith(GLOBAL) else super().grid(split_point, image_px)
 
     def maps(self, images: Tensor, split_points: Sequence[str]) -> Mapping[str, Tensor]:
         try:
@@ -83,7 +93,11 @@ class TimmEncoder(PaddedEncoder):
             ) from exc
 
     def run(self, x: Tensor, split_points: Sequence[str]) -> Mapping[str, Tensor]:
-        maps = self.module(x.contiguous(memory_format=torch.channels_last))
+        x = x.contiguous(memory_format=torch.channels_last)
+        if self.n_global:
+            found = with_global_tokens(self.module, x)
+            return {n: m for n, m in zip(self.specs, [*(m for m, _ in found), *(t for _, t in found)])}
+        maps = self.module(x)
         if self._last:
             maps = [m.permute(0, 3, 1, 2) for m in maps]
         return dict(zip(self.specs, maps))
@@ -91,7 +105,13 @@ class TimmEncoder(PaddedEncoder):
     def tail(self, task: str, split_point: str, image_px: tuple[int, int]) -> nn.Module:
         """The rest of the classifier after a stage, compared with the whole network on an image of noise."""
         full = whole_network(self.name.partition(":")[2], self._typed_weights, self.module).to(self.device)
-        return classifier_tail(self, full, split_point, image_px, _ChannelsLast() if self._last else None)
+
+        def rest(cut: str) -> nn.Module:
+            if split_point.startswith(("block", "tokens")):
+                return AfterBlock(full, cut, image_px)
+            return nn.Sequential(_ChannelsLast(), after(full, cut)) if self._last else after(full, cut)
+
+        return classifier_tail(self, full, split_point, image_px, rest)
 
     def _find_multiple(self, coarsest: int) -> int:
         """1 if maps have the promised sizes for an image that no stride divides, else the coarsest stride [px]."""
@@ -99,6 +119,7 @@ class TimmEncoder(PaddedEncoder):
         try:
             with torch.inference_mode():
                 maps = self.run(torch.zeros(1, 3, odd, odd, device=self.device), list(self.specs))
+                maps = {n: m for n, m in maps.items() if not n.endswith(GLOBAL)}
         except (AssertionError, RuntimeError, ValueError):
             return coarsest
         fits = (tuple(m.shape[1:]) == promised(self.specs[n], (odd, odd)) for n, m in maps.items())

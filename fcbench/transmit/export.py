@@ -32,6 +32,10 @@ def export(path: Path, image_size_px: tuple[int, int], folder: Path) -> list[Pat
     codec: Any = loaded.codec
     if not isinstance(codec, ExportableCodec):
         raise FcbenchError(f"codec {loaded.point.codec!r} has no networks to export; give a learned codec's checkpoint")
+    if any(s.layout == "BNC" for s in loaded.specs):
+        raise FcbenchError(
+            f"{path} codes tokens without a place, whose number no image size gives: it cannot be exported"
+        )
     grids = {s.name: (-(-image_size_px[0] // s.stride_px), -(-image_size_px[1] // s.stride_px)) for s in loaded.specs}
     with disk_errors(folder, _HINT):
         folder.mkdir(parents=True, exist_ok=True)

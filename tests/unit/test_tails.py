@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -24,21 +25,27 @@ from fcbench.testing.codecs import make
 
 CPU = torch.device("cpu")
 NETWORKS = ("test_resnet", "test_efficientnet", "test_convnext", "tf_efficientnet_lite0")
+VITS = ("test_vit", "test_vit3", "vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224", "eva02_tiny_patch14_336")
+"""With one class token; attention pooling; published; two tokens without a place; rotary positions."""
 PX = (96, 64)
 
 
 def published(name: str, folder: Path) -> tuple[nn.Module, TailedEncoder]:
     """A whole network of timm, and the encoder of its weights' file."""
     torch.manual_seed(3)
-    whole = timm.create_model(name).eval()
+    how: dict[str, Any] = {"dynamic_img_size": True} if name in VITS else {}
+    whole = timm.create_model(name, **how).eval()
+    for layer in whole.modules():  # some start so small that nothing decides
+        if name in VITS and isinstance(layer, nn.Linear) and layer.out_features == whole.num_classes:
+            nn.init.normal_(layer.weight, std=0.1)
     save_file(whole.state_dict(), folder / "w.safetensors")
     encoder = build_encoder(f"timm:{name}", str(folder / "w.safetensors"), CPU)
     assert isinstance(encoder, TailedEncoder)
     return whole, encoder
 
 
-def images(seed: int = 1) -> Tensor:
-    return torch.randint(0, 256, (2, 3, *PX), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+def images(seed: int = 1, px: tuple[int, int] = PX) -> Tensor:
+    return torch.randint(0, 256, (2, 3, *px), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
 
 
 def normalized(whole: nn.Module, x: Tensor) -> Tensor:
@@ -48,29 +55,31 @@ def normalized(whole: nn.Module, x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", NETWORKS + VITS)
 def test_front_then_tail_is_the_network(name: str, tmp_path: Path) -> None:
     whole, encoder = published(name, tmp_path)
-    x = images()
+    px = (84, 56) if "patch14" in name else PX
+    x = images(px=px)
     wanted = whole(normalized(whole, x))
     assert len(encoder.tails["classification"]) >= 4
-    for point in encoder.tails["classification"]:
-        tail = build_tail(encoder, "classification", [point], PX)
-        found = encoder(x, [point])
+    for group in encoder.tails["classification"]:
+        points = encoder.groups.get(group, (group,))
+        tail = build_tail(encoder, "classification", points, px)
+        found = encoder(x, points)
         got = tail(found.maps)
         torch.testing.assert_close(got, wanted, rtol=0, atol=1e-5 * max(1.0, float(wanted.abs().max())))
-        one = Features({point: found.maps[point][:1]})
-        raw = make("raw", (encoder.specs[point],), {"dtype": "fp32"})
+        one = Features({point: m[:1] for point, m in found.maps.items()})
+        raw = make("raw", tuple(encoder.specs[point] for point in points), {"dtype": "fp32"})
         arrived = raw.decode(raw.encode(one).payload, one.shapes).features.maps
         assert torch.equal(tail(arrived), tail(one.maps)), "after a lossless codec"
-        noise = {point: found.maps[point] + found.maps[point].std() * torch.randn_like(found.maps[point])}
+        noise = {point: m + m.std() * torch.randn_like(m) for point, m in found.maps.items()}
         assert float((tail(noise) - got).abs().max()) > 1e-3, "what arrives decides"
 
 
 @pytest.mark.parametrize(
     ("name", "task", "points", "words"),
     [
-        ("timm:test_vit", "classification", ["block0"], "has no tail"),
+        ("timm:test_vit", "classification", ["block2"], "--split-point must be one of tokens1, tokens2"),
         ("timm:test_resnet", "depth", ["stage2"], "no tail for depth: it has one for classification"),
         ("timm:test_resnet", "classification", ["stage1", "stage2"], "--split-point must be one of stage1, stage2"),
         ("sam2_nano", "classification", ["stage3"], "sam2_nano has no tail at any split point"),
@@ -82,6 +91,15 @@ def test_no_tail_is_one_line_that_names_those_there_are(name: str, task: str, po
     assert "\n" not in str(caught.value)
 
 
+def test_a_network_without_classes_says_so() -> None:
+    encoder = build_encoder("timm:vit_small_patch14_reg4_dinov2", "random", CPU)
+    points = encoder.groups["tokens12"]
+    maps = encoder(images(px=(28, 42)), points).maps
+    assert [tuple(m.shape) for m in maps.values()] == [(2, 384, 2, 3), (2, 384, 1, 5)], "a class token, four registers"
+    with pytest.raises(FcbenchError, match="states 0 classes"):
+        build_tail(encoder, "classification", points, (28, 42))
+
+
 def test_labels_are_compared_and_never_guessed() -> None:
     require_labels("net", ("a", "b"), "data", ("a", "b"))
     for given, words in ((("a",), "has 1 classes, net states 2"), (("a", "c"), "class 1 of data set 'data' is 'c'")):
@@ -90,12 +108,13 @@ def test_labels_are_compared_and_never_guessed() -> None:
 
 
 # ------------------------------------------------------------------------------------------------ runs
-TINY = "run --head tail --task classification --encoder timm:test_resnet --weights random --codec-steps 4 --batch 2"
+TINY = "run --head tail --task classification --weights random --codec-steps 4 --batch 2 --encoder"
 
 
-def run(root: Path, *options: object, dataset: str = "imagenet1k") -> Result:
-    command = [*TINY.split(), "--dataset", dataset, "--data-root", root / "data", "--image-size", "64"]
-    command += ["--split-point", "stage2", "--threads", "1", "--cache-dir", root / "cache", *options]
+def run(root: Path, *options: object, dataset: str = "imagenet1k", network: str = "test_resnet") -> Result:
+    command = [*TINY.split(), f"timm:{network}", "--dataset", dataset, "--data-root", root / "data"]
+    command += ["--image-size", "64", "--split-point", "stage2", "--threads", "1", "--cache-dir", root / "cache"]
+    command += options
     return CliRunner().invoke(main, [str(a) for a in command])
 
 
@@ -135,6 +154,19 @@ def test_codecs_can_be_trained_through_the_tail(root: Path) -> None:
     assert result.exit_code == 0, result.output
     found = table.load(root / "task")
     assert set(found[found.codec == "hyperprior"].objective) == {"task"}
+
+
+def test_tokens_of_a_vit_are_coded_and_read(root: Path) -> None:
+    """The class token crosses the codec beside the map: without loss it reads as the ceiling."""
+    options = ("--split-point", "tokens3", "--codec", "raw", "--codec", "uniform", "--out", root / "vit")
+    result = run(root, *options, network="test_vit")
+    assert result.exit_code == 0, result.output
+    found = table.load(root / "vit")
+    assert set(found.status) == {"ok"} and set(found.split) == {"tokens3"}
+    assert set(found.n_points / found.n_samples) == {64 * (4 * 4 + 1)}
+    nll = found[found.metric == "nll"].set_index(["codec", "params"]).value
+    assert nll["raw", '{"dtype": "fp32"}'] == pytest.approx(nll["uncoded", "{}"], rel=1e-6)
+    assert nll["uniform", '{"bits": 2}'] != nll["uncoded", "{}"]
 
 
 def test_other_labels_are_refused_before_any_work(root: Path, tmp_path: Path) -> None:

@@ -186,7 +186,8 @@ class StrataMap(MapCoder):
                         log_scales = self.net(ring, static, usual, energy)
                         p = mixture(chosen[:, :, ring.index], log_scales, self.mix)
                         bits = bits - p.log2().sum()
-                grads = torch.autograd.grad(bits / chosen.numel(), learned)
+                # a map of one place has no context: its weights have no gradient
+                grads = torch.autograd.grad(bits / chosen.numel(), learned, allow_unused=True, materialize_grads=True)
                 for parameter, grad in zip(learned, grads, strict=True):
                     parameter.grad = grad
                 optimizer.step()

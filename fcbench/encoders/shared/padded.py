@@ -86,11 +86,11 @@ class PaddedEncoder(FrozenEncoder):
         found, size_px = self.run(x, split_points), (int(images.shape[-2]), int(images.shape[-1]))
         cropped = {}
         for name in split_points:
-            expected = promised(self.specs[name], size_px)
+            expected = self.specs[name].channels, *self.grid(name, size_px)
             cropped[name] = found[name][..., : expected[1], : expected[2]]
             if cropped[name].shape[1:] != expected:
                 shape = list(cropped[name].shape[1:])
-                raise ValueError(f"{name} is {shape}, its stride promises {list(expected)}")
+                raise ValueError(f"{name} is {shape}, it should be {list(expected)}")
         return cropped
 
     @abstractmethod

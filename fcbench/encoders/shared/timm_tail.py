@@ -1,8 +1,8 @@
 """Tails of timm's classifiers: the full network, all of it up to the split point replaced by nothing."""
 
 import copy
-from collections.abc import Mapping
-from typing import cast
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 import timm
 import torch
@@ -20,17 +20,17 @@ TOLERANCE = 1e-5  # How far front and tail may be from the whole network, in uni
 
 
 class ClassifierTail(nn.Module, ProbabilisticHead):
-    """The rest of a classifier (a `fcbench.core.tasks.Tail`). `network`: a map [B, C, h, w] to logits [B, K].
-    `split_point`: of the map. `label_names`: of the K outputs."""
+    """The rest of a classifier (a `fcbench.core.tasks.Tail`). `network`: maps [B, C, h, w] to logits [B, K].
+    `split_points`: of the maps. `label_names`: of the K outputs."""
 
-    def __init__(self, network: nn.Module, split_point: str, label_names: tuple[str, ...]) -> None:
+    def __init__(self, network: nn.Module, split_points: tuple[str, ...], label_names: tuple[str, ...]) -> None:
         super().__init__()
-        self.network, self.split_point, self.label_names = network, split_point, label_names
+        self.network, self.split_points, self.label_names = network, split_points, label_names
 
     def forward(self, x: Mapping[str, Tensor]) -> Tensor:
         """Logits [B, K]."""
         device = next(self.parameters()).device
-        return cast(Tensor, self.network(x[self.split_point].to(device)))
+        return cast(Tensor, self.network(*(x[name].to(device) for name in self.split_points)))
 
     def loss(self, x: Mapping[str, Tensor], batch: Tensor) -> Tensor:
         """Mean cross-entropy in nats."""
@@ -57,7 +57,10 @@ def whole_network(name: str, weights: str | None, front: nn.Module) -> nn.Module
     """timm's full model with the weights of an encoder. `name`: timm's. `weights`: as the encoder was given. `front`:
     the encoder's module; where its weights are random, the full model gets them."""
     with seeded():
-        full = timm.create_model(name, pretrained=False)
+        # positions of a ViT are interpolated, as in its front
+        dynamic = getattr(getattr(front, "model", None), "dynamic_img_size", False)
+        how: dict[str, Any] = {"dynamic_img_size": True} if dynamic else {}
+        full = timm.create_model(name, pretrained=False, **how)
     load(f"timm:{name}", name, full, weights)
     if weights == "random":
         own = {n.removeprefix("model.").replace(".", "_"): t for n, t in front.state_dict().items()}
@@ -79,6 +82,62 @@ def after(full: nn.Module, cut: str) -> nn.Module:
     return rest
 
 
+class _Skipped(nn.Module):
+    """In the place of a block before the split point: its input, whatever else it gets."""
+
+    def forward(self, x: Tensor, *_: Any, **__: Any) -> Tensor:
+        return x
+
+
+class _Arrived(nn.Module):
+    """In the place of the block at the split point: the tokens that arrived."""
+
+    tokens: Tensor
+
+    def forward(self, x: Tensor, *_: Any, **__: Any) -> Tensor:
+        return self.tokens
+
+
+class _Blank(nn.Module):
+    """In the place of the patch embedding's convolution: an output of its shape."""
+
+    def __init__(self, projection: nn.Conv2d) -> None:
+        super().__init__()
+        self.n_channels, self.stride = projection.out_channels, projection.stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.new_zeros(len(x), self.n_channels, x.shape[-2] // self.stride[0], x.shape[-1] // self.stride[1])
+
+
+class AfterBlock(nn.Module):
+    """A copy of a ViT that goes on from a block's tokens. It is run on a blank image, so that positions and whatever
+    else blocks get besides are its own. `cut`: the block's name, ``blocks.4``. `image_px`: (H, W) of the images."""
+
+    def __init__(self, full: nn.Module, cut: str, image_px: tuple[int, int]) -> None:
+        super().__init__()
+        self.network, self.image_px, place = copy.deepcopy(full), image_px, int(cut.rpartition(".")[2])
+        blocks = cast(nn.ModuleList, self.network.get_submodule(cut.rpartition(".")[0]))
+        for i in range(place):
+            blocks[i] = _Skipped()
+        self.arrived = blocks[place] = _Arrived()
+        embedding: Any = self.network.patch_embed
+        embedding.proj = _Blank(embedding.proj)
+
+    def forward(self, x: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """Logits [B, K] of a map [B, C, h, w] and tokens without a place [B, C, 1, k]."""
+        parts = [m.flatten(2).transpose(1, 2) for m in (tokens, x) if m is not None]
+        self.arrived.tokens = torch.cat(parts, 1)
+        blank = x.new_zeros(1, 3, *self.image_px).expand(len(x), -1, -1, -1)
+        return cast(Tensor, self.network(blank))
+
+
+def with_global_tokens(front: Any, x: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Of each block of a ``features_only`` ViT: its map [B, C, h, w], and its tokens without a place [B, C, 1, k]."""
+    how = {"norm": False, "output_fmt": "NCHW", "intermediates_only": True}
+    found = front.model.forward_intermediates(x, front.out_indices, return_prefix_tokens=True, **how)
+    return [(m, tokens.transpose(1, 2)[:, :, None]) for m, tokens in found]
+
+
 def label_names(name: str, full: nn.Module) -> tuple[str, ...]:
     """Synsets of a network's outputs. Raises `FcbenchError`: its outputs are no set of ImageNet's classes that timm
     knows."""
@@ -94,23 +153,23 @@ def classifier_tail(
     full: nn.Module,
     split_point: str,
     image_px: tuple[int, int],
-    before: nn.Module | None = None,
+    rest_of: Callable[[str], nn.Module] | None = None,
 ) -> ClassifierTail:
     """The rest of a network after a split point, compared with all of it on an image of noise.
 
     `encoder`: its front, cut by timm. `full`: timm's full model with the encoder's weights, frozen. `image_px`: (H, W)
-    of the images. `before`: what brings a map [B, C, h, w] into the network's own order. Raises `FcbenchError`: front
-    and rest together are not the network.
+    of the images. `rest_of`: what comes after a module, by its name; None for `after`. Raises `FcbenchError`: front and
+    rest together are not the network.
     """
-    cut = info_of(encoder.module).get_dicts()[list(encoder.specs).index(split_point)]["module"]
+    names = encoder.groups.get(split_point, (split_point,))
+    cut = info_of(encoder.module).get_dicts()[list(encoder.specs).index(names[0])]["module"]
     noise = torch.randint(0, 256, (1, 3, *image_px), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     try:
-        rest = after(full, cut)
-        rest = nn.Sequential(before, rest) if before is not None else rest
-        tail = ClassifierTail(rest, split_point, label_names(encoder.name, full))
+        rest = rest_of(cut) if rest_of else after(full, cut)
+        tail = ClassifierTail(rest, names, label_names(encoder.name, full))
         with torch.inference_mode():
             whole = full(normalized(noise.to(encoder.device), encoder.normalization, encoder.levels))
-            split = tail(encoder(noise, [split_point]).maps)
+            split = tail(encoder(noise, names).maps)
     except (AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError) as exc:
         raise FcbenchError(
             f"{encoder.name} has no tail at {split_point} for images of {image_px[0]}x{image_px[1]} "

@@ -27,7 +27,8 @@ def finest_grid(specs: Sequence[FeatureSpec], shapes: Mapping[str, tuple[int, in
     missing = [s.name for s in specs if s.name not in shapes]
     if missing:
         raise FcbenchError(f"a neck got no shape for {missing}, only for {sorted(shapes)}")
-    return max((shapes[s.name] for s in specs), key=lambda hw: hw[0] * hw[1])
+    placed = [s for s in specs if s.layout == "BCHW"] or specs
+    return max((shapes[s.name] for s in placed), key=lambda hw: hw[0] * hw[1])
 
 
 def heads_of(width: int) -> int:
@@ -48,7 +49,10 @@ class Embedding(nn.Module):
             raise FcbenchError(f"neck width must be at least 1, got {width}")
         self.specs = tuple(specs)
         self.shapes = {s.name: tuple(shapes[s.name]) for s in specs}
-        self.linear = nn.Conv2d(sum(s.channels for s in specs), width, 1)
+        # tokens without a place are seen everywhere, where others have one
+        self.seen_everywhere = {s.name for s in specs if s.layout == "BNC" and len({s.layout for s in specs}) > 1}
+        n_tokens = {s.name: shapes[s.name][1] if s.name in self.seen_everywhere else 1 for s in specs}
+        self.linear = nn.Conv2d(sum(s.channels * n_tokens[s.name] for s in specs), width, 1)
         self.position = nn.Parameter(torch.empty(1, width, *self.grid))
         nn.init.trunc_normal_(self.position, std=0.02)
 
@@ -56,13 +60,13 @@ class Embedding(nn.Module):
         """[B, D, h, w] of maps, each [B, C, h, w]."""
         for spec in self.specs:
             self._check(spec, maps)
-        parts = [maps[s.name] for s in self.specs]
-        resized = [
-            (m if tuple(m.shape[-2:]) == self.grid else F.interpolate(m, size=self.grid, mode="bilinear"))
-            for m in parts
-        ]
-        out: Tensor = self.linear(torch.cat(resized, dim=1)) + self.position
-        return out
+        out: Tensor = self.linear(torch.cat([self._on_grid(s.name, maps[s.name]) for s in self.specs], dim=1))
+        return out + self.position
+
+    def _on_grid(self, name: str, m: Tensor) -> Tensor:
+        if name in self.seen_everywhere:
+            return m.flatten(1)[..., None, None].expand(-1, -1, *self.grid)
+        return m if tuple(m.shape[-2:]) == self.grid else F.interpolate(m, size=self.grid, mode="bilinear")
 
     def _check(self, spec: FeatureSpec, maps: Mapping[str, Tensor]) -> None:
         if spec.name not in maps:
