@@ -36,7 +36,7 @@ def _draw(found: Costs) -> Figure:
             _draw_kept(ax, [k for k in found.efficiency if k.task == task], task)
         axes[0].set_ylabel("Usable bits kept (per image)")
         handles, labels = axes[0].get_legend_handles_labels()
-        parts[1].legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+        parts[1].legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
     return fig
 
 
