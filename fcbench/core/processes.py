@@ -1,4 +1,4 @@
-"""Worker processes that end with the process that started them, and hold none of its pipes."""
+"""Worker processes that end with the process that started them, and hold none of its pipes open."""
 
 import multiprocessing
 import os
@@ -13,10 +13,10 @@ from fcbench.core.errors import FcbenchError
 
 
 def end_with_parent() -> None:
-    """Call this in a worker process: it then ends as soon as its parent has, killed or not.
+    """Call this in a worker process: it then ends as soon as its parent has, even if the parent is killed.
 
-    multiprocessing gives every worker the reading end of a pipe of which the parent alone holds the other end. The
-    thread that waits for it works on every system, and sees a parent that is gone already.
+    multiprocessing gives every worker the reading end of a pipe whose other end only the parent holds. A thread that
+    waits for it works on every system, and notices a parent that is already gone.
     """
     threading.Thread(target=_await_parent, name="await-parent", daemon=True).start()
 
@@ -30,8 +30,8 @@ def _await_parent() -> None:
 
 @contextmanager
 def workers(n: int, what: str) -> Iterator[ProcessPoolExecutor]:
-    """A pool of fresh processes that end with this one. On an error, work that has not begun is dropped. `what`: they
-    do, for the message, e.g. "render scenes". Raises `FcbenchError`: one of them died."""
+    """A pool of fresh processes that end with this one. On an error, work that has not begun is dropped. `what`: their
+    task, for the message, e.g. "render scenes". Raises `FcbenchError`: one of them died."""
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(n, mp_context=context, initializer=start_worker)
     try:
@@ -43,14 +43,14 @@ def workers(n: int, what: str) -> Iterator[ProcessPoolExecutor]:
 
 
 def died(what: str) -> FcbenchError:
-    """The error of a process that died; `what` as in `workers`."""
-    advice = 'a script must call fcbench under `if __name__ == "__main__":`; else there was too little memory'
+    """The error for a process that died; `what` as in `workers`."""
+    advice = 'a script must call fcbench under `if __name__ == "__main__":`; otherwise it ran out of memory'
     return FcbenchError(f"a process to {what} died: {advice}")
 
 
 def start_worker() -> None:
-    """Call this first in a worker process: it ends with its parent, and keeps nothing open that others read to its end.
-    Errors come back by value."""
+    """Call this first in a worker process: it then ends with its parent and keeps no inherited pipe open. Errors come
+    back by value."""
     end_with_parent()
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
