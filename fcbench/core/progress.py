@@ -325,7 +325,7 @@ def text_plot(dots: Sequence[Dot], width: int, height: int, unit: str) -> list[s
 
     Args:
         width: of a line, in characters; at least 20.
-        height: lines of the plot itself; a title, the ends of the x axis and the legend come on top.
+        height: lines of the plot itself, without title, x axis and legend.
         unit: of x.
 
     >>> print("\\n".join(text_plot([Dot("p", "a", 0.1, 1.0), Dot("p", "b", 10.0, 3.0)], 20, 3, "bpp")))
