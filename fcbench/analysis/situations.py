@@ -158,7 +158,7 @@ def _check_compatible(a: pd.DataFrame, b: pd.DataFrame, by: str | None) -> None:
     if shared and not apart:
         for key, (mine, yours) in _budgets(a, b).items():
             if mine and yours and not set(mine) & set(yours):
-                raise _incompatible(a, b, key, mine, yours, ", or set them side by side with --by folder")
+                raise _incompatible(a, b, key, mine, yours, ", or compare them with --by folder")
 
 
 def _incompatible(a: pd.DataFrame, b: pd.DataFrame, what: str, mine: Any, yours: Any, or_: str = "") -> FcbenchError:
@@ -211,6 +211,6 @@ def _each_once(df: pd.DataFrame) -> pd.DataFrame:
         raise FcbenchError(
             f"{what} was measured twice with different {row['metric']} (second: point {row['point']} in "
             f"{row.get(FOLDER, 'the rows')}): necks, heads or codecs were trained differently; give one suite's rows, "
-            "or set runs side by side with --by."
+            "or compare runs with --by."
         )
     return df[~(df.duplicated(key) & ok)]

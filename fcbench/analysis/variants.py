@@ -38,7 +38,7 @@ def add(df: pd.DataFrame, by: str) -> pd.DataFrame:
         names.update(pd.Series([", ".join(filter(None, texts)) for texts in cells], own.index, dtype=object))
     of_codec = ~df["kind"].isin([Kind.CEILING, Kind.FLOOR])
     if not names[of_codec].any():
-        raise FcbenchError(f"the rows of each codec agree in {by}: there is nothing to set side by side.")
+        raise FcbenchError(f"the rows of each codec agree in {by}: there is nothing to compare.")
     readout = told[[c for c in told if not str(c).startswith("codec_")]]
     return df.assign(**{VARIANT: names, READOUT: readout.agg("; ".join, axis=1)})
 

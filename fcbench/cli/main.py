@@ -16,7 +16,7 @@ from fcbench.core.errors import FcbenchError, is_out_of_memory, one_line, printa
 
 VERBS = {
     "run": "Measure rate-accuracy points of codecs.",
-    "compare": "Compare codecs with an anchor, or runs side by side: BD-rates with intervals.",
+    "compare": "Compare codecs with an anchor, or runs with each other: BD-rates with intervals.",
     "cost": "Price an encoder's specialization: accuracy, bits, usable information.",
     "cross-neck": "Measure what adapting features to one task costs the others.",
     "curves": "Write the points of curves for other tools: CSV, LaTeX, Markdown, CompressAI's JSON.",

@@ -60,7 +60,7 @@ def cache_option(function: F) -> F:
         type=click.Path(path_type=Path),
         envvar="FCBENCH_CACHE",
         default=lambda: user_cache_path("fcbench"),
-        help="For rendered scenes, features, trained necks, heads and codecs.  [default: the user's cache; FCBENCH_CACHE]",
+        help="Scenes, features, trained necks, heads and codecs.  [default: the user's cache; FCBENCH_CACHE]",
     )(function)
 
 
