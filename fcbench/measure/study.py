@@ -163,7 +163,7 @@ def _opened(
     plugin = registry.get("dataset", name)
     if plugin.needs_root and root is None:
         raise FcbenchError(
-            f"data set {name!r} is read from disk: give --data-root DIR, or for --codec-data NAME:DIR "
+            f"data set {name!r} is read from disk: give --data-root DIR, or --codec-data DATASET:DIR "
             f"({registry.summary('dataset', name)})"
         )
     return plugin.open(split, DataOptions(root, cache_dir, size_px, limit))
