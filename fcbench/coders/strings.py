@@ -1,4 +1,4 @@
-"""One byte string a sample: several stages of symbols through one range coder::
+"""One byte string per sample: several stages of symbols through one range coder::
 
     symbols --tables--> RangeEncoder --shortest point of the interval--> bytes
     bytes, zeros after them --tables--> RangeDecoder --> symbols
@@ -24,8 +24,8 @@ _LANES = 256
 def checksum(*parts: np.ndarray) -> int:
     """16-bit checksum of decoded integers, in coding order: the low half of a CRC-32.
 
-    The CRC runs over int32 little-endian bytes: of each part the sums, modulo 2**32, of every 256th integer from each
-    of the first 256 on, then the integers that are left over. Sums are much cheaper than a CRC of everything.
+    The CRC runs over int32 little-endian bytes: for each part the sums, modulo 2**32, of every 256th integer from each
+    of the first 256 on, then the remaining integers. Sums are much cheaper than a CRC of everything.
     """
     crc = 0
     for symbols in parts:
@@ -45,7 +45,7 @@ class _String:
 
     @property
     def n_symbols(self) -> int:
-        """Integers so far."""
+        """Number of integers so far."""
         return sum(s.size for s in self._passed)
 
     @property
@@ -63,7 +63,7 @@ class StringEncoder(_String):
         self._starts: dict[str, float] = {}  # bit at which each part starts
 
     def put(self, tables: EntropyTables, symbols: np.ndarray, groups: Groups, part: str = "y") -> None:
-        """Append symbols [n] int32. `part`: what they belong to; symbols of a part follow one another."""
+        """Append symbols [n] int32. `part`: their part; symbols of a part must be consecutive."""
         if part not in self._starts:
             self._starts[part] = self._n_bits
         tables.coder.encode(self._encoder, symbols, groups)
@@ -76,8 +76,8 @@ class StringEncoder(_String):
         return 32.0 * n_words + _STATE_BITS - math.log2(width)
 
     def finish(self) -> dict[str, bytes]:
-        """The shortest string that decodes to the symbols: one code word, cut at the byte nearest to where each part
-        starts."""
+        """The shortest string that decodes to the symbols: one code word, cut at the byte nearest to each part's
+        start."""
         n_words, (lower, width) = self._encoder.pos()
         string = _shortest(self._encoder.get_compressed(), n_words, lower, width)
         cuts = [*(min(len(string), round(bits / 8)) for bits in self._starts.values()), len(string)]
@@ -95,7 +95,7 @@ class StringDecoder(_String):
         self._decoder = constriction.stream.queue.RangeDecoder(words)
 
     def take(self, tables: EntropyTables, groups: Groups, part: str = "y") -> np.ndarray:
-        """Next symbols [n] int32, of a part. Raises `FcbenchError` on damage that can be seen."""
+        """Next symbols [n] int32 of a part. Raises `FcbenchError`: detectable damage."""
         symbols = tables.coder.decode(self._decoder, groups)
         self._passed.append(symbols)
         self._read.append((tables, symbols, groups, part))
@@ -110,11 +110,11 @@ class StringDecoder(_String):
 
 
 def _shortest(words: np.ndarray, n_words: int, lower: int, width: int) -> bytes:
-    """Shortest byte string, zeros at its end understood, whose value lies in the range coder's interval.
+    """Shortest byte string, with implied zeros at its end, whose value lies in the range coder's interval.
 
     The interval is [P + lower, P + lower + width), where P are the first ``n_words`` words and lower and width count in
     units of the 64th bit after them. The sealed ``words`` are one point of it; their first ``n_words`` are P, or P + 1
-    where the interval straddles the carry.
+    if the interval straddles the carry.
     """
     head = words[:n_words].astype(">u4").tobytes()
     if lower + width > 1 << _STATE_BITS:  # P + 1 itself lies inside: nothing follows it

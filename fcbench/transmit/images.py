@@ -1,6 +1,6 @@
-"""Images to an ``.fcb`` file and back to features, by a codec that a run left; what such files say of themselves.
+"""Images to an ``.fcb`` file and back to features, with a codec from a run; descriptions of such files.
 
-images -> encoder of the checkpoint -> codec -> .fcb file -> codec anew -> features
+images -> encoder of the checkpoint -> codec -> .fcb file -> new codec -> features
 """
 
 from collections import Counter
@@ -51,9 +51,9 @@ def encode(
     """Code images into one file, in their order.
 
     `images`: files, and folders of them (sorted by name). `checkpoint`: of a codec; it names the encoder. `path`: the
-    ``.fcb`` file to write. `image_size_px`: (H, W) to resize the images to; None for their own, which must be one.
-    `weights`: of the encoder, as `fcbench.core.features.EncoderPlugin.build` takes them. Raises `FcbenchError`: an
-    image or the checkpoint cannot be read, images of several sizes, other weights than those that the codec was made
+    ``.fcb`` file to write. `image_size_px`: (H, W) to resize the images to; None for their own, which must be equal.
+    `weights`: of the encoder, see `fcbench.core.features.EncoderPlugin.build`. Raises `FcbenchError`: an
+    image or the checkpoint cannot be read, images of several sizes, weights other than those that the codec was made
     for, features that cannot be coded, a file that cannot be written.
     """
     files = _files(images)
@@ -106,9 +106,9 @@ def _encoder_of(loaded: Loaded, path: Path, weights: str | None, device: torch.d
 
 
 def decode(path: Path, checkpoint: Path | None = None) -> dict[str, Tensor]:
-    """Features of a file: float32 [N, C, h, w] by map, in the order in which they were coded.
+    """Features of a file: float32 [N, C, h, w] by map, in coding order.
 
-    `checkpoint`: of its codec; None for the one beside the file, under the same name. Raises `FcbenchError`: either is
+    `checkpoint`: of its codec; None for the one beside the file with the same name. Raises `FcbenchError`: either is
     missing or damaged, they do not belong together, or there are no features inside.
     """
     reader = container.ContainerReader(path)
@@ -124,13 +124,13 @@ def decode(path: Path, checkpoint: Path | None = None) -> dict[str, Tensor]:
 
 
 def write_features(maps: dict[str, Tensor], path: Path) -> None:
-    """Features as a safetensors file. Raises `FcbenchError` where it cannot be written."""
+    """Write features as a safetensors file. Raises `FcbenchError`: it cannot be written."""
     write_atomically(path, save(maps))
 
 
 def described(path: Path) -> dict[str, Any]:
-    """What an ``.fcb`` file or a codec's checkpoint says of itself, checked whole; plain JSON data. Raises
-    `FcbenchError`: neither, or damaged."""
+    """Description of an ``.fcb`` file or a codec's checkpoint, checked completely; plain JSON data. Raises
+    `FcbenchError`: another kind of file, or a damaged one."""
     try:
         with path.open("rb") as file:
             start = file.read(len(container.MAGIC))
@@ -175,7 +175,7 @@ def _stream(path: Path) -> dict[str, Any]:
 
 
 def _parts_of(record: container.Record, loaded: Loaded | None) -> dict[str, int]:
-    """Bytes of a payload by part; without the checkpoint beside its file, only their sum."""
+    """Bytes of a payload by part; only their sum if there is no checkpoint beside the file."""
     if loaded is None:
         return {"payload": len(record.payload)}
     decoded = loaded.codec.decode(record.payload, record.shapes)
