@@ -224,7 +224,7 @@ def test_surplus_bytes_are_refused_where_the_codec_can_code_again(tmp_path: Path
     write(tmp_path / "a.fcb", simple())
     record = ContainerReader(tmp_path / "a.fcb")[1]
     record.verify(Decoded(Features({}), record.n_symbols, record.check, lambda: {"y": record.payload}))
-    with pytest.raises(FcbenchError, match=r"record 1: the payload of 41 bytes differs from the code of its symbols \(40 bytes\)"):
+    with pytest.raises(FcbenchError, match=r"record 1: .* 41 bytes differs from the code of its symbols \(40 bytes\)"):
         record.verify(
             Decoded(Features({}), record.n_symbols, record.check, lambda: {"z": b"", "y": record.payload[:-1]})
         )

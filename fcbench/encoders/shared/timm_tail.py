@@ -1,4 +1,4 @@
-"""Tails of timm's classifiers: the full network, all of it up to the split point replaced by nothing."""
+"""Tails of timm's classifiers: the full network without the part up to the split point."""
 
 import copy
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from fcbench.core.tasks import ProbabilisticHead
 from fcbench.encoders.shared.timm_weights import load
 from fcbench.encoders.shared.weights import freeze, seeded
 
-TOLERANCE = 1e-5  # How far front and tail may be from the whole network, in units of its largest output
+TOLERANCE = 1e-5  # Maximum difference of front and tail from the whole network, in units of its largest output
 
 
 class ClassifierTail(nn.Module, ProbabilisticHead):
@@ -37,7 +37,7 @@ class ClassifierTail(nn.Module, ProbabilisticHead):
         return F.cross_entropy(logits, batch.to(logits.device))
 
     def imitation_loss(self, x: Mapping[str, Tensor], uncoded: Mapping[str, Tensor]) -> Tensor:
-        """Mean cross-entropy in nats with the probabilities that it states of the uncoded maps."""
+        """Mean cross-entropy in nats with its own probabilities for the uncoded maps."""
         with torch.no_grad():
             wanted = self(uncoded).softmax(-1)
         return F.cross_entropy(self(x), wanted)
@@ -53,8 +53,8 @@ class ClassifierTail(nn.Module, ProbabilisticHead):
 
 
 def whole_network(name: str, weights: str | None, front: nn.Module) -> nn.Module:
-    """timm's full model with the weights of an encoder. `name`: timm's. `weights`: as the encoder was given. `front`:
-    the encoder's module; where its weights are random, the full model gets them."""
+    """timm's full model with the weights of an encoder. `name`: timm's. `weights`: as given for the encoder. `front`:
+    the encoder's module; if its weights are random, the full model gets them."""
     with seeded():
         full = timm.create_model(name, pretrained=False)
     load(f"timm:{name}", name, full, weights)
@@ -66,7 +66,7 @@ def whole_network(name: str, weights: str | None, front: nn.Module) -> nn.Module
 
 
 def after(full: nn.Module, cut: str) -> nn.Module:
-    """A copy of a network without what comes before the end of a module: its input is that module's output. `cut`: the
+    """A copy of a network without the part up to the end of a module: its input is that module's output. `cut`: the
     module's name, ``blocks.4``."""
     rest, parts = copy.deepcopy(full), cut.split(".")
     parent: nn.Module = rest
@@ -79,17 +79,17 @@ def after(full: nn.Module, cut: str) -> nn.Module:
 
 
 def label_names(name: str, full: nn.Module) -> tuple[str, ...]:
-    """Synsets of a network's outputs. Raises `FcbenchError`: its outputs are no set of ImageNet's classes that timm
+    """Synsets of a network's outputs. Raises `FcbenchError`: its outputs are not a set of ImageNet's classes that timm
     knows."""
     subset = infer_imagenet_subset(full)
     if subset is None:
         n = getattr(full, "num_classes", 0)
-        raise FcbenchError(f"timm:{name} states {n} classes whose names are not known: --head tail needs ImageNet's")
+        raise FcbenchError(f"timm:{name} has {n} classes with unknown names: --head tail needs ImageNet's")
     return tuple(ImageNetInfo(subset).label_names())
 
 
 def require_equal(name: str, split_point: str, whole: Tensor, split: Tensor) -> None:
-    """Refuse a tail that with its front is not the network. Raises `FcbenchError`: their outputs differ."""
+    """Check that front and tail together equal the network. Raises `FcbenchError`: their outputs differ."""
     limit = TOLERANCE * max(1.0, float(whole.abs().max()))
     if whole.shape != split.shape or float((whole - split).abs().max()) > limit:
         raise FcbenchError(

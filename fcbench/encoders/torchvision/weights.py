@@ -1,4 +1,4 @@
-"""Weights of torchvision's networks: fetched, checked, loaded as torchvision loads them."""
+"""Weights of torchvision's networks: fetched, checked, loaded as in torchvision."""
 
 import re
 import urllib.error
@@ -19,13 +19,13 @@ from fcbench.encoders.shared.weights import (
 )
 
 NO_EPSILON = ("fasterrcnn_resnet50_fpn", "keypointrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn", "retinanet_resnet50_fpn")
-"""Networks whose published weights know no epsilon in batch normalization: torchvision, too, sets it to 0."""
+"""Networks whose published weights need batch normalization without epsilon, as in torchvision."""
 COUNTER = ".num_batches_tracked"
-"""Of batch normalization in training; weights that were trained with it frozen have none."""
+"""Suffix of batch normalization's step counter; weights trained with frozen normalization have none."""
 
 
 def official_file(model: str, url: str) -> Path:
-    """A file of torchvision's weights: from torch.hub's folder, else downloaded into it.
+    """A file of torchvision's weights: from torch.hub's folder, or downloaded into it.
 
     `model`: as typed, for messages. `url`: its name ends in the first digits of its SHA-256, ``net-258fb6c6.pth``.
     Raises `FcbenchError`: it cannot be fetched, or it is damaged; a damaged one is removed.
@@ -38,7 +38,7 @@ def official_file(model: str, url: str) -> Path:
             hub.download_url_to_file(url, str(path), promised, progress=False)
         except urllib.error.HTTPError as exc:
             raise FcbenchError(f"{model}: {url} answers {exc.code} {exc.reason}: give --weights FILE") from exc
-        except (OSError, RuntimeError) as exc:  # no network; or torch.hub's own word for another hash
+        except (OSError, RuntimeError) as exc:  # no network; or torch.hub's error for another hash
             if "hash" in str(exc):
                 raise FcbenchError(f"{model}: {url} arrived damaged ({exc}): run the command again") from exc
             raise FcbenchError(no_weights(model, f"download {url}")) from exc
@@ -52,10 +52,10 @@ def official_file(model: str, url: str) -> Path:
 
 
 def load(model: str, name: str, network: nn.Module, url: str, weights: str | None) -> WeightsInfo:
-    """Give a network its weights.
+    """Load the weights of a network.
 
     `model`: as typed, for messages. `name`: torchvision's. `url`: of the published weights. `weights`: None for these,
-    ``random`` to keep the present ones, or a file's path. Raises `FcbenchError`: they cannot be had, or are of another
+    ``random`` to keep the present ones, or a file's path. Raises `FcbenchError`: they are unavailable, or of another
     architecture.
     """
     file = weights_file(weights, lambda: (official_file(model, url), f"torchvision:{url.rpartition('/')[2]}"))
@@ -64,7 +64,7 @@ def load(model: str, name: str, network: nn.Module, url: str, weights: str | Non
     path, origin = file
     what, state = f"weights {path}", load_state(path)
     try:
-        result = network.load_state_dict(state, strict=False)  # it also knows the names of older versions
+        result = network.load_state_dict(state, strict=False)  # it also maps the names of older versions
     except RuntimeError as exc:
         raise other_architecture(what, model, str(exc).splitlines()[-1].strip()) from exc
     missing = [key for key in result.missing_keys if not key.endswith(COUNTER)]
