@@ -1,4 +1,4 @@
-"""Single necks, uncoded: what the neck's capacity, the head and the neck's loss do to both encoders' accuracy."""
+"""Single necks, uncoded: effect of the neck's capacity, the head and the neck's loss on both encoders' accuracy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of records, and the page of a suite's measured tables. Findings are written by a reader, in README.md."""
+"""Tables of records, and the page of a suite's measured tables. Findings are written by hand, in README.md."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from fcbench.core.files import write_atomically
 from fcbench.reports.tables import Table, grid
 
 EMBEDDED = (
-    "The embedded encoders are fcbench's own: small, trained by us on procedural scenes. What holds for them need not "
+    "The embedded encoders are fcbench's own: small, trained by us on procedural scenes. Findings about them need not "
     "hold for the published ones."
 )
 SECTIONS = (
-    ("Single necks", "What do the neck's capacity, the head and the neck's loss do to both encoders, uncoded?", "grid"),
+    ("Single necks", "How do the neck's capacity, the head and the neck's loss affect both encoders, uncoded?", "grid"),
     (
         "Cost of specialization",
-        "What does the special encoder cost each task, in accuracy, in bits, in usable information?",
+        "What does the special encoder cost each task in accuracy, bits and usable information?",
         "cost",
     ),
     (
         "Cross-neck",
-        "What does adapting to one task throw away of the others, and where should one code?",
+        "What does adapting to one task cost the others, and where should features be coded?",
         "cross/cross_neck",
     ),
     ("Split point", "How do bits at equal accuracy depend on the depth of the split?", "splits"),
     ("Similarity", "Do the features differ at all? (linear CKA by stage)", "cka"),
-    ("Planted effects", "Does the suite find what was taken away, and nothing where nothing was?", "planted"),
+    ("Planted effects", "Does the suite find what was taken away, and nothing if nothing was?", "planted"),
 )
-"""Title, what was asked, and the files (.md, and .png where there is one) that say what was measured."""
+"""Title, question, and the files (.md, and .png if there is one) with the measurements."""
 
 
 def write_records(path: Path, records: Sequence[dict[str, Any]]) -> None:
@@ -48,7 +48,7 @@ def write_records(path: Path, records: Sequence[dict[str, Any]]) -> None:
 
 
 def write_page(encoders: Sequence[str], dataset: str, seeds: Sequence[int], out: Path) -> None:
-    """tables.md of a results folder: what was asked, and the measured tables and figures."""
+    """Write tables.md of a results folder: questions, and the measured tables and figures."""
     lines = ["# How universal are the features? What was measured", ""]
     lines += [EMBEDDED, ""] if any("nano" in e for e in encoders) else []
     shown = ", ".join(map(str, seeds))

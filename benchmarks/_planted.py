@@ -1,11 +1,11 @@
-"""Planted effects: features that lack something on purpose, and whether its cost is found.
+"""Planted effects: features that lack something on purpose, to check that its cost is found.
 
 - *zeroed 0.25*: a share of the channels, chosen by the seed, is set to its training mean.
-- *projected 8*: the directions of feature space that a task's readout uses most are projected out: the leading
-  eigenvectors of the mean outer product of the loss's gradients with respect to standardized features.
+- *projected 8*: the directions of feature space that a task's readout uses most, the leading
+  eigenvectors of the mean outer product of the loss's gradients for standardized features, are projected out.
 - *again*: the same features, readouts trained with another seed. Nothing was taken away.
 
-Readouts are trained anew on what is left. Rows are those of an uncoded run, under an encoder's name that says what was
+Readouts are trained again on what is left. Rows are those of an uncoded run, with an encoder name that says what was
 planted, so that `fcbench.analysis.cost` reads them.
 """
 
@@ -35,12 +35,12 @@ GRADIENT_SAMPLES = 64
 GRADIENT_BATCH = 16
 ANOTHER_SEED = 1000
 Change = Callable[[Tensor], Tensor]
-"""Of standardized features [N, C, h, w]."""
+"""Function of standardized features [N, C, h, w]."""
 
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What is planted.
+    """A planted effect.
 
     Attributes:
         kind: "none", "again", "zeroed" or "projected".
@@ -52,21 +52,21 @@ class Effect:
 
     @property
     def label(self) -> str:
-        """``projected 8``; empty for nothing at all."""
+        """``projected 8``; empty if nothing is planted."""
         if self.kind == "none":
             return ""
         return f"{self.kind} {self.size:g}" if self.size else self.kind
 
 
 def effects(shares: Sequence[float], ranks: Sequence[int]) -> list[Effect]:
-    """The reference first, then what is planted, small to large."""
+    """The reference first, then the planted effects, small to large."""
     zeroed = [Effect("zeroed", s) for s in shares]
     projected = [Effect("projected", r) for r in ranks]
     return [Effect("none"), Effect("again"), *zeroed, *projected]
 
 
 def measure(trial: Trial, every: Sequence[Effect], folder: ResultsFolder) -> Iterator[str]:
-    """Measure every effect on every task that the folder lacks. Yields a line per point."""
+    """Measure every effect on every task that the folder lacks. Yields one line per point."""
     for effect in every:
         for task in trial.study.suite.tasks:
             job = Job(Kind.CEILING, ENDS[Kind.CEILING], (task,))
@@ -143,7 +143,7 @@ def projected(trial: Trial, task: str, rank: int) -> Change:
 
 
 def sensitive_directions(trial: Trial, name: str) -> Tensor:
-    """Orthonormal directions [C, C] of standardized features, that to which a task's loss is most sensitive first."""
+    """Orthonormal directions [C, C] of standardized features, in order of a task's loss's sensitivity to them."""
     (split_point,) = trial.source.split_points
     task, readout = trial.reader(name).task, trial.trained(name)
     head: Any = readout.head

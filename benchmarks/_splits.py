@@ -1,4 +1,4 @@
-"""Where to cut: rate at equal accuracy against the depth of the split, and how alike two encoders are at each stage."""
+"""Where to cut: rate at equal accuracy against the depth of the split, and similarity of two encoders at each stage."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Cut:
 
 
 def cuts(rows: pd.DataFrame, default: str) -> Iterator[Cut]:
-    """Every split point against the default one: `compare` with split points for codecs."""
+    """Compare every split point with the default one: `compare` with split points instead of codecs."""
     rows = rows[rows["primary"] & (rows["status"] == "ok")]
     kmac = rows["kmac_per_px"].map(lambda text: float(json.loads(text)["encoder"]))
     rows = rows.assign(kmac=kmac)
@@ -101,7 +101,7 @@ def _batches(features: FeatureSet) -> Iterator[np.ndarray]:
 
 
 def draw(found: Sequence[Cut]) -> Figure:
-    """Rate at equal accuracy, relative to the default split point, over what the encoder computes before the split."""
+    """Rate at equal accuracy, relative to the default split point, over the encoder's operations before the split."""
     tasks = list(dict.fromkeys(c.task for c in found))
     encoders = list(dict.fromkeys(c.encoder for c in found))
     ordered = sorted(found, key=lambda c: c.kmac_before)
@@ -122,7 +122,7 @@ def draw(found: Sequence[Cut]) -> Figure:
             ax.yaxis.set_minor_formatter(NullFormatter())
             ax.set_xticks(range(len(names)), list(names.values()), fontsize=6)
         fig.axes[0].set_ylabel("Relative rate at equal accuracy")
-        fig.supxlabel("Split point, and what is computed before it (kMAC/px)", fontsize=8)
+        fig.supxlabel("Split point, and operations before it (kMAC/px)", fontsize=8)
         handles, labels = fig.axes[0].get_legend_handles_labels()
         fig.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
     return fig

@@ -1,4 +1,4 @@
-"""Every codec and anchor on CamVid with EfficientNet-Lite0. VVC is skipped where its programs are missing.
+"""Every codec and anchor on CamVid with EfficientNet-Lite0. VVC is skipped if its programs are missing.
 
 fcbench run benchmarks/codecs_camvid.py --data-root CAMVID --out results/codecs_camvid
 fcbench compare results/codecs_camvid --anchor hyperprior -o results/codecs_camvid/compare.md
@@ -12,7 +12,7 @@ from fcbench.measure.suite import load
 HERE = Path(__file__).parent
 ANCHOR = load(HERE / "camvid_lite0.py")
 FOUR = tuple({"lmbda": lmbda} for lmbda in (0.3, 0.8, 2.0, 6.0))
-"""Of the codecs that stand between ``hyperprior`` and ``strata``: as few as a curve may have."""
+"""Lmbdas of the codecs between ``hyperprior`` and ``strata``: as few as a curve may have."""
 
 SUITE = replace(
     ANCHOR,

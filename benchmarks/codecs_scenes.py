@@ -1,4 +1,4 @@
-"""Every codec and anchor on scenes: both embedded encoders, four tasks. VVC is skipped where its programs are missing.
+"""Every codec and anchor on scenes: both embedded encoders, four tasks. VVC is skipped if its programs are missing.
 
 fcbench run benchmarks/codecs_scenes.py --out results/codecs_scenes
 fcbench compare results/codecs_scenes --anchor hyperprior -o results/codecs_scenes/compare.md

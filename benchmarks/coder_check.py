@@ -1,10 +1,10 @@
-"""Are the image coders called as others call them? Our JPEG and HEVC intra against Pillow and the program ffmpeg.
+"""Do our image coders match other programs? Our JPEG and HEVC intra against Pillow and the program ffmpeg.
 
     python -m benchmarks.coder_check
 
-Codes the photographs that scikit-image ships, once with the coders of fcbench, once with Pillow's JPEG and with
-ffmpeg's libx265 (``pip install imageio-ffmpeg`` brings the program; it links an x265 and a decoder of its own, and
-converts colours by itself). ``mosaic`` is the coder of the codec ``hevc``: grey pictures of 10 bits, here the luma.
+Codes the photographs of scikit-image, once with the coders of fcbench, once with Pillow's JPEG and with
+ffmpeg's libx265 (``pip install imageio-ffmpeg`` installs the program, which links its own x265 and decoder and
+converts colours itself). ``mosaic`` is the coder of the codec ``hevc``: grey pictures of 10 bits, here the luma.
 Prints bits per pixel and PSNR [dB, over all channels] of both, means over the photographs.
 """
 
@@ -30,11 +30,11 @@ _KNOB = {"jpeg": "quality", "hevc": "qp"}
 _X265 = "qp={qp}:keyint=1:ipratio=1:aq-mode=0:psy-rd=0:psy-rdoq=0:info=0:log-level=none"
 
 Coded = tuple[bytes, np.ndarray]
-"""A file, and the picture that is decoded from it."""
+"""A file, and the picture decoded from it."""
 
 
 def ours(name: str, picture: np.ndarray, knob: int) -> Coded:
-    """By the image coder that ``--codec image:NAME`` uses, or by that of mosaics."""
+    """Code with the image coder of ``--codec image:NAME``, or with that of mosaics."""
     if name == "mosaic":
         data = HEVC.encode(picture, knob, 10)
         return data, HEVC.decode(data, None, 10)
@@ -44,14 +44,14 @@ def ours(name: str, picture: np.ndarray, knob: int) -> Coded:
 
 
 def pillow(picture: np.ndarray, quality: int) -> Coded:
-    """Baseline JPEG by Pillow, 4:2:0, with Huffman tables of its own."""
+    """Baseline JPEG by Pillow, 4:2:0, with its own Huffman tables."""
     file = io.BytesIO()
     Image.fromarray(picture).save(file, "jpeg", quality=quality, subsampling="4:2:0", optimize=True)
     return file.getvalue(), np.asarray(Image.open(file))
 
 
 def ffmpeg(picture: np.ndarray, qp: int) -> Coded:
-    """HEVC intra by the program: 4:4:4, full-range BT.601, constant QP, preset slow."""
+    """HEVC intra by the program ffmpeg: 4:4:4, full-range BT.601, constant QP, preset slow."""
     height, width = picture.shape[:2]
     raw = ["-f", "rawvideo", "-pix_fmt", "rgb24"]
     to_yuv = "scale=out_color_matrix=bt601:out_range=full:flags=accurate_rnd+full_chroma_int,format=yuv444p"
@@ -63,7 +63,7 @@ def ffmpeg(picture: np.ndarray, qp: int) -> Coded:
 
 
 def ffmpeg_grey(picture: np.ndarray, qp: int) -> Coded:
-    """HEVC intra by the program: 4:0:0 of 10 bits."""
+    """HEVC intra by the program ffmpeg: 4:0:0, 10 bits."""
     height, width = picture.shape
     raw = ["-f", "rawvideo", "-pix_fmt", "gray10le"]
     options = ["-c:v", "libx265", "-preset", "slow", "-x265-params", _X265.format(qp=qp), "-f", "hevc"]

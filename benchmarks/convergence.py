@@ -3,11 +3,11 @@
     python -m benchmarks.convergence curves --codec hyperprior --codec strata     # loss against steps and seconds
     python -m benchmarks.convergence sweep --codec hyperprior                     # ways to train all operating points
 
-``curves`` trains each codec twice, the second time for twice the steps, and sets the gain that the first training
-predicted beside the one that was found. ``sweep`` trains all operating points of a codec, each from scratch
-(``independent``), and as ``fcbench run`` does: the middle one from scratch, every other one from the weights of its
+``curves`` trains each codec twice, the second time for twice the steps, and compares the gain that the first training
+predicted with the one that was found. ``sweep`` trains all operating points of a codec, each from scratch
+(``independent``), and as in ``fcbench run``: the middle one from scratch, every other one from the weights of its
 neighbour with a share of the steps (``continued``); the ways are compared by BD-rate of features on the held-out
-training samples, and by their time. All losses are of held-out training samples.
+training samples, and by time. All losses are of held-out training samples.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Bench:
         self.source, self.seed, self.rate = source, seed, rate or Budget().codec_rate
 
     def fresh(self, name: str, lmbda: float) -> Any:
-        """A codec as it is before training."""
+        """A codec before training."""
         features = self.source.train.features
         torch.manual_seed(self.seed)
         specs = list(features.specs.values())
@@ -94,7 +94,7 @@ class Bench:
         return codec
 
     def train(self, codec: Any, lmbda: float, steps: int, tolerance: float = 0.0) -> Record:
-        """Train in place; without a tolerance for all steps."""
+        """Train in place; without a tolerance, for all steps."""
         with tempfile.TemporaryDirectory() as folder:
             return fit_codec(
                 codec,
@@ -129,7 +129,7 @@ class Bench:
         )
 
     def doubled(self, name: str, lmbda: float, steps: int) -> Iterator[Trained]:
-        """A training of so many steps, and one of twice as many."""
+        """A training of this many steps, and one of twice as many."""
         for n in (steps, 2 * steps):
             yield self.measured(name, lmbda, "independent", n, self.train(self.fresh(name, lmbda), lmbda, n))
 
@@ -150,14 +150,14 @@ class Bench:
             trained[lmbda] = codec
 
 
-# -------------------------------------------------------------------------------------------- what is written
+# -------------------------------------------------------------------------------------------- output
 def frame(found: Sequence[Trained]) -> pd.DataFrame:
     """Trainings as a table, one per row."""
     return pd.DataFrame([asdict(t) for t in found])
 
 
 def doublings(rows: pd.DataFrame) -> Table:
-    """Predicted and found gain of each doubling."""
+    """Predicted and actual gain of each doubling."""
     cells = []
     for (codec, lmbda), one in rows.groupby(["codec", "lmbda"], sort=False):
         for a, b in itertools.pairwise(one.sort_values("budget").itertuples()):
@@ -171,7 +171,7 @@ def doublings(rows: pd.DataFrame) -> Table:
 
 
 def ways(rows: pd.DataFrame) -> Table:
-    """Each way of training a sweep against the independent one."""
+    """Compare each way of training a sweep with the independent one."""
     cells = []
     for codec, one in rows.groupby("codec", sort=False):
         lines = {w: r for w, r in one.groupby("way", sort=False)}
@@ -186,7 +186,7 @@ def ways(rows: pd.DataFrame) -> Table:
 
 
 def figure(rows: pd.DataFrame) -> Figure:
-    """Validation loss against steps and seconds, a colour per codec and lmbda."""
+    """Validation loss against steps and seconds, one colour per codec and lmbda."""
     with rc_context(style.STYLE):
         fig = Figure(figsize=(style.PAGE_IN, 2.6))
         fig.set_layout_engine("constrained")
@@ -211,9 +211,9 @@ def figure(rows: pd.DataFrame) -> Figure:
 
 CURVES_LEGEND = (
     "Predicted: from the validation curve of the shorter training. Found: what twice the steps saved. Both at equal "
-    "distortion. Left: an extrapolation to endless training. Others used the machine, too: seconds vary."
+    "distortion. Left: an extrapolation to endless training. The machine was shared: seconds vary."
 )
-SWEEP_LEGEND = "BD-rate: bits against squared error of held-out features. Others used the machine, too: seconds vary."
+SWEEP_LEGEND = "BD-rate: bits against squared error of held-out features. The machine was shared: seconds vary."
 
 
 def write(out: Path, name: str, rows: pd.DataFrame, table: Table, legend: str) -> None:

@@ -1,21 +1,21 @@
-"""The GPU benchmark: whether a GPU gives what the CPU gives, and how much sooner.
+"""The GPU benchmark: whether a GPU gives the same results as the CPU, and how much faster.
 
     python -m benchmarks.gpu                        everything, on the GPU
-    python -m benchmarks.gpu -o gpu.json            and keep the figures
-    python -m benchmarks.gpu --part run --quick     a short run alone
-    python -m benchmarks.gpu --device cpu --quick   tiny sizes: to see that all works
+    python -m benchmarks.gpu -o gpu.json            and write the figures
+    python -m benchmarks.gpu --part run --quick     only a short run
+    python -m benchmarks.gpu --device cpu --quick   tiny sizes: to check that everything works
 
 - *Equality*: each encoder that needs no download on both devices, in float32; the largest difference of any map,
   relative to that map's largest value.
-- *Encoders*: images per second of SAM 2's image encoder, on images that lie on the device, in float32, in TF32, and
-  in bfloat16 by autocast. Weights are random where the official ones are not at hand; speed does not depend on them.
-- *Training*: steps per second of a readout (neck_2L and depth head) and of the hyperprior codec, features of
+- *Encoders*: images per second of SAM 2's image encoder, on images on the device, in float32, in TF32, and
+  in bfloat16 by autocast. Weights are random if the official ones are missing; speed does not depend on them.
+- *Training*: steps per second of a readout (neck_2L and depth head) and of the hyperprior codec, with features of
   ``sam2_nano`` of embedded scenes in main memory, as in a run.
 - *Run*: wall time of the default ``fcbench run`` from an empty cache, with the sums of its stages (``--run``), or of
-  ``fcbench run --quick`` (``--part run --quick``). ``--run-limit 300`` ends it after so many seconds and states what
+  ``fcbench run --quick`` (``--part run --quick``). ``--run-limit 300`` ends it after this many seconds and reports what
   was done by then.
 
-A part that lacks an optional package, and jobs of the run that fail, are said; what is left goes on.
+Parts that lack an optional package, and failed jobs of the run, are reported; the others continue.
 
 Figures are medians of repeats after a warm-up; the device is synchronized around each.
 """
@@ -66,9 +66,9 @@ class Figure:
     """One measured value.
 
     Attributes:
-        group: of the table that it stands in.
-        what: is measured.
-        device: where.
+        group: of the figure's table.
+        what: name of the measurement.
+        device: device of the measurement.
         note: weights, sizes.
     """
 
@@ -85,13 +85,13 @@ Say = Callable[[Figure], None]
 
 # --------------------------------------------------------------------------------------------- tools
 def synchronize(device: torch.device) -> None:
-    """Wait until a GPU has done what it was given."""
+    """Wait until a GPU has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def median_s(call: Callable[[], object], device: torch.device, repeats: int) -> float:
-    """Median time [s] of a call, after one that does not count."""
+    """Median time [s] of a call, after a warm-up call."""
     times = []
     for _ in range(repeats + 1):
         synchronize(device)
@@ -117,7 +117,7 @@ def numerics(name: str, device: torch.device) -> Iterator[None]:
 
 
 def built(name: str, device: torch.device) -> Encoder:
-    """An encoder with its own weights, random ones where these are not at hand."""
+    """An encoder with its own weights, or random ones if they are missing."""
     try:
         return registry.build_encoder(name, None, device)
     except FcbenchError:
@@ -202,7 +202,7 @@ def training(device: torch.device, quick: bool, say: Say) -> None:
 
 
 def whole_run(device: torch.device, quick: bool, say: Say, limit_s: float | None = None) -> None:
-    """Wall time of the default run from an empty cache, and the sums of its stages by their kind."""
+    """Wall time of the default run from an empty cache, and the sums of its stages by kind."""
     with tempfile.TemporaryDirectory(prefix="fcbench-gpu-run-") as folder:
         command = [sys.executable, "-m", "fcbench.cli.main", "run", "--device", str(device)]
         command += ["--out", f"{folder}/out", "--cache-dir", f"{folder}/cache", *(["--quick"] if quick else [])]
@@ -221,7 +221,7 @@ def whole_run(device: torch.device, quick: bool, say: Say, limit_s: float | None
 
 
 def followed(command: Sequence[str], limit_s: float | None) -> tuple[int, str]:
-    """Exit status of a command, and what it reported, which is shown as it comes; it is ended after `limit_s`."""
+    """Exit status of a command, and its output, which is also shown; it is ended after `limit_s`."""
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         timer = threading.Timer(limit_s or threading.TIMEOUT_MAX, process.kill)
         timer.daemon = True
@@ -235,7 +235,7 @@ def followed(command: Sequence[str], limit_s: float | None) -> tuple[int, str]:
 
 
 def stages(log: str) -> dict[str, float]:
-    r"""Sums [s] of the stages that a run reports, by kind.
+    r"""Sums [s] of the stages reported by a run, by kind.
 
     >>> stages("[1/2] a: features of test (0.5 s; about 1 s left)\n[2/2] a: uniform(bits=2): 1 bpp (2.0 s; about 0 s)")
     {'features': 0.5, 'readouts': 0.0, 'points with their codecs': 2.0}
@@ -250,7 +250,7 @@ def stages(log: str) -> dict[str, float]:
 
 # ------------------------------------------------------------------------------------------ the program
 def table(figures: Sequence[Figure]) -> Table:
-    """All figures, a row each."""
+    """All figures, one per row."""
     out = Table("", "what", "device", "value", "unit", "note")
     for f in figures:
         out.add_row(f.group, f.what, f.device, f"{f.value:.4g}", f.unit, f.note)
@@ -258,7 +258,7 @@ def table(figures: Sequence[Figure]) -> Table:
 
 
 def machine(device: torch.device) -> dict[str, str]:
-    """What the figures hold for."""
+    """The machine of the figures."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     return {"device": name, "torch": torch.__version__, "cpu_threads": str(torch.get_num_threads())}
 
@@ -269,14 +269,14 @@ PARTS = {"equality": equality, "encoders": encoders, "training": training, "run"
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--device", "typed", default="cuda", show_default=True, help="cuda, cuda:1, mps or cpu.")
 @click.option("--part", "parts", type=click.Choice(list(PARTS)), multiple=True, help="Repeatable. [all but run]")
-@click.option("--run", "with_run", is_flag=True, help="The whole default run, too.")
+@click.option("--run", "with_run", is_flag=True, help="Also measure the whole default run.")
 @click.option("--run-limit", type=click.FloatRange(min=1), help="Seconds after which the run ends. [none]")
-@click.option("--quick", is_flag=True, help="Tiny sizes: to see that all works; not to be quoted.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the figures to this JSON file, too.")
+@click.option("--quick", is_flag=True, help="Tiny sizes to check that everything works; not to be quoted.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Also write the figures to this JSON file.")
 def main(
     typed: str, parts: tuple[str, ...], with_run: bool, run_limit: float | None, quick: bool, output: Path | None
 ) -> None:
-    """Compare a GPU with the CPU: the same features, and the time that it saves."""
+    """Compare a GPU with the CPU: equality of features, and speed."""
     device = device_of(typed)
     figures, failed = list[Figure](), list[str]()
     facts = machine(device)
@@ -284,7 +284,7 @@ def main(
     def say(figure: Figure) -> None:
         figures.append(figure)
         click.echo(f"{figure.group}: {figure.what}, {figure.device}: {figure.value:.4g} {figure.unit}", err=True)
-        if output:  # after each: what was measured is kept whatever comes after it
+        if output:  # after each figure, so that a later failure loses nothing
             output.write_text(json.dumps({**facts, "figures": [asdict(f) for f in figures]}, indent=1), "utf-8")
 
     for part in [*(parts or [p for p in PARTS if p != "run"]), *(["run"] if with_run and "run" not in parts else [])]:

@@ -1,12 +1,12 @@
-"""The memory benchmark: whether data that does not fit in memory is measured in flat memory and linear time.
+"""The memory benchmark: whether data that does not fit in memory is measured in constant memory and linear time.
 
     python -m benchmarks.memory                    500, 2000 and 8000 samples
-    python -m benchmarks.memory --quick            100 and 400: to see that all works
+    python -m benchmarks.memory --quick            100 and 400: to check that everything works
 
-Each stage of a run (one encoder, one task, one codec) is done in a process of its own, on as many training and test
-samples; the stages before it come from the cache. What fcbench would keep in memory of a small set is limited to
-`LIMIT_BYTES`, so that the smallest set is beyond it as terabytes are beyond the real limit. Images and targets are
-made from their number. Trainings have a fixed number of steps: their time should not grow.
+Each stage of a run (one encoder, one task, one codec) runs in its own process, on equally many training and test
+samples; the stages before it come from the cache. What fcbench keeps in memory of a small set is limited to
+`LIMIT_BYTES`, so that the smallest set exceeds it as terabytes exceed the real limit. Images and targets are
+made from their index. Trainings have a fixed number of steps: their time should not grow.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ from fcbench.training.options import Budget
 
 LIMIT_BYTES = 4 << 20
 FLAT = 1.1
-"""Largest peak allowed, relative to that of the fewest samples."""
+"""Largest peak allowed, relative to that with the fewest samples."""
 TASK, STEPS, SIZE_PX = "depth", 100, (96, 96)
 
 
 class Noise(FakeDataset):
-    """Random images, the same for the same number."""
+    """Random images, the same for the same index."""
 
     tasks = (TASK,)
 
@@ -104,7 +104,7 @@ STAGES: dict[str, Callable[[Trial, Path], object]] = {
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of a stage: time, and the largest memory that its process had at once."""
+    """Time of a stage, and peak memory of its process."""
 
     took_s: float
     peak_mib: float
@@ -121,7 +121,7 @@ def _measure(stage: str, n: int, folder: Path, dtype: str) -> Cost:
 
 
 def costs(counts: Sequence[int], dtype: str = "float32") -> dict[str, list[Cost]]:
-    """What each stage costs with so many samples."""
+    """Cost of each stage for these numbers of samples."""
     found: dict[str, list[Cost]] = {stage: [] for stage in STAGES}
     for n in counts:
         with tempfile.TemporaryDirectory(prefix="fcbench-memory-") as folder:
@@ -135,7 +135,7 @@ def costs(counts: Sequence[int], dtype: str = "float32") -> dict[str, list[Cost]
 @click.option("--quick", is_flag=True, help="Few samples.")
 @click.option("--features-dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True)
 def main(quick: bool, features_dtype: str) -> None:
-    """Print a table; exit with 1 where memory is not flat."""
+    """Print a table; exit with 1 if memory is not constant."""
     counts = (100, 400) if quick else (500, 2000, 8000)
     found, flat = costs(counts, features_dtype), True
     click.echo(f"{'stage':22}" + "".join(f"{f'N={n}':>20}" for n in counts) + f"{'peak':>8}")

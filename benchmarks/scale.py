@@ -1,17 +1,17 @@
-"""The scale benchmark: what sharing a run among processes gains, and what it costs.
+"""The scale benchmark: gain and cost of sharing a run among processes.
 
     python -m benchmarks.scale                     everything
-    python -m benchmarks.scale --part sweep        one part alone
-    python -m benchmarks.scale --quick             small sizes: to see that all works
+    python -m benchmarks.scale --part sweep        only one part
+    python -m benchmarks.scale --quick             small sizes: to check that everything works
 
 - *Workers*: a sweep of learned codecs with ``--jobs 2`` against ``--jobs 1``, one thread each, features and readouts
-  in the cache; from the plan to the end, the start of the worker processes included. Efficiency is the time of one over
+  in the cache; from the plan to the end, with the start of the worker processes. Efficiency is the time of one over
   twice the time of two.
 - *Overhead*: nodes that do nothing, through two worker processes and through a local Ray cluster: time per node.
-- *Sweep*: a suite of 10,000 points is planned, and all its nodes, which do nothing, go through a local Ray cluster:
-  seconds for each, and by how much the memory of this process grows from a tenth of the nodes to all of them.
+- *Sweep*: a suite of 10,000 points is planned, and all its nodes, which do nothing, run on a local Ray cluster:
+  seconds for each, and growth of this process's memory from a tenth of the nodes to all of them.
 
-Nothing else should run meanwhile. Ray: ``pip install ".[ray]"``.
+Run nothing else at the same time. Ray: ``pip install ".[ray]"``.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ from fcbench.measure.workshop import Outcome, Setup
 
 LEARNED = ("factorized", "hyperprior", "checkerboard")
 STEPS = 60
-"""Of the training of a codec in the sweep, which takes one core more than a minute."""
+"""Steps of each training in the sweep, which takes one core more than a minute."""
 N_POINTS = 10_000
 N_EMPTY = 2000
-"""Nodes of the overhead's measurement."""
+"""Number of nodes for measuring the overhead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +93,18 @@ def workers(quick: bool, say: Say) -> None:
 
 # ----------------------------------------------------------------------------------------- empty nodes
 def nothing(setup: Setup, node: Node, reasons: Mapping[str, str]) -> Outcome:
-    """In place of a node's work."""
+    """Replaces a node's work."""
     return Outcome(0.0)
 
 
 def nothing_in_worker(node: Node, reasons: Mapping[str, str]) -> Outcome:
-    """In place of a node's work, in a worker process."""
+    """Replaces a node's work in a worker process."""
     return Outcome(0.0)
 
 
 @contextmanager
 def _study(folder: Path, n_points: int) -> Iterator[Study]:
-    """A study of so many coded points of hyperprior, nothing of it made."""
+    """A study of `n_points` coded points of hyperprior, none of them measured."""
     n_lmbdas = 100
     points = tuple({"lmbda": 0.001 * (i + 1)} for i in range(n_lmbdas))
     seeds = tuple(range(max(1, n_points // n_lmbdas)))
@@ -128,7 +128,7 @@ def _seconds(nodes: Mapping[str, Node], executor: Executor, at: Callable[[int], 
 
 
 def overhead(quick: bool, say: Say) -> None:
-    """What a node costs that does nothing."""
+    """Cost of a node that does nothing."""
     n = N_EMPTY // 10 if quick else N_EMPTY
     with tempfile.TemporaryDirectory() as folder, Report(0) as report, _study(Path(folder), n) as study:
         nodes = dict(list(build(study, lambda key: False).nodes.items())[:n])
@@ -172,9 +172,9 @@ PARTS = {"workers": workers, "overhead": overhead, "sweep": sweep}
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--part", "parts", type=click.Choice(list(PARTS)), multiple=True, help="Repeatable. [all]")
-@click.option("--quick", is_flag=True, help="Small sizes: to see that all works; not to be quoted.")
+@click.option("--quick", is_flag=True, help="Small sizes to check that everything works; not to be quoted.")
 def main(parts: tuple[str, ...], quick: bool) -> None:
-    """Measure what several processes gain, and what they cost."""
+    """Measure gain and cost of several processes."""
     missed: list[str] = []
 
     def say(figure: Figure) -> None:

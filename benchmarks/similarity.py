@@ -1,9 +1,9 @@
-"""How alike two representations are: linear centred kernel alignment (CKA), with an interval.
+"""Similarity of two representations: linear centred kernel alignment (CKA), with an interval.
 
     CKA(X, Y) = ||Y'X||^2 / (||X'X|| ||Y'Y||)        X [M, C], Y [M, D] centred, Frobenius norms
 
 1 for representations that differ by a rotation and a scale, near 0 for unrelated ones. With few examples and many
-channels it is too large even for noise; the examples here are the positions of the maps of all samples, thousands.
+channels it is too large, even for noise; the examples here are the positions of the maps of all samples, thousands.
 
 References:
     S. Kornblith et al., "Similarity of neural network representations revisited", ICML 2019, arXiv 1905.00414.
@@ -20,7 +20,7 @@ from fcbench.core.errors import FcbenchError
 from fcbench.results import intervals
 
 N_BLOCKS = 20
-"""Groups of samples that the bootstrap draws: their moments are kept, not the samples' own."""
+"""Groups of samples that the bootstrap draws: moments are stored per group, not per sample."""
 
 
 class Moments:
@@ -38,7 +38,7 @@ class Moments:
         self._yx = np.zeros((n_blocks, n_y, n_x))
 
     def add(self, block: int, x: np.ndarray, y: np.ndarray) -> None:
-        """Examples [M, C] and [M, D], row by row of the same place, to a block.
+        """Examples [M, C] and [M, D], in the same row order, to a block.
 
         Raises:
             FcbenchError: another number of rows, NaN or inf.
@@ -56,7 +56,7 @@ class Moments:
         self._yx[block] += y.T @ x
 
     def cka(self, n_resamples: int = 200) -> Estimate:
-        """CKA, in [0, 1], with a 95 % interval from blocks drawn anew.
+        """CKA, in [0, 1], with a 95 % interval from resampled blocks.
 
         Raises:
             FcbenchError: no examples, or a representation that does not vary.
@@ -70,7 +70,7 @@ class Moments:
         return estimate(whole, [self._of(w) for w in weights])
 
     def _of(self, weights: np.ndarray) -> float:
-        """CKA of blocks taken so many times."""
+        """CKA of blocks, each counted `weights` times."""
         n = float(weights @ self._n)
         if n == 0:
             return float("nan")
@@ -86,7 +86,7 @@ class Moments:
 
 
 def maps_cka(pairs: Iterable[tuple[np.ndarray, np.ndarray]], n_samples: int) -> Estimate:
-    """CKA of maps, every position of every sample an example.
+    """CKA of maps, with every position of every sample as an example.
 
     Args:
         pairs: batches of maps [B, C, h, w] and [B, D, h, w] of the same samples, in order.

@@ -1,23 +1,23 @@
-"""The speed benchmark: what the benchmark program costs beside the work that cannot be avoided.
+"""The speed benchmark: overhead of fcbench compared with the work that cannot be avoided.
 
     python -m benchmarks.speed                 everything
     python -m benchmarks.speed --skip-runs     without the two whole runs
-    python -m benchmarks.speed --quick         smaller samples and ``--quick`` runs: to see that all works
+    python -m benchmarks.speed --quick         smaller samples and ``--quick`` runs: to check that everything works
 
 Every figure is a ratio of two times, or of two sizes, taken in one process and on one machine: repetitions of both
-sides alternate, and the figure is the median of the ratios of neighbours. Nothing else should run meanwhile.
+sides alternate, and the figure is the median of the ratios of neighbours. Run nothing else at the same time.
 
 - *Extraction*: `fcbench.features.extract.extract` into a fresh cache (reads, encodes, checks, writes, syncs) against a
   bare loop that calls the same encoder on the same images, held in memory as batches of the same size.
 - *Entropy coding*: everything between a sample's integers and table indexes and its payload and checksum (sorting
   by table, offsets, range checks, escapes, coder calls, end of the string, checksum), both ways, against bare calls on
-  the same integers, indexes and tables: constriction's (the coder in use), one call a table, with the sorting and
+  the same integers, indexes and tables: constriction's (the coder in use), one call per table, with the sorting and
   shifting that they need; and CompressAI's ``encode_with_indexes`` and ``decode_stream``. One thread.
-- *Coded against estimated*: size of the .fcb file of test scenes, less 16 B a sample, over the estimated bytes.
+- *Coded against estimated*: size of the .fcb file of test scenes, less 16 B per sample, over the estimated bytes.
 - *Second codec*: wall time of ``fcbench run`` when ``factorized`` is added to a finished run of ``hyperprior``
   (one encoder, default tasks and budgets), over that of the first run from an empty cache.
 
-Measured on 2 otherwise idle cores of an AMD EPYC with ``--skip-runs --quick``: all of 13 bounds kept; extraction 0.901
+Measured on 2 otherwise idle cores of an AMD EPYC with ``--skip-runs --quick``: all 13 bounds kept; extraction 0.901
 (hiera_nano) and 0.987 (EfficientNet-Lite0), entropy coding 0.74 to 1.08 of constriction's bare calls, 0.97 to 3.3 of
 CompressAI's. With ``--only-runs``: a second codec 0.380. Against constriction calls on arrays that were sorted, shifted
 and cut beforehand, where nothing but the coder is left, ``hyperprior`` at 8x8 reached 0.43 to 0.53: there the sorting
@@ -80,7 +80,7 @@ class Figure:
 
     @property
     def ok(self) -> bool:
-        """The bound is kept."""
+        """Whether the bound is kept."""
         return self.value >= self.bound if self.at_least else self.value <= self.bound
 
     def line(self) -> str:
@@ -106,12 +106,12 @@ def alternate(sides: Sequence[Callable[[], object]], repeats: int, *, warm: bool
 
 # --------------------------------------------------------------------------------------- extraction
 def encoder_of(name: str) -> Encoder:
-    """An encoder with its embedded weights, with random ones where this checkout has none."""
+    """An encoder with its embedded weights, or random ones if this checkout has none."""
     return build_encoder(name, weights_of(name), torch.device("cpu"))
 
 
 def weights_of(name: str) -> str | None:
-    """``random`` for what has no weights without a download."""
+    """``random`` for encoders whose weights need a download."""
     return None if (FOLDER / f"{name}.safetensors").exists() else "random"
 
 
@@ -157,15 +157,15 @@ def _speed(times: np.ndarray) -> float:
 # ------------------------------------------------------------------------------------ entropy coding
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What a codec hands to the entropy coder: symbols [n], their tables, and how they are grouped."""
+    """Input of the entropy coder: symbols [n], their tables, and how they are grouped."""
 
     tables: EntropyTables
     symbols: np.ndarray
     groups: Groups
-    indexes: np.ndarray | None  # what `Groups.by_index` is given; None where groups are equal
+    indexes: np.ndarray | None  # argument of `Groups.by_index`; None if groups are equal
 
     def regroup(self) -> Groups:
-        """The groups, made as the codec makes them."""
+        """The groups, made as in the codec."""
         n_tables = self.tables.coder.n_tables
         if self.indexes is None:
             return Groups.equal(n_tables, self.symbols.size // n_tables)
@@ -189,7 +189,7 @@ def recorded(codec: Any, store: FeatureSet, place: int) -> list[Stage]:
 
 
 def bare_coder(stages: Sequence[Stage]) -> tuple[Callable[[], object], Callable[[], object]]:
-    """The bare calls of constriction, one a table in use, and what they need: symbols sorted by table and shifted to
+    """The bare calls of constriction, one per table in use, and their needs: symbols sorted by table and shifted to
     its first one, and back. No range checks, escapes, checksum or trimming."""
     queue = constriction.stream.queue
     plans = [_bare_plan(stage) for stage in stages]
@@ -228,7 +228,7 @@ def _bare_plan(stage: Stage) -> tuple[np.ndarray, np.ndarray, list[Any], np.ndar
     tables, groups = stage.tables, stage.groups
     offset = tables.offset.numpy()
     indexes = groups.unsorted(groups.used.repeat(groups.counts).astype(np.int32))
-    last = tables.length.numpy()[indexes] - 3  # the one after it escapes
+    last = tables.length.numpy()[indexes] - 3  # the next one is the escape
     first = offset[indexes]
     values = stage.symbols.clip(first, first + last)
     return indexes.astype(np.uint8), values, tables.coder.models, offset
@@ -240,7 +240,7 @@ def _sorted_by(indexes: np.ndarray, n_tables: int) -> tuple[np.ndarray, np.ndarr
 
 
 def compressai_coder(stages: Sequence[Stage]) -> tuple[Callable[[], object], Callable[[], object]]:
-    """CompressAI's bare calls, one a stage, on the same symbols, indexes and tables, its lists made before."""
+    """CompressAI's bare calls, one per stage, on the same symbols, indexes and tables, with its lists made before."""
     plans = []
     for stage in stages:
         indexes, values, _, offset = _bare_plan(stage)
@@ -267,7 +267,7 @@ def compressai_coder(stages: Sequence[Stage]) -> tuple[Callable[[], object], Cal
 
 
 def our_coder(stages: Sequence[Stage]) -> tuple[Callable[[], object], Callable[[], object]]:
-    """Coding and decoding as a codec does it, from integers and indexes to payload and checksum, and back."""
+    """Coding and decoding as in a codec, from integers and indexes to payload and checksum, and back."""
 
     def encode() -> tuple[bytes, int]:
         string = StringEncoder()
@@ -346,7 +346,7 @@ def points(name: str, which: Sequence[float]) -> list[OperatingPoint]:
 
 
 def coded_size(point: OperatingPoint, codec: Any, test: FeatureSet, work: Path) -> Figure:
-    """Size of the .fcb file of a set, less 16 B a sample, over the estimate."""
+    """Size of the .fcb file of a set, less 16 B per sample, over the estimate."""
     path, bits = work / "speed.fcb", 0.0
     header = container.Header(point.codec, "0" * 64, tuple(test.specs.values()))
     with container.ContainerWriter(path, header) as writer, torch.inference_mode():
@@ -355,7 +355,7 @@ def coded_size(point: OperatingPoint, codec: Any, test: FeatureSet, work: Path) 
             writer.append(codec.encode(sample), sample.shapes)
             bits += float(codec(sample.maps)[1].sum())
     coded, estimated = path.stat().st_size / len(test), bits / 8 / len(test)
-    detail = f"coded {coded:.1f} B, estimated {estimated:.1f} B a sample"
+    detail = f"coded {coded:.1f} B, estimated {estimated:.1f} B per sample"
     value = (coded - 16) / estimated
     return Figure(f"coded/estimated, {point.label}", value, 1.02, False, detail)
 
@@ -384,7 +384,7 @@ def second_codec(work: Path, options: Sequence[str]) -> Figure:
 
 # ---------------------------------------------------------------------------------------- command line
 def measure(work: Path, quick: bool, say: Callable[[Figure], None]) -> list[Figure]:
-    """Everything but the whole runs."""
+    """Measure everything but the whole runs."""
     out: list[Figure] = []
 
     def keep(figure: Figure) -> None:
@@ -415,16 +415,16 @@ def measure(work: Path, quick: bool, say: Callable[[Figure], None]) -> list[Figu
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures to this file, too.")
-@click.option("--strict", is_flag=True, help="Exit with status 1 where a bound is missed.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the figures to this file.")
+@click.option("--strict", is_flag=True, help="Exit with status 1 if a bound is missed.")
 @click.option("--skip-runs", is_flag=True, help="Leave out the two whole runs.")
-@click.option("--only-runs", is_flag=True, help="Nothing but the two whole runs.")
+@click.option("--only-runs", is_flag=True, help="Measure only the two whole runs.")
 @click.option("--quick", is_flag=True, help="Less of everything; not to be quoted.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of encoders and training. [all cores]")
 def main(
     json_file: Path | None, strict: bool, skip_runs: bool, only_runs: bool, quick: bool, threads: int | None
 ) -> None:
-    """Measure what fcbench costs beside the work that cannot be avoided, and compare it with the bounds."""
+    """Measure the overhead of fcbench over unavoidable work, and compare it with the bounds."""
     logging.basicConfig(level=logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
     if threads:

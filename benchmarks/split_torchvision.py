@@ -4,10 +4,10 @@ fcbench run benchmarks/split_torchvision.py --data-root COCO --out results/split
 fcbench compare results/split_torchvision --anchor remote
 
 COCO holds the official annotations and images; the weights (160 MB) are fetched from download.pytorch.org. Every image
-is brought to 480x640, a usual size of them, before the network resizes it to 800x1066: the uncoded AP is that
+is brought to 480x640, a common size in COCO, before the network resizes it to 800x1066: the uncoded AP is that
 of the row ``ceiling``, not the published 0.370 of images at their own aspect ratio. A sample is 18.5 million numbers,
 71 MiB; 2000 training and 5000 test images are 480 GiB of features, of which --features-dtype float16 saves half.
-``--plan`` says how long it takes here.
+``--plan`` estimates the time on your machine.
 
 Others, each with the suite's codecs:
 

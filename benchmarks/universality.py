@@ -1,20 +1,20 @@
 """How universal are an encoder's features, in bits? Single-neck, cross-neck, and the cost of specialization.
 
     python -m benchmarks.universality                      everything, on the embedded encoders
-    python -m benchmarks.universality --plan               what it would do, how long, how much disk; does nothing
+    python -m benchmarks.universality --plan               what it would do, time and disk; does nothing
     python -m benchmarks.universality --quick --out runs/look
     python -m benchmarks.universality --encoders hiera:base_plus,sam2:base_plus --dataset coco --data-root COCO
 
-The first encoder is the general one, the second the special one. Every part writes into a folder of its own under the
+The first encoder is the general one, the second the special one. Every part writes into its own folder under the
 results folder and resumes there; `--only` runs some of them.
 
 - *grid*: encoders x tasks x necks x heads x neck losses, uncoded. Three seeds for the default neck and a trained head,
   one for the others (`--all-seeds`: all for all).
 - *coded*: the codecs' sweeps for the default neck, with likelihoods: the cost in accuracy, bits, usable information.
-- *cross*: every ordered pair and chain of three, controls, and coded before and between.
-- *splits*: rate at equal accuracy at stages 1 to 4, behind the linear neck (attention over stage 1's 1024 cells
+- *cross*: every ordered pair and chain of three, controls, and coding before and between the necks.
+- *splits*: rate at equal accuracy at stages 1 to 4, with the linear neck (attention over stage 1's 1024 cells
   would take most of the suite's time); CKA of the two encoders.
-- *planted*: effects of known size, and nothing at all, as a check of the suite itself.
+- *planted*: effects of known size, and none, as a check of the suite itself.
 
 References:
     Khairi Atani et al., "How Universal Are SAM2 Features?", PCS 2025, arXiv 2510.17051.
@@ -56,16 +56,16 @@ PARTS = ("grid", "coded", "cross", "splits", "planted")
 NECKS = ("neck_2L", "neck_4L", "neck_6L")
 LOSSES = ("task", "distill", "both")
 UNCODED = Suite(codecs=("raw",), params={"raw": ({"dtype": "fp16"},)})
-"""A run's codecs where only uncoded points are wanted: 16 bits a feature, beside the ceiling's 32."""
+"""Codecs of a run where only uncoded points are wanted: 16 bits per feature, beside the ceiling's 32."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is measured.
+    """A plan of the whole suite.
 
     Attributes:
         base: both encoders, data, budget; the default neck with a trained head.
-        losses: of necks before a frozen head; none: no frozen heads (a data set without task models).
+        losses: of necks before a frozen head; empty for no frozen heads (a data set without task models).
         length: of the longest chains.
         splits: split points of the split-point study.
         shares, ranks: sizes of the planted effects.
@@ -82,7 +82,7 @@ class Plan:
     ranks: tuple[int, ...] = (1, 8, 32)
 
     def grid(self) -> list[Suite]:
-        """Uncoded runs: of each neck, head and loss."""
+        """Uncoded runs for each neck, head and loss."""
         out = []
         for neck in self.necks:
             one = self.base.neck == neck or self.all_seeds
@@ -105,7 +105,7 @@ class Plan:
         return replace(self.few(), name="universality-cross", seeds=self.seeds[:1])
 
     def few(self) -> Suite:
-        """The last of the codecs alone, without its highest rate: what chains and split points are coded with."""
+        """The last of the codecs without its highest rate, for chains and split points."""
         codec = self.base.codecs[-1]
         sweep = registry.get("codec", codec).sweep(self.base.objective)
         fewer = tuple((self.base.params.get(codec) or sweep)[:-1])
@@ -123,17 +123,17 @@ class Plan:
         )
 
     def planted(self) -> Suite:
-        """Planted effects: on the general encoder."""
+        """Planted effects on the general encoder."""
         general, seeds = self.base.encoders[:1], self.seeds[:1]
         plain = replace(self.base, name="universality-planted", codecs=UNCODED.codecs)
         return replace(plain, params=UNCODED.params, encoders=general, seeds=seeds)
 
     def effects(self) -> list[_planted.Effect]:
-        """What is planted."""
+        """The planted effects."""
         return _planted.effects(self.shares, self.ranks)
 
     def counts(self, part: str) -> tuple[int, int, int]:
-        """Points, trainings of readouts, trainings of codecs, from an empty cache and none shared between parts."""
+        """Points, trainings of readouts, trainings of codecs, from an empty cache, without sharing between parts."""
         n = len(self.base.encoders) * len(self.base.tasks)
         every = jobs(self.base if part == "coded" else self.cross())
         n_points = len(every)
@@ -180,7 +180,7 @@ QUICK_PLAN = Plan(
 # --------------------------------------------------------------------------------------------- parts
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Where a plan runs."""
+    """A plan with its folders, cache and device."""
 
     plan: Plan
     out: Path
@@ -188,7 +188,7 @@ class Run:
     device: torch.device
 
     def measure(self, suite: Suite, part: str) -> tuple[str, ...]:
-        """Points of a suite into a part's folder. Returns what failed."""
+        """Measure points of a suite into a part's folder. Returns failures."""
         folder = self.out / part
         done = measure_suite(open_study(suite, self.cache_dir, self.device), folder)
         click.echo(f"{part}: measured {done.n_measured} points; {done.n_found} were already there")
@@ -226,7 +226,7 @@ class Run:
         write_cross_neck(folder)
 
     def splits(self) -> Iterator[str]:
-        """Split points, and how alike the encoders are."""
+        """Split points, and similarity of the encoders."""
         for split in self.plan.splits:
             yield from self.measure(self.plan.cut(split), "splits")
         rows = situations.load([self.out / "splits"])
@@ -254,7 +254,7 @@ class Run:
         yield from ()
 
     def found_effects(self) -> Iterator[dict[str, Any]]:
-        """Each planted effect on each task: the cost, and whether its interval leaves zero out."""
+        """Each planted effect on each task: the cost, and whether its interval excludes zero."""
         rows = situations.load([self.out / "planted"])
         name = self.plan.base.encoders[0]
         others = [f"{name} {e.label}" for e in self.plan.effects() if e.label]
@@ -278,7 +278,7 @@ class Run:
 
 # -------------------------------------------------------------------------------------------- before
 def announce(run: Run, parts: Sequence[str]) -> None:
-    """Points, trainings, and what they will take, from a few timed steps and samples on the first encoder."""
+    """Print points, trainings and their time, from a few timed steps and samples on the first encoder."""
     plan, total_s, n_bytes = run.plan, 0.0, 0.0
     rates = probe(open_study(plan.base, run.cache_dir, run.device))
     readout_s, codec_s, point_s = _means_s(rates)
@@ -297,7 +297,7 @@ def announce(run: Run, parts: Sequence[str]) -> None:
 
 
 def _means_s(rates: Rates) -> tuple[float, float, float]:
-    """Means over tasks and codecs: training of a readout, of a codec, a point coded and read."""
+    """Means over tasks and codecs: training of a readout, training of a codec, coding and evaluating a point."""
     coded_s = _mean(rates.code_s.values()) / len(rates.read_s)  # once for all tasks
     read_s = _mean(rates.read_s.values()) + coded_s
     point_s = rates.n_test * read_s + _mean(rates.row_s.values())
@@ -305,7 +305,7 @@ def _means_s(rates: Rates) -> tuple[float, float, float]:
 
 
 def _mean(values: Iterable[float]) -> float:
-    """Zero where there are none."""
+    """Mean; zero if there are no values."""
     found = list(values)
     return sum(found) / max(1, len(found))
 
@@ -316,7 +316,7 @@ def _trained(point: OperatingPoint) -> bool:
 
 # ---------------------------------------------------------------------------------------------- main
 def execute(run: Run, parts: Sequence[str]) -> list[str]:
-    """Run the parts and write the page. Returns what failed."""
+    """Run the parts and write the page. Returns failures."""
     run.out.mkdir(parents=True, exist_ok=True)
     failures = [line for part in parts for line in getattr(run, part)()]
     base = run.plan.base
@@ -337,8 +337,8 @@ def execute(run: Run, parts: Sequence[str]) -> list[str]:
 @click.option("--n-train", type=click.IntRange(min=1))
 @click.option("--n-test", type=click.IntRange(min=1))
 @click.option("--only", multiple=True, type=click.Choice(PARTS), help="Repeatable. [all]")
-@click.option("--quick", is_flag=True, help="Tiny: to see that all works, not to be quoted.")
-@click.option("--plan", "only_plan", is_flag=True, help="Say what would be done, and stop.")
+@click.option("--quick", is_flag=True, help="Tiny sizes to check that everything works; not to be quoted.")
+@click.option("--plan", "only_plan", is_flag=True, help="Report what would be done, and stop.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("results/universality"), show_default=True)
 @click.option("--device", default="cpu", show_default=True)
 @cache_option

@@ -6,7 +6,7 @@
     fcbench.compare(results, anchor="uniform")
     fcbench.plot(results, "curves.png")
 
-Everything is imported when it is first used; torch only when something is measured.
+Everything is imported when first used; torch only when something is measured.
 """
 
 from __future__ import annotations
@@ -63,12 +63,12 @@ def run(
 ) -> Results:
     """Measure the points of a suite that a results folder lacks, and load the folder.
 
-    A point that fails becomes a row with its reason, and a warning; the others are measured. `suite`: what to measure;
-    None for the default suite. `out`: results folder; a run resumes in it. `cache_dir`: rendered scenes, features,
-    trained necks, heads and codecs; None for `FCBENCH_CACHE` or the user's. `device`: ``cpu``, ``cuda``, ``cuda:1``,
-    ``mps``; ``auto`` takes a GPU if there is one. `quick`: train briefly on few samples: to see that everything works,
-    not to be quoted. `keep_streams`: keep the ``.fcb`` files under ``out/streams``. `options`: fields of `Suite` to
-    change, such as ``tasks=["depth"]`` or ``seeds=[0, 1]``. Raises `FcbenchError`: bad input, or a folder or device
+    A failed point becomes a row with its reason, and a warning; the others are still measured. `suite`: what to
+    measure; None for the default suite. `out`: results folder; a run resumes in it. `cache_dir`: rendered scenes,
+    features, trained necks, heads and codecs; None for `FCBENCH_CACHE` or the user's cache. `device`: ``cpu``,
+    ``cuda``, ``cuda:1``, ``mps``; ``auto`` takes a GPU if there is one. `quick`: train briefly on few samples: a trial
+    run, not to be quoted. `keep_streams`: keep the ``.fcb`` files under ``out/streams``. `options`: fields of `Suite`
+    to change, such as ``tasks=["depth"]`` or ``seeds=[0, 1]``. Raises `FcbenchError`: bad input, or a folder or device
     that cannot be used.
     """
     import os
@@ -109,10 +109,10 @@ def plot(
     """Draw rate-accuracy curves.
 
     `file`: where to save the figure: .png, .svg or .pdf. `x`: unit of the rate: bpp, bpfp or bytes_per_sample.
-    `metric`: None for each task's primary one. `tasks, encoders, codecs`: what to draw; all where none is named.
-    `anchors`: codecs to draw in grey; ``remote`` for all that code images. `grid`: a panel for each task and encoder,
-    or encoders together; None decides by the number of curves. Raises `FcbenchError`: a name that is in no row, no
-    coded points, or more curves than can be told apart.
+    `metric`: None for each task's primary one. `tasks, encoders, codecs`: what to draw; all if empty. `anchors`: codecs
+    to draw in grey; ``remote`` for all image coders. `grid`: one panel per task and encoder, or all encoders together;
+    None decides by the number of curves. Raises `FcbenchError`: a name that is in no row, no coded points, or more
+    curves than can be told apart.
     """
     from fcbench.analysis.situations import choose, choose_codecs
     from fcbench.reports.curves_figure import figure

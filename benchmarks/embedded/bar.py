@@ -2,8 +2,8 @@
 
     python -m benchmarks.embedded.bar --cache-dir DIR > results/embedded/bar.csv
 
-Prints a row per task and encoder: the primary metric with embedded and with random weights, and the 95 % interval of
-their difference, paired over test samples; above zero the embedded weights are better.
+Prints one row per task and encoder: the primary metric with embedded and with random weights, and the 95 % interval of
+their difference, paired over test samples; above zero, the embedded weights are better.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class Fuse(nn.Module):
 
 
 class MaskedAutoencoder(nn.Module):
-    """Encodes the visible mask units alone, predicts the normalized pixels of the others."""
+    """Encodes only the visible mask units, and predicts the normalized pixels of the others."""
 
     def __init__(self, visible: int = 6) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class MaskedAutoencoder(nn.Module):
 
 
 class Attributes(nn.Module):
-    """Image-level attributes of two kinds of image, half of the work each.
+    """Image-level attributes of two kinds of image, in equal shares.
 
     Object-centred crops of 64 x 64 pixels (as ImageNet's images are object-centred) are classified from the mean
     token: kind, colours, texture, pose of the one thing in the middle. Whole scenes are classified by the tokens'
@@ -138,7 +138,7 @@ class Attributes(nn.Module):
         return whole + thing + redundancy(tokens[..., :128])
 
     def _crops(self, scenes: Scenes, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Crops [B, 3, 64, 64] around a thing each, and what is true of it [B, A]."""
+        """Crops [B, 3, 64, 64] around one thing each, and its attributes [B, A]."""
         crops: list[Tensor] = []
         labels: list[list[int]] = []
         while len(crops) < self.crops:
@@ -163,7 +163,7 @@ class Attributes(nn.Module):
 def redundancy(tokens: Tensor) -> Tensor:
     """Mean squared correlation between two channels of tokens [B, N, C], each standardized.
 
-    Without it the trunk's residual stream ends in half a dozen directions that drown all others.
+    Without it the trunk's residual stream collapses into half a dozen directions that dominate all others.
     """
     flat = tokens.flatten(0, 1)
     correlation = flat.T @ flat / len(flat)
@@ -176,7 +176,7 @@ THING_SIZES = (8, 8, 8, 4, 5, 5, 4, 3, 4, 2, 4)
 
 
 def thing_labels(scene: Scene, number: int) -> list[int]:
-    """Kind, both colours, texture, pose of an instance, where it stands."""
+    """Kind, both colours, texture, pose and position of an instance."""
     thing = scene.things[number - 1]
     figure, colours = thing.figure, list(COLOURS)
     return [
@@ -269,7 +269,7 @@ class Promptable(nn.Module):
     def _prompts(
         self, scenes: Scenes, indices: np.ndarray, rng: np.random.Generator
     ) -> tuple[Tensor, Tensor, np.ndarray, Tensor]:
-        """Points [B P, 1, 2], boxes [B P, 4] px, which are boxes [B P], targets [B P, h, w] at stride 4."""
+        """Points [B P, 1, 2], boxes [B P, 4] px, flags of boxes [B P], targets [B P, h, w] at stride 4."""
         points, boxes, targets = [], [], []
         instances, parts = scenes.instances[indices], scenes.parts[indices]
         for i in range(len(indices)):

@@ -59,7 +59,7 @@ def evaluate(model: TaskModel, task: Task, data: Dataset, n: int) -> tuple[dict[
 def train(
     model: NanoModel, task: Task, data: Dataset, *, steps: int, batch: int, rate: float, seed: int, resume: Path
 ) -> float:
-    """Train encoder and decoder by the task's loss; the encoder runs in bfloat16. Returns the validation loss."""
+    """Train encoder and decoder with the task's loss; the encoder runs in bfloat16. Returns the validation loss."""
     losses: list[float] = []
     targets, (train_on, validation) = Targets(data, task.name), loop.held_out(len(data))
 
@@ -112,7 +112,7 @@ def export(model: NanoModel, path: Path, about: dict[str, Any]) -> None:
 def main(name: str, work: Path, n: int, steps: int, batch: int, rate: float, seed: int, threads: int) -> None:
     torch.set_num_threads(threads)
     work.mkdir(parents=True, exist_ok=True)
-    scenes: Any = registry.get("dataset", "scenes")  # its split "embedded" is for these trainings alone
+    scenes: Any = registry.get("dataset", "scenes")  # its split "embedded" is only for these trainings
     data, test = (
         scenes.open(split, DataOptions(None, work, SIZE_PX, limit))
         for split, limit in (("embedded", n), ("test", N_TEST))

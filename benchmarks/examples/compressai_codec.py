@@ -18,7 +18,7 @@ from fcbench.core.features import Features
 
 
 class MapModel(nn.Module):
-    """Of one map [B, C, h, w], normalized."""
+    """Model of one normalized map [B, C, h, w]."""
 
     def __init__(self, channels):
         super().__init__()
@@ -107,7 +107,7 @@ class Codec(CompressionModel):  # its load_state_dict knows tables of any size
 
 
 def _n_symbols(specs, grids):
-    """Of y and z, which have half and a quarter of the size."""
+    """Number of symbols of y and z, which have half and a quarter of the size."""
     return sum(2 * s.channels * -(-grids[s.name][0] // k) * -(-grids[s.name][1] // k) for s in specs for k in (2, 4))
 
 

@@ -23,7 +23,7 @@ class CountingHead(nn.Module):
 
 
 def values(sums):
-    """Of sums of squared errors and of samples."""
+    """Metric values from sums of squared errors and of samples."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return {"rmse": np.sqrt(sums[..., 0] / sums[..., 1])}
 
@@ -48,7 +48,7 @@ class Plugin(TaskPlugin):
 
     def build(self, train, test):
         if "counting" not in train.tasks:
-            raise FcbenchError(f"data set {train.name!r} does not say how many things are in its pictures")
+            raise FcbenchError(f"data set {train.name!r} does not count the things in its pictures")
         return Counting()
 
 

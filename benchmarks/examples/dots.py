@@ -1,4 +1,4 @@
-"""A data set in one file: bright squares on noise, and how many there are, for the task ``counting``.
+"""A data set in one file: bright squares on noise, with their number, for the task ``counting``.
 
 fcbench run --dataset benchmarks/examples/dots.py --task benchmarks/examples/counting.py
 """
@@ -20,7 +20,7 @@ class Dots(Dataset):
     def __len__(self):
         return self.n
 
-    def _rng(self, index):  # the same index always gives the same sample; no seed is of both splits
+    def _rng(self, index):  # the same index always gives the same sample; the splits share no seed
         return np.random.default_rng(2 * index + (self.split == "test"))
 
     def _filled(self, rng):

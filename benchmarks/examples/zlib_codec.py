@@ -15,7 +15,7 @@ from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Features
 
 
-class ZlibCodec(CodecBase):  # keeps the training statistics, checks what comes in
+class ZlibCodec(CodecBase):  # keeps the training statistics, checks its input
     def __init__(self, specs, stats, step):
         super().__init__(specs, stats)
         self.step = step

@@ -20,7 +20,7 @@ class Point(NamedTuple):
     """One operating point and seed, as measured."""
 
     folder: str
-    key: str  # empty where it was published by others
+    key: str  # empty for a published point
     rate: float
     value: float
     n_bytes: int
@@ -41,7 +41,7 @@ class _Drawn(NamedTuple):
 
 
 class Bootstrap:
-    """Resamples of points; the samples of each are read once. `n_resamples`: R."""
+    """Resamples of points; each point's samples are read once. `n_resamples`: R."""
 
     def __init__(self, metric_values_of: MetricValuesOf, n_resamples: int) -> None:
         self._metric_values_of = metric_values_of
@@ -55,10 +55,10 @@ class Bootstrap:
     def curves(
         self, lines: Sequence[tuple[Sequence[Sequence[Point]], bool]], task: str, metric: str
     ) -> list[Resampled]:
-        """Curves under the same resamples; none at all where one lacks samples or they are not of the same images.
+        """Curves under the same resamples; None if one lacks samples or their images differ.
 
-        `lines`: of each curve its points, by operating point then seed, and whether higher is better. Raises
-        `FcbenchError`: samples that are damaged or do not give the value of their row.
+        `lines`: for each curve its points, by operating point then seed, and whether higher is better. Raises
+        `FcbenchError`: samples that are damaged or do not reproduce the value of their row.
         """
         every = [p for by_point, _ in lines for by_seed in by_point for p in by_seed]
         drawn = {p: self._point(p, task, metric) for p in every}
@@ -79,7 +79,7 @@ class Bootstrap:
         return out
 
     def notes(self) -> list[str]:
-        """What intervals lack, a line each."""
+        """What intervals lack, one line each."""
         lines = [
             f"no samples of {n} points in {Path(folder) / SAMPLES}: the intervals that need them are empty"
             for folder, n in self._absent.items()
@@ -102,7 +102,7 @@ class Bootstrap:
         return drawn
 
     def _draw(self, point: Point, task: str) -> _Drawn | None:
-        if not point.key:  # published by others, who give no samples
+        if not point.key:  # published curves have no samples
             return None
         if not has_samples(Path(point.folder), point.key):
             self._absent[point.folder] = self._absent.get(point.folder, 0) + 1
@@ -119,12 +119,12 @@ class Bootstrap:
         try:
             values = metric_values(table.stats[order], self._weights[n])
             whole = metric_values(table.stats, np.ones((1, n)))
-        except (IndexError, ValueError):  # statistics of another number than today's
+        except (IndexError, ValueError):  # another number of statistics than in this version
             self._no_values.add(task)
             return None
         if not any(np.isclose(v[0], point.value, rtol=1e-6) for v in whole.values()):
             raise FcbenchError(
-                f"the samples of point {point.key} in {point.folder} do not give its value {point.value:.6g}; "
+                f"the samples of point {point.key} in {point.folder} do not reproduce its value {point.value:.6g}; "
                 "delete its rows and run again."
             )
         sizes = _sizes(self._weights[n][:, np.argsort(order)], table, point.n_bytes)
@@ -132,8 +132,8 @@ class Bootstrap:
 
 
 def _sizes(weights: np.ndarray, table: SampleTable, n_bytes: int) -> np.ndarray:
-    """Size of each resample [R], relative to the file's: records of the samples drawn, the same header and framing.
-    Pixels and feature points stay those of the whole set: between two curves of one resample they cancel."""
+    """Size of each resample [R], relative to the file's: records of the samples drawn, with the same header and
+    framing. Pixels and scalars stay those of the whole set: they cancel between two curves of one resample."""
     records = np.array([0 if b is None else b for b in table.n_bytes], dtype=np.float64)
     overhead = n_bytes - records.sum()
     return np.asarray((weights @ records + overhead) / n_bytes)
@@ -145,11 +145,11 @@ class Likelihoods:
 
     ids: tuple[str, ...]
     given: np.ndarray
-    null: np.ndarray | None  # of the null model; None where a point keeps none
+    null: np.ndarray | None  # of the null model; None if a point has none
 
 
 def likelihoods(by_seed: Sequence[Point]) -> Likelihoods | None:
-    """Likelihoods of one operating point with all its seeds; None where one has none or holds other samples. Raises
+    """Likelihoods of one operating point with all its seeds; None if one has none or other samples. Raises
     `FcbenchError`: a point without samples, or a damaged file."""
     ids, given, null = set[tuple[str, ...]](), list[np.ndarray](), list[np.ndarray]()
     for point in by_seed:

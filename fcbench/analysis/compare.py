@@ -1,8 +1,8 @@
 """Codecs against an anchor: BD-rate, BD-accuracy, rate at the ceiling less a loss, each with its interval.
 
-Within a situation (`fcbench.analysis.situations`) every curve is set against the anchor's. Intervals are of 95 %, from
-a bootstrap over the test samples, paired between all curves: accuracy and bytes are those of the samples drawn. With
-several seeds, a point is its mean over seeds and each resample draws seeds too. Numbers that would be meaningless are
+Within a situation (`fcbench.analysis.situations`) every curve is compared with the anchor's. Intervals are 95 %, from a
+bootstrap over the test samples, paired between all curves: accuracy and bytes are those of the samples drawn. With
+several seeds, a point is its mean over seeds, and each resample draws seeds too. Numbers that would be meaningless are
 withheld, with the reason.
 """
 
@@ -23,15 +23,15 @@ from fcbench.core.errors import FcbenchError, unknown
 from fcbench.results.intervals import N_RESAMPLES
 from fcbench.results.row import OK
 
-ALL = "all"  # Instead of metrics: every one
+ALL = "all"  # In place of metric names: every metric
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """One codec against the anchor in one situation.
 
-    `quality_overlap, rate_overlap`: what both curves cover, as a fraction of what either does; under BD-rate and
-    BD-accuracy respectively. `left_percent, anchor_left_percent`: bits that more training would save
+    `quality_overlap, rate_overlap`: the range that both curves share, as a fraction of their joint range; used by
+    BD-rate and BD-accuracy respectively. `left_percent, anchor_left_percent`: bits that more training would save
     (`open_ended.left_percent`).
     """
 
@@ -51,12 +51,12 @@ class Comparison:
     bd_accuracy: Estimate
     quality_overlap: float | None
     rate_overlap: float | None
-    target: float | None  # the uncoded ceiling less a loss, and where the curve reaches it, in `rate_unit`
+    target: float | None  # the uncoded ceiling less a loss, and the rate that reaches it, in `rate_unit`
     rate_at_target: Estimate
     rate_unit: str
     left_percent: float | None
     anchor_left_percent: float | None
-    doubt: str  # whose further training might undo the BD-rate, in words
+    doubt: str  # warning that further training might undo the BD-rate; empty if not
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class _Series:
     seeds: tuple[int, ...]  # in order
     n_failed: int
     failure: str
-    left_percent: float | None  # as of `open_ended.left_percent`, over its measured points
+    left_percent: float | None  # `open_ended.left_percent` of its measured points
 
 
 def compare(
@@ -82,12 +82,12 @@ def compare(
     n_resamples: int = N_RESAMPLES,
     loss: Loss = Loss(),
 ) -> tuple[list[Comparison], list[str]]:
-    """Every curve of every situation against the anchor's, the anchor's own included.
+    """Compare every curve of every situation with the anchor's, including the anchor itself.
 
     `rows`: of `fcbench.analysis.situations.load`. `anchor`: a codec, as `situations.codec_labels` names it, or `remote`
-    or `label`: all rows of that kind together. None where runs are kept apart: each codec is set against itself in the
-    first run. `metrics`: names, or `ALL`; none for each task's primary one. `x`: column of the rate.
-    `metric_values_of`: metric values of a task's statistics; a task that has none gets no intervals. `loss`: how far
+    or `label`: all rows of that kind together. None if runs are kept apart: each codec is compared with itself in the
+    first run. `metrics`: names, or `ALL`; empty for each task's primary one. `x`: column of the rate.
+    `metric_values_of`: metric values of a task's statistics; a task without them gets no intervals. `loss`: how far
     below the uncoded ceiling the rate is read. Returns the
     comparisons, and notes on what could not be had, one line each. Raises `FcbenchError`: no rows, an anchor or metric
     that is in no row, an anchor that means several curves.
@@ -105,12 +105,12 @@ def against_each(
     n_resamples: int = N_RESAMPLES,
     loss: Loss = Loss(),
 ) -> tuple[dict[str | None, list[Comparison]], list[str]]:
-    """What `compare` gives for each of several anchors, by anchor; curves are read and resampled once."""
+    """Run `compare` for each of several anchors, by anchor; curves are read and resampled once."""
     if rows.empty:
         raise FcbenchError("no rows to compare; run `fcbench run` first.")
     rows, notes = published.in_unit(rows, x)
     if None in anchors and variants.VARIANT not in rows:
-        raise FcbenchError("no anchor: give --anchor NAME, or set runs side by side with --by.")
+        raise FcbenchError("no anchor: give --anchor NAME, or compare runs with --by.")
     if None in anchors:
         rows = rows[(rows[variants.VARIANT] != "") | ~rows["kind"].isin(situations.SENT)]
     firsts = variants.firsts(rows, situations.plain_codec_labels(rows)) if None in anchors else {}
@@ -140,13 +140,13 @@ def _check_anchor(rows: pd.DataFrame, anchor: str | None) -> None:
     longer = sorted(set(lines.loc[lines["codec"] == anchor, "label"]))
     if longer:
         raise FcbenchError(
-            f"anchor {anchor!r} means {len(longer)} curves; give one of: {'; '.join(map(repr, longer))}."
+            f"anchor {anchor!r} stands for {len(longer)} curves; give one of: {'; '.join(map(repr, longer))}."
         )
     raise FcbenchError(unknown("anchor", anchor, known))
 
 
 def _situations(rows: pd.DataFrame, metrics: Sequence[str]) -> Iterator[tuple[pd.DataFrame, str]]:
-    """Rows of each situation with its metrics; failed rows, which have none, belong to every metric."""
+    """Rows of each situation with its metrics; failed rows have no metric and belong to every one."""
     known = sorted(set(rows["metric"]) - {""})
     for name in set(metrics) - {ALL}:
         if name not in known:
@@ -156,7 +156,7 @@ def _situations(rows: pd.DataFrame, metrics: Sequence[str]) -> Iterator[tuple[pd
         primary = list(dict.fromkeys(ok.loc[ok["primary"], "metric"]))
         own = list(dict.fromkeys(ok["metric"]))
         asked = own if ALL in metrics else [m for m in metrics if m in own]
-        # a situation in which everything failed has no metric: shown, with its failures, under none
+        # a situation where everything failed has no metric: its failures are shown under an empty one
         for metric in asked if metrics else (primary or [""]):
             yield one[(one["metric"] == metric) | (one["status"] != OK)], metric
 
@@ -170,8 +170,8 @@ def _compare_one(
     bootstrap: Bootstrap,
     loss: Loss,
 ) -> Iterator[tuple[str | None, Comparison]]:
-    """Every curve of one situation and metric against each anchor. `firsts`: label of the first run's curve, of a
-    curve's label: the anchor in the place of None."""
+    """Compare every curve of one situation and metric with each anchor. `firsts`: a curve's label -> that of the first
+    run's curve, which replaces an anchor of None."""
     ok = rows["status"] == OK
     higher = bool(rows.loc[ok, "higher_is_better"].iloc[0]) if ok.any() else True
     lines = rows[rows["kind"].isin(situations.SENT)]
@@ -213,7 +213,7 @@ def _compare_one(
 
 
 def _series(rows: pd.DataFrame, label: str, x: str, higher: bool) -> _Series:
-    """One curve: operating points that were measured with every seed; the others are counted as failed."""
+    """One curve: operating points measured with every seed; the others count as failed."""
     good = situations.measured(rows, x)
     seeds = tuple(sorted(set(rows["seed"])))
     rates, values, every, failed = [], [], [], 0
@@ -256,7 +256,7 @@ def _deltas(anchor: _Series, test: _Series, metric: str, task: str, bootstrap: B
 
 
 def _refusal(anchor: _Series, test: _Series) -> str:
-    """Why two series give no delta whatever their values are, or ""."""
+    """Why two series cannot have a delta, whatever their values; empty if they can."""
     for role, s in (("anchor", anchor), ("test", test)):
         if not s.points and s.n_failed:
             return f"all {s.n_failed} points of {s.label} failed: {s.failure}"
@@ -300,7 +300,7 @@ def _at_ceiling(
 
 # ------------------------------------------------------------------------------------------- frame
 def flat(record: Any) -> dict[str, Any]:
-    """A data class as one level of names and plain values: NAME, NAME_low, NAME_high, NAME_reason of an estimate."""
+    """A data class as flat names and plain values; an estimate becomes NAME, NAME_low, NAME_high, NAME_reason."""
     out: dict[str, Any] = {}
     for field in fields(record):
         value = getattr(record, field.name)

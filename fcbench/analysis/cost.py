@@ -1,12 +1,12 @@
-"""The cost of an encoder's specialization: the special encoder less the general one, task by task, with 95 % intervals.
+"""The cost of an encoder's specialization: special encoder less general one, per task, with 95 % intervals.
 
 1. Uncoded accuracy: the metric's difference at the ceiling.
-2. Extra bits at equal accuracy (BD-rate) and accuracy at equal bits (BD-accuracy), for each codec: those of
-   `fcbench.analysis.compare` with the encoders in the place of codecs.
-3. Usable information in bits per sample: what readouts get out of uncoded features (`fcbench.analysis.information`).
+2. Extra bits at equal accuracy (BD-rate) and accuracy at equal bits (BD-accuracy), for each codec: as in
+   `fcbench.analysis.compare`, but between encoders instead of codecs.
+3. Usable information in bits per sample: what readouts extract from uncoded features (`fcbench.analysis.information`).
 
-All differences are special less general, in the metric's own sign; `verdict` says which way the cost lies. `Kept` is
-the information that the same readouts get out of coded features, against the bits sent.
+All differences are special less general, in the metric's own sign; `verdict` says which side bears the cost. `Kept` is
+the information that the same readouts extract from coded features, compared with the bits sent.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ NO_LIKELIHOODS = "no log-likelihoods were written with these points"
 
 @dataclass(frozen=True, slots=True)
 class Coded:
-    """What specialization costs under one codec."""
+    """Cost of specialization under one codec."""
 
     codec: str
     extra_rate_percent: Estimate  # at equal accuracy
     accuracy_at_equal_rate: Estimate
     n_points: int  # of the special encoder
-    doubt: str  # whose further training might undo the extra rate, in words
+    doubt: str  # warning that further training might undo the extra rate; empty if not
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What specialization costs one task. `uncoded_general, uncoded_special`: the metric's value on uncoded features.
+    """Cost of specialization for one task. `uncoded_general, uncoded_special`: the metric's value on uncoded features.
     `information_general, information_special`: usable information [bits per sample]."""
 
     dataset: str
@@ -70,7 +70,7 @@ class Cost:
 
 
 def verdict(difference: Estimate, higher_is_better: bool) -> str:
-    """``cost`` or ``gain`` where a difference, special less general, lies beyond zero with its interval; else "".
+    """``cost`` or ``gain`` if the interval of a difference, special less general, excludes zero; otherwise "".
 
     >>> verdict(Estimate(3.0, 1.0, 5.0), higher_is_better=False)
     'cost'
@@ -93,15 +93,15 @@ class Kept:
     encoder: str
     codec: str
     params: str
-    sent: float  # bits per sample that were sent
+    sent: float  # bits sent per sample
     kept: Estimate  # usable bits per sample
-    share: Estimate  # of those on uncoded features
+    share: Estimate  # of the usable bits on uncoded features
     per_bit: float  # usable bits kept per bit sent
 
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """All costs of a results folder, the efficiency of its points, and notes, a line each."""
+    """All costs of a results folder, the efficiency of its points, and notes, one line each."""
 
     costs: tuple[Cost, ...]
     efficiency: tuple[Kept, ...]
@@ -116,12 +116,12 @@ def costs(
     metric_values_of: MetricValuesOf = metric_values_of,
     n_resamples: int = N_RESAMPLES,
 ) -> Costs:
-    """Costs of the special encoder in every situation that both encoders were measured in.
+    """Costs of the special encoder in every situation in which both encoders were measured.
 
-    `rows`: of `fcbench.analysis.situations.load`. `general, special`: encoders, as the rows name them; the same twice
-    is a check that nothing is found. `x`: column of the rate. `metric_values_of`: metric values of a task's statistics;
-    a task that has none gets no intervals. Raises `FcbenchError`: an encoder that is in no row, none of whose
-    situations are the other's, or that has several weights or split points where one is needed.
+    `rows`: of `fcbench.analysis.situations.load`. `general, special`: encoders, as the rows name them; naming one twice
+    checks that no difference is found. `x`: column of the rate. `metric_values_of`: metric values of a task's
+    statistics; a task without them gets no intervals. Raises `FcbenchError`: an encoder that is in no row, shares no
+    situation with the other, or has several weights or split points where one is needed.
     """
     for name in (general, special):
         if not (rows["encoder"] == name).any():
@@ -162,7 +162,7 @@ def _situations(rows: pd.DataFrame, pair: Pair) -> Iterator[pd.DataFrame]:
 
 
 class Pair:
-    """A general and a special encoder, and how their rows are set against each other."""
+    """A general and a special encoder, and how their rows are compared."""
 
     def __init__(self, general: str, special: str, x: str, metric_values_of: MetricValuesOf, n_resamples: int) -> None:
         self.general, self.special, self.names = general, special, (general, special)
@@ -175,7 +175,7 @@ class Pair:
         self._notes[line] = None
 
     def notes(self) -> list[str]:
-        """What could not be had, a line each."""
+        """What could not be computed, one line each."""
         return [*self._bootstrap.notes(), *self._notes]
 
     # ----------------------------------------------------------------------------------- the three numbers
@@ -268,7 +268,7 @@ class Pair:
         return first, second, difference
 
     def likelihoods(self, rows: pd.DataFrame, task: str) -> Likelihoods | None:
-        """Of one operating point with all its seeds."""
+        """Likelihoods of one operating point with all its seeds."""
         found = bootstrap.likelihoods(points(rows))
         if found is None:
             self.note(f"{task}: {NO_LIKELIHOODS}, so usable information is left out")
@@ -320,7 +320,7 @@ def _ceiling(rows: pd.DataFrame, encoder: str) -> pd.DataFrame:
 
 
 def _ends_refusal(ends: dict[str, pd.DataFrame]) -> str:
-    """Why two ceilings cannot be compared, or ""."""
+    """Why two ceilings cannot be compared; empty if they can."""
     for encoder, rows in ends.items():
         if rows.empty:
             return f"no uncoded ceiling of {encoder} was measured"
@@ -331,7 +331,7 @@ def _ends_refusal(ends: dict[str, pd.DataFrame]) -> str:
 
 
 def frame(found: Costs) -> pd.DataFrame:
-    """One number per row: which, its unit, value, interval, or the reason why there is none."""
+    """One number per row: its name, unit, value and interval, or the reason why it is missing."""
     words = "dataset task neck head general special encoder codec params".split()
     columns = [*words, *"n_samples sent_bits figure unit value low high reason doubt".split()]
     table = pd.DataFrame(_records(found), columns=columns).astype({"n_samples": "Int64"})

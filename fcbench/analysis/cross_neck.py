@@ -1,7 +1,7 @@
 """The matrices of a cross-neck run, from its rows: values, ratios to the direct neck, usable bits, all with intervals.
 
-A ratio is how much of the direct neck's accuracy is left: value over direct value, or its inverse where lower is
-better, so that 1 is nothing lost. Intervals are of 95 %, paired with the direct neck's points.
+A ratio is the share of the direct neck's accuracy that is left: value over direct value, or its inverse if lower is
+better, so that 1 means nothing is lost. Intervals are 95 %, paired with the direct neck's points.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from fcbench.results.intervals import N_RESAMPLES
 from fcbench.results.row import OK
 
 DIRECT, SELF, CROSS, LONGER, DEEP = "direct", "self", "cross", "chain", "deep"
-"""What a chain is for: the reference; A > A; A > B; three necks; one neck as deep as all together."""
+"""Role of a chain: the reference; A > A; A > B; three necks; one neck with the depth of all together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class Matrices:
-    """All that a cross-neck folder says, and notes, a line each."""
+    """Results of a cross-neck folder, and notes, one line each."""
 
     entries: tuple[Entry, ...]
     placed: tuple[Placed, ...]
@@ -83,7 +83,7 @@ def matrices(
 
 
 def role(chain: Chain, shallow: str) -> str:
-    """What a chain is for; `shallow`: the neck of the levels."""
+    """Role of a chain. `shallow`: the neck at each position of a chain."""
     if not chain.before:
         return DIRECT if chain.neck == shallow else DEEP
     if len(chain.before) > 1:
@@ -121,13 +121,13 @@ def _ratio(direct: pd.DataFrame, rows: pd.DataFrame, bootstrap: Bootstrap) -> tu
 
 
 def _left(direct: np.ndarray, own: np.ndarray, higher: bool) -> np.ndarray:
-    """Share of the direct neck's accuracy that is left, NaN where there is none to lose."""
+    """Share of the direct neck's accuracy that is left; NaN if it has none to lose."""
     top, bottom = (own, direct) if higher else (direct, own)
     return np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom > 0)
 
 
 def _bits(direct: pd.DataFrame, rows: pd.DataFrame) -> tuple[Estimate, Estimate]:
-    """Usable information of a chain, and what it lost of the direct neck's [bits per sample]."""
+    """Usable information of a chain, and its loss against the direct neck [bits per sample]."""
     base, own = likelihoods(points(direct)), likelihoods(points(rows))
     if base is None or own is None or base.ids != own.ids or base.null is None:
         return (Estimate(reason="no log-likelihoods were written with these points"),) * 2
@@ -161,7 +161,7 @@ COLUMNS = "dataset encoder role chain task metric higher_is_better neck codec fi
 
 
 def frame(found: Matrices) -> pd.DataFrame:
-    """One number per row: of which chain, which number, value, interval, or the reason why there is none."""
+    """One number per row: its chain, name, value and interval, or the reason why it is missing."""
     records = []
     for e in found.entries:
         numbers = {"value": e.value, "ratio": e.ratio, "usable_bits": e.information, "usable_bits_lost": e.lost}

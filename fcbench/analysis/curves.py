@@ -1,8 +1,8 @@
 """Rate-accuracy curves: ordering, monotone hull, Bjontegaard deltas, confidence.
 
 Points are reported raw; fits are made on the *hull*: the points that are better than every point of a lower rate (not
-the convex hull, whose chords nobody measured). Fits are PCHIP between log10 of the rate and quality, the metric's
-value, its sign turned if lower is better.
+the convex hull, whose chords nobody measured). Fits are PCHIP between log10 of the rate and quality: the metric's
+value, negated if lower is better.
 
 References:
     G. Bjontegaard, "Calculation of average PSNR differences between RD-curves", VCEG-M33, 2001.
@@ -33,12 +33,12 @@ class Curve:
 
     @property
     def quality(self) -> np.ndarray:
-        """[P] values with the sign turned if lower is better."""
+        """[P] values, negated if lower is better."""
         return self.values if self.higher_is_better else -self.values
 
     @property
     def once(self) -> Resampled:
-        """The curve as its only resample."""
+        """The curve as a single resample."""
         return Resampled(self.rates[:, None], self.values[:, None], self.higher_is_better)
 
 
@@ -53,7 +53,7 @@ def curve(rates: ArrayLike, values: ArrayLike, higher_is_better: bool = True) ->
     if not (np.isfinite(r).all() and np.isfinite(v).all()):
         raise FcbenchError("got a NaN or infinite rate or value in a curve; leave failed points out.")
     if r.min() <= 0:
-        raise FcbenchError(f"got a rate of {r.min():g} in a curve; need rates above 0 (the floor is no point).")
+        raise FcbenchError(f"got a rate of {r.min():g} in a curve; need rates above 0 (the floor is not a point).")
     best_first = np.lexsort((-v if higher_is_better else v, r))
     r, v = r[best_first], v[best_first]
     first = np.r_[True, np.diff(r) > 0]
@@ -71,7 +71,7 @@ def hull(c: Curve) -> Curve:
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> float:
-    """What the ranges of a [P] and b [Q] share, as a fraction of what they cover together, in [0, 1].
+    """The part that the ranges of a [P] and b [Q] share, as a fraction of their joint range, in [0, 1].
 
     >>> overlap(np.array([0.0, 2.0]), np.array([1.0, 4.0]))
     0.25
@@ -82,20 +82,20 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def quality_overlap(a: Curve, b: Curve) -> float:
-    """Overlap of two hulls in quality: what a BD-rate is the mean over."""
+    """Overlap of two hulls in quality: the range that a BD-rate averages over."""
     return overlap(hull(a).quality, hull(b).quality)
 
 
 def rate_overlap(a: Curve, b: Curve) -> float:
-    """Overlap of two curves in log rate: what a BD-accuracy is the mean over."""
+    """Overlap of two curves in log rate: the range that a BD-accuracy averages over."""
     return overlap(np.log10(a.rates), np.log10(b.rates))
 
 
 def bd_rate(anchor: Curve, test: Curve) -> Estimate:
-    """Mean extra rate of test over anchor at equal quality [percent]; negative where test needs fewer bits.
+    """Mean extra rate of test over anchor at equal quality [percent]; negative if test needs fewer bits.
 
-    No value (with the reason) under `MIN_POINTS`, under `MIN_HULL_POINTS` on a hull, or where the hulls' ranges of
-    quality overlap by less than `MIN_OVERLAP`. Raises `FcbenchError`: curves of metrics with different directions.
+    No value (with the reason) for fewer than `MIN_POINTS` points, fewer than `MIN_HULL_POINTS` on a hull, or an overlap
+    in quality below `MIN_OVERLAP`. Raises `FcbenchError`: curves of metrics with different directions.
     """
     reason = _refusal(anchor, test, quality_overlap(anchor, test), "quality")
     return Estimate(reason=reason) if reason else _only(resampled_curves.bd_rates(anchor.once, test.once))
@@ -105,7 +105,7 @@ def bd_accuracy(anchor: Curve, test: Curve) -> Estimate:
     """Mean value of test minus that of anchor at equal rate, over log rate [the metric's unit].
 
     Fitted on the best value so far, which keeps a saturated end. The sign is the metric's own: a negative difference of
-    an error is an improvement. No value (with the reason) as in `bd_rate`, the overlap being that of log rates. Raises
+    an error is an improvement. No value (with the reason) as in `bd_rate`, with the overlap in log rate. Raises
     `FcbenchError`: curves of metrics with different directions.
     """
     reason = _refusal(anchor, test, rate_overlap(anchor, test), "rate")
@@ -131,7 +131,7 @@ def _refusal(anchor: Curve, test: Curve, share: float, of: str) -> str:
 
 
 class Loss(NamedTuple):
-    """How far below the uncoded ceiling a rate is read: percent of the ceiling, or points of a metric in fractions."""
+    """How far below the uncoded ceiling a rate is read: percent of the ceiling, or points of a fraction metric."""
 
     amount: float = 1.0
     unit: Literal["%", "pt"] = "%"
@@ -141,7 +141,7 @@ class Loss(NamedTuple):
 
 
 def ceiling_target(ceiling: float, higher_is_better: bool, loss: Loss = Loss()) -> float:
-    """The value that lies a loss below the uncoded ceiling (above it where lower is better).
+    """The value that is a loss below the uncoded ceiling (above it if lower is better).
 
     >>> ceiling_target(0.5, True), ceiling_target(0.5, True, Loss(2, "pt"))
     (0.495, 0.48)

@@ -10,16 +10,16 @@ from fcbench.results import intervals
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A number with its 95 % interval, or the reason why there is none. `low, high`: None without samples."""
+    """A number with its 95 % interval, or the reason why it is missing. `low, high`: None without samples."""
 
     value: float | None = None
     low: float | None = None
     high: float | None = None
-    reason: str = ""  # empty where there is a value
+    reason: str = ""  # empty if there is a value
 
 
 def estimate(value: float, resampled: ArrayLike | None = None) -> Estimate:
-    """A number with the percentile interval of its resampled values [R]; without an interval where there are none.
+    """A number with the percentile interval of its resampled values [R], or without an interval if there are none.
 
     >>> estimate(2.0, [1.0, 1.0, 1.0])
     Estimate(value=2.0, low=1.0, high=1.0, reason='')

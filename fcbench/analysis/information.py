@@ -1,12 +1,12 @@
-"""Usable information: how many bits about a target a family of readouts can get out of features.
+"""Usable information: how many bits about a target a family of readouts can extract from features.
 
     I_V(X -> Y) = H_V(Y) - H_V(Y | X)        [bits per sample]
 
-H_V(Y | X) is the mean negative log-likelihood, on held-out samples, of a readout trained on the features; H_V(Y) that
-of a readout of the same family trained on a constant input, the *null model*. Both are means over the same samples: a
-paired difference. Training on other samples makes H_V(Y | X) too large by about d / (2 n) nats for d trained numbers
-and n training samples, so information comes out too small; a badly trained null model errs the other way, so
-`best_null` takes the one of several that explains most. The difference of two encoders needs no null model.
+H_V(Y | X) is the mean negative log-likelihood, on held-out samples, of a readout trained on the features; H_V(Y) is
+that of a readout of the same family trained on a constant input, the *null model*. Both are means over the same
+samples, so the difference is paired. Training on finite samples makes H_V(Y | X) too large by about d / (2 n) nats for
+d trained weights and n training samples, so information is underestimated; a badly trained null model errs the other
+way, so `best_null` takes the best of several. The difference of two encoders needs no null model.
 
 References:
     Y. Xu et al., "A theory of usable information under computational constraints", ICLR 2020, arXiv 2002.10689.
@@ -28,7 +28,7 @@ from fcbench.results.intervals import N_RESAMPLES
 def bits_between(test: ArrayLike, anchor: ArrayLike, n_resamples: int = N_RESAMPLES) -> Estimate:
     """Bits per sample by which one set of log-likelihoods exceeds another.
 
-    With a null model as the anchor it is the usable information; with another encoder's, the difference of information.
+    With a null model as the anchor it is the usable information; with another encoder, the difference of information.
     `test, anchor`: [N] or [seeds, N] log-likelihoods in nats of the same held-out samples in the same order. Raises
     `FcbenchError`: shapes that differ, no samples, NaN or inf.
     """
@@ -41,7 +41,7 @@ def share_kept(test: ArrayLike, ceiling: ArrayLike, null: ArrayLike, n_resamples
     """Usable information as a share of that at the ceiling, with a paired interval.
 
     `test, ceiling, null`: [N] or [seeds, N] log-likelihoods in nats of the same samples in the same order. Raises
-    `FcbenchError`: what `bits_between` raises; no information at the ceiling, of which nothing is a share.
+    `FcbenchError`: see `bits_between`; also no information at the ceiling.
     """
     kept, base = _paired(test, null)
     whole = _paired(ceiling, null)[0] - base
@@ -50,7 +50,7 @@ def share_kept(test: ArrayLike, ceiling: ArrayLike, null: ArrayLike, n_resamples
     if whole.mean() <= 0:
         raise FcbenchError(
             f"the ceiling holds {whole.mean() / math.log(2):.3g} bits of usable information; "
-            "a share needs more than none."
+            "a share needs more than 0."
         )
     above = _resampled_means(kept - base, n_resamples)
     below = _resampled_means(whole, n_resamples)
@@ -59,8 +59,8 @@ def share_kept(test: ArrayLike, ceiling: ArrayLike, null: ArrayLike, n_resamples
 
 
 def best_null(candidates: Sequence[ArrayLike]) -> np.ndarray:
-    """Of several null models' log-likelihoods [N] or [seeds, N], those with the largest mean. The best null leaves the
-    least information: the choice errs on the careful side. Raises `FcbenchError`: none was given."""
+    """The null model with the largest mean log-likelihood, [N] or [seeds, N]. It leaves the least information, so the
+    choice is conservative. Raises `FcbenchError`: no candidate."""
     arrays = [np.asarray(c, dtype=np.float64) for c in candidates]
     if not arrays:
         raise FcbenchError("got no null model; usable information needs one.")
@@ -73,7 +73,7 @@ def _paired(a: ArrayLike, b: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     if first.shape != second.shape or first.ndim != 2 or not first.size:
         raise FcbenchError(_shapes(first, second))
     if not (np.isfinite(first).all() and np.isfinite(second).all()):
-        raise FcbenchError("got NaN or infinite log-likelihoods; a readout gave a target no probability at all.")
+        raise FcbenchError("got NaN or infinite log-likelihoods; a readout gave a target zero probability.")
     return first, second
 
 
@@ -85,7 +85,7 @@ def _shapes(a: np.ndarray, b: np.ndarray) -> str:
 
 
 def _resampled_means(values: np.ndarray, n_resamples: int) -> np.ndarray:
-    """Means [R] of values [seeds, N] over samples drawn anew, and over seeds drawn anew. Draws are those of
-    `fcbench.results.intervals.resampling_weights`: the same for all values of as many samples."""
+    """Means [R] of values [seeds, N] over resampled samples and resampled seeds. Draws are those of
+    `fcbench.results.intervals.resampling_weights`: the same for all values of equally many samples."""
     n = values.shape[1]
     return intervals.mean_over_seeds(values @ intervals.resampling_weights(n, n_resamples).T / n)

@@ -1,9 +1,9 @@
-"""Results folders of several people or machines as one: what may stand side by side, and what may not.
+"""Results folders of several people or machines joined into one, as far as their rows are comparable.
 
-The first folder sets the standard. Of each later one, the rows of a situation (`situations.SITUATION`) are taken or
-refused together: the data set's revision and how its metrics are counted must be the standard's; where the standard
-holds the same situation, training budgets must be equal, values lie in the standard's intervals and rates differ by at
-most `MAX_RATE_DIFFERENCE`. Points that the standard holds already are left out.
+The first folder sets the standard. The rows of a situation (`situations.SITUATION`) of a later folder are taken or
+refused together: the data set's revision and how its metrics are counted must be the standard's; if the standard holds
+the same situation, training budgets must be equal, values lie in the standard's intervals and rates differ by at most
+`MAX_RATE_DIFFERENCE`. Points that the standard already holds are left out.
 """
 
 import json
@@ -26,7 +26,7 @@ from fcbench.results.samples import SAMPLES
 HINT = "choose another -o"
 METRIC_PACKAGES = {"cider": "pycocoevalcap", "bleu4": "pycocoevalcap"}  # Metrics that another package counts
 _COUNTED = ("protocol", "unit", "higher_is_better")
-MAX_RATE_DIFFERENCE = 0.05  # Between an operating point on two machines, relative
+MAX_RATE_DIFFERENCE = 0.05  # Relative difference of an operating point's rate on two machines
 _CODEC_BUDGET = ("codec_steps", "codec_batch", "codec_rate")
 _BUDGET = ("n_train", "width", "task_steps", "task_batch", "task_rate", "tolerance")
 _SAME = [*SITUATION, *(c for c in POINT if c != "metric")]
@@ -34,16 +34,16 @@ _SAME = [*SITUATION, *(c for c in POINT if c != "metric")]
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """Outcome of a merge. `taken, already`: points of each folder that were taken, or were there already."""
+    """Outcome of a merge. `taken, already`: points of each folder that were taken, or were already there."""
 
-    rows: pd.DataFrame  # what was taken, with the number of its folder in the column ``source``
+    rows: pd.DataFrame  # the rows taken, with the number of its folder in the column ``source``
     taken: tuple[int, ...]
     already: tuple[int, ...]
-    refused: tuple[str, ...]  # a line for each situation that cannot stand beside the standard: the folder, what, why
+    refused: tuple[str, ...]  # one line per incomparable situation: folder, situation, reason
 
 
 def merge(paths: Sequence[Path]) -> Merged:
-    """Join the rows of results folders. Raises `FcbenchError`: fewer than two folders, or what
+    """Join the rows of results folders. Raises `FcbenchError`: fewer than two folders; also whatever
     `fcbench.results.table.load` raises."""
     if len(paths) < 2:
         raise FcbenchError(f"got {len(paths)} results folder to merge; give two or more.")
@@ -68,10 +68,10 @@ def merge(paths: Sequence[Path]) -> Merged:
 
 
 def write(merged: Merged, paths: Sequence[Path], out: Path) -> None:
-    """Write what was taken as a results folder: rows, samples, the records of all runs. Raises `FcbenchError`: the
-    folder holds results already, or a disk error."""
+    """Write the merged rows as a results folder, with samples and the records of all runs. Raises `FcbenchError`: the
+    folder already holds results, or a disk error."""
     if (out / table.RATES).exists():
-        raise FcbenchError(f"{out} holds results already: {HINT}.")
+        raise FcbenchError(f"{out} already holds results: {HINT}.")
     with disk_errors(out, HINT):
         (out / SAMPLES).mkdir(parents=True, exist_ok=True)
         for source, point in merged.rows[["source", "point"]].drop_duplicates().itertuples(index=False):
@@ -123,7 +123,7 @@ def _versions(rows: pd.DataFrame, package: str) -> pd.Series:
 
 
 def _measured_twice(mine: pd.DataFrame, yours: pd.DataFrame) -> Iterator[str]:
-    """A reason where the same operating point, or end, has another accuracy or rate: trained otherwise."""
+    """A reason for each operating point or end whose accuracy or rate differs: its training was different."""
     ok = [rows[(rows["status"] == OK) & rows["primary"]] for rows in (mine, yours)]
     for p in ok[0].merge(ok[1], on=list(POINT), suffixes=("", "_other")).itertuples():
         if p.value_other < p.ci_low or p.value_other > p.ci_high:

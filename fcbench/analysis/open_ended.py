@@ -1,29 +1,29 @@
-"""Curves whose codecs were not trained until they had converged, and what that means for a comparison."""
+"""Curves whose codecs had not converged when training stopped, and what that means for a comparison."""
 
 import math
 
 import pandas as pd
 
-CAP = "steps"  # `codec_stop` or `task_stop` of a training that did all its steps before it had converged
+CAP = "steps"  # `codec_stop` or `task_stop` of a training that ran out of steps before it converged
 _NO_DIFFERENCE = 1e-6  # percent: a curve and itself
 
 
 def is_open(rows: pd.DataFrame) -> pd.Series:
-    """Which rows are of a codec that had not converged; rows that do not say why its training ended are not."""
+    """Which rows are of a codec that had not converged; rows that do not say why its training ended count as False."""
     return rows["codec_stop"] == CAP
 
 
 def left_percent(rows: pd.DataFrame) -> float | None:
     """Bits that more training of a curve's codecs would save, extrapolated [%]: the mean over its rows. None for a
-    curve that has converged or was not trained; NaN where a row does not say."""
+    curve that has converged or was not trained; NaN if a row does not say."""
     if not is_open(rows).any():
         return None
     return float(rows["codec_rest"].astype(float).where(is_open(rows), 0.0).mean(skipna=False))
 
 
 def doubt(bd_rate_percent: float | None, anchor: str, test: str, left: tuple[float | None, float | None]) -> str:
-    """Whose further training might undo a BD-rate, in words; "" where none would. `left`: of anchor and test, as of
-    `left_percent`.
+    """Warning that further training of one curve might undo a BD-rate; "" if it would not. `left`: `left_percent` of
+    anchor and test.
 
     >>> doubt(-20.0, "hyperprior", "strata", (30.0, 10.0))
     'more training of hyperprior may undo this: about 30 % of its bits are left to save'

@@ -1,4 +1,4 @@
-"""Rates taken apart: which part of a file takes which share of it (column ``parts`` of rates.csv)."""
+"""Rates by part: the share of each part of a file (column ``parts`` of rates.csv)."""
 
 import json
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ SHARES = "shares"  # Column: share of each part, by name
 
 
 class PartsAtTarget(NamedTuple):
-    """What the rate of a codec consists of where it reaches the target of a comparison."""
+    """Parts of a codec's rate at the target of a comparison."""
 
     of: Comparison
     rates: dict[str, float]  # by part, in the unit of the comparison; they sum to its rate at the target
@@ -24,7 +24,7 @@ class PartsAtTarget(NamedTuple):
 
 def shares(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of coded points with their parts, each point once, with the column `SHARES`. Raises `FcbenchError`: no row
-    has any."""
+    has parts."""
     found = rows[(rows["status"] == OK) & (rows["parts"] != "")]
     if found.empty:
         raise FcbenchError("no row says what its file consists of; run the suite again with this version.")
@@ -43,7 +43,7 @@ def _share(parts: dict[str, int]) -> dict[str, float]:
 
 
 def at_targets(rows: pd.DataFrame, found: Sequence[Comparison]) -> list[PartsAtTarget]:
-    """What the rates at the target consist of; shares between two operating points are interpolated over log rate."""
+    """Parts of the rates at the target; shares between two operating points are interpolated over log rate."""
     points = shares(rows)
     out = []
     for c in found:

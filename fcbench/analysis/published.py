@@ -2,11 +2,11 @@
 
 Two forms are read:
 
-- ``.csv``: a point per line, with the columns `COLUMNS`. ``rate_unit`` is bpp, bpfp or bytes_per_sample; an empty
-  ``task`` stands for every task with the metric; ``source`` says where the numbers are from. Other columns are ignored.
+- ``.csv``: one point per line, with the columns `COLUMNS`. ``rate_unit`` is bpp, bpfp or bytes_per_sample; an empty
+  ``task`` matches every task with the metric; ``source`` says where the numbers are from. Other columns are ignored.
 - ``.json``: CompressAI's results, ``{"name": ..., "description": ..., "results": {"bpp": [...], METRIC: [...]}}``.
 
-Whoever gives such a file vouches for it: nothing here can check that its data and protocol are those of the rows.
+Whoever provides the file vouches for it: nothing here checks that its data and protocol match the rows.
 """
 
 import csv
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class PublishedCurve:
-    """A curve as others state it."""
+    """A curve as published."""
 
     label: str
     task: str  # empty for every task with the metric
@@ -54,8 +54,8 @@ class PublishedCurve:
 
 
 def read(path: Path) -> list[PublishedCurve]:
-    """The curves of a file. Raises `FcbenchError`: another suffix or form, a number that is none, a rate that is not
-    above 0, no curve."""
+    """The curves of a file. Raises `FcbenchError`: another suffix or form, a value that is not a number, a rate not
+    above 0, or no curve."""
     readers = {".csv": _of_csv, ".json": _of_compressai}
     if path.suffix.lower() not in readers:
         raise FcbenchError(f"cannot read published curves from {path.name!r}; give FILE.csv or CompressAI's FILE.json.")
@@ -71,11 +71,11 @@ def read(path: Path) -> list[PublishedCurve]:
 
 
 def add(rows: pd.DataFrame, paths: Sequence[Path]) -> pd.DataFrame:
-    """Rows with those of published curves, of kind ``published``, in every situation with their task and metric.
+    """Add published curves to rows, as kind ``published``, in every situation with their task and metric.
 
-    A curve of which nothing was measured is left out, and a warning says so. `rows`: of
-    `fcbench.analysis.situations.load`, or a choice of them. Raises `FcbenchError`: what `read` raises, a label that two
-    files give, a file of which no curve has a place.
+    A curve whose task or metric was not measured is left out with a warning. `rows`: of
+    `fcbench.analysis.situations.load`, or a subset of them. Raises `FcbenchError`: see `read`; also a label in two
+    files, or a file without any matching curve.
     """
     frames, labels = [rows], dict[str, Path]()
     for path in paths:

@@ -1,6 +1,6 @@
-"""Bjontegaard deltas of many resamples at once: those of a thousand in milliseconds.
+"""Bjontegaard deltas of many resamples at once: a thousand in milliseconds.
 
-`fcbench.analysis.curves` says what is fitted to which points, and why; one pair of curves is one resample. Slopes are
+`fcbench.analysis.curves` says which points are fitted, how and why; it calls this with a single resample. Slopes are
 those of Fritsch and Butland (1984), with the three-point ends of Matlab's and SciPy's `pchip`.
 """
 
@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MIN_POINTS = 4  # Measured points, of different rates, that a delta needs on each curve
+MIN_POINTS = 4  # Measured points at different rates that a delta needs on each curve
 MIN_HULL_POINTS = 3
-"""Of them, points left on the hull: a saturated end may cost one, but two points are a straight line."""
+"""Points that must be left on the hull: a saturated end may cost one, but two points are a straight line."""
 
-MIN_OVERLAP = 0.25  # Least overlap of two curves, as a fraction of the range that they cover together
+MIN_OVERLAP = 0.25  # Least overlap of two curves, as a fraction of their joint range
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +41,20 @@ class _Rows:
 
 
 def bd_rates(anchor: Resampled, test: Resampled) -> np.ndarray:
-    """Mean extra rate of test over anchor at equal quality, [R] percent; NaN where there are too few points."""
+    """Mean extra rate of test over anchor at equal quality, [R] percent; NaN if there are too few points."""
     a, t = _hull(anchor), _hull(test)
     return np.asarray(100 * (10 ** _mean_difference(a, t, _allowed(anchor, test)) - 1))
 
 
 def bd_accuracies(anchor: Resampled, test: Resampled) -> np.ndarray:
-    """Mean value of test minus that of anchor at equal rate, [R]; NaN where there are too few points."""
+    """Mean value of test minus that of anchor at equal rate, [R]; NaN if there are too few points."""
     a, t = _running_best(anchor), _running_best(test)
     sign = 1 if anchor.higher_is_better else -1
     return sign * _mean_difference(a, t, _allowed(anchor, test))
 
 
 def rates_at(c: Resampled, targets: np.ndarray) -> np.ndarray:
-    """Rate at which the hull of each resample reaches its own target [R]: rates [R], NaN where it does not."""
+    """Rates [R] at which the hull of each resample reaches its own target [R]; NaN if it does not."""
     rows = _hull(c)
     at = targets if c.higher_is_better else -targets
     low, high = rows.ends
@@ -63,7 +63,7 @@ def rates_at(c: Resampled, targets: np.ndarray) -> np.ndarray:
 
 
 def _ordered(c: Resampled) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Log rates and quality [R, P] in order of rate, the best of one rate first; which are first of their rate."""
+    """Log rates and quality [R, P] in order of rate, the best at each rate first; and which are first at their rate."""
     log_rates, quality = np.log10(c.rates.T), c.values.T * (1 if c.higher_is_better else -1)
     order = np.lexsort((-quality, log_rates), axis=-1)
     r, q = (np.take_along_axis(v, order, 1) for v in (log_rates, quality))
@@ -105,7 +105,7 @@ def _allowed(anchor: Resampled, test: Resampled) -> np.ndarray:
 
 
 def _mean_difference(a: _Rows, t: _Rows, allowed: np.ndarray) -> np.ndarray:
-    """Mean of t - a over the range of x that they share, [R]; NaN where not allowed or the range is too small."""
+    """Mean of t - a over the shared range of x, [R]; NaN where not allowed or the range is too small."""
     (low_a, high_a), (low_t, high_t) = a.ends, t.ends
     low, high = np.maximum(low_a, low_t), np.minimum(high_a, high_t)
     union = np.maximum(high_a, high_t) - np.minimum(low_a, low_t)
@@ -136,7 +136,7 @@ def _integral(x: np.ndarray, y: np.ndarray, low: np.ndarray, high: np.ndarray) -
 
 
 def _evaluate(x: np.ndarray, y: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """The PCHIP through x, y [R, n] at one place per row, [R], which lies inside."""
+    """The PCHIP through x, y [R, n] at one position inside per row, [R]."""
     piece = (at[:, None] >= x[:, 1:-1]).sum(axis=1)[:, None]
     c0, c1, c2, c3, x0 = (np.take_along_axis(v, piece, 1)[:, 0] for v in (*_pieces(x, y), x[:, :-1]))
     u = at - x0
@@ -153,7 +153,7 @@ def _pieces(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, ...]:
 
 
 def _slopes(h: np.ndarray, d: np.ndarray) -> np.ndarray:
-    """Slopes [R, n] at the points, of widths h and secants d [R, n - 1] of the pieces."""
+    """Slopes [R, n] at the points, from widths h and secants d [R, n - 1] of the pieces."""
     if d.shape[1] == 1:
         return np.repeat(d, 2, axis=1)
     before, after = d[:, :-1], d[:, 1:]
@@ -167,7 +167,7 @@ def _slopes(h: np.ndarray, d: np.ndarray) -> np.ndarray:
 
 
 def _end_slope(h0: np.ndarray, h1: np.ndarray, d0: np.ndarray, d1: np.ndarray) -> np.ndarray:
-    """Three-point slope at an end [R], held to the shape of the two pieces beside it."""
+    """Three-point slope at an end [R], limited to the shape of the two pieces beside it."""
     slope = ((2 * h0 + h1) * d0 - h0 * d1) / (h0 + h1)
     slope = np.where(np.sign(slope) != np.sign(d0), 0, slope)
     steep = (np.sign(d0) != np.sign(d1)) & (np.abs(slope) > 3 * np.abs(d0))

@@ -1,4 +1,4 @@
-"""Results folders as one object: rows, samples, provenance, and what is computed from them."""
+"""Results folders as one object: rows, samples, provenance, and analyses of them."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -19,8 +19,8 @@ from fcbench.results.samples import has_samples, load_samples
 
 
 class Results:
-    """What one or several results folders hold. `rates`: the rows of rates.csv, with their results folder in the column
-    ``folder``; each measured point once."""
+    """Contents of one or several results folders. `rates`: the rows of rates.csv, with their results folder in the
+    column ``folder``; each measured point once."""
 
     def __init__(self, folders: Sequence[Path], rates: pd.DataFrame) -> None:
         self.folders = tuple(folders)
@@ -31,7 +31,7 @@ class Results:
 
     @cached_property
     def samples(self) -> pd.DataFrame:
-        """One sample of one point per row: folder, point, sample, n_bytes, stats [S], log_likelihood (NaN: none)."""
+        """Samples, one row per sample and point: folder, point, sample, n_bytes, stats [S], log_likelihood (or NaN)."""
         measured = self.rates[self.rates["status"] == OK]
         keys = measured[[FOLDER, "point"]].drop_duplicates().itertuples(index=False, name=None)
         parts = [_samples(folder, point) for folder, point in keys if has_samples(Path(folder), point)]
@@ -39,7 +39,7 @@ class Results:
 
     @cached_property
     def provenance(self) -> list[dict[str, Any]]:
-        """Records of the runs that wrote the folders, each with its ``folder``; empty for a folder without any."""
+        """Records of the runs that wrote the folders, each with its ``folder``; empty if a folder has none."""
         return [
             {FOLDER: str(folder), **run}
             for folder in self.folders
@@ -67,11 +67,11 @@ def _samples(folder: str, point: str) -> pd.DataFrame:
 
 
 def load(*folders: Path | str, by: str | None = None, published: Sequence[Path | str] = ()) -> Results:
-    """Read results folders; several are read together where they belong together.
+    """Read results folders, several of them together if they are comparable.
 
-    `by`: commit, budget, machine, versions or folder: runs that differ in it are kept apart, each codec of each run a
-    curve of its own. `published`: files of curves that others published (`fcbench.analysis.published`): rows of kind
-    ``published``. Raises `FcbenchError`: no folder, what `fcbench.analysis.situations.load` and `published.add` raise.
+    `by`: commit, budget, machine, versions or folder: runs that differ in it are kept apart, with one curve per codec
+    and run. `published`: files of curves that others published (`fcbench.analysis.published`): rows of kind
+    ``published``. Raises `FcbenchError`: no folder; see also `fcbench.analysis.situations.load` and `published.add`.
     """
     if not folders:
         raise FcbenchError("no results folder to load; give one that `fcbench run --out` wrote.")
@@ -80,24 +80,24 @@ def load(*folders: Path | str, by: str | None = None, published: Sequence[Path |
 
 
 def compare(results: Results, anchor: str | None = None, metric: str | None = None, x: str = "bpp") -> pd.DataFrame:
-    """Every curve against the anchor's, one per row: BD-rate, BD-accuracy, rate at the ceiling less 1 %.
+    """Compare every curve with the anchor's, one per row: BD-rate, BD-accuracy, rate at the ceiling less 1 %.
 
-    A number NAME has its 95 % interval in NAME_low and NAME_high; where it is NaN, NAME_reason says why. What intervals
-    lack is in ``attrs["notes"]``. `anchor`: a codec; or ``remote``, the best of the image codecs. None where runs are
-    kept apart (`load`): each codec is set against itself in the first run. `metric`: None for each task's primary one;
-    ``all`` for every one. `x`: unit of the rate: bpp, bpfp or bytes_per_sample. Raises `FcbenchError`: what
-    `fcbench.analysis.compare.compare` raises.
+    A number NAME has its 95 % interval in NAME_low and NAME_high; if it is NaN, NAME_reason says why. What intervals
+    lack is in ``attrs["notes"]``. `anchor`: a codec; or ``remote``, the best of the image codecs. None if runs are kept
+    apart (`load`): each codec is compared with itself in the first run. `metric`: None for each task's primary one;
+    ``all`` for every one. `x`: unit of the rate: bpp, bpfp or bytes_per_sample. Raises `FcbenchError`: see
+    `fcbench.analysis.compare.compare`.
     """
     found, notes = comparing.compare(results.rates, anchor, () if metric is None else (metric,), x)
     return _noted(comparing.frame(found), notes)
 
 
 def cost(results: Results, general: str, special: str, x: str = "bpp") -> pd.DataFrame:
-    """What the special encoder costs beside the general one, a number per row: figure, unit, value, low, high, reason.
+    """Cost of the special encoder against the general one, one number per row: figure, unit, value, low, high, reason.
 
     Differences are special less general. What intervals lack is in ``attrs["notes"]``. `general, special`: encoders, as
-    ``rates`` names them. `x`: unit of the rate: bpp, bpfp or bytes_per_sample. Raises `FcbenchError`: what
-    `fcbench.analysis.cost.costs` raises.
+    ``rates`` names them. `x`: unit of the rate: bpp, bpfp or bytes_per_sample. Raises `FcbenchError`: see
+    `fcbench.analysis.cost.costs`.
     """
     found = costing.costs(results.rates, general, special, x)
     return _noted(costing.frame(found), found.notes)

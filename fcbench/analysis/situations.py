@@ -1,4 +1,4 @@
-"""What makes a curve out of rows: which columns tell situations apart, which codecs, and folders read together.
+"""Curves from rows: the columns that tell situations and codecs apart, and folders read together.
 
 A *situation* is what two curves must share to be compared: the task, the data, the encoder, its neck and head. A
 *curve* is the rows of one situation that differ in the operating point (and the seed) only.
@@ -24,9 +24,9 @@ from fcbench.results.folder import PROVENANCE, load_provenance
 from fcbench.results.row import OK
 
 MetricValues = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
-"""Metric values by name, [R], of statistics [N, S] of samples and how often each counts, [R, N]."""
+"""Metric values by name, [R], from statistics [N, S] of samples and how often each counts, [R, N]."""
 
-MetricValuesOf = Callable[[str], "MetricValues | None"]  # A task's `MetricValues`; None where its plug-in offers none
+MetricValuesOf = Callable[[str], "MetricValues | None"]  # A task's `MetricValues`; None if its plug-in has none
 CURVES = (Kind.CODED, Kind.REMOTE, Kind.PUBLISHED)  # Kinds of rows that make curves
 SENT = (*CURVES, Kind.LABEL)  # Kinds of rows that have a rate
 SUBJECT = ("dataset", "encoder", "task")  # Columns that name a situation; the rest of `SITUATION` must then agree
@@ -46,9 +46,9 @@ _BUDGET = ("budget", "n_train", "n_test")
 def load(paths: Sequence[Path], by: str | None = None) -> pd.DataFrame:
     """Rows of one or several results folders, with the column `FOLDER`; each measured point once.
 
-    `by`: a key of `variants.BY`: runs that differ in it are kept apart, as other codecs are; None for one run. Raises
-    `FcbenchError`: what `results.load` and `variants.add` raise; folders of the same subject that differ in what must
-    agree (data set revision, weights, split, neck, head, samples; training budget, unless runs are kept apart); one
+    `by`: a key of `variants.BY`: runs that differ in it are kept apart, like different codecs; None for one run. Raises
+    `FcbenchError`: see `results.load` and `variants.add`; also folders of the same subject that differ in what must
+    agree (data set revision, weights, split, neck, head, samples; training budget, unless runs are kept apart), or one
     point of one run with two values.
     """
     if by is not None and by not in variants.BY:
@@ -63,7 +63,7 @@ def load(paths: Sequence[Path], by: str | None = None) -> pd.DataFrame:
 
 
 def measured(df: pd.DataFrame, x: str) -> pd.Series:
-    """Return which rows can be drawn or fitted: status ok, a finite value and, if coded, a positive rate."""
+    """Which rows can be drawn or fitted: status ok, a finite value and, if coded, a positive rate."""
     coded = df["kind"].isin(SENT)
     rate = df[x].astype(float)
     positive = np.isfinite(rate) & (rate > 0)
@@ -80,7 +80,7 @@ def problem(row: pd.Series, x: str) -> str:
 
 
 def codec_labels(df: pd.DataFrame) -> pd.Series:
-    """Name of each row's codec, with the objective where it was trained for several, and its run (`variants`)."""
+    """Name of each row's codec, with the objective if it was trained for several, and its run (`variants`)."""
     return variants.labels(df, plain_codec_labels(df))
 
 
@@ -92,14 +92,14 @@ def plain_codec_labels(df: pd.DataFrame) -> pd.Series:
 
 
 def encoder_labels(df: pd.DataFrame) -> pd.Series:
-    """Name of each row's encoder, with whatever else varies under that name."""
+    """Name of each row's encoder, with whatever else varies for that name."""
     label = _with_what_varies(df, "encoder", _ENCODER)
     several = df["weights_sha256"].groupby(label).transform("nunique") > 1
     return label.where(~several, label + ", " + df["weights_sha256"].str.slice(0, 8))
 
 
 def data_labels(df: pd.DataFrame) -> pd.Series:
-    """Name of each row's data set, with size and revision where there are several."""
+    """Name of each row's data set, with size and revision if there are several."""
     return _with_what_varies(df, "dataset", _DATA)
 
 
@@ -114,7 +114,7 @@ def _with_what_varies(df: pd.DataFrame, name: str, columns: Sequence[str]) -> pd
 
 
 def _kinds_of_heads(df: pd.DataFrame, name: str) -> pd.Series:
-    """``trained`` or ``frozen``, with the decoder's name where a task has several frozen ones."""
+    """``trained`` or ``frozen``, with the decoder's name if a task has several frozen ones."""
     kind = df["head"].str.partition(":")[0]
     several = df["head"].groupby([df[name], df["task"], kind]).transform("nunique") > 1
     return kind.where(~several, df["head"])
@@ -158,7 +158,7 @@ def _check_compatible(a: pd.DataFrame, b: pd.DataFrame, by: str | None) -> None:
     if shared and not apart:
         for key, (mine, yours) in _budgets(a, b).items():
             if mine and yours and not set(mine) & set(yours):
-                raise _incompatible(a, b, key, mine, yours, ", or set them side by side with --by folder")
+                raise _incompatible(a, b, key, mine, yours, ", or compare them with --by folder")
 
 
 def _incompatible(a: pd.DataFrame, b: pd.DataFrame, what: str, mine: Any, yours: Any, or_: str = "") -> FcbenchError:
@@ -193,7 +193,7 @@ def _tuples(df: pd.DataFrame, columns: Sequence[str]) -> set[tuple]:
 
 
 def _each_once(df: pd.DataFrame) -> pd.DataFrame:
-    """Drop failures of points that were measured after all, and repetitions; refuse contradictions."""
+    """Drop failures of points that were later measured, and repetitions; refuse contradictions."""
     ok = df["status"] == OK
     key = [*SITUATION, *POINT, *(c for c in (variants.VARIANT, READOUT) if c in df)]
     point = [c for c in key if c != "metric"]
@@ -211,6 +211,6 @@ def _each_once(df: pd.DataFrame) -> pd.DataFrame:
         raise FcbenchError(
             f"{what} was measured twice with different {row['metric']} (second: point {row['point']} in "
             f"{row.get(FOLDER, 'the rows')}): necks, heads or codecs were trained differently; give one suite's rows, "
-            "or set runs side by side with --by."
+            "or compare runs with --by."
         )
     return df[~(df.duplicated(key) & ok)]

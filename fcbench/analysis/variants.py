@@ -1,4 +1,4 @@
-"""Runs set side by side: what tells them apart, and how each is named."""
+"""Comparison of runs: the columns that tell them apart, and their names."""
 
 import json
 
@@ -8,8 +8,8 @@ from fcbench.core.codecs import Kind
 from fcbench.core.errors import FcbenchError
 
 FOLDER = "folder"  # Column that `situations.load` adds: the results folder of a row
-VARIANT = "variant"  # Column that `add` adds: what tells the runs of a row's codec apart; empty where its runs agree
-READOUT = "readout"  # Column that `add` adds: equal in rows whose neck and head are the same run's
+VARIANT = "variant"  # Column that `add` adds: the difference between runs of a row's codec; empty if its runs agree
+READOUT = "readout"  # Column that `add` adds: equal in rows with the same run's neck and head
 COMMIT, BUDGET, MACHINE, VERSIONS = "commit", "budget", "machine", "versions"
 
 BY: dict[str, tuple[str, ...]] = {
@@ -19,17 +19,17 @@ BY: dict[str, tuple[str, ...]] = {
     VERSIONS: ("versions",),
     FOLDER: (FOLDER,),
 }
-"""What runs may differ in, and the columns that say it."""
+"""What runs may differ in -> the columns that state it."""
 
 _SINCE_3 = (BUDGET, MACHINE)
 _N_COMMIT = 9
 
 
 def add(df: pd.DataFrame, by: str) -> pd.DataFrame:
-    """Rows with `VARIANT` and `READOUT`. `by`: a key of `BY`. Raises `FcbenchError`: rows that do not say it, or rows
-    that all agree."""
+    """Rows with `VARIANT` and `READOUT`. `by`: a key of `BY`. Raises `FcbenchError`: rows that do not state it, or that
+    all agree."""
     if by in _SINCE_3 and (df["schema"] < 3).any():
-        raise FcbenchError(f"rows of schema 2 do not say their {by}: give --by folder or --by commit.")
+        raise FcbenchError(f"rows of schema 2 do not state their {by}: give --by folder or --by commit.")
     told = _told(df, by)
     names = pd.Series("", index=df.index, dtype=object)
     for _, own in told.groupby(df["codec"], sort=False):
@@ -38,27 +38,27 @@ def add(df: pd.DataFrame, by: str) -> pd.DataFrame:
         names.update(pd.Series([", ".join(filter(None, texts)) for texts in cells], own.index, dtype=object))
     of_codec = ~df["kind"].isin([Kind.CEILING, Kind.FLOOR])
     if not names[of_codec].any():
-        raise FcbenchError(f"the rows of each codec agree in {by}: there is nothing to set side by side.")
+        raise FcbenchError(f"the rows of each codec agree in {by}: there is nothing to compare.")
     readout = told[[c for c in told if not str(c).startswith("codec_")]]
     return df.assign(**{VARIANT: names, READOUT: readout.agg("; ".join, axis=1)})
 
 
 def labels(df: pd.DataFrame, label: pd.Series) -> pd.Series:
-    """Labels with the variants behind them, where rows have any."""
+    """Labels with their variants appended, if rows have any."""
     if VARIANT not in df:
         return label
     return label.where(df[VARIANT] == "", label + ", " + df[VARIANT])
 
 
 def firsts(df: pd.DataFrame, label: pd.Series) -> dict[str, str]:
-    """Label with its variant -> that of the first variant of the same label, in the order of the rows."""
+    """Label with its variant -> that of the first variant of the same label, in row order."""
     full = labels(df, label)
     first = full.groupby(label, sort=False).transform("first")
     return dict(zip(full, first))
 
 
 def readouts(df: pd.DataFrame, of: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the runs that trained what rows were read with; all where no runs are set side by side."""
+    """Rows of the runs that trained the readouts of `of`; all rows if runs are not compared."""
     return df[df[READOUT].isin(set(of[READOUT]))] if READOUT in df else df
 
 

@@ -1,4 +1,4 @@
-"""Whether a results folder holds what it claims: rows that add up, with the samples and streams that they come from."""
+"""Verification of a results folder: rows that add up, and the samples and streams behind them."""
 
 import hashlib
 import json
@@ -18,12 +18,12 @@ from fcbench.results.row import OK
 from fcbench.results.samples import has_samples, load_samples
 
 STREAMS = "streams"
-TOLERANCE = 1e-6  # Between a value or rate of a row and what it is computed from, relative
+TOLERANCE = 1e-6  # Relative difference between a row's value or rate and its recomputation
 
 
 def verify(folder: Path) -> list[str]:
-    """Faults of a results folder, a line each; none where it holds what it claims. Raises `FcbenchError`: `rates.csv`
-    is missing, damaged or of a schema that is not read."""
+    """Faults of a results folder, one line each; empty if there are none. Raises `FcbenchError`: `rates.csv` is
+    missing, damaged or of an unreadable schema."""
     rows = table.load(folder)
     if rows.empty:
         raise FcbenchError(f"no rows in {folder}; run `fcbench run` first.")
@@ -49,18 +49,18 @@ def _provenance(folder: Path, rows: pd.DataFrame) -> Iterator[str]:
 
 
 def _rates(ok: pd.DataFrame) -> Iterator[str]:
-    """Rates that are not the size of the file, values that lie outside of their interval or are none."""
+    """Faults: rates that do not match the size of the file, missing values, or values outside their interval."""
     bits = 8 * ok["n_bytes"].astype(float)
     for column, n in (("bpp", ok["n_px"]), ("bpfp", ok["n_points"]), ("bytes_per_sample", 8 * ok["n_samples"])):
         wrong = ok["n_bytes"].notna() & ~np.isclose(ok[column], bits / n, rtol=TOLERANCE)
         for row in ok[wrong].drop_duplicates("point").itertuples():
-            yield f"point {row.point}: {column} is {getattr(row, column):.6g}, its {row.n_bytes} bytes give another"
+            yield f"point {row.point}: {column} is {getattr(row, column):.6g}: its {row.n_bytes} bytes give another"
     for row in ok[ok["parts"] != ""].drop_duplicates("point").itertuples():
         if (found := sum(json.loads(str(row.parts)).values())) != row.n_bytes:
-            yield f"point {row.point}: its parts are {found} bytes, its file {row.n_bytes}"
+            yield f"point {row.point}: its parts are {found} bytes, but its file has {row.n_bytes}"
     outside = (ok["value"] < ok["ci_low"] - TOLERANCE) | (ok["value"] > ok["ci_high"] + TOLERANCE)
     for row in ok[outside | ~np.isfinite(ok["value"])].itertuples():
-        yield f"point {row.point}: {row.metric} is {row.value}, its interval [{row.ci_low}, {row.ci_high}]"
+        yield f"point {row.point}: {row.metric} is {row.value}, outside its interval [{row.ci_low}, {row.ci_high}]"
 
 
 def _samples(folder: Path, ok: pd.DataFrame) -> Iterator[str]:
@@ -70,7 +70,7 @@ def _samples(folder: Path, ok: pd.DataFrame) -> Iterator[str]:
             continue
         samples, values_of = load_samples(folder, str(point)), metric_values_of(str(task))
         if len(samples.ids) != own["n_samples"].iloc[0]:
-            yield f"point {point}: {len(samples.ids)} samples, its rows say {own['n_samples'].iloc[0]}"
+            yield f"point {point}: {len(samples.ids)} samples, but its rows say {own['n_samples'].iloc[0]}"
         if values_of is None:
             yield f"point {point}: no plug-in {task!r} here to compute its values"
             continue
@@ -78,7 +78,7 @@ def _samples(folder: Path, ok: pd.DataFrame) -> Iterator[str]:
         for metric, value in zip(own["metric"], own["value"]):
             again = float(found[metric][0]) if metric in found else float("nan")
             if not np.isclose(again, value, rtol=TOLERANCE):
-                yield f"point {point}: {metric} is {value:.6g}, its samples give {again:.6g}"
+                yield f"point {point}: {metric} is {value:.6g}, but its samples give {again:.6g}"
 
 
 def _streams(folder: Path, ok: pd.DataFrame) -> Iterator[str]:
@@ -90,7 +90,7 @@ def _streams(folder: Path, ok: pd.DataFrame) -> Iterator[str]:
             yield f"{file}: belongs to no row"
             continue
         if file.stat().st_size != row.n_bytes:
-            yield f"{file}: {file.stat().st_size} bytes, point {row.point} says {row.n_bytes}"
+            yield f"{file}: {file.stat().st_size} bytes, but point {row.point} says {row.n_bytes}"
         for checkpoint in file.parent.glob(f"{file.stem}.safetensors"):
             if hashlib.sha256(checkpoint.read_bytes()).hexdigest() != row.checkpoint_sha256:
                 yield f"{checkpoint}: not the checkpoint of point {row.point}"

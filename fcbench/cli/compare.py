@@ -1,4 +1,4 @@
-"""Set codecs against an anchor: BD-rate, BD-accuracy, rate at the ceiling less a loss."""
+"""Compare codecs with an anchor: BD-rate, BD-accuracy, rate at the ceiling less a loss."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fcbench.analysis.curves import Loss
 
 FORMATS = {"table": ".txt", "csv": ".csv", "markdown": ".md", "latex": ".tex"}
-"""Name of a format -> the suffix of its files."""
+"""Name of a format -> its file suffix."""
 
 
 @click.command("compare")
@@ -32,7 +32,7 @@ FORMATS = {"table": ".txt", "csv": ".csv", "markdown": ".md", "latex": ".tex"}
 @click.option(
     "--anchor",
     metavar="NAME",
-    help="A codec; or `remote`: remote inference, the best of its codecs. [with --by: each codec in the first run]",
+    help="A codec; or `remote`: the best codec of remote inference. [with --by: each codec in the first run]",
 )
 @published_option
 @by_option
@@ -41,7 +41,7 @@ FORMATS = {"table": ".txt", "csv": ".csv", "markdown": ".md", "latex": ".tex"}
     "metrics",
     multiple=True,
     metavar="NAME",
-    help="Repeatable; `all` for every one. [each task's primary one]",
+    help="Repeatable; `all` for every metric. [each task's primary metric]",
 )
 @rate_option("Unit of the rate.")
 @click.option(
@@ -50,9 +50,9 @@ FORMATS = {"table": ".txt", "csv": ".csv", "markdown": ".md", "latex": ".tex"}
     default="1%",
     show_default=True,
     callback=lambda _, __, typed: _loss(typed),
-    help="How far below the uncoded ceiling the rate is read: in percent of it, or in points of accuracy.",
+    help="Loss from the uncoded ceiling at which the rate is read: percent of it, or points of accuracy.",
 )
-@click.option("--parts", is_flag=True, help="What the rate at the target consists of, part by part of the files.")
+@click.option("--parts", is_flag=True, help="Show which parts of the files make up the rate at the target.")
 @click.option("--format", "form", type=click.Choice(list(FORMATS)), help="[by the suffix of -o; table on the terminal]")
 @click.option(
     "-o",
@@ -76,12 +76,12 @@ def compare(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Set every curve of results folders against the anchor's, or the same codec of several runs side by side.
+    """Compare every curve of results folders with the anchor's, or the same codec in several runs.
     Runs nothing.
 
-    BD-rate and BD-accuracy with 95 % intervals (paired bootstrap over the test samples), what the curves have in
-    common, and the rate at which the uncoded ceiling less --loss is reached. Numbers that would be meaningless are
-    withheld, with the reason; points that failed are counted.
+    BD-rate and BD-accuracy with 95 % intervals (paired bootstrap over the test samples), the overlap of the curves, and
+    the rate at which the uncoded ceiling less --loss is reached. Numbers that would be meaningless are withheld, with
+    the reason; failed points are counted.
 
     \b
     Examples:
@@ -99,11 +99,9 @@ def compare(
     from fcbench.reports import tables
 
     if anchor is None and by is None:
-        raise click.UsageError(
-            "Missing option '--anchor'; without one, --by sets the same codec of several runs " "side by side."
-        )
+        raise click.UsageError("Missing option '--anchor'; without one, --by compares each codec in several runs.")
     if anchor is None and published:
-        raise click.UsageError("--published needs --anchor: no published curve has another run.")
+        raise click.UsageError("--published needs --anchor: published curves have no runs.")
     if as_json and form:
         raise FcbenchError("got both --json and --format; give one of them.")
     suffix = ".json" if as_json else FORMATS[form] if form else tables.check_suffix(output) if output else ".txt"

@@ -36,11 +36,11 @@ def cost(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Set a special encoder against a general one, task by task. Runs nothing.
+    """Compare a special encoder with a general one, task by task. Runs nothing.
 
     With 95 % intervals: the accuracy difference uncoded, the extra bits at equal accuracy and the accuracy at equal
-    bits for each codec, and usable information in bits per image where the run wrote log-likelihoods. Numbers that
-    would be meaningless are withheld, with the reason.
+    bits for each codec, and usable information in bits per image if the run wrote log-likelihoods. Numbers that would
+    be meaningless are withheld, with the reason.
 
     \b
     Examples:

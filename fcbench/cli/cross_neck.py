@@ -17,12 +17,12 @@ from fcbench.core.files import write_atomically
 @click.command("cross-neck")
 @suite_options(
     tasks="Repeatable; at least two. [all four]",
-    codecs="Also coded, before the first neck and between the two. Repeatable. [none]",
-    neck="Of every level. [neck_2L]",
+    codecs="Codec to measure before the first neck and between the two. Repeatable. [none]",
+    neck="Each neck of a chain. [neck_2L]",
     objective=None,
 )
 @machine_options("runs/cross-neck")
-@click.option("--length", type=click.IntRange(2, 3), default=2, show_default=True, help="Necks of the longest chain.")
+@click.option("--length", type=click.IntRange(2, 3), default=2, show_default=True, help="Most necks in a chain.")
 def cross_neck(
     suite_file: Path | None,
     out: Path,
@@ -36,8 +36,8 @@ def cross_neck(
     """Train task B's neck on the output of task A's frozen neck, for every ordered pair: what is left of B?
 
     Writes OUT/rates.csv as points are done, and OUT/cross_neck.csv, .md and .png: value, ratio to the direct neck and
-    usable bits lost, with 95 % intervals; controls are the same task twice, and one neck as deep as both together.
-    The same command resumes at the first missing point.
+    usable bits lost, with 95 % intervals; controls are the same task twice, and one neck with the depth of both. The
+    same command resumes where it stopped.
 
     \b
     Examples:

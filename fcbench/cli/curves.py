@@ -15,7 +15,7 @@ from fcbench.core.files import write_atomically
 @click.command("curves")
 @results_argument
 @by_option
-@click.option("--metric", metavar="NAME", help="`all` for every one. [each task's primary one]")
+@click.option("--metric", metavar="NAME", help="`all` for every metric. [each task's primary metric]")
 @rate_option("Unit of the rate.")
 @click.option(
     "-o",
@@ -27,7 +27,7 @@ from fcbench.core.files import write_atomically
     "--compressai",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Write CompressAI's results JSON, a file for each curve with bpp and every metric.",
+    help="Write CompressAI's results JSON, one file per curve, with bpp and every metric.",
 )
 @overwrite_option
 def curves(
@@ -39,7 +39,7 @@ def curves(
     compressai: Path | None,
     overwrite: bool,
 ) -> None:
-    """Write every point of the curves of results folders: rate, value, interval, where it is from. Runs nothing.
+    """Write every point of the curves of results folders: rate, value, interval, source. Runs nothing.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""Features of a coded file."""
+"""Decode the features of a coded file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fcbench.cli.say import say
 @click.command("decode")
 @click.argument("file", metavar="FILE.fcb", type=click.Path(path_type=Path))
 @click.option(
-    "--checkpoint", type=click.Path(path_type=Path), help="Of its codec. [the one beside the file, under the same name]"
+    "--checkpoint", type=click.Path(path_type=Path), help="Codec's checkpoint. [beside the file, with the same name]"
 )
 @plugin_file_option("codec")
 @click.option(

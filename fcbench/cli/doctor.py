@@ -1,4 +1,4 @@
-"""Say what this installation has and what is missing; what the cache holds, and what of it to remove."""
+"""Report what this installation has and lacks, and what the cache holds; prune the cache."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ _STALE = "what is stale"
 
 
 @click.command("doctor")
-@click.option("--cache", "of_cache", is_flag=True, help="Say what the cache holds: kinds, sizes, and what is stale.")
+@click.option("--cache", "of_cache", is_flag=True, help="Report what the cache holds: kinds, sizes, stale entries.")
 @click.option(
     "--prune",
     metavar="[SIZE]",
     is_flag=False,
     flag_value=_STALE,
-    help="Remove from the cache what is stale; with a size such as 10GB, then the oldest until that is left.",
+    help="Remove stale entries from the cache; with a size such as 10GB, then the oldest until the rest fits.",
 )
-@click.option("--verify-cache", "verify", is_flag=True, help="Read all of the cache; remove files that are damaged.")
+@click.option("--verify-cache", "verify", is_flag=True, help="Read the whole cache; remove damaged files.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 @cache_option
 def doctor(of_cache: bool, prune: str | None, verify: bool, as_json: bool, cache_dir: Path) -> None:
-    """Say what this installation has, what is missing and how to get it; or what the cache holds.
+    """Report what this installation has, what is missing and how to get it; or what the cache holds.
 
-    What is stale was made by other versions of the libraries, or of the encoder's code, than those installed: it would
-    not be used again here. Whatever is removed is made again when it is wanted. Nothing is asked: a run that is under
-    way may lose what it has not read yet, and then makes it again.
+    Stale entries were made by other versions of the libraries, or of the encoder's code, than those installed, and
+    would not be used again here. Removed files are made again when needed. No confirmation is asked for: a running
+    fcbench may lose files that it has not read yet, and then makes them again.
 
     \b
     Examples:
@@ -59,7 +59,7 @@ def doctor(of_cache: bool, prune: str | None, verify: bool, as_json: bool, cache
 
 
 def _cache(root: Path, prune: str | None, verify: bool, as_json: bool) -> None:
-    """Check, prune and list a cache; exit status 1 where files were damaged."""
+    """Check, prune and list a cache; exit status 1 if files were damaged."""
     limit = None if prune in (None, _STALE) else cache_entries.n_bytes_of(str(prune))
     found = cache_entries.entries(root)
     damaged = list(cache_entries.damaged(found)) if verify else []

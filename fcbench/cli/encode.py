@@ -1,4 +1,4 @@
-"""Code images' features into a file."""
+"""Code the features of images into a file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fcbench.cli.say import say
     "--checkpoint",
     required=True,
     type=click.Path(path_type=Path),
-    help="Of a codec, as `fcbench run --keep-streams` leaves them; it names the encoder.",
+    help="Checkpoint of a codec, from `fcbench run --keep-streams`; it names the encoder.",
 )
 @plugin_file_option("codec")
 @plugin_file_option("encoder")

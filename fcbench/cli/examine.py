@@ -1,4 +1,4 @@
-"""What an installation has, what is missing, and how to get it."""
+"""What an installation has, what it lacks, and how to get it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from fcbench.core.errors import FcbenchError
 from fcbench.results import provenance
 
 WANTED_BYTES = 2 << 30
-"""Free space of the cache folder that a default run is comfortable with."""
+"""Free space of the cache folder that suffices for a default run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at; ``needed`` by the default run."""
+    """One thing that was examined; ``needed`` by the default run."""
 
     what: str
     ok: bool
@@ -29,7 +29,7 @@ class Check:
 
 
 def examine(cache_dir: Path) -> list[Check]:
-    """Look at versions, devices, weights and folders."""
+    """Examine versions, devices, weights and folders."""
     return [_versions(), _device(), *_weights(), *_lite(), _heads(), _vvc(), _hub(), _cache(cache_dir)]
 
 
@@ -95,7 +95,7 @@ def _hub() -> Check:
     try:
         huggingface_hub.get_session().head(endpoint, timeout=5)
         return Check("hub", True, f"{endpoint} answers: official weights can be downloaded", False)
-    except Exception as error:  # whatever its transport raises
+    except Exception as error:  # its transport may raise anything
         reason = f"{endpoint} cannot be reached ({type(error).__name__})"
         return Check("hub", False, f"{reason}: cached weights and --weights FILE work, downloads do not", False)
 

@@ -14,13 +14,13 @@ from fcbench.core.errors import FcbenchError
 @click.command("export")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @plugin_file_option("codec")
-@click.option("--image-size", required=True, type=Size(), help="Of the encoder's input: programs are for one size.")
+@click.option("--image-size", required=True, type=Size(), help="Size of the encoder's input, which programs fix.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="DIR, new or empty.")
 def export(checkpoint: Path, image_size: tuple[int, int], output: Path) -> None:
     """Write a codec's networks as torch.export programs with its integer tables as buffers, and codec.json.
 
-    Programs are read back and must give the same bytes, integers and features as the codec. What each takes and gives
-    is in the docstring of fcbench.codecs.shared.programs.
+    Programs are read back and must give the same bytes, integers and features as the codec. The docstring of
+    fcbench.codecs.shared.programs lists their inputs and outputs.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""What a coded file or a codec's checkpoint says of itself."""
+"""Describe a coded file or a codec's checkpoint."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fcbench.core.errors import one_line
 @plugin_file_option("codec")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 def inspect(files: tuple[Path, ...], as_json: bool) -> None:
-    """Describe .fcb files and codecs' checkpoints, and check them whole.
+    """Describe .fcb files and codecs' checkpoints, and check that they are whole.
 
     \b
     Example:

@@ -17,8 +17,8 @@ COLUMNS = "columns"
 @click.argument("kind", type=click.Choice([*(f"{k}s" for k in registry.KINDS), COLUMNS]))
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 def list_plugins(kind: str, as_json: bool) -> None:
-    """List the plug-ins of a kind, built in and installed, or the columns of rates.csv. Below a built-in plug-in stands
-    what of it was verified, and how; below an encoder, its tails (`run --head tail`): for which tasks, at which split
+    """List the plug-ins of a kind, built in and installed, or the columns of rates.csv. Below a built-in plug-in it
+    says how the plug-in was verified; below an encoder, its tails (`run --head tail`): for which tasks, at which split
     points.
 
     \b
@@ -41,13 +41,13 @@ def list_plugins(kind: str, as_json: bool) -> None:
 
 
 def _line(kind: str, name: str) -> str:
-    """Summary of a plug-in; of an outside one also its distribution and version."""
+    """Summary of a plug-in; for an outside one also its distribution and version."""
     origin = ", ".join(map(" ".join, registry.origin(kind, name).items()))
     return registry.summary(kind, name) + (f" [{origin}]" if origin else "")
 
 
 def _columns() -> dict[str, str]:
-    """Name of each column of rates.csv -> what it says, its type, and the schema that it came with."""
+    """Name of each column of rates.csv -> its meaning, its type, and the first schema that has it."""
     from fcbench.results.row import COLUMNS, READ_SCHEMAS, type_name
 
     return {

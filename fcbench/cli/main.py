@@ -1,4 +1,4 @@
-"""The command line: its verbs, and how their failures are shown."""
+"""The command line: its verbs, and how their failures are reported."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fcbench.core.errors import FcbenchError, is_out_of_memory, one_line, printa
 
 VERBS = {
     "run": "Measure rate-accuracy points of codecs.",
-    "compare": "Compare codecs with an anchor, or runs side by side: BD-rates with intervals.",
+    "compare": "Compare codecs with an anchor, or runs with each other: BD-rates with intervals.",
     "cost": "Price an encoder's specialization: accuracy, bits, usable information.",
     "cross-neck": "Measure what adapting features to one task costs the others.",
     "curves": "Write the points of curves for other tools: CSV, LaTeX, Markdown, CompressAI's JSON.",
@@ -31,11 +31,11 @@ VERBS = {
     "list": "List the plug-ins of a kind, or the columns of rates.csv.",
     "doctor": "Report versions, devices, weights, and what is missing.",
 }
-"""Each verb is the module of its name in this room and sets ``COMMAND``."""
+"""Each verb is the module of that name in this room and sets ``COMMAND``."""
 
 
 class Group(click.Group):
-    """The verbs. Their failures are one line on standard error and exit status 1, never a traceback."""
+    """The verbs. A failure is one line on standard error and exit status 1, never a traceback."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
@@ -71,12 +71,12 @@ class Group(click.Group):
 
 
 def _line_of(error: Exception) -> str | None:
-    """What to say of a failure that needs no traceback: bad input, too little memory, an unusable file. Else None."""
+    """Message for a failure that needs no traceback: bad input, too little memory, an unusable file; None otherwise."""
     if isinstance(error, FcbenchError):
         return one_line(str(error))
     if is_out_of_memory(error):
         return "out of memory: give a smaller --image-size or --batch"
-    if isinstance(error, OSError) and error.errno != errno.EPIPE:  # a reader that went away is click's affair
+    if isinstance(error, OSError) and error.errno != errno.EPIPE:  # click handles a closed pipe
         return one_line(f"cannot use {error.filename or 'a file'}: {error.strerror or error}")
     return None
 
@@ -90,7 +90,7 @@ def main(verbose: bool) -> None:
     A frozen encoder's features cross a learned, entropy-coded bottleneck at several rates, then a neck and a task
     head; out come (bits, accuracy) curves. With no options, `fcbench run` is a complete benchmark on embedded data.
     """
-    warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")  # timm's affair
+    warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")  # raised by timm
     handler = logging.StreamHandler()
     handler.setFormatter(LogFormatter("%(levelname)s: %(message)s"))
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])

@@ -15,13 +15,13 @@ from fcbench.core.errors import FcbenchError
 @results_argument
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="New results folder.")
 @click.option(
-    "--leave-out", is_flag=True, help="Leave out what cannot stand beside the first folder, instead of writing nothing."
+    "--leave-out", is_flag=True, help="Leave out rows not comparable with the first folder, instead of writing nothing."
 )
 def merge(results: tuple[Path, ...], output: Path, leave_out: bool) -> None:
     """Join results folders into a new one. The first sets the standard; nothing is measured.
 
-    Rows are refused, with the reason, where the data set has another revision, a metric is counted in another way,
-    or necks and heads were trained differently. Points that are there already are not taken twice.
+    Rows are refused, with the reason, if the data set has another revision, a metric is counted differently, or necks
+    and heads were trained differently. Points that are already there are not added twice.
 
     \b
     Examples:
@@ -35,8 +35,8 @@ def merge(results: tuple[Path, ...], output: Path, leave_out: bool) -> None:
         say(f"refused: {line}", err=True)
     if merged.refused and not leave_out:
         raise FcbenchError(
-            f"{len(merged.refused)} situations cannot stand beside {results[0]}; nothing was written. "
-            "--leave-out writes the others."
+            f"{len(merged.refused)} situations are not comparable with {results[0]}; nothing was written. "
+            "Add --leave-out to write the others."
         )
     merging.write(merged, results, output)
     for path, taken, already in zip(results, merged.taken, merged.already):

@@ -1,4 +1,4 @@
-"""What several verbs share: option types and options."""
+"""Option types and options that several verbs share."""
 
 from __future__ import annotations
 
@@ -60,18 +60,18 @@ def cache_option(function: F) -> F:
         type=click.Path(path_type=Path),
         envvar="FCBENCH_CACHE",
         default=lambda: user_cache_path("fcbench"),
-        help="Rendered scenes, features, trained necks, heads and codecs.  [default: the user's cache; FCBENCH_CACHE]",
+        help="Scenes, features, trained necks, heads and codecs.  [default: the user's cache; FCBENCH_CACHE]",
     )(function)
 
 
 def plugin_file_option(kind: str) -> Callable[[F], F]:
-    """``--codec FILE.py``: a plug-in file to be used under its name; nothing is passed on."""
+    """``--codec FILE.py``: a plug-in file to use under its name; passes nothing on."""
 
     def read(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
         if value is not None and registry.use(kind, value) == value:
             raise click.BadParameter(f"expected a file FILE.py, got {value!r}", ctx, param)
 
-    text = f"Plug-in file of the {kind}, where it is neither built in nor installed."
+    text = f"Plug-in file of the {kind}, if it is neither built in nor installed."
     return click.option(f"--{kind}", metavar="FILE.py", expose_value=False, callback=read, help=text)
 
 
@@ -83,8 +83,8 @@ def overwrite_option(function: F) -> F:
 def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path | None], overwrite: bool) -> None:
     """Check, before any work, that outputs may be written.
 
-    An output that exists needs ``--overwrite``, unless it lies in a results folder, among the figures and tables there.
-    No input is ever an output: no file given, none of a folder given, and nothing that a run measured.
+    An existing output needs ``--overwrite``, except for figures and tables in a results folder. An output is never an
+    input: not a given file, not a file of a given folder, and nothing that a run measured.
 
     Args:
         inputs: files, and folders whose files are read.

@@ -1,4 +1,4 @@
-"""What a run will cost, as a table for a terminal."""
+"""The cost of a run as a table for a terminal."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from fcbench.measure.forecast import N_TEST, STEPS, Rates
 from fcbench.measure.plan import Counts, Estimate, estimate
 
 BUSY = 1.5
-"""Load per core above which times cannot be trusted: this process had at most two thirds of a core."""
+"""Load per core above which times are unreliable: this process had at most two thirds of a core."""
 
 
 def table(counts: Counts, rates: Rates) -> str:
-    """A line a codec, then what all share, the total, the disk, and how it was timed."""
+    """One line per codec, then the shared work, the total, the disk, and how it was timed."""
     cost = estimate(counts, rates)
     lines = _aligned(list(_cells(counts, cost, rates)))
     lines.insert(-1, "-" * len(lines[0]))
@@ -49,10 +49,10 @@ def _cells(counts: Counts, cost: Estimate, rates: Rates) -> Iterator[tuple[str, 
     if n := counts.images.total():
         yield f"features of {n} images", "", "", "", duration(cost.features_s)
     n = counts.n_readouts + counts.n_codecs
-    yield "in all", f"{counts.n_points}", f"{counts.n_found}", f"{n}", duration(cost.total_s)
+    yield "total", f"{counts.n_points}", f"{counts.n_found}", f"{n}", duration(cost.total_s)
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Lines of one width: the first column to the left, the others to the right."""
+    """Rows as aligned lines: the first column left, the others right."""
     first, *others = (max(map(len, column)) for column in zip(*rows))
     return ["  ".join([r[0].ljust(first), *(c.rjust(w) for c, w in zip(r[1:], others))]) for r in rows]

@@ -34,18 +34,18 @@ from fcbench.core.errors import FcbenchError
     "--grid/--overlay",
     "grid",
     default=None,
-    help="A panel for each task and encoder, or encoders together. [by the number of curves]",
+    help="One panel per task and encoder, or all encoders in one. [by the number of curves]",
 )
 @click.option(
     "--complexity",
     is_flag=True,
     help="Times and operations against rate and accuracy, instead of rate against accuracy.",
 )
-@click.option("--parts", is_flag=True, help="Which part of each file takes which share of it.")
+@click.option("--parts", is_flag=True, help="Share of each part of the files.")
 @click.option("--task", "tasks", multiple=True, metavar="NAME", help="Repeatable. [all]")
 @click.option("--encoder", "encoders", multiple=True, metavar="NAME", help="Repeatable. [all]")
 @click.option(
-    "--codec", "codecs", multiple=True, metavar="NAME", help="Repeatable; `remote` for all that code images. [all]"
+    "--codec", "codecs", multiple=True, metavar="NAME", help="Repeatable; `remote` for all image codecs. [all]"
 )
 def plot(
     results: tuple[Path, ...],
@@ -94,7 +94,7 @@ def plot(
 
 
 def draw(results: Path, output: Path, tell: Callable[[object], None] = say) -> None:
-    """Draw a run, every task's primary metric over bpp; tell why where it cannot be drawn."""
+    """Draw a run, every task's primary metric over bpp; if that fails, say why."""
     from fcbench.reports import curves_figure, style
     from fcbench.results import table
 

@@ -20,13 +20,13 @@ from fcbench.core.files import write_atomically
 @click.option(
     "--each",
     is_flag=True,
-    help="A set of its own for every results folder at or below RESULTS, chosen in the page; without it, folders are "
+    help="One set per results folder at or below RESULTS, chosen on the page; without it, folders are "
     "read together.",
 )
 @click.option(
     "--gallery",
     is_flag=True,
-    help="A small page of links and pictures instead: the way into every results folder at or below RESULTS.",
+    help="A small page instead, with links to and pictures of every results folder at or below RESULTS.",
 )
 @published_option
 @overwrite_option
@@ -39,8 +39,8 @@ def report(
     published: tuple[Path, ...],
     overwrite: bool,
 ) -> None:
-    """Write one HTML file that opens without a network: curves with their numbers at hand, comparisons with every
-    codec as the anchor, what specialization and coding cost, cautions, and where all of it comes from. Runs nothing.
+    """Write one HTML file that opens without a network: curves with their numbers, comparisons with every codec as the
+    anchor, the cost of specialization and coding, cautions, and the origin of all of it. Runs nothing.
 
     \b
     Examples:
@@ -51,7 +51,7 @@ def report(
     if output.suffix.lower() not in (".html", ".htm"):
         raise FcbenchError(f"cannot write a page to {output.name!r}; its suffix must be .html.")
     if each and gallery:
-        raise FcbenchError("--each and --gallery are two kinds of page: give one of them")
+        raise FcbenchError("--each and --gallery are different kinds of page: give one of them")
     if (each or gallery) and published:
         raise FcbenchError(
             f"got --{'each' if each else 'gallery'} with --published; published curves go with one set of results."
@@ -72,7 +72,7 @@ def write(
     published: Sequence[Path] = (),
     tell: Callable[[object], None] = say,
 ) -> None:
-    """Write the page of sets of results folders, each set read together, with published curves; tell its path."""
+    """Write the page of sets of results folders, each set read together, with published curves; print its path."""
     from fcbench.analysis.results import load
     from fcbench.reports.page import contents, html
 
@@ -96,7 +96,7 @@ def _write_gallery(folders: list[Path], output: Path, title: str | None) -> None
 
 
 def _made() -> str:
-    """By what and when a page was made."""
+    """Version and time for the footer of a page."""
     from fcbench import __version__
     from fcbench.results.provenance import commit, utc_now
 
@@ -104,7 +104,7 @@ def _made() -> str:
 
 
 def _below(paths: tuple[Path, ...]) -> list[Path]:
-    """Results folders at or below paths, in order of their names. Raises `FcbenchError` where one holds none."""
+    """Results folders at or below paths, in order of their names. Raises `FcbenchError`: there is none below one."""
     from fcbench.results.table import RATES
 
     found: list[Path] = []

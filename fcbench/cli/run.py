@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 EPILOG_RUN = """\b
 Examples:
   fcbench run                                    both embedded encoders, four tasks
-  fcbench run --quick --out runs/look            a minute, to see that all works
-  fcbench run benchmarks/codecs_scenes.py --plan  what it will cost: points, trainings, time, disk
+  fcbench run --quick --out runs/look            a minute, to check that everything works
+  fcbench run benchmarks/codecs_scenes.py --plan  its cost: points, trainings, time, disk
   fcbench run --codec hyperprior --codec factorized --task depth
   fcbench run --encoder timm:tf_efficientnet_lite0 --dataset camvid --data-root camvid --task segmentation
 """
@@ -38,7 +38,7 @@ REPORT = "report.html"
     "--plan",
     "only_plan",
     is_flag=True,
-    help="Say what is left to do and what time and disk it will take, then stop. Takes about a minute.",
+    help="Report what is left to do and the time and disk it will take, then stop. Takes about a minute.",
 )
 @click.option("--keep-streams", is_flag=True, help="Keep the .fcb files under OUT/streams.")
 @click.option(
@@ -55,28 +55,26 @@ REPORT = "report.html"
     metavar="[ADDRESS]",
     is_flag=False,
     flag_value="local",
-    help="Work as tasks of a Ray cluster, each with --threads threads [1]: its address, auto for the one that this "
+    help="Run as tasks of a Ray cluster, each with --threads threads [1]: its address, or auto for the one that this "
     "machine belongs to; without an address, a cluster of this machine's cores.",
 )
 @click.option(
     "--own-caches",
     is_flag=True,
-    help="With --ray: machines do not share --cache-dir; what one lacks comes from here, and what it makes goes here.",
+    help="With --ray: machines do not share --cache-dir; files are copied from and to this machine's.",
 )
 @click.option(
     "--report/--no-report",
     "wants_report",
     default=None,
-    help="Write OUT/report.html at the end, which takes seconds, with many codecs minutes. [unless --quick]",
+    help="Write OUT/report.html at the end, which takes seconds, or minutes for many codecs. [unless --quick]",
 )
 @click.option(
     "--json-lines",
     is_flag=True,
-    help="Progress for machines: a JSON object per line on standard output, and nothing else there.",
+    help="Progress for machines: one JSON object per line is all that goes to standard output.",
 )
-@click.option(
-    "--gpus-per-task", type=click.FloatRange(min=0), help="With --ray: share of a GPU that a task asks for. [0.25]"
-)
+@click.option("--gpus-per-task", type=click.FloatRange(min=0), help="With --ray: share of a GPU per task. [0.25]")
 def run(
     suite_file: Path | None,
     out: Path,
@@ -96,7 +94,7 @@ def run(
 ) -> None:
     """Measure rate-accuracy points: code features, read them, write OUT/rates.csv, OUT/curves.png, OUT/report.html.
 
-    Every point is written when it is done; the same command resumes at the first missing one.
+    Every point is written when it is done; the same command resumes where it stopped.
     """
     if ray_address and jobs > 1:
         raise click.UsageError("--jobs and --ray are two ways to share the work: give one")
@@ -118,7 +116,7 @@ def run(
         torch.set_num_threads(threads)
     tell = _silent if json_lines else say
     try:
-        tell(f"opening {suite.dataset}; the first time, scenes are rendered and files are hashed", err=True)
+        tell(f"opening {suite.dataset}; the first time, this renders scenes and hashes files", err=True)
         study = open_study(suite, cache_dir, device_of(device))
         counts = plan.count(study, out)
         if only_plan:
@@ -138,7 +136,7 @@ def run(
             summary = measure(study, out, keep_streams=keep_streams, start=start, show=show)
             is_new = summary.n_coded and (summary.n_measured or not (out / "curves.png").exists())
             if is_new and wants_report:
-                tell("drawing a few test images at every point", err=True)
+                tell("drawing a few test images for every point", err=True)
                 _write_pictures(study, out)
     except KeyboardInterrupt:
         say(_stopped(out, cache_dir), err=True)
@@ -161,7 +159,7 @@ def run(
 
 
 def _silent(text: object, *, err: bool = False) -> None:
-    """Say nothing."""
+    """Print nothing."""
 
 
 def _write_pictures(study: Study, out: Path) -> None:
@@ -176,19 +174,19 @@ def _write_pictures(study: Study, out: Path) -> None:
 
 
 def _stopped(out: Path, cache_dir: Path) -> str:
-    """What is kept of a run that was stopped, and how to go on."""
+    """Message about what is kept of a stopped run, and how to resume."""
     from fcbench.results.row import OK
     from fcbench.results.table import load_points
 
     n = len({row.point for row in load_points(out) if row.status == OK})
     return (
-        f"stopped: {n} points are in {out}, features and trained models in {cache_dir}. Give the same command to go "
-        "on; of a training under way, the last minute at most is repeated"
+        f"stopped: {n} points are in {out}, features and trained models in {cache_dir}. Run the same command to "
+        "resume; at most the last minute of a training is repeated"
     )
 
 
 def _say_plan(study: Study, counts: Counts, keep_streams: bool) -> None:
-    """The cost of what is left; timed only where something is."""
+    """Print the cost of what is left; it is timed only if anything is left."""
     from fcbench.cli.plan_table import table
     from fcbench.measure.forecast import probe
 
@@ -198,9 +196,9 @@ def _say_plan(study: Study, counts: Counts, keep_streams: bool) -> None:
         return
     say(table(counts, probe(study.of(left))))
     if not study.suite.store_features:
-        say("features are not stored: the encoder runs in every training step and reading, which the times include")
+        say("features are not stored: the encoder runs in every training step and evaluation, which the times include")
     if keep_streams:
-        say("the .fcb files of --keep-streams come on top of that")
+        say("the .fcb files of --keep-streams are not included")
 
 
 COMMAND = run

@@ -1,4 +1,4 @@
-"""What verbs print. Names come from files, too: they reach a terminal with their control characters escaped."""
+"""Output of verbs. Names may come from files, so control characters are escaped before they reach a terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fcbench.core.errors import printable
 
 
 def say(text: object, *, nl: bool = True, err: bool = False) -> None:
-    """Print a line, or a text of several; verbs print by nothing else.
+    """Print a line, or a text of several; verbs print only through this.
 
     Args:
         nl: end it with a line feed.
@@ -20,14 +20,14 @@ def say(text: object, *, nl: bool = True, err: bool = False) -> None:
 
 
 class LogFormatter(logging.Formatter):
-    """Log lines, escaped likewise."""
+    """Log lines, escaped in the same way."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record))
 
 
 def size(n_bytes: int) -> str:
-    """Rounded as an estimate deserves.
+    """A size, rounded as an estimate should be.
 
     >>> size(1_234_000), size(2_345_000_000)
     ('1.2 MB', '2.3 GB')

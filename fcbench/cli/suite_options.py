@@ -1,4 +1,4 @@
-"""The options of verbs that measure a suite; from them to the suite and the device it runs on."""
+"""Options of verbs that measure a suite, and the suite and device made from them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--encoder encoders": {
         "multiple": True,
         "metavar": "NAME[:VARIANT]",
-        "help": "Repeatable; like all plug-ins, a name of `fcbench list` or a file FILE.py. [hiera_nano, sam2_nano]",
+        "help": "Repeatable; like every plug-in, a name from `fcbench list` or a file FILE.py. [hiera_nano, sam2_nano]",
     },
     "--codec codecs": {"multiple": True, "metavar": "NAME|FILE.py", "help": "Repeatable. [uniform, hyperprior]"},
     "--task tasks": {"multiple": True, "metavar": "NAME|FILE.py", "help": f"Repeatable. [{', '.join(TASKS)}]"},
@@ -59,7 +59,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--task-model task_models": {
         "multiple": True,
         "metavar": "TASK=NAME[:VARIANT]",
-        "help": "Whose decoder is used, repeatable; `fcbench list taskmodels`. [the data set's default]",
+        "help": "Task model whose decoder is used, repeatable; see `fcbench list taskmodels`. [the data set's default]",
     },
     "--task-weights": {
         "multiple": True,
@@ -79,7 +79,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     },
     "--neck-dtype": {
         "type": click.Choice(["float32", "bfloat16"]),
-        "help": "Arithmetic of the neck, named so likewise; heads, losses and codecs stay float32. [float32]",
+        "help": "Arithmetic of the neck, with the same suffix; heads, losses and codecs stay float32. [float32]",
     },
     "--compile compiled": {
         "is_flag": True,
@@ -87,18 +87,18 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     },
     "--features-dtype": {
         "type": click.Choice(["float32", "float16"]),
-        "help": "Type of stored features, which all that is trained and measured sees. [float32]",
+        "help": "Type of stored features, used for all training and measuring. [float32]",
     },
     "--no-store": {
         "is_flag": True,
-        "help": "Store no features: the encoder runs in every training step and reading. For sets that no disk holds.",
+        "help": "Do not store features; the encoder runs in every training step. For data too large for the disk.",
     },
     "--seeds": {"metavar": "S1,S2,...", "help": "Seeds of readouts and codecs. [0]"},
     "--n-train": {"type": _SOME, "help": "Use at most this many training samples."},
     "--n-test": {"type": _SOME, "help": "Use at most this many test samples."},
     "--budget": {
         "type": click.Choice(BUDGETS),
-        "help": "How long trainings may take before they converge: to look, to work, or to be quoted. [demo]",
+        "help": "Limit of training steps: to try out, to work with, or to quote. [demo]",
     },
     "--task-steps": {"type": _SOME, "help": "Training steps of neck and head at most. [those of --budget]"},
     "--codec-steps": {"type": _SOME, "help": "Training steps of a codec at most. [those of --budget]"},
@@ -107,7 +107,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "type": click.Choice(["stop", "skip"]),
         "help": "Stop at an unreadable image, or leave it out. [stop]",
     },
-    "--quick": {"is_flag": True, "help": "A run of a minute, to see that everything works; not to be quoted."},
+    "--quick": {"is_flag": True, "help": "A one-minute run to check that everything works; not to be quoted."},
 }
 _MACHINE: dict[str, dict[str, Any]] = {
     "--device": {
@@ -121,7 +121,7 @@ _MACHINE: dict[str, dict[str, Any]] = {
         "type": _THREADS,
         "default": 1,
         "show_default": True,
-        "help": "Processes that code samples, at most four per core: the same bytes, sooner.",
+        "help": "Processes that code samples, at most four per core; bytes do not depend on it.",
     },
 }
 
@@ -147,7 +147,7 @@ def suite_options(**helps: str | None) -> Callable[[F], F]:
 
 
 def machine_options(out: str) -> Callable[[F], F]:
-    """Where a verb writes and computes: ``--out`` with its default, ``--device``, ``--threads`` and so on."""
+    """Options for where a verb writes and computes: ``--out`` with its default, ``--device``, ``--threads`` etc."""
 
     def decorate(function: F) -> F:
         function = cache_option(function)
@@ -186,7 +186,7 @@ def _of_features(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def suite_of(suite_file: Path | None, options: dict[str, Any]) -> Suite:
-    """The suite of a file or the default, changed by the options that were given, its plug-in files in use."""
+    """The suite of a file or the default, changed by the given options, with its plug-in files in use."""
     suite = load(suite_file) if suite_file else Suite()
     given = {k: v for k, v in options.items() if v is not None and v != () and v is not False}
     steps = {f"{k}_steps": given.pop(f"{k}_steps") for k in ("task", "codec") if f"{k}_steps" in given}

@@ -16,9 +16,9 @@ MAX_SHOWN = 20
 @click.command("verify")
 @results_argument
 def verify(results: tuple[Path, ...]) -> None:
-    """Check results folders, as one that is submitted must pass: rows that were read and add up, each of a run in
-    provenance.json and of a commit; samples that give every value again; sizes and checkpoints of the .fcb files
-    that --keep-streams kept, and their checksums. Runs nothing.
+    """Check results folders by the rules for submissions: rows are readable and add up, each names a run in
+    provenance.json and a commit; samples reproduce every value; the .fcb files of --keep-streams have the right sizes,
+    checkpoints and checksums. Runs nothing.
 
     \b
     Examples:

@@ -1,7 +1,7 @@
 """Hyperprior with uneven channel groups and space-channel context: the codec ``elic``.
 
-Five groups of KLT channels, the strongest first and alone; each from z, from all groups before, and in its second
-pass from its neighbours of the checkerboard: see `fcbench.codecs.shared.hyper`.
+Five groups of KLT channels, the strongest first and alone; each from z, all groups before, and in its second
+pass its neighbours on the checkerboard: see `fcbench.codecs.shared.hyper`.
 
 References: He, Yang, Peng, Ma, Qin, Wang, ELIC: efficient learned image compression with unevenly grouped
 space-channel contextual adaptive coding, CVPR 2022.

@@ -1,6 +1,6 @@
 """Factorized entropy model: the codec ``factorized``.
 
-    x --normalize--> g_a --> y --round--> [EntropyBottleneck, one density a channel] --> bytes --> g_s --> x_hat
+    x --normalize--> g_a --> y --round--> [EntropyBottleneck, one density per channel] --> bytes --> g_s --> x_hat
 
 References: Balle, Minnen, Singh, Hwang, Johnston, Variational image compression with a scale hyperprior, ICLR 2018.
 """
@@ -25,7 +25,7 @@ from fcbench.coders.tables import EntropyTables, Groups
 
 
 class FactorizedMap(MapCoder):
-    """Codes latents y of one map, a table a channel."""
+    """Codes latents y of one map, one table per channel."""
 
     stages = ("y",)
     exportable = True

@@ -2,9 +2,9 @@
 
     y * gain(lmbda) --as in hyperprior--> y_hat / gain'(lmbda)
 
-Gain units scale each channel of y, of z, and of what g_s gets back; their logarithms are parabolas in log lmbda, so
-that every training step teaches all of the curve. What lies between the gains works in units that do not depend on
-lmbda. A checkpoint holds the point it was frozen at.
+Gain units scale each channel of y, of z, and of the input of g_s; their logarithms are parabolas in log lmbda, so
+that every training step teaches all of the curve. The layers between the gains use units that do not depend on
+lmbda. A checkpoint holds the point at which it was frozen.
 
 References: Cui, Wang, Gao, Guo, Feng, Bai, Asymmetric gained deep image compression with continuous rate adaptation,
 CVPR 2021.
@@ -21,7 +21,7 @@ from fcbench.codecs.shared.learned import LearnedPlugin, VariableLearnedCodec
 from fcbench.codecs.shared.transforms import IntegerBottleneck
 
 _MIDDLE = 1.5  # lmbda at which units are those of the latents
-_SPAN = 2.5  # logarithms from the middle to an end of the usual sweeps
+_SPAN = 2.5  # natural logarithm from the middle to an end of the usual sweeps
 
 
 class Gain(nn.Module):
@@ -43,11 +43,11 @@ class Gain(nn.Module):
 
 
 class GainedBottleneck(IntegerBottleneck):
-    """Densities of z in its own units, cut into steps of 1 / gain."""
+    """Densities of z in its own units, quantized in steps of 1 / gain."""
 
     def __init__(self, channels: int, gain: Gain) -> None:
         super().__init__(channels)
-        self._gain = [gain]  # in a list, so that it stays the entropy net's
+        self._gain = [gain]  # in a list, so that it is not registered here too
 
     def _logits_cumulative(self, inputs: Tensor, stop_gradient: bool) -> Tensor:
         log_gain = self._gain[0]()

@@ -1,6 +1,6 @@
 """HEVC intra on mosaics of principal components (libx265 by PyAV, constant QP): the codec ``hevc_klt``.
 
-As `hevc`, but what channels share is coded once, in the first tiles.
+Like `hevc`, but the variation that channels share is coded only once, in the first tiles.
 """
 
 from fcbench.codecs.shared.mosaic import MosaicPlugin

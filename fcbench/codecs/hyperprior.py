@@ -1,6 +1,6 @@
 """Mean-scale hyperprior: the codec ``hyperprior``.
 
-All of y in one pass, its means and scales from z alone: see `fcbench.codecs.shared.hyper`.
+All of y is coded in one pass, with means and scales from z alone: see `fcbench.codecs.shared.hyper`.
 
 References: Minnen, Balle, Toderici, Joint autoregressive and hierarchical priors, NeurIPS 2018.
 """

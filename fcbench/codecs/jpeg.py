@@ -1,6 +1,6 @@
 """JPEG on feature mosaics (libjpeg-turbo by imagecodecs, 8 bits, grey): the codec ``jpeg``.
 
-Baseline with Huffman tables made for each picture; the knob is libjpeg's quality.
+Baseline with Huffman tables optimized for each picture; the knob is libjpeg's quality.
 """
 
 from fcbench.codecs.shared.mosaic import MosaicPlugin

@@ -1,7 +1,7 @@
 """JPEG XL on feature mosaics (libjxl by imagecodecs, lossy): the codec ``jpegxl``.
 
-8 or 10 bits, bare codestream, effort 7; the knob is the Butteraugli distance. Its model is of eyes, not of squared
-error, and takes levels for gamma-coded luminance.
+8 or 10 bits, bare codestream, effort 7; the knob is the Butteraugli distance. It models vision, not squared
+error, and treats levels as gamma-coded luminance.
 """
 
 from fcbench.codecs.shared.mosaic import MosaicPlugin

@@ -1,6 +1,6 @@
 """Product quantization by k-means, with static entropy coding: the codec ``pq``.
 
-    x --normalize--> groups of `dims` channels --nearest codeword--> [histogram a group] --> bytes --> codewords
+    x --normalize--> groups of `dims` channels --nearest codeword--> [one histogram per group] --> bytes --> codewords
 
 The vector-quantized anchor. Each group has its own codebook of 2**bits words, learned by k-means on normalized training
 vectors, and one histogram of its training indexes (Krichevsky-Trofimov smoothing); both live in the checkpoint.
@@ -17,7 +17,7 @@ from fcbench.codecs.shared.static import MapQuantizer, StaticPlugin
 
 _MAX_VECTORS = 1 << 13
 _N_ITERATIONS = 10
-_CHUNK = 4096  # vectors whose distances are held at once
+_CHUNK = 4096  # vectors whose distances are in memory at a time
 
 
 def nearest(x: Tensor, codebook: Tensor) -> Tensor:
@@ -27,7 +27,7 @@ def nearest(x: Tensor, codebook: Tensor) -> Tensor:
 
 
 def k_means(x: Tensor, n_codewords: int, generator: torch.Generator) -> Tensor:
-    """Codebook [K, d] of vectors [n, d] (Lloyd's iteration from K of the vectors; empty cells start anew)."""
+    """Codebook [K, d] of vectors [n, d] (Lloyd's iteration from K of the vectors; empty cells are restarted)."""
     start = torch.randperm(len(x), generator=generator)
     start = start.repeat(-(-n_codewords // len(x)))[:n_codewords]
     codebook = x[start].clone()

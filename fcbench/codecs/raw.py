@@ -2,7 +2,7 @@
 
 fp32 is lossless. fp16 rounds to nearest; values beyond its range (65504) are refused, never clipped or turned into
 inf: a figure for "half precision" must not hide a saturated outlier. ``fp16_zstd`` and ``fp32_zstd`` are the same
-floats, byte plane by byte plane, through zstd at level 19: what a general compressor saves that knows no features.
+floats, byte plane by byte plane, through zstd at level 19: what a general compressor saves without knowing features.
 """
 
 import math
@@ -37,7 +37,7 @@ class Raw(CodecBase):
         self._n_bytes = np.dtype(self._floats).itemsize
 
     def _round(self, x: Tensor) -> Tensor:
-        """[B, C, h, w] as stored. Raises `FcbenchError` where it overflows."""
+        """[B, C, h, w] as stored. Raises `FcbenchError`: a value overflows."""
         stored = x.to(self._torch)
         if not bool(torch.isfinite(stored).all()) and bool(torch.isfinite(x).all()):
             raise FcbenchError(
@@ -46,7 +46,7 @@ class Raw(CodecBase):
         return stored
 
     def forward(self, maps: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
-        """Maps as stored, and the bits [B] of the payload: without zstd the same for any content."""
+        """Maps as stored, and the bits [B] of the payload: without zstd they do not depend on the content."""
         stored = {name: self._round(maps[name]) for name in self.names}
         first = next(iter(stored.values()))
         samples = [[x[b : b + 1] for x in stored.values()] for b in range(first.shape[0])]

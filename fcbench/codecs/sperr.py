@@ -1,7 +1,7 @@
 """SPERR on normalized feature mosaics (imagecodecs, float32): the codec ``sperr``.
 
 Point-wise error bound: the knob bounds the error of every scalar, in training standard deviations. A wavelet coder; its
-decoder may crash on a damaged string, which the seal (see `fcbench.coders.foreign`) keeps from it.
+decoder may crash on a damaged string, which the seal (see `fcbench.coders.foreign`) prevents.
 """
 
 from fcbench.codecs.shared.mosaic import MosaicPlugin

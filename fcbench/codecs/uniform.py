@@ -3,9 +3,9 @@
     x --clip to training range--> round((x - mean) / step) --per-channel histogram--> bytes --> centroids
 
 A channel's range is that of the training features within six standard deviations of the mean (one outlier would
-otherwise take most levels), ``bits`` sets the step: the range over 2**bits - 1, on a grid that stands on the mean.
+otherwise take most levels), ``bits`` sets the step: the range over 2**bits - 1, on a grid through the mean.
 Histograms of the training symbols (Krichevsky-Trofimov smoothing) code the levels; a level is decoded to the training
-centroid of its cell, to its middle where training never came.
+centroid of its cell, or to its middle if no training value fell into it.
 """
 
 import torch
@@ -32,7 +32,7 @@ class _MapQuantizer(MapQuantizer):
         step = torch.where(width > 0, width / (2**bits - 1), torch.ones_like(width))
         self.register_buffer("step", step)
         self.register_buffer("mean", stats.mean.clone())
-        # The rounding of the ends is bounded, so that statistics of a fresh object may be anything.
+        # The rounding of the ends is bounded, because statistics of a new object may be anything.
         self.register_buffer("first", torch.round((low - stats.mean) / step).clamp(-(2**bits), 0))
         self.register_buffer("last", torch.round((high - stats.mean) / step).clamp(0, 2**bits))
         self.register_buffer("centroids", torch.zeros(len(step), 2**bits + 2))

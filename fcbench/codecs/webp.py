@@ -1,7 +1,7 @@
 """WebP on feature mosaics (libwebp by imagecodecs, lossy, 8 bits): the codec ``webp``.
 
 WebP has no monochrome: the mosaic is the three equal channels of a grey RGB picture, whose chroma is constant; libwebp
-maps its 256 levels to 220. The knob is libwebp's quality; method 6. The container's 20 bytes go with the header.
+maps its 256 levels to 220. The knob is libwebp's quality; method 6. The container's 20 bytes are left out, too.
 """
 
 from dataclasses import replace
@@ -20,7 +20,7 @@ def _encode(picture: np.ndarray, quality: float, bits: int | None) -> bytes:
 
 
 def _decode(frame: bytes, size: Size | None, bits: int | None) -> np.ndarray:
-    """A frame's picture: the headers of RIFF and VP8 chunk follow from the frame's length alone."""
+    """The picture of a frame; the RIFF and VP8 headers are rebuilt from the frame's length."""
     chunk = b"VP8 " + len(frame).to_bytes(4, "little") + frame + bytes(len(frame) % 2)
     data = b"RIFF" + (4 + len(chunk)).to_bytes(4, "little") + b"WEBP" + chunk
     return WEBP.decode(data, size, bits)[..., 1]

@@ -1,8 +1,8 @@
 """ZFP on normalized feature mosaics (imagecodecs, float32): the codec ``zfp``.
 
 Fixed accuracy: the knob bounds the error of every scalar, in training standard deviations. ZFP stays well below its
-bound, so that its useful bounds are large. Two-dimensional blocks of the mosaic take fewer bits than three-dimensional
-ones of the tensor, since neighbouring channels have nothing smooth in common.
+bound, so its useful bounds are large. Two-dimensional blocks of the mosaic take fewer bits than three-dimensional
+ones of the tensor, because neighbouring channels are not smooth.
 """
 
 from fcbench.codecs.shared.mosaic import MosaicPlugin

@@ -1,4 +1,4 @@
-"""Numbers and pictures to bytes and back; knows nothing of features.
+"""Numbers and pictures to bytes and back; independent of features.
 
 Imports: core.
 """

@@ -1,4 +1,4 @@
-"""Exact coder models of frequency tables, and the code of symbols that lie outside of their table."""
+"""Exact coder models of frequency tables, and the code of symbols outside their table."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from fcbench.core.errors import FcbenchError
 PRECISION_BITS = 16  # Frequencies of a table sum to 2**16
 _TOTAL = 1 << PRECISION_BITS
 _CODER_BITS = 24  # fixed-point precision of constriction's models
-_MAX_CLASS = 26  # escapes are below 2**26: |symbol| + |offset| < 2**25, and one bit of sign
+_MAX_CLASS = 26  # escapes are below 2**26: |symbol| + |offset| < 2**25, and one sign bit
 _LOW_BITS = 12  # an escape's mantissa is coded in two halves: Uniform takes sizes up to 2**24
 
 
@@ -18,7 +18,7 @@ def exact_model(frequencies: np.ndarray) -> Any:
     """constriction model whose probabilities are exactly ``frequencies / 65536``.
 
     ``Categorical(perfect=False)`` gives each of n symbols one count of 2**24 and shares out the other 2**24 - n in
-    proportion, rounding down. Asked for ``256 f - 1``, whose sum is 2**24 - n, its factor is exactly 1 and every
+    proportion, rounding down. Given ``256 f - 1``, whose sum is 2**24 - n, its factor is exactly 1 and every
     product an exact integer: no rounding, so the model is the same on every machine. `frequencies`: [n] positive
     integers with sum 65536, n at least 2.
     """
@@ -71,6 +71,6 @@ def decode(decoder: Any, last: np.ndarray) -> np.ndarray:
 
 
 def _halves(bits: np.ndarray) -> list[tuple[int, np.ndarray]]:
-    """(shift, alphabet size [n]) of the low and the high half of mantissas of so many bits."""
+    """(shift, alphabet size [n]) of the low and the high half of mantissas with these numbers of bits."""
     low = np.minimum(bits, _LOW_BITS)
     return [(0, np.int32(1) << low), (_LOW_BITS, np.int32(1) << (bits - low))]

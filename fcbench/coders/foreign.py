@@ -1,12 +1,12 @@
-"""Strings of coders that are not ours: sealed, their constant headers left out, their failures made one clear line.
+"""Strings of external coders: sealed, without their constant headers, their failures turned into one clear line.
 
 A payload is::
 
     seal (16-bit CRC of the rest) | for each map: varint n, varint length, string without its first n bytes
 
-(no length for the last map). C and C++ decoders read beyond damaged strings, or crash: none is given a string whose
+(no length for the last map). C and C++ decoders read beyond damaged strings, or crash: none gets a string whose
 seal does not fit. That guards against damage, not against an attacker who computes a seal. The string of the first
-training sample lives in the checkpoint, and of every string only what follows their common start is sent.
+training sample is in the checkpoint, and only the rest of every string after their common start is sent.
 """
 
 import binascii
@@ -23,7 +23,7 @@ from fcbench.coders.varint import Cursor, varint
 from fcbench.core.errors import FcbenchError
 from fcbench.core.libraries import full_version
 
-HEAD_BYTES = 1024  # At most so much of a string's start is kept in the checkpoint
+HEAD_BYTES = 1024  # Maximum length of a string's start in the checkpoint
 _SEAL_BYTES = 2
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -38,38 +38,38 @@ def library(name: str, package: str) -> Any:
 
 
 def package_version(package: str) -> dict[str, str]:
-    """``{package: version}``. Raises `FcbenchError` where it is not installed."""
+    """``{package: version}``. Raises `FcbenchError`: it is not installed."""
     if found := full_version(package):
         return {package: found}
     raise FcbenchError(f"{package} is not installed: pip install {package}")
 
 
 def guarded(what: str, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """Call a foreign coder. Raises `FcbenchError` for whatever it raises."""
+    """Call an external coder. Raises `FcbenchError`: any error of the coder."""
     try:
         return function(*args, **kwargs)
     except FcbenchError:
         raise
-    except Exception as error:  # each library raises its own
+    except Exception as error:  # each library raises its own types
         text = " ".join(str(error).split()) or type(error).__name__
         raise FcbenchError(f"{what} failed: {text[:200]}") from None
 
 
 def seal(data: bytes) -> bytes:
-    """16-bit CRC: finds every flipped bit, and lets one of 65536 other damages pass."""
+    """16-bit CRC: finds every flipped bit, and misses one in 65536 of other damages."""
     return binascii.crc_hqx(data, 0xFFFF).to_bytes(_SEAL_BYTES, "little")
 
 
 def unseal(payload: bytes) -> bytes:
-    """What stands behind the seal. Raises `FcbenchError` unless it fits."""
+    """The payload without its seal. Raises `FcbenchError`: the seal does not match."""
     data = payload[_SEAL_BYTES:]
     if len(payload) <= _SEAL_BYTES or seal(data) != payload[:_SEAL_BYTES]:
-        raise FcbenchError("the payload is damaged (its seal does not fit): copy or code the file anew")
+        raise FcbenchError("the payload is damaged (its seal does not match): copy or code the file again")
     return data
 
 
 def pack(strings: Sequence[bytes], heads: Sequence[bytes]) -> list[bytes]:
-    """Strings of the maps, without what their starts share with the heads: one part a map."""
+    """Strings of the maps, without the starts that they share with the heads: one part per map."""
     parts = []
     for number, (data, head) in enumerate(zip(strings, heads, strict=True)):
         shared = len(os.path.commonprefix([data, head]))
@@ -80,7 +80,7 @@ def pack(strings: Sequence[bytes], heads: Sequence[bytes]) -> list[bytes]:
 
 
 def unpack(data: bytes, heads: Sequence[bytes]) -> list[bytes]:
-    """Inverse of `pack`. Raises `FcbenchError` where lengths do not fit."""
+    """Inverse of `pack`. Raises `FcbenchError`: lengths do not fit."""
     cursor, strings = Cursor(BytesIO(data), len(data), "payload"), []
     for number, head in enumerate(heads):
         shared = cursor.varint()
@@ -99,13 +99,13 @@ Size = tuple[int, int]  # (H, W)
 
 @dataclass(frozen=True, slots=True)
 class PictureCoder:
-    """A coder of one picture: [H, W], or [H, W, 3] where it takes colours."""
+    """A coder of one picture: [H, W], or [H, W, 3] for colours."""
 
-    # picture (uint8 of 8 bits, uint16 of more, float32 of floats), knob and bits per sample to a string
+    # picture (uint8 for 8 bits, uint16 for more, float32 for floats), knob and bits per sample to a string
     encode: Callable[[np.ndarray, float, int | None], bytes]
-    # a string, the picture's (H, W) where it is known, and bits per sample to a picture of the same type
+    # a string, the picture's (H, W) if known, and bits per sample to a picture of the same type
     decode: Callable[[bytes, Size | None, int | None], np.ndarray]
-    # versions of library and linked coder. Raises `FcbenchError` where one is missing.
+    # versions of library and linked coder. Raises `FcbenchError`: one is missing.
     versions: Callable[[], dict[str, str]]
-    least_px: int = 1  # smallest height and width,
+    least_px: int = 1  # minimum height and width,
     multiple_px: int = 1  # of which sides are multiples

@@ -1,7 +1,7 @@
-"""How much of a coded image says how it is coded: what a coder made for one purpose would know beforehand.
+"""Bytes of a coded image that say how it is coded, and that a special-purpose coder would know beforehand.
 
-Each function takes a whole file and gives bytes. What depends on the picture (Huffman tables, slice headers) is not
-counted. Sources: ISO/IEC 10918-1 (JPEG), RFC 9649 (WebP), ISO/IEC 14496-12 (boxes of AVIF), ITU-T H.265 Annex B.
+Each function takes a whole file and counts bytes. Parts that depend on the picture (Huffman tables, slices' headers) do
+not count. Sources: ISO/IEC 10918-1 (JPEG), RFC 9649 (WebP), ISO/IEC 14496-12 (boxes of AVIF), ITU-T H.265 Annex B.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _FIRST_PARAMETER_SET, _LAST_INFORMATION = 32, 40  # NAL types: parameter sets, d
 
 
 def of_jpeg(data: bytes) -> int:
-    """Markers and their segments but Huffman tables, of a baseline file with one scan."""
+    """Markers and their segments, except Huffman tables, of a baseline file with one scan."""
     at, found = 2, 4  # start and end of the image
     while at + 4 <= len(data):
         marker, n = data[at + 1], 2 + int.from_bytes(data[at + 2 : at + 4], "big")
@@ -26,12 +26,12 @@ def of_jpeg(data: bytes) -> int:
 
 
 def of_webp(data: bytes) -> int:
-    """The head of the RIFF file and of its one chunk."""
+    """The headers of the RIFF file and of its only chunk."""
     return 20
 
 
 def of_avif(data: bytes) -> int:
-    """All boxes but what is in ``mdat``."""
+    """All boxes, except the content of ``mdat``."""
     at, found = 0, 0
     while at + 8 <= len(data):
         n = int.from_bytes(data[at : at + 4], "big") or len(data) - at

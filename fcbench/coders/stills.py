@@ -1,4 +1,4 @@
-"""Still pictures and arrays through the coders of imagecodecs, their errors made ours. Imports no torch."""
+"""Still pictures and arrays through the coders of imagecodecs, with clear errors. Imports no torch."""
 
 from collections.abc import Callable
 from functools import partial
@@ -14,13 +14,13 @@ def _imagecodecs() -> Any:
 
 
 def encode(name: str, data: np.ndarray, *args: Any, **options: Any) -> bytes:
-    """Code an array. Raises `FcbenchError` for whatever the coder raises."""
+    """Code an array. Raises `FcbenchError`: any error of the coder."""
     function = getattr(_imagecodecs(), f"{name}_encode")
     return bytes(guarded(name, function, data.copy(order="C"), *args, **options))
 
 
 def decode(name: str, data: bytes, *args: Any, **options: Any) -> np.ndarray:
-    """Decode an array. Raises `FcbenchError` for whatever the coder raises."""
+    """Decode an array. Raises `FcbenchError`: any error of the coder."""
     function = getattr(_imagecodecs(), f"{name}_decode")
     return np.asarray(guarded(name, function, data, *args, **options))
 
@@ -35,8 +35,8 @@ _Options = Callable[[np.ndarray, float, "int | None"], "dict[str, Any]"]
 
 
 def _coder(name: str, options: _Options, least_px: int = 1, sized: bool = False, **reading: Any) -> PictureCoder:
-    """A coder of imagecodecs, from its options for a picture, a knob and bits. `sized`: strings do not tell the
-    picture's size; such coders are of float32. `reading`: options of the decoder."""
+    """A coder of imagecodecs, from its options for a picture, a knob and bits. `sized`: strings do not hold the
+    picture's size; such coders take float32. `reading`: options of the decoder."""
 
     def encoder(picture: np.ndarray, knob: float, bits: int | None) -> bytes:
         return encode(name, picture, **options(picture, knob, bits))
@@ -54,7 +54,7 @@ def _jpeg(picture: np.ndarray, quality: float, bits: int | None) -> dict[str, An
 
 
 JPEG = _coder("jpeg8", _jpeg)
-"""Baseline JPEG of 8 bits, Huffman tables made for each picture, colours 4:2:0; the knob is libjpeg's quality."""
+"""Baseline JPEG of 8 bits, Huffman tables optimized for each picture, colours 4:2:0; the knob is libjpeg's quality."""
 
 JPEG2000 = _coder(
     "jpeg2k",
@@ -87,7 +87,7 @@ ZFP = _coder("zfp", lambda _, tolerance, bits: dict(level=tolerance, mode="accur
 """ZFP of floats; the knob bounds the error."""
 
 SZ3 = _coder("sz3", lambda _, tolerance, bits: dict(mode="abs", abs=tolerance), 8, sized=True)
-"""SZ3 of floats; the knob bounds the error. Of a picture of a few pixels imagecodecs 2025.3.30 damages the heap."""
+"""SZ3 of floats; the knob bounds the error. With pictures of a few pixels imagecodecs 2025.3.30 corrupts the heap."""
 
 SPERR = _coder(
     "sperr", lambda _, tolerance, bits: dict(level=tolerance, mode="pwe", numthreads=1), 8, sized=True, numthreads=1

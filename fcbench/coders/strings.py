@@ -1,4 +1,4 @@
-"""One byte string a sample: several stages of symbols through one range coder::
+"""One byte string per sample: several stages of symbols through one range coder::
 
     symbols --tables--> RangeEncoder --shortest point of the interval--> bytes
     bytes, zeros after them --tables--> RangeDecoder --> symbols
@@ -27,8 +27,8 @@ _FREE = 1 << 19
 def checksum(*parts: np.ndarray) -> int:
     """16-bit checksum of decoded integers, in coding order: the low half of a CRC-32.
 
-    The CRC runs over int32 little-endian bytes: of each part the sums, modulo 2**32, of every 256th integer from each
-    of the first 256 on, then the integers that are left over. Sums are much cheaper than a CRC of everything.
+    The CRC runs over int32 little-endian bytes: for each part the sums, modulo 2**32, of every 256th integer from each
+    of the first 256 on, then the remaining integers. Sums are much cheaper than a CRC of everything.
     """
     crc = 0
     for symbols in parts:
@@ -48,7 +48,7 @@ class _String:
 
     @property
     def n_symbols(self) -> int:
-        """Integers so far."""
+        """Number of integers so far."""
         return sum(s.size for s in self._passed)
 
     @property
@@ -66,7 +66,7 @@ class StringEncoder(_String):
         self._starts: dict[str, float] = {}  # bit at which each part starts
 
     def put(self, tables: EntropyTables, symbols: np.ndarray, groups: Groups, part: str = "y") -> None:
-        """Append symbols [n] int32. `part`: what they belong to; symbols of a part follow one another."""
+        """Append symbols [n] int32. `part`: their part; symbols of a part must be consecutive."""
         if part not in self._starts:
             self._starts[part] = self._n_bits
         tables.coder.encode(self._encoder, symbols, groups)
@@ -108,7 +108,7 @@ class StringDecoder(_String):
             )
 
     def take(self, tables: EntropyTables, groups: Groups, part: str = "y") -> np.ndarray:
-        """Next symbols [n] int32, of a part. Raises `FcbenchError` on damage that can be seen."""
+        """Next symbols [n] int32 of a part. Raises `FcbenchError`: detectable damage."""
         symbols = tables.coder.decode(self._decoder, groups)
         self._passed.append(symbols)
         self._read.append((tables, symbols, groups, part))
@@ -142,11 +142,11 @@ def least_bytes(n_symbols: int) -> int:
 
 
 def _shortest(words: np.ndarray, n_words: int, lower: int, width: int) -> bytes:
-    """Shortest byte string, zeros at its end understood, whose value lies in the range coder's interval.
+    """Shortest byte string, with implied zeros at its end, whose value lies in the range coder's interval.
 
     The interval is [P + lower, P + lower + width), where P are the first ``n_words`` words and lower and width count in
     units of the 64th bit after them. The sealed ``words`` are one point of it; their first ``n_words`` are P, or P + 1
-    where the interval straddles the carry.
+    if the interval straddles the carry.
     """
     head = words[:n_words].astype(">u4").tobytes()
     if lower + width > 1 << _STATE_BITS:  # P + 1 itself lies inside: nothing follows it

@@ -1,10 +1,10 @@
 """Table-driven entropy coding of integers, safe on damaged input.
 
 The range coder is `constriction`'s (Rust, bounds-checked); this file turns integer frequency tables into its
-models and groups symbols by table; `fcbench.coders.strings` makes byte strings of what comes out.
+models and groups symbols by table; `fcbench.coders.strings` makes byte strings of its output.
 
-Tables are laid out as CompressAI makes them: row ``t`` holds ``length[t]`` cumulative counts from 0 to 65536, its
-first symbol is the integer ``offset[t]``, and, where ``escape`` is set, its last symbol means "outside the table":
+Tables have CompressAI's layout: row ``t`` holds ``length[t]`` cumulative counts from 0 to 65536, its
+first symbol is the integer ``offset[t]``, and, if ``escape`` is set, its last symbol means "outside the table":
 the distance to the table follows at the end of the stage as an Elias-gamma-like code.
 """
 
@@ -30,28 +30,28 @@ _TOTAL = 1 << PRECISION_BITS
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """Which table codes which symbol: K tables that code any, in ascending order."""
+    """Assignment of symbols to tables: the K tables that code any symbol, in ascending order."""
 
     used: np.ndarray  # [K] tables; ``tables`` the same as a list
     tables: list[int]
-    counts: np.ndarray  # [K] symbols that each of them codes; ``sizes`` the same as a list
+    counts: np.ndarray  # [K] number of symbols of each; ``sizes`` the same as a list
     sizes: list[int]
-    starts: np.ndarray  # [K] places of each table's first symbol, in coding order
-    # positions sorted by table, stable: of symbols [n], or of pairs of neighbours [n / 2]; None where symbols stand in
-    # coding order already, and all counts are the same
+    starts: np.ndarray  # [K] position of each table's first symbol, in coding order
+    # positions sorted by table, stable: of symbols [n], or of pairs of neighbours [n / 2]; None if symbols are in
+    # coding order already and all counts are equal
     order: np.ndarray | None = None
     pairs: bool = False
 
     @classmethod
     @lru_cache(maxsize=64)
     def equal(cls, n_tables: int, n_each: int) -> Groups:
-        """``n_each`` symbols a table, in the order of the tables (channel-major latents)."""
+        """``n_each`` symbols per table, in the order of the tables (channel-major latents)."""
         used, counts = np.arange(n_tables), np.full(n_tables, n_each)
         return cls(used, used.tolist(), counts, counts.tolist(), used * n_each)
 
     @classmethod
     def by_index(cls, indexes: np.ndarray, n_tables: int, *, pairs: bool = False) -> Groups:
-        """Symbols coded by the tables ``indexes``: one a symbol [n] or, with ``pairs``, one every two [n / 2]. Small
+        """Symbols coded by the tables ``indexes``: one per symbol [n] or, with ``pairs``, one per pair [n / 2]. Small
         unsigned integers sort fastest, and pairs take half the time."""
         order = indexes.argsort(kind="stable")
         firsts = np.arange(n_tables + 1, dtype=indexes.dtype)
@@ -63,7 +63,7 @@ class Groups:
         return cls(used, used.tolist(), counts, counts.tolist(), starts[used], order, pairs)
 
     def sorted(self, symbols: np.ndarray) -> np.ndarray:
-        """Symbols [n] int32 in coding order: [K, n / K] where counts are equal, else [n]."""
+        """Symbols [n] int32 in coding order: [K, n / K] if counts are equal, else [n]."""
         if self.order is None:
             return symbols.reshape(len(self.counts), -1)
         if self.pairs:
@@ -131,7 +131,7 @@ class EntropyTables(nn.Module):
         return self.length.numel() > 0
 
     def fill(self, cdf: Tensor, length: Tensor, offset: Tensor, escape: bool) -> None:
-        """Set the tables, once. Raises `FcbenchError` where they are no valid CDFs."""
+        """Set the tables, once. Raises `FcbenchError`: they are not valid CDFs."""
         self.cdf = cdf.detach().to("cpu", torch.int32).clone()
         self.length = length.detach().to("cpu", torch.int32).clone()
         self.offset = offset.detach().to("cpu", torch.int32).clone()
@@ -141,7 +141,7 @@ class EntropyTables(nn.Module):
 
     @cached_property
     def coder(self) -> TableCoder:
-        """The tables as coder models. Raises `FcbenchError` before `fill`."""
+        """The tables as coder models. Raises `FcbenchError`: `fill` was not called."""
         self._require()
         return TableCoder(
             self.cdf.cpu().numpy(), self.length.cpu().numpy(), self.offset.cpu().numpy(), bool(self.escape)
@@ -163,7 +163,7 @@ class EntropyTables(nn.Module):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         for name in ("cdf", "length", "offset"):
             loaded = state_dict.get(prefix + name)
-            if loaded is not None:  # sizes are known only now
+            if loaded is not None:  # the sizes are only known now
                 setattr(self, name, torch.zeros(loaded.shape, dtype=torch.int32))
         super()._load_from_state_dict(state_dict, prefix, *args)
         self.__dict__.pop("coder", None)
@@ -176,10 +176,10 @@ def _check_tables(cdf: np.ndarray, length: np.ndarray, offset: np.ndarray) -> No
     if cdf.ndim != 2 or length.shape != (len(cdf),) or offset.shape != (len(cdf),) or len(cdf) == 0:
         raise FcbenchError(f"entropy tables do not fit together: shapes {cdf.shape}, {length.shape}, {offset.shape}")
     if length.min() < 3 or length.max() > cdf.shape[1] or np.abs(offset.astype(np.int64)).max() >= MAX_SYMBOL:
-        raise FcbenchError("entropy tables have lengths or offsets out of range: make the codec's checkpoint anew")
+        raise FcbenchError("entropy tables have lengths or offsets out of range: make the codec's checkpoint again")
     for row, n in zip(cdf, length, strict=True):
         if row[0] != 0 or row[n - 1] != _TOTAL or (np.diff(row[:n]) <= 0).any():
-            raise FcbenchError("an entropy table does not rise from 0 to 65536: make the codec's checkpoint anew")
+            raise FcbenchError("an entropy table does not rise from 0 to 65536: make the codec's checkpoint again")
 
 
 class TableCoder:
@@ -189,17 +189,17 @@ class TableCoder:
         self.n_tables = len(length)
         self.models = [exact_model(np.diff(row[:n])) for row, n in zip(cdf, length, strict=True)]
         self._offset = offset.astype(np.int32)
-        # the last symbol of each row: the escape, where there is one
+        # the last symbol of each row: the escape, if there is one
         self._last = (length - 2).astype(np.int32)
         self._escape = escape
-        # what lies inside a table is below its limit; never negative, so that it compares as unsigned, too
+        # values inside a table are below its limit, which is never negative, so that it compares as unsigned too
         self._limit = (self._last + (not escape)).astype(np.uint32)
 
     def relative(self, symbols: np.ndarray, groups: Groups) -> tuple[np.ndarray, np.ndarray | None]:
-        """What is coded of symbols [n] int32.
+        """Table-relative values of symbols [n] int32.
 
-        Returns Table-relative values in the shape of `Groups.sorted`, escapes where they lie outside; positive
-        distances of those, None where none does. Raises `FcbenchError`: a symbol is 2**24 or more, or outside a table
+        Returns values in the shape of `Groups.sorted`, escapes for symbols outside their table; and the positive
+        distances of those, None if there are none. Raises `FcbenchError`: a symbol is 2**24 or more, or outside a table
         without escape.
         """
         if symbols.size == 0:
@@ -208,7 +208,7 @@ class TableCoder:
         return values, self._take_outside(values, groups)
 
     def encode(self, encoder: Any, symbols: np.ndarray, groups: Groups) -> None:
-        """Append symbols [n] int32 to a constriction RangeEncoder. Raises as `relative` does."""
+        """Append symbols [n] int32 to a constriction RangeEncoder. Raises `FcbenchError`: see `relative`."""
         values, distances = self.relative(symbols, groups)
         calls = map(encoder.encode, groups.runs(values), self._models_of(groups))
         deque(calls, maxlen=0)  # runs them, faster than a loop
@@ -221,8 +221,8 @@ class TableCoder:
         return [self.models[table] for table in groups.tables]
 
     def _take_outside(self, values: np.ndarray, groups: Groups) -> np.ndarray | None:
-        """Put the escape where table-relative values lie outside; returns their distances, None where none does."""
-        unsigned = values.view(np.uint32)  # what lies below a table is huge
+        """Replace values outside their table by the escape; returns their distances, None if there are none."""
+        unsigned = values.view(np.uint32)  # values below a table become huge
         if groups.below(unsigned, self._limit):
             return None
         if not self._escape:
@@ -230,14 +230,14 @@ class TableCoder:
         last = np.broadcast_to(groups.spread(self._last), values.shape)
         outside = unsigned >= last
         offset = np.broadcast_to(groups.spread(self._offset), values.shape)
-        _check_range(values[outside] + offset[outside])  # what lies inside is in range
+        _check_range(values[outside] + offset[outside])  # values inside are in range
         distances = escapes.distance(values[outside], last[outside].astype(np.int64))
         values[outside] = last[outside]
         return distances
 
     def decode(self, decoder: Any, groups: Groups) -> np.ndarray:
-        """Take symbols [n] int32 from a constriction RangeDecoder. Raises `FcbenchError`: the string is damaged (where
-        that can be seen)."""
+        """Take symbols [n] int32 from a constriction RangeDecoder. Raises `FcbenchError`: the string is damaged (if
+        that is detectable)."""
         models = self._models_of(groups)
         try:
             values = np.concatenate(list(map(decoder.decode, models, groups.sizes)))

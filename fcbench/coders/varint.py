@@ -1,4 +1,4 @@
-"""Numbers and names in bytes, and a bounded reader of them: the letters of the ``.fcb`` format."""
+"""Numbers and names in bytes, and a bounded reader of them: the basic types of the ``.fcb`` format."""
 
 from typing import BinaryIO
 
@@ -46,7 +46,7 @@ class Cursor:
         if n_bytes > self._end - self.at:
             raise FcbenchError(
                 f"{self.where}: truncated, {n_bytes} bytes expected at offset {self.at}, "
-                f"{self._end - self.at} left: copy or code the file anew"
+                f"{self._end - self.at} left: copy or code the file again"
             )
         self.seek(self.at + n_bytes)
 

@@ -41,7 +41,7 @@ def _depth(pix_fmt: str) -> Any:
 
 
 def _encode_frame(encoder: str, pix_fmt: str, planes: Sequence[np.ndarray], options: Mapping[str, str]) -> bytes:
-    """One frame of planes [H, W], each of the format's type; chroma planes as small as the format has them."""
+    """Code one frame of planes [H, W], each of the format's type; chroma planes have the format's size."""
     av = _av()
     height, width = planes[0].shape
     context = av.CodecContext.create(encoder, "w")
@@ -56,7 +56,7 @@ def _encode_frame(encoder: str, pix_fmt: str, planes: Sequence[np.ndarray], opti
     packets = [*context.encode(frame), *context.encode(None)]
     data = b"".join(bytes(p) for p in packets)
     if not data:
-        raise FcbenchError("no bytes came out")
+        raise FcbenchError("the encoder returned no bytes")
     return data
 
 
@@ -85,7 +85,7 @@ def _decode_frame(decoder: str, pix_fmt: str, data: bytes) -> list[np.ndarray]:
 
 
 def hevc_encode(planes: Sequence[np.ndarray], pix_fmt: str, qp: int, info: bool = False) -> bytes:
-    """An Annex B stream by libx265 at a constant QP, 0 to 51. ``info``: with the encoder's version in it."""
+    """An Annex B stream by libx265 at a constant QP, 0 to 51. ``info``: include the encoder's version."""
     options = {"preset": PRESET_X265, "x265-params": _X265.format(qp=qp, info=int(info))}
     return guarded("libx265", _encode_frame, "libx265", pix_fmt, planes, options)
 
@@ -104,7 +104,7 @@ def av1_encode(planes: Sequence[np.ndarray], pix_fmt: str, qp: int) -> bytes:
 
 @contextmanager
 def _same_scheduling() -> Iterator[None]:
-    """Undo what SVT-AV1 does where it may, as root: make its caller a real-time thread, for which all else waits."""
+    """Undo SVT-AV1's change of its caller, as root, into a real-time thread that blocks all others."""
     known = hasattr(os, "sched_getscheduler")
     before = (os.sched_getscheduler(0), os.sched_getparam(0)) if known else None
     try:
@@ -145,7 +145,7 @@ def hevc_versions() -> dict[str, str]:
 
 
 def av1_versions() -> dict[str, str]:
-    """Versions of PyAV and libavcodec, and of SVT-AV1 and dav1d where the wheel's file names tell."""
+    """Versions of PyAV and libavcodec, and of SVT-AV1 and dav1d if the wheel's file names state them."""
     found = {**av_versions(), "svtav1_preset": PRESET_SVT}
     folder = Path(_av().__file__).parent.parent / "av.libs"
     for key, stem in (("libsvtav1", "libSvtAv1Enc"), ("libdav1d", "libdav1d")):

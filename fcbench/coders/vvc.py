@@ -1,4 +1,4 @@
-"""VVC: encoded by Fraunhofer's program ``vvencapp`` where it is on the PATH, decoded by PyAV. Imports no torch."""
+"""VVC: encoded by Fraunhofer's program ``vvencapp`` if it is on the PATH, decoded by PyAV. Imports no torch."""
 
 import re
 import shutil
@@ -44,7 +44,7 @@ def _encode(luma: np.ndarray, qp: float, bits: int | None) -> bytes:
 
 
 def _run(command: Sequence[str]) -> str:
-    """Output of a program. Raises `FcbenchError` unless it exits with 0 in time."""
+    """Output of a program. Raises `FcbenchError`: it fails, or takes too long."""
     name = Path(command[0]).name
     try:
         done = subprocess.run(command, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, timeout=_TIMEOUT_S, check=False)

@@ -15,7 +15,7 @@ def _zstd() -> Any:
 
 
 def squeeze(data: bytes, width: int) -> bytes:
-    """Floats of a width [byte]: all their lowest bytes, ..., all their highest ones, as one zstd frame."""
+    """Floats of a width [bytes], all their lowest bytes first, ..., all their highest ones last, as one zstd frame."""
     zstd = _zstd()
     options = zstd.ZstdCompressionParameters.from_level(
         _LEVEL, format=zstd.FORMAT_ZSTD1_MAGICLESS, write_content_size=False, write_checksum=False, write_dict_id=False
@@ -25,16 +25,16 @@ def squeeze(data: bytes, width: int) -> bytes:
 
 
 def expand(data: bytes, width: int, n_bytes: int) -> bytes:
-    """Inverse of `squeeze`, to a number of bytes. Raises `FcbenchError` on damage that can be seen."""
+    """Inverse of `squeeze`, to a number of bytes. Raises `FcbenchError`: detectable damage."""
     zstd = _zstd()
     reader = zstd.ZstdDecompressor(format=zstd.FORMAT_ZSTD1_MAGICLESS)
     planes = guarded("zstd", reader.decompress, data, max_output_size=n_bytes, allow_extra_data=False)
     if len(planes) != n_bytes:
-        raise FcbenchError(f"zstd gave {len(planes)} bytes, the shapes ask for {n_bytes}: the payload is damaged")
+        raise FcbenchError(f"zstd gave {len(planes)} bytes, the shapes need {n_bytes}: the payload is damaged")
     return np.frombuffer(planes, np.uint8).reshape(width, -1).T.tobytes()
 
 
 def versions() -> dict[str, str]:
-    """Of the binding and of zstd."""
+    """Versions of the binding and of zstd."""
     numbers = _zstd().ZSTD_VERSION
     return {**package_version("zstandard"), "zstd": ".".join(map(str, numbers))}

@@ -1,4 +1,4 @@
-"""The cache: where what was made once is kept, how it is named, and how damage to it is found.
+"""The cache: files of what was made once, named by the recipe's digest and checked for damage.
 
 Beside each file lies ``FILE.xxh3`` with its digest and name, as ``xxh128sum --check`` reads them. A file that does not
 match is never used: it is reported, removed and made again.
@@ -26,16 +26,16 @@ from fcbench.core.files import disk_errors, write_atomically
 CACHE_HINT = "give another --cache-dir"
 PATIENCE_S = 5.0  # How long to wait for another process before saying so
 DIGEST_SUFFIX = ".xxh3"
-MADE_SUFFIX = ".made"  # Beside a file that took a training: the versions of the libraries that made it
+MADE_SUFFIX = ".made"  # Beside a trained file: versions of the libraries that made it
 TRAINING_SUFFIX = ".training"  # Beside a trained model: how its training went
-BESIDE = (DIGEST_SUFFIX, MADE_SUFFIX, TRAINING_SUFFIX)  # Ends of the names of files that come and go with another one
-ASIDE = (*BESIDE, ".lock", ".tmp")  # Ends of the names of files that belong to another one, or are not finished
+BESIDE = (DIGEST_SUFFIX, MADE_SUFFIX, TRAINING_SUFFIX)  # Suffixes of files that come and go with another one
+ASIDE = (*BESIDE, ".lock", ".tmp")  # Suffixes of files that belong to another one, or are unfinished
 _BLOCK_BYTES = 4 << 20
 log = logging.getLogger(__name__)
 
 
 def digest(what: Mapping[str, Any]) -> str:
-    """Key of all that determines a result: 20 hexadecimal digits.
+    """Hash of everything that determines a result: 20 hexadecimal digits.
 
     >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
     True
@@ -48,7 +48,7 @@ class Cache:
     """A cache folder.
 
     Attributes:
-        keeps_features: whether features are put there; else the encoder makes them whenever they are read.
+        keeps_features: whether features are stored; if not, the encoder computes them whenever they are read.
     """
 
     root: Path
@@ -61,7 +61,7 @@ class Cache:
 
     @property
     def models(self) -> Path:
-        """Folder of trained readouts and codecs, and of what is counted once."""
+        """Folder of trained readouts and codecs, and of cached counts."""
         return self.root / "models"
 
     def model(self, kind: str, key: str, suffix: str = ".safetensors") -> Path:
@@ -76,8 +76,8 @@ class Cache:
 
 
 def kept(path: Path, make: Callable[[], bytes]) -> bytes:
-    """Contents of a file of the cache: read if it is there and whole, else made and put there. One process makes it;
-    others that want the same file wait. Raises `FcbenchError`: the cache cannot be used, or as `make` does."""
+    """Contents of a cache file; it is made and stored first if it is missing or damaged. One process makes it, others
+    wait. Raises `FcbenchError`: the cache cannot be used; also whatever `make` raises."""
     if (found := get(path)) is not None:
         return found
     with locked(path):
@@ -90,14 +90,14 @@ def kept(path: Path, make: Callable[[], bytes]) -> bytes:
 
 
 def made_by(path: Path) -> dict[str, str]:
-    """Versions of the libraries that made a kept file, by name; empty where that is not known."""
+    """Versions of the libraries that made a cached file, by name; empty if unknown."""
     with suppress(OSError, ValueError):
         return dict(json.loads(_beside(path, MADE_SUFFIX).read_bytes()))
     return {}
 
 
 def get(path: Path) -> bytes | None:
-    """Contents of a file of the cache; None if it is not there, or damaged (it is then removed)."""
+    """Contents of a cache file; None if it is missing or damaged (a damaged one is removed)."""
     if not is_whole(path):
         return None
     with disk_errors(path, CACHE_HINT):
@@ -105,31 +105,31 @@ def get(path: Path) -> bytes | None:
 
 
 def put(path: Path, data: bytes) -> None:
-    """Write a file of the cache and its digest."""
+    """Write a cache file and its digest."""
     _write_digest(path, xxhash.xxh3_128_hexdigest(data))
     write_atomically(path, data, CACHE_HINT)
 
 
 def seal(path: Path) -> None:
-    """Write the digest of a file that lies in its place already."""
+    """Write the digest of a file that is already in place."""
     with disk_errors(path, CACHE_HINT):
         found = _digest(path)
     _write_digest(path, found)
 
 
 Fetch = Callable[[Path], bool]
-"""Puts a file of another machine's cache into this one's, with what lies beside it; returns whether it has it."""
+"""Copies a file and what lies beside it from another machine's cache into this one; returns whether it is here now."""
 _fetch: Fetch = lambda path: False
 
 
 def fetch_by(fetch: Fetch) -> None:
-    """From now on, have files that this process's cache lacks fetched where they are."""
+    """From now on, fetch files that this process's cache lacks from other machines."""
     global _fetch
     _fetch = fetch
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a file of the cache is there and matches its digest; one that does not is reported and removed."""
+    """Whether a cache file exists and matches its digest; a damaged one is reported and removed."""
     with disk_errors(path, CACHE_HINT):
         if not path.is_file() and not _fetch(path):
             return False
@@ -146,20 +146,20 @@ def matches(path: Path) -> bool:
 
 
 def has_digest(path: Path) -> bool:
-    """Whether a file of the cache is there, with a digest; nothing is read."""
+    """Whether a cache file and its digest exist; reads neither."""
     return path.is_file() and _beside(path, DIGEST_SUFFIX).is_file()
 
 
 def remove(path: Path) -> None:
-    """Remove a file of the cache and what lies beside it."""
+    """Remove a cache file and what lies beside it."""
     for end in ("", *BESIDE):
         _beside(path, end).unlink(missing_ok=True)
 
 
 @contextmanager
 def locked(path: Path, wait: bool = True) -> Iterator[bool]:
-    """Hold the lock of a file or folder of the cache; wait for another process that does. `wait`: else go on without
-    the lock where another process has it. Yields whether the lock is held."""
+    """Hold the lock of a cache file or folder; wait for another process that holds it. `wait`: if False, go on without
+    the lock instead of waiting. Yields whether the lock is held."""
     with disk_errors(path, CACHE_HINT):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(path.with_name(f"{path.name}.lock"))
@@ -188,7 +188,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _write_digest(path: Path, found: str) -> None:
-    """State a digest before its file is there, beside that of the file it replaces: one of them is always right."""
+    """Write a digest before its file, beside the digest of the file it replaces: one of them always matches."""
     with disk_errors(path, CACHE_HINT):
         lines = [*_lines(path)[-1:], f"{found}  {path.name}"]
     write_atomically(_beside(path, DIGEST_SUFFIX), "\n".join(lines) + "\n", CACHE_HINT)
@@ -204,7 +204,7 @@ def file_digest(path: Path) -> str:
 
 
 def _digest(path: Path) -> str:
-    """Digest of a file's contents, taken once in a process while the file does not change."""
+    """Digest of a file's contents, computed once per process until the file changes."""
     stat = path.stat()
     return _digest_of(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)
 

@@ -1,4 +1,4 @@
-"""What a cache folder holds: entries with kind, size, age and what made them; checked, and removed."""
+"""Entries of a cache folder: their kind, size, age and origin; how to check and remove them."""
 
 import json
 import re
@@ -19,7 +19,7 @@ KINDS = {
     **{"resume": "trainings under way", "part": "extractions under way", "scenes": "rendered scenes"},
     **{"files": "indices of data sets", "other": "other files"},
 }
-"""Kind of entry -> what to call it. What bears no name of a cache is among the other files, and never removed."""
+"""Kind of entry -> its title. Files without a name of the cache's count as other files and are never removed."""
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
@@ -40,18 +40,18 @@ class Entry:
     files: tuple[Path, ...]  # what it consists of, digests included
     n_bytes: int
     made: float  # time of its newest file [s]
-    # what made it and is another today; nothing of an entry that would still be used, or may be
+    # what made it and has changed since; empty for an entry that is, or may be, still in use
     stale: tuple[str, ...] = ()
 
 
 def entries(root: Path) -> list[Entry]:
-    """All that a cache holds, oldest first. Raises `FcbenchError`: it cannot be read."""
+    """Entries of a cache, oldest first. Raises `FcbenchError`: the cache cannot be read."""
     with disk_errors(root, CACHE_HINT):
         return sorted(filter(None, map(_entry, _places(Cache(root)))), key=lambda e: (e.made, e.path))
 
 
 def damaged(found: Iterable[Entry]) -> Iterator[Path]:
-    """Files that do not match their digest, each removed: they are made again when they are wanted. Raises
+    """Remove files that do not match their digest, and yield them; they are made again when needed. Raises
     `FcbenchError`: one cannot be read or removed."""
     for file in (f for e in found if e.kind not in ("part", "other") for f in e.files if not f.name.endswith(ASIDE)):
         with disk_errors(file, CACHE_HINT), suppress(FileNotFoundError):
@@ -61,8 +61,8 @@ def damaged(found: Iterable[Entry]) -> Iterator[Path]:
 
 
 def to_remove(found: Sequence[Entry], limit: int | None) -> list[Entry]:
-    """What is stale, then the oldest, until what is left takes no more than a limit. `found`: oldest first. `limit`:
-    bytes; None for what is stale alone."""
+    """Entries to remove: the stale ones, then the oldest ones until the rest fits a limit. `found`: oldest first.
+    `limit`: in bytes; None to remove stale entries only."""
     chosen = [e for e in found if e.stale]
     if limit is not None:
         left = sum(e.n_bytes for e in found if not e.stale)
@@ -76,8 +76,8 @@ def to_remove(found: Sequence[Entry], limit: int | None) -> list[Entry]:
 
 
 def remove(entry: Entry) -> bool:
-    """Remove an entry; returns whether it is gone. One that another process is making stays. Raises `FcbenchError`: it
-    cannot be removed."""
+    """Remove an entry; returns whether it is gone. An entry that another process is making stays. Raises
+    `FcbenchError`: it cannot be removed."""
     path = entry.path.with_suffix("") if entry.kind == "part" else entry.path
     with disk_errors(entry.path, CACHE_HINT), cache.locked(path, wait=False) as held:
         if held and entry.path.is_dir():
@@ -88,7 +88,7 @@ def remove(entry: Entry) -> bool:
 
 
 def n_bytes_of(text: str) -> int:
-    """Bytes of a size as people write it. Raises `FcbenchError`: anything else.
+    """Number of bytes in a size such as ``10GB``. Raises `FcbenchError`: not a size.
 
     >>> n_bytes_of("10GB"), n_bytes_of("1.5 GiB"), n_bytes_of("0")
     (10000000000, 1610612736, 0)
@@ -119,7 +119,7 @@ def _places(home: Cache) -> Iterator[tuple[str, Path]]:
 
 
 def _in(folder: Path) -> list[Path]:
-    """What lies in a folder, without what belongs to another file: digests, locks, files that were not finished."""
+    """Files in a folder, without digests, locks and unfinished files."""
     return sorted(p for p in folder.iterdir() if not p.name.endswith(ASIDE)) if folder.is_dir() else []
 
 

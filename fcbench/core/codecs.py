@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-Objective = Literal["mse", "task", "both"]  # What a learned codec preserves: features, a task's loss, their sum
+Objective = Literal["mse", "task", "both"]  # What a learned codec preserves: features, a task's loss, or both
 Knobs = Mapping[str, float | int | str]  # Values by name: ``{"lmbda": 0.3}``
 Grids = Mapping[str, tuple[int, int]]  # (h, w) of each map
 
@@ -23,17 +23,17 @@ Grids = Mapping[str, tuple[int, int]]  # (h, w) of each map
 class Bitstream:
     """One coded sample."""
 
-    # named byte strings ("z", "y", ...), in the order in which they stand in the payload; those that share a code word
+    # named byte strings ("z", "y", ...), in payload order; those that share a code word
     # are cut at the nearest byte
     parts: Mapping[str, bytes]
-    n_symbols: int  # coded integers inside
-    # 16-bit checksum of those integers, so that a decoder out of step is an error and never a bad accuracy; None where
+    n_symbols: int  # number of coded integers
+    # 16-bit checksum of those integers, so that a decoder out of step is an error, not a bad accuracy; None if
     # only decoding tells them (see `with_check`)
     check: int | None
 
     @property
     def payload(self) -> bytes:
-        """All that the decoder gets."""
+        """Everything the decoder gets."""
         return b"".join(self.parts.values())
 
 
@@ -63,13 +63,13 @@ class OperatingPoint:
 
 
 class Codec(Protocol):
-    """A codec at one operating point: an ``nn.Module`` whose ``state_dict`` is all that its decoder needs."""
+    """A codec at one operating point: an ``nn.Module`` whose ``state_dict`` is everything its decoder needs."""
 
     def prepare(self, batches: Sequence[Tensor]) -> None:
         """Take initial values from training features, [B, C, h, w] per map in the order of the specs."""
 
     def freeze(self) -> None:
-        """Finish training or preparation: make the tables for coding and switch to eval mode. Called once."""
+        """Finish training or preparation: build the coding tables and switch to eval mode. Called once."""
 
     def encode(self, features: Features) -> Bitstream:
         """Code one sample (B = 1), and do nothing else: this call is timed. Raises `FcbenchError`: the features cannot
@@ -128,17 +128,17 @@ class Program(NamedTuple):
 
 @runtime_checkable
 class ExportableCodec(Codec, Protocol):
-    """A codec whose networks can leave it as programs."""
+    """A codec whose networks can be exported as programs."""
 
     def programs(self, grids: Grids) -> dict[str, Program]:
-        """Programs by name, for maps of one size. Raises `FcbenchError` where the codec is more than they can say."""
+        """Programs by name, for maps of one size. Raises `FcbenchError`: programs cannot express the codec."""
 
     def through(self, run: Mapping[str, nn.Module]) -> Codec:
-        """The codec with its programs, by name, in the place of its networks and tables."""
+        """The codec with its networks and tables replaced by its programs, by name."""
 
 
 class Coder(Protocol):
-    """What every plug-in that codes tells. Explicit subclasses inherit the default."""
+    """Base of every plug-in that codes. Explicit subclasses inherit the default."""
 
     def versions(self) -> dict[str, str]:
         """Versions of the external coders in use. Raises `FcbenchError` where one is missing."""
@@ -157,11 +157,11 @@ class CodecPlugin(Coder, Protocol):
         """Default operating points, low rate to high."""
 
     def build(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], params: Knobs) -> Codec:
-        """Build untrained. Raises `FcbenchError` for knobs it does not know."""
+        """Build an untrained codec. Raises `FcbenchError`: unknown knobs."""
 
 
 def with_check(stream: Bitstream, codec: Codec, grids: Grids) -> Bitstream:
-    """A codec's stream with its check: decoded for it where the encoder could not know it."""
+    """A codec's stream with its check, decoded if the encoder could not know it."""
     return stream if stream.check is not None else replace(stream, check=codec.decode(stream.payload, grids).check)
 
 
@@ -179,21 +179,21 @@ class ImagePlugin(Coder, Protocol):
         """uint8 [3, H, W] of a file. Raises `FcbenchError` where it is damaged."""
 
     def header_bytes(self, data: bytes) -> int:
-        """Bytes of a coded image that say how it is coded: what a coder that knows this beforehand would not send."""
+        """Bytes of a coded image that only say how it is coded, such as parameter sets and boxes."""
         return 0
 
 
 class LabelPlugin(Coder, Protocol):
-    """``PLUGIN`` of a label coder, named after its task: the task's own output, lossless at a stated precision."""
+    """``PLUGIN`` of a label coder, named after its task: codes the task's output losslessly at a stated precision."""
 
     def output(self, prediction: Any) -> Any:
-        """What is coded of a head's prediction for one image (`fcbench.core.tasks.Head.predict`, B = 1)."""
+        """The part of a head's prediction for one image that is coded (`fcbench.core.tasks.Head.predict`, B = 1)."""
 
     def encode(self, output: Any) -> bytes:
-        """Code an output. Raises `FcbenchError` where it cannot be coded."""
+        """Code an output. Raises `FcbenchError`: it cannot be coded."""
 
     def decode(self, data: bytes) -> Any:
-        """Inverse of `encode`. Raises `FcbenchError` on damage that can be seen."""
+        """Inverse of `encode`. Raises `FcbenchError`: detectable damage."""
 
     def same(self, decoded: Any, output: Any) -> bool:
         """Whether a decoded output agrees with what was coded, to the stated precision."""
@@ -201,7 +201,7 @@ class LabelPlugin(Coder, Protocol):
 
 @runtime_checkable
 class ChecksKnobs(Protocol):
-    """A plug-in that tells bad knobs before anything is built."""
+    """A plug-in that checks knobs before anything is built."""
 
     def check(self, params: Knobs) -> None:
         """Raise `FcbenchError` for knobs that `build` or `encode` would refuse."""
@@ -236,7 +236,7 @@ IMAGE = "image:"
 
 
 def codec_kind(name: str) -> tuple[str, str]:
-    """Kind of plug-in and name of what stands among codecs.
+    """Kind of plug-in and its name, from a name in the list of codecs.
 
     >>> codec_kind("hyperprior"), codec_kind("image:jpeg")
     (('codec', 'hyperprior'), ('image', 'jpeg'))

@@ -5,11 +5,11 @@ from collections.abc import Iterable
 
 
 class FcbenchError(Exception):
-    """A failure with one clear line for the user: what was given, what is allowed, what to do next."""
+    """A failure with a clear line for the user: what was given, what is allowed, what to do next."""
 
 
 class DiskFull(FcbenchError):
-    """A disk without room: whatever comes next would fail, too, so it ends a run."""
+    """A full disk: whatever comes next would fail too, so it ends the run."""
 
 
 class UnreadableSample(FcbenchError):
@@ -24,7 +24,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def printable(text: str, keep: str = "\n\t") -> str:
-    r"""A text whose control characters, other than those to keep, a terminal shows instead of obeying.
+    r"""A text with control characters escaped, except those to keep.
 
     >>> printable("red \x1b[31m")
     'red \\x1b[31m'
@@ -33,7 +33,7 @@ def printable(text: str, keep: str = "\n\t") -> str:
 
 
 def one_line(text: str) -> str:
-    r"""A name, or an error's text, as one printable line.
+    r"""A name or an error's text as one printable line.
 
     >>> one_line("a\nb")
     'a\\nb'
@@ -49,7 +49,7 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A question after a message: the known name that is nearest; nothing where none is near.
+    """A question to append to a message, with the nearest known name; empty if none is near.
 
     >>> nearest("lmda", ["lmbda"])
     ". Did you mean 'lmbda'?"

@@ -62,9 +62,9 @@ class Encoder(Protocol):
     # names for several split points that are coded together: {"fpn": ("fpn1", "fpn2")}
     groups: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     default_split_point: str  # a name in `specs` or `groups`
-    weights: WeightsInfo  # where they came from; part of every cache key
-    module: nn.Module  # all its parameters, in evaluation mode, without gradients: to prove it frozen, to count them
-    resizing: str = ""  # what it does itself to the size of images before it reads them, by name; empty for nothing
+    weights: WeightsInfo  # their origin; part of every cache key
+    module: nn.Module  # its network, in eval mode without gradients: proves it frozen, counts parameters
+    resizing: str = ""  # name of its own resizing of images; empty for none
 
     def resized_px(self, image_px: tuple[int, int]) -> tuple[int, int]:
         """(H, W) that strides refer to, for images of (H, W)."""
@@ -76,7 +76,7 @@ class Encoder(Protocol):
         return -(-height // stride), -(-width // stride)
 
     def __call__(self, images: Tensor, split_points: Sequence[str]) -> Features:
-        """Features of uint8 RGB images [B, 3, H, W] at split points; images are normalized inside.
+        """Features of uint8 RGB images [B, 3, H, W] at split points; images are normalized internally.
 
         A map is contiguous float32 [B, C, h, w] without gradients, of the size that `grid` says, and does not depend
         on the other images of the batch. Raises `FcbenchError`: a split point or an image size that it does not have.
@@ -96,8 +96,8 @@ class EncoderPlugin(Protocol):
 
 
 def require_split_points(encoder: str, known: Iterable[str], split_points: Iterable[str]) -> None:
-    """Refuse split points that an encoder does not have. Raises `FcbenchError`: the first unknown one, with the nearest
-    known one."""
+    """Refuse split points that an encoder does not have. Raises `FcbenchError`: names the first unknown one and the
+    nearest known one."""
     known = list(known)
     for name in split_points:
         if name not in known:

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written completely or not at all."""
 
 import errno
 import os
@@ -10,13 +10,13 @@ from typing import BinaryIO
 from fcbench.core.errors import DiskFull, FcbenchError
 
 HINT = "choose a folder that can be written"
-"""What to do about a folder that cannot be used, where the caller knows no option that names it."""
+"""Advice about an unusable folder, for callers that know no option that names it."""
 
 
 @contextmanager
 def disk_errors(path: Path, hint: str = HINT) -> Iterator[None]:
     """Turn an error of the operating system into one line: the path, the reason, what to do. `hint`: what to do, e.g.
-    "choose another --out". Raises `DiskFull`: there is no room; `FcbenchError`: any other error."""
+    "choose another --out". Raises `DiskFull`: the disk is full; `FcbenchError`: any other error."""
     try:
         yield
     except OSError as error:
@@ -27,7 +27,7 @@ def disk_errors(path: Path, hint: str = HINT) -> Iterator[None]:
 
 
 def is_disk_full(error: BaseException | None) -> bool:
-    """Whether an error, or one behind it, is that of a disk or quota without room."""
+    """Whether an error, or its cause, is a full disk or quota."""
     while error is not None:
         if isinstance(error, DiskFull) or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
             return True
@@ -36,8 +36,8 @@ def is_disk_full(error: BaseException | None) -> bool:
 
 
 def write_atomically(path: Path, data: bytes | str, hint: str = HINT) -> None:
-    """Write a file whole or not at all, as `atomic_file` does. Raises `FcbenchError`: the file cannot be written; the
-    old one is as it was."""
+    """Write a file completely or not at all, as `atomic_file` does. Raises `FcbenchError`: the file cannot be written;
+    the old one is unchanged."""
     content = data.encode() if isinstance(data, str) else data
     with atomic_file(path, hint) as file, disk_errors(path, hint):
         file.write(content)
@@ -45,10 +45,10 @@ def write_atomically(path: Path, data: bytes | str, hint: str = HINT) -> None:
 
 @contextmanager
 def atomic_file(path: Path, hint: str = HINT) -> Iterator[BinaryIO]:
-    """A file to write, under its name once the block ends without an error; it survives a power cut.
+    """Open a file that appears under its name once the block ends without an error, and survives a power cut.
 
-    Missing folders above it are made. Errors of the block pass as they are. `hint`: as of `disk_errors`. Raises
-    `FcbenchError`: the file cannot be opened or completed; the old one is as it was.
+    Missing parent folders are made. Errors of the block pass through. `hint`: see `disk_errors`. Raises
+    `FcbenchError`: the file cannot be opened or completed; the old one is unchanged.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with disk_errors(path, hint):
@@ -73,7 +73,7 @@ def atomic_file(path: Path, hint: str = HINT) -> Iterator[BinaryIO]:
 
 
 def append_durably(path: Path, data: bytes, hint: str = HINT) -> None:
-    """Add to the end of a file, to the disk. Raises `FcbenchError`: the file cannot be written; it is as it was."""
+    """Append to a file and flush it to disk. Raises `FcbenchError`: the file cannot be written; it is unchanged."""
     with disk_errors(path, hint), open(path, "ab", buffering=0) as file:
         size = file.tell()
         try:
@@ -88,7 +88,7 @@ def append_durably(path: Path, data: bytes, hint: str = HINT) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename durable, where the system lets a folder be opened."""
+    """Make a rename durable, on systems that let a folder be opened."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

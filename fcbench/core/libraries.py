@@ -1,7 +1,7 @@
 """The code that computes features and trains: libraries by version, files by hash. Part of the keys of the cache.
 
-Versions are exact, without the label of a build (``+cpu``): releases that differ in the last number alone have mended
-wrong results, while builds of one release differ by rounding, as devices do.
+Versions are exact, without the build label (``+cpu``): patch releases have fixed wrong results, while builds of one
+release differ only by rounding, as devices do.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ NUMERIC = ("torch", "torchvision", "timm", "sam2", "compressai", "transformers")
 
 @cache
 def full_version(name: str) -> str:
-    """Installed version of a distribution, with the label of its build; empty if there is none."""
+    """Installed version of a distribution with its build label; empty if it is not installed."""
     with suppress(importlib.metadata.PackageNotFoundError):
         return importlib.metadata.version(name)
     return ""
 
 
 def version(name: str) -> str:
-    """Installed version of a distribution; empty if there is none."""
+    """Installed version of a distribution; empty if it is not installed."""
     return full_version(name).partition("+")[0]
 
 
@@ -42,10 +42,10 @@ def installed() -> dict[str, str]:
 
 
 def code_of(encoder: Encoder) -> dict[str, str]:
-    """What computes an encoder's features: torch, and the code of the classes of the encoder and of its modules.
+    """The code that computes an encoder's features: torch, and the classes of the encoder and of its modules.
 
-    Returns distribution -> version; of fcbench and of plug-in files, module -> hash of its file, with the modules of
-    the same room that it imports from.
+    Returns distribution -> version; for fcbench and plug-in files, module -> hash of its file, including the modules
+    of the same room that it imports from.
     """
     things: list[object] = [encoder, *encoder.module.modules()]
     while (wrapped := getattr(things[0], "wrapped", None)) is not None:
@@ -65,7 +65,7 @@ def code_of(encoder: Encoder) -> dict[str, str]:
 
 
 def _with_its_room(module: str) -> set[str]:
-    """A module of fcbench, and those of its room that it takes classes or functions from, and so on."""
+    """A module of fcbench and, recursively, those of its room that it takes classes or functions from."""
     room, found, new = ".".join(module.split(".")[:2]), set[str](), {module}
     while new:
         found |= new
@@ -75,8 +75,8 @@ def _with_its_room(module: str) -> set[str]:
 
 
 def changed(made_by: Mapping[str, str]) -> list[str]:
-    """What differs today from the code that made something: ``torch 2.8.0``, or the module's name. Modules of plug-in
-    files, which may not be here now, do not count.
+    """What has changed since something was made: ``torch 2.8.0``, or the module's name. Modules of plug-in files, which
+    may be missing now, do not count.
 
     >>> changed({"torch": version("torch")})
     []

@@ -1,4 +1,4 @@
-"""Worker processes that end with the process that started them, and hold none of its pipes."""
+"""Worker processes that end with the process that started them, and hold none of its pipes open."""
 
 import multiprocessing
 import os
@@ -15,10 +15,10 @@ from fcbench.core.errors import FcbenchError
 
 
 def end_with_parent() -> None:
-    """Call this in a worker process: it then ends as soon as its parent has, killed or not.
+    """Call this in a worker process: it then ends as soon as its parent has, even if the parent is killed.
 
-    multiprocessing gives every worker the reading end of a pipe of which the parent alone holds the other end. The
-    thread that waits for it works on every system, and sees a parent that is gone already.
+    multiprocessing gives every worker the reading end of a pipe whose other end only the parent holds. A thread that
+    waits for it works on every system, and notices a parent that is already gone.
     """
     threading.Thread(target=_await_parent, name="await-parent", daemon=True).start()
 
@@ -67,6 +67,6 @@ def workers(n: int, what: str, start: Callable[[], None] = start_worker) -> Iter
 
 
 def died(what: str) -> FcbenchError:
-    """The error of a process that died; `what` as in `workers`."""
-    advice = 'a script must call fcbench under `if __name__ == "__main__":`; else there was too little memory'
+    """The error for a process that died; `what` as in `workers`."""
+    advice = 'a script must call fcbench under `if __name__ == "__main__":`; otherwise it ran out of memory'
     return FcbenchError(f"a process to {what} died: {advice}")

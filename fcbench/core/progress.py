@@ -1,4 +1,4 @@
-"""Progress of long work: one live display in a terminal, plain lines elsewhere, or JSON lines for machines."""
+"""Progress of long work: a live display in a terminal, plain lines elsewhere, or JSON lines for machines."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from fcbench.core.errors import one_line
 
 Advance = Callable[[int, int], None]
 Event = tuple[Any, ...] | logging.LogRecord
-"""What a process says to the one that shows its progress: ("work", key) as it begins a stage, ("begin", part, name),
-("at", part, done, total), ("end", part), ("say", line), or a record of a log."""
+"""Message from a process to the one that shows its progress: ("work", key) as it begins a stage, ("begin", part, name),
+("at", part, done, total), ("end", part), ("say", line), or a log record."""
 
-PAUSE_S = 0.2  # Between two events on how far a part is
-PLOT_WIDTH, PLOT_HEIGHT = 36, 7  # Of the plot of a panel, in characters
+PAUSE_S = 0.2  # Between two progress events of a part
+PLOT_WIDTH, PLOT_HEIGHT = 36, 7  # Of a panel's plot, in characters
 
 
 def duration(seconds: float) -> str:
-    """Rounded as an estimate deserves.
+    """A duration, rounded as an estimate should be.
 
     >>> duration(7.3), duration(200), duration(9000)
     ('7 s', '3 min', '2.5 h')
@@ -44,8 +44,8 @@ def duration(seconds: float) -> str:
 class Report:
     """Stages of a run: what is under way, how many are done, what remains. Writes to standard error.
 
-    `works`: the stages by key; a number for that many of one kind. `n_points`: points that the run is to measure, and
-    how many of them it found measured.
+    `works`: the stages by key, or a number of equal stages. `n_points`: how many points the run is to measure, and how
+    many of them were already measured.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Report:
         self._n_points, self._n_measured = n_points
         self._began: float | None = None
         self._bars: dict[tuple[int, int], TaskID] = {}
-        self._running: dict[int, tuple[Running, float]] = {}  # by process; when it began
+        self._running: dict[int, tuple[Running, float]] = {}  # by process, with its start time
         self._numbers = itertools.count()
         self.dots: list[Dot] = []
         self._live = Live(get_renderable=self._display, console=self._console, transient=True)
@@ -83,12 +83,12 @@ class Report:
         self._console.print(one_line(line), markup=False, soft_wrap=True)
 
     def working(self, key: str) -> None:
-        """Say that this process begins a stage."""
+        """Record that this process begins a stage."""
         self._tell(("work", key))
 
     @contextmanager
     def part(self, name: str) -> Iterator[Advance]:
-        """A part of a stage: a bar while it lasts. Call what it yields with (done, total)."""
+        """Show a part of a stage as a bar while it lasts. Call what it yields with (done, total)."""
         number, told = next(self._numbers), 0.0
 
         def advance(done: int, total: int) -> None:
@@ -105,7 +105,7 @@ class Report:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Advance]:
-        """One stage of one part: it leaves a line behind."""
+        """Show a stage that is a single part; it leaves a line behind."""
         began = time.monotonic()
         with self.part(name) as advance:
             yield advance
@@ -115,20 +115,20 @@ class Report:
         self.follow(-1, event)
 
     def skip(self, n: int) -> None:
-        """Count stages of a run of one kind that need no work."""
+        """Count stages that need no work; all stages of the run are of one kind."""
         for _ in range(n):
             self._count(str(self._n_done), 0.0)
 
     def finish(self, line: str, took_s: float, key: str = "") -> None:
-        """Count a stage, and leave its line where there is one. `key`: of its work; where works are a number, the next
-        one."""
+        """Count a finished stage, and print its line if it has one. `key`: of its work; if `works` is a number, the
+        next one."""
         self._count(key or str(self._n_done), took_s)
         if line:
             about = f"about {duration(self._left_s())} left"
             self.say(f"[{self._n_done}/{len(self._works)}] {line} ({took_s:.1f} s; {about})")
 
     def measured(self, dots: Sequence[Dot]) -> None:
-        """Count points, and draw them."""
+        """Count points and draw them."""
         self._n_measured += len(dots)
         self.dots += dots
 
@@ -148,7 +148,7 @@ class Report:
         return 0.0 if self._began is None else time.monotonic() - self._began
 
     def follow(self, who: int, event: Event) -> None:
-        """Take in what a process says; this one is -1."""
+        """Handle a message from a process; this process is -1."""
         if isinstance(event, logging.LogRecord):
             logging.getLogger(event.name).handle(event)
             return
@@ -170,7 +170,7 @@ class Report:
             self._parts.remove_task(self._bars.pop((who, *values)))
 
     def forget(self, who: int) -> None:
-        """Drop the bars of another process: it is gone."""
+        """Remove the bars of another process that is gone."""
         self._running.pop(who, None)
         for key in [k for k in self._bars if k[0] == who]:
             self._parts.remove_task(self._bars.pop(key))
@@ -191,8 +191,8 @@ class Report:
 
 
 class JsonReport(Report):
-    """A report for machines: one JSON object per line. ``plan`` names the stages with what they should take, ``stage``
-    one that is done, ``points`` what was measured, ``say`` a line for people. `write`: writes a line."""
+    """A report for machines: one JSON object per line. ``plan`` lists the stages with their expected times, ``stage``
+    is a finished one, ``points`` is what was measured, ``say`` a line for people. `write`: writes a line."""
 
     def __init__(self, works: Mapping[str, Work], n_points: tuple[int, int], *, write: Callable[[str], None]) -> None:
         super().__init__(works, Console(file=io.StringIO()), n_points)
@@ -218,7 +218,7 @@ class JsonReport(Report):
 
 
 class RelayedReport(Report):
-    """The report of a process whose progress another one shows. `tell`: sends an event there."""
+    """The report of a process whose progress another process shows. `tell`: sends an event there."""
 
     def __init__(self, tell: Callable[[Event], None]) -> None:
         super().__init__(0)
@@ -231,33 +231,33 @@ class RelayedReport(Report):
         self._send(event)
 
 
-LEAST = 0.05  # A stage under way counts as evidence from this share of it on
+LEAST = 0.05  # A running stage counts as evidence from this share on
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a stage should take."""
+    """Expected work of a stage."""
 
-    expected_s: float  # seconds that it should take
-    # stages that resemble it, the most similar first: the first pool in which anything was done corrects the forecast
+    expected_s: float  # expected duration [s]
+    # stages that resemble it, the most similar first: the first pool with finished work corrects the forecast
     pools: tuple[str, ...]
-    gradual: bool = True  # the share of its part that is done is the share of its time
+    gradual: bool = True  # its progress is proportional to time
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A stage under way."""
+    """A stage in progress."""
 
     key: str  # of its work
     took_s: float  # so far
-    share: float = 0.0  # of it that is done, 0 to 1; 0 where that is not known
+    share: float = 0.0  # share that is done, 0 to 1; 0 if unknown
 
 
 class Eta:
-    """What remains of a run.
+    """Estimate of the time that remains in a run.
 
-    Each pool knows what its finished stages should have taken and what they took. The ratio corrects the stages that
-    are left. Finished seconds over elapsed ones say how many stages are done at a time.
+    Each pool knows the expected and the actual time of its finished stages. Their ratio corrects the remaining stages.
+    Finished seconds over elapsed seconds say how many stages run at a time.
 
     >>> eta = Eta({name: Work(10, ("training",)) for name in "abc"})
     >>> eta.finish("a", 20)
@@ -274,7 +274,7 @@ class Eta:
             self._left[work.pools] = self._left.get(work.pools, 0.0) + work.expected_s
 
     def finish(self, key: str, took_s: float) -> None:
-        """Count a stage that is done; one that took no time, as it failed, tells nothing of others."""
+        """Count a finished stage; one that took no time, because it failed, says nothing about others."""
         work = self._works[key]
         self._left[work.pools] -= work.expected_s
         self._took_s += took_s
@@ -282,8 +282,7 @@ class Eta:
             _add(self._pools, work, took_s, work.expected_s)
 
     def left_s(self, elapsed_s: float, running: Iterable[Running] = ()) -> float:
-        """Seconds that remain. `elapsed_s`: since the first stage began. `running`: the stages under way, as far as
-        they are known."""
+        """Seconds that remain. `elapsed_s`: since the first stage began. `running`: the known stages in progress."""
         pools, left, took_s = dict(self._pools), dict(self._left), self._took_s
         for stage in running:
             work = self._works[stage.key]
@@ -315,9 +314,9 @@ _END = "-"
 class Dot(NamedTuple):
     """One point."""
 
-    panel: str  # the plot that it belongs to
-    series: str  # its curve; empty for an end of the curves, which is a line across
-    x: float | None  # drawn by its logarithm; None where it has none
+    panel: str  # its plot
+    series: str  # its curve; empty for a ceiling or floor, drawn as a horizontal line
+    x: float | None  # drawn on a logarithmic axis; None for a ceiling or floor
     y: float
 
 
@@ -326,7 +325,7 @@ def text_plot(dots: Sequence[Dot], width: int, height: int, unit: str) -> list[s
 
     Args:
         width: of a line, in characters; at least 20.
-        height: lines of the plot itself; a title, the ends of the x axis and the legend come on top.
+        height: lines of the plot itself, without title, x axis and legend.
         unit: of x.
 
     >>> print("\\n".join(text_plot([Dot("p", "a", 0.1, 1.0), Dot("p", "b", 10.0, 3.0)], 20, 3, "bpp")))
@@ -343,7 +342,7 @@ def text_plot(dots: Sequence[Dot], width: int, height: int, unit: str) -> list[s
     low, high = min(d.y for d in dots), max(d.y for d in dots)
     inner = width - 8
     grid = [[" "] * inner for _ in range(height)]
-    for dot in sorted(dots, key=lambda d: bool(d.series)):  # ends first: dots lie over them
+    for dot in sorted(dots, key=lambda d: bool(d.series)):  # ceilings and floors first: dots are drawn over them
         line = grid[-1 - round(_place(dot.y, low, high) * (height - 1))]
         if not dot.series:
             line[:] = _END * inner
@@ -358,5 +357,5 @@ def text_plot(dots: Sequence[Dot], width: int, height: int, unit: str) -> list[s
 
 
 def _place(value: float, low: float, high: float) -> float:
-    """Where a value lies between two, 0 to 1; in the middle where they are the same."""
+    """Position of a value between two others, 0 to 1; 0.5 if they are equal."""
     return (value - low) / (high - low) if high > low else 0.5

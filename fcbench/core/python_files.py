@@ -1,4 +1,4 @@
-"""Python files of users: read and run as modules of their own; whatever goes wrong is one line that names the line."""
+"""Python files of users: read and run as modules; any failure becomes one line that names the line of the file."""
 
 import hashlib
 import re
@@ -11,8 +11,8 @@ from fcbench.core.errors import FcbenchError
 
 
 def read_source(path: Path, what: str) -> bytes:
-    """Content of a Python file. `what`: the file in messages, e.g. "the suite". Raises `FcbenchError`: it is not there,
-    is not a regular file, or cannot be read."""
+    """Content of a Python file. `what`: the file in messages, e.g. "the suite". Raises `FcbenchError`: it is missing,
+    not a regular file, or cannot be read."""
     try:
         if path.exists() and not path.is_file():
             kind = "a directory" if path.is_dir() else "not a regular file"
@@ -24,17 +24,17 @@ def read_source(path: Path, what: str) -> bytes:
 
 
 def run_file(path: Path, source: bytes, what: str) -> ModuleType:
-    """The module that a source makes: the same one for the same content, however often it is asked for. Raises
-    `FcbenchError`: the source cannot be compiled, or raises; the message ends with the line of the file."""
+    """The module that a source makes; the same content always gives the same module. Raises `FcbenchError`: the source
+    cannot be compiled, or raises; the message ends with the line of the file."""
     name = f"fcbench_file_{path.stem}_{hashlib.sha256(source).hexdigest()[:16]}"
     if name in sys.modules:
         return sys.modules[name]
     module = ModuleType(name)
     module.__file__ = str(path)
-    sys.modules[name] = module  # what dataclasses and pickle look up
+    sys.modules[name] = module  # dataclasses and pickle look it up there
     try:
         exec(compile(source, str(path), "exec"), module.__dict__)
-    except (Exception, SystemExit) as error:  # whatever a stranger's file raises
+    except (Exception, SystemExit) as error:  # a user's file may raise anything
         del sys.modules[name]
         line = _line_of(error, path, source)
         where = f" (line {line})" if line else ""
@@ -44,7 +44,7 @@ def run_file(path: Path, source: bytes, what: str) -> ModuleType:
 
 
 def reason_of(error: BaseException) -> str:
-    """An error in one line: its type and what it says; `FcbenchError` says all itself."""
+    """An error in one line: its type and message; only the message for `FcbenchError`."""
     first = next(iter(str(error).splitlines()), "")
     return first if isinstance(error, FcbenchError) and first else f"{type(error).__name__}: {first}".rstrip(": ")
 
@@ -57,7 +57,7 @@ def _line_of(error: BaseException, path: Path, source: bytes) -> int | None:
 
 
 def _undecodable_line(source: bytes) -> int | None:
-    """The line of the first byte that is no text: NUL, or not UTF-8."""
+    """The line of the first byte that is not text: NUL, or not UTF-8."""
     at = source.find(b"\0")
     if at < 0:
         try:

@@ -1,4 +1,4 @@
-"""Rate: every division of bits by anything.
+"""Rates: every division of bits by pixels, scalars or samples.
 
 A rate is a quotient of sums over a test set: sum the bytes, sum the pixels, then divide. Ratios of single samples
 are never averaged. *Coded* bytes are the size of a file on disk; *estimated* bits come from likelihoods.
@@ -10,8 +10,8 @@ from typing import Literal
 from fcbench.core.errors import FcbenchError
 
 UNITS = ("bpp", "bpfp", "bytes_per_sample", "bpp_content")  # Columns of rates.csv that hold a rate
-CONTAINER = "container"  # Part of a file: what the .fcb format adds to payloads
-HEADERS = "headers"  # Part of a payload: parameter sets and boxes that a coder made for one purpose would not send
+CONTAINER = "container"  # Part of a file: bytes that the .fcb format adds to payloads
+HEADERS = "headers"  # Part of a payload: parameter sets and boxes that a special-purpose coder would not send
 ALARM_FRACTION = 0.03
 ALARM_BYTES_PER_SAMPLE = 16.0
 
@@ -26,8 +26,8 @@ def bpp(n_bytes: int, n_px: int) -> float:
 
 
 def bpfp(n_bytes: int, n_scalars: int) -> float:
-    """Coded bits per feature point (scalar at the split point, before padding). Raises `FcbenchError`: negative bytes,
-    or no scalars."""
+    """Coded bits per scalar at the split point, before padding. Raises `FcbenchError`: negative bytes, or no
+    scalars."""
     return _quotient(8 * n_bytes, n_scalars, "scalars")
 
 
@@ -43,8 +43,7 @@ def bpp_estimated(estimated_bits: float, n_px: int) -> float:
 
 
 def bpp_content(n_bytes: int, parts: Mapping[str, int], n_px: int) -> float:
-    """Coded bits per pixel without what is there for the file's sake: container and headers. `parts`: bytes of the file
-    by part; they sum to its size.
+    """Coded bits per pixel without container and headers. `parts`: bytes of the file by part; they sum to its size.
 
     >>> bpp_content(1000, {"image": 900, HEADERS: 60, CONTAINER: 40}, 14_400)
     0.5
@@ -53,7 +52,7 @@ def bpp_content(n_bytes: int, parts: Mapping[str, int], n_px: int) -> float:
 
 
 def uncoded_bytes(n_scalars: int, bits_per_scalar: Literal[32, 16] = 32) -> int:
-    """Size of uncoded features, float32 or float16, nothing else [bytes]: the upper end of every curve.
+    """Size of uncoded features, float32 or float16, without anything else [bytes]: the upper end of every curve.
 
     >>> bpfp(uncoded_bytes(12, 16), 12)
     16.0

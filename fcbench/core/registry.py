@@ -1,8 +1,8 @@
-"""Plug-ins, found by name, imported only when asked for.
+"""Plug-ins: found by name, imported only when needed.
 
 Built-in: a file ``fcbench/codecs/hyperprior.py``, or a folder of that name, that sets ``PLUGIN``; folders ``shared``
-hold what plug-ins of a room share. Installed: a distribution's entry point in the group ``fcbench.codecs``
-(``.encoders``, ``.tasks``, ...). A file: `use` reads ``./my_codec.py``, from then on the codec ``my_codec``.
+hold code that plug-ins of a room share. Installed: a distribution's entry point in the group ``fcbench.codecs``
+(``.encoders``, ``.tasks``, ...). Files: `use` reads ``./my_codec.py``, which then is the codec ``my_codec``.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ SHARED = "shared"
 KINDS = {kind: room for kind, (room, _) in _KINDS.items()}  # Kind of plug-in -> its room
 
 BFLOAT16, COMPILED = "@bfloat16", "@compiled"
-"""Ends of the names of encoders and necks that compute in bfloat16, that PyTorch compiles; of both, in this order."""
+"""Suffixes of encoders and necks that compute in bfloat16 or are compiled; if both, in this order."""
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A plug-in file as it was read."""
+    """A plug-in file as read."""
 
     path: Path
     sha256: str
@@ -63,7 +63,7 @@ _files: dict[tuple[str, str], File] = {}  # (kind, name) -> the file that this p
 
 # ----------------------------------------------------------------------------------------- where plug-ins are
 def names(kind: str) -> list[str]:
-    """Names of a kind, sorted: built-in, installed, and files in use. Imports none of them.
+    """Names of a kind's plug-ins, sorted: built-in, installed, and files in use. Imports none of them.
 
     >>> "hyperprior" in names("codec")
     True
@@ -74,7 +74,7 @@ def names(kind: str) -> list[str]:
 
 @cache
 def built_in(kind: str) -> Mapping[str, Path]:
-    """Name -> its file, or the ``__init__`` of its folder."""
+    """Name -> its file, or its folder's ``__init__``."""
     folder = PACKAGE / KINDS[kind]
     files = {p.stem: p for p in folder.glob("*.py") if p.stem != "__init__"}
     return files | {p.parent.name: p for p in folder.glob("*/__init__.py") if p.parent.name != SHARED}
@@ -89,8 +89,8 @@ def _installed(kind: str) -> dict[str, list[EntryPoint]]:
 
 
 def _find(kind: str, name: str) -> Path | EntryPoint | File:
-    """The one place that a name stands for. Raises `FcbenchError`: no such name (the message holds the nearest and all
-    of them), or a name of several plug-ins."""
+    """The plug-in that a name stands for. Raises `FcbenchError`: unknown name (the message lists the known ones and the
+    nearest), or a name of several plug-ins."""
     name = split_variant(name)[0] if kind == "dataset" else name
     name = plain(name) if kind == "neck" else name
     places: list[Path | EntryPoint | File] = [p for n, p in built_in(kind).items() if n == name]
@@ -135,7 +135,7 @@ def get(kind: Literal["label"], name: str) -> LabelPlugin: ...
 def get(kind: str, name: str) -> Any: ...
 def get(kind: str, name: str) -> Any:  # noqa: E302
     """The ``PLUGIN`` of a name. Raises `FcbenchError`: unknown or ambiguous name, or an outside plug-in that cannot be
-    imported or lacks something."""
+    imported or is incomplete."""
     if kind == "dataset" and (of := split_variant(name))[1]:
         return get("dataset", of[0]).variant(of[1])
     found = _find(kind, name)
@@ -147,7 +147,7 @@ def get(kind: str, name: str) -> Any:  # noqa: E302
     where = f"{kind} {name!r} of {_distribution(found)}"
     try:
         plugin = found.load()
-    except Exception as error:  # whatever the import of a stranger's module raises
+    except Exception as error:  # an outside module may raise anything
         raise FcbenchError(f"{where} cannot be imported: {reason_of(error)}") from error
     return _complete(kind, plugin, where)
 
@@ -155,8 +155,8 @@ def get(kind: str, name: str) -> Any:  # noqa: E302
 def use(kind: str, typed: str) -> str:
     """Read the plug-in file of ``[image:]FILE.py[:VARIANT]`` and return its name for this process, variant included.
 
-    Anything else is returned as it is. Raises `FcbenchError`: no such file, it cannot be run, its ``PLUGIN`` lacks
-    something, or its name is taken.
+    Any other name is returned unchanged. Raises `FcbenchError`: the file is missing or cannot be run, its ``PLUGIN`` is
+    incomplete, or its name is taken.
     """
     if kind == "codec" and codec_kind(typed)[0] == "image":
         return f"image:{use('image', codec_kind(typed)[1])}"
@@ -182,7 +182,7 @@ def _read(path: Path) -> File:
 
 
 def _complete(kind: str, plugin: Any, where: str) -> Any:
-    """The plug-in. Raises `FcbenchError` where it lacks what its protocol names."""
+    """The plug-in. Raises `FcbenchError`: it lacks members of its protocol."""
     _, protocol = _KINDS[kind]
     asked = (name for base in protocol.__mro__ for name in (*vars(base), *vars(base).get("__annotations__", {})))
     lacks = sorted({name for name in asked if not name.startswith("_") and not hasattr(plugin, name)})
@@ -200,7 +200,7 @@ def build_encoder(name: str, weights: str | None, device: torch.device) -> Encod
 
 
 def encoder_family(name: str) -> str:
-    """The plug-in's name in an encoder's name.
+    """Name of the plug-in in an encoder's name.
 
     >>> encoder_family("timm:resnet18@bfloat16"), encoder_family("sam2_nano")
     ('timm', 'sam2_nano')
@@ -209,12 +209,12 @@ def encoder_family(name: str) -> str:
 
 
 def plain(name: str) -> str:
-    """The name of an encoder or a neck without what says how it computes."""
+    """Name of an encoder or a neck without the suffixes that say how it computes."""
     return name.removesuffix(COMPILED).removesuffix(BFLOAT16)
 
 
 def computed(name: str, bfloat16: bool, compiled: bool) -> str:
-    """The name of an encoder or a neck that computes in bfloat16, or compiled, or as it already says.
+    """Name of an encoder or a neck that computes in bfloat16, or compiled; suffixes it already has are kept.
 
     >>> computed("neck_2L", True, False), computed("neck_2L@bfloat16", False, True)
     ('neck_2L@bfloat16', 'neck_2L@bfloat16@compiled')
@@ -226,7 +226,7 @@ def computed(name: str, bfloat16: bool, compiled: bool) -> str:
 
 # -------------------------------------------------------------------------------------------------- identity
 def origin(kind: str, name: str) -> dict[str, str]:
-    """What an outside plug-in comes from: distribution -> version, or file name -> ``sha256:HEX``. Built-in: nothing.
+    """Source of an outside plug-in: distribution -> version, or file name -> ``sha256:HEX``; empty for built-in ones.
 
     >>> origin("codec", "uniform")
     {}
@@ -246,12 +246,12 @@ def file_of(kind: str, name: str) -> Path | None:
 
 
 def files_in_use() -> tuple[tuple[str, Path], ...]:
-    """Kind and path of the plug-in files of this process; `use` reads them in another."""
+    """Kind and path of this process's plug-in files, for `use` in another process."""
     return tuple((kind, file.path) for (kind, _), file in _files.items())
 
 
 def code_version(kind: str, name: str) -> str:
-    """Short hash of a plug-in's own source: its file, or all Python files of its folder (installed: of its package)."""
+    """Short hash of a plug-in's source: its file, or all Python files of its folder (installed: of its package)."""
     found = _find(kind, name)
     if isinstance(found, File):
         return found.sha256[:16]
@@ -260,7 +260,7 @@ def code_version(kind: str, name: str) -> str:
 
 @cache
 def _hash_of(source: Path) -> str:
-    """Short hash of a file, of a folder's Python files for its ``__init__``; what this process has imported is it."""
+    """Short hash of a file, or of all Python files of a folder, given its ``__init__``; computed once per process."""
     files = sorted(source.parent.rglob("*.py")) if source.name == "__init__.py" else [source]
     total = hashlib.sha256()
     for file in files:
@@ -284,7 +284,7 @@ def summary(kind: str, name: str) -> str:
 
 
 def tails(kind: str, name: str) -> str:
-    """The paragraph of a plug-in's docstring that begins with "Tails", or "". Does not import it."""
+    """The paragraph of a plug-in's docstring that begins with "Tails", or an empty text. Does not import it."""
     paragraphs = _docstring(kind, name).split("\n\n")
     return " ".join(next((p for p in paragraphs if p.startswith("Tails")), "").split())
 
@@ -298,7 +298,7 @@ def _docstring(kind: str, name: str) -> str:
 
 
 def coder_versions(kind: str, name: str) -> dict[str, str]:
-    """Versions of the external coders of a plug-in. Raises `FcbenchError` where one is missing."""
+    """Versions of a plug-in's external coders. Raises `FcbenchError`: one is missing."""
     if (kind, name) == ("codec", LABEL):  # of one task or another
         return {}
     found: dict[str, str] = get(kind, name).versions()

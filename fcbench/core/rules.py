@@ -1,4 +1,4 @@
-"""Rules of plain data: a dataclass's annotations, applied to its values.
+"""Rules for plain data: a dataclass's annotations, applied to its values.
 
     @named
     @dataclass(frozen=True)
@@ -9,8 +9,8 @@
         def __post_init__(self) -> None:
             obey(self)
 
-Whatever the annotation, no number is NaN or infinite, no text is empty or holds control characters, and several values
-are at least one and differ.
+Whatever the annotation, no number is NaN or infinite, no text is empty or holds control characters, and a collection
+has at least one value and no duplicates.
 """
 
 import math
@@ -34,14 +34,14 @@ _SHOWN = 60  # Characters of a value that a message repeats
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What a value must be beyond its type, and the words for it."""
+    """A condition on a value beyond its type, and its description."""
 
     words: str
     holds: Callable[[Any], bool]
 
 
 def within(low: float, high: float) -> Rule:
-    """From low to high, both included."""
+    """From low to high, inclusive."""
     return Rule(f"from {low} to {high}", lambda value: low <= value <= high)
 
 
@@ -60,8 +60,8 @@ ImageSize = Annotated[
 def obey(data: Any) -> None:
     """Check each field of a dataclass; called at the end of its ``__init__``, frozen or not.
 
-    A field of several values takes a list or one value, too, and a path takes its text. Raises `FcbenchError`: the
-    first field whose value is not what its annotation says.
+    A field of several values also accepts a list or a single value, and a path its text. Raises `FcbenchError`: names
+    the first field whose value breaks its annotation.
     """
     for field in fields(data):
         value = getattr(data, field.name)
@@ -69,7 +69,7 @@ def obey(data: Any) -> None:
 
 
 def named(kind: type[T]) -> type[T]:
-    """A dataclass that refuses names of no field with `FcbenchError`; the message holds the nearest one."""
+    """Make a dataclass refuse unknown field names with `FcbenchError`; the message holds the nearest name."""
     known, init = [f.name for f in fields(kind)], kind.__init__  # type: ignore[arg-type]
 
     @wraps(init)
@@ -89,8 +89,8 @@ def _hints(kind: type) -> dict[str, Any]:
 
 
 def read(where: str, hint: Any, value: Any) -> Any:
-    """A value as its annotation has it. `where`: name of the value in messages. Raises `FcbenchError`: it is of another
-    type, or breaks a rule.
+    """A value converted to its annotation. `where`: name of the value in messages. Raises `FcbenchError`: it has
+    another type, or breaks a rule.
 
     >>> read("sizes", tuple[int, ...], [3, 4]), read("sizes", tuple[int, ...], 5)
     ((3, 4), (5,))
@@ -128,7 +128,7 @@ def read(where: str, hint: Any, value: Any) -> Any:
 
 
 def _leaf(kind: Any, value: Any) -> Any:
-    """A value of a plain type; None where it is of another."""
+    """A value of a plain type; None if it has another type."""
     if kind in (int, float) and isinstance(value, Real) and not isinstance(value, bool):
         if isinstance(value, Integral):
             return int(value)
@@ -184,14 +184,14 @@ def _expected(hint: Any) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value in a message: short, in one line.
+    """A value for a message: short, on one line.
 
     >>> shown("a" * 100)
     "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa..."
     """
     try:
         text = repr(value)
-    except Exception:  # whatever a stranger's __repr__ raises, and integers of more than 4300 digits
+    except Exception:  # a foreign __repr__ may raise anything; so do integers of over 4300 digits
         return f"an object of type {type(value).__name__}"
     text = " ".join(text.split())
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN - 3]}..."

@@ -1,4 +1,4 @@
-"""Samples, and what a data set must do."""
+"""Samples, and the protocol of data sets."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Pose:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image; its targets are read apart from it (`Dataset.targets`)."""
+    """One image; its targets are read separately (`Dataset.targets`)."""
 
     id: str
     image: Tensor  # uint8 [3, H, W], RGB
@@ -45,7 +45,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class DatasetMeta:
-    """Facts about a data set that tasks need; each is empty where the data set does not carry its task."""
+    """Facts about a data set that tasks need; a field is empty if the data set does not support its task."""
 
     class_names: tuple[str, ...] = ()  # of segmentation, by class index
     label_names: tuple[str, ...] = ()  # of classification, by label
@@ -61,7 +61,7 @@ class DatasetMeta:
     lower_is_better: bool = False  # of the numbers that these print
 
     def names(self, task: str) -> tuple[str, ...]:
-        """What a task's outputs stand for, by index; empty where it has no classes."""
+        """Names of a task's output classes or keypoints, by index; empty for a task without classes."""
         known = {"segmentation": self.class_names, "classification": self.label_names, **self.category_names}
         return known.get(task, ())
 
@@ -71,26 +71,26 @@ class DataOptions:
     """How to open a data set."""
 
     root: Path | None  # folder of the data on disk; None for embedded data
-    cache_dir: Path  # where a data set may keep what it made (rendered scenes) or read once (digests of files)
-    # (H, W) to which every image is resized with its targets; None keeps each image's own size
+    cache_dir: Path  # for data made once (rendered scenes) or read once (digests of files)
+    # (H, W) to which images and targets are resized; None keeps each image's own size
     image_size_px: tuple[int, int] | None = None
     limit: int | None = None  # the first samples of the split, at most this many; None for all
     metric_command: str | None = None  # of the user; reads decoded features
 
 
 STRETCHED = "stretched"
-"""Images resized bilinearly with antialiasing to one size, their maps to the nearest pixel; no aspect ratio is kept."""
+"""Images resized bilinearly with antialiasing to one size, maps to the nearest pixel; the aspect ratio may change."""
 
 
 class Dataset(Protocol):
-    """One split of a data set. Subclass it to inherit the defaults. It must be picklable (images are read by several
-    processes), and the same index must always give the same sample."""
+    """One split of a data set. Subclass it to inherit the defaults. It must be picklable (several processes read
+    images), and the same index must always give the same sample."""
 
     name: str  # of the plug-in
     split: str  # ``train`` or ``test``; the two have no image in common
     revision: str  # hash of what determines the samples (generator version, contents of files); part of every cache key
     tasks: tuple[str, ...]  # names of the tasks that it has targets for
-    meta: DatasetMeta  # facts that these tasks need
+    meta: DatasetMeta  # facts that its tasks need
     image_size_px: tuple[int, int] | None  # (H, W) of every image; None where each has its own size
     resizing: str = STRETCHED  # how images and targets are brought to it, by name, where they had another size
     has_images: bool = True  # else its samples hold features, for the one encoder that knows them
@@ -101,8 +101,8 @@ class Dataset(Protocol):
         """Number of samples, at least 1."""
 
     def __getitem__(self, index: int) -> Sample:
-        """Read an image; its id is unique in the split. Raises `UnreadableSample`: this image cannot be read; the
-        message names its file; `FcbenchError`: no image can be read any more."""
+        """Read an image; its id is unique in the split. Raises `UnreadableSample`: this image cannot be read (the
+        message names its file); `FcbenchError`: no image can be read any more."""
 
     def targets(self, index: int) -> Mapping[str, Any]:
         """Targets of a sample by task, for the image at its final size [H, W]; the image need not be decoded.
@@ -114,7 +114,7 @@ class Dataset(Protocol):
         """
 
     def sizes(self) -> Mapping[str, tuple[int, int]]:
-        """(H, W) of the images before resizing by file, as far as known without decoding them; empty where unknown."""
+        """(H, W) of the images before resizing, by file, if known without decoding them; empty if unknown."""
         return {}
 
 
@@ -133,7 +133,7 @@ def require_one_size(*datasets: Dataset) -> None:
 
 
 def require_tasks(tasks: Iterable[str], *datasets: Dataset) -> None:
-    """Refuse splits that lack the targets of a task. Raises `FcbenchError`: the first task that one lacks, with the
+    """Refuse splits that lack the targets of a task. Raises `FcbenchError`: names the first missing task, with the
     reason if the data set states it."""
     for data, task in product(datasets, tasks):
         if task not in data.tasks:
@@ -149,8 +149,8 @@ class DatasetPlugin(Protocol):
     needs_root: bool = True  # whether ``--data-root`` must be given
 
     def variant(self, name: str) -> DatasetPlugin:
-        """The plug-in of ``NAME:VARIANT``. Raises `FcbenchError` where there are no variants."""
-        raise FcbenchError(f"a data set has no variant here, got {name!r}: name it alone")
+        """The plug-in of ``NAME:VARIANT``. Raises `FcbenchError`: it has no variants."""
+        raise FcbenchError(f"this data set has no variants, got {name!r}: leave the variant out")
 
     def open(self, split: Literal["train", "test"], options: DataOptions) -> Dataset:
         """Open a split. Raises `FcbenchError`: the data are missing, incomplete or laid out differently; the message
@@ -159,9 +159,9 @@ class DatasetPlugin(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Objects:
-    """The annotated objects of one image, in pixels of the *original* image: that is where detections are scored."""
+    """The annotated objects of one image, in pixels of the *original* image, where detections are scored."""
 
-    size_px: tuple[int, int]  # (H, W) of the original image; all that a head may take from here to predict
+    size_px: tuple[int, int]  # (H, W) of the original image; the only field that a head may use to predict
     labels: np.ndarray  # [G] int64, index in the data set's category names
     boxes: np.ndarray  # [G, 4] float64 (x_px, y_px, width_px, height_px), as COCO's files have them
     areas: np.ndarray  # [G] float64, square pixels
@@ -173,7 +173,7 @@ class Objects:
 
 @dataclass(frozen=True, slots=True)
 class Detections:
-    """What a head finds in one image, in pixels of the original image."""
+    """Objects that a head finds in one image, in pixels of the original image."""
 
     labels: np.ndarray  # [D] int64, index in the head's label names
     scores: np.ndarray  # [D]; higher is surer

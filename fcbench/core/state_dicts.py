@@ -1,4 +1,4 @@
-"""State dicts compared. Imports no torch."""
+"""Comparison of state dicts. Imports no torch."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
 
 def differences(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], ignore: Sequence[str] = ()) -> str:
-    """Differences of a state dict from the one expected, in a few names; empty where there are none. `ignore`:
-    beginnings of names that do not matter (a classifier's)."""
+    """How a state dict differs from the expected one, in a few names; empty if it does not. `ignore`: prefixes of names
+    that do not matter (a classifier's)."""
 
     def counted(names: set[str]) -> list[str]:
         return sorted(n for n in names if not n.startswith(tuple(ignore)))

@@ -1,4 +1,4 @@
-"""Metrics, and what a neck, a task, a head and a task model must do."""
+"""Metrics, and the protocols of necks, tasks, heads and task models."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 class NeckPlugin(Protocol):
     """``PLUGIN`` of a module in ``fcbench/necks``. Subclass it to inherit the default."""
 
-    # depth of the neck, by which cross-neck analysis finds the neck as deep as two together; None where depth means
+    # depth of the neck: cross-neck analysis looks for one with the depth of two together; None if depth means
     # nothing
     n_layers: int | None = None
 
     def build(self, specs: Sequence[FeatureSpec], shapes: Mapping[str, tuple[int, int]], width: int) -> nn.Module:
-        """A new neck, initialized from torch's generator.
+        """Build a neck, initialized from torch's generator.
 
         It takes a dict of standardized maps [B, C, h, w] and returns [B, D, h, w] at the grid of the finest map;
         coarser maps are resized to it. `specs`: split points, fine to coarse. `shapes`: (h, w) of each map. `width`: D.
-        Raises `FcbenchError`: no split point, a missing shape, or a width that it cannot have.
+        Raises `FcbenchError`: no split point, a missing shape, or an unsupported width.
         """
 
 
@@ -37,8 +37,8 @@ class Head(Protocol):
     """A task's head, an ``nn.Module``: trained with the neck, or the frozen decoder of a task model.
 
     Its input x comes from the neck or from the adapter to a frozen decoder: a tensor [B, D, h, w] for a trained head,
-    maps [B, C, h, w] by name for a frozen decoder. The batch comes from `Task.collate`; a head may take from it what
-    the official protocol gives a model at test time (boxes of persons, prompts), nothing else.
+    maps [B, C, h, w] by name for a frozen decoder. The batch comes from `Task.collate`; a head may use only what the
+    official protocol gives a model at test time (boxes of persons, prompts).
     """
 
     def loss(self, x: Any, batch: Any) -> Tensor:
@@ -89,39 +89,39 @@ class Task(Protocol):
     n_statistics: int  # S, numbers per sample from which `values` computes the metrics
 
     def head(self, width: int, grid: tuple[int, int], image_px: tuple[int, int]) -> nn.Module:
-        """A new `Head`, initialized from torch's generator.
+        """Build a `Head`, initialized from torch's generator.
 
         `width`: D of its input [B, D, h, w]. `grid`: (h, w) of its input. `image_px`: (H, W) of the images and of their
-        targets. Raises `FcbenchError`: a width that it cannot have.
+        targets. Raises `FcbenchError`: an unsupported width.
         """
 
     def collate(self, targets: Sequence[Mapping[str, Any]]) -> Any:
-        """A batch of targets, each as `Dataset.targets` gives it. Of a tensor [B, ...], row i is target i. Raises
-        `FcbenchError`: a target is not what the task documents, or they do not fit each other."""
+        """A batch of targets, each as `Dataset.targets` returns it. In a tensor [B, ...], row i is target i. Raises
+        `FcbenchError`: a target is not of the task's documented form, or the targets do not fit each other."""
 
     def statistics(self, prediction: Any, batch: Any) -> np.ndarray:
-        """Additive statistics of each sample, float64 [B, S], of what `Head.predict` returned for the batch. They do
-        not depend on how samples are batched. Raises `FcbenchError`: the prediction does not fit the batch."""
+        """Additive statistics of each sample, float64 [B, S], from a prediction of `Head.predict` and its batch. They
+        do not depend on how samples are batched. Raises `FcbenchError`: the prediction does not fit the batch."""
 
     def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
-        """Metric values by name, [...], of summed statistics [..., S]; NaN where nothing was counted."""
+        """Metric values by name, [...], of summed statistics [..., S]; NaN if nothing was counted."""
 
 
 @runtime_checkable
 class Ranking(Protocol):
-    """What a task (and its plug-in) has whose metrics rank samples against each other: they are no functions of sums.
-    Whoever wants values asks `metric_values`, which knows both."""
+    """Part of a task, and of its plug-in, whose metrics rank samples against each other and so are no functions of
+    sums. Use `metric_values` to get values of any task."""
 
     def weighted_values(self, stats: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """Metric values by name, [R], of samples that count `weights` times; NaN where nothing was counted. `stats`:
-        [N, S] of `Task.statistics`. `weights`: [R, N], whole numbers: how often each sample is there."""
+        """Metric values by name, [R], of samples counted `weights` times; NaN if nothing was counted. `stats`: [N, S]
+        of `Task.statistics`. `weights`: [R, N], whole numbers."""
 
 
 class RankingTask(Task, Ranking, Protocol):
-    """A `Task` whose metrics are no functions of sums."""
+    """A `Task` whose metrics are not functions of sums."""
 
     def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
-        """Raises `FcbenchError`: sums do not determine the metrics."""
+        """Raise `FcbenchError`: sums do not determine the metrics."""
         raise FcbenchError("this task's metrics rank samples: use weighted_values of the samples' statistics, not sums")
 
 
@@ -145,7 +145,7 @@ class Collecting(Protocol):
 
 
 def metric_values(task: Task | TaskPlugin | Ranking, stats: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Metric values by name, [R], of samples with statistics [N, S] that count `weights` times [R, N]."""
+    """Metric values by name, [R], of samples with statistics [N, S], counted `weights` times [R, N]."""
     if isinstance(task, Ranking):
         return task.weighted_values(stats, weights)
     return task.values(weights @ stats)
@@ -155,7 +155,7 @@ class TaskPlugin(Protocol):
     """``PLUGIN`` of a module in ``fcbench/tasks``."""
 
     def build(self, train: Dataset, test: Dataset) -> Task:
-        """The task on a data set: vocabulary and classes from train, reference statistics from test. Raises
+        """Build the task on a data set: vocabulary and classes from train, reference statistics from test. Raises
         `FcbenchError`: a split lacks the task's targets or facts, or the splits do not fit each other."""
 
     def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
@@ -166,7 +166,7 @@ class TaskModel(Protocol):
     """A third-party model trained for one task: its own encoder, and its decoder as a frozen head."""
 
     name: str  # as typed: "dpt:small"
-    weights: WeightsInfo  # where they came from
+    weights: WeightsInfo  # their origin
     # its own encoder; its features at `inputs` are what the decoder was trained on, and the target of distillation.
     # Their grids are the decoder's and need not follow from strides.
     encoder: Encoder
@@ -184,7 +184,7 @@ class TaskModelPlugin(Protocol):
     def build(
         self, variant: str, weights: str | None, task: Task, image_px: tuple[int, int], device: torch.device
     ) -> TaskModel:
-        """A task model with its weights, for images of one size.
+        """Build a task model with its weights, for images of one size.
 
         `variant`: what follows the colon; empty for the default. `weights`: None for official or embedded ones,
         ``random``, or the path of a file or folder. `task`: the task on its data set. `image_px`: (H, W) of the images.
@@ -198,26 +198,26 @@ class Tail(Head, Protocol):
     """The layers of a network after a split point, frozen, as a task's `Head`: an ``nn.Module``. Its x is a dict of
     maps [B, C, h, w] by split point."""
 
-    label_names: tuple[str, ...]  # of the network's outputs, in their order; empty where the task has no classes
+    label_names: tuple[str, ...]  # of the network's outputs, in order; empty for a task without classes
 
     def imitation_loss(self, x: Mapping[str, Tensor], uncoded: Mapping[str, Tensor]) -> Tensor:
-        """Scalar loss of decoded maps against what the tail says of the uncoded ones; needs no labels."""
+        """Scalar loss of the tail's output for decoded maps against that for uncoded ones; needs no labels."""
 
 
 @runtime_checkable
 class TailedEncoder(Encoder, Protocol):
-    """An encoder that is the front of a whole network."""
+    """An encoder that is the front of a complete network."""
 
-    # by task, the split points, and groups of them, after which the network's rest can be built
+    # by task: split points, and groups of them, that have a tail
     tails: Mapping[str, tuple[str, ...]]
 
     def tail(self, task: str, split_point: str, image_px: tuple[int, int]) -> nn.Module:
         """The `Tail` after a split point or group that `tails` names, on the encoder's device. `image_px`: (H, W) of
-        the images. Raises `FcbenchError`: front and tail together are not the network, for images of this size."""
+        the images. Raises `FcbenchError`: front and tail do not add up to the network for images of this size."""
 
 
 def build_tail(encoder: Encoder, task: str, split_points: Sequence[str], image_px: tuple[int, int]) -> Any:
-    """The `Tail` of an encoder after split points. Raises `FcbenchError`: it has none; the message names the split
+    """The `Tail` of an encoder after split points. Raises `FcbenchError`: there is none; the message names the split
     points that have one."""
     tails: Mapping[str, tuple[str, ...]] = encoder.tails if isinstance(encoder, TailedEncoder) else {}
     if not any(tails.values()):
@@ -235,7 +235,7 @@ def build_tail(encoder: Encoder, task: str, split_points: Sequence[str], image_p
 
 
 def require_labels(network: str, own: Sequence[str], dataset: str, given: Sequence[str]) -> None:
-    """Refuse a data set whose classes are not a network's: number, names and order. Raises `FcbenchError`."""
+    """Refuse a data set whose classes differ from a network's in number, names or order. Raises `FcbenchError`."""
     if len(own) != len(given):
         raise FcbenchError(
             f"data set {dataset!r} has {len(given)} classes, {network} states {len(own)} ({', '.join(own[:3])}, ...): "

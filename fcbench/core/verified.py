@@ -1,6 +1,6 @@
-"""What was verified of each built-in plug-in, and how: a format that is tested is no measured result.
+"""How each built-in plug-in was verified: a format that is tested is not a measured result.
 
-Of plug-ins from outside nothing is known here.
+Plug-ins from outside are not listed.
 """
 
 _FORMAT = "random weights only: equal to the official classes, reads their checkpoint files"
@@ -58,4 +58,4 @@ VERIFIED: dict[str, dict[str, str]] = {
         "scenes": "its own: rows in results/scenes",
     },
 }
-"""Kind -> name -> what was verified, how."""
+"""Kind -> name -> how it was verified."""

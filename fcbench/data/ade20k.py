@@ -21,7 +21,7 @@ LAYOUT = Layout(
 )
 FOLDERS = {"train": "training", "test": "validation"}
 N_CLASSES = 150
-VOID_IN_FILE = 0  # Index of pixels that belong to none of the 150 classes, which are 1 to 150 in the file
+VOID_IN_FILE = 0  # Index of pixels without a class; classes are 1 to 150 in the file
 
 
 def read_mask(path: Path, size_px: tuple[int, int]) -> Tensor:

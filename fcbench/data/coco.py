@@ -1,10 +1,10 @@
 """COCO: masks of 80 classes, objects, persons' keypoints, captions (on disk: --data-root; test = val).
 
-A split carries the tasks whose annotation files are there. If there is only one official split (annotations and
+A split supports the tasks whose annotation files are there. If there is only one official split (annotations and
 images), a fifth of its images, by the hash of their names, is the test split, and the revision begins with
 ``hash-split``.
 
-Masks are made of the instances: background and 80 classes. Images show many classes: there is no classification.
+Masks are made from the instances: background and 80 classes. Images show many classes, so there is no classification.
 
 Reference: Lin et al., *Microsoft COCO: Common Objects in Context*, ECCV 2014.
 """
@@ -39,7 +39,7 @@ KINDS = {
     "keypoint_detection": "person_keypoints",
     "captioning": "captions",
 }
-"""Task -> the annotation files that carry it."""
+"""Task -> the annotation files that it needs."""
 _FILE = re.compile(rf"({'|'.join(dict.fromkeys(KINDS.values()))})_((train|val)\w*)\.json")
 
 
@@ -79,11 +79,11 @@ class Coco(Dataset):
     revision: str
     folder: Path
     images: tuple[Image, ...]
-    annotations: Mapping[str, Mapping[int, Any]]  # of each task, by image
+    annotations: Mapping[str, Mapping[int, Any]]  # task -> image -> annotation
     tasks: tuple[str, ...]
     meta: DatasetMeta
     image_size_px: tuple[int, int] | None
-    # why the split lacks a task, in one line that says what was expected where
+    # why the split lacks a task: one line that says what was expected where
     absent: Mapping[str, str] = field(default_factory=dict)
     name: str = LAYOUT.name
 
@@ -121,7 +121,7 @@ class Coco(Dataset):
 
 
 def image_folders(root: Path, tags: Mapping[str, str]) -> dict[str, Path]:
-    """Where the images of the official splits lie, by role; splits without images are left out."""
+    """Folders of the official splits' images, by role; splits without images are left out."""
     found = {}
     for role, tag in tags.items():
         for folder in (root / tag, root / "images" / tag, root / "images"):
@@ -142,11 +142,11 @@ def check_images(images: list[Image], folder: Path) -> None:
 
 
 def chosen(images: list[Image], split: Literal["train", "test"], limit: int | None) -> tuple[Image, ...]:
-    """Images of one of the two splits made of one official split."""
+    """Images of train or test, taken from one official split."""
     by_name = {i.file_name: i for i in images}
     names = hash_split(by_name, split)
     if not names:
-        raise FcbenchError(f"data set {LAYOUT.name!r}: {len(images)} image cannot be split, at least 2 are needed")
+        raise FcbenchError(f"data set {LAYOUT.name!r}: cannot split {len(images)} image; at least 2 are needed")
     return tuple(by_name[n] for n in names[:limit])
 
 

@@ -1,11 +1,11 @@
 """Hugging Face ``datasets``: hf:FOLDER (saved, Parquet, image folders; offline) or hf:NAME@COMMIT of the hub.
 
-What a column is for is seen from its type and name: the one `Image` is the image; a `ClassLabel` gives classification;
-texts or lists of texts named caption, captions, text or sentences give captioning; objects with a bbox (x, y, width,
-height in pixels, as COCO has it) and a category that is a `ClassLabel` give detection. Where objects have no area, it
-is the box's; iscrowd or is_crowd is read. Splits are train, and test or validation; without either, a fifth of the rows
-is the test split. Rows are read from memory-mapped files, never streamed. The revision is a hash of a folder's files,
-or the commit: without one, a data set of the hub is refused.
+Columns are recognized by type and name: the one `Image` is the image; a `ClassLabel` gives classification; texts or
+lists of texts named caption, captions, text or sentences give captioning; objects with a bbox (x, y, width, height in
+pixels, as in COCO) and a category that is a `ClassLabel` give detection. Objects without an area get that of their box;
+iscrowd or is_crowd is read. Splits are train, and test or validation; without either, a fifth of the rows is the test
+split. Rows are read from memory-mapped files, never streamed. The revision is a hash of a folder's files, or the
+commit: a data set of the hub without one is refused.
 
 Needs ``pip install ".[hf]"``.
 """
@@ -79,7 +79,7 @@ class Rows(Dataset):
 class HuggingFace(DatasetPlugin):
     """A data set by folder or by name and commit."""
 
-    typed: str = ""  # what stands behind ``hf:``
+    typed: str = ""  # what follows ``hf:``
     tasks: tuple[str, ...] = ("classification", "captioning", "detection")
     needs_root: bool = False
 
@@ -112,18 +112,18 @@ class HuggingFace(DatasetPlugin):
 
     def _load(self, options: DataOptions) -> tuple[Mapping[str, Any], str]:
         if not self.typed:
-            raise FcbenchError("data set 'hf' is named by what to read: --dataset hf:FOLDER, or hf:NAME@COMMIT")
+            raise FcbenchError("data set 'hf' needs a source: give --dataset hf:FOLDER, or hf:NAME@COMMIT")
         datasets, path = _datasets(), Path(self.typed)
         commit = _COMMIT.fullmatch(self.typed)
         if not path.is_dir() and commit is None:
-            raise self._error("is no folder here; of the hub, name the commit to read: hf:NAME@COMMIT (40 digits)")
+            raise self._error("is not a folder here; to read it from the hub, add its commit: hf:NAME@COMMIT")
         try:
             if commit is not None and not path.is_dir():
                 return datasets.load_dataset(commit[1], revision=commit[2]), f"{READING}-{commit[2][:16]}"
             saved = (path / "dataset_dict.json").is_file()
             home = str(options.cache_dir / "huggingface")
             found = datasets.load_from_disk(path) if saved else datasets.load_dataset(str(path), cache_dir=home)
-        except Exception as error:  # whatever the library and its file systems raise
+        except Exception as error:  # the library and its file systems may raise anything
             raise self._error(f"cannot be read ({' '.join(str(error).split())[:200]})") from error
         files = [p for p in path.rglob("*") if p.is_file() and p.name[0] != "."]
         return found, Contents(path, options.cache_dir).revision(files)
@@ -144,7 +144,7 @@ class HuggingFace(DatasetPlugin):
         if len(columns) == 1:
             raise self._error(
                 f"has no ClassLabel, no column {', '.join(CAPTIONS)} and no objects with a bbox and a category that is "
-                f"a ClassLabel, but {', '.join(features)}: there is no task"
+                f"a ClassLabel, but {', '.join(features)}: no task fits"
             )
         return columns
 
@@ -153,7 +153,7 @@ class HuggingFace(DatasetPlugin):
 
 
 def _categories(kind: Any) -> Any:
-    """Type of the category of a column of objects, kept as lists by field or as a list of objects; else None."""
+    """Type of the category of a column of objects, stored as lists by field or as a list of objects; None otherwise."""
     by_field = {name: getattr(of, "feature", None) for name, of in kind.items()} if isinstance(kind, dict) else {}
     fields = by_field or getattr(kind, "feature", None)
     if not isinstance(fields, dict) or fields.get("bbox") is None:

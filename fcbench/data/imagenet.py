@@ -1,7 +1,7 @@
 """ImageNet-1k (ILSVRC 2012) classification (on disk: --data-root; test = the official validation set).
 
-Labels are WordNet ids in sorted order, as in torchvision and timm. Samples come in the order of their paths' hashes,
-so that the first ones are of all classes.
+Labels are WordNet ids in sorted order, as in torchvision and timm. Samples are ordered by the hash of their paths, so
+that the first ones cover all classes.
 
 Reference: Russakovsky et al., *ImageNet Large Scale Visual Recognition Challenge*, IJCV 2015.
 """
@@ -39,7 +39,7 @@ def synsets_in(folder: Path) -> tuple[str, ...]:
 
 
 def validation_folders(val: Path, synsets: tuple[str, ...]) -> Found:
-    """Validation images that lie in synset folders."""
+    """Validation images in synset folders."""
     differing = sorted(set(synsets) ^ set(synsets_in(val)))
     if differing:
         raise LAYOUT.error(val, f"and train differ in {some(differing)}")
@@ -58,7 +58,7 @@ def read_truth(devkit: Path) -> list[str]:
 
 
 def validation_flat(val: Path, devkit: Path, synsets: tuple[str, ...]) -> Found:
-    """Validation images that lie in one folder, with the development kit's ground truth."""
+    """Validation images in one folder, with the ground truth of the development kit."""
     images, truth = LAYOUT.images_in(val), read_truth(devkit)
     numbers = [VAL_IMAGE.match(p.stem) for p in images]
     if [int(m.group(1)) if m else 0 for m in numbers] != list(range(1, len(truth) + 1)):
@@ -67,7 +67,7 @@ def validation_flat(val: Path, devkit: Path, synsets: tuple[str, ...]) -> Found:
         )
     unknown = sorted(set(truth) - set(synsets))
     if unknown:
-        raise LAYOUT.error(val, f"shows {some(unknown)}, of which train has no folder")
+        raise LAYOUT.error(val, f"shows {some(unknown)}, which has no folder in train")
     return list(zip(images, truth))
 
 

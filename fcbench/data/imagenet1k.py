@@ -1,10 +1,10 @@
-"""ImageNet's 1000 classes, whichever of them the images show: what published classifiers state (--data-root).
+"""ImageNet's 1000 classes, whether images show all of them or not: the labels of published classifiers (--data-root).
 
-Labels are the 1000 synsets of ILSVRC 2012 in sorted order, as in torchvision and timm. An image's class is the
-synset that its folder is named by or that its file's name begins with.
+Labels are the 1000 synsets of ILSVRC 2012 in sorted order, as in torchvision and timm. An image's class is the synset
+that its folder or its file's name begins with.
 
-With --image-size images are prepared as classifiers are tested: the central part of the size's shape, 0.875 of the
-largest that fits, is resized (bicubic, antialiased). That part is the original image to which bits per pixel refer;
+With --image-size, images are prepared as in tests of classifiers: a central part with the shape of that size, 0.875 of
+the largest that fits, is resized (bicubic, antialiased). That part is the original image that bits per pixel refer to;
 nothing outside it is seen or sent.
 
 Reference: Russakovsky et al., *ImageNet Large Scale Visual Recognition Challenge*, IJCV 2015.
@@ -37,7 +37,7 @@ PREPARED = f"central {CROP}, bicubic"  # How images are brought to a size; part 
 
 
 def central(size_px: tuple[int, int], wanted_px: tuple[int, int]) -> tuple[int, int]:
-    """(H, W) of the central part of an image that is resized to a wanted size.
+    """(H, W) of the central part of an image that is resized to a given size.
 
     >>> central((256, 341), (224, 224))
     (224, 224)
@@ -48,7 +48,7 @@ def central(size_px: tuple[int, int], wanted_px: tuple[int, int]) -> tuple[int, 
 
 
 def prepared(image: Tensor, wanted_px: tuple[int, int]) -> Tensor:
-    """The central part of uint8 [3, H, W] at a wanted size (H, W)."""
+    """The central part of uint8 [3, H, W], resized to a given size (H, W)."""
     size_px = int(image.shape[-2]), int(image.shape[-1])
     height, width = central(size_px, wanted_px)
     top, left = (size_px[0] - height) // 2, (size_px[1] - width) // 2
@@ -58,7 +58,7 @@ def prepared(image: Tensor, wanted_px: tuple[int, int]) -> Tensor:
 
 
 class Cropped(Files):
-    """Labelled images, prepared as classifiers are tested."""
+    """Labelled images, prepared as in tests of classifiers."""
 
     resizing = PREPARED
 
@@ -91,7 +91,7 @@ def images_of(folder: Path, known: tuple[str, ...]) -> list[tuple[Path, str]]:
         matches = [(path, NAMED.match(path.name)) for path in LAYOUT.images_in(folder)]
         found = [(path, match[1] if match else path.name) for path, match in matches]
     if wrong := sorted({name for _, name in found} - set(known)):
-        raise LAYOUT.error(folder, f"holds {some(wrong)}, which is none of the 1000 synsets")
+        raise LAYOUT.error(folder, f"holds {some(wrong)}, which is not one of the 1000 synsets")
     return found
 
 

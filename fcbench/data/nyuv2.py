@@ -1,7 +1,7 @@
 """NYU Depth V2, labelled part: 1449 indoor frames 640x480, split 795/654 (on disk: --data-root).
 
-Depth is the sensor's own (``rawDepths``, as the usual evaluations take it), in metres; 0 and readings from 10 m on are
-invalid. The meta states the crop of Eigen et al., inside which the depth task gives the published metrics as well.
+Depth is the sensor's own (``rawDepths``, as the usual evaluations take it), in metres; 0 and readings of 10 m or more
+are invalid. The meta states the crop of Eigen et al., for which the depth task also gives the published metrics.
 
 References:
     Silberman, Hoiem, Kohli, Fergus, *Indoor Segmentation and Support Inference from RGBD Images*, ECCV 2012.
@@ -64,7 +64,7 @@ class NYUv2(Dataset):
         return resize_targets({"depth": depth}, size_px, new_px)
 
     def _read(self, key: str, index: int) -> np.ndarray:
-        """One frame. The file is opened for it: reading processes cannot share a handle."""
+        """Read one frame. The file is opened each time: reading processes cannot share a handle."""
         number = self.numbers[index]
         try:
             with h5py.File(self.path, "r") as file:
@@ -74,7 +74,7 @@ class NYUv2(Dataset):
 
 
 def clean_depth(metres: np.ndarray) -> Tensor:
-    """Float32 [H, W] metres, 0 where the reading is not finite, not positive or from `MAX_DEPTH_M` on."""
+    """Float32 [H, W] metres, 0 where the reading is not finite, not positive, or at least `MAX_DEPTH_M`."""
     valid = np.isfinite(metres) & (metres > 0) & (metres < MAX_DEPTH_M)
     return torch.from_numpy(np.where(valid, metres, 0).astype(np.float32))
 
@@ -87,7 +87,7 @@ def n_frames(path: Path) -> int:
         with h5py.File(path, "r") as file:
             images, depths = file["images"].shape, file["rawDepths"].shape
     except (OSError, KeyError, AttributeError) as exc:
-        raise LAYOUT.error(path, f"is cut short or not the labelled data set ({exc}): download it anew") from exc
+        raise LAYOUT.error(path, f"is cut short or not the labelled data set ({exc}): download it again") from exc
     if len(images) != 4 or images[1] != 3 or (images[0], *images[2:]) != depths:
         raise LAYOUT.error(path, f"holds images {images} and rawDepths {depths}, not [N, 3, W, H] and [N, W, H]")
     return int(depths[0])

@@ -1,8 +1,8 @@
 """Any RGB-D recording: images and 16-bit depth maps in millimetres, in folders (on disk: --data-root).
 
-Depth files hold millimetres, the convention of depth cameras' own recorders; 0 is invalid. Readings beyond
-`MAX_DEPTH_M` (65535 among them) are invalid too: indoor depth cameras only guess there, and a few such pixels would
-dominate every error. It is also the limit of the usual NYU evaluation.
+Depth files hold millimetres, as depth cameras' own recorders write them; 0 is invalid. Readings beyond `MAX_DEPTH_M`
+(including 65535) are invalid too: indoor depth cameras only guess there, and a few such pixels would dominate every
+error. It is also the limit of the usual NYU evaluation.
 """
 
 from pathlib import Path

@@ -6,10 +6,10 @@ default: masked-autoencoder pretraining alone) and ``mae_in1k_ft_in1k`` (then fi
 
 Split points are ``stage1`` to ``stage4``, strides 4 to 32; together: ``trunk``.
 
-Hiera was trained at 224x224. At another size its position embeddings are resized: timm has no way for it, and bicubic
-interpolation alone pulls the pattern that they repeat in every mask unit out of step with the units (arXiv 2311.05613).
-So they are taken apart as in that paper and in SAM 2's trunk: the mean mask unit is repeated, the rest interpolated.
-Sides that a mask unit, 32 pixels, does not divide are padded.
+Hiera was trained at 224x224. At another size its position embeddings are resized: timm cannot do that, and bicubic
+interpolation alone shifts the pattern that they repeat in every mask unit against the units (arXiv 2311.05613). So
+they are decomposed as in that paper and in SAM 2's trunk: the mean mask unit is repeated, the rest interpolated. Sides
+that are not multiples of a mask unit, 32 pixels, are padded.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,10 +41,10 @@ N_SIZES_KEPT = 8
 
 
 def resize_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
-    """Position embeddings of another image size: the mean mask unit repeated, the rest interpolated.
+    """Position embeddings for another image size: the mean mask unit repeated, the rest interpolated.
 
     `positions`: [1, N, C] of old h times w tokens. `old`: (h, w) [tokens], multiples of a mask unit. `new`: (h, w)
-    [tokens], multiples of a mask unit. Returns [1, N', C] of new h times w tokens; the same embeddings where the size
+    [tokens], multiples of a mask unit. Returns [1, N', C] of new h times w tokens; unchanged if the size
     is the same.
 
     References:
@@ -88,7 +88,7 @@ class HieraEncoder(PaddedEncoder):
         state = self.module.state_dict()
         old, new = ((h // TOKEN_PX, w // TOKEN_PX) for h, w in (NATIVE_PX, size_px))
         state[POSITIONS] = resize_positions(state[POSITIONS], old, new)
-        with torch.device("meta"):  # shapes only: the tensors are those of the state
+        with torch.device("meta"):  # shapes only: the state provides the tensors
             module = timm.create_model(self._timm_name, features_only=True, img_size=size_px)
         module.load_state_dict(state, assign=True)
         return freeze(module)
@@ -96,10 +96,10 @@ class HieraEncoder(PaddedEncoder):
 
 @dataclass(frozen=True)
 class Plugin(EncoderPlugin):
-    """timm's Hieras."""
+    """The Hiera models of timm."""
 
     variants: str = (
-        "tiny (default), small, base, base_plus, large, huge; with .mae (default) or .mae_in1k_ft_in1k behind it"
+        "tiny (default), small, base, base_plus, large, huge; with the suffix .mae (default) or .mae_in1k_ft_in1k"
     )
 
     def build(self, variant: str, weights: str | None, device: torch.device) -> HieraEncoder:

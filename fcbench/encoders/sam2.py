@@ -1,18 +1,18 @@
 """``sam2:SIZE``: SAM 2's image encoder, from the official package.
 
-Sizes are ``tiny`` (the default), ``small``, ``base_plus`` and ``large``; the weights are SAM 2.1's, those of SAM 2.0
-with ``-2.0`` behind the size: ``sam2``, ``sam2:large``, ``sam2:tiny-2.0``. Only the image encoder is built, neither
-memory nor mask decoder.
+Sizes are ``tiny`` (the default), ``small``, ``base_plus`` and ``large``; the weights are SAM 2.1's, or those of SAM 2.0
+with ``-2.0`` after the size: ``sam2``, ``sam2:large``, ``sam2:tiny-2.0``. Only the image encoder is built, without
+memory and mask decoder.
 
 Split points, by stride:
 
-* ``stage1`` to ``stage4``: what the Hiera trunk's stages put out, strides 4 to 32 (together: ``trunk``);
+* ``stage1`` to ``stage4``: outputs of the Hiera trunk's stages, strides 4 to 32 (together: ``trunk``);
 * ``fpn1``, ``fpn2``, ``fpn3``: the pyramid of 256 channels that the official model calls ``backbone_fpn``, strides 4, 8
   and 16 (together: ``fpn``);
-* ``vision_features``: what the official model calls so, which is ``fpn3``.
+* ``vision_features``: the official model's output of that name, which is ``fpn3``.
 
-The official predictor resizes every image to 1024x1024 (``--image-size 1024``); here the encoder sees the image at the
-size given, position embeddings interpolated as the trunk itself does. Sides that 32 does not divide are padded.
+The official predictor resizes every image to 1024x1024 (``--image-size 1024``); here the encoder gets the image at the
+given size, and the trunk itself interpolates position embeddings. Sides that are not multiples of 32 are padded.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,7 +42,7 @@ VARIANTS = {
 """What may follow the colon -> the official model on the hub, the default first."""
 PREFIX = "image_encoder."
 ONLY_IN_2_1 = "no_obj_embed_spatial"
-"""A tensor of every SAM 2.1 checkpoint and of no 2.0 one; the image encoders of both have the same shapes."""
+"""A tensor in every SAM 2.1 checkpoint and in no 2.0 one; the image encoders of both have the same shapes."""
 TRUNK = ("stage1", "stage2", "stage3", "stage4")
 FPN = ("fpn1", "fpn2", "fpn3")
 
@@ -91,7 +91,7 @@ def _image_encoder_state(path: Path, name: str, variant: str) -> dict[str, Tenso
     if is_whole and not VARIANTS[variant].startswith(REPOS[found]):
         size = variant.partition("-")[0]
         other = size if found == "2.1" else f"{size}-{found}"
-        raise FcbenchError(f"weights {path} are SAM {found}'s, {name} is another version: use --encoder sam2:{other}")
+        raise FcbenchError(f"weights {path} are SAM {found}'s, but {name} is not: use --encoder sam2:{other}")
     return inside
 
 
@@ -99,7 +99,7 @@ def _image_encoder_state(path: Path, name: str, variant: str) -> dict[str, Tenso
 class Plugin(EncoderPlugin):
     """SAM 2's image encoders."""
 
-    variants: str = "tiny (default), small, base_plus, large: SAM 2.1; with -2.0 behind it SAM 2.0: tiny-2.0"
+    variants: str = "tiny (default), small, base_plus, large: SAM 2.1; with the suffix -2.0 SAM 2.0: tiny-2.0"
 
     def build(self, variant: str, weights: str | None, device: torch.device) -> Sam2Encoder:
         name = f"sam2:{variant}" if variant else "sam2"

@@ -1,4 +1,4 @@
-"""``timm:NAME``: any backbone of timm, through ``features_only``; after each stage of a pyramid, a tail.
+"""``timm:NAME``: any backbone of timm, through ``features_only``, with tails after the stages of a pyramid.
 
 Split points, fine to coarse:
 
@@ -10,9 +10,9 @@ Split points, fine to coarse:
 
 The default is the last split point of stride 16, or the last of all if none has that stride.
 
-Maps are [B, C, ceil(H / stride), ceil(W / stride)]. Models that cannot take a size that is no multiple of their
-coarsest stride, or that drop the remainder, get the image padded (edge pixels repeated, right and bottom) to
-the next multiple, and their maps are cropped to the shape promised.
+Maps are [B, C, ceil(H / stride), ceil(W / stride)]. Models that cannot take a size that is not a multiple of their
+coarsest stride, or that drop the remainder, get a padded image (edge pixels repeated, right and bottom) to
+the next multiple, and their maps are cropped to that shape.
 
 Tails: classification, after every stage of a pyramid whose classifier reads that stage's map alone (EfficientNet,
 ResNet, ConvNeXt, RegNet, ...); after every block of a ViT, at ``tokens1`` to ``tokensN`` (without class token and
@@ -56,10 +56,10 @@ class TimmEncoder(PaddedEncoder):
     def __init__(
         self, name: str, module: nn.Module, weights: WeightsInfo, device: torch.device, typed_weights: str | None
     ) -> None:
-        """Freeze a ``features_only`` model, its weights loaded.
+        """Freeze a ``features_only`` model with its weights.
 
-        `name`: as typed, ``timm:resnet18``. `module`: timm's model. `weights`: where its weights came from. `device`:
-        where it runs. `typed_weights`: as `Plugin.build` got them; its tails load theirs by it.
+        `name`: as typed, ``timm:resnet18``. `module`: timm's model. `weights`: origin of its weights. `device`:
+        where it runs. `typed_weights`: as passed to `Plugin.build`; its tails load their weights from them.
         """
         own = specs_of(info_of(module).get_dicts())
         self.n_global = int(getattr(getattr(module, "model", None), "num_prefix_tokens", 0))
@@ -114,7 +114,7 @@ class TimmEncoder(PaddedEncoder):
         return classifier_tail(self, full, split_point, image_px, rest)
 
     def _find_multiple(self, coarsest: int) -> int:
-        """1 if maps have the promised sizes for an image that no stride divides, else the coarsest stride [px]."""
+        """1 if maps have the promised sizes for sides that no stride divides, else the coarsest stride [px]."""
         odd = 2 * coarsest + 1
         try:
             with torch.inference_mode():
@@ -147,14 +147,14 @@ def _create(name: str) -> nn.Module:
     info = features.info
     one_stride = len({d["reduction"] for d in info}) == 1
     if one_stride and len(info) > len(features.out_indices):
-        every = tuple(range(len(info)))  # timm gives a ViT's last three blocks
+        every = tuple(range(len(info)))  # by default timm returns a ViT's last three blocks
         found = timm.create_model(name, pretrained=False, features_only=True, out_indices=every, **options)
     return found
 
 
 def _no_features(name: str, exc: Exception) -> FcbenchError:
     first = (str(exc).splitlines() or [type(exc).__name__])[0]
-    return FcbenchError(f"timm gives no feature maps of {name} ({first}): choose a backbone such as resnet18")
+    return FcbenchError(f"timm provides no feature maps of {name} ({first}): choose a backbone such as resnet18")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Features of a data set: extracted once, kept, never changed.
+"""Features of a data set: extracted once, stored, never changed.
 
 Imports: core.
 """

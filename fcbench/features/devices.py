@@ -1,4 +1,4 @@
-"""Tensors on their way to a device, so that a GPU waits for no copy and the CPU for no GPU."""
+"""Transfer of tensors to a device without making GPU and CPU wait for each other."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import torch
 from torch import Tensor
 
 RESIDENT_SHARE = 0.25
-"""Share of a GPU's free memory that a training may take for what it reads again and again."""
+"""Share of a GPU's free memory that a training may use for data that it reads repeatedly."""
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that is free on a GPU; none on other devices, where a copy would gain nothing."""
+    """Free memory of a GPU; 0 for other devices, where a copy would gain nothing."""
     return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else 0
 
 
 def fits(n_bytes: int, device: torch.device) -> bool:
-    """Whether so much may stay on a device during a training."""
+    """Whether this many bytes may stay on a device during a training."""
     return n_bytes < RESIDENT_SHARE * free_bytes(device)
 
 
 def seed(value: int, device: torch.device) -> None:
-    """Seed what draws random numbers on the CPU and on a device.
+    """Seed the random generators of the CPU and of a device.
 
-    `torch.manual_seed` notes a traceback for every kind of device that is not in use: half a millisecond.
+    `torch.manual_seed` records a traceback for every kind of device that is not in use: half a millisecond.
     """
     if device.type == "cpu":
         torch.default_generator.manual_seed(value)
@@ -35,9 +35,9 @@ def seed(value: int, device: torch.device) -> None:
 
 
 def moved(value: Any, device: torch.device) -> Any:
-    """A tensor on a device; of a mapping or a data class the same with its tensors there. Anything else as it is.
+    """A tensor on a device; a mapping or data class with its tensors there; anything else unchanged.
 
-    The way to a GPU is by pinned memory, without waiting for it.
+    Copies to a GPU go through pinned memory and are not waited for.
     """
     if isinstance(value, Tensor):
         if device.type == "cuda" and value.device.type == "cpu":

@@ -1,4 +1,4 @@
-"""Encoders that compute otherwise, in bfloat16 or compiled: others to caches, rows and codecs, by their names."""
+"""Encoders that compute in bfloat16 or compiled; caches, rows and codecs tell them apart by name."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from fcbench.core.features import Encoder, Features
 from fcbench.core.registry import BFLOAT16, COMPILED
 
 BACKEND = "inductor"
-"""What compiles encoders and necks; it needs a C++ compiler."""
+"""Compiler of encoders and necks; it needs a C++ compiler."""
 
 
 class _Wrapped(Encoder):
-    """An encoder that computes another's maps in another way."""
+    """An encoder that computes another encoder's maps in another way."""
 
     def __init__(self, encoder: Encoder, end: str) -> None:
         self.wrapped, self.module = encoder, encoder.module
@@ -37,7 +37,7 @@ class _Wrapped(Encoder):
 class InBfloat16(_Wrapped):
     """An encoder whose matrix products and convolutions are bfloat16, by autocast; its maps are float32.
 
-    Its convolutions are channels-last, which a GPU's units for bfloat16 want.
+    Its convolutions are channels-last, which suits a GPU's bfloat16 units.
     """
 
     def __init__(self, encoder: Encoder) -> None:
@@ -65,7 +65,7 @@ class Compiled(_Wrapped):
 
 
 def build_encoder(name: str, weights: str | None, device: torch.device) -> Encoder:
-    """The encoder of ``NAME[:VARIANT]``, with ``@bfloat16`` or ``@compiled`` behind it in this way."""
+    """The encoder of ``NAME[:VARIANT]``, with the suffix ``@bfloat16`` or ``@compiled`` computing in that way."""
     encoder = registry.build_encoder(registry.plain(name), weights, device)
     if name.removesuffix(COMPILED).endswith(BFLOAT16):
         encoder = InBfloat16(encoder)

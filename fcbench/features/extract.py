@@ -1,8 +1,8 @@
 """Features of a data set, extracted once and kept on disk.
 
 One folder per set, ``CACHE/features/KEY``, with one folder per shard in it. A shard is written under another name and
-renamed at the end, so a folder under its own name is whole. Each has a lock: several processes that want the same set
-share its shards, and one that was killed leaves all that it finished.
+renamed at the end, so a folder with its final name is complete. Each has a lock: several processes that want the same
+set share its shards, and a killed process leaves all shards that it finished.
 """
 
 from __future__ import annotations
@@ -50,21 +50,21 @@ from fcbench.features.store import (
 
 BadImage = Literal["stop", "skip"]
 BATCH = 8
-"""Images that an encoder sees at a time."""
+"""Images per batch of an encoder."""
 log = logging.getLogger(__name__)
 
 
 # ---------------------------------------------------------------------------------------- reading
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """What a reading worker hands over: an image, or why there is none."""
+    """Result of a reading worker: an image, or the reason why there is none."""
 
     index: int
     id: str = ""
     image: Tensor | None = None
     size_px: tuple[int, int] = (0, 0)
     error: str = ""
-    fatal: bool = False  # not this sample's failure alone
+    fatal: bool = False  # not only this sample's failure
 
 
 class _Images(TorchDataset):
@@ -85,7 +85,7 @@ class _Images(TorchDataset):
                     targets[task]
         except UnreadableSample as exc:
             return _Read(index, error=str(exc))
-        except FcbenchError as exc:  # a loader would wrap its line into a traceback
+        except FcbenchError as exc:  # a loader would wrap its message in a traceback
             return _Read(index, error=str(exc), fatal=True)
         return _Read(index, sample.id, sample.image, sample.size_px)
 
@@ -102,7 +102,7 @@ def _start_reading(worker: int) -> None:
 def _batches(
     dataset: Dataset, places: range, tasks: Sequence[str], batch_size: int, n_workers: int
 ) -> Generator[list[_Read], None, None]:
-    """Batches of the images at some places, read beside the encoder's work by `n_workers` processes (0: in this one).
+    """Batches of the images at some indices, read by `n_workers` processes while the encoder works (0: in this one).
 
     Raises:
         FcbenchError: a reading process died.
@@ -125,8 +125,8 @@ def _batches(
                 raise
             first = str(exc).splitlines()[0]
             raise FcbenchError(
-                f"a process that reads {dataset.name} died ({first}): too little memory? "
-                "Run again, with a smaller batch or no reading workers"
+                f"a process that reads {dataset.name} died ({first}), perhaps for lack of memory. "
+                "Run again, with a smaller batch or without reading workers"
             ) from exc
         yield batch
 
@@ -145,21 +145,21 @@ def extract(
     n_workers: int | None = None,
     advance: Advance | None = None,
 ) -> FeatureSet:
-    """Features of a data set at split points: from the cache, else made and put there.
+    """Features of a data set at split points: from the cache, or extracted and stored.
 
-    Where the cache keeps no features, images are read once, for what they are, and encoded whenever they are asked for.
+    If the cache stores no features, images are read once for their metadata, and encoded whenever features are read.
 
     Args:
         dataset: one split, its images of one size.
         encoder: a frozen encoder.
         split_points: names in ``encoder.specs``.
-        cache: sets go to ``features`` in it.
+        cache: stores the sets under ``features``.
         on_bad_image: ``stop`` at an unreadable sample, or ``skip`` and list it in the set.
-        dtype: of what is stored.
+        dtype: of stored features.
         tasks: a sample whose target of one of these cannot be read counts as unreadable.
         batch_size: images per batch.
-        n_workers: processes that read images, 0 for none but this one; None for one per four cores.
-        advance: called with (samples done, samples in all).
+        n_workers: processes that read images, 0 for only this one; None for one per four cores.
+        advance: called with (samples done, total samples).
 
     Raises:
         UnreadableSample: with ``stop``; it names the file.
@@ -184,11 +184,11 @@ def extract(
 
 @dataclass(slots=True)
 class _Extraction:
-    """The making of a set, shard by shard.
+    """The extraction of a set, shard by shard.
 
     Attributes:
         first_px: (H, W) of the first image seen; all others must have it.
-        n_done: samples of shards that are there.
+        n_done: samples in finished shards.
     """
 
     dataset: Dataset
@@ -205,11 +205,11 @@ class _Extraction:
 
     @property
     def folder(self) -> Path:
-        """Of the set."""
+        """Folder of the set."""
         return self.cache.features / key_of(self.contents)
 
     def run(self, advance: Advance | None) -> list[Shard]:
-        """Make all shards: first those that no other process is at, then those that none has finished."""
+        """Make all shards: first those that no other process works on, then those that remain unfinished."""
         made: dict[range, Shard] = {}
         for wait in (False, True):
             for span in spans(self.contents):
@@ -219,7 +219,7 @@ class _Extraction:
         return list(made.values())
 
     def _shard(self, span: range, wait: bool, advance: Advance | None) -> Shard | None:
-        """A shard that is there, or is made now; None where another process makes it and is not waited for."""
+        """A shard from disk, or made now; None if another process is making it and `wait` is False."""
         home = shard_folder(self.folder, span)
         if (found := self._found(home, span, advance)) is not None:
             return found
@@ -228,7 +228,7 @@ class _Extraction:
                 return found
             n_workers = _default_workers() if self.n_workers is None else self.n_workers
             batches = _batches(self.dataset, span, self.tasks, self.batch_size, n_workers)
-            with closing(batches) as reads, _new_folder(home) as part:  # closed: reading processes end now
+            with closing(batches) as reads, _new_folder(home) as part:  # closing ends the reading processes now
                 self._fill(part, reads, advance)
         return self._usable(home)
 
@@ -257,7 +257,7 @@ class _Extraction:
                 if good:
                     images = _stack(good, self.first_px)
                     self.first_px = int(images.shape[-2]), int(images.shape[-1])
-                    if self.cache.keeps_features or not samples:  # of the first batch for its shapes
+                    if self.cache.keeps_features or not samples:  # the first batch gives the shapes
                         maps = _encoded(self.encoder, images, self.split_points, good, dtype)
                         with disk_errors(part.parent, CACHE_HINT):
                             writer.append(maps)
@@ -272,7 +272,7 @@ class _Extraction:
 
 
 def _default_workers() -> int:
-    """One for every four cores, at most 8. On fewer, a reading process only takes the encoder's core from it."""
+    """One for every four cores, at most 8. With fewer cores, a reading process would take the encoder's."""
     cores = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
@@ -281,7 +281,7 @@ def _default_workers() -> int:
 
 @contextmanager
 def _new_folder(home: Path) -> Iterator[Path]:
-    """A folder to fill, which gets its name only if all goes well."""
+    """A folder to fill, which gets its name only on success."""
     part = home.with_name(f"{home.name}.part")
     with disk_errors(home, CACHE_HINT):
         shutil.rmtree(part, ignore_errors=True)
@@ -298,7 +298,7 @@ def _new_folder(home: Path) -> Iterator[Path]:
 def describe(
     dataset: Dataset, encoder: Encoder, split_points: Sequence[str], dtype: FeaturesDtype = "float32"
 ) -> dict[str, Any]:
-    """All that determines features, in clear. No image is read."""
+    """Everything that determines features, as readable data. No image is read."""
     contents = {
         "schema": SCHEMA,
         "dataset": dataset.name,
@@ -323,7 +323,7 @@ def usable(
     cache: Cache,
     on_bad_image: BadImage,
 ) -> FeatureSet | None:
-    """A set in the cache that answers the question: one with gaps only where gaps are allowed."""
+    """A usable set from the cache: one with gaps only if gaps are allowed."""
     folder = cache.features / key_of(contents)
     found = open_set(folder, contents)
     if found is None and not cache.keeps_features:
@@ -334,7 +334,7 @@ def usable(
 def _encode(
     dataset: Dataset, encoder: Encoder, split_points: Sequence[str], dtype: FeaturesDtype, indices: Sequence[int]
 ) -> dict[str, Tensor]:
-    """What would be stored of some samples, by their places in the data set; on the CPU."""
+    """Features of some samples by their indices in the data set, in the form to be stored, on the CPU."""
     images, parts = _Images(dataset, ()), list[dict[str, Tensor]]()
     for batch in batches_of(len(indices), BATCH):
         reads = [images[indices[i]] for i in batch]
@@ -381,7 +381,7 @@ def _encoded(
 
 
 def _require(holds: Tensor, fault: str, reads: Sequence[_Read], hint: str) -> None:
-    """Refuse maps [B, C, h, w] of which something does not hold everywhere; the first sample is named."""
+    """Refuse maps [B, C, h, w] with values for which a condition does not hold; the error names the first sample."""
     of_sample = holds.flatten(1).all(1)
     if not bool(of_sample.all()):
         raise FcbenchError(f"{fault}, first for sample {reads[int((~of_sample).nonzero()[0])].id}: {hint}")

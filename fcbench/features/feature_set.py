@@ -15,9 +15,9 @@ from fcbench.core.features import Features, FeaturesDtype, FeatureSpec
 from fcbench.features.devices import fits, moved
 
 RAM_LIMIT_BYTES = 1 << 30
-"""Sets smaller than this are kept in memory after their first use."""
+"""Sets smaller than this stay in memory after their first use."""
 SHARD_SAMPLES = 64
-"""Samples that lie together on disk: a shard. A multiple of the encoder's batch."""
+"""Samples per shard, a part of a set on disk. A multiple of the encoder's batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Skipped:
 
 
 class Sharded:
-    """An array [N, ...] that stays on disk, in the shards of a set. What is read of it is copied.
+    """An array [N, ...] that stays on disk, in the shards of a set. Reading copies.
 
     Args:
         files: each with its number of samples.
@@ -55,21 +55,21 @@ class Sharded:
         return int(self._ends[-1])
 
     def __getitem__(self, which: slice | Tensor) -> Tensor:
-        """Samples by a slice or by their places."""
+        """Samples by a slice or by their indices."""
         places = np.arange(len(self))[which] if isinstance(which, slice) else which.cpu().numpy()
         out = torch.empty(len(places), *self._shape, dtype=self._dtype)
         shards = np.searchsorted(self._ends, places, side="right")
         for shard in np.unique(shards).tolist():
             (rows,) = np.nonzero(shards == shard)
             first = self._ends[shard - 1] if shard else 0
-            array = np.load(self._files[shard], mmap_mode="r")  # unmapped at once: memory stays flat
+            array = np.load(self._files[shard], mmap_mode="r")  # unmapped at once, to save memory
             for row in rows.tolist():
                 out.numpy()[row] = array[places[row] - first]
         return out
 
 
 class DiskArrays(Mapping[str, "Tensor | Sharded"]):
-    """The arrays of a set by map: loaded into memory on first use where all are small, else left on disk.
+    """The arrays of a set by map: loaded into memory on first use if all are small, otherwise left on disk.
 
     Args:
         shards: folders, each with its number of samples.
@@ -101,10 +101,10 @@ class DiskArrays(Mapping[str, "Tensor | Sharded"]):
 
 
 class EncodedArrays(Mapping[str, "EncodedMap"]):
-    """The arrays of a set by map, kept nowhere: the encoder makes what is asked for.
+    """The arrays of a set by map, not stored: the encoder computes them on demand.
 
     Args:
-        encode: maps [B, C, h, w] on the CPU of samples at some places.
+        encode: computes maps [B, C, h, w] of samples by index, on the CPU.
         names: of the maps.
         n: samples.
     """
@@ -115,7 +115,7 @@ class EncodedArrays(Mapping[str, "EncodedMap"]):
         self._last: tuple[Sequence[int], Mapping[str, Tensor]] = (), {}
 
     def at(self, places: Sequence[int]) -> Mapping[str, Tensor]:
-        """Maps of samples; the last ones stay, since each map of a batch is asked for in turn."""
+        """Maps of samples; the last ones are kept, because each map of a batch is read in turn."""
         if self._last[0] != places:
             self._last = places, self._encode(places)
         return self._last[1]
@@ -131,7 +131,7 @@ class EncodedArrays(Mapping[str, "EncodedMap"]):
 
 
 class EncodedMap:
-    """An array [N, ...] of `EncodedArrays`. What is read of it is copied."""
+    """An array [N, ...] of `EncodedArrays`. Reading copies."""
 
     device = torch.device("cpu")
 
@@ -142,7 +142,7 @@ class EncodedMap:
         return self._n
 
     def __getitem__(self, which: slice | Tensor) -> Tensor:
-        """Samples by a slice or by their places."""
+        """Samples by a slice or by their indices."""
         places = list(range(self._n))[which] if isinstance(which, slice) else which.tolist()
         return self._arrays.at(places)[self._name].clone()
 
@@ -152,14 +152,14 @@ class FeatureSet:
     """Features of N samples, in the order of the data set.
 
     Attributes:
-        key: names the set: what is trained on it is found again by this name.
+        key: name of the set; models trained on it are found by this name.
         samples: those that could be read.
         skipped: those that could not.
         image_px: (H, W) of the images as the encoder saw them.
         specs: of the maps, fine to coarse.
         grids: (h, w) of each map.
-        arrays: [N, C, h, w] by map, as they are stored or would be.
-        dtype: of what is stored. What is read of it is float32.
+        arrays: [N, C, h, w] by map, in stored form.
+        dtype: of stored values; reading gives float32.
     """
 
     key: str
@@ -181,7 +181,7 @@ class FeatureSet:
 
     @property
     def indices(self) -> tuple[int, ...]:
-        """Places of the samples in the data set; those of skipped samples are missing."""
+        """Indices of the samples in the data set; those of skipped samples are missing."""
         return tuple(s.index for s in self.samples)
 
     @property
@@ -196,17 +196,17 @@ class FeatureSet:
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of all maps of all samples, as they are stored."""
+        """Bytes of all maps of all samples in stored form."""
         return self.n_scalars * np.dtype(self.dtype).itemsize
 
     @property
     def block(self) -> int:
-        """Neighbours of which a training batch should take several: all samples, where the set stays in memory."""
+        """Number of neighbouring samples that are read together; all samples, if the set stays in memory."""
         return len(self) if self.n_bytes < RAM_LIMIT_BYTES else SHARD_SAMPLES
 
     @property
     def n_at_once(self) -> int:
-        """How many samples may be in memory at a time."""
+        """Maximum number of samples in memory at a time."""
         return len(self) if self.n_bytes < RAM_LIMIT_BYTES else max(1, RAM_LIMIT_BYTES * len(self) // self.n_bytes)
 
     @property
@@ -220,12 +220,12 @@ class FeatureSet:
         return Features(self.batch([index]))
 
     def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        """Maps [B, C, h, w] of samples by their place in this set, float32.
+        """Maps [B, C, h, w] of samples by their index in this set, float32.
 
-        They are copied; where all are one and the same, expanded.
+        They are copied; if all are the same sample, expanded.
 
         Raises:
-            IndexError: no such place.
+            IndexError: no such index.
         """
         places = torch.as_tensor(list(indices), dtype=torch.long)
         if places.numel() and not (0 <= int(places.min()) and int(places.max()) < len(self)):
@@ -233,13 +233,13 @@ class FeatureSet:
         return {name: _taken(self.arrays[name], places).float() for name in self.specs}
 
     def near(self, device: torch.device) -> FeatureSet:
-        """The set for training on a device: on it where it fits there, else as it is."""
+        """The set for training on a device: copied there if it fits, otherwise unchanged."""
         if isinstance(self.arrays, EncodedArrays) or not fits(self.n_bytes, device):
             return self
         return replace(self, arrays={name: self.arrays[name][:].to(device) for name in self.specs})
 
     def batches(self, size: int) -> Iterator[dict[str, Tensor]]:
-        """All samples in order, maps [B, C, h, w] at a time."""
+        """Maps [B, C, h, w] of all samples, batch by batch in order."""
         for places in batches_of(len(self), size):
             yield self.batch(places)
 
@@ -251,12 +251,12 @@ def _taken(array: Tensor | Sharded | EncodedMap, places: Tensor) -> Tensor:
 
 
 def is_repeated(array: Tensor) -> bool:
-    """Whether an array [N, ...] is one and the same sample N times in the same memory, as `Tensor.expand` makes it."""
+    """Whether an array [N, ...] is a single sample N times in the same memory, as `Tensor.expand` makes it."""
     return len(array) > 1 and array.stride(0) == 0
 
 
 def batches_of(n: int, size: int) -> list[range]:
-    """Places of n samples, `size` at a time.
+    """Indices of n samples, `size` at a time.
 
     >>> batches_of(5, 2)
     [range(0, 2), range(2, 4), range(4, 5)]

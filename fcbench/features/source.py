@@ -1,4 +1,4 @@
-"""What readouts and codecs are trained and measured on: the samples that could be read, with their features."""
+"""Training and test data of readouts and codecs: the readable samples, with their features."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BATCH = 64
 
 
 class Readable(Dataset):
-    """The samples of a data set that could be read, numbered as in its feature set (a `Dataset`)."""
+    """The readable samples of a data set, numbered as in its feature set (a `Dataset`)."""
 
     def __init__(self, dataset: Dataset, indices: Sequence[int]) -> None:
         self._dataset, self._indices = dataset, indices
@@ -54,7 +54,7 @@ class Source:
 
     Attributes:
         split_points: where the features leave the encoder.
-        split_point: the same as rows name it; of derived features another name.
+        split_point: its name in rows; derived features have another name.
         stats: of the training features, the same for every codec.
     """
 
@@ -67,7 +67,7 @@ class Source:
 
 
 def split_points_of(encoder: Encoder, name: str | None) -> tuple[str, ...]:
-    """Split points of a name: one, a group of the encoder's, or several with plus signs, fine to coarse.
+    """Split points for a name: one, a group of the encoder's, or several joined by plus signs, fine to coarse.
 
     Args:
         name: None for the encoder's default.
@@ -91,7 +91,7 @@ def open_source(
     tasks: Sequence[str] = (),
     dtype: FeaturesDtype = "float32",
 ) -> Source:
-    """Features of the splits ``train`` and ``test`` at a split point, extracted where the cache lacks them."""
+    """Features of the splits ``train`` and ``test`` at a split point, extracted if the cache lacks them."""
     names, splits = split_points_of(encoder, split_point), {}
     require_one_size(*data.values())
     for which, dataset in data.items():
@@ -103,7 +103,7 @@ def open_source(
 
 
 def kept_stats(train: FeatureSet, cache: Cache) -> dict[str, FeatureStats]:
-    """Statistics of training features, kept beside them; samples that were left out and are read now change them."""
+    """Statistics of training features, stored beside them; they change when formerly unreadable samples are read."""
     name = f"stats-{digest({'indices': train.indices})}.safetensors" if train.skipped else "stats.safetensors"
     return stats_of(train, cache.features / train.key / name)
 
@@ -135,7 +135,7 @@ def reported_extract(
 
 
 def left_out(which: str, features: FeatureSet) -> list[str]:
-    """Lines on the samples of a split that could not be read."""
+    """Messages about the samples of a split that could not be read."""
     n = len(features.skipped)
     count = [f"{n} of {n + len(features)} {which} samples left out"] if n else []
     return [f"left out: {skipped.reason}" for skipped in features.skipped] + count
@@ -145,12 +145,12 @@ def left_out(which: str, features: FeatureSet) -> list[str]:
 def derive(
     source: Source, split_point: str, key: str, spec: FeatureSpec, function: Callable[[FeatureSet], Tensor]
 ) -> Source:
-    """The same samples with features that a function makes of each set, kept in memory alone.
+    """The same samples with features computed by a function, kept in memory only.
 
     Args:
-        key: what is trained on the features is found again by this name.
-        spec: of the one map.
-        function: gives [N, C, h, w] of a set.
+        key: name of the features; models trained on them are found by this name.
+        spec: of the single map.
+        function: computes [N, C, h, w] from a set.
     """
     train, test = (
         Split(split.dataset, derived_set(split.features, f"{key}-{which}", spec, function(split.features)))
@@ -174,6 +174,6 @@ def derived_set(features: FeatureSet, key: str, spec: FeatureSpec, array: Tensor
 
 
 def mapped(features: FeatureSet, function: Callable[[dict[str, Tensor]], Tensor]) -> Tensor:
-    """[N, D, h, w] on the CPU, of a function of maps [B, C, h, w], over a whole set."""
+    """Results [N, D, h, w] of a function of maps [B, C, h, w] over a whole set, on the CPU."""
     with torch.no_grad():  # not inference mode: codecs and necks are trained on these
         return torch.cat([function(maps).cpu() for maps in features.batches(BATCH)])

@@ -16,7 +16,7 @@ from fcbench.core.features import Features, FeatureStats
 from fcbench.features.feature_set import FeatureSet
 
 CHUNK_BYTES = 64 << 20
-"""How much of a set is in memory at a time while its statistics are taken."""
+"""Amount of a set in memory at a time while computing its statistics."""
 _STATS = ("mean", "std", "low", "high")
 
 
@@ -24,7 +24,7 @@ def stats_of(features: FeatureSet, kept: Path | None = None) -> dict[str, Featur
     """Per-channel statistics of each map over a set, in float64, one pass.
 
     Args:
-        kept: file in which they are kept; None keeps them nowhere.
+        kept: file to store them in; None to not store them.
     """
     if kept is None:
         return _taken(features)
@@ -49,8 +49,8 @@ def _chunks(features: FeatureSet, name: str) -> Iterator[Tensor]:
 def statistics(chunks: Iterator[Tensor]) -> FeatureStats:
     """Mean, population standard deviation and range per channel of chunks [B, C, h, w].
 
-    Chunks are merged in float64 by means and squared deviations, which does not cancel where the mean is
-    large beside the deviation.
+    Chunks are merged in float64 by means and squared deviations, which does not cancel if the mean is large compared
+    with the deviation.
 
     References:
         Chan, Golub, LeVeque, *Updating formulae and a pairwise algorithm for computing sample variances*, 1979.

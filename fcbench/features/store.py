@@ -1,9 +1,9 @@
-"""Feature sets on disk: written, read.
+"""Writing and reading feature sets on disk.
 
-A set is a folder of shards, each of `SHARD_SAMPLES` places in the data set, made and repaired on its own. A shard is a
-folder, named by its first place, with one ``.npy`` per map, [n, C, h, w], float32 or float16, and ``index.json`` with
-the sample ids, the skipped ones, the grids and the set's key in clear; beside each file its digest
-(`fcbench.core.cache`). Of a set that is not to be stored there is the index alone.
+A set is a folder of shards, each of `SHARD_SAMPLES` indices of the data set, made and repaired on its own. A shard is a
+folder, named by its first index, with one ``.npy`` per map, [n, C, h, w], float32 or float16, and ``index.json`` with
+the sample ids, the skipped ones, the grids and the set's key as readable data; beside each file is its digest
+(`fcbench.core.cache`). A set that is not to be stored has only the index.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from fcbench.core.features import FeaturesDtype, FeatureSpec
 from fcbench.features.feature_set import DiskArrays, EncodedArrays, FeatureSet, SampleInfo, Skipped
 
 SCHEMA = 4
-"""Version of the folder and of how images become features. Bump when either changes."""
+"""Version of the folder's layout and of how images become features. Bump when either changes."""
 
 Encode = Callable[[Sequence[int]], Mapping[str, Tensor]]
-"""Maps of samples by their places in the data set, as they would be stored, on the CPU."""
+"""Maps of samples by their indices in the data set, in stored form, on the CPU."""
 log = logging.getLogger(__name__)
 
 
@@ -46,20 +46,20 @@ def dtype_of(contents: Mapping[str, Any]) -> FeaturesDtype:
 
 
 def spans(contents: Mapping[str, Any]) -> list[range]:
-    """Places in the data set of each shard."""
+    """Indices in the data set of each shard."""
     n, size = contents["n_samples"], contents["shard_samples"]
     return [range(i, min(i + size, n)) for i in range(0, n, size)]
 
 
 def shard_folder(folder: Path, span: range) -> Path:
-    """Where the shard of these places lies."""
+    """Folder of the shard of these indices."""
     return folder / f"{span.start:08d}"
 
 
 # ---------------------------------------------------------------------------------------------- read
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A part of a set that is on disk, whole. Without samples it has neither size nor grids."""
+    """A complete part of a set on disk. Without samples it has neither size nor grids."""
 
     folder: Path
     samples: tuple[SampleInfo, ...]
@@ -69,10 +69,10 @@ class Shard:
 
 
 def open_shard(folder: Path, contents: Mapping[str, Any], has_values: bool = True) -> Shard | None:
-    """A shard from its folder; None where there is none, or where it is not whole.
+    """A shard from its folder; None if it is missing or incomplete.
 
     Args:
-        has_values: else the index is enough.
+        has_values: if False, the index is enough.
     """
     found = cache.get(folder / "index.json")
     if found is None:
@@ -99,10 +99,10 @@ def open_shard(folder: Path, contents: Mapping[str, Any], has_values: bool = Tru
 
 
 def open_set(folder: Path, contents: Mapping[str, Any], encode: Encode | None = None) -> FeatureSet | None:
-    """A set from its folder; None where a shard lacks or is not whole, or where no sample could be read.
+    """A set from its folder; None if a shard is missing or incomplete, or if no sample could be read.
 
     Args:
-        encode: makes the values, of which the folder then needs none.
+        encode: computes the values, which the folder then need not hold.
 
     Raises:
         FcbenchError: images of several sizes.
@@ -144,7 +144,7 @@ def _joined(
 
 
 def require_size(sample_id: str, image_px: tuple[int, int], first_px: tuple[int, int]) -> None:
-    """Refuse an image of another size (H, W) than the first one's."""
+    """Refuse an image whose size (H, W) differs from the first one's."""
     if image_px != first_px:
         (h, w), (first_h, first_w) = image_px, first_px
         raise FcbenchError(
@@ -155,7 +155,7 @@ def require_size(sample_id: str, image_px: tuple[int, int], first_px: tuple[int,
 
 # --------------------------------------------------------------------------------------------- write
 def _npy_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
-    """Head of a ``.npy`` file; of one length for any first dimension."""
+    """Header of a ``.npy`` file; its length does not depend on the first dimension."""
     buffer = io.BytesIO()
     described = {"descr": dtype.str, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(buffer, described)
@@ -163,9 +163,9 @@ def _npy_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
 
 
 class Writer:
-    """Appends batches to ``.npy`` files; their heads are set right at the end.
+    """Appends batches to ``.npy`` files; their headers are completed at the end.
 
-    Plain writes, not a memory map: a full disk is then an error and not a bus error.
+    Writes are plain, not through a memory map, so that a full disk is an error and not a bus error.
     """
 
     def __init__(self, folder: Path, dtype: FeaturesDtype = "float32") -> None:
@@ -186,7 +186,7 @@ class Writer:
         self.n += len(next(iter(maps.values())))
 
     def finish(self) -> dict[str, tuple[int, int]]:
-        """Set the heads right, bring all to the disk, with the digests. Returns (h, w) of each map."""
+        """Complete the headers, flush everything to disk, with the digests. Returns (h, w) of each map."""
         for name, file in self._files.items():
             file.seek(0)
             file.write(_npy_header((self.n, *self._rows[name]), self._dtype))
@@ -196,7 +196,7 @@ class Writer:
         return {name: (int(r[1]), int(r[2])) for name, r in self._rows.items()}
 
     def close(self) -> None:
-        """Close the files, also after a failure."""
+        """Close the files, even after a failure."""
         for file in self._files.values():
             try:
                 file.close()
@@ -205,10 +205,10 @@ class Writer:
 
 
 class Shapes(Writer):
-    """A writer that keeps no values, only their shapes."""
+    """A writer that stores no values, only their shapes."""
 
     def append(self, maps: Mapping[str, Tensor]) -> None:
-        """Note the shapes of maps [B, C, h, w]."""
+        """Record the shapes of maps [B, C, h, w]."""
         self._rows = {name: tuple(m.shape[1:]) for name, m in maps.items()}
 
 
@@ -220,7 +220,7 @@ def write_index(
     skipped: Sequence[Skipped],
     grids: Mapping[str, tuple[int, int]],
 ) -> None:
-    """Write ``index.json``, which makes the folder a shard."""
+    """Write ``index.json``, which completes the shard."""
     index = {
         "schema": SCHEMA,
         "key": contents,

@@ -1,4 +1,4 @@
-"""AVIF (libavif by imagecodecs), 4:2:0, speed 4. The file's boxes, about 300 bytes, count."""
+"""AVIF (libavif by imagecodecs), 4:2:0, speed 4. Includes the file's boxes, about 300 bytes."""
 
 from fcbench.coders.headers import of_avif
 from fcbench.coders.stills import AVIF

@@ -1,6 +1,6 @@
 """CompressAI's pretrained mean-scale hyperprior for images (MSE), weights from torch's hub cache.
 
-Nothing is downloaded: where the weights are not in the cache, an error says which file belongs where. A file is a seal
+Nothing is downloaded: if the weights are not in the cache, an error says which file belongs where. A file is a seal
 (16-bit CRC: CompressAI's decoder crashes on damaged strings), image and latent size, and the two strings y and z.
 
 References: Minnen, Balle, Toderici, Joint autoregressive and hierarchical priors for learned image compression, NIPS
@@ -25,7 +25,7 @@ _HEAD = struct.Struct("<BHHHHI")  # Quality, image height and width, z height an
 
 
 def weights_path(quality: int) -> Path:
-    """Where torch's hub cache keeps the weights of a quality, 1 to 8."""
+    """File of the weights of a quality, 1 to 8, in torch's hub cache."""
     import torch
     from compressai.zoo.image import model_urls
 

@@ -1,7 +1,7 @@
 """HEVC intra (libx265 by PyAV, constant QP), 8 bits, 4:4:4, full-range BT.601.
 
-Preset `slow`, no adaptive quantization, no psychovisual tuning. Sides are padded with their edge to multiples of 8 (and
-to 16 pixels at least): the true height and width stand before the Annex B stream, two bytes each.
+Preset `slow`, no adaptive quantization, no psychovisual tuning. Sides are padded with their edges to multiples of 8
+(and to at least 16 pixels): the true height and width precede the Annex B stream, two bytes each.
 """
 
 import struct
@@ -29,7 +29,7 @@ def _encode(image: np.ndarray, qp: float, bits: int | None) -> bytes:
 
 def _decode(data: bytes, size: Size | None, bits: int | None) -> np.ndarray:
     if len(data) <= _SIZE.size:
-        raise FcbenchError(f"hevc: {len(data)} bytes hold no image: the file is cut")
+        raise FcbenchError(f"hevc: {len(data)} bytes hold no image: the file is truncated")
     height, width = _SIZE.unpack_from(data)
     image = rgb(hevc_decode(data[_SIZE.size :], _FORMAT))
     if not (0 < height <= image.shape[0] and 0 < width <= image.shape[1]):

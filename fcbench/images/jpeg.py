@@ -1,4 +1,4 @@
-"""JPEG (libjpeg-turbo by imagecodecs), 4:2:0, Huffman tables made for each image."""
+"""JPEG (libjpeg-turbo by imagecodecs), 4:2:0, Huffman tables optimized for each image."""
 
 from fcbench.coders.headers import of_jpeg
 from fcbench.coders.stills import JPEG

@@ -1,4 +1,4 @@
-"""A caption, losslessly: the best of general compressors, deflate with a dictionary of what captions are made of.
+"""A caption, losslessly: the best of several general compressors, among them deflate with a dictionary of captions.
 
 A target has several references of the same image: the first one is coded.
 """
@@ -23,7 +23,7 @@ _DICTIONARY = (
 
 
 def encode(target: Sequence[str] | str) -> bytes:
-    """Code one caption: the text, or the first of several."""
+    """Code one caption: a text, or the first of several."""
     if not isinstance(target, str):
         if not target:
             raise FcbenchError("a captioning target holds no caption")
@@ -32,7 +32,7 @@ def encode(target: Sequence[str] | str) -> bytes:
 
 
 def decode(data: bytes) -> tuple[str, ...]:
-    """The caption, alone in a tuple."""
+    """The caption, in a tuple of one."""
     try:
         return (expand(data, _DICTIONARY).decode(),)
     except UnicodeDecodeError:

@@ -12,7 +12,7 @@ _MAX_CLASSES = 1 << 16
 
 
 def encode(target: int) -> bytes:
-    """One byte for the first 256 classes, two for the others up to 65536."""
+    """One byte for the first 256 classes, two for the others, up to 65536."""
     index = int(target)
     if not 0 <= index < _MAX_CLASSES:
         raise FcbenchError(f"class index must be below {_MAX_CLASSES}, got {index}")
@@ -22,7 +22,7 @@ def encode(target: int) -> bytes:
 def decode(data: bytes) -> int:
     """Inverse of `encode`."""
     if not data:
-        raise FcbenchError("an empty label: the file is cut")
+        raise FcbenchError("an empty label: the file is truncated")
     return int.from_bytes(data, "little")
 
 

@@ -1,7 +1,7 @@
-"""A depth map at a precision of 1 mm, losslessly from there: 16-bit JPEG XL or PNG, the smaller.
+"""A depth map at a precision of 1 mm, losslessly from there: 16-bit JPEG XL or PNG, whichever is smaller.
 
-The first byte is k: depths are whole multiples of 2**k mm, the smallest k at which the deepest fits 16 bits (0 up to
-65.5 m). Zero stays zero: invalid.
+The first byte is k: depths are whole multiples of 2**k mm, for the smallest k at which the largest depth fits 16 bits
+(0 up to 65.5 m). Zero stays zero: invalid.
 """
 
 from typing import Any
@@ -45,7 +45,7 @@ def _output(prediction: Any) -> np.ndarray:
 
 
 def _same(a: np.ndarray, b: np.ndarray) -> bool:
-    step = PRECISION_M * max(1.0, float(b.max(initial=0.0)) / 32)  # coarser far away
+    step = PRECISION_M * max(1.0, float(b.max(initial=0.0)) / 32)  # coarser at greater depth
     return bool(np.abs(a - b).max(initial=0.0) <= step)
 
 

@@ -1,4 +1,4 @@
-"""Detections with masks: these without loss, scores to a thousandth, boxes to a quarter pixel."""
+"""Detections with masks: masks losslessly, scores to a thousandth, boxes to a quarter pixel."""
 
 from fcbench.labels.shared.detections import CODER as PLUGIN
 

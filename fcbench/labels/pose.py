@@ -1,7 +1,7 @@
-"""Keypoints at a precision of a quarter pixel, packed to bits, then the best of general compressors.
+"""Keypoints at a precision of a quarter pixel, packed to bits, then the best of several general compressors.
 
-Of each of P persons and K keypoints: two bits of visibility; x and y of those that are not absent, in the fewest bits
-that hold the image's largest. Boxes and areas are not coded: they follow from keypoints or are given with the task.
+For each of P persons and K keypoints: two bits of visibility; x and y of keypoints that are not absent, in the fewest
+bits that hold the image's largest. Boxes and areas are not coded: they follow from keypoints or are given.
 """
 
 from io import BytesIO
@@ -17,7 +17,7 @@ from fcbench.labels.shared.coder import LabelCoder, expand, squeeze
 PRECISION_PX = 0.25
 _USUAL_KEYPOINTS = 17
 _MAX_KEYPOINTS = 1 << 12
-_UNUSUAL = 32  # Added to the number of bits where the number of keypoints, another one than 17, follows it
+_UNUSUAL = 32  # Added to the number of bits if a number of keypoints other than 17 follows
 _MAX_PERSONS = 1 << 16
 _MAX_BITS = 24
 
@@ -75,7 +75,7 @@ def _bits(values: np.ndarray, n_bits: int) -> np.ndarray:
 
 
 def _numbers(bits: np.ndarray, n: int, n_bits: int) -> np.ndarray:
-    """Inverse of `_bits`: the first n integers. Raises `FcbenchError` where bits are missing."""
+    """Inverse of `_bits`: the first n integers. Raises `FcbenchError`: bits are missing."""
     if len(bits) < n * n_bits:
         raise FcbenchError("keypoints are damaged: they end too early")
     weights = 1 << np.arange(n_bits - 1, -1, -1, dtype=np.int64)
@@ -83,7 +83,7 @@ def _numbers(bits: np.ndarray, n: int, n_bits: int) -> np.ndarray:
 
 
 def _output(prediction: Any) -> Pose:
-    """All keypoints of the persons whose boxes were given, scores left out."""
+    """All keypoints of the persons whose boxes were given, without scores."""
     points = np.asarray(prediction[0], np.float32)
     visible = np.full((*points.shape[:2], 1), 2, np.float32)
     none = np.zeros((len(points), 4), np.float32)

@@ -1,4 +1,4 @@
-"""A mask, losslessly: JPEG XL or PNG, the smaller."""
+"""A mask, losslessly: JPEG XL or PNG, whichever is smaller."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from fcbench.labels.shared.coder import LabelCoder, decode_picture, encode_pictu
 
 
 def encode(target: Any) -> bytes:
-    """Code class indexes, uint8 [H, W], numpy or torch; `VOID` as any other class."""
+    """Code class indices, uint8 [H, W], numpy or torch; `VOID` like any other class."""
     mask = np.asarray(target)
     if mask.dtype != np.uint8:
         raise FcbenchError(f"a mask must be uint8 [H, W], got {mask.dtype}")

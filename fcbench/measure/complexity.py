@@ -1,4 +1,4 @@
-"""Multiply-accumulates and parameters of what runs: as executed, counted call by call.
+"""Multiply-accumulates and parameters of a run's stages: as executed, counted call by call.
 
 Counted are matrix products, convolutions and attention (PyTorch's `FlopCounterMode`, two operations per
 multiply-accumulate); element-wise work and entropy coding are not.
@@ -26,7 +26,7 @@ def _attention(query: Any, key: Any, value: Any, *_: Any, out_val: Any = None, *
 
 
 _CPU_ATTENTION = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention}
-"""The one attention kernel that PyTorch's counter does not know."""
+"""The only attention kernel that PyTorch's counter does not know."""
 
 
 def macs(call: Callable[[], object]) -> int:
@@ -63,7 +63,7 @@ class Complexity:
         self._counted: dict[str, Counts] = {}
 
     def of_encoder(self) -> Counts:
-        """The encoder, as far as the split points are computed.
+        """Counts of the encoder, up to the split points.
 
         Kept beside the features: a further run does not run the encoder. Of features that others extracted nothing is
         known.
@@ -73,11 +73,11 @@ class Complexity:
         return self._once("encoder", self._count_encoder)
 
     def of_readout(self, reader: Reader) -> Counts:
-        """Neck (with its adapter) and head."""
+        """Counts of neck (with its adapter) and head."""
         return self._once(reader.task.name, lambda: self._count_readout(reader))
 
     def of_codec(self, codec: Loaded) -> Counts:
-        """Encoder and decoder of a codec; the parameters are those of both."""
+        """Counts of a codec's encoder and decoder; the parameters are those of both."""
         return self._once(codec.sha256, lambda: self._count_codec(codec))
 
     def of_point(self, readout: Counts, codec: Loaded | None) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Cross-neck analysis: what did adapting features to a task throw away of the others?
+"""Cross-neck analysis: what does adapting features to one task cost the others?
 
     features -> neck A (frozen) -> neck B -> head B          the chain A > B, every ordered pair
     features -> neck A -> neck B -> neck C -> head C         chains of three
@@ -7,9 +7,9 @@
 
 and under coding, at equal bits: the bottleneck before neck A, or between neck A and neck B.
 
-Every neck is trained as `fcbench run` trains it, on uncoded features; necks, heads and codecs are kept in the cache and
-shared with it. Points are rows of an ordinary results folder: the column ``neck`` names the chain, ``split`` says where
-it was coded. `fcbench.analysis.cross_neck` makes matrices of them.
+Every neck is trained as in `fcbench run`, on uncoded features; necks, heads and codecs are shared with it through the
+cache. Points are rows of an ordinary results folder: the column ``neck`` names the chain, ``split`` says where it was
+coded. `fcbench.analysis.cross_neck` makes matrices from them.
 
 References:
     Khairi Atani et al., "How Universal Are SAM2 Features?", PCS 2025, arXiv 2510.17051.
@@ -55,11 +55,11 @@ MAX_LENGTH = 3
 
 
 class ChainModel(nn.Module):
-    """Frozen necks one after the other, then a readout: what `Readout` is to a direct chain.
+    """Frozen necks one after the other, then a readout: the equivalent of `Readout` for a chain.
 
     Args:
-        necks: readouts whose necks come first, and the names of the split points that they give.
-        last: the readout that reads the last of them.
+        necks: readouts whose necks come first, with the names of their outputs as split points.
+        last: the readout that reads the output of the last of them.
     """
 
     def __init__(self, necks: Sequence[tuple[Readout, str]], last: Readout) -> None:
@@ -72,7 +72,7 @@ class ChainModel(nn.Module):
         return self.last.head
 
     def forward(self, maps: Mapping[str, Tensor]) -> Any:
-        """What the head reads of maps [B, C, h, w] of the encoder."""
+        """Input of the head for maps [B, C, h, w] of the encoder."""
         for readout, name in self.necks:
             maps = {name: readout.neck_output(maps)}
         return self.last(maps)
@@ -80,7 +80,7 @@ class ChainModel(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class ChainEnd:
-    """The last neck and head of a chain: a task's readout on what comes before."""
+    """The last neck and head of a chain: a task's readout of the preceding necks' output."""
 
     readout: Readout
     reader: Reader
@@ -91,11 +91,11 @@ def measure(study: Study, out: Path, *, length: int = 2, coded: bool = False) ->
     """Measure every chain of a suite's tasks that its results folder lacks.
 
     Args:
-        length: of the longest chains, 2 or 3 necks.
+        length: number of necks in the longest chains, 2 or 3.
         coded: measure the suite's codecs too, before the first neck and between the two of a pair.
 
     Raises:
-        FcbenchError: bad input, or a folder that cannot be used. A chain that fails is a row with its reason.
+        FcbenchError: bad input, or a folder that cannot be used. A chain that fails becomes a row with its reason.
     """
     suite = study.suite
     if suite.head == "tail":
@@ -123,7 +123,7 @@ def measure(study: Study, out: Path, *, length: int = 2, coded: bool = False) ->
 
 
 def passes(suite: Suite, length: int, coded: bool) -> Iterator[tuple[Job, list[Chain]]]:
-    """Operating points with the chains that are measured behind each; all are coded at the same place."""
+    """Operating points with the chains that are measured at each; all are coded at the same position."""
     uncoded = Job(Kind.CEILING, ENDS[Kind.CEILING], suite.tasks)
     for _, group in itertools.groupby(chains(suite.tasks, suite.neck, length), key=lambda c: (c.neck, c.before)):
         yield uncoded, list(group)
@@ -140,25 +140,25 @@ def passes(suite: Suite, length: int, coded: bool) -> Iterator[tuple[Job, list[C
 
 
 def check(suite: Suite, length: int, coded: bool) -> None:
-    """Raises `FcbenchError` for what cannot be measured, before any work is done."""
+    """Raise `FcbenchError` for anything that cannot be measured, before any work is done."""
     suite.check()
     if not 2 <= length <= MAX_LENGTH:
-        raise FcbenchError(f"chains of {length} necks were asked for; allowed are 2 to {MAX_LENGTH}")
+        raise FcbenchError(f"chains must have 2 to {MAX_LENGTH} necks, got {length}")
     if len(suite.tasks) < 2:
-        raise FcbenchError(f"cross-neck analysis needs at least two tasks; {', '.join(suite.tasks)} came")
+        raise FcbenchError(f"cross-neck analysis needs at least two tasks, got 1: {', '.join(suite.tasks)}")
     others = [c for c in suite.codecs if c not in registry.names("codec")]
     if coded and others:
         raise FcbenchError(
-            f"{others[0]} codes no features: between necks only codecs of `fcbench list codecs` can stand"
+            f"{others[0]} does not code features: only codecs of `fcbench list codecs` can code between necks"
         )
     if coded and suite.objective != "mse":
         raise FcbenchError(
-            f"objective {suite.objective} fits a codec to one direct neck; cross-neck analysis takes mse"
+            f"objective {suite.objective} fits a codec to one direct neck; cross-neck analysis needs mse"
         )
 
 
 def chains(tasks: Sequence[str], neck: str, length: int) -> Iterator[Chain]:
-    """Every chain of at most so many necks: direct ones, as deep ones, pairs (a task with itself too), threes."""
+    """Every chain of at most `length` necks: direct necks, deeper ones, pairs (a task with itself too), triples."""
     for n in range(length):
         for before in itertools.permutations(tasks, n):
             for task in tasks:
@@ -171,13 +171,13 @@ def chains(tasks: Sequence[str], neck: str, length: int) -> Iterator[Chain]:
 
 
 def n_stages(suite: Suite, length: int, coded: bool) -> int:
-    """Points of a run from nothing."""
+    """Number of points of a run that starts from nothing."""
     wanted = sum(len(chains) for _, chains in passes(suite, length, coded))
     return len(suite.encoders) * len(suite.seeds) * wanted
 
 
 def neck_of_depth(neck: str, times: int) -> str | None:
-    """The neck with n times the layers of another; None where there is none."""
+    """The neck with n times the layers of another; None if there is none."""
     layers = registry.get("neck", neck).n_layers
     for name in registry.names("neck"):
         if layers is not None and registry.get("neck", name).n_layers == times * layers:
@@ -186,7 +186,7 @@ def neck_of_depth(neck: str, times: int) -> str | None:
 
 
 class Chains:
-    """The chains of one trial: necks and heads, each trained or found once."""
+    """The chains of one trial: necks and heads, each trained or loaded once."""
 
     def __init__(self, trial: Trial, folder: ResultsFolder) -> None:
         self.trial, self.folder = trial, folder
@@ -194,7 +194,7 @@ class Chains:
         self._ends: dict[Chain, ChainEnd] = {}
 
     def key(self, job: Job, chain: Chain) -> str:
-        """Key of resumption of a chain's point."""
+        """Resumption key of a chain's point."""
         contents = {
             "version": VERSION,
             "base": point_key(self.trial, job, chain.task),
@@ -205,7 +205,7 @@ class Chains:
         return digest(contents)
 
     def measure(self, job: Job, wanted: Sequence[Chain]) -> list[str]:
-        """Measure chains behind one operating point, all coded at the same place. Returns what failed."""
+        """Measure chains at one operating point, all coded at the same position. Returns what failed."""
         where, began = f"{self.trial.source.encoder.name}: {job.point.label}", time.monotonic()
         names, failed = {c.name: c for c in wanted}, dict[str, str]()
         readers = {name: attempt(lambda: self.reader(c), [name], failed) for name, c in names.items()}
@@ -230,7 +230,7 @@ class Chains:
         return lines
 
     def reader(self, chain: Chain) -> Reader:
-        """What reads the features that a chain takes at the place where it is coded."""
+        """The reader of the features that are coded in a chain."""
         ends = [self._end(chain.up_to(i)) for i in range(len(chain.before) + 1)]
         necks = [(end.readout, neck_name(task)) for end, task in zip(ends, chain.before)]
         return replace(ends[-1].reader, model=ChainModel(necks[chain.coded_after :], ends[-1].readout))
@@ -276,7 +276,7 @@ class Chains:
         return self._trials[before]
 
     def _end(self, chain: Chain) -> ChainEnd:
-        """The last neck and head of a chain; kept."""
+        """The last neck and head of a chain; cached."""
         key = replace(chain, coded_after=0)
         if key not in self._ends:
             trial = self._after(chain.before) if chain.before else self.trial
@@ -288,12 +288,12 @@ class Chains:
 
 
 def neck_name(task: str) -> str:
-    """Split point that a task's neck gives: ``neck:depth``."""
+    """Name of a task's neck as a split point: ``neck:depth``."""
     return f"neck:{task}"
 
 
 def neck_source(trial: Trial, task: str) -> Source:
-    """The samples of a trial as the frozen neck of a task gives them."""
+    """The samples of a trial as output by the frozen neck of a task."""
     source, readout, name = trial.source, trial.trained(task), neck_name(task)
     finest, _ = source.train.features.finest
     spec = FeatureSpec(name, trial.study.suite.budget.width, finest.stride_px)

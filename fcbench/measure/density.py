@@ -1,8 +1,8 @@
-"""The density that a head states of its targets, and the scale that is fitted to it.
+"""The density that a head assigns to its targets, and the scale fitted to it.
 
-A `ProbabilisticHead` states a probability of each sample's target (which one: see its task). The density of a
-`ScaledHead` (depth's) has a scale, which is fitted on training samples, for the readout and for the null model alike: a
-scale that fits neither would be counted as information.
+A `ProbabilisticHead` states a probability of each sample's target (see its task). The density of a `ScaledHead`
+(depth's) has a scale, which is fitted on training samples, for the readout and for the null model alike: a bad scale
+would be counted as information.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from fcbench.training.targets import Targets
 from fcbench.transmit.senders import EVAL_BATCH
 
 SCALES = (1e-3, 10.0)
-"""Where a density's scale is looked for, in units of the target's deviation."""
+"""Search range of a density's scale, in units of the target's deviation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scorer:
-    """The density that a head states."""
+    """The density of a head."""
 
     log_likelihood: Callable[[Any, Any], Tensor]
 
     def __call__(self, x: Any, batch: Any) -> np.ndarray:
-        """Log-likelihood of each sample's target [B] nats, for what the head reads."""
+        """Log-likelihood of each sample's target [B] nats, for an input of the head."""
         return self.log_likelihood(x, batch).double().cpu().numpy()
 
 
 def make_scorer(recipe: ReadoutRecipe, model: Readout | TailReadout, targets: Targets, cache: Cache) -> Scorer | None:
-    """The density of a readout, its scale fitted once and kept beside it; None where the head states none.
+    """The density of a readout, with its scale fitted once and cached; None if the head states none.
 
     Args:
         targets: of the training samples.

@@ -19,9 +19,9 @@ from fcbench.core.features import FeatureStats
 from fcbench.core.samples import VOID, Detections, Pose
 
 SIDE_PX = 192
-"""Longest side of a picture, at most."""
+"""Maximum of the longer side of a picture."""
 SURE = 0.3
-"""Least score of an object that is drawn."""
+"""Minimum score of an object to be drawn."""
 _GOLDEN = 0.618034
 
 
@@ -31,7 +31,7 @@ class Colours:
 
     Attributes:
         axes: [C, 3].
-        low, high: [3], what is black and what is full.
+        low, high: [3], values that are drawn as black and as full colour.
     """
 
     axes: Tensor
@@ -40,7 +40,7 @@ class Colours:
 
     @classmethod
     def of(cls, features: Tensor, stats: FeatureStats) -> Colours:
-        """Of uncoded features [B, C, h, w], each channel divided by its training deviation."""
+        """Principal components of uncoded features [B, C, h, w], each channel divided by its training deviation."""
         rows = features.movedim(1, -1).flatten(0, -2)
         scaled = rows / stats.std
         _, _, found = torch.linalg.svd(scaled - scaled.mean(0), full_matrices=False)
@@ -50,32 +50,32 @@ class Colours:
         return cls(axes, low, high)
 
     def picture(self, features: Tensor) -> Image.Image:
-        """Features [C, h, w], a pixel per position."""
+        """Features [C, h, w] as a picture, one pixel per position."""
         share = (features.movedim(0, -1) @ self.axes - self.low) / (self.high - self.low).clamp(min=1e-9)
         return Image.fromarray((share.clamp(0, 1) * 255).byte().numpy())
 
 
 def photograph(image: Tensor) -> str:
-    """An image, uint8 [3, H, W], as the address of a picture."""
+    """An image, uint8 [3, H, W], as a data URL."""
     return _address(_small(Image.fromarray(image.permute(1, 2, 0).numpy())), "webp")
 
 
 def colours(picture: Image.Image) -> str:
-    """The address of a picture of a few colours or pixels."""
+    """A picture of few colours or pixels as a data URL."""
     return _address(picture, "png")
 
 
 def output(said: Any, names: Sequence[str], size_px: tuple[int, int], most: float) -> dict[str, str]:
-    """A task's output for one image.
+    """A task's output for one image as a picture or text.
 
     Args:
-        said: as the task's label coder gives it, or `Detections`.
+        said: output of the task's label coder, or `Detections`.
         names: of the classes.
-        size_px: (H, W) that places refer to.
-        most: depth that is white.
+        size_px: (H, W) that positions refer to.
+        most: depth that is drawn white.
 
     Returns:
-        ``whole``, the address of a picture; ``marks``, one that is clear elsewhere and lies on the image; ``text``.
+        ``whole``, the URL of a picture; ``marks``, that of a transparent overlay on the image; ``text``.
     """
     if isinstance(said, Pose):
         dots = [(i, x, y) for person in said.keypoints for i, (x, y, _) in enumerate(person)]
@@ -94,7 +94,7 @@ def output(said: Any, names: Sequence[str], size_px: tuple[int, int], most: floa
 
 
 def _marks(size_px: tuple[int, int], boxes: Sequence[Any] = (), dots: Sequence[Any] = ()) -> str:
-    """Boxes (number, x0, y0, x1, y1) and dots (number, x, y) in pixels of (H, W); a number has its colour."""
+    """Boxes (number, x0, y0, x1, y1) and dots (number, x, y) in pixels of (H, W), coloured by number."""
     picture = _small(Image.new("RGBA", size_px[::-1]))
     draw, scale = ImageDraw.Draw(picture), picture.width / size_px[1]
     for i, *box in boxes:
@@ -105,7 +105,7 @@ def _marks(size_px: tuple[int, int], boxes: Sequence[Any] = (), dots: Sequence[A
 
 
 def _colour(number: int) -> tuple[int, int, int]:
-    """Of a class: neighbours differ in hue and in lightness; the first is dark, `VOID` grey."""
+    """Colour of a class: neighbours differ in hue and lightness; the first is dark, `VOID` grey."""
     if number in (0, VOID):
         return (40, 40, 40) if number == 0 else (128, 128, 128)
     r, g, b = colorsys.hls_to_rgb(number * _GOLDEN % 1, (0.45, 0.65, 0.8)[number % 3], 0.75)

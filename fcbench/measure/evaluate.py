@@ -1,4 +1,4 @@
-"""What readouts make of decoded features: a task's statistics, and log-likelihoods of the targets."""
+"""Evaluation of decoded features by readouts: a task's statistics, and log-likelihoods of the targets."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from fcbench.transmit.senders import Received
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """What reads decoded features for a task.
+    """Reads decoded features for a task.
 
     Attributes:
-        model: maps of the encoder to what the head reads; has the head.
+        model: maps of the encoder to the head's input; has the head.
         targets: of the test samples.
-        scorer: None where the head states no likelihood.
+        scorer: None if the head states no likelihood.
         training: how neck and head were trained; None for a tail.
     """
 
@@ -40,7 +40,7 @@ class Reader:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Statistics [N, S] of a reader's task, and log-likelihoods [N] nats where its head states them."""
+    """Statistics [N, S] of a reader's task, and log-likelihoods [N] nats if its head states them."""
 
     stats: np.ndarray
     log_likelihood: np.ndarray | None
@@ -48,12 +48,12 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What readers made of a received test set.
+    """Results of several readers on a received test set.
 
     Attributes:
         found: by reader.
         feature_mse: of features divided by their training standard deviation.
-        decode_ms: of each sample; empty where nothing was decoded.
+        decode_ms: of each sample; empty if nothing was decoded.
     """
 
     found: Mapping[str, Found]
@@ -69,7 +69,7 @@ def evaluate(received: Iterable[Received], source: Source, readers: Mapping[str,
         readers: by any key.
 
     Raises:
-        FcbenchError: another number of samples than the test set has, or a likelihood that is not finite.
+        FcbenchError: a number of samples other than the test set's, or a likelihood that is not finite.
     """
     test, error, n_read = source.test.features, 0.0, 0
     stats = {key: list[np.ndarray]() for key in readers}
@@ -102,5 +102,5 @@ def evaluate(received: Iterable[Received], source: Source, readers: Mapping[str,
     }
     for key, one in found.items():
         if one.log_likelihood is not None and not np.isfinite(one.log_likelihood).all():
-            raise FcbenchError(f"the head of {key} gives a target no probability at all, or NaN")
+            raise FcbenchError(f"the head of {key} gives a target zero probability, or NaN")
     return Evaluation(found, error / n_read, decode_ms)

@@ -1,4 +1,4 @@
-"""Where the nodes of a graph are done: in this process, or in worker processes of this machine."""
+"""Execution of a graph's nodes, in this process or in worker processes of this machine."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ log = logging.getLogger(__name__)
 
 
 class Executor(Protocol):
-    """Does nodes.
+    """Executes nodes.
 
     Attributes:
-        n_at_once: nodes that it can use at a time.
+        n_at_once: number of nodes that it can execute at a time.
     """
 
     n_at_once: int
 
     def submit(self, node: Node, reasons: Mapping[str, str]) -> Future[Outcome]:
-        """Do a node as `Workshop.do` does, now or later."""
+        """Execute a node as `Workshop.do` does, now or later."""
 
 
 Start = Callable[[Study, Path, bool, Report], AbstractContextManager[Executor]]
-"""Starts an executor for a study, a results folder, whether streams are kept, and a report."""
+"""Starts an executor, given a study, a results folder, whether to keep streams, and a report."""
 
 
 def setup_of(study: Study, out: Path | None, keep_streams: bool, threads: int | None) -> Setup:
-    """What another process needs to work on a study."""
+    """Everything another process needs to work on a study."""
     return Setup(
         study.suite,
         study.cache.root,
@@ -63,7 +63,7 @@ def setup_of(study: Study, out: Path | None, keep_streams: bool, threads: int | 
 
 # ------------------------------------------------------------------------------------------- this process
 class Here:
-    """Does one node after the other in this process."""
+    """Executes nodes one after the other in this process."""
 
     n_at_once = 1
 
@@ -71,7 +71,7 @@ class Here:
         self._workshop = workshop
 
     def submit(self, node: Node, reasons: Mapping[str, str]) -> Future[Outcome]:
-        """Do a node now."""
+        """Execute a node now."""
         done: Future[Outcome] = Future()
         done.set_result(self._workshop.do(node, reasons))
         return done
@@ -85,21 +85,21 @@ def here(study: Study, out: Path, keep_streams: bool, report: Report) -> Iterato
 
 # --------------------------------------------------------------------------------------- worker processes
 ATTEMPTS = 3
-"""How often a node is begun whose process dies."""
+"""How often a node whose process dies is started."""
 DIED = (
-    f"its process died {ATTEMPTS} times: too little memory, or a script that calls fcbench without "
+    f"its process died {ATTEMPTS} times: out of memory, or a script calls fcbench without "
     '`if __name__ == "__main__":`'
 )
 
 
 class Workers:
-    """Does nodes in processes of this machine, one each at a time.
+    """Executes nodes in processes of this machine, one per process.
 
-    A process that dies is replaced, and its node begun again: a training goes on from its last checkpoint.
+    A process that dies is replaced and its node restarted; a training resumes at its last checkpoint.
 
     Args:
         n: processes.
-        threads: that each uses; None for an equal share of the cores.
+        threads: of each process; None for an equal share of the cores.
     """
 
     def __init__(
@@ -112,13 +112,13 @@ class Workers:
         self._slots = tuple(self._free)
 
     def submit(self, node: Node, reasons: Mapping[str, str]) -> Future[Outcome]:
-        """Do a node in a process that is free."""
+        """Execute a node in an idle process."""
         slot, outer = self._free.pop(), Future[Outcome]()
         self._begin(slot, node, reasons, outer, 1)
         return outer
 
     def close(self) -> None:
-        """End all processes, whatever they are at."""
+        """End all processes, even busy ones."""
         for slot in self._slots:
             slot.close()
 
@@ -128,7 +128,7 @@ class Workers:
         def ended(_: Future[Outcome]) -> None:
             end = partial(self._end, slot, node, reasons, inner, outer, attempt)
             if isinstance(inner.exception(), BrokenProcessPool):
-                # this is the pool's own thread: from Python 3.12 on it holds the lock that ending the pool takes
+                # this is the pool's own thread: from Python 3.12 on it holds the lock that shutdown needs
                 threading.Thread(target=end, daemon=True).start()
             else:
                 end()
@@ -144,14 +144,14 @@ class Workers:
         outer: Future[Outcome],
         attempt: int,
     ) -> None:
-        """Pass a result on, or begin again where the process died."""
+        """Pass a result on, or restart the node if its process died."""
         error = inner.exception()
         if slot.closed:
             return
         if isinstance(error, BrokenProcessPool):
             slot.restart()
             if attempt < ATTEMPTS:
-                log.warning("a worker process died at %s: beginning it again", node.label)
+                log.warning("a worker process died at %s: starting it again", node.label)
                 self._begin(slot, node, reasons, outer, attempt + 1)
                 return
         self._free.append(slot)
@@ -165,7 +165,7 @@ class Workers:
 
 
 class _Slot:
-    """A worker process, and what it says."""
+    """A worker process and its messages."""
 
     def __init__(self, number: int, setup: Setup, report: Report) -> None:
         self._number, self._setup, self._report = number, setup, report
@@ -173,17 +173,17 @@ class _Slot:
         self._start()
 
     def submit(self, node: Node, reasons: Mapping[str, str]) -> Future[Outcome]:
-        """Do a node in the process."""
+        """Execute a node in the process."""
         return self._pool.submit(_do, node, dict(reasons))
 
     def restart(self) -> None:
-        """Start another process in the place of a dead one."""
+        """Replace a dead process."""
         self._pool.shutdown(wait=False)
         self._connection.close()
         self._start()
 
     def close(self) -> None:
-        """End the process: it sees that the connection is closed."""
+        """End the process by closing its connection."""
         self.closed = True
         self._connection.close()
         self._pool.shutdown(cancel_futures=True)
@@ -195,7 +195,7 @@ class _Slot:
         threading.Thread(target=self._listen, args=(self._connection,), daemon=True).start()
 
     def _listen(self, connection: Connection) -> None:
-        with suppress(EOFError, OSError, TypeError):  # the last one where it is closed between two calls of recv
+        with suppress(EOFError, OSError, TypeError):  # TypeError if it is closed between two calls of recv
             while True:
                 self._report.follow(self._number, connection.recv())
         self._report.forget(self._number)
@@ -214,7 +214,7 @@ def with_workers(
 
 
 def _device(device: torch.device, number: int) -> str:
-    """The GPU of a worker: all of them in turn, where none was named."""
+    """The GPU of a worker: all GPUs in turn, if no particular one was named."""
     if device.type == "cuda" and device.index is None:
         return f"cuda:{number % torch.cuda.device_count()}"
     return str(device)
@@ -222,7 +222,7 @@ def _device(device: torch.device, number: int) -> str:
 
 # ------------------------------------------------------------------------------------ inside of a worker
 class _Worker:
-    """What a worker process has; its workshop is opened for the first node."""
+    """State of a worker process; its workshop is opened for the first node."""
 
     def __init__(self, setup: Setup, connection: Connection) -> None:
         self._setup, self._connection, self._lock = setup, connection, threading.Lock()
@@ -237,14 +237,14 @@ class _Worker:
             self._connection.send(event)
 
     def await_end(self) -> None:
-        """End this process as soon as the other one closes the connection, or is gone."""
+        """End this process as soon as the other one closes the connection or is gone."""
         with suppress(EOFError, OSError):
             self._connection.recv()
         os._exit(1)
 
 
 class _Relay(logging.handlers.QueueHandler):
-    """Sends the records of logs to the process that shows them."""
+    """Sends log records to the process that shows them."""
 
     def __init__(self, tell: Callable[[Event], None]) -> None:
         super().__init__(queue.SimpleQueue())
@@ -258,7 +258,7 @@ _worker: _Worker | None = None
 
 
 def _open(setup: Setup, connection: Connection) -> None:
-    """Make this process a worker."""
+    """Set this process up as a worker."""
     global _worker
     start_worker()
     _worker = _Worker(setup, connection)

@@ -1,7 +1,7 @@
-"""What each node of a graph should take: sizes times what they took on two CPU cores.
+"""Expected time of each node of a graph: sizes times rates measured on two CPU cores.
 
-A guess until the first node of a kind is done; `fcbench.core.progress.Eta` corrects it then. `fcbench run --plan` times
-the parts of a run instead, which takes a minute.
+A guess until the first node of a kind is done; `fcbench.core.progress.Eta` then corrects it. `fcbench run --plan`
+instead times the parts of the run, which takes a minute.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from fcbench.measure.study import Study
 from fcbench.training.codec import n_steps
 
 IMAGE_S = 1.5e-7
-"""A pixel of an image to features, or through an image coder."""
+"""Seconds per pixel of an image, for encoding it or sending it through an image coder."""
 READOUT_S = 3e-5
-"""A cell of a sample's grid in a training step of neck and head."""
+"""Seconds per cell of a sample's grid in a training step of neck and head."""
 CONSTANT = 0.45
-"""A step on a constant, against one on features."""
+"""Time of a training step on a constant, relative to one on features."""
 CODEC_S = 3.5e-7
-"""A scalar of a sample's features in a training step of a codec."""
+"""Seconds per scalar of a sample's features in a training step of a codec."""
 TABLES_S = 0.05
-"""The tables of a codec that is not trained, or was."""
+"""Seconds for building a codec's tables, trained or not."""
 CODE_S = 8e-7
-"""A scalar of a sample there and back through a codec."""
+"""Seconds per scalar for encoding and decoding with a codec."""
 READ_S = 1e-3
-"""What a task makes of a sample."""
+"""Seconds per sample for evaluating a task."""
 ROW_S = 0.045
-"""Intervals and rows of a point, by task."""
+"""Seconds per point for intervals and rows, by task."""
 ANY = "any but features"
-"""The pool of all that does not run an encoder: it tells how fast the machine is."""
+"""Pool of all work without an encoder: it shows how fast the machine is."""
 
 
 def works(graph: Graph, study: Study) -> dict[str, Work]:
-    """What the nodes should take, by key."""
+    """Expected work of the nodes, by key."""
     return {key: _work(node, graph.sources[node.encoder], study) for key, node in graph.nodes.items()}
 
 
@@ -66,6 +66,6 @@ def _work(node: Node, source: Source, study: Study) -> Work:
     seconds = len(test) * (sent_s + read_s * len(node.tasks)) + ROW_S * len(node.tasks)
     if kind == Kind.CEILING:  # it also reads null models and counts operations
         return Work(3 * seconds, ("ceiling", ANY), gradual=False)
-    if kind in (Kind.REMOTE, Kind.LABEL):  # the encoder's speed, or the coder's: they tell nothing of codecs
+    if kind in (Kind.REMOTE, Kind.LABEL):  # depends on the encoder or the label coder, not on codecs
         return Work(seconds, (f"point {codec}", kind.value), gradual=False)
     return Work(seconds, (f"point {codec}", "points", ANY), gradual=False)

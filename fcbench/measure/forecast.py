@@ -1,9 +1,8 @@
-"""How long the parts of a run take: a few training steps and samples, on the first encoder.
+"""Time and disk use of the parts of a run, from a few training steps and samples on the first encoder.
 
 `fcbench.measure.plan` scales the times to the whole run.
 
-Everything is made in a temporary cache that is thrown away: nothing that was trained for so few steps can be found
-again.
+Everything is made in a temporary cache and then deleted, so that no run can find models trained for so few steps.
 """
 
 from __future__ import annotations
@@ -39,15 +38,15 @@ from fcbench.training.readout import own_samples
 from fcbench.transmit.senders import CodecSender
 
 STEPS = 8
-"""Training steps that are timed."""
+"""Training steps to time."""
 N_TRAIN, N_TEST = 32, 8
-"""Samples that are read."""
+"""Samples to read."""
 Variant = tuple[str, str | None]
 """A codec, and the task that it is fitted to or whose output it codes."""
 
 
 def variant(job: Job) -> Variant:
-    """What of a job's codec determines how long it takes; not its operating point, which matters less."""
+    """The part of a job's codec that determines its time; the operating point matters less and is left out."""
     labels = job.tasks[0] if job.kind == Kind.LABEL else None
     return job.point.codec, job.fitted_to or labels
 
@@ -57,18 +56,18 @@ class Rates:
     """Seconds and bytes of the parts of a run.
 
     Attributes:
-        encoder: that they were timed on.
-        n_test: samples of the whole test set, which intervals are taken over.
-        image_s: an image to features, by encoder (a task model's own among them).
+        encoder: on which they were timed.
+        n_test: samples of the whole test set, for intervals.
+        image_s: encoding per image, by encoder (including a task model's own).
         feature_bytes: features of one encoder, both splits.
         readout_s, readout_bytes: training of a readout, by task.
-        train_s, train_bytes: training of a codec; what it keeps beside checkpoints.
-        make_s, make_bytes: a checkpoint, once its codec is trained; counting its operations.
-        code_s: a sample there and back.
-        read_s: what a readout makes of a sample, by task.
-        row_s, row_bytes: a measured point's intervals and rows, by task.
-        failed: reasons, of codecs that could not be timed.
-        load: processes that wanted to run, a core, where the system tells.
+        train_s, train_bytes: training of a codec; its files beside checkpoints.
+        make_s, make_bytes: a checkpoint of a trained codec; counting its operations.
+        code_s: encoding and decoding per sample.
+        read_s: evaluation per sample, by task.
+        row_s, row_bytes: intervals and rows per point, by task.
+        failed: codecs that could not be timed, with the reason.
+        load: runnable processes per core, if the system reports them.
     """
 
     encoder: str
@@ -90,12 +89,12 @@ class Rates:
 
 
 def probe(study: Study) -> Rates:
-    """Time the parts of a suite, on its first encoder. Nothing of the cache but the data set is used.
+    """Time the parts of a suite, on its first encoder. Only the data set is taken from the cache.
 
     A codec that fails here is named in the result: it would fail in the run too.
 
     Raises:
-        FcbenchError: bad input, as the run would find it.
+        FcbenchError: bad input, as in the run.
     """
     suite, encoder = study.suite, study.encoder(study.suite.encoders[0])
     budget = replace(suite.budget, task_steps=STEPS, codec_steps=STEPS)
@@ -129,7 +128,7 @@ def _one_each(every: Sequence[Job]) -> list[Job]:
 
 # ---------------------------------------------------------------------------------------------- timed
 def _few_features(study: Study, encoder: Encoder, rates: Rates) -> Source:
-    """Features of a few samples, timed. Tasks know the whole data set."""
+    """Features of a few samples, timed. Tasks see the whole data set."""
     names, splits = split_points_of(encoder, study.suite.split_point), {}
     for which, n in (("train", N_TRAIN), ("test", N_TEST)):
         data = study.data[which]
@@ -179,7 +178,7 @@ def _time_readout(trial: Trial, task: str, watch: Stopwatch, rates: Rates, steps
 
 
 def _time_reading(trial: Trial, task: str, rates: Rates, folder: Path) -> None:
-    """Time what a point takes that is decoded: statistics of each sample, intervals over as many as the run has."""
+    """Time the evaluation of a point: statistics of each sample, intervals over as many samples as in the run."""
     job, reader = Job(Kind.CEILING, ENDS[Kind.CEILING], (task,)), trial.reader(task)
     for _ in range(2):  # the first warms up
         began = time.perf_counter()
@@ -187,7 +186,7 @@ def _time_reading(trial: Trial, task: str, rates: Rates, folder: Path) -> None:
         rates.read_s[task] = (time.perf_counter() - began) / len(trial.source.test.features)
     assert done is not None
     counts = trial.complexity.of_readout(reader)
-    trial.complexity.of_point(counts, None)  # counted once for all points
+    trial.complexity.of_point(counts, None)  # counts operations once for all points
     found, n_test = done.read.found[task], rates.n_test
     given = found.log_likelihood
     stats = np.resize(found.stats, (n_test, found.stats.shape[1]))
@@ -209,7 +208,7 @@ def _time_codec(trial: Trial, job: Job, watch: Stopwatch, rates: Rates, steps: i
     sender = trial.sender(job)
     if isinstance(sender, CodecSender):
         ended = time.perf_counter()
-        if watch.n_steps:  # one of variable rate makes more of them
+        if watch.n_steps:  # a codec of variable rate makes more of them
             rates.train_s[which] = watch.step_s * watch.n_steps / STEPS * steps
             began = watch.ticks_s[-1]
         rates.make_bytes[which] = sender.checkpoint.stat().st_size
@@ -230,7 +229,7 @@ def _n_bytes(folder: Path) -> int:
 
 
 class Stopwatch(Report):
-    """A report that prints nothing and keeps when each step of its last part ended."""
+    """A report that prints nothing and records when each step of its last part ended."""
 
     def __init__(self) -> None:
         super().__init__(0, Console(quiet=True))
@@ -238,17 +237,17 @@ class Stopwatch(Report):
 
     @contextmanager
     def part(self, name: str) -> Iterator[Advance]:
-        """A part; its beginning counts as the first tick."""
+        """Start a part; its start counts as the first tick."""
         self.ticks_s = [time.perf_counter()]
         yield lambda done, total: self.ticks_s.append(time.perf_counter())
 
     @property
     def n_steps(self) -> int:
-        """Steps of the last part."""
+        """Number of steps of the last part."""
         return len(self.ticks_s) - 1
 
     @property
     def step_s(self) -> float:
-        """Mean time of a step of the last part, the first left out: it warms up. A GPU may do most in the last one."""
+        """Mean time of a step of the last part without the first, which warms up. A GPU may do most in the last one."""
         steps = np.diff(self.ticks_s[1:] if self.n_steps > 1 else self.ticks_s)
         return float(np.mean(steps))

@@ -1,10 +1,10 @@
-"""What a run does, as plain data: a graph of nodes, each of which makes one thing.
+"""The work of a run, as plain data: a graph of nodes, each of which makes one thing.
 
     features (encoder, split) -> readouts (task, seed), null models, codecs (point, seed) -> points -> rows
 
-What a node makes is kept in the cache under the node's key; a point's rows go to the results folder. Only what is
-missing there is in the graph. Nothing is extracted, trained or coded to build it: features that are not in the cache
-yet are described by their shapes.
+What a node makes is stored in the cache under the node's key; a point's rows go to the results folder. The graph holds
+only missing work. Building it extracts, trains and codes nothing: features that are not in the cache yet are described
+by their shapes.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from fcbench.training.codec import CodecRecipe
 from fcbench.training.readout import ReadoutRecipe, own_samples
 
 PROCESS_BYTES = 1 << 30
-"""Memory of a process at work: Python, PyTorch, a model."""
+"""Memory of a working process: Python, PyTorch, a model."""
 
 
 class Makes(str, Enum):
-    """What a node makes."""
+    """Product of a node."""
 
     FEATURES = "features"
     READOUT = "readout"
     NULL_MODEL = "null model"
     SWEEP = "codec of variable rate"
     CODEC = "codec"
-    TABLES = "tables"  # of a codec that needs no training of its own
+    TABLES = "tables"  # of a codec that needs no separate training
     POINT = "point"
 
 
@@ -54,17 +54,17 @@ class Node:
     """One piece of work.
 
     Attributes:
-        key: of what it makes: a name in the cache, or the point's in a row.
+        key: of its product: a name in the cache, or a row's point.
         label: for people.
         encoder: name in the suite.
         split: of features.
         task: of a readout or a null model.
         job: of a codec or a point.
-        tasks: of a point, as far as they are missing.
-        continued: a codec that goes on from the weights of one before it.
-        needs: keys of the nodes before it, and the tasks of a point that fail with each.
-        path: what it makes, in the cache; None for a point.
-        memory_bytes: that a process takes for it: its own, and the features that stay in memory.
+        tasks: missing tasks of a point.
+        continued: whether a codec's training starts from another one's weights.
+        needs: keys of the nodes before it -> the tasks of a point that fail with them.
+        path: its product in the cache; None for a point.
+        memory_bytes: of a process for it: its own, and the features that stay in memory.
     """
 
     key: str
@@ -83,21 +83,21 @@ class Node:
 
     @property
     def of_job(self) -> Job:
-        """The job of a node that has one."""
+        """The job of a node for a codec or a point."""
         assert self.job is not None
         return self.job
 
 
 @dataclass(slots=True)
 class Graph:
-    """The nodes of a run by key, in an order in which one process can do them.
+    """The nodes of a run by key, in an order in which one process can execute them.
 
     Attributes:
         n_points: of the suite, by codec.
-        n_found: of them, how many the results folder holds.
+        n_found: number of these in the results folder.
         found: their keys.
-        sources: what the run will read, by encoder of the suite; without values where it must be extracted.
-        sets: features that are not in the cache, as far as they are known: encoder and set, by key of their node.
+        sources: features by encoder of the suite; without values if they must be extracted.
+        sets: known features that are not in the cache: encoder and set, by key of their node.
     """
 
     nodes: dict[str, Node] = field(default_factory=dict)
@@ -109,13 +109,13 @@ class Graph:
 
 
 def build(study: Study, done: Callable[[str], bool]) -> Graph:
-    """The graph of what is missing.
+    """The graph of missing work.
 
     Args:
-        done: whether a point, by its key, need not be measured.
+        done: whether the point of a key is already measured.
 
     Raises:
-        FcbenchError: bad input, as the run would find it.
+        FcbenchError: bad input, as in the run.
     """
     graph = Graph()
     points = jobs(study.suite)
@@ -149,10 +149,10 @@ class _Builder:
         self._memory_bytes = PROCESS_BYTES + sum(min(s.n_bytes, RAM_LIMIT_BYTES) for s in sets)
 
     def add(self, seed: int, pending: Sequence[tuple[Job, Mapping[str, str]]]) -> None:
-        """Add points of a seed, each with what it needs before it.
+        """Add points of a seed, each after the nodes that it needs.
 
         Args:
-            pending: each with the keys of its rows by task.
+            pending: jobs, each with the keys of its rows by task.
         """
         trial = Trial(self.study, self._source, seed, Report(0))
         for job, keys in pending:
@@ -171,7 +171,7 @@ class _Builder:
 
     # ------------------------------------------------------------------------------------------- features
     def _features(self) -> Source:
-        """The source that the run will have, without values where it must be extracted."""
+        """The source of the run, without values if it must be extracted."""
         suite = self.study.suite
         points = split_points_of(self.encoder, suite.split_point)
         splits = {}
@@ -190,7 +190,7 @@ class _Builder:
         return Source(self.encoder, points, name, splits["train"], splits["test"], {})
 
     def _see_own_features(self, recipe: ReadoutRecipe) -> None:
-        """Note the features of a frozen decoder's own encoder, which its training extracts where they are missing."""
+        """Record the features of a frozen decoder's own encoder, which its training extracts if they are missing."""
         if recipe.decoder is not None:
             found, features = expected_set(
                 own_samples(recipe),
@@ -213,7 +213,7 @@ class _Builder:
         return self._node(path, Makes.READOUT, label, recipe)
 
     def _null_model(self, recipe: ReadoutRecipe) -> tuple[str, ...]:
-        """Encoders share it; a tail has none."""
+        """Null model, which encoders share; a tail has none."""
         if recipe.tail is not None:
             return ()
         features = recipe.source.train.features
@@ -230,7 +230,7 @@ class _Builder:
         return self._node(path, Makes.NULL_MODEL, f"null model, {recipe.task.name}", recipe)
 
     def _codec(self, recipe: CodecRecipe, job: Job) -> tuple[str, ...]:
-        """A codec; before it, the readout that it is fitted to, and the training that it goes on from or is part of."""
+        """A codec, after the readout that it is fitted to, and the training that it starts from or is part of."""
         path, shared = recipe.path(self._cache), recipe.trained_path(self._cache)
         if self._is_made(path):
             return ()
@@ -255,7 +255,7 @@ class _Builder:
         before: Sequence[str] = (),
         job: Job | None = None,
     ) -> tuple[str, ...]:
-        """The key of a node, which is added where the graph lacks it."""
+        """The key of a node, which is added if the graph lacks it."""
         task = recipe.task.name if isinstance(recipe, ReadoutRecipe) else ""
         continued = isinstance(recipe, CodecRecipe) and recipe.start is not None
         needs: dict[str, tuple[str, ...]] = dict.fromkeys((*self._sets, *before), ())
@@ -284,7 +284,7 @@ def expected_set(
     on_bad_image: BadImage = "stop",
     dtype: FeaturesDtype = "float32",
 ) -> tuple[bool, FeatureSet]:
-    """Whether a feature set is in the cache; the set, else one without values under the name that it will have.
+    """Whether a feature set is in the cache; and the set, or one without values under its future name.
 
     Raises:
         UnreadableSample: no image can be read.

@@ -1,8 +1,8 @@
-"""The nodes of a graph as Ray tasks, on a cluster that runs or on one of this machine's cores.
+"""The nodes of a graph as Ray tasks, on an existing cluster or on one made from this machine's cores.
 
-Ray places tasks by what they ask for (CPU threads, a share of a GPU, memory) and begins one again whose worker or
-machine is lost. What nodes make lies in the cache, which every machine of the cluster reaches under the same path; or
-each has a cache of its own (`fcbench.measure.ray_caches`).
+Ray places tasks by their requirements (CPU threads, a share of a GPU, memory) and restarts one whose worker or machine
+is lost. Products of nodes go to the cache, which every machine of the cluster reaches under the same path; or each
+machine has its own cache (`fcbench.measure.ray_caches`).
 
 References:
     https://docs.ray.io, package ``ray`` (``pip install fcbench[ray]``).
@@ -34,15 +34,15 @@ from fcbench.measure.study import Study
 from fcbench.measure.workshop import Outcome, Setup, Workshop
 
 LOCAL = "local"
-"""As an address: a cluster on this machine, for this run."""
+"""Address that stands for a cluster on this machine, for this run."""
 AT_ONCE = 1000
-"""Tasks that wait in Ray at a time, so that a cluster that grows sees what there is to do."""
+"""Tasks queued in Ray at a time, so that a growing cluster sees the pending work."""
 CONNECT_S = 10
 """How long a cluster may take to answer."""
 
 
 class OnRay:
-    """Does nodes as Ray tasks."""
+    """Executes nodes as Ray tasks."""
 
     n_at_once = AT_ONCE
 
@@ -52,14 +52,14 @@ class OnRay:
         self._task_of = cache(lambda memory_bytes: task.options(memory=memory_bytes, **how))
 
     def submit(self, node: Node, reasons: Mapping[str, str]) -> Future[Outcome]:
-        """Have a node done, somewhere."""
+        """Have a node executed, anywhere."""
         outer: Future[Outcome] = Future()
         found = self._task_of(node.memory_bytes).remote(self._setup, node, dict(reasons)).future()
         found.add_done_callback(lambda _: self._end(node, found, outer))
         return outer
 
     def _end(self, node: Node, found: Future[Outcome | FcbenchError], outer: Future[Outcome]) -> None:
-        """Pass a result on; a task that Ray gave up is a failure."""
+        """Pass a result on; a task that Ray gave up becomes a failure."""
         try:
             error = found.exception()
             if isinstance(error, self._ray.exceptions.RayError):
@@ -89,14 +89,14 @@ def on_ray(
     """Do the work on a Ray cluster.
 
     Args:
-        address: of a cluster; ``auto`` for the one that this machine belongs to, ``local`` for one of its own.
-        threads: of each task; None for one.
-        gpus_per_task: share of a GPU; None for a quarter on one, nothing on the CPU.
-        own_caches: each machine has a cache of its own; else all reach the driver's.
-        do: what a task does; None for the node's work.
+        address: of a cluster; ``auto`` for this machine's cluster, ``local`` for a new one on this machine.
+        threads: per task; None for one.
+        gpus_per_task: share of a GPU; None for a quarter if there is a GPU, else none.
+        own_caches: each machine has its own cache; otherwise all use the driver's.
+        do: function that a task runs; None for the node's work.
 
     Raises:
-        FcbenchError: no Ray, no such cluster, or its machines do not see the cache.
+        FcbenchError: no Ray, no such cluster, or a machine that cannot see the cache.
     """
     ray = _connected(address)
     try:
@@ -118,7 +118,7 @@ def _connected(address: str) -> Any:
     except ImportError as error:
         raise FcbenchError("--ray needs the package ray: pip install 'fcbench[ray]'") from error
     host, _, port = address.rpartition(":")
-    if host and port.isdigit():  # Ray itself tries for minutes
+    if host and port.isdigit():  # Ray itself would try for minutes
         try:
             socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
         except (OSError, OverflowError) as error:
@@ -127,13 +127,13 @@ def _connected(address: str) -> Any:
     options: dict[str, Any] = {"include_dashboard": False} if address == LOCAL else {}
     try:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
-    except Exception as error:  # several kinds, none of them of one base
+    except Exception as error:  # several types without a common base
         raise FcbenchError(f"no Ray cluster at {address!r} ({str(error).splitlines()[0]}): start one") from error
     return ray
 
 
 def _check_cache(ray: Any, cache_dir: Path) -> None:
-    """Raise `FcbenchError` where a machine of the cluster does not see the cache."""
+    """Raise `FcbenchError` if a machine of the cluster cannot see the cache."""
     token = cache_dir / f".seen-{uuid.uuid4().hex}"
     with disk_errors(cache_dir, CACHE_HINT):
         token.touch()
@@ -149,7 +149,7 @@ def _check_cache(ray: Any, cache_dir: Path) -> None:
 
 # ------------------------------------------------------------------------------------------ inside of a task
 _workshops: dict[str, Workshop] = {}
-"""Of this process, which Ray keeps for further tasks; one at a time."""
+"""Workshop of this process, which Ray keeps for further tasks; one at a time."""
 
 
 def _sees(path: Path) -> bool:
@@ -172,7 +172,7 @@ def _do(setup: Setup, node: Node, reasons: Mapping[str, str]) -> Outcome | Fcben
 
 @contextmanager
 def _logged(say: Callable[[str], object]) -> Iterator[None]:
-    """Say what is logged meanwhile."""
+    """Pass log records on while the block runs."""
     handler = _Saying(say)
     logging.getLogger().addHandler(handler)
     try:

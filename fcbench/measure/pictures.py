@@ -1,6 +1,6 @@
-"""A few test images as they come through at every measured point: features and each task's output, as pictures.
+"""A few test images as received at every measured point: features and each task's output, as pictures.
 
-They are coded and read again, as a point is measured, with what is in the cache: nothing is trained.
+They are coded and read again, as when a point is measured, with models from the cache: nothing is trained.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def make_pictures(study: Study, done: Collection[str]) -> dict[str, Any]:
     """Pictures of the first test images, as JSON data.
 
     Args:
-        done: keys of the points that were measured; no others are drawn.
+        done: keys of the measured points; only these are drawn.
 
     Returns:
-        ``images``: by sample id, the address of its picture. ``points``: each with ``keys``, those of its rows by task,
-        and ``samples``, each with the ``sample``'s id, the ``bytes`` that it took, ``features`` (the address of a
-        picture) and by task ``outputs`` (`drawing.output`).
+        ``images``: by sample id, its picture's URL. ``points``: each with ``keys`` of its rows by task, and
+        ``samples``, each with the ``sample``'s id, its ``bytes``, ``features`` (a picture's URL) and by task
+        ``outputs`` (`drawing.output`).
     """
     images: dict[str, str] = {}
     points: list[dict[str, Any]] = []
@@ -50,7 +50,7 @@ def make_pictures(study: Study, done: Collection[str]) -> dict[str, Any]:
         images |= shown.images()
         for job in jobs(study.suite):
             keys = {task: key for task in job.tasks if (key := point_key(shown.trial, job, task)) in done}
-            if keys and job.kind != Kind.LABEL:  # outputs of those are the uncoded features'
+            if keys and job.kind != Kind.LABEL:  # labels are outputs for uncoded features
                 samples = attempt(partial(shown.samples, job, list(keys)), list(keys), {})
                 points += [{"keys": keys, "samples": samples}] if samples else []
     return {"images": images, "points": points}
@@ -77,7 +77,7 @@ class _Shown:
         return {sample.id: drawing.photograph(sample.image) for sample in samples}
 
     def samples(self, job: Job, tasks: list[str]) -> list[dict[str, Any]]:
-        """What comes of each image at a point."""
+        """Pictures and sizes of each image at a point."""
         with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
             sender, path = self.few.sender(job), Path(folder) / "few.fcb"
             sent = sender.send(path, lambda *_: None)
@@ -94,7 +94,7 @@ class _Shown:
             ]
 
     def _output(self, task: str, index: int, maps: Maps) -> dict[str, str] | None:
-        """A task's output for an image; None where nothing says what it looks like."""
+        """A task's output for an image; None if it cannot be drawn."""
         reader, test = self.trial.reader(task), self.few.source.test.features
         head: Any = reader.model.head
         x = reader.model({name: m[index : index + 1] for name, m in maps.items()})

@@ -1,8 +1,8 @@
-"""What a run will cost before it runs: points, trainings, time, disk.
+"""Cost of a run before it starts: points, trainings, time, disk.
 
-Counted exactly (`count`): from the results folder and the cache, by the keys that the run itself looks things up with;
-features that are not there yet are described by their shapes, not extracted. Timed (`probe`): a few steps of each
-training, a few samples of each codec and task, on the first encoder, in a cache of its own that is thrown away.
+Counted exactly (`count`): from the results folder and the cache, by the run's own keys; features that are not there yet
+are described by their shapes, not extracted. Timed (`probe`): a few steps of each training, a few samples of each codec
+and task, on the first encoder, in a temporary cache.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Family:
         n_found: those already in the results folder.
         coded: operating points to be coded; each is coded once for all its tasks.
         trained: codecs to be trained. One of variable rate trains once for its whole sweep.
-        continued: those of them that go on from a neighbour's weights.
-        made: checkpoints to be made, trained or tables alone.
-        read: points to be read, by task.
+        continued: those among them that start from a neighbour's weights.
+        made: checkpoints to be made, trained or with tables only.
+        read: points to be evaluated, by task.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Family:
 
 @dataclass(slots=True)
 class Counts:
-    """What a run will do.
+    """Amount of work in a run.
 
     Attributes:
         n_test: samples of the test set.
@@ -69,17 +69,17 @@ class Counts:
 
     @property
     def n_points(self) -> int:
-        """Points in all."""
+        """Total number of points."""
         return sum(f.n_points for f in self.families.values())
 
     @property
     def n_found(self) -> int:
-        """Points that the results folder holds already."""
+        """Points already in the results folder."""
         return sum(f.n_found for f in self.families.values())
 
     @property
     def n_readouts(self) -> int:
-        """Readouts to be trained, null models among them."""
+        """Readouts to be trained, including null models."""
         return self.readouts.total() + self.nulls.total()
 
     @property
@@ -89,14 +89,14 @@ class Counts:
 
     @property
     def line(self) -> str:
-        """All of it in a line."""
+        """All counts in one line."""
         return (
             f"{self.n_points} points, {self.n_found} already there; "
             f"to train: readouts {self.n_readouts}, codecs {self.n_codecs}"
         )
 
     def left(self, suite: Suite) -> Suite | None:
-        """The suite with those tasks and codecs alone that have points left; None where none has."""
+        """The suite with only those tasks and codecs that have points left; None if there are none."""
         tasks = {t for f in self.families.values() for t in f.read}
         if not tasks:
             return None
@@ -108,13 +108,13 @@ class Counts:
 
 
 def count(study: Study, out: Path) -> Counts:
-    """What `fcbench.measure.run.measure` would do with the same arguments. Extracts, trains and codes nothing.
+    """Count what `fcbench.measure.run.measure` would do with the same arguments. Extracts, trains and codes nothing.
 
-    Null models that encoders share are counted once. Where the features of no encoder are in the cache yet, they
-    count as to be trained.
+    Null models that encoders share are counted once. If no encoder's features are in the cache yet, null models count
+    as to be trained.
 
     Raises:
-        FcbenchError: bad input, as the run would find it.
+        FcbenchError: bad input, as in the run.
     """
     counts = counts_of(build(study, _done(out).__contains__), len(study.data["test"]))
     return counts if study.suite.store_features else replace(counts, feature_bytes=0)
@@ -128,7 +128,7 @@ def _done(out: Path) -> set[str]:
 
 
 def counts_of(graph: Graph, n_test: int) -> Counts:
-    """What the nodes of a graph add up to."""
+    """Totals of the nodes of a graph."""
     counts = Counts(n_test)
     for codec, n in graph.n_points.items():
         family = counts.families.setdefault(_family(codec), Family(_family(codec)))
@@ -172,7 +172,7 @@ class Estimate:
         features_s: extraction.
         readouts_s, nulls_s: training; null models are also read once.
         families_s: each codec's training and points.
-        feature_bytes, model_bytes, result_bytes: on disk, at the end.
+        feature_bytes, model_bytes, result_bytes: on disk after the run.
     """
 
     features_s: float
@@ -185,12 +185,12 @@ class Estimate:
 
     @property
     def total_s(self) -> float:
-        """All of it."""
+        """Total time."""
         return sum((self.features_s, self.readouts_s, self.nulls_s, *self.families_s.values()))
 
 
 def estimate(counts: Counts, rates: Rates) -> Estimate:
-    """What counted things take at the rates of a probe. Encoders that were not timed count as the one that was."""
+    """Time and disk of counted work at the rates of a probe. Encoders that were not timed count as the one that was."""
     typical_s = next(iter(rates.image_s.values()), 0.0)
     null_s = {t: rates.readout_s[t] + counts.n_test * rates.read_s[t] for t in counts.nulls}
     n_rows, models = Counter[str](), counts.readouts + counts.nulls

@@ -1,4 +1,4 @@
-"""One operating point of a trial: sent through a file, read by every task, made into rows."""
+"""One operating point of a trial: sent through a file, read by every task, turned into rows."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A point as it was sent and read."""
+    """A point as sent and read."""
 
     sender: Sender
     sent: Sent
@@ -37,7 +37,7 @@ class Measured:
 
 
 def make_readers(trial: Trial, tasks: Sequence[str], failed: dict[str, str]) -> dict[str, Reader]:
-    """The readers of tasks; the reason of each that cannot be made goes to `failed`."""
+    """The readers of tasks; the reason for each that cannot be made goes to `failed`."""
     readers = {task: attempt(lambda: trial.reader(task), [task], failed) for task in tasks}
     return {task: reader for task, reader in readers.items() if reader}
 
@@ -45,7 +45,7 @@ def make_readers(trial: Trial, tasks: Sequence[str], failed: dict[str, str]) -> 
 def send_and_read(
     trial: Trial, job: Job, source: Source, readers: Mapping[str, Reader], stream: Path
 ) -> Measured | None:
-    """Send the test set of a source through a file and read what comes out; None without readers."""
+    """Send the test set of a source through a file and read the result; None without readers."""
     if not readers:
         return None
     where, report = f"{source.encoder.name}: {job.point.label}", trial.report
@@ -57,10 +57,10 @@ def send_and_read(
 
 
 def attempt(call: Callable[[], T], tasks: Sequence[str], failed: dict[str, str]) -> T | None:
-    """Result of a call. Whatever it raises becomes the reason why tasks failed: a plug-in may raise anything.
+    """Result of a call. Any exception becomes the reason why tasks failed: a plug-in may raise anything.
 
     Raises:
-        DiskFull: there is no room; every other point would fail, too, some after hours of training.
+        DiskFull: the disk is full; every other point would fail too, some after hours of training.
     """
     try:
         return call()
@@ -75,7 +75,7 @@ def attempt(call: Callable[[], T], tasks: Sequence[str], failed: dict[str, str])
 
 
 def failure_lines(where: str, tasks: Sequence[str], failed: Mapping[str, str]) -> list[str]:
-    """One line per reason; it names the tasks where others of the point were measured."""
+    """One line per reason; it names the tasks if others of the point were measured."""
     lines = []
     for reason in dict.fromkeys(failed.values()):
         own = [t for t in tasks if failed.get(t) == reason]
@@ -93,14 +93,14 @@ def rows_and_samples(trial: Trial, job: Job, task: str, done: Measured) -> tuple
 
 
 def sample_table(trial: Trial, sent: Sent, found: Found, null: np.ndarray | None) -> SampleTable:
-    """What is kept of each sample of a point."""
+    """Table of a point's samples, to be stored."""
     return SampleTable(trial.source.test.features.ids, sent.sample_bytes, found.stats, found.log_likelihood, null)
 
 
 def wants_null(trial: Trial, job: Job, found: Found) -> bool:
-    """Whether a point keeps the null model's likelihoods: the uncoded ceiling, where the run asks for them.
+    """Whether a point stores the null model's likelihoods: the uncoded ceiling, if the run asks for them.
 
-    A tail is not trained, so there is nothing like it that was trained on a constant.
+    A tail is not trained, so it has no counterpart trained on a constant.
     """
     if trial.study.suite.head == "tail":
         return False

@@ -1,4 +1,4 @@
-"""Which points a suite has: every operating point of every codec, image codec and label coder, and the curves' ends."""
+"""The points of a suite: every operating point of every codec, image codec and label coder, and the curves' ends."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def jobs(suite: Suite) -> list[Job]:
 
 
 def starts_of(suite: Suite, point: OperatingPoint) -> tuple[OperatingPoint, ...]:
-    """The operating points that a codec's training goes on from, the nearest first; none where it starts by itself."""
+    """The operating points that a codec's training starts from, the nearest first; empty if it starts from scratch."""
     plugin = registry.get("codec", point.codec)
     if not plugin.continued:
         return ()
@@ -57,7 +57,7 @@ def starts_of(suite: Suite, point: OperatingPoint) -> tuple[OperatingPoint, ...]
 
 
 def to_middle(lmbdas: Iterable[float], lmbda: float) -> list[float]:
-    """The lmbdas after one of them on its way to the middle one.
+    """The lmbdas between one of them and the middle one, which is included.
 
     >>> [to_middle([1, 2, 3, 4], lmbda) for lmbda in (1, 2, 3, 4)]
     [[2, 3], [3], [], [3]]
@@ -68,7 +68,7 @@ def to_middle(lmbdas: Iterable[float], lmbda: float) -> list[float]:
 
 
 def lmbdas_of(suite: Suite, codec: str) -> tuple[float, ...]:
-    """All lmbdas of a codec of variable rate, which one training serves; none for any other codec."""
+    """All lmbdas of a codec of variable rate, which one training serves; empty for any other codec."""
     plugin = registry.get("codec", codec)
     if not plugin.variable:
         return ()

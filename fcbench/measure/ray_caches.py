@@ -1,8 +1,8 @@
 """Caches of a Ray cluster whose machines share no folder.
 
-Each machine has a cache in its temporary folder. What a node needs and that cache lacks comes from the driver's, and
-what a node makes goes there before the node counts as done, a file at a time through Ray's object store. Data sets on
-disk are read by every machine, under the same path.
+Each machine has a cache in its temporary folder. Files that a node needs are copied from the driver's cache, and its
+products are copied there before the node counts as done, one file at a time through Ray's object store. Every machine
+reads data sets on disk under the same path.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from fcbench.measure.workshop import Outcome, Setup
 
 T = TypeVar("T")
 Do = Callable[[Setup, Node, Mapping[str, str]], Outcome | FcbenchError]
-"""Does a node; an error that ends the run is returned: Ray would wrap it."""
+"""Executes a node; an error that ends the run is returned, because Ray would wrap it."""
 CLEAR_S = 30
 """How long machines may take to clear their caches."""
 
 
 class Files:
-    """The driver's cache, as an actor on its machine; files by their names in it."""
+    """The driver's cache, as an actor on its machine; files are named by their paths in it."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     def read(self, name: str) -> dict[str, bytes]:
-        """A file and what lies beside it, by the ends of their names, itself last; nothing where it is not there."""
+        """A file and what lies beside it, by suffix, itself last; empty if it is missing."""
         path = self._root / name
         if not path.is_file():
             return {}
@@ -44,17 +44,17 @@ class Files:
         return {end: file.read_bytes() for end, file in files.items() if file.is_file()}
 
     def lacks(self, names: Sequence[str]) -> list[str]:
-        """Those that are not there."""
+        """The names that are missing."""
         return [name for name in names if not (self._root / name).is_file()]
 
     def write(self, name: str, data: bytes) -> None:
-        """Put a file there."""
+        """Write a file."""
         write_atomically(self._root / name, data, cache.CACHE_HINT)
 
 
 @contextmanager
 def apart(ray: Any, cache_dir: Path, do: Do) -> Iterator[Do]:
-    """What a task does where machines have caches of their own, which are cleared at the end."""
+    """The function of a task if machines have their own caches, which are cleared at the end."""
     here = {"num_cpus": 0, "max_restarts": -1, "scheduling_strategy": _on(ray.get_runtime_context().get_node_id())}
     files = ray.remote(Files).options(**here).remote(cache_dir)
 
@@ -72,7 +72,7 @@ def apart(ray: Any, cache_dir: Path, do: Do) -> Iterator[Do]:
 
 
 def on_each(ray: Any, function: Callable[[Any], T], argument: Any, limit_s: float | None = None) -> list[tuple[str, T]]:
-    """What a function gives on each machine of the cluster, by the machine's name."""
+    """Results of a function on each machine of the cluster, with the machine's name."""
     nodes, task = [n for n in ray.nodes() if n["Alive"]], ray.remote(function)
     asked = [task.options(num_cpus=0, scheduling_strategy=_on(n["NodeID"])).remote(argument) for n in nodes]
     found = ray.get(asked, timeout=limit_s)
@@ -87,11 +87,11 @@ def _on(node_id: str) -> Any:
 
 # ------------------------------------------------------------------------------------------ inside of a task
 _handed_over: set[str] = set()
-"""Names of files that the driver's cache has, as far as this process knows."""
+"""Names of files in the driver's cache, as far as this process knows."""
 
 
 def _own_cache() -> Path:
-    """The cache of this machine; several that are played by one computer have one each."""
+    """The cache of this machine; several machines simulated by one computer have one each."""
     import ray
 
     return Path(tempfile.gettempdir()) / f"fcbench-{ray.get_runtime_context().get_node_id()}"
@@ -102,7 +102,7 @@ def _clear(_: None) -> None:
 
 
 def _fetch(files: Any, root: Path, path: Path) -> bool:
-    """Put a file of the driver's cache into this machine's."""
+    """Copy a file from the driver's cache into this machine's."""
     import ray
 
     if not path.is_relative_to(root):
@@ -114,7 +114,7 @@ def _fetch(files: Any, root: Path, path: Path) -> bool:
 
 
 def _hand_over(files: Any, own: Cache) -> None:
-    """Give the driver's cache what it lacks of features and models: what makes a file or a shard count comes last."""
+    """Copy features and models that the driver's cache lacks; the file that makes an entry valid is copied last."""
     import ray
 
     places = [*own.models.glob("*"), *own.features.glob("*/*"), *own.features.glob("*/*/*")]
@@ -126,6 +126,6 @@ def _hand_over(files: Any, own: Cache) -> None:
 
 
 def _is_finished(path: Path) -> bool:
-    """Whether a file counts: no lock, no training under way, no shard that is being written."""
+    """Whether a file is complete: not a lock, an unfinished training or an unfinished shard."""
     unfinished = set(ASIDE) - set(BESIDE)
     return not path.name.endswith((*unfinished, ".resume")) and not path.parent.name.endswith(".part")

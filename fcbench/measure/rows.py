@@ -1,4 +1,4 @@
-"""Rows: what identifies a point, and what is written of it."""
+"""Rows of a point, and their keys."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ log = logging.getLogger(__name__)
 
 
 def point_key(trial: Trial, job: Job, task: str) -> str:
-    """Key of resumption of a trial's point."""
+    """Resumption key of a trial's point."""
     return key_of(trial.study, trial.source.encoder, trial.seed, job, task)
 
 
 def key_of(study: Study, encoder: Encoder, seed: int, job: Job, task: str) -> str:
-    """Key of resumption: a hash of all that determines a point. Needs no features."""
+    """Resumption key: a hash of everything that determines a point. Needs no features."""
     suite, data, budget = study.suite, study.data, study.suite.budget
     contents: dict[str, Any] = {
         "version": VERSION,
@@ -119,7 +119,7 @@ def make_rows(
 def _coded(
     trial: Trial, job: Job, row: RatePoint, counts: Counts, sender: Sender, sent: Sent, read: Evaluation
 ) -> RatePoint:
-    """A row with its rate, its times and what its stages cost."""
+    """A row with its rate, its times and the cost of its stages."""
     n_bytes, bits, n = sent.n_bytes, sent.estimated_bits, row.n_samples
     alarm = None if bits is None else rates.rate_alarm(n_bytes, bits, n)
     if alarm:
@@ -149,7 +149,7 @@ def _coded(
 
 
 def _training(of: str, record: Record | None) -> dict[str, Any]:
-    """How a training went, by column."""
+    """Record of a training, by column."""
     if record is None:
         return {}
     found = {"stop": record.stop, "done": record.steps, "seconds": record.seconds}
@@ -158,7 +158,7 @@ def _training(of: str, record: Record | None) -> dict[str, Any]:
 
 
 def _unmeasured(trial: Trial, job: Job, task: str) -> RatePoint:
-    """All of a row that is known before anything is measured."""
+    """The fields of a row that are known before anything is measured."""
     study, source = trial.study, trial.source
     suite, encoder, features = study.suite, source.encoder, source.test.features
     frozen = suite.head == "frozen"
@@ -204,7 +204,7 @@ def _unmeasured(trial: Trial, job: Job, task: str) -> RatePoint:
 
 
 def _resizing(source: Source) -> str:
-    """How images were brought to one size, and by the encoder to its own; empty where all had it."""
+    """How images were brought to one size, and by the encoder to its own; empty if all had it."""
     splits = source.train, source.test
     differs = source.test.dataset.has_images and any(
         sample.size_px != s.features.image_px for s in splits for sample in s.features.samples
@@ -214,7 +214,7 @@ def _resizing(source: Source) -> str:
 
 
 def _budget(suite: Suite, job: Job) -> dict[str, Any]:
-    """How long and how fast a point's readout and its codec are trained, by column."""
+    """Length and rate of the trainings of a point's readout and codec, by column."""
     budget = suite.budget
     of_readout = () if suite.head == "tail" else ("width", "task_steps", "task_batch", "task_rate", "tolerance")
     found = {k: getattr(budget, k) for k in of_readout}
@@ -225,7 +225,7 @@ def _budget(suite: Suite, job: Job) -> dict[str, Any]:
 
 
 def _decoder_sha256(trial: Trial, task: str) -> str:
-    """Of a frozen decoder's or a tail's weights; empty for a trained head, and for a decoder that cannot be built."""
+    """Hash of a frozen decoder's or a tail's weights; empty for a trained head, or a decoder that cannot be built."""
     if trial.study.suite.head == "tail":
         return trial.source.encoder.weights.sha256
     try:
@@ -236,7 +236,7 @@ def _decoder_sha256(trial: Trial, task: str) -> str:
 
 
 def _origin(study: Study, encoder: Encoder, job: Job, task: str) -> dict[str, str]:
-    """Where the outside plug-ins behind a row come from."""
+    """Sources of the outside plug-ins behind a row."""
     family = registry.encoder_family(encoder.name)
     used = [("encoder", family)] if family in registry.names("encoder") else []
     used += [("dataset", study.suite.dataset), ("task", task)]
@@ -246,7 +246,7 @@ def _origin(study: Study, encoder: Encoder, job: Job, task: str) -> dict[str, st
 
 
 def _coder_versions(job: Job) -> dict[str, str]:
-    """Versions of the external coders of a codec, image codec or label coder; of a missing one nothing."""
+    """Versions of the external coders of a codec, image codec or label coder; empty if one is missing."""
     if job.kind in ENDS:
         return {}
     try:

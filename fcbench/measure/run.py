@@ -26,11 +26,11 @@ from fcbench.results.row import OK, RatePoint
 
 STREAMS = "streams"
 Show = Callable[[Mapping[str, Work], tuple[int, int]], Report]
-"""Makes the report of a run, of what its stages should take, and its points: all, and those that were found."""
+"""Makes the report of a run from its expected work and its number of points: all, and those already there."""
 
 
 def in_terminal(stages: Mapping[str, Work], n_points: tuple[int, int]) -> Report:
-    """A report for people."""
+    """A report for a terminal."""
     return Report(stages, n_points=n_points)
 
 
@@ -40,7 +40,7 @@ class Summary:
 
     Attributes:
         n_measured: points measured now.
-        n_found: points that the results folder held already.
+        n_found: points that were already in the results folder.
         n_coded: coded points in the folder.
         failures: one line per failure.
     """
@@ -58,12 +58,12 @@ def measure(
 
     Args:
         keep_streams: keep the coded files in ``streams``.
-        start: starts what does the work: this process, workers, a cluster.
-        show: makes what shows the progress.
+        start: starts the executor: this process, workers, a cluster.
+        show: makes the progress report.
 
     Raises:
-        FcbenchError: bad input, a folder that cannot be used, or a full disk. Any other failure of a point is a row
-            with its reason.
+        FcbenchError: bad input, a folder that cannot be used, or a full disk. Any other failure of a point becomes a
+            row with its reason.
     """
     study.suite.check()
     failures: list[str] = []
@@ -88,12 +88,12 @@ def n_coded(folder: ResultsFolder) -> int:
 
 
 def outcomes(nodes: Mapping[str, Node], executor: Executor) -> Iterator[tuple[Node, Outcome]]:
-    """Do every node after those that it needs; of several that could be done the first comes first."""
+    """Execute every node after those that it needs; of several that are ready, the first in order."""
     order = TopologicalSorter({key: [k for k in node.needs if k in nodes] for key, node in nodes.items()})
     order.prepare()
     keys = list(nodes)
     place = {key: i for i, key in enumerate(keys)}
-    ready: list[int] = []  # a heap of places
+    ready: list[int] = []  # a heap of positions
     n_running = 0
     done: SimpleQueue[tuple[Node, Future[Outcome]]] = SimpleQueue()
     reasons: dict[str, str] = {}
@@ -115,7 +115,7 @@ def outcomes(nodes: Mapping[str, Node], executor: Executor) -> Iterator[tuple[No
 
 
 def _submit(executor: Executor, node: Node, reasons: Mapping[str, str]) -> Future[Outcome]:
-    """Have a node done; one that lacks what it needs fails for the same reason, and a point gets its rows."""
+    """Submit a node; one whose needs failed fails for the same reason, and a point gets its rows."""
     if not reasons or node.makes == Makes.POINT:
         return executor.submit(node, reasons)
     failed: Future[Outcome] = Future()
@@ -141,7 +141,7 @@ def _say(report: Report, node: Node, outcome: Outcome) -> None:
 
 
 def dots(rows: Iterable[RatePoint]) -> list[Dot]:
-    """Points as they are drawn while a run goes on: each by its primary metric."""
+    """Points as drawn during a run, by their primary metric."""
     ends = (Kind.CEILING, Kind.FLOOR)
     return [
         Dot(

@@ -1,4 +1,4 @@
-"""What the points of a suite share: its data sets, tasks and targets."""
+"""Parts that the points of a suite share: its data sets, tasks and targets."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from fcbench.transmit.coders import HERE, Coders
 
 
 class Study:
-    """A suite at work on a device: each of its parts is made on first use, once.
+    """A suite at work on a device: each part is made on first use, once.
 
     Tasks and targets are those of the samples that could be read.
 
     Attributes:
-        coders: code its samples.
+        coders: that code its samples.
     """
 
     coders: Coders = HERE
@@ -41,7 +41,7 @@ class Study:
         self._made: dict[tuple[Any, ...], Any] = {}
 
     def of(self, suite: Suite, cache: Cache | None = None) -> Study:
-        """A study of a part of the suite, or with another budget or cache: what was made already is shared."""
+        """A study of part of the suite, or with another budget or cache; parts that exist are shared."""
         other = Study(suite, self.data, cache or self.cache, self.device)
         other._made, other.coders = self._made, self.coders
         return other
@@ -58,7 +58,7 @@ class Study:
         return open_source(self.data, encoder, suite.split_point, self.cache, report, *how)
 
     def features(self, which: str, encoder: Encoder, report: Report) -> FeatureSet:
-        """Features of one split, those of the training split with their statistics."""
+        """Features of one split; the training split also has its statistics."""
         suite, points = self.suite, split_points_of(encoder, self.suite.split_point)
         how = suite.on_bad_image, suite.tasks, suite.features_dtype
         found = reported_extract(self.data[which], encoder, points, self.cache, report, which, *how)
@@ -67,7 +67,7 @@ class Study:
         return found
 
     def encoder(self, name: str) -> Encoder:
-        """The encoder of a name in ``suite.encoders``."""
+        """The encoder for a name in ``suite.encoders``."""
         return self._once(("encoder", name), lambda: build_encoder(name, self.suite.weights, self.device))
 
     def task(self, name: str, source: Source) -> Task:
@@ -84,7 +84,7 @@ class Study:
         return self._once(key, lambda: Targets(split.dataset, task))
 
     def task_model(self, task: str, source: Source) -> TaskModel | None:
-        """The task model whose decoder reads for a task; None where the head is trained."""
+        """The task model whose decoder is a task's head; None if the head is trained."""
         if self.suite.head != "frozen":
             return None
         family, variant, weights = self.suite.task_model(task, source.train.dataset.meta)
@@ -94,10 +94,10 @@ class Study:
         return self._once(key, lambda: build(variant, weights, self.task(task, source), image_px, self.device))
 
     def tail(self, task: str, source: Source) -> Any:
-        """The `Tail` of a source's encoder that reads for a task; None where another head does.
+        """The `Tail` of a source's encoder that is a task's head; None for other heads.
 
         Raises:
-            FcbenchError: the encoder has none here, or the data set's classes are not the network's.
+            FcbenchError: the encoder has no such tail, or the data set's classes are not the network's.
         """
         if self.suite.head != "tail":
             return None
@@ -124,13 +124,13 @@ def open_study(suite: Suite, cache_dir: Path, device: torch.device) -> Study:
 
 
 def device_of(name: str) -> torch.device:
-    """The device of a name: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; ``auto`` takes a GPU if there is one.
+    """The device for a name: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; ``auto`` takes a GPU if there is one.
 
-    From then on a GPU convolves in float32 and not in TF32, as it multiplies matrices by PyTorch's default: features
-    and losses differ from a CPU's in their last bits, not by a thousandth.
+    From then on a GPU computes convolutions in float32, not TF32, as PyTorch's default does for matrix products:
+    features and losses then differ from a CPU's only in their last bits.
 
     Raises:
-        FcbenchError: it cannot be used.
+        FcbenchError: the device cannot be used.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -138,14 +138,14 @@ def device_of(name: str) -> torch.device:
         torch.zeros(1, device=name).tolist()  # a device without values, such as meta, fails here
         torch.backends.cudnn.allow_tf32 = False
         return torch.device(name)
-    except Exception as error:  # each backend raises its own
+    except Exception as error:  # each backend raises its own type
         raise FcbenchError(
             f"device {name!r} cannot be used ({str(error).splitlines()[0]}): try --device cpu"
         ) from error
 
 
 def open_data(suite: Suite, cache_dir: Path) -> dict[str, Dataset]:
-    """``train`` and ``test`` of the suite's data set; ``train`` of another one where codecs have their own."""
+    """``train`` and ``test`` of the suite's data set; ``train`` of another one if codecs have their own."""
     own, of_codecs = (suite.dataset, suite.data_root), (suite.codec_data or "", suite.codec_data_root)
     how = DataOptions(None, cache_dir, suite.image_size_px, metric_command=suite.metric_command)
     train = _opened("train", *(of_codecs if suite.codec_data else own), suite.n_train, how)
@@ -165,7 +165,7 @@ def _opened(
     plugin = registry.get("dataset", name)
     if plugin.needs_root and root is None:
         raise FcbenchError(
-            f"data set {name!r} is read from disk: give --data-root DIR, of --codec-data behind a colon "
+            f"data set {name!r} is read from disk: give --data-root DIR, or --codec-data DATASET:DIR "
             f"({registry.summary('dataset', name)})"
         )
     return plugin.open(split, replace(options, root=root, limit=limit))

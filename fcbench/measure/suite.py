@@ -1,4 +1,4 @@
-"""What a run measures: a suite, as plain data. Suites of your own are Python files that set ``SUITE``."""
+"""A suite: what a run measures, as plain data. Your own suites are Python files that set ``SUITE``."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from fcbench.core.samples import DatasetMeta
 from fcbench.training.options import LEVELS, QUICK, Budget
 
 TASKS = ("segmentation", "depth", "pose", "captioning")
-"""The paper's four."""
+"""The four tasks of the paper."""
 BUDGETS = tuple(LEVELS)
-"""How long trainings may take before they converge: to look, to work, or to be quoted."""
+"""Limits of training steps and the tolerance: to try out, to work with, or to quote."""
 Seed = Annotated[int, within(0, 2**32 - 1)]
 
 
@@ -32,12 +32,12 @@ class Suite:
     Attributes:
         codecs: names of codecs, ``image:NAME`` (the image coded, encoded at the far end), ``label`` (the task's output,
             coded).
-        encoders: names, each ``NAME`` or ``NAME:VARIANT``; with ``@bfloat16`` behind it, in bfloat16, with
-            ``@compiled``, compiled by PyTorch; a neck's likewise.
+        encoders: names, each ``NAME`` or ``NAME:VARIANT``, with the suffix ``@bfloat16`` to compute in bfloat16, or
+            ``@compiled`` to be compiled by PyTorch; the same holds for necks.
         params: operating points by codec; a codec not named here runs its default sweep.
         codec_data: data set whose training images, labels unused, train the codecs before a tail; None for the training
             split of `dataset`. codec_data_root: where it is read from.
-        n_train, n_test: at most so many samples of each split; None for all.
+        n_train, n_test: maximum number of samples of each split; None for all.
         split_point: split point, group of split points, or several with plus signs; None for the encoder's default.
         weights: of every encoder: None for its own, ``random``, or a file.
         head: ``trained`` with the neck, the ``frozen`` decoder of a task model, or the ``tail``, the rest of the
@@ -52,8 +52,8 @@ class Suite:
         null_model: also train each task's neck and head on a constant: what usable information is counted from.
 
     Raises:
-        FcbenchError: a name of no field, a field of another type, out of its range, or with a value twice. A field of
-            several values takes a list or one value, too.
+        FcbenchError: an unknown field, or a field of another type, out of range, or with a value twice. A field of
+            several values also accepts a list or a single value.
     """
 
     name: str = "default"
@@ -88,7 +88,7 @@ class Suite:
         obey(self)
 
     def with_files(self) -> Suite:
-        """The suite with its plug-in files read, each under the name that it has in rows (`registry.use`)."""
+        """The suite with its plug-in files loaded, under the names that they have in rows (`registry.use`)."""
         use = registry.use
         return replace(
             self,
@@ -104,7 +104,7 @@ class Suite:
         )
 
     def check(self) -> None:
-        """Raises `FcbenchError` for an unknown name or parameter of a codec, before any work is done."""
+        """Raise `FcbenchError` for an unknown name or parameter of a codec, before any work is done."""
         for kind, given in (
             ("dataset", tuple(registry.split_variant(d)[0] for d in (self.dataset, self.codec_data) if d)),
             ("encoder", tuple(map(registry.encoder_family, self.encoders))),
@@ -140,7 +140,7 @@ class Suite:
                 raise FcbenchError(f"params[{typed!r}]: {error}") from error
 
     def missing(self) -> dict[str, str]:
-        """Codecs whose external coder this machine lacks, each with what is missing."""
+        """Codecs whose external coder is missing on this machine -> what is missing."""
         out = {}
         for codec in self.codecs:
             try:
@@ -150,10 +150,10 @@ class Suite:
         return out
 
     def runnable(self, say: Callable[[str], object]) -> Suite:
-        """The suite, checked, without codecs whose program is not on this machine.
+        """The checked suite, without codecs whose program is not on this machine.
 
         Args:
-            say: is told of each codec left out, with the reason.
+            say: called with each codec left out and the reason.
 
         Raises:
             FcbenchError: bad input, or no codec is left.
@@ -162,7 +162,7 @@ class Suite:
         missing = self.missing()
         left = tuple(c for c in self.codecs if c not in missing)
         if not left:
-            raise FcbenchError(f"no codec of this run is here: {'; '.join(dict.fromkeys(missing.values()))}")
+            raise FcbenchError(f"no codec of this run can run here: {'; '.join(dict.fromkeys(missing.values()))}")
         for codec, reason in missing.items():
             say(f"skipped {codec}: {reason}")
         return replace(self, codecs=left)
@@ -189,8 +189,8 @@ class Suite:
         typed = self.task_models.get(task) or meta.task_models.get(task)
         if typed is None:
             raise FcbenchError(
-                f"data set {self.dataset!r} names no task model for {task}: give --task-model {task}=NAME[:VARIANT]; "
-                "`fcbench list taskmodels` names them"
+                f"data set {self.dataset!r} has no task model for {task}: give --task-model {task}=NAME[:VARIANT]; "
+                "see `fcbench list taskmodels`"
             )
         name, _, variant = typed.partition(":")
         return name, variant, self.task_weights.get(task)
@@ -204,16 +204,16 @@ class Suite:
 
     @property
     def neck_label(self) -> str:
-        """The neck before each head; empty before a tail, which has none."""
+        """The neck before each head; empty for a tail, which has none."""
         return "" if self.head == "tail" else self.neck
 
     def quick(self) -> Suite:
-        """The suite with short training and few samples: to see that all works, not to be quoted."""
+        """The suite with short training and few samples: to check that everything works, not to be quoted."""
         n_train, n_test = self.n_train or 300, self.n_test or 40
         return replace(self, name=f"{self.name}-quick", budget=QUICK, n_train=n_train, n_test=n_test)
 
     def at(self, level: str) -> Suite:
-        """The suite with the steps and the tolerance of a level, one of `BUDGETS`."""
+        """The suite with the steps and the tolerance of a level of `BUDGETS`."""
         return replace(self, budget=replace(self.budget, **LEVELS[level]))
 
     def as_json(self) -> dict[str, Any]:

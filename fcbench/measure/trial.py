@@ -1,4 +1,4 @@
-"""One source of features and one seed: its readers, its senders, what its stages cost."""
+"""One source of features and one seed: readers, senders and the cost of stages."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ CONSTANT = "constant"
 
 
 class Trial:
-    """Makes what the points of one source and seed share, each part on first use.
+    """Makes the parts that the points of one source and seed share, each on first use.
 
     Attributes:
         neck: of every readout.
@@ -80,7 +80,7 @@ class Trial:
         return self._readouts[task]
 
     def trained(self, task: str) -> Readout:
-        """The readout of a task, where it is no tail."""
+        """The trained readout of a task; not for tails."""
         found = self.readout(task)
         assert isinstance(found, Readout)
         return found
@@ -112,7 +112,7 @@ class Trial:
         )
 
     def sender(self, job: Job) -> Sender:
-        """How the test set of a point is sent; a codec that the cache lacks is trained."""
+        """The sender of a point's test set; a codec that the cache lacks is trained."""
         source, test = self.source, self.source.test.features
         if job.kind == Kind.CEILING:
             return Uncoded(test)
@@ -133,13 +133,13 @@ class Trial:
         return make_codec(recipe, study.cache, self.report, study.device, self._loss(job))
 
     def sweep(self, job: Job) -> None:
-        """Train the codec of variable rate that a point's codec is one rate of."""
+        """Train the variable-rate codec of which a point's codec is one rate."""
         study, recipe = self.study, self.codec_recipe(job.point, job.fitted_to)
         with self.report.part(f"{self.source.encoder.name}: {job.point.codec}, training") as advance:
             make_sweep(recipe, study.cache, study.device, self._loss(job), advance)
 
     def _loss(self, job: Job) -> TaskLoss | None:
-        """What a codec is fitted to besides features."""
+        """The task loss that a codec is fitted to, besides features."""
         if job.fitted_to is None:
             return None
         task, readout = self.recipe(job.fitted_to).task, self.readout(job.fitted_to)
@@ -149,7 +149,7 @@ class Trial:
         return task_loss(readout, task, self.study.targets("train", job.fitted_to, self.source))
 
     def predict(self, task: str, index: int) -> Any:
-        """What a task's head predicts of the uncoded features of a test sample, on the CPU."""
+        """Prediction of a task's head for the uncoded features of a test sample, on the CPU."""
         reader = self.reader(task)
         head: Any = reader.model.head
         with torch.inference_mode():
@@ -157,19 +157,19 @@ class Trial:
             return on_cpu(head.predict(x, reader.task.collate(reader.targets([index]))))
 
     def evaluate_uncoded(self, *tasks: str) -> Evaluation:
-        """What readers make of the uncoded test set."""
+        """Evaluate readers on the uncoded test set."""
         return evaluate(Uncoded(self.source.test.features).receive(), self.source, {t: self.reader(t) for t in tasks})
 
     def null_likelihood(self, task: str) -> np.ndarray | None:
-        """Log-likelihoods [N] nats of the null model; None where the head states none."""
+        """Log-likelihoods [N] nats of the null model; None if the head states none."""
         source, reader = self.null_reader(task)
         return evaluate(Uncoded(source.test.features).receive(), source, {task: reader}).found[task].log_likelihood
 
     def null_reader(self, task: str) -> tuple[Source, Reader]:
-        """The null model, the same neck and head trained on a constant, and what it reads.
+        """The null model, the same neck and head trained on a constant, and its source.
 
-        It is trained by the task's loss, whatever trained the necks: a null model that explains little would count as
-        information.
+        It is trained with the task's loss, whatever trained the necks: otherwise a null model that explains little
+        would count as information.
         """
         if self._null is None:
             self._null = null_source(self.source)
@@ -182,22 +182,22 @@ class Trial:
 
 
 def on_cpu(prediction: Any) -> Any:
-    """A prediction, its tensors on the CPU: one, several, or none, as with captions."""
+    """A prediction with its tensors on the CPU: one, several, or none, as for captions."""
     if isinstance(prediction, torch.Tensor):
         return prediction.cpu()
     return tuple(map(on_cpu, prediction)) if isinstance(prediction, tuple) else prediction
 
 
 def null_source(source: Source) -> Source:
-    """The same samples with a constant for features: what is trained on it is the null model.
+    """The same samples with a constant instead of features, to train the null model on.
 
-    The constant is one channel of zeros. Behind a neck's embedding that is all that any constant is, so encoders share
-    the null model of their data, grid, neck and head.
+    The constant is one channel of zeros. After a neck's embedding all constants are equivalent, so encoders share the
+    null model of their data, grid, neck and head.
     """
     spec, grid = source.train.features.finest
     key = digest(
         {
-            "version": 3,  # neck and dense head read the constant once per batch: other rounding than before
+            "version": 3,  # neck and dense head read the constant once per batch: rounding differs from version 2
             "data": source.train.dataset.name,
             "revision": [s.dataset.revision for s in (source.train, source.test)],
             "indices": [s.features.indices for s in (source.train, source.test)],

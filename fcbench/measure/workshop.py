@@ -1,4 +1,4 @@
-"""What one process does of a graph: it makes what a node says."""
+"""Execution of a graph's nodes in one process."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from fcbench.transmit.coders import Coders
 from fcbench.transmit.senders import CodecSender
 
 N_TRIALS = 4
-"""Trials in memory at a time, each with its readouts."""
+"""Maximum number of trials in memory, each with its readouts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a node; values alone, so that it can travel between processes.
+    """Outcome of a node; plain values, so that it can pass between processes.
 
     Attributes:
-        line: what to say of it.
-        reason: why nothing was made; empty if all went well. Of a point each task has its own, in its rows.
+        line: message about it.
+        reason: why nothing was made; empty on success. For a point, each task has its own in its rows.
         rows: of each task of a point, with its samples; a failed one has none.
         failures: of a point, one line per reason.
-        files: of a point, to be kept by name.
-        notes: lines to be said besides.
+        files: of a point, to be stored by name.
+        notes: further messages.
     """
 
     took_s: float
@@ -56,15 +56,15 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a process needs to open a workshop.
+    """Everything a process needs to open a workshop.
 
     Attributes:
-        device: as of `device_of`.
-        threads: that PyTorch uses; None for its default.
-        scratch: where files lie while they are measured; None for the system's place.
-        keep_streams: hand the coded files over.
+        device: see `device_of`.
+        threads: of PyTorch; None for its default.
+        scratch: folder for temporary files; None for the system's.
+        keep_streams: return the coded files.
         coding_workers: processes that code samples.
-        plugins: kind and file of the plug-ins that are files.
+        plugins: kind and path of plug-in files.
     """
 
     suite: Suite
@@ -100,13 +100,13 @@ class Workshop:
         self._trials: OrderedDict[tuple[str, int], Trial] = OrderedDict()
 
     def do(self, node: Node, reasons: Mapping[str, str]) -> Outcome:
-        """Make what a node says.
+        """Make the product of a node.
 
         Args:
-            reasons: why nodes that it needs failed, by key.
+            reasons: failures of nodes that it needs, by key.
 
         Raises:
-            FcbenchError: no features, which everything else needs, or a full disk. Any other failure is an outcome.
+            FcbenchError: no features, which everything else needs, or a full disk. Other failures are outcomes.
         """
         began = time.monotonic()
         self.report.working(node.key)
@@ -120,7 +120,7 @@ class Workshop:
         return Outcome(time.monotonic() - began, node.label, failed.get(node.key, ""))
 
     def refuse(self, node: Node, reason: str) -> Outcome:
-        """The outcome of a node that cannot be done at all.
+        """The outcome of a node that cannot be executed.
 
         Raises:
             FcbenchError: it makes features.
@@ -143,7 +143,7 @@ class Workshop:
             trial.codec(node.of_job)
 
     def _measure(self, node: Node, reasons: Mapping[str, str], began: float) -> Outcome:
-        """Measure a point. A task that fails takes no other with it."""
+        """Measure a point. A task that fails does not affect the others."""
         trial, job = self._trial(node), node.of_job
         failed = {task: reason for key, reason in reasons.items() for task in node.needs[key]}
         files: dict[str, bytes] = {}
@@ -177,7 +177,7 @@ class Workshop:
         return Outcome(time.monotonic() - began, line, "", tuple(rows), tuple(failures), files)
 
     def _trial(self, node: Node) -> Trial:
-        """The trial of a node; the one not used for longest is dropped from memory."""
+        """The trial of a node; the least recently used one is dropped from memory."""
         key = node.encoder, node.seed
         if key not in self._trials:
             if node.encoder not in self._sources:

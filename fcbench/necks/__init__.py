@@ -1,4 +1,4 @@
-"""Necks: what turns features into a head's input, one module each.
+"""Necks: the layers between features and a head, one module each.
 
 Imports: core.
 """

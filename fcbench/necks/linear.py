@@ -1,4 +1,4 @@
-"""The smallest neck: embedding and positions of the Transformer necks without a layer (affine in the features)."""
+"""The smallest neck: embedding and positions of the Transformer necks without any layer (affine in the features)."""
 
 from collections.abc import Mapping, Sequence
 

@@ -9,11 +9,11 @@ from fcbench.analysis.published import MARK
 from fcbench.reports.tables import NOTHING, Document, Notes, Table
 
 COLUMNS = ("codec", "points", "left (%)", "BD-rate (%)", "BD-accuracy", "overlap (%)")
-"""Of every table; the rate at the target comes last, under its unit."""
+"""Columns of every table; the rate at the target comes last, named by its unit."""
 
 UNITS = {"bpp": "bpp", "bpfp": "bpfp", "bytes_per_sample": "bytes/image", "bpp_content": "bpp of content"}
-LEGEND = (  # the loss stands in its place
-    "BD-rate: mean extra rate at equal accuracy, negative where fewer bits are needed. BD-accuracy: mean difference "
+LEGEND = (  # {} is the loss
+    "BD-rate: mean extra rate at equal accuracy, negative if fewer bits are needed. BD-accuracy: mean difference "
     "of the metric at equal rate. In brackets: 95 % paired-bootstrap intervals. Overlap of the curves' accuracies / "
     "rates. Target: the uncoded ceiling less {}. Left: bits that endless training would save, "
     "extrapolated, of a codec that had not converged."
@@ -22,7 +22,7 @@ _MAX_REASON = 160
 
 
 def document(found: Sequence[Comparison], notes: Sequence[str], loss: Loss = Loss()) -> Document:
-    """Comparisons, a table for each data set, encoder, task and metric, in order. `loss`: as they were made with."""
+    """Comparisons, one table per data set, encoder, task and metric, in order. `loss`: the loss they were made with."""
     groups: dict[tuple[str, ...], list[Comparison]] = {}
     for c in found:
         groups.setdefault((c.dataset, c.encoder, c.task, c.metric), []).append(c)
@@ -69,7 +69,7 @@ def _cells(c: Comparison, notes: Notes) -> list[str]:
 
 
 def left(percent: float | None) -> str:
-    """What more training would save, as of `open_ended.left_percent`."""
+    """Text for `open_ended.left_percent`: what more training would save."""
     if percent is None:
         return NOTHING
     return "not known" if math.isnan(percent) else f"{percent:.0f}"

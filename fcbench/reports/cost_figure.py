@@ -1,4 +1,4 @@
-"""Pictures of costs: bars with their intervals, and the efficiency curve. Runs nothing."""
+"""Pictures of costs: bars with their intervals, and the efficiency curve."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,11 +12,11 @@ from fcbench.analysis.estimate import Estimate
 from fcbench.reports.style import COLOURS, LINES, MARKERS, PAGE_IN, STYLE
 
 _NEUTRAL = "#888888"
-_GAIN, _COST = COLOURS[2:4]  # not those that tell encoders
+_GAIN, _COST = COLOURS[2:4]  # not the colours of encoders
 
 
 def draw(found: Costs) -> Figure:
-    """Costs, and below them the efficiency of each task where it was measured."""
+    """Costs, and below them the efficiency of each task for which it was measured."""
     with rc_context(STYLE):
         return _draw(found)
 
@@ -29,7 +29,7 @@ def _draw(found: Costs) -> Figure:
     parts = fig.subfigures(len(ratios), 1, height_ratios=ratios, squeeze=False)[:, 0]
     _draw_bars(parts[0].subplots(1, 3), found)
     first = found.costs[0]
-    parts[0].suptitle(f"{first.special} less {first.general}: green a gain, purple a cost, grey neither")
+    parts[0].suptitle(f"{first.special} less {first.general}: green is a gain, purple a cost, grey neither")
     if tasks:
         axes = parts[1].subplots(1, len(tasks), squeeze=False)[0]
         for ax, task in zip(axes, tasks):
@@ -67,14 +67,14 @@ def _name(c: Cost, i: int) -> str:
 
 def _relative(difference: Estimate, general: Estimate) -> Estimate:
     if difference.value is None or not general.value or general.value < 0:
-        return Estimate(reason=difference.reason or "no positive value to relate it to")
+        return Estimate(reason=difference.reason or "no positive value to divide by")
     scale = 100 / general.value
     ends = [None if v is None else scale * v for v in (difference.low, difference.high)]
     return Estimate(scale * difference.value, ends[0], ends[1])
 
 
 def _bar(ax: Axes, y: int, n: Estimate, higher_is_better: bool) -> None:
-    """Draw a bar: green a gain, purple a cost, grey where the interval holds zero; words where there is no number."""
+    """Draw a bar: green for a gain, purple for a cost, grey if the interval holds zero; a text if it has no value."""
     if n.value is None:
         style: dict[str, Any] = {"va": "center", "fontsize": 6, "color": _NEUTRAL}
         ax.annotate("no figure", (0, y), (3, 0), textcoords="offset points", **style)

@@ -10,15 +10,15 @@ LEGEND = (
     "Differences: special less general, with 95 % intervals (paired bootstrap over the test samples, and over seeds). "
     "Extra bits: mean extra rate at equal accuracy (BD-rate); accuracy: mean difference at equal rate (BD-accuracy). "
     "Usable bits: I_V(features -> target) per image, by readouts and a null model of one family. "
-    "Cost or gain: where the interval leaves zero out."
+    "Cost or gain: if the interval excludes zero."
 )
 HEADER = ("task", "figure", "general", "special", "difference", "")
 KEPT_HEADER = ("task", "encoder", "codec", "bits sent", "usable bits kept", "share", "kept per bit sent")
-N_WORDS = 2  # First columns that hold words
+N_WORDS = 2  # Number of first columns that hold words
 
 
 def document(found: Costs) -> Document:
-    """A table of costs for each data set, neck and head, then one of the efficiency."""
+    """One table of costs per data set, neck and head, then one of the efficiency."""
     groups: dict[str, list[Cost]] = {}
     for c in found.costs:
         seeds = ", ".join(map(str, c.seeds))

@@ -17,7 +17,7 @@ MATRICES = (
 
 
 def document(found: Matrices) -> Document:
-    """Matrices of each encoder (rows: necks that the features went through; columns: tasks), then where to code."""
+    """Matrices of each encoder (rows: necks that the features pass through; columns: tasks), then where to code."""
     tables = []
     for encoder in dict.fromkeys(e.encoder for e in found.entries):
         own = [e for e in found.entries if e.encoder == encoder]
@@ -53,7 +53,7 @@ def _positions(placed: Sequence[Placed]) -> Table:
 
 
 def path_label(entry: Entry) -> str:
-    """What the features went through before the task's own neck: a row of the matrix."""
+    """The necks before the task's own neck: the label of a matrix row."""
     if entry.role == DIRECT:
         return "nothing (direct)"
     if entry.role == DEEP:

@@ -1,9 +1,9 @@
-"""Rate-accuracy figures from a table of rate points. Runs nothing, imports no torch.
+"""Rate-accuracy figures from a table of rate points. Imports no torch.
 
-One panel per task, the encoders together, or a grid of panels, task by encoder. Curves join the raw points in order of
-rate, with gaps where a codec had not converged; bands are the rows' 95 % intervals. The uncoded ceiling is dashed, the
-floor of no bits at all is dotted, label coding (the task's own output, coded) is a star on a line: no codec for that
-one task can sensibly need more. Curves that others published are grey and dashed.
+One panel per task for all encoders, or a grid of panels, task by encoder. Curves join the raw points in order of rate,
+with gaps where a codec had not converged; bands are the rows' 95 % intervals. The uncoded ceiling is dashed, the floor
+without any bits is dotted, label coding (the task's own output, coded) is a star on a line: no codec for that one task
+should need more. Curves that others published are grey and dashed.
 """
 
 import json
@@ -39,7 +39,7 @@ _PANELS_A_ROW = 4
 
 @dataclass(frozen=True, slots=True)
 class _Keys:
-    """What is told apart: panels (task, data), codecs, encoders, in order of appearance."""
+    """Distinct panels (task, data), codecs and encoders, in order of appearance."""
 
     panels: list[str]
     encoders: list[str]
@@ -57,14 +57,14 @@ def figure(
 ) -> Figure:
     """Rate-accuracy curves.
 
-    With several seeds the line and the band are means over seeds, and each seed's points are drawn small. Points that
-    failed are counted in a footnote, by codec. `df`: columns of `fcbench.results.row.RatePoint`, as
-    `fcbench.analysis.situations.load` gives them. `x`: rate on the logarithmic axis, one of `X_LABELS`. `metric`: drawn
-    in every panel that has it; None for each task's primary one. `labels`: how metrics are written, over
-    `METRIC_LABELS`. `anchors`: codecs to draw in grey; ``remote`` for all that code images. `grid`: a panel for each
-    task and encoder; None: where more than `OVERLAY_CURVES` curves would share a panel. Raises `FcbenchError`: unknown
-    x, metric or anchor, no coded points, NaN or no positive rate in a measured row, more codecs or (without a grid)
-    encoders than can be told apart.
+    With several seeds the line and the band are means over seeds, and each seed's points are drawn small. A footnote
+    counts failed points, by codec. `df`: columns of `fcbench.results.row.RatePoint`, from
+    `fcbench.analysis.situations.load`. `x`: rate on the logarithmic axis, one of `X_LABELS`. `metric`: drawn in every
+    panel that has it; None for each task's primary one. `labels`: names of metrics that replace those of
+    `METRIC_LABELS`. `anchors`: codecs to draw in grey; ``remote`` for all image codecs. `grid`: one panel per task and
+    encoder; None: if more than `OVERLAY_CURVES` curves would share a panel. Raises `FcbenchError`: unknown x, metric or
+    anchor, no coded points, NaN or no positive rate in a measured row, more codecs or (without a grid) encoders than
+    can be told apart.
     """
     df, left_out = published.in_unit(df, x)
     ok = _drawable(df, x, metric)
@@ -87,7 +87,7 @@ def figure(
             X_LABELS[x] + _of_encoder(keys) + _failures(df) + "".join(f"\n({line})" for line in left_out), fontsize=7.5
         )
         kinds = [k for k in style.ENDS if (ok["kind"] == k).any()]
-        together = keys.encoders if keys.codecs.overlay else []  # which the legend must tell apart
+        together = keys.encoders if keys.codecs.overlay else []  # encoders that the legend must distinguish
         style.legend(fig, keys.codecs, together, kinds, keys.labels, is_open(ok).any())
         fig.canvas.draw()
     return fig
@@ -100,10 +100,10 @@ def complexity(
     labels: Mapping[str, str] | None = None,
     anchors: Sequence[str] = (),
 ) -> Figure:
-    """Costs of coding (a column of panels each) against the rate (first row) and the accuracy (a row per task).
+    """Costs of coding (one column of panels each) against the rate (first row) and the accuracy (one row per task).
 
-    A cost that is 0, as the operations of a codec without a network, has no place on a logarithmic axis. Args: as of
-    `figure`. Raises `FcbenchError`: what `figure` raises, or rows in which no cost was measured.
+    A cost of 0, such as the operations of a codec without a network, does not fit a logarithmic axis and is left out.
+    For the arguments see `figure`. Raises `FcbenchError`: see `figure`; also rows in which no cost was measured.
     """
     df, _ = published.in_unit(df[df["kind"] != Kind.PUBLISHED], x)
     ok = _drawable(df, x, metric)
@@ -146,7 +146,7 @@ def complexity(
 
 # --------------------------------------------------------------------------------------------- rows
 def _drawable(df: pd.DataFrame, x: str, metric: str | None) -> pd.DataFrame:
-    """Measured rows of the metric asked for. Raises `FcbenchError` as `figure` says."""
+    """Measured rows of the requested metric. Raises `FcbenchError`: see `figure`."""
     if df.empty:
         raise FcbenchError("no rows to draw; run `fcbench run` first.")
     ok = df[df["status"] == OK]
@@ -191,7 +191,7 @@ def _keys(ok: pd.DataFrame, anchors: Sequence[str], grid: bool | None) -> tuple[
     twice = lines[lines.duplicated(shown)]
     if len(twice):
         raise FcbenchError(
-            f"got {len(twice)} rows that differ from others in nothing the figure shows (first: point "
+            f"got {len(twice)} rows that the figure cannot tell from others (first: point "
             f"{twice['point'].iloc[0]}); draw one suite and one revision of the data at a time."
         )
     coloured = [n for n in names if n not in grey]
@@ -270,7 +270,7 @@ def _panel(ax: Axes, rows: pd.DataFrame, x: str, keys: _Keys) -> None:
         one = rows[rows["encoder_label"] == encoder]
         shade = e if keys.codecs.overlay else 0
         for kind, (_, dashes) in style.ENDS.items():
-            ends = one[one["kind"] == kind]  # one for each of the runs that are set side by side
+            ends = one[one["kind"] == kind]  # one per compared run
             by = ends[variants.READOUT] if variants.READOUT in ends else np.zeros(len(ends))
             for value in ends.groupby(by, sort=False)["value"].mean():
                 ax.axhline(value, zorder=1.5, **style.end(shade, dashes))

@@ -1,4 +1,4 @@
-"""Rates taken apart, as a figure and as tables."""
+"""Rates by part, as a figure and as tables."""
 
 import itertools
 import json
@@ -19,12 +19,12 @@ from fcbench.reports.tables import Document, Table
 
 _AROUND = {CONTAINER: "#bbbbbb", HEADERS: "#777777", "seal": "#444444"}
 _COLUMNS = 4
-_LEGEND = "Bytes of the file by part, where the curve reaches the target: the uncoded ceiling less the loss."
+_LEGEND = "Bytes of the file by part, at the target: the uncoded ceiling less the loss."
 
 
 def figure(rows: pd.DataFrame, x: str = "bpp") -> Figure:
-    """Shares of each file by part: a panel for each codec and encoder, a bar for each operating point. `rows`: as
-    `fcbench.analysis.situations.load` gives them. Raises `FcbenchError`: no row has parts."""
+    """Shares of each file by part: one panel per codec and encoder, one bar per operating point. `rows`: of
+    `fcbench.analysis.situations.load`. Raises `FcbenchError`: no row has parts."""
     points = parts.shares(rows).drop_duplicates(["encoder_label", "codec_label", "params"])
     panels = list(points.groupby(["codec_label", "encoder_label"], sort=False))
     found = {name for one in points[SHARES] for name in one}
@@ -55,7 +55,7 @@ def figure(rows: pd.DataFrame, x: str = "bpp") -> Figure:
 
 
 def _colours(names: Sequence[str]) -> dict[str, object]:
-    """A colour for each part; steps of one latent (``y0``, ``y1``, ...) share a scale."""
+    """One colour per part; steps of one latent (``y0``, ``y1``, ...) share a scale."""
     steps = [name for name in names if name[1:2].isdigit()]
     scale = matplotlib.colormaps["viridis"].resampled(max(1, len(steps)))
     others = dict(zip([name for name in names if name not in steps], itertools.cycle(COLOURS)))
@@ -63,7 +63,7 @@ def _colours(names: Sequence[str]) -> dict[str, object]:
 
 
 def document(found: Sequence[PartsAtTarget], notes: Sequence[str]) -> Document:
-    """What the rate at the target consists of: a table for each data set, encoder, task and metric."""
+    """Parts of the rate at the target: one table per data set, encoder, task and metric."""
     groups: dict[tuple[str, ...], list[PartsAtTarget]] = {}
     for one in found:
         groups.setdefault((one.of.dataset, one.of.encoder, one.of.task, one.of.metric), []).append(one)

@@ -1,4 +1,4 @@
-"""Points of curves as tables, as the CSV that ``--published`` reads, and as CompressAI's results."""
+"""Points of curves as tables, as CSV for ``--published``, and as CompressAI's results."""
 
 import json
 import re
@@ -19,11 +19,11 @@ _PANEL = ["data", "encoder_label", "task", "metric"]
 
 
 def document(rows: pd.DataFrame, x: str = "bpp", metric: str | None = None) -> Document:
-    """Every measured point of every curve, means over seeds: a table per data set, encoder, task and metric.
+    """Every measured point of every curve, means over seeds: one table per data set, encoder, task and metric.
 
-    The frame has the columns of `published.COLUMNS`, so that others can set their curves against these. `rows`: of
-    `fcbench.analysis.situations.load`. `x`: column of the rate. `metric`: name of one; None for each task's primary
-    one; ``all`` for every one. Raises `FcbenchError`: a metric that is in no row, no measured point.
+    The frame has the columns of `published.COLUMNS`, so that others can compare their curves with these. `rows`: of
+    `fcbench.analysis.situations.load`. `x`: column of the rate. `metric`: its name; None for each task's primary one;
+    ``all`` for every one. Raises `FcbenchError`: a metric that is in no row, no measured point.
     """
     points = _points(rows, x, metric)
     tables, frames = [], []
@@ -41,7 +41,7 @@ def document(rows: pd.DataFrame, x: str = "bpp", metric: str | None = None) -> D
 
 
 def compressai(rows: pd.DataFrame) -> dict[str, str]:
-    """CompressAI's results, a file for each curve: its name -> JSON of bpp and every metric of the task. ``python -m
+    """CompressAI's results, one file per curve: its name -> JSON of bpp and every metric of the task. ``python -m
     compressai.utils.plot -f FILES --metric METRIC`` draws them. Raises `FcbenchError`: no measured point."""
     points = _points(rows, "bpp", "all")
     files = {}

@@ -1,7 +1,8 @@
-"""How figures look: colours, markers, lines, axes, legends. Knows no rows.
+"""Style of figures: colours, markers, lines, axes, legends. Independent of rows.
 
-Colour and marker tell the codec. The line's dashes and the marker's filling tell the encoder where several share a
-panel, else they tell the second and third seven codecs from the first. So all stay apart in print without colour.
+Colour and marker identify the codec. The line's dashes and the marker's filling identify the encoder if several share
+a panel; otherwise they tell the second and third seven codecs from the first. So all stay distinct in print without
+colour.
 
 References:
     M. Okabe and K. Ito, "Color universal design", 2008 (the palette, without its yellow, which fades on white).
@@ -51,7 +52,7 @@ METRIC_LABELS = {
     "top5": "Top-5 accuracy",
     "nll": "NLL (bits)",
 }
-"""Metric -> how it is written on an axis; others stand as they are named."""
+"""Metric -> its name on an axis; other metrics keep their own names."""
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "<", ">", "d", "8", "h", "*", "H")
@@ -59,7 +60,7 @@ LINES: tuple[Any, ...] = ("-", (0, (5, 1, 1, 1)), (0, (1, 0.8)), (0, (3, 1, 1, 1
 FILLINGS = ("full", "none", "left", "top")
 SHADES = ("#111111", "#888888", "#555555", "#bbbbbb")
 GREYS = ("#777777", "#a0a0a0", "#8a8a8a", "#b8b8b8")
-"""Of anchors."""
+"""Colours of anchors."""
 ENDS: dict[Kind, tuple[str, Any]] = {Kind.CEILING: ("uncoded", (0, (5, 2))), Kind.FLOOR: ("no bits", (0, (1, 1.5)))}
 """Kind of an end of a curve -> its name in the legend and the dashes of its line."""
 PUBLISHED_DASHES: Any = (0, (4, 2.5))
@@ -67,7 +68,7 @@ LABEL_LINE: dict[str, Any] = {"ls": (0, (2, 1)), "lw": 0.9, "marker": "*", "ms":
 
 COLUMN_IN, PAGE_IN = 3.5, 7.16  # Widths of one column and of a page of two [inch]
 _GROUPED_ROWS = 4
-_GAP = 3  # of the lines of codecs that had not converged
+_GAP = 3  # in the lines of codecs that had not converged
 _TICKS = {"width": 0.6, "size": 2.5}
 STYLE: Any = {
     "font.size": 7.5,
@@ -92,8 +93,8 @@ STYLE: Any = {
 
 
 def save(fig: Figure, path: Path | str) -> Path:
-    """Write a figure as its suffix says, png at 300 dpi; the same figure gives the same bytes. Raises `FcbenchError`:
-    another suffix, or the file cannot be written."""
+    """Write a figure in the format of its suffix, png at 300 dpi; the same figure gives the same bytes. Raises
+    `FcbenchError`: another suffix, or the file cannot be written."""
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
@@ -108,25 +109,25 @@ def save(fig: Figure, path: Path | str) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Codecs:
-    """How each codec is drawn."""
+    """Styles of codecs."""
 
-    names: tuple[str, ...]  # in order of their colours, those in colour first
-    n_coloured: int  # the names after so many are anchors, in grey
+    names: tuple[str, ...]  # in order of their colours, anchors last
+    n_coloured: int  # number of names before the anchors, which are grey
     overlay: bool  # several encoders share a panel
-    published: frozenset[str] = frozenset()  # names of curves that were not measured here; their dashes say so
+    published: frozenset[str] = frozenset()  # names of curves that were not measured here, drawn dashed
 
     def colour(self, name: str) -> str:
-        """Its colour, a grey for an anchor."""
+        """Colour of a codec; a grey for an anchor."""
         c = self.names.index(name)
         if c >= self.n_coloured:
             return GREYS[(c - self.n_coloured) % len(GREYS)]
         return COLOURS[c % len(COLOURS)]
 
     def line(self, name: str, e: int, is_open: bool = False) -> dict[str, Any]:
-        """Properties of a codec's line on encoder number e, with wide gaps where the codec had not converged."""
+        """Properties of a codec's line on encoder number e, with wide gaps if the codec had not converged."""
         c = self.names.index(name)
         grey = c - self.n_coloured
-        # beside other encoders the dashes are the encoder's; alone they tell codecs of one colour apart
+        # with several encoders the dashes identify the encoder; otherwise they tell codecs of one colour apart
         alone = grey % len(LINES) if grey >= 0 else c // len(COLOURS)
         published = name in self.published
         which = 0 if published else e if self.overlay else alone
@@ -171,7 +172,7 @@ def svg_path(marker: str) -> str:
 
 
 def end(e: int, dashes: Any) -> dict[str, Any]:
-    """Properties of the line of an end of encoder number e."""
+    """Properties of the line for a ceiling or floor of encoder number e."""
     return {"color": SHADES[e], "ls": dashes, "lw": 0.9}
 
 
@@ -209,9 +210,9 @@ def legend(
     labels: Sequence[str],
     is_open: bool = False,
 ) -> None:
-    """Codecs by colour and marker, encoders by line and shade, ends and label coding: above, a group per column.
+    """Codecs by colour and marker, encoders by line and shade, ends and label coding: above, one group per column.
 
-    `encoders`: those that share panels; none where a panel has but one. `kinds`: of `ENDS`, those that are drawn.
+    `encoders`: those that share panels; empty if each panel has one. `kinds`: the kinds of `ENDS` that are drawn.
     `labels`: label codings that are drawn. `is_open`: a codec had not converged.
     """
     groups: list[list[tuple[str, Any]]] = [[], [], []]
@@ -237,8 +238,8 @@ def legend(
 
 
 def _place(fig: Figure, groups: Sequence[list[tuple[str, Any]]]) -> None:
-    """Groups of entries above the panels, in as few rows as fit the width; the figure grows by them. Groups keep
-    columns of their own where that takes at most `_GROUPED_ROWS` rows, else they follow one another."""
+    """Place groups of entries above the panels, in as few rows as fit the width; the figure grows by them. Groups keep
+    their own columns if that takes at most `_GROUPED_ROWS` rows, else they follow one another."""
     width = fig.get_figwidth()
     n_rows = _legend_rows([[len(t) for t, _ in g] for g in groups], width)
     if n_rows is None or n_rows > _GROUPED_ROWS:
@@ -264,10 +265,9 @@ def _place(fig: Figure, groups: Sequence[list[tuple[str, Any]]]) -> None:
 
 
 def _legend_rows(groups: Sequence[Sequence[int]], width_in: float) -> int | None:
-    """Fewest rows at which groups of labels, each with so many characters, fit a width, no two in one column.
+    """Fewest rows in which groups of labels, given by their numbers of characters, fit a width, no two in one column.
 
-    None where they fit in no number of rows. A character of 7 points is about 0.056 inch wide, the handle and the gaps
-    beside it 0.52 inch.
+    None if they do not fit. A character of 7 points is about 0.056 inch wide, the handle and its gaps 0.52 inch.
     """
     for n_rows in range(1, max(len(g) for g in groups) + 1):
         columns = [g[i : i + n_rows] for g in groups for i in range(0, len(g), n_rows)]

@@ -1,7 +1,7 @@
 """Tables as text: for a terminal, Markdown, LaTeX, CSV, JSON.
 
 The first three show rounded numbers, with refusals as numbered notes under each table; CSV and JSON hold every number
-in full, a missing one empty with its reason beside it.
+in full precision, or an empty value with its reason.
 """
 
 import io
@@ -21,18 +21,18 @@ from fcbench.analysis.estimate import Estimate
 from fcbench.core.errors import FcbenchError
 
 NOTHING = "--"
-WIDTH = 130  # Of tables that go to a file or a pipe [characters]
+WIDTH = 130  # Width of tables in a file or a pipe [characters]
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table as cells."""
+    """A table of text cells."""
 
-    title: str  # names all that the rows share
+    title: str  # names what the rows share
     header: Sequence[str]
-    rows: list[list[str]]  # [n_rows][n_columns]; a cell that lacks a number may end with the numbers of its notes
+    rows: list[list[str]]  # [n_rows][n_columns]; a cell without a value may end with the numbers of its notes
     notes: Sequence[str] = ()  # in order; the first is number 1
-    n_left: int = 1  # number of first columns that hold words and are aligned left; the others are aligned right
+    n_left: int = 1  # number of first columns that are aligned left; the others are aligned right
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +40,10 @@ class Document:
     """An analysis: tables for readers, a frame for programs."""
 
     tables: list[Table]
-    records: str  # what a row of the frame is called in JSON, in the plural
+    records: str  # plural name of the frame's rows in JSON
     frame: pd.DataFrame
-    legend: str = ""  # what the columns of the tables mean
-    notes: Sequence[str] = ()  # what could not be computed, a line each
+    legend: str = ""  # meaning of the columns
+    notes: Sequence[str] = ()  # what could not be computed, one line each
 
     @property
     def after(self) -> list[str]:
@@ -53,12 +53,12 @@ class Document:
 
 @dataclass(slots=True)
 class Notes:
-    """Reasons, numbered as they come."""
+    """Reasons, numbered in order of appearance."""
 
     lines: list[str] = field(default_factory=list)
 
     def mark(self, text: str) -> str:
-        """The number of a note, to stand behind what it is on; nothing without a text."""
+        """The number of a note, as a suffix to what it is about; empty without a text."""
         if not text:
             return ""
         if text not in self.lines:
@@ -71,7 +71,7 @@ class Notes:
 
 
 def shown(number: Estimate, form: str) -> str:
-    """A number with its interval, each in a format, zero without a sign; `NOTHING` where there is none."""
+    """A number with its interval, each in a format, zero without a sign; `NOTHING` if there is no value."""
     if number.value is None:
         return NOTHING
     numbers = [v for v in (number.value, number.low, number.high) if v is not None]
@@ -80,7 +80,7 @@ def shown(number: Estimate, form: str) -> str:
 
 
 def terminal(document: Document, width: int | None = None) -> str:
-    """Tables, then the lines after them, so many characters wide; None: as the terminal, `WIDTH` without one."""
+    """Tables and the lines after them, for a width in characters; None: the terminal's, or `WIDTH` without one."""
     text, here = io.StringIO(), Console()
     columns = width or (here.width if here.is_terminal else WIDTH)
     console = Console(file=text, width=columns, highlight=False, color_system=None)  # plain, whatever FORCE_COLOR says
@@ -100,14 +100,14 @@ def terminal(document: Document, width: int | None = None) -> str:
 
 
 def grid(table: Table) -> str:
-    """The cells of a table in Markdown (GitHub's)."""
+    """The cells of a table in GitHub's Markdown."""
     rule = ["---"] * table.n_left + ["---:"] * (len(table.header) - table.n_left)
     rows = (table.header, rule, *table.rows)
     return "\n".join("| " + " | ".join(c.replace("|", r"\|") for c in cells) + " |" for cells in rows)
 
 
 def markdown(document: Document) -> str:
-    """Tables in Markdown, then a paragraph for each line after them."""
+    """Tables in Markdown, then one paragraph per line after them."""
     paragraphs: list[str] = []
     for table in document.tables:
         paragraphs += [f"**{table.title}**", grid(table)]
@@ -146,12 +146,12 @@ def _tex(text: str) -> str:
 
 
 def comma_separated(document: Document) -> str:
-    """The frame as CSV. Notes have no place in it."""
+    """The frame as CSV, without notes."""
     return str(document.frame.to_csv(index=False, lineterminator="\n"))
 
 
 def as_json(document: Document) -> str:
-    """The frame, a record per row, and the notes."""
+    """The frame, one record per row, and the notes."""
     frame = document.frame.astype(object)
     records = frame.where(frame.notna(), None).to_dict("records")
     return json.dumps({document.records: records, "notes": list(document.notes)}, indent=1, allow_nan=False) + "\n"
@@ -168,7 +168,7 @@ WRITERS: dict[str, Callable[[Document], str]] = {
 
 
 def check_suffix(path: Path, known: Iterable[str] = WRITERS) -> str:
-    """The suffix of an output file. Raises `FcbenchError` for one that names no format."""
+    """The suffix of an output file. Raises `FcbenchError`: it names no format."""
     suffix = path.suffix.lower()
     if suffix not in known:
         raise FcbenchError(f"cannot tell the format of {path.name!r}; its suffix must be one of {', '.join(known)}.")

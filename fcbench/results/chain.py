@@ -1,4 +1,4 @@
-"""How a chain of necks is named in a results folder. Imports no torch."""
+"""Names of chains of necks in a results folder. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ class Chain:
     """Frozen necks of other tasks, then a task's own neck and head."""
 
     neck: str  # of every level
-    before: tuple[str, ...]  # the tasks of the necks that come before, in order; none for a direct neck
-    task: str  # whose head reads
-    coded_after: int = 0  # necks that stand before the bottleneck
+    before: tuple[str, ...]  # tasks of the necks before it, in order; empty for a direct neck
+    task: str  # task of the last neck and head
+    coded_after: int = 0  # number of necks before the bottleneck
 
     @property
     def name(self) -> str:
@@ -21,12 +21,12 @@ class Chain:
         return " > ".join((*self.before, self.task))
 
     def up_to(self, i: int) -> Chain:
-        """The chain that ends with neck number i, uncoded between: the first is number 0."""
+        """The chain that ends with neck number i (counted from 0), uncoded between its necks."""
         return Chain(self.neck, self.before[:i], (*self.before, self.task)[i])
 
     @property
     def label(self) -> str:
-        """As the column ``neck`` of a row has it: ``neck_2L(depth) > neck_2L``; a direct neck by its own name."""
+        """Value of a row's column ``neck``: ``neck_2L(depth) > neck_2L``; a direct neck by its own name."""
         return " > ".join((*(f"{self.neck}({t})" for t in self.before), self.neck))
 
 

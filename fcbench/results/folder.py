@@ -1,11 +1,11 @@
-"""A results folder: rows to disk and back.
+"""A results folder: writing and reading rows.
 
     rates.csv          one `RatePoint` per row, the columns exactly its fields; a missing value is an empty cell
     samples.parquet/   one Parquet file per point: point, sample, n_bytes, stats and, where stated, log-likelihoods
     provenance.json    one record per run: packages, command line, machine, environment, time, suite
 
 A point is added when it is measured: its samples first, then its rows at the end of `rates.csv`. A killed run leaves a
-readable folder that lacks the point or has all of it. Rows that others replaced leave the file when it is closed.
+readable folder that holds all of the point or none of it. Replaced rows are removed when the folder is closed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from fcbench.results.table import HINT, RATES
 
 PROVENANCE = "provenance.json"
 PICTURES = "pictures.json"
-"""A few test images as they come through at each point."""
+"""A few test images as received at each point."""
 
 
 class ResultsFolder:
@@ -46,7 +46,7 @@ class ResultsFolder:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self._run = ""  # of the record that rows written from now on belong to
+        self._run = ""  # the record that new rows belong to
         with disk_errors(self.path, HINT):
             (self.path / SAMPLES).mkdir(parents=True, exist_ok=True)
             self._lock = filelock.FileLock(self.path / ".lock", timeout=0)
@@ -63,7 +63,7 @@ class ResultsFolder:
             with disk_errors(self.path, HINT):
                 for left in self.path.rglob(".*.tmp"):
                     left.unlink()
-                for left in self.path.glob(".streams-*"):  # of a killed run: the lock says that no other one lives
+                for left in self.path.glob(".streams-*"):  # of a killed run: the lock proves that no other run is alive
                     shutil.rmtree(left)
             self._compact()
         except BaseException:
@@ -89,16 +89,16 @@ class ResultsFolder:
         return [row for rows in self._rows.values() for row in rows]
 
     def done(self, point: str) -> bool:
-        """Return whether a point was measured; a failed one is not done and is tried again."""
+        """Whether a point was measured; a failed one is not done and is tried again."""
         rows = self._rows.get(point, ())
         return bool(rows) and all(r.status == OK for r in rows)
 
     def append(self, rows: Sequence[RatePoint], samples: SampleTable | None) -> None:
         """Write the rows (one per metric) of one point and its samples; they replace older rows of the point.
 
-        Rows that name no run name the one that `add_provenance` last recorded. `samples`: None for a point that failed.
+        Rows without a run get the one that `add_provenance` last recorded. `samples`: None for a point that failed.
         Raises `FcbenchError`: rows of several points or another schema, samples that do not fit, a disk error (the
-        folder then is as it was).
+        folder is then unchanged).
         """
         point = _one_point(rows, samples)
         if samples is not None:
@@ -115,8 +115,8 @@ class ResultsFolder:
         self._rows[point] = rows
 
     def add_provenance(self, suite: Mapping[str, Any]) -> None:
-        """Add a record of this run to `provenance.json`. `suite`: what was requested; plain JSON data. Raises
-        `FcbenchError`: the file there is damaged, or a disk error."""
+        """Add a record of this run to `provenance.json`. `suite`: what was requested, as plain JSON data. Raises
+        `FcbenchError`: the existing file is damaged, or a disk error."""
         path = self.path / PROVENANCE
         runs = load_provenance(self.path) if path.exists() else []
         run = provenance.record(suite)
@@ -124,7 +124,7 @@ class ResultsFolder:
         self._run = run["run"]
 
     def _compact(self) -> None:
-        """Write `rates.csv` anew where it holds more than the rows that count."""
+        """Rewrite `rates.csv` without replaced rows, if it has any."""
         file = self.path / RATES
         content = table.header() + table.to_csv(self.points)
         with disk_errors(file, HINT):
@@ -134,7 +134,7 @@ class ResultsFolder:
 
 
 def load_provenance(path: Path | str) -> list[dict[str, Any]]:
-    """Records of the runs that wrote a folder, oldest first. Raises `FcbenchError`: no such file or a damaged one."""
+    """Records of the runs that wrote a folder, oldest first. Raises `FcbenchError`: no such file, or a damaged one."""
     file = Path(path) / PROVENANCE
     try:
         return list(json.loads(file.read_text(encoding="utf-8"))["runs"])
@@ -143,7 +143,7 @@ def load_provenance(path: Path | str) -> list[dict[str, Any]]:
 
 
 def _one_point(rows: Sequence[RatePoint], samples: SampleTable | None) -> str:
-    """The key that all rows share. Raises `FcbenchError` for rows that do not make up one point."""
+    """The key that all rows share. Raises `FcbenchError`: the rows are not those of one point."""
     keys = sorted({r.point for r in rows})
     if len(keys) != 1:
         raise FcbenchError(f"got rows of {len(keys)} points ({', '.join(keys)}); append one point at a time.")

@@ -44,9 +44,9 @@ def resampled(
     n_resamples: int = N_RESAMPLES,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
-    """Metrics under resamples, by name, [R]; tables of as many samples are resampled alike, so differences are paired.
-    `stats`: [N, S] of each sample. `values_of`: metric values [R] by name of statistics [N, S] and weights [R, N].
-    Raises `FcbenchError`: stats not [N, S], NaN in them, no samples."""
+    """Metrics under resamples, by name, [R]; tables with equally many samples share resamples, so differences are
+    paired. `stats`: [N, S], one row per sample. `values_of`: metric values [R] by name, of statistics [N, S] and
+    weights [R, N]. Raises `FcbenchError`: stats not [N, S], NaN in them, no samples."""
     table = np.asarray(stats, dtype=np.float64)
     if table.ndim != 2:
         raise FcbenchError(f"got statistics of shape {list(table.shape)}; need [N, S].")
@@ -57,15 +57,15 @@ def resampled(
 
 
 def mean_over_seeds(values: np.ndarray) -> np.ndarray:
-    """Mean [R] of values [seeds, R] over seeds, which each resample draws anew: the same draws for all values."""
+    """Mean [R] of values [seeds, R] over seeds, redrawn in each resample: the same draws for all values."""
     n_seeds, n_resamples = values.shape
     shares = resampling_weights(n_seeds, n_resamples, seed=1).T / n_seeds
     return np.asarray((shares * values).sum(axis=0))
 
 
 def interval(resampled: ArrayLike, percent: float = 95.0) -> tuple[float, float]:
-    """Percentile interval of resampled values [R]. Resamples that are NaN (nothing counted, no overlap) are left out;
-    (nan, nan) where they are more than half."""
+    """Percentile interval of resampled values [R]. NaN resamples (nothing counted, no overlap) are left out;
+    (nan, nan) if they are more than half."""
     values = np.asarray(resampled, dtype=np.float64)
     defined = values[~np.isnan(values)]
     if 2 * defined.size < values.size or defined.size == 0:

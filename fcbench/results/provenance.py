@@ -46,8 +46,8 @@ def portable(argument: str) -> str:
 
 
 def record(suite: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the record of a run: what was requested, and all around it that may change its numbers. Its ``run`` is
-    what the rows of the run name."""
+    """Return the record of a run: the request and everything around it that may change its numbers. Rows name its
+    ``run``."""
     return {
         "run": secrets.token_hex(6),
         "utc": utc_now(),
@@ -64,7 +64,7 @@ def record(suite: Mapping[str, Any]) -> dict[str, Any]:
 
 def packages() -> list[str]:
     """Return every installed distribution as ``pip freeze`` names it: ``NAME==VERSION``, or ``NAME @ git+URL@COMMIT``.
-    One that was installed from a folder has its version: the folder is of this machine."""
+    One that was installed from a local folder has its version instead of the path."""
     found = {d.name: _requirement(d) for d in importlib.metadata.distributions() if d.metadata["Name"]}
     return sorted(found.values(), key=str.lower)
 
@@ -78,11 +78,11 @@ def _requirement(distribution: importlib.metadata.Distribution) -> str:
 
 
 NUMERIC = ("OMP_", "KMP_", "MKL_", "OPENBLAS_", "CUDA_", "CUBLAS_", "CUDNN_", "NVIDIA_TF32_", "TORCH_", "PYTORCH_")
-"""What the names of environment variables begin with that may change numbers."""
+"""Prefixes of environment variables that may change numbers."""
 
 
 def environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that may change numbers, and fcbench's own, without the machine's folders.
+    """Return the variables that may change numbers, and fcbench's own, without local folder names.
 
     >>> environment({"OMP_NUM_THREADS": "1", "FCBENCH_CACHE": "/some/where/cache", "HOME": "/home/me"})
     {'FCBENCH_CACHE': 'cache', 'OMP_NUM_THREADS': '1'}
@@ -92,7 +92,7 @@ def environment(variables: Mapping[str, str]) -> dict[str, str]:
 
 @cache
 def cpu_model() -> str:
-    """Return the model of the processor; its architecture where the system does not say."""
+    """Return the model of the processor; its architecture if the system does not say."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
@@ -100,13 +100,13 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-MAX_DIFF_CHARACTERS = 100_000  # How much of a diff is kept
+MAX_DIFF_CHARACTERS = 100_000  # Length of a diff to keep
 
 
 @cache
 def commit() -> str:
-    """Return the package's git commit, with ``-dirty`` where files differed from it; empty if it is not known. A build
-    holds its commit in ``commit.txt`` (see ``setup.py``); a checkout is asked for it."""
+    """Return the package's git commit, with ``-dirty`` if files differed from it; empty if unknown. A build holds its
+    commit in ``commit.txt`` (see ``setup.py``); a checkout asks git."""
     built = PACKAGE / "commit.txt"
     if built.exists():
         return built.read_text(encoding="utf-8").strip()
@@ -117,7 +117,7 @@ def commit() -> str:
 
 
 def diff() -> dict[str, Any] | None:
-    """Return what differed from the commit in the package of a checkout; None where nothing did, or in no checkout.
+    """Return the package's uncommitted changes in a checkout; None if there are none, or it is not a checkout.
     Returns ``sha256`` and ``n_bytes`` of the whole diff, and its first `MAX_DIFF_CHARACTERS` as ``text``."""
     if (PACKAGE / "commit.txt").exists() or not _in_checkout():
         return None
@@ -133,7 +133,7 @@ def _in_checkout() -> bool:
 
 
 def _git(*arguments: str) -> bytes:
-    """What git says of the package; nothing where it fails, or is not on this machine."""
+    """Output of a git command in the package's folder; empty if it fails or git is missing."""
     try:
         done = subprocess.run(["git", "-C", str(PACKAGE), *arguments], capture_output=True)
     except OSError:

@@ -1,17 +1,17 @@
-"""The row of ``rates.csv``: `RatePoint` holds its columns, each with its type and what it says."""
+"""The row of ``rates.csv``: `RatePoint` holds its columns, each with its type and meaning."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 
-SCHEMA = 5  # Version of the columns of `rates.csv`: goes into `RatePoint.schema`
-READ_SCHEMAS = (2, 3, 4, 5)  # Schemas that are read; what an older one lacks is empty
-_THIRD, _FOURTH, _FIFTH = 3, 4, 5  # first schema with a column; READ_SCHEMAS[0] where not said
+SCHEMA = 5  # Version of the columns of `rates.csv`: value of `RatePoint.schema`
+READ_SCHEMAS = (2, 3, 4, 5)  # Readable schemas; columns that an older one lacks are empty
+_THIRD, _FOURTH, _FIFTH = 3, 4, 5  # first schema with a column; READ_SCHEMAS[0] by default
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RatePoint:
-    """One metric of one operating point: a row of ``rates.csv``. A missing value is None, never -1. What has a default
-    is known only after measuring, or was in no row of an older schema."""
+    """One metric of one operating point: a row of ``rates.csv``. A missing value is None, never -1. Fields with a
+    default are known only after measuring, or are missing in rows of an older schema."""
 
     schema: Annotated[int, "version of the columns that the row was written with"]
     point: Annotated[str, "hash of all that determines the point: the key of resumption"]
@@ -111,7 +111,7 @@ class Column(NamedTuple):
     """A column of ``rates.csv``."""
 
     type: Any  # of a value
-    text: str  # what it says
+    text: str  # its meaning
     since: int  # the first schema with it
 
 

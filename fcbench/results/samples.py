@@ -1,4 +1,4 @@
-"""Statistics of the samples of a point: to disk and back."""
+"""Per-sample statistics of a point: writing and reading."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,16 +23,16 @@ LIKELIHOODS = "log_likelihood", "null_log_likelihood"  # Columns of `SampleTable
 class SampleTable:
     """Samples of a point."""
 
-    ids: Sequence[str]  # [N] sample ids
-    n_bytes: Sequence[int | None]  # [N] size of each sample's payload, None where nothing was coded [bytes]
+    ids: Sequence[str]  # [N]
+    n_bytes: Sequence[int | None]  # [N] size of each sample's payload [bytes]; None if nothing was coded
     stats: np.ndarray  # [N, S] float64 additive statistics of the task
-    # [N] nats, of the target, as the head states it on what was decoded; None where it states none
+    # [N] nats, of the target, by the head on decoded features; None if the head states no likelihood
     log_likelihood: np.ndarray | None = None
-    null_log_likelihood: np.ndarray | None = None  # [N] nats, of the null model; None but at the uncoded ceiling
+    null_log_likelihood: np.ndarray | None = None  # [N] nats, of the null model; None except at the uncoded ceiling
 
 
 def has_samples(path: Path, point: str) -> bool:
-    """Whether samples of a point are kept, in a file of their own or packed."""
+    """Whether samples of a point are stored, in their own file or packed."""
     if (path / SAMPLES / f"{point}.parquet").exists():
         return True
     packed = path / PACKED
@@ -56,7 +56,7 @@ def _naming(file: Path) -> Iterator[None]:
 
 def pack(path: Path) -> Path:
     """Write the samples of all points of a folder into one file. Returns the file. Raises `FcbenchError`: no samples,
-    or no room."""
+    or the disk is full."""
     files = sorted((path / SAMPLES).glob("*.parquet"))
     if not files:
         raise FcbenchError(f"no samples in {path / SAMPLES}: run the suite again.")
@@ -71,8 +71,8 @@ def pack(path: Path) -> Path:
 
 
 def load_samples(path: Path | str, point: str) -> SampleTable:
-    """Samples of one point, in the order in which they were written. Raises `FcbenchError`: none kept for this point,
-    or a damaged file."""
+    """Samples of one point, in the order they were written. Raises `FcbenchError`: no samples of this point, or a
+    damaged file."""
     file = Path(path) / SAMPLES / f"{point}.parquet"
     if not has_samples(Path(path), point):
         raise FcbenchError(f"no samples of point {point!r} in {path}; it failed or was never run.")
@@ -87,7 +87,7 @@ def load_samples(path: Path | str, point: str) -> SampleTable:
 
 
 def sample_table(point: str, samples: SampleTable) -> pa.Table:
-    """Samples of one point as columns. Raises `FcbenchError` for samples that do not fit each other."""
+    """Samples of one point as columns. Raises `FcbenchError`: samples that do not fit each other."""
     stats = np.asarray(samples.stats, dtype=np.float64)
     n = len(samples.ids)
     if n == 0 or stats.ndim != 2 or len(stats) != n or len(samples.n_bytes) != n:

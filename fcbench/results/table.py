@@ -1,4 +1,4 @@
-"""`rates.csv`: rows to disk and back."""
+"""`rates.csv`: writing and reading rows."""
 
 import csv
 import io
@@ -23,19 +23,19 @@ log = logging.getLogger(__name__)
 _DTYPES: dict[Any, str] = {int: "int64", bool: "bool", str: "object"}
 _NULLABLE: dict[Any, str] = {float | None: "float64", int | None: "Int64", bool | None: "boolean"}
 COLUMNS: dict[str, Any] = {name: (_DTYPES | _NULLABLE)[c.type] for name, c in row.COLUMNS.items()}
-"""Column -> its type in the table that `load` gives."""
+"""Column -> its type in the table that `load` returns."""
 _MISSING = {name: [""] for name, c in row.COLUMNS.items() if c.type in _NULLABLE}
 _OF_SCHEMA = {n: [name for name, c in row.COLUMNS.items() if c.since <= n] for n in READ_SCHEMAS}
-"""Columns of a file by its schema."""
+"""Columns of a file, by schema."""
 _values = attrgetter(*COLUMNS)
 
 
 def load(path: Path | str) -> pd.DataFrame:
     """Rows of a results folder as a table: int64, Int64 and boolean (nullable), float64 with NaN, str.
 
-    What rows of an older schema lack is missing, or an empty text. A last line that a killed run cut off is left out,
-    with its point, and a warning says so. Raises `FcbenchError`: no `rates.csv` there, other columns or schema, a
-    damaged or unreadable file.
+    Columns that an older schema lacks are missing values, or empty texts. A last line that a killed run cut off is left
+    out with its point, with a warning. Raises `FcbenchError`: no `rates.csv`, other columns or schema, a damaged or
+    unreadable file.
     """
     file = Path(path) / RATES
     if not file.exists():
@@ -49,13 +49,13 @@ def load(path: Path | str) -> pd.DataFrame:
 
 
 def load_points(path: Path | str) -> list[RatePoint]:
-    """Rows of a results folder, as they were written; none where `rates.csv` does not exist yet. Raises `FcbenchError`:
-    what `load` raises of a file that is there."""
+    """Rows of a results folder as written; empty if `rates.csv` does not exist yet. Raises `FcbenchError`: see
+    `load`."""
     return to_points(load(path)) if (Path(path) / RATES).exists() else []
 
 
 def to_points(frame: pd.DataFrame) -> list[RatePoint]:
-    """Rows of a table that `load` gave."""
+    """Rows of a table that `load` returned."""
     frame = frame.astype(object)
     columns = frame.where(frame.notna(), None)
     return [RatePoint(**dict(zip(COLUMNS, cells))) for cells in zip(*(columns[name] for name in COLUMNS))]
@@ -68,12 +68,12 @@ def header() -> bytes:
 
 def to_csv(points: Sequence[RatePoint]) -> bytes:
     """Lines of `rates.csv`, one per rate point."""
-    # a value that is not itself is NaN: missing
+    # a value unequal to itself is NaN: missing
     return _lines([[None if v != v else v for v in _values(p)] for p in points])
 
 
 def whole_points(raw: bytes) -> bytes:
-    """Content of `rates.csv` without a last line that is cut off and the other rows of its point."""
+    """Content of `rates.csv` without a truncated last line and the other rows of its point."""
     *lines, cut = raw.split(b"\n")
     if not cut:
         return raw
@@ -91,13 +91,13 @@ def _point_cell(line: bytes) -> bytes:
 
 def _lines(rows: Sequence[Any]) -> bytes:
     text = io.StringIO(newline="")
-    # all text quoted: else a lone carriage return (a progress bar in a reason) would end a line
+    # all text is quoted: otherwise a lone carriage return (a progress bar in a reason) would end a line
     csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC).writerows(rows)
     return text.getvalue().encode()
 
 
 def _parsed(file: Path, raw: bytes) -> pd.DataFrame:
-    """Rows with the columns of this version's schema. Raises `FcbenchError` for what is in no schema that is read."""
+    """Rows with the columns of this version's schema. Raises `FcbenchError`: no readable schema fits."""
     try:
         lines = csv.reader(io.StringIO(raw.decode(), newline=""), strict=True)
         columns = next(lines, [])
@@ -143,7 +143,7 @@ def _check_columns(file: Path, columns: list[str]) -> None:
 
 
 def _last_of_each_point(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows that were written last of each point: a killed run leaves those that they replace in the file."""
+    """The rows of each point that were written last: a killed run leaves replaced rows in the file."""
     keys = frame[["point", "status"]]
     written = (keys != keys.shift()).any(axis=1).cumsum()
     last = written.groupby(frame["point"]).transform("max")

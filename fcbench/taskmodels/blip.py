@@ -8,9 +8,9 @@ Variants: ``base`` (default), ``large``: the captioning checkpoints.
 The training loss is the decoder's own: mean cross-entropy in nats per word piece of the reference captions (lower case,
 no punctuation, as in BLIP's training), teacher-forced. Captions are generated greedily, up to `MAX_TOKENS` pieces.
 
-The tokenizer belongs to the weights: it is read from the folder that holds them, or fetched with them from the hub, and
-a weights file without one beside it is refused. Random weights have none: they get one token per word of the data set's
-vocabulary, which serves tests of the code path only, as everything with random weights.
+The tokenizer belongs to the weights: it is read from their folder, or fetched with them from the hub; a weights file
+without a tokenizer beside it is refused. Random weights use one token per word of the data set's vocabulary, which only
+serves to test the code path, like everything with random weights.
 
 References:
     Li et al., "BLIP: Bootstrapping Language-Image Pre-training", ICML 2022.
@@ -34,15 +34,15 @@ REPOS = {size: f"Salesforce/blip-image-captioning-{size}" for size in ("base", "
 VISION = {"base": (768, 12, 12), "large": (1024, 24, 16)}  # Width, layers, heads of the image encoder
 NORMALIZATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's mean and deviation
 TOKENIZER = (("tokenizer.json", "vocab.txt"), ("tokenizer_config.json",))
-"""Files of a tokenizer, each with its other names."""
+"""Files of a tokenizer, each with its alternative names."""
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[DEC]")
 MAX_TOKENS = 20  # Longest generated caption, as in the official evaluation
-MAX_REFERENCE_TOKENS = 40  # Longest reference in training, as in the official training; longer ones are cut
+MAX_REFERENCE_TOKENS = 40  # Longest reference in training, as in the official training; longer ones are truncated
 IGNORED = -100  # Label of a token without loss
 
 
 def word_tokenizer(words: Sequence[str]) -> Any:
-    """A tokenizer of whole words, used in place of BLIP's with random weights."""
+    """A tokenizer of whole words, used instead of BLIP's with random weights."""
     transformers = huggingface.library()
     import tokenizers
 
@@ -80,7 +80,7 @@ def tokenizer_of(name: str, folder: Path) -> Any:
     try:
         with huggingface.quiet():
             return huggingface.library().AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    except Exception as exc:  # readers fail in as many ways as there are formats
+    except Exception as exc:  # readers may raise anything
         reason = (str(exc).splitlines() or [type(exc).__name__])[0]
         raise FcbenchError(f"{name}: the tokenizer in {folder} cannot be read ({reason})") from exc
 
@@ -89,7 +89,7 @@ class CaptionDecoder(official.FrozenDecoder):
     """The text decoder, frozen: image tokens to captions.
 
     `name`: the task model's, as typed. `specs`: its inputs. `grids`: (h, w) of each. `model`:
-    BlipForConditionalGeneration, of which the text decoder is taken. `tokenizer`: the weights' own.
+    BlipForConditionalGeneration, which provides the text decoder. `tokenizer`: the weights' own.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class CaptionDecoder(official.FrozenDecoder):
         return torch.cat([first.flatten(2), tokens.flatten(2)], 2).transpose(1, 2)
 
     def tokenize(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Tokens [R, T] int64, the first one `bos`, and where they are no padding [R, T]."""
+        """Tokens [R, T] int64, beginning with `bos`, and a mask of those that are not padding [R, T]."""
         rows = self.tokenizer(
             list(captions), padding=True, truncation=True, max_length=MAX_REFERENCE_TOKENS, return_tensors="pt"
         )
@@ -116,7 +116,7 @@ class CaptionDecoder(official.FrozenDecoder):
         return tokens, rows["attention_mask"]
 
     def loss(self, x: Mapping[str, Tensor], batch: CaptionBatch) -> Tensor:
-        """Mean cross-entropy of a word piece in nats. In training mode over one reference per image, drawn by torch's
+        """Mean cross-entropy per word piece in nats. In training mode over one reference per image, drawn with torch's
         generator; otherwise over all."""
         image, captions = self._references(batch)
         seen = self.image_tokens(x)
@@ -172,7 +172,7 @@ def default_config(variant: str) -> Any:
         num_attention_heads=heads,
         image_size=384,
         patch_size=16,
-        initializer_range=0.02,  # the class's own 1e-10 gives features without an image in them
+        initializer_range=0.02,  # the class's own 1e-10 gives features that do not depend on the image
     )
     text = transformers.BlipTextConfig(num_attention_heads=12)
     return transformers.BlipConfig(vision_config=vision.to_dict(), text_config=text.to_dict())
@@ -198,7 +198,7 @@ def _task_model(
 
 
 class Plugin(huggingface.TransformersPlugin):
-    """BLIP, whose tokenizer comes with the weights."""
+    """BLIP, with the tokenizer of its weights."""
 
     def from_config(
         self,

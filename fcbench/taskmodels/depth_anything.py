@@ -1,4 +1,4 @@
-"""``depth_anything:VARIANT``: Depth Anything V2, a DINOv2 encoder and the DPT decoder that reads four of its blocks.
+"""``depth_anything:VARIANT``: Depth Anything V2: a DINOv2 encoder, and the DPT decoder that reads four of its blocks.
 
 Variants: ``metric-indoor-small`` (default), ``-base``, ``-large``; ``metric-outdoor-small``, ``-base``, ``-large``;
 ``small``, ``base``, ``large`` (relative).
@@ -9,9 +9,9 @@ Variants: ``metric-indoor-small`` (default), ``-base``, ``-large``; ``metric-out
 
 *Metric* variants predict metres. Their training loss is the official one, scale-invariant in log depth.
 
-*Relative* variants predict inverse depth up to a scale and a shift. As in the official evaluation, these two are fitted
-to each image's **ground truth** (least squares of inverse depth over its valid pixels): ``predict`` takes them from
-the batch. Relative variants thus know two numbers per image that metric variants do not, and their results must not be
+*Relative* variants predict inverse depth up to a scale and a shift. As in the official evaluation, these are fitted to
+each image's **ground truth** (least squares of inverse depth over its valid pixels), which ``predict`` takes from the
+batch. Relative variants thus know two numbers per image that metric variants do not, and their results must not be
 compared with metric ones. Their training loss is the mean absolute error after the same fit.
 
 References:
@@ -43,13 +43,13 @@ SIZES: dict[str, dict[str, Any]] = {
     "large": {"backbone": (1024, 24, 16, (5, 12, 18, 24)), "neck": (256, 512, 1024, 1024), "fusion": 256},
 }
 MAX_DEPTH_M = {"metric-indoor": 20, "metric-outdoor": 80}
-VARIANCE_FOCUS = 0.5  # Share of the squared mean error that the scale-invariant loss forgives
+VARIANCE_FOCUS = 0.5  # Share of the squared mean error that the scale-invariant loss ignores
 
 
 def input_px(image_px: tuple[int, int], side_px: int, patch_px: int) -> tuple[int, int]:
-    """(H, W) of the encoder's input: one side about ``side_px``, the aspect kept, whole patches.
+    """(H, W) of the encoder's input: one side about ``side_px``, with the aspect kept and whole patches.
 
-    The side that needs less scaling is the one fitted.
+    The side that needs less scaling is fitted.
 
     >>> input_px((480, 640), 518, 14)
     (518, 686)
@@ -71,11 +71,11 @@ def scale_invariant_loss(metres: Tensor, target: Tensor) -> Tensor:
 
 
 def fit_inverse_depth(inverse: Tensor, target: Tensor) -> Tensor:
-    """Inverse depth in 1/m by the scale and shift that fit each image's valid pixels best: [B, H, W].
+    """Inverse depth in 1/m, by the scale and shift that best fit each image's valid pixels: [B, H, W].
 
-    They are the least-squares solution. An image whose prediction does not vary, or without a valid pixel, gets scale 0
-    and its mean inverse depth (1 / m without valid pixels). `inverse`: [B, H, W] inverse depth of unknown scale and
-    shift. `target`: [B, H, W] metres, 0 where invalid.
+    Scale and shift are the least-squares solution. An image whose prediction does not vary, or without a valid pixel,
+    gets scale 0 and its mean inverse depth (1 / m without valid pixels). `inverse`: [B, H, W] inverse depth of unknown
+    scale and shift. `target`: [B, H, W] metres, 0 where invalid.
     """
     valid = (target > 0).flatten(1)
     n = valid.sum(1, keepdim=True)
@@ -96,7 +96,7 @@ class DepthDecoder(official.FrozenDecoder):
     """The DPT neck and head, frozen: four maps [B, C, h, w] to depth.
 
     `name`: the task model's, as typed. `specs`: its inputs. `grids`: (h, w) of each. `model`:
-    DepthAnythingForDepthEstimation, of which neck and head are taken. `max_depth_m`: largest depth that it predicts.
+    DepthAnythingForDepthEstimation, which provides neck and head. `max_depth_m`: largest depth that it predicts.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class DepthDecoder(official.FrozenDecoder):
         maps = self.inputs(x)
         h, w = maps[0].shape[-2:]
         tokens = [m.flatten(2).transpose(1, 2) for m in maps]
-        # the neck drops the class token that it expects in front
+        # the neck expects a class token in front, and drops it
         out: Tensor = self.head(self.neck([F.pad(t, (0, 0, 1, 0)) for t in tokens], h, w), h, w)
         return out
 
@@ -130,7 +130,7 @@ class DepthDecoder(official.FrozenDecoder):
         return off.sum() / valid.sum().clamp(min=1)
 
     def predict(self, x: Mapping[str, Tensor], batch: Tensor) -> Tensor:
-        """Metres in [`MIN_DEPTH_M`, max_depth_m], float32 [B, H, W]. Metric variants take only the size from the batch,
+        """Metres in [`MIN_DEPTH_M`, max_depth_m], float32 [B, H, W]. Metric variants use only the batch's size,
         relative ones also a scale and a shift per image."""
         target = batch.to(self.inputs(x)[0].device)
         pred = self._at(x, target)

@@ -30,7 +30,7 @@ class Plugin(NanoPlugin):
         if not unknown:
             return ""
         return (
-            f"its decoder cannot say {len(unknown)} of the task's {len(task.vocabulary.words)} words: "
+            f"its decoder cannot output {len(unknown)} of the task's {len(task.vocabulary.words)} words: "
             f"{', '.join(unknown[:8])}"
         )
 

@@ -22,7 +22,7 @@ class Plugin(NanoPlugin):
         known = facts["max_depth_m"]
         if known == task.max_depth_m:
             return ""
-        return f"its decoder predicts up to {known:g} m, the task goes to {task.max_depth_m:g} m"
+        return f"its decoder predicts up to {known:g} m, the task needs up to {task.max_depth_m:g} m"
 
 
 PLUGIN = Plugin("nano_depth", "depth")

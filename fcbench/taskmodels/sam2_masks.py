@@ -1,23 +1,23 @@
 """``sam2_masks:VARIANT``: SAM 2's prompt encoder and mask decoder, prompted with one click per region.
 
 Variants: ``tiny`` (default), ``small``, ``base_plus``, ``large``, of SAM 2.1. ``tiny@512`` runs the model at 512x512 px
-instead of its own 1024x1024 (a multiple of 32): cheaper by the square, and not what it was trained at.
+instead of its own 1024x1024 (a multiple of 32): four times cheaper, but not the size it was trained at.
 
     image -> 1024x1024 -> image encoder -> image_embed [B, 256, 64, 64], high_res_1 [B, 64, 128, 128],
                                            high_res_0 [B, 32, 256, 256]
     class map -> regions -> one click each -> | frozen: prompt encoder, mask decoder | -> 3 masks, 3 scores per region
 
-SAM 2 knows no classes: it is *promptable*, and prompts come from the **ground truth**, here as in the official
+SAM 2 knows no classes: it is *promptable*, and prompts are taken from the **ground truth**, here as in the official
 evaluation. A region is a connected component of one class of the class map; its prompt is one positive click on the
-pixel deepest inside it. The `MAX_REGIONS` largest regions of an image that have at least `MIN_REGION_SHARE` of its
-pixels are prompted. The class of a region's mask is that of its click, so results must not be compared with those of
-models that find the classes themselves.
+pixel deepest inside it. The `MAX_REGIONS` largest regions of an image with at least `MIN_REGION_SHARE` of its pixels
+are prompted. The class of a region's mask is that of its click, so results must not be compared with those of models
+that find the classes themselves.
 
 *Prediction*: of a region's three masks the one with the highest predicted score (official for one click). Masks are
-merged into a class map: each pixel gets the class of the mask with the largest logit there, also where that is below 0,
-as the task has no class for "no mask". An image without a region gets class 0.
+merged into a class map: each pixel gets the class of the mask with the largest logit there, even if that is below 0,
+because the task has no class for "no mask". An image without a region gets class 0.
 
-*Training loss* of a region, as SAM 2's: 20 focal + dice of the best of its three masks, and the absolute error of the
+*Training loss* of a region, as in SAM 2: 20 focal + dice of the best of its three masks, and the absolute error of the
 three predicted scores against the masks' IoU.
 
 References:
@@ -66,7 +66,7 @@ class Region:
 
 
 def regions_of(classes: np.ndarray) -> list[Region]:
-    """The regions of a class map [H, W] that are prompted, largest first; see the module."""
+    """The regions of a class map [H, W] to prompt, largest first; see the module."""
     found: list[tuple[int, int, np.ndarray]] = []
     for label in np.unique(classes[classes != VOID]):
         parts, n_parts = ndimage.label(classes == label)
@@ -78,7 +78,7 @@ def regions_of(classes: np.ndarray) -> list[Region]:
 
 
 def deepest(mask: np.ndarray) -> tuple[int, int]:
-    """(x, y) of the pixel of a mask [H, W] that is farthest from its outside, the image's border included.
+    """(x, y) of the pixel of a mask [H, W] that is farthest from its outside, which includes the image's border.
 
     >>> deepest(np.ones((5, 7), bool))[1]
     2
@@ -110,7 +110,7 @@ def mask_loss(logits: Tensor, scores: Tensor, target: Tensor) -> Tensor:
 # -------------------------------------------------------------------------------------------- head
 class MaskHead(official.FrozenDecoder):
     """Prompt encoder and mask decoder, frozen: image features and clicks to a class map. `name`: the task model's, as
-    typed. `specs`: its inputs. `grids`: (h, w) of each. `model`: SAM2Base, of which both are taken."""
+    typed. `specs`: its inputs. `grids`: (h, w) of each. `model`: SAM2Base, which provides both."""
 
     def __init__(self, name: str, specs: Sequence[FeatureSpec], grids: official.Grids, model: Any) -> None:
         super().__init__(name, specs, grids)
@@ -152,7 +152,7 @@ class MaskHead(official.FrozenDecoder):
         return torch.cat(losses).sum() / max(1, n_regions)
 
     def predict(self, x: Mapping[str, Tensor], batch: Tensor) -> Tensor:
-        """Class indices at the images' size, int64 [B, H, W]; from the batch come the clicks and their classes."""
+        """Class indices at the images' size, int64 [B, H, W]; the batch provides the clicks and their classes."""
         out = torch.zeros(batch.shape, dtype=torch.long)
         size = (batch.shape[-2], batch.shape[-1])
         for i, regions in enumerate(self._regions(batch)):
@@ -183,7 +183,7 @@ class MaskHead(official.FrozenDecoder):
 
 # ------------------------------------------------------------------------------------------- build
 def parse(variant: str) -> tuple[str, int]:
-    """Variant and side [px] of what was typed.
+    """Variant and side [px] from the name as typed.
 
     >>> parse("small@512")
     ('small', 512)
@@ -201,8 +201,8 @@ def parse(variant: str) -> tuple[str, int]:
 
 
 def official_model(variant: str, side_px: int, overrides: Sequence[str] = ()) -> Any:
-    """SAM2Base of the package's own configuration, untrained. `variant`: of `CONFIGS`. `side_px`: of its square input.
-    `overrides`: further settings, in hydra's words."""
+    """SAM2Base with the package's own configuration, untrained. `variant`: of `CONFIGS`. `side_px`: of its square
+    input. `overrides`: further settings in hydra's syntax."""
     from sam2.build_sam import build_sam2
 
     return build_sam2(

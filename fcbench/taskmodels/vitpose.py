@@ -4,16 +4,16 @@ Variants: ``base-simple`` (default), ``base``, ``base-coco-aic-mpii``, ``plus-sm
 ``plus-huge``. The ``plus`` ones are mixtures of experts; the expert of COCO (index 0) is used.
 
 The official model is top-down: it cuts each person out of the *image*, 256x192 px, and encodes the crop. Here features
-of the whole image are coded once, so the cut is made in the *features*: the same widened box (a quarter larger, of
-the crop's aspect), sampled by ROI align to the decoder's grid of 16x12 cells; outside the image it is 0.
+of the whole image are coded once, so the crop is taken from the *features*: the same widened box (a quarter larger,
+with the crop's aspect), sampled by ROI align to the decoder's grid of 16x12 cells; outside the image it is 0.
 
     image [B, 3, H, W] -> whole patches of 16 -> ViT, position embeddings interpolated -> tokens [B, C, h, w]
     tokens, boxes -> ROI align [P, C, 16, 12] -> | frozen: heat-map decoder | -> [P, 17, 64, 48] -> keypoints
 
 On an image that is exactly one person's crop this is the official model. On others the encoder sees persons smaller
-than in its training, so the model's own features are not an upper bound for a neck trained by the task loss.
-Heat maps are turned into keypoints by the official post-processing (DARK, unbiased coordinates), without flip test.
-The training loss is the official one: mean squared error against Gaussians of 2 cells, over the labelled keypoints.
+than in its training, so the model's own features are not an upper bound for a neck trained with the task loss. Heat
+maps are turned into keypoints by the official post-processing (DARK, unbiased coordinates), without flip test. The
+training loss is the official one: mean squared error against Gaussians of 2 cells, over the labelled keypoints.
 
 References:
     Xu et al., "ViTPose", NeurIPS 2022; "ViTPose++", TPAMI 2023. Huang et al., "The Devil is in the Details", CVPR 2020.
@@ -42,18 +42,18 @@ REPOS = {
 }
 SIZES = {"small": (384, 12, 12), "base": (768, 12, 12), "large": (1024, 24, 16), "huge": (1280, 32, 16)}
 """Width, layers, heads."""
-EXPERTS = 6  # Experts of the ``plus`` variants; each gives a quarter of the width
+EXPERTS = 6  # Experts of the ``plus`` variants; each provides a quarter of the width
 COCO_EXPERT = 0
 PADDING = 1.25  # Factor by which the official crop is larger than the person's box
 SIGMA_SHARE = 2 / 64  # Deviation of the target Gaussians over the height of the heat map
-MIN_PEAK = 0.2  # Smallest peak of a heat map whose keypoint enters a person's score
+MIN_PEAK = 0.2  # Minimum peak of a heat map for its keypoint to count in a person's score
 
 
 def crops(boxes: Tensor, crop_px: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Centre (x, y) and size (width, height) of the official crops, each [P, 2] in pixels, between pixel centres.
 
-    `boxes`: [P, 4] (x0_px, y0_px, x1_px, y1_px). `crop_px`: (height, width) of the model's input: only its aspect
-    counts.
+    `boxes`: [P, 4] (x0_px, y0_px, x1_px, y1_px). `crop_px`: (height, width) of the model's input, of which only the
+    aspect matters.
     """
     aspect = crop_px[1] / crop_px[0]
     size = boxes[:, 2:] - boxes[:, :2]
@@ -96,8 +96,8 @@ def gaussians(at: Tensor, size: tuple[int, int]) -> Tensor:
 class PoseDecoder(official.FrozenDecoder):
     """The heat-map decoder, frozen: tokens of the whole image and boxes to keypoints.
 
-    `name`: the task model's, as typed. `specs`: its input. `grids`: (h, w) of it. `model`: VitPoseForPoseEstimation, of
-    which the decoder is taken. `image_px`: (H, W).
+    `name`: the task model's, as typed. `specs`: its input. `grids`: (h, w) of it. `model`: VitPoseForPoseEstimation,
+    which provides the decoder. `image_px`: (H, W).
     """
 
     def __init__(
@@ -179,8 +179,8 @@ def default_config(variant: str) -> Any:
 
 
 def encode(backbone: Any, x: Tensor) -> Tensor:
-    """Tokens [B, N, C] of normalized images whose sides are whole patches, of any size. The backbone itself takes its
-    own size only: here its position embeddings are interpolated (bicubic) to the grid."""
+    """Tokens [B, N, C] of normalized images of any size whose sides are whole patches. The backbone only accepts its
+    own size, so its position embeddings are interpolated (bicubic) to the grid."""
     embeddings = backbone.embeddings
     patches = embeddings.patch_embeddings
     tokens = patches.projection(x)

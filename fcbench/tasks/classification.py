@@ -1,4 +1,4 @@
-"""Image classification: top-1, top-5 where there are more than five classes, cross-entropy in bits.
+"""Image classification: top-1, top-5 for more than five classes, cross-entropy in bits.
 
 A head's ``predict`` returns the classes' log-probabilities (natural), float [B, K]: their order gives the labels.
 """
@@ -44,7 +44,7 @@ class PoolHead(nn.Module, ProbabilisticHead):
 
 
 def classification_values(sums: np.ndarray) -> dict[str, np.ndarray]:
-    """``top1``, ``top5`` where it is one of the metrics, ``nll`` (bit), [...], of sums [..., S]."""
+    """``top1``, ``top5`` if it is one of the metrics, ``nll`` (bit), [...], of sums [..., S]."""
     names = ("top1", "top5", "nll") if sums.shape[-1] == 4 else ("top1", "nll")
     n = sums[..., -1]
     return {name: ratio(sums[..., i], n) for i, name in enumerate(names)}
@@ -75,7 +75,7 @@ class ClassificationTask(Task):
         return torch.tensor(labels, dtype=torch.int64)
 
     def statistics(self, prediction: Tensor, batch: Tensor) -> np.ndarray:
-        """Right among the first k (for each k), cross-entropy in bits, 1: float64 [B, S]."""
+        """Whether the class is among the first k (for each k), cross-entropy in bits, 1: float64 [B, S]."""
         log_probs = prediction.detach().cpu().double()
         nll_bits = F.nll_loss(log_probs, batch, reduction="none") / math.log(2)
         order = log_probs.topk(max(self.ranks), dim=1).indices == batch[:, None]

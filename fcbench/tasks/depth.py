@@ -1,10 +1,10 @@
 """Metric depth: RMSE, absolute relative error, share of pixels within 25 %.
 
-The head predicts the logarithm of depth at stride 4, in units of its training mean and deviation, and is trained there
-(Huber loss, on the target pixel under each cell's centre). It is evaluated at full resolution: the logarithm is resized
-(bilinear), and depth clamped to [`MIN_DEPTH_M`, max_depth_m]. Errors are pooled over all valid pixels (depth > 0) of
-the set. Inside the crop of a published evaluation (``DatasetMeta.eval_crop``), ``rmse_eigen``, ``abs_rel_eigen`` and
-``delta1_eigen`` are computed as in published tables: per image, then the mean over images.
+The head predicts the logarithm of depth at stride 4, in units of its training mean and deviation, and is trained at
+that resolution (Huber loss, on the target pixel under each cell's centre). It is evaluated at full resolution: the
+logarithm is resized (bilinear), and depth clamped to [`MIN_DEPTH_M`, max_depth_m]. Errors are pooled over all valid
+pixels (depth > 0) of the set. Inside the crop of a published evaluation (``DatasetMeta.eval_crop``), ``rmse_eigen``,
+``abs_rel_eigen`` and ``delta1_eigen`` are computed as in published tables: per image, then the mean over images.
 
 A head's ``predict`` returns metres, float32 [B, H, W], at the targets' size.
 """
@@ -38,14 +38,14 @@ EIGEN_METRICS = (
     MetricSpec("delta1_eigen", True, "", EIGEN),
 )
 
-SAMPLES_FOR_SCALE = 64  # Training samples from which the mean and deviation of log depth are taken
+SAMPLES_FOR_SCALE = 64  # Training samples for the mean and deviation of log depth
 
 
 def depth_sums(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Sums over the valid pixels of each sample, float64 [B, 4].
 
-    These are squared error (m^2), absolute relative error, pixels with max(p/t, t/p) < 1.25, valid pixels. `pred`: [B,
-    H, W] metres, above 0. `target`: [B, H, W] metres, 0 where invalid.
+    The sums are squared error (m^2), absolute relative error, pixels with max(p/t, t/p) < 1.25, valid pixels. `pred`:
+    [B, H, W] metres, above 0. `target`: [B, H, W] metres, 0 where invalid.
 
     References:
         Eigen et al., "Depth Map Prediction from a Single Image", NeurIPS 2014.
@@ -126,8 +126,8 @@ class DepthHead(nn.Module, ScaledHead):
         return logs.clamp(math.log(MIN_DEPTH_M), math.log(self.max_depth_m)).exp()
 
     def log_density(self, x: Tensor, batch: Tensor, scale: float) -> Tensor:
-        """Log-density of each sample's depth in nats, summed over the valid cells: [B]. The density is Laplace's, of
-        standardized log depth: log p = -|z - prediction| / scale - log(2 scale)."""
+        """Log-density of each sample's depth in nats, summed over the valid cells: [B]. The density is that of a
+        Laplace distribution of standardized log depth: log p = -|z - prediction| / scale - log(2 scale)."""
         pred, expected, valid = self._with_targets(x, batch)
         each = -(pred - expected).abs() / scale - math.log(2 * scale)
         return (each * valid).flatten(1).sum(1)
@@ -144,7 +144,7 @@ class DepthHead(nn.Module, ScaledHead):
 
 
 def depth_values(sums: np.ndarray) -> dict[str, np.ndarray]:
-    """``rmse`` (m), ``abs_rel`` and ``delta1``, [...], of sums [..., S]; with a crop the same inside it."""
+    """``rmse`` (m), ``abs_rel`` and ``delta1``, [...], of sums [..., S]; with a crop, also the same inside it."""
     n = sums[..., 3]
     pooled = {
         "rmse": np.sqrt(ratio(sums[..., 0], n)),
@@ -162,7 +162,7 @@ class DepthTask(Task):
     """Depth in metres.
 
     `max_depth_m`: predictions are clamped to it. `log_mean`: mean of the training split's log depth. `log_std`: its
-    standard deviation. `eval_crop`: of a published evaluation: top, bottom, left, right as shares of the image.
+    standard deviation. `eval_crop`: crop of a published evaluation: top, bottom, left, right as shares of the image.
     """
 
     name = "depth"
@@ -195,7 +195,7 @@ class DepthTask(Task):
         return torch.from_numpy(maps)
 
     def statistics(self, prediction: Tensor, batch: Tensor) -> np.ndarray:
-        """Sums of `depth_sums` of predictions clamped to [`MIN_DEPTH_M`, max_depth_m]: float64 [B, 4]. With a crop,
+        """`depth_sums` of predictions clamped to [`MIN_DEPTH_M`, max_depth_m]: float64 [B, 4]. With a crop,
         `image_means` inside it follow: [B, 8]."""
         require_maps(self.name, prediction, batch)
         pred = prediction.detach().clamp(MIN_DEPTH_M, self.max_depth_m).cpu().numpy()

@@ -1,4 +1,4 @@
-"""Object detection: COCO's AP of boxes of a tail's own detections (`fcbench.tasks.shared.detecting`)."""
+"""Object detection: COCO's box AP of a tail's detections (`fcbench.tasks.shared.detecting`)."""
 
 from fcbench.tasks.shared.detecting import DetectingPlugin
 

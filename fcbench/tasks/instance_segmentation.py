@@ -1,4 +1,4 @@
-"""Instance segmentation: COCO's AP of masks, of a tail's own detections (`fcbench.tasks.shared.detecting`)."""
+"""Instance segmentation: COCO's mask AP of a tail's detections (`fcbench.tasks.shared.detecting`)."""
 
 from fcbench.tasks.shared.detecting import DetectingPlugin
 

@@ -1,4 +1,4 @@
-"""Keypoints of persons that a tail finds itself: COCO's keypoint AP (`fcbench.tasks.shared.detecting`)."""
+"""Keypoint detection: COCO's keypoint AP of persons that a tail finds itself (`fcbench.tasks.shared.detecting`)."""
 
 from fcbench.tasks.shared.detecting import DetectingPlugin
 

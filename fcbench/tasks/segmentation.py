@@ -1,8 +1,8 @@
 """Semantic segmentation: mean intersection over union, pixel accuracy.
 
-The head predicts at stride 4 and is trained there, on the target pixel under each cell's centre. It is evaluated at
-the full resolution of the target: logits are resized (bilinear), then the largest one gives the class. Void pixels do
-not count. Classes that occur neither in the targets nor in the predictions of the set do not enter the mean.
+The head predicts at stride 4 and is trained at that resolution, on the target pixel under each cell's centre. It is
+evaluated at the full resolution of the target: logits are resized (bilinear), then the largest one gives the class.
+Void pixels do not count. Classes that occur neither in targets nor in predictions of the set are left out of the mean.
 
 A head's ``predict`` returns class indices, int64 or uint8 [B, H, W], at the targets' size.
 """
@@ -45,7 +45,7 @@ class SegmentationHead(DenseHead, ProbabilisticHead):
 
     def predict(self, x: Tensor, batch: Tensor) -> Tensor:
         """Class indices at the images' size, int64 [B, H, W]."""
-        return self.full(self(x)).max(dim=1).indices  # argmax: ten times slower
+        return self.full(self(x)).max(dim=1).indices  # argmax is ten times slower
 
     def log_likelihood(self, x: Tensor, batch: Tensor) -> Tensor:
         """Log-probability of each sample's mask in nats, summed over the cells that are not void: [B]."""

@@ -1,4 +1,4 @@
-"""Contract tests as a kit: three lines run them over a plug-in from outside. Needs pytest.
+"""Contract tests as a kit: three lines run them on a plug-in from outside. Needs pytest.
 
 Imports: core, encoders, transmit.
 """

@@ -1,4 +1,4 @@
-"""Contract of codecs. Three lines test one, be it built-in, installed or a file::
+"""Contract of codecs. Three lines test one, built-in, installed or a file::
 
 from fcbench.testing.codecs import CodecContract
 
@@ -29,7 +29,7 @@ from fcbench.transmit.container import ContainerReader, ContainerWriter, Header
 
 SOURCE = checkpoint.Source("hiera_nano", "00" * 32)
 OBJECTIVES: tuple[Objective, ...] = ("mse", "task", "both")
-SPARE_BYTES = 64  # A payload of few symbols may exceed its estimate by so much
+SPARE_BYTES = 64  # A payload of few symbols may exceed its estimate by this much
 DECODE = """
 import hashlib, sys
 from pathlib import Path
@@ -88,7 +88,7 @@ def make(name: str, specs: tuple[FeatureSpec, ...], knobs: Mapping[str, Any], n_
 
 
 def coded(codec: Any, x: Features) -> Bitstream:
-    """One sample as it is written to a file."""
+    """One sample as written to a file."""
     return with_check(codec.encode(x), codec, x.shapes)
 
 
@@ -118,21 +118,21 @@ def write(folder: Path, name: str, codec: Any, specs: tuple[FeatureSpec, ...], s
 
 # ------------------------------------------------------------------------------------------------ contract
 class CodecContract(Contract):
-    """What every codec promises. Subclass it in a test module and set `plugin`."""
+    """Requirements for every codec. Subclass it in a test module and set `plugin`."""
 
     kind = "codec"
-    constant_error: ClassVar[float] = float("inf")  # bound of the error of a channel that does not vary
+    constant_error: ClassVar[float] = float("inf")  # maximum error of a channel that does not vary
 
     @pytest.fixture(scope="class")
     @classmethod
     def codec(cls, name: str) -> Any:
-        """Of one map, `ONE`."""
+        """A codec of one map, `ONE`."""
         return make(name, ONE, middle(name))
 
     @pytest.fixture(scope="class")
     @classmethod
     def codec_two(cls, name: str) -> Any:
-        """Of two maps, `TWO`."""
+        """A codec of two maps, `TWO`."""
         return make(name, TWO, middle(name))
 
     @pytest.mark.parametrize("grid", GRIDS)
@@ -219,7 +219,7 @@ class CodecContract(Contract):
                 codec.encode(Features(maps))
 
     def test_damaged_payloads_never_pass(self, codec: Any) -> None:
-        """Each is an error, or another check than the stream's, or the very same features (padding bits)."""
+        """Each gives an error, a check other than the stream's, or exactly the same features (padding bits)."""
         x = features(ONE, (5, 7))
         stream = coded(codec, x)
         good = codec.decode(stream.payload, x.shapes).features.maps["stage3"]
@@ -249,7 +249,7 @@ class CodecContract(Contract):
     def test_a_sweep_goes_from_low_to_high_rate(self, name: str) -> None:
         plugin = registry.get("codec", name)
         if plugin.trained:
-            pytest.skip("says so only when it is trained")
+            pytest.skip("reports it only in training")
         x = features(ONE, (23, 30))
         sizes = [len(make(name, ONE, knobs).encode(x).payload) for knobs in plugin.sweep("mse")]
         assert sizes == sorted(sizes)

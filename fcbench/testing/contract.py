@@ -1,4 +1,4 @@
-"""What the contracts of plug-ins that are known by a name share."""
+"""Base of the contracts of plug-ins that are known by name."""
 
 from pathlib import Path
 from typing import ClassVar

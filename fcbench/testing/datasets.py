@@ -95,7 +95,7 @@ CHECKS: dict[str, Callable[[Any, Dataset, tuple[int, int]], None]] = {
 
 
 def check_sample(data: Dataset, index: int, hw: tuple[int, int]) -> None:
-    """Image and targets are as documented; targets of tasks from outside are their task's affair."""
+    """Check that image and targets are as documented; targets of tasks from outside are checked by their task."""
     image, targets = data[index].image, data.targets(index)
     assert image.dtype == torch.uint8 and image.shape == (3, *hw)
     assert set(targets) == set(data.tasks)
@@ -105,10 +105,10 @@ def check_sample(data: Dataset, index: int, hw: tuple[int, int]) -> None:
 
 
 class DatasetContract(Contract):
-    """What every data set promises. Subclass it in a test module and set `plugin`."""
+    """Requirements for every data set. Subclass it in a test module and set `plugin`."""
 
     kind = "dataset"
-    root: ClassVar[Path | None] = None  # folder of the data, where they are read from disk; a few samples are enough
+    root: ClassVar[Path | None] = None  # folder of the data, if read from disk; a few samples are enough
 
     @pytest.fixture(scope="class")
     @classmethod

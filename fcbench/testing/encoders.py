@@ -25,10 +25,10 @@ def images(n: int, size: tuple[int, int], seed: int = 0) -> torch.Tensor:
 
 
 class EncoderContract:
-    """What every encoder promises. Subclass it in a test module and set `plugin`."""
+    """Requirements for every encoder. Subclass it in a test module and set `plugin`."""
 
     plugin: ClassVar[str | Path]  # ``NAME[:VARIANT]`` of an encoder, or path of its file
-    weights: ClassVar[str | None] = "random"  # which it is tested with: None for its own, ``random``, or a file
+    weights: ClassVar[str | None] = "random"  # weights to test with: None for its own, ``random``, or a file
 
     @classmethod
     def build(cls, weights: str | None) -> Encoder:
@@ -65,7 +65,7 @@ class EncoderContract:
         torch.testing.assert_close(alone.maps[name], among.maps[name])
 
     def test_it_is_frozen(self, encoder: Encoder) -> None:
-        """Parameters and buffers, before and after everything that a run does with an encoder."""
+        """Parameters and buffers are the same before and after everything that a run does with an encoder."""
         before = state_sha256(encoder.module)
         for size in SIZES:
             for x in encoder(images(2, size), list(encoder.specs)).maps.values():

@@ -1,4 +1,4 @@
-"""Feature maps to test with: correlated, unequal in scale, off zero; the same for the same seed."""
+"""Feature maps for tests: correlated, of unequal scale, not centred; the same for the same seed."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from fcbench.core.features import Features, FeatureSpec, FeatureStats
 
 ONE = (FeatureSpec("stage3", 12, 16),)
 TWO = (FeatureSpec("layer.2", 6, 8), FeatureSpec("layer.3", 10, 16))
-GRIDS = ((1, 1), (5, 7), (8, 8), (23, 30))  # (h, w), one of them with sides that no power of two divides
+GRIDS = ((1, 1), (5, 7), (8, 8), (23, 30))  # (h, w); both sides of (5, 7) are odd
 
 
 def correlated(n: int, channels: int, grid: tuple[int, int], seed: int) -> Tensor:

@@ -21,7 +21,7 @@ Grid = tuple[int, int]
 
 
 def build(name: str, fine: Grid, coarse: Grid) -> nn.Module:
-    """A neck of two maps, always the same."""
+    """A neck of two maps, initialized with the same seed."""
     torch.manual_seed(0)
     return registry.get("neck", name).build(SPECS, {"fine": fine, "coarse": coarse}, WIDTH)
 
@@ -34,7 +34,7 @@ def maps_of(fine: Grid, coarse: Grid, n: int = 3) -> dict[str, Tensor]:
 
 
 class NeckContract(Contract):
-    """What every neck promises. Subclass it in a test module and set `plugin`."""
+    """Requirements for every neck. Subclass it in a test module and set `plugin`."""
 
     kind = "neck"
 

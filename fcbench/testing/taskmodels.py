@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 
 @dataclass
 class Case:
-    """A task model, and what its decoder reads of three images."""
+    """A task model, and its decoder's inputs for three images."""
 
     task: Any
     model: TaskModel
@@ -64,14 +64,14 @@ CHECKS: dict[str, Callable[[Any, Any, tuple[int, int]], None]] = {
     "pose": check_pose,
     "captioning": check_captioning,
 }
-"""Task -> the check that a prediction is what the task reads."""
+"""Task -> the check that a prediction has the form that the task reads."""
 
 
 class TaskModelContract:
-    """What every task model promises. Subclass it in a test module and set `plugin`."""
+    """Requirements for every task model. Subclass it in a test module and set `plugin`."""
 
     plugin: ClassVar[str | Path]  # ``NAME[:VARIANT]`` of a task model, or path of its file
-    weights: ClassVar[str | None] = "random"  # which it is tested with: None for its own, ``random``, or a file
+    weights: ClassVar[str | None] = "random"  # weights to test with: None for its own, ``random``, or a file
     image_px: ClassVar[tuple[int, int]] = (64, 80)  # (H, W) of the images
 
     @classmethod
@@ -118,7 +118,7 @@ class TaskModelContract:
         assert not any(p.requires_grad for p in module.parameters())
 
     def test_decoder_is_frozen_and_gradients_pass_through_it(self, case: Case) -> None:
-        """A step on what the decoder reads changes that, and nothing in the decoder; not even in training mode."""
+        """A gradient step on the decoder's input changes only that input, even in training mode."""
         before = state_sha256(case.head)
         assert not any(p.requires_grad for p in case.head.parameters())
         x = {k: v.clone().requires_grad_() for k, v in case.x.items()}

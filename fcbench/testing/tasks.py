@@ -33,7 +33,7 @@ Bound = tuple[Task, list[Mapping[str, Any]], Any]  # A task on its data set, tar
 
 
 def data_of(dataset: str | None, n: int, size_px: Size) -> Dataset:
-    """Samples of a data set that needs no root, or random ones of every task that fcbench has."""
+    """Samples of a data set that needs no root, or random ones for every built-in task."""
     if dataset is None:
         return FakeDataset(n, size_px)
     options = DataOptions(None, Path(tempfile.gettempdir()), size_px, n)
@@ -52,18 +52,18 @@ def bind(
 
 
 def measured(task: Task, head: Any, x: Any, batch: Any) -> np.ndarray:
-    """Statistics of what a head predicts."""
+    """Statistics of a head's prediction."""
     with torch.no_grad():
         return task.statistics(head.predict(x, batch), batch)
 
 
 def neck_output(n: int, grid: Size = (4, 4)) -> torch.Tensor:
-    """Features as a neck gives them, [n, D, h, w]."""
+    """Features in the form of a neck's output, [n, D, h, w]."""
     return torch.randn(n, WIDTH, *grid, generator=torch.Generator().manual_seed(3))
 
 
 def learned(task: Task, head: Any, targets: list[Mapping[str, Any]]) -> tuple[list[float], list[float]]:
-    """Fit head and free features of each sample; loss and primary metric, before and after."""
+    """Fit head and free features of each sample; returns loss and primary metric, before and after."""
     x, batch = nn.Parameter(neck_output(len(targets))), task.collate(targets)
     optimizer = torch.optim.Adam([*head.parameters(), x], lr=0.01)
 
@@ -81,14 +81,14 @@ def learned(task: Task, head: Any, targets: list[Mapping[str, Any]]) -> tuple[li
 
 
 class TaskContract(Contract):
-    """What every task promises. Subclass it in a test module and set `plugin` and `dataset`."""
+    """Requirements for every task. Subclass it in a test module and set `plugin` and `dataset`."""
 
     kind = "task"
-    # name or file of a data set that carries it and needs no root; None: random targets of built-in tasks
+    # name or file of a data set that supports it and needs no root; None: random targets of built-in tasks
     dataset: ClassVar[str | Path | None] = None
 
     def bind(self, name: str, n: int = 6, size_px: Size = (64, 64), grid: Size | None = None) -> Bound:
-        """As the function of this name, on the data set of the class."""
+        """The function of the same name, on the data set of the class."""
         return bind(name, None if self.dataset is None else str(self.dataset), n, size_px, grid)
 
     def test_declares_itself(self, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Codecs at operating points: what determines one, how it is trained, and its checkpoint in the cache."""
+"""Codecs at operating points: their recipes, training, and checkpoints in the cache."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ from fcbench.training.readout import ReadoutRecipe, TaskLoss
 from fcbench.transmit import checkpoint
 
 VARIABLE_STEPS = 3
-"""A codec of variable rate trains once for all its points, for so many times the steps of one."""
+"""Steps of a codec of variable rate, which trains once for all its points, in multiples of the steps for one point."""
 CONTINUED_SHARE = 0.25
-"""An operating point that goes on from its neighbour's weights trains for this share of the steps that the first, which
-started by itself, took."""
+"""Steps of an operating point that starts from its neighbour's weights, as a share of those of the first point, which
+starts from scratch."""
 N_LMBDAS = 3
 """Operating points, evenly spaced, at which a codec of variable rate is validated."""
 
 
 @dataclass(frozen=True, slots=True)
 class CodecRecipe:
-    """All that determines a codec at an operating point.
+    """Everything that determines a codec at an operating point.
 
     Attributes:
         objective: what a trained codec preserves; ``mse`` for any other.
         fitted_to: the readout whose loss trains it; None for ``mse``.
         lmbdas: of all operating points, for a codec of variable rate.
-        imitates: what the readout says of uncoded features stands for the targets, which are not read.
-        starts: operating points that training goes on from, the nearest first; none to start from the closed form.
+        imitates: train on the readout's output for uncoded features instead of targets.
+        starts: operating points whose weights training starts from, the nearest first; empty to start from scratch.
     """
 
     source: Source
@@ -62,7 +62,7 @@ class CodecRecipe:
 
     @property
     def contents(self) -> dict[str, Any]:
-        """All that determines the codec, in clear."""
+        """Everything that determines the codec, as readable data."""
         plugin = registry.get("codec", self.point.codec)
         contents: dict[str, Any] = {
             "version": VERSION,
@@ -82,30 +82,30 @@ class CodecRecipe:
 
     @property
     def start(self) -> CodecRecipe | None:
-        """The codec from whose weights training goes on."""
+        """The codec from whose weights training starts."""
         return replace(self, point=self.starts[0], starts=self.starts[1:]) if self.starts else None
 
     @property
     def first(self) -> CodecRecipe:
-        """The codec that all others of its sweep go on from, one by one."""
+        """The first codec of the sweep, from which all others start, one by one."""
         return replace(self, point=self.starts[-1], starts=()) if self.starts else self
 
     @property
     def lmbda(self) -> float:
-        """Of a trained codec's operating point."""
+        """Lmbda of a trained codec's operating point."""
         return float(self.point.params["lmbda"])
 
     @property
     def made_for(self) -> checkpoint.Source:
-        """Whose features it codes."""
+        """The features that it codes."""
         return checkpoint.Source(self.source.encoder.name, self.source.encoder.weights.sha256)
 
     def path(self, cache: Cache) -> Path:
-        """Where its checkpoint is kept."""
+        """File of its checkpoint."""
         return cache.model("codec", digest(self.contents))
 
     def trained_path(self, cache: Cache) -> Path:
-        """Where what one training makes is kept: the checkpoint, or a codec of variable rate between its points."""
+        """File that its training makes: the checkpoint, or a codec of variable rate between its points."""
         if not self.lmbdas:
             return self.path(cache)
         return cache.model("sweep", digest({**self.contents, "params": {}, "lmbdas": self.lmbdas}))
@@ -114,7 +114,7 @@ class CodecRecipe:
 def make_codec(
     recipe: CodecRecipe, cache: Cache, report: Report, device: torch.device, task_loss: TaskLoss | None = None
 ) -> Path:
-    """Checkpoint of a codec: from the cache, else trained and put there, after the codec that it starts from.
+    """Checkpoint of a codec from the cache; if missing, it is trained and stored, after the codec that it starts from.
 
     Args:
         task_loss: of the readout that the recipe names.
@@ -132,7 +132,7 @@ def make_codec(
 def make_sweep(
     recipe: CodecRecipe, cache: Cache, device: torch.device, task_loss: TaskLoss | None, advance: Advance
 ) -> bytes:
-    """State of a codec of variable rate between its points: from the cache, else trained and put there."""
+    """State of a codec of variable rate between its points from the cache; if missing, it is trained and stored."""
     path = recipe.trained_path(cache)
 
     def trained() -> bytes:
@@ -163,7 +163,7 @@ def _made(
 
 
 def _built(recipe: CodecRecipe) -> Any:
-    """A codec as it is before it sees features."""
+    """A codec before it has seen features."""
     source = recipe.source
     torch.manual_seed(recipe.seed)
     plugin = registry.get("codec", recipe.point.codec)
@@ -203,10 +203,10 @@ def _train(
 
 
 def require_same(recipe: CodecRecipe, path: Path, loaded: checkpoint.Loaded) -> None:
-    """Check that a checkpoint is of a recipe's codec, operating point, split point and encoder.
+    """Check that a checkpoint matches a recipe's codec, operating point, split point and encoder.
 
     Raises:
-        FcbenchError: it is of another one.
+        FcbenchError: it does not.
     """
     specs = tuple(recipe.source.train.features.specs.values())
     params = json.loads(json.dumps(dict(recipe.point.params)))
@@ -218,7 +218,7 @@ def require_same(recipe: CodecRecipe, path: Path, loaded: checkpoint.Loaded) -> 
 
 
 def _prepare(codec: Any, recipe: CodecRecipe) -> None:
-    """Give a codec its initial values, from training features."""
+    """Initialize a codec from training features."""
     features = recipe.source.train.features
     n = min(PREPARE_SAMPLES, features.n_at_once)
     train, _ = loop.held_out(len(features))
@@ -227,7 +227,7 @@ def _prepare(codec: Any, recipe: CodecRecipe) -> None:
 
 
 def n_steps(budget: Budget, lmbdas: Sequence[float], continued: bool = False) -> int:
-    """Steps at most of a training that serves so many lmbdas, or that goes on from a neighbour's weights."""
+    """Maximum number of steps of a training that serves these lmbdas, or starts from a neighbour's weights."""
     share = CONTINUED_SHARE if continued else VARIABLE_STEPS if len(set(lmbdas)) > 1 else 1
     return math.ceil(budget.codec_steps * share)
 
@@ -261,7 +261,7 @@ def fit_codec(
     low, high = np.log(lmbdas)
 
     def parts_of(indices: Sequence[int], lmbda: float) -> tuple[Tensor, Tensor]:
-        """Bits per scalar, and what is lost, weighed."""
+        """Bits per scalar, and the weighted distortion."""
         maps = moved(near.batch(indices), device)
         decoded, bits = codec(maps)
         lost = torch.zeros((), device=device)

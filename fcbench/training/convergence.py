@@ -1,4 +1,4 @@
-"""Whether a training has converged, and what more steps would gain: pure functions of its validation curve."""
+"""Convergence of a training, and what more steps would gain: pure functions of its validation curve."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Look(NamedTuple):
 
     Attributes:
         step: steps done.
-        seconds: that they took.
+        seconds: time of these steps.
         loss: of the averaged weights.
-        unit: what gains are counted in: the bits in a codec's loss, the loss itself of a readout.
+        unit: the unit of gains: the bits in a codec's loss, or a readout's loss itself.
     """
 
     step: int
@@ -31,7 +31,7 @@ class Look(NamedTuple):
 
 
 def is_due(step: int) -> bool:
-    """Whether to look at the validation loss after so many steps.
+    """Whether to look at the validation loss after this step.
 
     >>> [step for step in range(150) if is_due(step)]
     [32, 38, 45, 53, 64, 76, 90, 107, 128]
@@ -59,19 +59,19 @@ CAP, PLATEAU = "steps", "plateau"
 """Why a training ended: all its steps are done, or its validation loss was flat."""
 
 _TAIL_DOUBLINGS = 3.0
-"""The end of a curve that is fitted [doublings of the steps]."""
+"""Length of a curve's end that is fitted [doublings of the steps]."""
 _MIN_LOOKS = 5
 _EXPONENTS = np.geomspace(0.25, 2.0, 25)
-"""Of the power laws; a doubling divides what is left by 1.2 to 4."""
+"""Exponents of the power laws; a doubling divides what is left by 1.2 to 4."""
 _NOISE = 3e-4
-"""Least deviation of a look at the loss, relative."""
+"""Minimum deviation of a look at the loss, relative."""
 
 
 class Gain(NamedTuple):
-    """What more steps would take from a loss, as a share of its unit; NaN where too few looks tell it.
+    """Gain of more steps as a share of the loss's unit; NaN if there are too few looks.
 
     Attributes:
-        doubling: as many steps again; this can be checked by training so long.
+        doubling: as many steps again; this can be checked by training that long.
         rest: endless steps: an extrapolation.
     """
 
@@ -80,7 +80,7 @@ class Gain(NamedTuple):
 
 
 class Record(NamedTuple):
-    """How a training went.
+    """Course of a training.
 
     Attributes:
         stop: `CAP` or `PLATEAU`.
@@ -95,16 +95,16 @@ class Record(NamedTuple):
 
     @property
     def loss(self) -> float:
-        """Validation loss of the weights kept."""
+        """Validation loss of the weights that were kept."""
         return min(look.loss for look in self.curve)
 
 
 def gain(curve: Sequence[Look]) -> Gain:
-    """What more steps would gain, from the validation curve before the learning rate falls.
+    """Estimate what more steps would gain, from the validation curve before the learning rate falls.
 
     Power laws ``a + b * step**-c`` are fitted to the last doublings of the steps, and their gains are averaged, each c
-    weighed by how well it fits: c itself is not well determined. Shares of the unit compound: where b stands for all
-    of the unit, 1 - 1/e is to be gained.
+    weighted by its fit, because c itself is poorly determined. Shares of the unit compound: if b stands for all of the
+    unit, 1 - 1/e is left to gain.
 
     Args:
         curve: in order of the steps.

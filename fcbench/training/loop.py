@@ -1,4 +1,4 @@
-"""The training loop: readouts (neck and head) and codecs. Checkpointed, resumable, the same for all of them."""
+"""The training loop for readouts (neck and head) and codecs: checkpointed and resumable."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ from fcbench.features import devices
 from fcbench.training.convergence import CAP, PLATEAU, Look, Record, gain, is_due, is_flat
 
 CHECKPOINT_S = 60.0
-"""Seconds between checkpoints of a training under way."""
+"""Seconds between checkpoints of a running training."""
 BLOCKS_PER_BATCH = 4
-"""Blocks of samples that a batch comes from, where they do not stay in memory."""
+"""Blocks of samples from which a batch is drawn, if the samples do not stay in memory."""
 READ_EVERY = 16
-"""Steps between two looks at the loss, for each of which the CPU waits until a GPU has done all its steps."""
+"""Steps between two looks at the loss; each look makes the CPU wait for all steps of a GPU."""
 WARM_STEPS = 30
 """Steps over which the learning rate rises."""
 TAIL = 0.2
-"""Share of the steps, the last ones, over which the learning rate falls."""
+"""Share of the last steps, over which the learning rate falls."""
 AVERAGED = 10
-"""After t steps the average of the weights looks back over about t / `AVERAGED` of them."""
+"""After t steps the average of the weights covers about the last t / `AVERAGED` steps."""
 HELD_OUT = 8
-"""One of so many training samples is held out for validation, but at least so many."""
+"""One of this many training samples is held out for validation, but at least this many."""
 MAX_HELD_OUT = 64
-"""Most samples that are held out."""
+"""Maximum number of held-out samples."""
 _SPLIT_SEED = 12
 
 Validate = Callable[[], tuple[float, float]]
-"""Validation loss of a module as it stands, in evaluation mode, and the unit that gains are counted in."""
+"""Validation loss of a module in evaluation mode, and the unit of gains."""
 
 
 # ------------------------------------------------------------------------------------------- the loop
 class _State:
-    """All that a training goes on from.
+    """State of a training, enough to resume it.
 
     Attributes:
-        end: step after which it ends: the cap, until the loss is flat.
+        end: last step: the maximum, until the loss is flat.
         average: of the weights.
         best: averaged weights of the lowest validation loss.
     """
@@ -65,7 +65,7 @@ class _State:
         return [p.detach().clone() for p in self.params]
 
     def learn(self, loss: Tensor) -> None:
-        """Make a step, and take it into the average."""
+        """Make a step, and update the average."""
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.params, 1.0)
@@ -75,7 +75,7 @@ class _State:
         torch._foreach_lerp_(self.average, weights, min(1.0, AVERAGED / self.step))
 
     def look(self, validate: Validate, seconds: float, tolerance: float) -> None:
-        """Measure the validation loss of the averaged weights; where it is flat, begin the end."""
+        """Measure the validation loss of the averaged weights; if it is flat, start the final phase."""
         self._swap()
         self.module.eval()
         with torch.no_grad():
@@ -98,7 +98,7 @@ class _State:
             p.data, average.data = average.data, p.data
 
     def finish(self) -> Record:
-        """Take the best weights, and say how it went."""
+        """Load the best weights, and return the record."""
         with torch.no_grad():
             for p, best in zip(self.params, self.best):
                 p.copy_(best)
@@ -107,7 +107,7 @@ class _State:
         return Record(self.step, self.seconds, self.stop, gain(level), tuple(self.curve))
 
     def save(self, path: Path) -> None:
-        """Write all of it."""
+        """Write the whole state."""
         buffer = io.BytesIO()
         plain = {name: getattr(self, name) for name in self._PLAIN}
         state = {"module": self.module.state_dict(), "optimizer": self.optimizer.state_dict(), **plain}
@@ -117,7 +117,7 @@ class _State:
     _PLAIN = ("step", "seconds", "end", "stop", "average", "best")
 
     def resume(self, path: Path) -> None:
-        """Go on where a file says, if it is there."""
+        """Resume from a file, if it exists."""
         data = cache.get(path)
         if data is None:
             return
@@ -154,21 +154,21 @@ def optimize(
     average of the weights, and the average with the lowest one is kept.
 
     Args:
-        module: what is trained: its parameters that require a gradient.
-        loss_of: scalar loss of a step, all its randomness drawn from the generator given (numpy) and torch's own.
-        steps: optimizer steps at most.
+        module: module whose parameters with gradients are trained.
+        loss_of: scalar loss of a step; it draws random numbers only from the given generator (numpy) and torch's.
+        steps: maximum number of optimizer steps.
         rate: peak learning rate.
         tolerance: the fall of the learning rate begins when the last doubling of the steps lowered the validation
             loss by less than this share of its unit; 0 for all steps.
-        seed: step i draws from (seed, i), so a resumed training sees what an uninterrupted one would have seen.
-        resume: file of the training under way; removed at the end.
+        seed: step i draws from (seed, i), so a resumed training sees the same as an uninterrupted one.
+        resume: file of the unfinished training; removed at the end.
 
     Raises:
-        FcbenchError: the loss was not finite at a step, found at most `READ_EVERY` steps later.
+        FcbenchError: the loss of a step was not finite; detected at most `READ_EVERY` steps later.
     """
     state = _State(module, rate, steps)
     state.resume(resume)
-    pending: list[Tensor] = []  # losses that were not looked at
+    pending: list[Tensor] = []  # losses not read yet
     began = saved = time.monotonic()
     before_s = state.seconds
     module.train()
@@ -179,7 +179,7 @@ def optimize(
         try:
             loss = loss_of(np.random.default_rng((seed, state.step)))
         except Exception:
-            _check(pending, state.step, steps)  # a training that diverged may fail in any way
+            _check(pending, state.step, steps)  # a diverged training may fail in any way
             raise
         pending.append(loss.detach())
         state.learn(loss)
@@ -202,7 +202,7 @@ def optimize(
 
 
 def _check(pending: list[Tensor], done: int, steps: int) -> None:
-    """Bring losses of the steps up to `done` to the CPU, all at once.
+    """Read the losses of the steps up to `done` on the CPU, all at once.
 
     Raises:
         FcbenchError: one is not finite.
@@ -223,12 +223,12 @@ def turn(end: int) -> int:
 
 
 def end_after(step: int) -> int:
-    """Steps of a training whose learning rate begins to fall at a step."""
+    """Number of steps of a training whose learning rate begins to fall at a step."""
     return step + math.ceil(step * TAIL / (1 - TAIL) - 1e-9)
 
 
 def schedule(step: int, end: int, peak: float) -> float:
-    """Learning rate: up, level, and over the last fifth of `end` steps down to a hundredth of the peak.
+    """Learning rate: rising, constant, and over the last fifth of `end` steps falling to a hundredth of the peak.
 
     >>> [round(schedule(step, 100, 1.0), 2) for step in (0, 29, 79, 80, 90, 99)]
     [0.03, 1.0, 1.0, 1.0, 0.51, 0.06]
@@ -239,7 +239,7 @@ def schedule(step: int, end: int, peak: float) -> float:
 
 # ------------------------------------------------------------------------------------------- samples
 def held_out(n: int) -> tuple[list[int], list[int]]:
-    """Places of n training samples: those to train on, and those held out for validation.
+    """Indices of n training samples: those to train on, and those held out for validation.
 
     An eighth is held out, but at least 8 samples, at most 64 and at most half; a single sample is both.
 
@@ -254,12 +254,12 @@ def held_out(n: int) -> tuple[list[int], list[int]]:
 
 
 def sample_indices(rng: np.random.Generator, places: Sequence[int], batch: int, block: int | None = None) -> list[int]:
-    """Places of a training batch, without repetition where there are enough.
+    """Indices of a training batch, without repetition if there are enough samples.
 
     Args:
         places: of all training samples, in order.
-        block: samples that are read together: the batch comes from at most `BLOCKS_PER_BATCH` blocks, drawn anew for
-            each batch, or from as many more as it needs. None, or more than there are: from all samples.
+        block: number of samples that are read together: the batch is drawn from at most `BLOCKS_PER_BATCH` random
+            blocks, or from as many as it needs. None, or more than there are: drawn from all samples.
     """
     every = np.asarray(places)
     if block is not None and block <= every[-1]:
@@ -276,13 +276,13 @@ def state_bytes(module: nn.Module) -> bytes:
 
 
 def load_into(module: nn.Module, data: bytes, path: Path) -> None:
-    """Load a state as `state_bytes` made it.
+    """Load a state that `state_bytes` made.
 
     Args:
         path: its file, for messages.
 
     Raises:
-        FcbenchError: the state is not the module's.
+        FcbenchError: the state does not fit the module.
     """
     try:
         module.load_state_dict(load(data))

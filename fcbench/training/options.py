@@ -10,7 +10,7 @@ from fcbench.core.rules import Positive, named, obey, within
 VERSION = 7
 """Bump when training changes; older cache entries are then ignored."""
 PREPARE_SAMPLES = 256
-"""Training samples that codecs and adapters take their initial values from."""
+"""Training samples used to initialize codecs and adapters."""
 Batch = Annotated[int, within(1, 1 << 16)]
 LearningRate = Annotated[float, within(1e-9, 10)]
 
@@ -21,14 +21,14 @@ class Budget:
     """How long to train. The defaults suit features of the embedded encoders on two CPU cores.
 
     Attributes:
-        task_steps, codec_steps: at most; a training ends earlier where it has converged. An operating point that goes
-            on from its neighbour's weights takes a quarter of the steps.
-        tolerance: it has, when the last doubling of its steps gained less than this share of a codec's bits (at equal
-            distortion), or of a readout's loss. 0: it never has.
+        task_steps, codec_steps: maximum; a training ends earlier if it has converged. An operating point that starts
+            from its neighbour's weights takes a quarter of the steps.
+        tolerance: a training has converged when the last doubling of its steps gained less than this share of a codec's
+            bits (at equal distortion), or of a readout's loss. 0: never.
         width: D of neck and head.
 
     Raises:
-        FcbenchError: a name of no field, a field of another type, or out of its range.
+        FcbenchError: an unknown field, or a field of another type or out of range.
     """
 
     task_steps: Positive = 400
@@ -45,12 +45,12 @@ class Budget:
 
     @property
     def of_readout(self) -> tuple[float, ...]:
-        """What determines a readout."""
+        """Fields that determine a readout."""
         return self.task_steps, self.task_batch, self.task_rate, self.tolerance, self.width
 
     @property
     def of_codec(self) -> tuple[float, ...]:
-        """What determines a trained codec."""
+        """Fields that determine a trained codec."""
         return self.codec_steps, self.codec_batch, self.codec_rate, self.tolerance
 
 
@@ -59,6 +59,6 @@ LEVELS: dict[str, dict[str, Any]] = {
     "standard": {"task_steps": 2000, "codec_steps": 2000, "tolerance": 0.01},
     "full": {"task_steps": 20_000, "codec_steps": 20_000, "tolerance": 0.01},
 }
-"""``--budget``: to look, to work, to be quoted."""
+"""Levels of ``--budget``: to try out, to work with, to quote."""
 QUICK = Budget(task_steps=30, codec_steps=20)
-"""``--quick``: to see that all works, not to be quoted."""
+"""Budget of ``--quick``: to check that everything works, not to be quoted."""

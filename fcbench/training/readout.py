@@ -1,8 +1,8 @@
-"""What reads the bottleneck's output: standardization, neck, and a head that is trained or another model's decoder.
+"""Readouts of the bottleneck's output: standardization, neck, and a trained head or another model's decoder.
 
 maps --standardize--> neck --------------------------------> trained head
-maps --standardize--> neck --adapter, one map an input--> frozen decoder of a task model
-maps ----------------------------------------------------> tail: the rest of the encoder's own network, as it is
+maps --standardize--> neck --adapter, one map per input--> frozen decoder of a task model
+maps ----------------------------------------------------> tail: the rest of the encoder's own network
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ TaskLoss = Callable[[Mapping[str, Tensor], Sequence[int]], Tensor]
 
 
 class Standardize(nn.Module):
-    """Features divided by their training deviation, after their training mean was taken away."""
+    """Features less their training mean, divided by their training deviation."""
 
     def __init__(self, stats: Mapping[str, FeatureStats]) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Standardize(nn.Module):
             self.register_buffer(f"std{i}", stats[name].std.view(-1, 1, 1).clone())
 
     def forward(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Maps [B, C, h, w] as an encoder gives them to the same, standardized, on this module's device."""
+        """Maps [B, C, h, w] of an encoder, standardized, on this module's device."""
         out = {}
         for i, name in enumerate(self.names):
             mean, std = getattr(self, f"mean{i}"), getattr(self, f"std{i}")
@@ -61,10 +61,10 @@ class Standardize(nn.Module):
 
 
 class Adapter(nn.Module):
-    """Neck outputs to the input maps of a frozen decoder: a 1x1 convolution each, brought to the map's grid.
+    """Neck outputs to the input maps of a frozen decoder: one 1x1 convolution each, resized to the map's grid.
 
-    Where a map is finer than the neck's grid, the convolution predicts its cells too (pixel shuffle). Outputs start at
-    the scale of the decoder's own features.
+    If a map is finer than the neck's grid, the convolution also predicts the finer cells (pixel shuffle). Outputs start
+    at the scale of the decoder's own features.
 
     Args:
         width: D.
@@ -103,11 +103,11 @@ class Adapter(nn.Module):
 class Readout(Standardize):
     """Neck and head over standardized features.
 
-    A frozen head is no submodule: it is neither trained nor saved with the rest, and always in evaluation mode.
+    A frozen head is not a submodule: it is neither trained nor saved with the rest, and always in evaluation mode.
 
     Args:
-        in_bfloat16: matrix products and convolutions of the neck, by autocast; the head, whose likelihoods count, and
-            the loss stay float32.
+        in_bfloat16: compute matrix products and convolutions of the neck in bfloat16, by autocast; the head, whose
+            likelihoods matter, and the loss stay float32.
 
     Attributes:
         head: a `fcbench.core.tasks.Head`, which is an ``nn.Module``.
@@ -128,13 +128,13 @@ class Readout(Standardize):
         self.adapter = adapter
         if adapter is None:
             self.head = head
-        else:  # past nn.Module, which would make it a submodule
+        else:  # bypasses nn.Module, which would make it a submodule
             self.__dict__["head"] = head.eval().requires_grad_(False)
 
     def forward(self, maps: Mapping[str, Tensor]) -> Any:
-        """What the head reads of maps [B, C, h, w] by split point: [B, D, h, w], or maps by decoder input.
+        """Input of the head for maps [B, C, h, w] by split point: [B, D, h, w], or maps by decoder input.
 
-        It reads a sample that is repeated once: a step of a null model then takes a third of the time.
+        A repeated sample is computed once: a step of a null model then takes a third of the time.
         """
         n = len(next(iter(maps.values())))
         once = all(is_repeated(m) for m in maps.values())
@@ -143,7 +143,7 @@ class Readout(Standardize):
         return _repeated(x, n) if once else x
 
     def neck_output(self, maps: Mapping[str, Tensor]) -> Tensor:
-        """What the neck makes of maps [B, C, h, w]: [B, D, h, w] float32, before any adapter."""
+        """Output of the neck for maps [B, C, h, w]: [B, D, h, w] float32, before any adapter."""
         x = super().forward(maps)
         device = next(iter(x.values())).device
         with torch.autocast(device.type, torch.bfloat16) if self._in_bfloat16 else nullcontext():
@@ -152,7 +152,7 @@ class Readout(Standardize):
 
 
 class TailReadout(nn.Module):
-    """A tail as a readout: it reads decoded maps as they are.
+    """A tail as a readout: it reads decoded maps directly.
 
     Attributes:
         head: a `fcbench.core.tasks.Tail`.
@@ -165,12 +165,12 @@ class TailReadout(nn.Module):
         self.head = tail
 
     def forward(self, maps: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The maps [B, C, h, w]."""
+        """Return the maps [B, C, h, w] unchanged."""
         return maps
 
 
 def _repeated(x: Any, n: int) -> Any:
-    """Tensors [1, ...], one or several by name, as [n, ...]."""
+    """Tensors [1, ...], one or several by name, expanded to [n, ...]."""
     if isinstance(x, Tensor):
         return x.expand(n, *x.shape[1:])
     return {name: _repeated(one, n) for name, one in x.items()}
@@ -178,12 +178,12 @@ def _repeated(x: Any, n: int) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class ReadoutRecipe:
-    """All that determines a readout.
+    """Everything that determines a readout.
 
     Attributes:
-        decoder: the task model whose frozen decoder reads; None where the head is trained.
+        decoder: the task model whose decoder is the frozen head; None for a trained head.
         neck_loss: what trains the neck before a frozen decoder.
-        tail: the `fcbench.core.tasks.Tail` that reads; None where neck and head do.
+        tail: the `fcbench.core.tasks.Tail` instead of neck and head; None if there is none.
     """
 
     source: Source
@@ -198,7 +198,7 @@ class ReadoutRecipe:
     @property
     def key(self) -> str:
         """Name of the readout in the cache."""
-        if self.tail is not None:  # of the encoder's weights alone, which the features' key holds
+        if self.tail is not None:  # depends only on the encoder's weights, which the features' key covers
             return digest({"features": self.source.train.features.key, "task": self.task.name, "tail": True})
         contents = {
             "version": VERSION,
@@ -219,20 +219,20 @@ class ReadoutRecipe:
         return digest(contents)
 
     def path(self, cache: Cache) -> Path:
-        """Where it is kept."""
+        """File of the readout."""
         return cache.model("task", self.key)
 
     def record(self, cache: Cache) -> Record | None:
-        """How it was trained; None for a tail, which is not."""
+        """Record of its training; None for a tail, which is not trained."""
         return None if self.tail is not None else records.of(self.path(cache))
 
 
 def make_readout(
     recipe: ReadoutRecipe, targets: Targets, cache: Cache, report: Report, device: torch.device
 ) -> Readout | TailReadout:
-    """A task's neck and head, trained on uncoded features and frozen: from the cache, else trained and put there.
+    """A task's neck and head, trained on uncoded features and frozen: from the cache, or trained and stored.
 
-    A tail is taken as it is.
+    A tail is used without training.
 
     Args:
         targets: of the training samples.
@@ -242,7 +242,7 @@ def make_readout(
     source, task, width = recipe.source, recipe.task, recipe.budget.width
     features, path = source.train.features, recipe.path(cache)
     own = own_features(recipe, cache, report) if recipe.decoder else None
-    torch.manual_seed(recipe.seed)  # after extraction, whose loader draws too
+    torch.manual_seed(recipe.seed)  # after extraction, whose loader draws random numbers too
     neck = registry.get("neck", recipe.neck).build(list(features.specs.values()), features.grids, width)
     if recipe.neck.endswith(COMPILED):
         neck.compile(backend=encoding.BACKEND)
@@ -280,14 +280,14 @@ def make_readout(
 
 
 def own_samples(recipe: ReadoutRecipe) -> Readable:
-    """The training samples that a task model's own encoder sees; for statistics alone, a subset is enough."""
+    """Training samples for a task model's own encoder; statistics need only a subset."""
     n = len(recipe.source.train.features)
     n = min(n, PREPARE_SAMPLES) if recipe.neck_loss == "task" else n
     return Readable(recipe.source.train.dataset, range(n))
 
 
 def own_features(recipe: ReadoutRecipe, cache: Cache, report: Report) -> FeatureSet:
-    """Training features of the task model's own encoder, as its decoder takes them."""
+    """Training features of the task model's own encoder, the inputs of its decoder."""
     assert recipe.decoder is not None
     samples, decoder = own_samples(recipe), recipe.decoder
     dtype, what = recipe.source.train.features.dtype, f"{len(samples)} samples"
@@ -307,7 +307,7 @@ def fit_readout(
     resume: Path,
     advance: Advance | None = None,
 ) -> Record:
-    """Train on uncoded training features: neck, and head or adapter.
+    """Train neck, and head or adapter, on uncoded training features.
 
     Args:
         own: the task model's own features of the same samples, the target of distillation.
@@ -366,7 +366,7 @@ def task_loss(model: Readout | TailReadout, task: Task, targets: Targets) -> Tas
 
 
 def imitation_loss(model: TailReadout, features: FeatureSet) -> TaskLoss:
-    """What a tail says of decoded features of training samples, against what it says of the uncoded ones; no labels."""
+    """Loss of a tail's output for decoded features of training samples, against that for uncoded ones; no labels."""
     device = next(model.parameters()).device
 
     def loss(maps: Mapping[str, Tensor], indices: Sequence[int]) -> Tensor:

@@ -1,4 +1,4 @@
-"""How trainings went, kept beside what they made."""
+"""Records of trainings, stored beside the models."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from fcbench.training.convergence import Gain, Look, Record
 
 
 def keep(path: Path, record: Record) -> None:
-    """Write the record of the model that a file of the cache will hold."""
+    """Write the record of a model before its file is written to the cache."""
     write_atomically(_file(path), json.dumps(record), CACHE_HINT)
 
 
 def of(path: Path) -> Record:
-    """How a model of the cache was trained.
+    """Record of the training of a cached model.
 
     Raises:
-        FcbenchError: no record lies beside it, or none that can be read.
+        FcbenchError: the record is missing or unreadable.
     """
     try:
         steps, seconds, stop, gain, curve = json.loads(_file(path).read_bytes())
         return Record(steps, seconds, stop, Gain(*gain), tuple(Look(*look) for look in curve))
     except (OSError, ValueError, TypeError) as error:
-        raise FcbenchError(f"how {path} was trained is not known ({error}): delete it and run again") from error
+        raise FcbenchError(f"no training record of {path} ({error}): delete it and run again") from error
 
 
 def _file(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Targets of a task, kept in memory where they are small."""
+"""Targets of a task, cached in memory if they are small."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from fcbench.core.tasks import Task
 from fcbench.features.devices import fits, moved
 
 TARGETS_LIMIT_BYTES = 1 << 30
-"""A task's targets are kept in memory after their first use where all fit into this."""
+"""A task's targets are kept in memory after their first use if all fit into this."""
 
 
 class Targets:
-    """Targets of one task; kept in memory where all of them are small."""
+    """Targets of one task; cached in memory if all of them are small."""
 
     def __init__(self, dataset: Dataset, task: str) -> None:
         self._dataset, self._task = dataset, task
@@ -46,7 +46,7 @@ class Targets:
 
 
 class Batches:
-    """Batches of a task's targets for training on a device, kept there where they are tensors and all fit."""
+    """Batches of a task's targets for training on a device, cached there if they are tensors and all fit."""
 
     def __init__(self, task: Task, targets: Targets, device: torch.device) -> None:
         self._task, self._targets, self._device = task, targets, device
@@ -54,7 +54,7 @@ class Batches:
         self._keep = self._all_fit()
 
     def __call__(self, indices: Sequence[int]) -> Any:
-        """What `Task.collate` makes of the targets of some samples, on the device."""
+        """Result of `Task.collate` for some samples, on the device."""
         if not self._keep:
             return self._collated(indices)
         new = [i for i in dict.fromkeys(indices) if i not in self._kept]
@@ -73,5 +73,5 @@ class Batches:
 
 
 def _size_bytes(target: Any) -> int:
-    """Size of a map; anything else counts as a kilobyte."""
+    """Size of a map; any other target counts as a kilobyte."""
     return int(target.nbytes) if isinstance(target, (np.ndarray, Tensor)) else 1024

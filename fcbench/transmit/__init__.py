@@ -1,4 +1,4 @@
-"""What crosses from sender to receiver: the file, the codec's checkpoint, the ways of sending.
+"""What passes from sender to receiver: the file, the codec's checkpoint, the ways of sending.
 
 Imports: core, coders, data, features.
 """

@@ -1,8 +1,8 @@
-"""A codec's checkpoint: one safetensors file that builds the codec anew, without the training set.
+"""A codec's checkpoint: one safetensors file from which the codec is rebuilt without the training set.
 
 The metadata holds the codec's name, parameters and specs, the encoder whose features it was made for, and a digest of
-all contents, since safetensors loads a file with flipped bits silently. For a plug-in from outside it also holds the
-plug-in's origin (`fcbench.core.registry.origin`) and, where that is a file, its path: no other plug-in may decode.
+all contents, because safetensors silently loads a file with flipped bits. For a plug-in from outside it also holds the
+plug-in's origin (`fcbench.core.registry.origin`) and, if that is a file, its path: no other plug-in may decode.
 """
 
 import hashlib
@@ -42,7 +42,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What a checkpoint holds."""
+    """Contents of a checkpoint."""
 
     codec: Codec  # frozen, in eval mode, on the CPU
     point: OperatingPoint
@@ -104,7 +104,7 @@ def load(path: Path) -> Loaded:
 
 @dataclass(frozen=True, slots=True)
 class _Header:
-    """The metadata, every field of its type."""
+    """The metadata, with fields of the right types."""
 
     point: OperatingPoint
     specs: tuple[FeatureSpec, ...]
@@ -114,7 +114,7 @@ class _Header:
 
 
 def _header(meta: Any) -> _Header:
-    """Read the metadata. Raises `ValueError` for a field that is missing or of another type."""
+    """Read the metadata. Raises `ValueError`: a field is missing or of another type."""
     point = OperatingPoint(_field(meta, "codec", str), _field(meta, "params", dict))
     for name, value in point.params.items():
         if type(value) not in (int, float, str) or (isinstance(value, float) and not math.isfinite(value)):
@@ -144,7 +144,7 @@ def _spec(found: Any) -> FeatureSpec:
 
 
 def _field(found: Any, name: str, kind: type[_T]) -> _T:
-    """A field of a JSON object. Raises `ValueError` where there is none of this type."""
+    """A field of a JSON object. Raises `ValueError`: it is missing or of another type."""
     value = found.get(name) if isinstance(found, dict) else None
     if type(value) is not kind:
         raise ValueError(f"{name!r} must be {kind.__name__}, got {value!r:.40}")
@@ -154,8 +154,8 @@ def _field(found: Any, name: str, kind: type[_T]) -> _T:
 
 
 def _require_plugin(path: Path, name: str, origin: Mapping[str, str], file: str) -> None:
-    """Have the very plug-in that made a checkpoint: built-in, installed, a file in use, or the file it was read from.
-    Raises `FcbenchError`: it is not here, or another file or version is."""
+    """Find the exact plug-in that made a checkpoint: built-in, installed, a file in use, or the file it was read from.
+    Raises `FcbenchError`: it is missing, or is another file or version."""
     here = registry.origin("codec", name) if name in registry.names("codec") else {}
     if not here and file and os.path.isfile(file):  # unlike a Path's, False for any text
         here = {Path(file).name: f"sha256:{hashlib.sha256(read_source(Path(file), 'the plug-in file')).hexdigest()}"}
@@ -171,12 +171,12 @@ def _require_plugin(path: Path, name: str, origin: Mapping[str, str], file: str)
     else:
         wanted, advice = "fcbench itself", "rename the other one"
     raise FcbenchError(
-        f"checkpoint {path} was made by codec {name!r} from {wanted}, here is {found or 'none'}: {advice}"
+        f"checkpoint {path} was made by codec {name!r} from {wanted}, but here is {found or 'none'}: {advice}"
     )
 
 
 def _require_channels(path: Path, specs: tuple[FeatureSpec, ...], state: Mapping[str, Tensor]) -> None:
-    """Refuse channels that the state does not have: building for an absurd number would ask for all memory. Every codec
+    """Refuse channels that the state does not have: building an absurd number would exhaust the memory. Every codec
     of this package has its training statistics in the state, ``stats.0.mean`` for the first map."""
     for i, spec in enumerate(specs):
         mean = state.get(f"stats.{i}.mean")
@@ -189,14 +189,14 @@ def _require_channels(path: Path, specs: tuple[FeatureSpec, ...], state: Mapping
 
 
 def _build(path: Path, point: OperatingPoint, specs: tuple[FeatureSpec, ...], state: Mapping[str, Tensor]) -> Codec:
-    """The codec with a checkpoint's state. Its statistics come with the state, so any stand in for them."""
+    """The codec with a checkpoint's state. Its statistics come with the state, so any values will do until then."""
     codec: Any = None
     try:
         ones = {s.name: torch.ones(s.channels) for s in specs}
         stand_in = {name: FeatureStats(0 * one, one.clone(), -one, one) for name, one in ones.items()}
         codec = registry.get("codec", point.codec).build(specs, stand_in, point.params)
         codec.load_state_dict(state)
-    except Exception as error:  # whatever a codec raises for parameters and tensors that are not its own
+    except Exception as error:  # a codec may raise anything for foreign parameters and tensors
         different = differences(state, codec.state_dict()) if codec is not None else ""
         reason = different or reason_of(error)
         raise FcbenchError(f"codec checkpoint {path} does not fit {point.label}: {reason}") from error

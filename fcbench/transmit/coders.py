@@ -1,6 +1,6 @@
-"""Coding in parallel over samples: each process has codecs of its own from the checkpoint, and gives the same bytes.
+"""Coding in parallel over samples: each process has its own codecs from the checkpoint, and bytes are the same.
 
-Processes, not threads: a learned codec holds the state of the sample under way and Python's lock most of the time.
+Processes, not threads: a learned codec holds the state of the current sample, and Python's lock most of the time.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from fcbench.transmit.container import Record
 
 A = TypeVar("A")
 B = TypeVar("B")
-Arrays = Mapping[str, np.ndarray]  # Maps as they go from process to process
-Encoded = tuple[Bitstream, float]  # A coded sample with its check, and the time that it took [ms]
+Arrays = Mapping[str, np.ndarray]  # Maps passed between processes
+Encoded = tuple[Bitstream, float]  # A coded sample with its check, and the encoding time [ms]
 WHAT = "code samples"
 
 
@@ -87,7 +87,7 @@ class Coders:
     def encode(
         self, checkpoint: Path, loaded: Loaded, samples: Iterable[Features]
     ) -> Iterator[tuple[Features, Encoded]]:
-        """Each sample with what a codec makes of it, in their order. `checkpoint`: of the codec. `loaded`: the same,
+        """Samples, each with its bitstream, in order. `checkpoint`: of the codec. `loaded`: the same,
         which codes where this process does."""
         here, there = partial(encoded, loaded), partial(_encode, checkpoint, loaded.sha256)
         numbered = self._map(here, there, samples, lambda x: ({k: m.numpy() for k, m in x.maps.items()},))
@@ -125,7 +125,7 @@ class Coders:
         items: Iterable[A],
         sent: Callable[[A], tuple[Any, ...]],
     ) -> Iterator[tuple[A, Callable[[], Any]]]:
-        """Items with what gives their results, in their order; a few at a time, so that memory stays flat. `here`: of
+        """Items, each with a function that returns its result, in order; a few at a time, to save memory. `here`: of
         an item; `there`: of what is sent of it to another process."""
         if self._here:
             yield from ((item, partial(here, item)) for item in items)
@@ -150,7 +150,7 @@ class Coders:
 
 
 def _first(waiting: deque[tuple[A, Future[Any]]]) -> tuple[A, Callable[[], Any]]:
-    """The first item once its result is there. Raises `BrokenProcessPool` where the process died; any other error is
+    """The first item, once its result is there. Raises `BrokenProcessPool`: the process died; any other error is
     the result's."""
     item, result = waiting.popleft()
     if isinstance(error := result.exception(), BrokenProcessPool):
@@ -160,7 +160,7 @@ def _first(waiting: deque[tuple[A, Future[Any]]]) -> tuple[A, Callable[[], Any]]
 
 @contextmanager
 def naming(where: str) -> Iterator[None]:
-    """Put file and record, or sample, before what a coder says, whatever it raises for what was forged."""
+    """Put file and record, or sample, before a coder's message; for forged data a coder may raise anything."""
     try:
         yield
     except Exception as error:
@@ -170,18 +170,18 @@ def naming(where: str) -> Iterator[None]:
 
 
 def encoded(loaded: Loaded, features: Features) -> Encoded:
-    """A sample, coded."""
+    """Code a sample."""
     stream, took_ms = timed(lambda: loaded.codec.encode(features))
     return with_check(stream, loaded.codec, features.shapes), took_ms
 
 
 def decoded(loaded: Loaded, payload: bytes, grids: Grids) -> tuple[Decoded, float]:
-    """A sample, decoded, and the time that it took [ms]."""
+    """Decode a sample; also returns the decoding time [ms]."""
     return timed(lambda: loaded.codec.decode(payload, grids))
 
 
 def timed(call: Callable[[], B]) -> tuple[B, float]:
-    """Result of a call, and how long it took [ms]."""
+    """Result of a call, and its time [ms]."""
     began = time.perf_counter()
     result = call()
     return result, (time.perf_counter() - began) * 1e3
@@ -192,7 +192,7 @@ HERE = Coders()  # This process alone
 
 @lru_cache(2)
 def _codec(checkpoint: Path, sha256: str, side: Literal["sender", "receiver"]) -> Loaded:
-    """The codec of one side: the receiver's is another than the sender's."""
+    """The codec of one side: the receiver's is a different object from the sender's."""
     torch.set_num_threads(1)
     loaded = load(checkpoint)
     if loaded.sha256 != sha256:

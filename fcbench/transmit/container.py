@@ -21,9 +21,9 @@ length and UTF-8::
              4 B  CRC-32 of (record number, shapes, symbol count, check, payload)
              payload
 
-A record costs 7 bytes beside its payload up to 63 B, 8 up to 8 KiB, 9 above. The symbol count and shapes that all
-samples share stand in the header once, and every record's CRC covers them. The CRC covers the record's number too, so
-that records cannot change places.
+A record costs 7 bytes besides a payload of up to 63 B, 8 up to 8 KiB, 9 above. The symbol count and shapes that all
+samples share are in the header once, and every record's CRC covers them. The CRC covers the record's number too, so
+that records cannot be swapped.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ PREFIX_BYTES = 16  # Bytes of the checkpoint's sha256 that the header holds
 _LAYOUTS: tuple[Layout, ...] = ("BCHW", "BNC")  # By their byte in the header
 _FIXED_BYTES = len(MAGIC) + 3
 _MAX_RECORDS = (1 << 32) - 1
-_ANEW = "code the file anew, with this version of fcbench and of its coders"
+_ANEW = "code the file again with this version of fcbench and of its coders"
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What the file says of all its samples: ``specs`` are the maps in coding order. Of ``checkpoint_sha256``,
-    hexadecimal, the file holds the first 16 bytes."""
+    """Facts about all samples of a file: ``specs`` are the maps in coding order. The file holds the first 16
+    bytes of ``checkpoint_sha256``, which is hexadecimal."""
 
     codec: str
     checkpoint_sha256: str
@@ -63,7 +63,7 @@ class Header:
 
     @property
     def prefix(self) -> bytes:
-        """The 16 bytes that the file holds. Raises `FcbenchError` unless they are hexadecimal."""
+        """The 16 bytes in the file. Raises `FcbenchError`: the checksum is not hexadecimal."""
         try:
             prefix = bytes.fromhex(self.checkpoint_sha256)[:PREFIX_BYTES]
         except ValueError:
@@ -75,7 +75,7 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One coded sample as the decoder finds it: a `Bitstream` with the (h, w) of its maps, in coding order."""
+    """One coded sample as the decoder reads it: a `Bitstream` with the (h, w) of its maps, in coding order."""
 
     payload: bytes
     shapes: dict[str, tuple[int, int]]
@@ -95,7 +95,7 @@ class Record:
 # --------------------------------------------------------------------------------------------- header
 @dataclass(frozen=True, slots=True)
 class _Common:
-    """What samples share with the first one."""
+    """Properties that samples share with the first one."""
 
     shapes: dict[str, tuple[int, int]]
     n_symbols: int
@@ -117,7 +117,7 @@ def _pack_header(header: Header, common: _Common, n_records: int) -> bytes:
     body = string(header.codec) + header.prefix + varint(len(header.specs)) + maps + varint(common.n_symbols)
     body += struct.pack("<I", n_records)
     if len(body) > 0xFFFF:
-        raise FcbenchError(f"the header of {len(header.specs)} maps takes {len(body)} bytes, at most 65535 fit")
+        raise FcbenchError(f"the header of {len(header.specs)} maps takes {len(body)} bytes; at most 65535 fit")
     data = MAGIC + struct.pack("<BH", VERSION, len(body)) + body
     return data + struct.pack("<I", zlib.crc32(data))
 
@@ -133,7 +133,7 @@ def _unpack_header(cursor: Cursor) -> tuple[Header, _Common, int]:
     (crc,) = struct.unpack("<I", cursor.take(4))
     cursor.seek(0)
     if zlib.crc32(cursor.take(_FIXED_BYTES + n_body)) != crc:
-        raise FcbenchError(f"{where}: CRC mismatch in the header: the file is damaged, copy or code it anew")
+        raise FcbenchError(f"{where}: CRC mismatch in the header: the file is damaged, copy or code it again")
     cursor.seek(_FIXED_BYTES)
     codec, prefix = cursor.string(), cursor.take(PREFIX_BYTES).hex()
     specs, shapes = [], {}
@@ -172,18 +172,18 @@ class ContainerWriter:
     """
 
     def __init__(self, path: Path, header: Header) -> None:
-        """Open a temporary file beside ``path``. Raises `FcbenchError` where none can be written."""
+        """Open a temporary file beside ``path``. Raises `FcbenchError`: it cannot be written."""
         if not header.specs or len({s.name for s in header.specs}) != len(header.specs):
             raise FcbenchError("an .fcb file needs one feature spec or more, with different names")
         self._path, self._header = path, header
         self._common: _Common | None = None
         self.n_records = 0
-        header.prefix  # refused before any file is made
+        header.prefix  # fails before any file is made
         self._whole = ExitStack()
         self._file = self._whole.enter_context(atomic_file(path))
 
     def append(self, stream: Bitstream, shapes: Grids) -> None:
-        """Write a sample. Raises `FcbenchError` for other maps, values that the format cannot hold, a full disk."""
+        """Write a sample. Raises `FcbenchError`: other maps, values that the format cannot hold, a full disk."""
         names = [s.name for s in self._header.specs]
         if set(shapes) != set(names):
             raise FcbenchError(f"{self._path}: shapes of {', '.join(shapes)}; the file has {', '.join(names)}")
@@ -205,7 +205,7 @@ class ContainerWriter:
         self.n_records += 1
 
     def _complete(self) -> None:
-        """Write the header anew, with what is known only now. Raises `FcbenchError` for an empty file."""
+        """Rewrite the header with facts that are known only now. Raises `FcbenchError`: no samples."""
         if self._common is None:
             raise FcbenchError(f"{self._path}: no samples were coded, so there is no rate: nothing was written")
         header = _pack_header(self._header, self._common, self.n_records)
@@ -269,7 +269,7 @@ class ContainerReader(Sequence[Record]):
         check, crc = struct.unpack("<HI", cursor.take(6))
         record = Record(cursor.take(n_payload), dict(shapes), n_symbols, check, cursor.where)
         if _crc(number, record) != crc:
-            raise FcbenchError(f"{cursor.where}: CRC mismatch: the file is damaged, copy or code it anew")
+            raise FcbenchError(f"{cursor.where}: CRC mismatch: the file is damaged, copy or code it again")
         return record
 
     def __len__(self) -> int:
@@ -297,7 +297,7 @@ class ContainerReader(Sequence[Record]):
         if not sha256.startswith(self.header.checkpoint_sha256):
             raise FcbenchError(
                 f"{self._path} was coded with the checkpoint {self.header.checkpoint_sha256}..., not with "
-                f"{sha256[: 2 * PREFIX_BYTES]}...: give the checkpoint that lies beside it"
+                f"{sha256[: 2 * PREFIX_BYTES]}...: give the checkpoint beside it"
             )
 
     def verify_header(self, expected: Header, checkpoint: Path) -> None:

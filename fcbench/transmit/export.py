@@ -1,4 +1,4 @@
-"""A trained codec as ``torch.export`` programs, for use without fcbench's classes: checked before they are left."""
+"""A trained codec as ``torch.export`` programs, for use without fcbench's classes: checked after writing."""
 
 import json
 from dataclasses import asdict
@@ -23,10 +23,10 @@ _HINT = "choose another -o"
 def export(path: Path, image_size_px: tuple[int, int], folder: Path) -> list[Path]:
     """Write the programs of a checkpoint's codec, ``NAME.pt2``, and `MANIFEST`; features of another size need others.
 
-    Programs are read back and used in the codec's place: for features drawn with the training statistics they must give
-    the same bytes and, decoding them, the same integers and features. Returns the files. Raises `FcbenchError`: what
-    `checkpoint.load` raises, a codec that is no chain of networks and tables, a file that cannot be written, or
-    programs that code otherwise than the codec.
+    Programs are read back and used in the codec: for features drawn with the training statistics they must give
+    the same bytes and, decoding them, the same integers and features. Returns the files. Raises `FcbenchError`: see
+    `checkpoint.load`; also a codec that is not a chain of networks and tables, a file that cannot be written, or
+    programs that code differently from the codec.
     """
     loaded = checkpoint.load(path)
     codec: Any = loaded.codec
@@ -76,8 +76,8 @@ def _check(codec: Any, other: Any, loaded: checkpoint.Loaded, grids: Grids) -> N
             maps[spec.name] = stats.restore(noise)
         payload = codec.encode(Features(maps)).payload
         if other.encode(Features(maps)).payload != payload:
-            raise FcbenchError("the exported programs code other bytes than the codec: report this as a fault")
+            raise FcbenchError("the exported programs code other bytes than the codec: please report this bug")
         mine, theirs = codec.decode(payload, grids), other.decode(payload, grids)
         same = all(torch.equal(x, theirs.features.maps[name]) for name, x in mine.features.maps.items())
         if mine.check != theirs.check or not same:
-            raise FcbenchError("the exported programs decode other values than the codec: report this as a fault")
+            raise FcbenchError("the exported programs decode other values than the codec: please report this bug")

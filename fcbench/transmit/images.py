@@ -1,6 +1,6 @@
-"""Images to an ``.fcb`` file and back to features, by a codec that a run left; what such files say of themselves.
+"""Images to an ``.fcb`` file and back to features, with a codec from a run; descriptions of such files.
 
-images -> encoder of the checkpoint -> codec -> .fcb file -> codec anew -> features
+images -> encoder of the checkpoint -> codec -> .fcb file -> new codec -> features
 """
 
 from collections import Counter
@@ -53,9 +53,9 @@ def encode(
     """Code images into one file, in their order.
 
     `images`: files, and folders of them (sorted by name). `checkpoint`: of a codec; it names the encoder. `path`: the
-    ``.fcb`` file to write. `image_size_px`: (H, W) to resize the images to; None for their own, which must be one.
-    `weights`: of the encoder, as `fcbench.core.features.EncoderPlugin.build` takes them. Raises `FcbenchError`: an
-    image or the checkpoint cannot be read, images of several sizes, other weights than those that the codec was made
+    ``.fcb`` file to write. `image_size_px`: (H, W) to resize the images to; None for their own, which must be equal.
+    `weights`: of the encoder, see `fcbench.core.features.EncoderPlugin.build`. Raises `FcbenchError`: an
+    image or the checkpoint cannot be read, images of several sizes, weights other than those that the codec was made
     for, features that cannot be coded, a file that cannot be written.
     """
     files = _files(images)
@@ -139,13 +139,13 @@ def _apart(loaded: Loaded, reader: container.ContainerReader) -> Coders:
 
 
 def write_features(maps: dict[str, Tensor], path: Path) -> None:
-    """Features as a safetensors file. Raises `FcbenchError` where it cannot be written."""
+    """Write features as a safetensors file. Raises `FcbenchError`: it cannot be written."""
     write_atomically(path, save(maps))
 
 
 def described(path: Path) -> dict[str, Any]:
-    """What an ``.fcb`` file or a codec's checkpoint says of itself, checked whole; plain JSON data. Raises
-    `FcbenchError`: neither, or damaged."""
+    """Description of an ``.fcb`` file or a codec's checkpoint, checked completely; plain JSON data. Raises
+    `FcbenchError`: another kind of file, or a damaged one."""
     try:
         with path.open("rb") as file:
             start = file.read(len(container.MAGIC))

@@ -33,7 +33,7 @@ from fcbench.transmit.checkpoint import load as load_checkpoint
 from fcbench.transmit.coders import HERE, Coders, naming, timed
 
 T = TypeVar("T")
-EVAL_BATCH = 32  # Samples that are read at a time, fewer where they are larger than `EVAL_BYTES` together
+EVAL_BATCH = 32  # Samples per batch; fewer if together they exceed `EVAL_BYTES`
 EVAL_BYTES = 256 << 20
 IMAGE_BATCH = 8
 _NO_CHECKPOINT = "0" * 64
@@ -46,14 +46,14 @@ class Sent:
 
     n_bytes: int  # size of the file
     sample_bytes: Sequence[int]  # size of each sample's payload
-    parts: Mapping[str, int] = field(default_factory=dict)  # bytes of the file by part; empty where nothing is coded
-    estimated_bits: float | None = None  # from likelihoods; None where the codec has none
-    encode_ms: float | None = None  # median per sample; None where nothing is coded
+    parts: Mapping[str, int] = field(default_factory=dict)  # bytes of the file by part; empty if nothing is coded
+    estimated_bits: float | None = None  # from likelihoods; None if the codec has none
+    encode_ms: float | None = None  # median per sample; None if nothing is coded
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A batch of maps [B, C, h, w] as the receiver has them, with the decoding time of each sample."""
+    """A batch of received maps [B, C, h, w], with the decoding time of each sample."""
 
     maps: Mapping[str, Tensor]
     decode_ms: Sequence[float] = ()
@@ -63,10 +63,10 @@ class Sender(Protocol):
     """A way of sending the test set."""
 
     def send(self, path: Path, advance: Advance) -> Sent:
-        """Code the test set into a file. Where nothing is coded no file is written."""
+        """Code the test set into a file. If nothing is coded, no file is written."""
 
     def receive(self, path: Path) -> Iterator[Received]:
-        """Batches of features in the order of the test set, from the file and what the receiver has."""
+        """Batches of features in the order of the test set, from the file and the receiver's own data."""
 
 
 # ------------------------------------------------------------------------------------- ends of a curve
@@ -147,7 +147,7 @@ def _header(loaded: Loaded) -> container.Header:
 
 
 def decode(checkpoint: Path, path: Path, coders: Coders = HERE) -> Iterator[Received]:
-    """Batches of features from a file and a checkpoint alone, by a codec of their own."""
+    """Batches of features from a file and a checkpoint alone, with a new codec."""
     loaded, reader = load_checkpoint(checkpoint), container.ContainerReader(path)
     reader.verify_checkpoint(loaded.sha256)
     reader.verify_header(_header(loaded), checkpoint)
@@ -178,7 +178,7 @@ def _batches(test: FeatureSet) -> Iterator[dict[str, Tensor]]:
 
 
 def at_once(n_scalars: int) -> int:
-    """How many samples of so many feature scalars are read at a time.
+    """Number of samples per batch, for samples of this many feature scalars.
 
     >>> at_once(75_000), at_once(18_000_000)
     (32, 3)
@@ -195,7 +195,7 @@ def split_batch(maps: Mapping[str, Tensor]) -> Iterator[Features]:
 # ---------------------------------------------------------------------------------------------- images
 @dataclass(frozen=True, slots=True)
 class ImageSender:
-    """Remote inference: the image is coded, and the receiver runs the same encoder on what it decodes."""
+    """Remote inference: the image is coded, and the receiver runs the same encoder on the decoded image."""
 
     point: OperatingPoint
     test: FeatureSet
@@ -245,7 +245,7 @@ def _check(image: np.ndarray) -> int:
 # ---------------------------------------------------------------------------------------------- labels
 @dataclass(frozen=True, slots=True)
 class LabelSender:
-    """The task's own output for uncoded features, coded without loss: what reads it at the far end is lossless."""
+    """The task's own output for uncoded features, coded without loss, so the receiver gets exactly that output."""
 
     task: str
     test: FeatureSet
@@ -312,5 +312,5 @@ def grouped(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def typical(times_ms: Sequence[float]) -> float:
-    """Median time, the first left out where there are more: it warms up."""
+    """Median time, without the first, which warms up, if there are more."""
     return float(np.median(times_ms[1:] or times_ms))

@@ -156,7 +156,7 @@ def test_killed_run_resumes_to_the_same_rows(
         stopped = tiny(tmp_path / "out", *options)
     assert stopped.exit_code == 130
     assert f"stopped: 5 points are in {tmp_path / 'out'}, features and trained models in" in stopped.output
-    assert "Give the same command to go on" in stopped.output
+    assert "Run the same command to resume" in stopped.output
     assert table_module.load(tmp_path / "out").point.nunique() == 5
     result = tiny(tmp_path / "out", *options)
     assert result.exit_code == 0 and "measured 2 points; 5 were already in" in result.output

@@ -52,7 +52,7 @@ def test_a_finished_run_passes(fcbench: Callable[..., Result], folder: Path) -> 
         ("commit", "abc-dirty", "differed from its commit"),
         ("status", "boom", "failed: boom"),
         ("checkpoint_sha256", "ab", "not the checkpoint of point"),
-        ("n_samples", 9, "8 samples, its rows say 9"),
+        ("n_samples", 9, "8 samples, but its rows say 9"),
     ],
 )
 def test_a_changed_cell_is_found(folder: Path, column: str, value: object, words: str) -> None:

@@ -467,7 +467,7 @@ def test_samples_of_another_number_of_statistics_give_no_interval(tmp_path: Path
 def test_samples_that_contradict_their_row_are_refused(tmp_path: Path) -> None:
     a = curve_points("a")
     a[0] = (replace(a[0][0], value=0.9 * (a[0][0].value or 0)), a[0][1])
-    with pytest.raises(FcbenchError, match="samples of point a0s0 .* do not give its value"):
+    with pytest.raises(FcbenchError, match="samples of point a0s0 .* do not reproduce its value"):
         run(write(tmp_path, *a))
 
 
@@ -573,7 +573,7 @@ def test_the_same_codec_of_two_runs_is_set_side_by_side(
     rate = found[two].bd_rate_percent
     assert rate.value == pytest.approx(-25) and rate.low == pytest.approx(-25)
     assert found[one].target == pytest.approx(0.99 * 0.475) and found[two].target == pytest.approx(0.99 * other_top)
-    with pytest.raises(FcbenchError, match="anchor 'a' means 2 curves"):
+    with pytest.raises(FcbenchError, match="anchor 'a' stands for 2 curves"):
         side_by_side(*paths, by=by, anchor="a")
     assert side_by_side(*paths, by=by, anchor=two)[one].bd_rate_percent.value == pytest.approx(100 / 3)
 

@@ -87,8 +87,8 @@ def test_names_can_be_read_back(chain: Chain) -> None:
     [
         (SUITE, 4, "2 to 3"),
         (replace(SUITE, tasks=("depth",)), 2, "at least two tasks"),
-        (replace(SUITE, codecs=("image:jpeg",)), 2, "codes no features"),
-        (replace(SUITE, objective="task"), 2, "takes mse"),
+        (replace(SUITE, codecs=("image:jpeg",)), 2, "does not code features"),
+        (replace(SUITE, objective="task"), 2, "needs mse"),
         (replace(SUITE, neck="nek_2L"), 2, "Did you mean"),
     ],
 )

@@ -182,7 +182,7 @@ def test_a_broken_image_is_one_unreadable_sample(tmp_path: Path) -> None:
     ("part", "said"),
     [
         (lambda: rows(3, 0).remove_columns("picture"), "has 0 columns of images"),
-        (lambda: rows(3, 0).remove_columns(["kind", "captions"]), "there is no task"),
+        (lambda: rows(3, 0).remove_columns(["kind", "captions"]), "no task fits"),
         (lambda: rows(3, 0, text=(datasets.Value("string"), ["x"] * 3)), "several columns for captioning"),
         (lambda: with_objects(3, 0, without=("category",)).select_columns(["picture", "objects"]), "no objects with"),
         (lambda: with_objects(3, 0, without=("bbox",)).select_columns(["picture", "objects"]), "no objects with"),
@@ -196,9 +196,9 @@ def test_columns_that_say_no_task_are_refused(tmp_path: Path, part: Any, said: s
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
-        ("hf", "is named by what to read"),
-        ("hf:no/such", "name the commit to read"),
-        ("hf:no/such@main", "name the commit to read"),
+        ("hf", "needs a source"),
+        ("hf:no/such", "add its commit"),
+        ("hf:no/such@main", "add its commit"),
         (f"hf:no/such@{'0' * 40}", "cannot be read"),
         ("scenes:small", "has no variant"),
     ],

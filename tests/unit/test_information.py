@@ -171,7 +171,7 @@ def test_share_of_the_ceiling() -> None:
     assert found.value == pytest.approx(0.25)
     assert numbers(found)[1] == pytest.approx(0.25) and numbers(found)[2] == pytest.approx(0.25)
     assert share_kept(ceiling, ceiling, null).value == 1
-    with pytest.raises(FcbenchError, match="more than none"):
+    with pytest.raises(FcbenchError, match="more than 0"):
         share_kept(ceiling, null, ceiling)
 
 

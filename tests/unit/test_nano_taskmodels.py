@@ -124,7 +124,7 @@ def test_refusals(tmp_path: Path, scenes: Scenes) -> None:
     with pytest.raises(FcbenchError, match="nano_segmentation cannot be used on"):
         build("segmentation", SegmentationTask(len(classes), classes[::-1]))
     depth = DepthTask(scenes.meta.max_depth_m or 0, 1.0, 1.0)
-    with pytest.raises(FcbenchError, match="up to .* m, the task goes to 10 m"):
+    with pytest.raises(FcbenchError, match="up to .* m, the task needs up to 10 m"):
         build("depth", DepthTask(10.0, 1.0, 1.0))
     words = Vocabulary(("a", "box", "zebra"))
     with pytest.raises(FcbenchError, match="cannot say 1 of the task's 3 words: zebra"):
@@ -136,7 +136,7 @@ def test_refusals(tmp_path: Path, scenes: Scenes) -> None:
     with pytest.raises(FcbenchError, match="at least 48x48 px, got 32x32"):
         build("depth", depth, image_px=(32, 32))
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pt")
-    with pytest.raises(FcbenchError, match="do not say what their decoder knows"):
+    with pytest.raises(FcbenchError, match="lack the facts about their decoder"):
         build("depth", depth, weights=str(tmp_path / "other.pt"))
     with pytest.raises(FcbenchError, match="not found"):
         build("depth", depth, weights=str(tmp_path / "none.safetensors"))

@@ -220,7 +220,7 @@ def test_codec_data_is_refused_where_something_else_is_trained(root: Path, unlab
     given = ("--codec", "raw", "--codec-data", f"folder:{unlabelled}", "--out", tmp_path)
     for options, words in (
         ((*given, "--head", "trained"), "add --head tail"),
-        ((*given[:3], "coco"), "behind a colon"),
+        ((*given[:3], "coco"), "--codec-data DATASET:DIR"),
     ):
         result = run(root, *options)
         assert result.exit_code == 1 and words in result.output, result.output

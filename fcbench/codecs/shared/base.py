@@ -1,4 +1,4 @@
-"""What every codec shares: checks of features and shapes, training statistics, the numeric setting of coding."""
+"""Base of every codec: checks of features and shapes, training statistics, the numeric setting of coding."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Features, FeatureSpec, FeatureStats
 from fcbench.core.rules import MAX_IMAGE_PX
 
-MAX_POINTS = 1 << 28  # A sample has at most this many scalars: a damaged shape must not ask for all memory
-CLIP_STD = 6.0  # Quantizers of a fixed range leave out what is more standard deviations from the mean, however rare
+MAX_POINTS = 1 << 28  # A sample has at most this many scalars: a damaged shape must not exhaust the memory
+CLIP_STD = 6.0  # Quantizers of a fixed range clip values further from the mean
 
 
 class CodecBase(nn.Module):
-    """A codec's training statistics as buffers, and the checks that every codec makes. Maps stand in the order of the
-    specs; in the state dict they are numbered, since names may hold dots."""
+    """A codec's training statistics as buffers, and the checks that every codec makes. Maps are in the order of the
+    specs; in the state dict they are numbered, because names may contain dots."""
 
     def __init__(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats]) -> None:
         super().__init__()
@@ -45,10 +45,10 @@ class CodecBase(nn.Module):
         return (name,) if len(self.specs) == 1 else tuple(f"{name} of {spec.name}" for spec in self.specs)
 
     def prepare(self, batches: Sequence[Tensor]) -> None:
-        """Nothing to learn from training features."""
+        """Learn nothing from training features."""
 
     def freeze(self) -> None:
-        """Nothing to freeze but the mode."""
+        """Switch to evaluation mode; there is nothing else to freeze."""
         self.eval()
 
     def sample(self, features: Features) -> list[Tensor]:
@@ -71,7 +71,7 @@ class CodecBase(nn.Module):
         return [x.detach().to("cpu", torch.float32) for x in maps]
 
     def grid(self, shapes: Mapping[str, tuple[int, int]]) -> list[tuple[int, int]]:
-        """(h, w) of the maps in coding order. Raises `FcbenchError` for missing maps, empty or absurd sizes."""
+        """(h, w) of the maps in coding order. Raises `FcbenchError`: missing maps, empty or absurd sizes."""
         if set(shapes) != set(self.names):
             raise FcbenchError(f"shapes are of the maps {', '.join(shapes)}; the codec has {', '.join(self.names)}")
         grid = [shapes[name] for name in self.names]
@@ -84,7 +84,7 @@ class CodecBase(nn.Module):
                     f"{MAX_IMAGE_PX} pixels: use smaller images"
                 )
         if sum(s.channels * h * w for s, (h, w) in zip(self.specs, grid, strict=True)) > MAX_POINTS:
-            raise FcbenchError(f"feature maps of size {grid} exceed {MAX_POINTS} scalars a sample: use smaller images")
+            raise FcbenchError(f"feature maps of size {grid} exceed {MAX_POINTS} scalars per sample: use smaller ones")
         return grid
 
     def named(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -110,7 +110,7 @@ class MapStats(nn.Module):
                 )
             self.register_buffer(name, value.detach().float().reshape(-1, 1, 1).clone())
         if not bool((self.std > 0).all()):
-            raise FcbenchError(f"standard deviations of map {spec.name!r} must be positive (1 where nothing varies)")
+            raise FcbenchError(f"standard deviations of map {spec.name!r} must be positive (1 for constant channels)")
 
     @classmethod
     def identity(cls, spec: FeatureSpec) -> MapStats:

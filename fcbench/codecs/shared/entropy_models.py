@@ -1,8 +1,8 @@
-"""CompressAI's entropy models, and what to do where they are missing.
+"""CompressAI's entropy models, imported without the rest of the package.
 
-``import compressai`` takes three seconds, most of them for point clouds and graphs (``torch_geometric``). What is
-needed here uses none of that, so it is imported before the package has run. CompressAI runs the package when the first
-entropy model is built: a run in which nothing is left to train never pays for it.
+``import compressai`` takes three seconds, most of them for point clouds and graphs (``torch_geometric``). The entropy
+models use none of that, so they are imported before the package runs. CompressAI runs the package when the first
+entropy model is built: a run with nothing left to train never pays for it.
 """
 
 import importlib
@@ -14,7 +14,7 @@ from fcbench.core.errors import FcbenchError
 
 
 def _imported() -> ModuleType:
-    """``compressai.entropy_models``. Whoever imports ``compressai`` later runs it as ever."""
+    """``compressai.entropy_models``. A later import of ``compressai`` runs it as usual."""
     spec = importlib.util.find_spec("compressai")
     if spec is None or "compressai" in sys.modules:
         return importlib.import_module("compressai.entropy_models")

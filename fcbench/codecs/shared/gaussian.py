@@ -1,4 +1,4 @@
-"""Zero-mean Gaussian latents on a grid of scales: which table codes which symbol, and what a symbol costs.
+"""Zero-mean Gaussian latents on a grid of scales: the table that codes each symbol, and the cost of a symbol.
 
 Scales are snapped to 64 levels of a logarithmic table and means to 1/64, so that encoder and decoder agree on both.
 """
@@ -23,14 +23,14 @@ SCALE_TABLE = [math.exp(LOG_MIN + _LOG_STEP * i) for i in range(N_SCALES)]
 
 
 def paired(latents: Tensor) -> bool:
-    """Whether latents [B, ...] have an even number of scalars a sample."""
+    """Whether latents [B, ...] have an even number of scalars per sample."""
     return latents[0].numel() % 2 == 0
 
 
 def scale_indexes(log_scales: Tensor, pairs: bool) -> Tensor:
-    """Nearest rows of the scale table, uint8 [B, ...]; with ``pairs``, neighbours share the row of their mean.
+    """Nearest rows of the scale table, uint8 [B, ...]; with ``pairs``, neighbours share the row of their mean scale.
 
-    Neighbours are the pairs of a sample's scalars in their order. Where they are alike, sharing costs less than 0.1
+    Neighbours are the pairs of a sample's scalars in their order. If they are alike, sharing costs less than 0.1
     percent of the bits and halves the sorting by table, the most expensive part around the entropy coder.
     """
     rows = (log_scales - LOG_MIN) / _LOG_STEP
@@ -59,7 +59,7 @@ class GaussianTables(nn.Module):
         self.tables = EntropyTables()
 
     def likelihood(self, y: Tensor, log_scales: Tensor, means: Tensor) -> Tensor:
-        """Of latents y [B, ...]: with uniform noise in train mode, of rounded ones in eval mode."""
+        """Likelihood of latents y [B, ...], with uniform noise in train mode, rounded in eval mode."""
         scales = log_scales.clamp(LOG_MIN, LOG_MAX).exp()
         likelihood: Tensor = self.gaussian(y, scales, means)[1]
         return likelihood

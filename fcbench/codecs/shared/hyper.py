@@ -1,10 +1,10 @@
-"""The frame of the codecs with a hyper-latent::
+"""Base of the codecs with a hyper-latent::
 
     x --normalize--> g_a --> y ---part by part---> round(y - mean) --> [Gaussian tables] --> bytes --> g_s --> x_hat
                              |                         ^ mean, scale         ^
                              h_a --> z --round--> [EntropyBottleneck] --> entropy net <-- parts of y decoded so far
 
-y stands at half resolution, z at a quarter. They start as a pyramid in closed form: z carries block means of the
+y has half the resolution, z a quarter. They start as a pyramid in closed form: z carries block means of the
 strongest KLT channels where that saves bits, and local activity; the means are the linear regression of y on z. y is
 coded in parts: channel groups, each in one pass or in the two of a checkerboard. What must agree between encoder and
 decoder is computed from decoded integers, in float64, on one thread, sample by sample.
@@ -59,7 +59,7 @@ class Part:
     group: int  # number of the group
     start: int
     stop: int
-    first_pass: Tensor | None  # [h, w] where the group is decoded already; None in a first pass
+    first_pass: Tensor | None  # [h, w] where the group is already decoded; None in a first pass
     local: Tensor | None  # [n] positions in the group's flattened latents [(stop - start) h w]; None for all
     whole: bool  # the part is all of y
 
@@ -69,7 +69,7 @@ class Part:
         return flat if self.local is None else flat[:, self.local.to(flat.device)]
 
     def put(self, values: Tensor, y: Tensor) -> Tensor:
-        """y [B, C, h, w] with the part's values [B, n] in their places."""
+        """y [B, C, h, w] with the part's values [B, n] at their positions."""
         if self.whole:
             return values.reshape(y.shape)
         area = y.shape[-2] * y.shape[-1]
@@ -81,9 +81,9 @@ class Part:
 
 
 @lru_cache(maxsize=64)
-@torch.inference_mode(False)  # kept for training, too
+@torch.inference_mode(False)  # cached for training too
 def parts_of(groups: tuple[int, ...], n_passes: int, h: int, w: int) -> list[Part]:
-    """Parts of y [C, h, w]: group by group, in one pass or in the two of a checkerboard, of which one may be empty."""
+    """Parts of y [C, h, w]: group by group, in one pass or in the two of a checkerboard, one of which may be empty."""
     board = (torch.arange(h)[:, None] + torch.arange(w)) % 2 == 0
     out, start = [], 0
     for g, n in enumerate(groups):
@@ -99,7 +99,7 @@ def parts_of(groups: tuple[int, ...], n_passes: int, h: int, w: int) -> list[Par
 
 
 class EntropyNet(nn.Module):
-    """Means and log-scales of y, part by part, from z and the parts before. In coding a float64 copy of it runs.
+    """Means and log-scales of y, part by part, from z and the parts before. Coding uses a float64 copy of it.
 
     `channels`: C of y. `hidden`: N of z. `groups`: sizes of the channel groups, in coding order; they sum to C.
     `n_passes`: 1, or 2 for a checkerboard in each group. `zero_mean`: predict scales only.
@@ -118,7 +118,7 @@ class EntropyNet(nn.Module):
 
     @property
     def n_parts(self) -> int:
-        """Parts of y, empty ones included."""
+        """Number of parts of y, including empty ones."""
         return len(self.groups) * self.n_passes
 
     def parts(self, grid: tuple[int, int]) -> list[Part]:
@@ -146,7 +146,7 @@ class EntropyNet(nn.Module):
         return part.take(means), part.take(log_scales)
 
     def joined(self, latents: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
-        """y [1, C, h, w] of z and the parts decoded so far, zero elsewhere."""
+        """y [1, C, h, w] from z and the parts decoded so far, zero elsewhere."""
         y = torch.zeros(1, sum(self.groups), *grid)
         for part, values in zip(self.parts(grid), latents[1:]):
             y = part.put(values, y)
@@ -187,7 +187,7 @@ class HyperMap(MapCoder):
         self.bottleneck = IntegerBottleneck(self.hidden)
         self.gaussian = GaussianTables()
         self.z_tables = EntropyTables()
-        self._begun: list[tuple[Tensor, GaussianParams]] = []  # z of the sample under way, and `EntropyNet.begin` of it
+        self._begun: list[tuple[Tensor, GaussianParams]] = []  # z of the current sample, and its `EntropyNet.begin`
 
     @property
     def stages(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -289,7 +289,7 @@ class HyperMap(MapCoder):
 
 
 class _PartEntropy(nn.Module):
-    """Means and scale indexes [1, n] of a part, from z and the parts before, as `HyperMap.code` computes them. `grid`:
+    """Means and scale indexes [1, n] of a part, from z and the parts before, as in `HyperMap.code`. `grid`:
     (h, w) of y."""
 
     def __init__(self, net: EntropyNet, stage: int, grid: tuple[int, int]) -> None:

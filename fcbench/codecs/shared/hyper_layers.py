@@ -43,7 +43,7 @@ class HyperAnalysis(nn.Module):
         return self.residual(self.linear(self.pooled(y)))
 
     def start(self, y: Tensor) -> None:
-        """z: block means of the first KLT channels that gain from it, then bands of activity."""
+        """z: block means of the first KLT channels that benefit, then bands of activity."""
         pooled, channels = self.pooled(y), y.shape[1]
         hidden = self.linear.weight.shape[0]
         weight, bias = self.linear.weight, self.linear.bias
@@ -83,7 +83,7 @@ class HyperSynthesis(nn.Module):
         return means, log_scales
 
     def start(self, y: Tensor, z: Tensor) -> None:
-        """Means by ridge regression of y on upsampled z, scales from what remains."""
+        """Means by ridge regression of y on upsampled z, scales from the residuals."""
         kernel = torch.tensor([0.25, 0.5, 0.25], device=y.device)
         self.smooth.weight.copy_((kernel[:, None] * kernel).expand_as(self.smooth.weight))
         smooth_bias, bias = self.smooth.bias, self.linear.bias
@@ -105,7 +105,7 @@ class HyperSynthesis(nn.Module):
 
 
 def _pyramid_gain(y: Tensor, blocks: Tensor) -> Tensor:
-    """Bits [K] that coding 2x2 means of y [B, K, h, w] first saves a block, by Gaussian entropies."""
+    """Bits [K] per block saved by coding 2x2 means of y [B, K, h, w] first, by Gaussian entropies."""
     up = blocks.repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2)[..., : y.shape[-2], : y.shape[-1]]
     total = y.var(dim=(0, 2, 3), unbiased=False) + _ROUNDING
     rest = (y - up).var(dim=(0, 2, 3), unbiased=False) + 2 * _ROUNDING
@@ -117,7 +117,7 @@ _HIDDEN = 64
 
 
 class ChannelContext(nn.Module):
-    """From earlier channels to a group of later ones, 1x1: starts as no correction. `before`: channels that are
+    """Corrects a group of channels from earlier ones, 1x1: starts at zero. `before`: channels already
     decoded. `channels`: of the group."""
 
     def __init__(self, before: int, channels: int) -> None:
@@ -138,7 +138,7 @@ class ChannelContext(nn.Module):
 
 
 class SpaceContext(nn.Module):
-    """From the four neighbours of the checkerboard's first pass to a latent of the second, channel by channel."""
+    """Corrects latents of the checkerboard's second pass from their four neighbours, per channel."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -162,7 +162,7 @@ class SpaceContext(nn.Module):
 
     @torch.no_grad()
     def start(self, rest: Tensor) -> None:
-        """Regression on the neighbours' sum, from latents less their means [B, C, h, w]; scales of what remains."""
+        """Regress on the neighbours' sum, for latents less their means [B, C, h, w]; scales of the residuals."""
         around = self.neighbours(rest).sum(dim=2)
         cross = (around * rest).mean(dim=(0, 2, 3))
         slope = cross / (around.square().mean(dim=(0, 2, 3)) + 0.1)

@@ -1,4 +1,4 @@
-"""The frame of the learned codecs: one coder per map, all maps of a sample in one string.
+"""Base of the learned codecs: one coder per map, all maps of a sample in one string.
 
 Latents come in stages (``y``, or ``z`` then ``y``). A stage of all maps is coded before the next, so that the string
 reads z of map 1, z of map 2, ..., y of map 1, ...
@@ -28,12 +28,12 @@ from fcbench.core.features import Features, FeatureSpec, FeatureStats
 
 @dataclass(frozen=True, slots=True)
 class StageCode:
-    """How a stage of one map is coded."""
+    """Coding parameters of a stage of one map."""
 
     groups: Groups  # which table codes which symbol
     shape: tuple[int, ...]  # [1, ...] of the stage's latents
-    means: Tensor | None = None  # what decoded symbols are added to, of that shape; None for zero
-    scales: Tensor | None = None  # log-scales, of that shape, where the encoder weighs bits; None where it rounds
+    means: Tensor | None = None  # added to decoded symbols, of that shape; None for zero
+    scales: Tensor | None = None  # log-scales, of that shape, if the encoder optimizes rate; None if it only rounds
 
     def latents(self, symbols: np.ndarray) -> Tensor:
         """Decoded latents of symbols [n]."""
@@ -48,26 +48,26 @@ Grid = tuple[int, int]  # (h, w)
 
 
 class MapCoder(nn.Module):
-    """Codes one map of normalized features. Subclasses say what the stages are."""
+    """Codes one map of normalized features. Subclasses define the stages."""
 
     stages: tuple[str, ...]
     exportable: bool = False
-    """Coding is networks and tables alone: `analyze`, `entropy` for every stage but the first, `synthesize`."""
+    """Coding uses only networks and tables: `analyze`, `entropy` for every stage but the first, `synthesize`."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._exact: list[Any] = []  # what coding computes in float64, kept; in a list: no submodule
+        self._exact: list[Any] = []  # float64 copies for coding; in a list, so that they are not submodules
 
     def _load_from_state_dict(self, *args: Any) -> None:
         self._exact.clear()
         super()._load_from_state_dict(*args)
 
     def prepare(self, x: Tensor) -> None:
-        """Initial values from normalized training features [B, C, h, w]."""
+        """Initialize from normalized training features [B, C, h, w]."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, C, h, w] normalized to what would be decoded, and the estimated bits [B]."""
+        """The decoded features for normalized ones [B, C, h, w], and the estimated bits [B]."""
         raise NotImplementedError
 
     def freeze(self) -> None:
@@ -79,7 +79,7 @@ class MapCoder(nn.Module):
         raise NotImplementedError
 
     def rescale(self, log_gain: float) -> None:
-        """Multiply trained latents by a gain, and adjust what predicts them."""
+        """Multiply trained latents by a gain, and adjust their predictions."""
         raise NotImplementedError
 
     def tables(self, stage: int) -> EntropyTables:
@@ -87,11 +87,11 @@ class MapCoder(nn.Module):
         raise NotImplementedError
 
     def code(self, stage: int, grid: tuple[int, int], earlier: Sequence[Tensor]) -> StageCode | None:
-        """How a stage is coded, from the grid (h, w) and the latents of the stages before; None where it is empty."""
+        """How a stage is coded, from the grid (h, w) and the latents of the stages before; None if it is empty."""
         raise NotImplementedError
 
     def entropy(self, stage: int, grid: tuple[int, int]) -> nn.Module:
-        """What `code` computes of a stage but the first, as a module: latents before it -> means, scale indexes."""
+        """Computation of `code` for a stage other than the first: latents before it -> means, scale indexes."""
         raise NotImplementedError
 
     def analyze(self, x: Tensor) -> list[Tensor]:
@@ -103,7 +103,7 @@ class MapCoder(nn.Module):
         return torch.round(latents if code.means is None else latents - code.means)
 
     def synthesize(self, latents: Latents, codes: StageCodes, grid: Grid) -> Tensor:
-        """Normalized features of the grid (h, w) from the decoded latents of all stages and how they were coded."""
+        """Normalized features for the grid (h, w), from the decoded latents and codes of all stages."""
         raise NotImplementedError
 
 
@@ -152,7 +152,7 @@ class LearnedCodec(CodecBase):
 
     @torch.no_grad()
     def continue_from(self, trained: Codec, at: float, to: float) -> None:
-        """Take the weights of this codec as it was trained at another lmbda; the gain moves as at high rate."""
+        """Take the weights of this codec trained at another lmbda; the gain changes as at high rate."""
         own = self.state_dict()
         for name, value in cast(LearnedCodec, trained).state_dict().items():
             if own[name].numel():  # tables are empty until `freeze` makes them
@@ -194,7 +194,7 @@ class LearnedCodec(CodecBase):
         return found
 
     def through(self, run: Mapping[str, nn.Module]) -> LearnedCodec:
-        """This codec with its programs, by name, in the place of its networks and tables."""
+        """This codec with its programs, by name, instead of its networks and tables."""
         from fcbench.codecs.shared import programs
 
         other = copy.copy(self)
@@ -282,7 +282,7 @@ class VariableLearnedCodec(LearnedCodec):
 
 def _checked(rounded: Tensor) -> np.ndarray:
     """Integers [n] int32, below 2**24 in magnitude."""
-    if not bool(rounded.abs().max() < MAX_SYMBOL):  # false for NaN, too
+    if not bool(rounded.abs().max() < MAX_SYMBOL):  # false for NaN too
         raise FcbenchError("a latent is NaN or 2**24 or more: features are far outside the training range")
     symbols: Any = rounded.flatten().to(torch.int32).numpy()
     return symbols
@@ -313,7 +313,7 @@ class LearnedPlugin(CodecPlugin):
 
     @property
     def continued(self) -> bool:  # type: ignore[override]
-        """Where a training serves one operating point."""
+        """True if a training serves only one operating point."""
         return not self.variable
 
     def versions(self) -> dict[str, str]:

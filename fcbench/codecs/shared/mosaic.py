@@ -2,15 +2,15 @@
 
     x --clip, normalize--> [C, h, w] --tile--> picture [H, W] --round to levels--> foreign coder --> string
 
-All that a mosaic needs is from the training split, in the checkpoint. A channel is clipped to its training range within
+A mosaic's parameters come from the training split, in the checkpoint. A channel is clipped to its training range within
 six standard deviations of its mean and divided by its deviation, so that a step is the same error for every channel; or
 the normalized channels are first turned into their principal components (`Klt`). Levels are 2**bits over the normalized
 ranges of all channels; coders of floats get the normalized picture. Tiles stand in channel order, row after row, in a
-picture that is nearly square; tiles left over have the level of the mean, and small pictures are padded with their
+picture that is nearly square; unused tiles have the level of the mean, and small pictures are padded with their
 edge. See `fcbench.coders.foreign` for the seal and the headers.
 
 ``check`` is that of the decoded integers (of floats their bit patterns), which a lossy coder knows only from decoding:
-`encode` leaves it open. The last bit of JPEG 2000, JPEG XL and SPERR may depend on the machine: the check then says so.
+`encode` leaves it open. The last bit of JPEG 2000, JPEG XL and SPERR may depend on the machine: the check detects it.
 """
 
 import math
@@ -32,7 +32,7 @@ from fcbench.core.features import Features, FeatureSpec, FeatureStats
 
 
 def columns(channels: int, h: int, w: int) -> int:
-    """Columns of the mosaic whose sides have the smallest sum, the fewest of equal ones.
+    """Columns of the mosaic with the smallest sum of sides; the fewest if several are equal.
 
     >>> columns(112, 22, 30)
     8
@@ -92,7 +92,7 @@ class Klt(nn.Module):
         self.register_buffer("std", torch.ones(channels))
 
     def start(self, x: Tensor) -> None:
-        """From normalized training features [B, C, h, w]."""
+        """Start from normalized training features [B, C, h, w]."""
         self.rows.copy_(klt(x)[0])
         self.std.copy_(self.forward(x).square().mean(dim=(0, 2, 3)).sqrt())
 
@@ -124,11 +124,11 @@ class _Levels:
 
     @property
     def mean(self) -> float:
-        """What stands for a normalized 0."""
+        """Level of a normalized 0."""
         return 0.0 if self.bits is None else float(np.rint(-self.first / self.step))
 
     def forward(self, x: np.ndarray) -> np.ndarray:
-        """Normalized [C, h, w] to what the coder gets."""
+        """Normalized [C, h, w] to the coder's input."""
         x = np.clip(x, self.low, self.high)
         if self.bits is None:
             return x.astype(np.float32)
@@ -136,7 +136,7 @@ class _Levels:
         return levels.astype(np.uint8 if self.bits == 8 else np.uint16)
 
     def backward(self, coded: np.ndarray) -> np.ndarray:
-        """What the coder gave, [C, h, w], to normalized values."""
+        """The coder's output [C, h, w] to normalized values."""
         x = coded.astype(np.float32)
         if self.bits is not None:
             x = x * self.step + self.first
@@ -232,12 +232,12 @@ class MosaicPlugin(CodecPlugin):
     """A picture coder with one knob as a codec plug-in."""
 
     name: str
-    knob: str  # name of the parameter that sets the rate, from ``low`` to ``high``, whole numbers where ``whole``
+    knob: str  # parameter that sets the rate, from ``low`` to ``high``; whole numbers if ``whole``
     low: float
     high: float
     values: tuple[float, ...]  # the knob's default sweep, low rate to high
     coder: PictureCoder
-    bits: tuple[int, ...] = ()  # depths that the coder takes, the default first; empty for coders of floats
+    bits: tuple[int, ...] = ()  # bit depths of the coder, the default first; empty for coders of floats
     whole: bool = False
     klt: bool = False  # the picture holds principal components
 
@@ -246,7 +246,7 @@ class MosaicPlugin(CodecPlugin):
         return [{self.knob: value, **depth} for value in self.values]
 
     def check(self, params: Knobs) -> None:
-        """The knob in its range, and ``bits`` where the coder takes levels."""
+        """Check that the knob is in range, and ``bits`` if the coder takes levels."""
         self._value(params)
 
     def _value(self, params: Knobs) -> float:

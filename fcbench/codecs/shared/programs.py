@@ -1,10 +1,10 @@
 """A learned codec's networks as programs of tensors alone, and a codec that runs them.
 
-By name, of map ``i`` and stage ``k``; C channels, a grid of (h, w) that is fixed:
+By name, for map ``i`` and stage ``k``; C channels, a fixed grid (h, w):
 
     analysis.i      features [1, C, h, w] -> latents of every stage, not yet rounded
     entropy.i.k     decoded latents of the stages before -> means of this stage's, float32, and the row of the Gaussian
-                    tables that codes each, uint8; computed in float64. A stage without one has mean 0, a table per
+                    tables that codes each, uint8; computed in float64. A stage without it has mean 0, one table per
                     channel
     synthesis.i     decoded latents of all stages -> features [1, C, h, w]; its buffers ``tables.0`` and ``tables.1``
                     are the integer tables of the first stage and of the others, laid out as CompressAI's
@@ -44,7 +44,7 @@ class _Synthesis(nn.Module):
 
 
 def programs_of(i: int, coder: MapCoder, stats: MapStats, grid: Grid) -> dict[str, Program]:
-    """Programs of map i, each with arguments to trace it with. Raises `FcbenchError`: a codec whose coding is no chain
+    """Programs of map i, each with arguments to trace it with. Raises `FcbenchError`: a codec that is not a chain
     of networks and tables, or a grid too small for a stage."""
     if not coder.exportable:
         raise FcbenchError("this codec is not networks and tables alone: export a factorized or a hyperprior codec")
@@ -59,8 +59,8 @@ def programs_of(i: int, coder: MapCoder, stats: MapStats, grid: Grid) -> dict[st
 
 
 class ProgramMap(MapCoder):
-    """Codes one map by programs and their tables; the coder that they come from says the shape of the first stage.
-    Features come and go as they are: normalizing is the programs' part."""
+    """Codes one map by programs and their tables; the coder that they come from knows the shape of the first stage.
+    Features are not normalized here: the programs do that."""
 
     def __init__(self, i: int, coder: MapCoder, programs: Mapping[str, nn.Module]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The frame of codecs whose symbols are entropy-coded by static tables: histograms of the training symbols.
+"""Base of the codecs whose symbols are entropy-coded by static tables: histograms of the training symbols.
 
 A test sample of a few thousand symbols is too short to learn 100 histograms of its own.
 """
@@ -29,7 +29,7 @@ def smoothed(histogram: np.ndarray) -> np.ndarray:
 
 
 class MapQuantizer(nn.Module):
-    """Turns one map into symbols of ``n_tables`` tables, and back. Subclasses say how."""
+    """Turns one map into symbols of ``n_tables`` tables, and back. Subclasses define how."""
 
     n_tables: int
     n_levels: int  # symbols are below
@@ -130,7 +130,7 @@ class StaticCodec(CodecBase):
 
     @coding_numerics()
     def decode(self, payload: bytes, grids: Grids) -> Decoded:
-        """Decode one sample. Raises `FcbenchError` on damage that can be seen."""
+        """Decode one sample. Raises `FcbenchError`: detectable damage."""
         string, maps = StringDecoder(payload), []
         string.require(sum(q.n_tables * h * w for q, (h, w) in zip(self.quantizers, self.grid(grids), strict=True)))
         for quantizer, (h, w), part in zip(self.quantizers, self.grid(grids), self.parts("y"), strict=True):
@@ -160,7 +160,7 @@ class StaticPlugin(CodecPlugin):
         return [dict(zip(self.ranges, point, strict=True)) for point in self.points]
 
     def check(self, params: Knobs) -> None:
-        """All knobs are required, each a whole number in its range."""
+        """Check that all knobs are there, each a whole number in its range."""
         self._values(params)
 
     def _values(self, params: Knobs) -> list[int]:

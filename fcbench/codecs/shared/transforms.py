@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from fcbench.codecs.shared.entropy_models import EntropyBottleneck
 
-TAIL_MASS = 1e-6  # Probability left to a table's escape symbol, about
+TAIL_MASS = 1e-6  # Approximate probability of a table's escape symbol
 MIN_POSITIONS_PER_DIM = 8
-"""Training positions a dimension from which on their variances are taken for those of held-out features."""
+"""Training positions per dimension from which their variances are trusted for held-out features."""
 
 _N_FOLDS = 3
-_N_DRAWN = 2  # positions a dimension of drawn features
+_N_DRAWN = 2  # positions per dimension of drawn features
 _SEED = 0
 _MAX_TABLE_RADIUS = 4096.0
 _MIN_STD = 0.02
@@ -47,11 +47,11 @@ class Residual(nn.Module):
 
 
 class VarianceCorrection(nn.Module):
-    """What features of few positions lack of the variation of held-out ones: a random difference, for training only.
+    """Training noise that restores the variance that few training positions underestimate.
 
-    In the directions of their KLT, features have variances that are too large at first, then too small or zero. The
-    difference takes from the former and adds noise to the latter. It starts empty, is no part of a checkpoint, and
-    stays empty where positions are plenty.
+    In the directions of their KLT, few features have variances that are too large at first, then too small or zero. The
+    difference shrinks the former and adds noise to the latter. It starts empty, is not in a checkpoint, and
+    stays empty if there are enough positions.
     """
 
     rows: Tensor
@@ -65,7 +65,7 @@ class VarianceCorrection(nn.Module):
             self.register_buffer(name, torch.zeros(0), persistent=False)
 
     def start(self, deep: Tensor, rows: Tensor, mean: Tensor) -> None:
-        """From features [B, D, h, w], and their KLT: rows [D, D] and mean [D], float64."""
+        """Start from features [B, D, h, w], and their KLT: rows [D, D] and mean [D], float64."""
         wanted = held_out_variances(deep)
         flat = deep.transpose(0, 1).flatten(1).double() - mean[:, None]
         own = (rows @ flat).square().mean(dim=1)
@@ -74,7 +74,7 @@ class VarianceCorrection(nn.Module):
         self.more = (wanted - own).clamp(min=0).sqrt().to(deep)
 
     def draw(self, deep: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Differences of features [B, D, h, w]. Noise is as strong as what stands at a position, over all channels."""
+        """Differences of features [B, D, h, w]. Noise is as strong as the features at a position, over all channels."""
         y = F.conv2d(deep - self.mean[:, None, None], self.rows[:, :, None, None])
         energy = y.square().mean(dim=1, keepdim=True)
         level = energy.mean()
@@ -86,7 +86,7 @@ class VarianceCorrection(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
-        """Differences [B, C, h, w] of features, to add before coding and take away after it; 0 out of training."""
+        """Differences [B, C, h, w] of features, to add before coding and subtract after it; 0 outside training."""
         if not self.training or self.rows.numel() == 0:
             return x.new_zeros(())
         whole = F.pixel_shuffle(self.draw(to_depth(x)), 2)
@@ -150,19 +150,19 @@ def klt(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def few(deep: Tensor) -> bool:
-    """Whether features [B, D, h, w] stand at too few positions to tell their covariance [D, D]."""
+    """Whether features [B, D, h, w] have too few positions to estimate their covariance [D, D]."""
     return deep.numel() // deep.shape[1] < MIN_POSITIONS_PER_DIM * deep.shape[1]
 
 
 def held_out_variances(deep: Tensor) -> Tensor:
     """Variances [D], float64, that KLT outputs of unseen features will have, from normalized ones [B, D, h, w].
 
-    Of few positions the sample's own are too large in the first directions and, in all that it has not seen, zero.
-    So each image is measured in the directions that the others give. Positions of an image are alike: only where
-    there are fewer images than folds do they stand for images. A single position tells nothing: 1.
+    With few positions the sample variances are too large in the first directions and, in all unseen ones, zero.
+    So each image is measured in the directions of the others. Positions of an image are similar: only if
+    there are fewer images than folds do they replace images. For a single position the result is 1.
 
-    References: Bartz, Cross-validation based nonlinear shrinkage, arXiv 1611.00798, 2016; it betters the linear
-    shrinkage of Ledoit and Wolf, whose one weight the largest variances decide.
+    References: Bartz, Cross-validation based nonlinear shrinkage, arXiv 1611.00798, 2016; it improves on the linear
+    shrinkage of Ledoit and Wolf, whose single weight depends on the largest variances.
     """
     if len(deep) < _N_FOLDS:
         deep = deep.permute(0, 2, 3, 1).reshape(-1, deep.shape[1], 1, 1)
@@ -178,7 +178,7 @@ def held_out_variances(deep: Tensor) -> Tensor:
 
 
 def high_rate_log_gain(lmbda: float) -> float:
-    """Log of 1 / step that minimizes ``bits + lmbda * mse`` a scalar at high rate.
+    """Log of 1 / step that minimizes ``bits + lmbda * mse`` per scalar at high rate.
 
     With step d, bits are c - log2(d) and the error is d**2 / 12: d**2 = 6 / (lmbda ln 2).
 
@@ -193,8 +193,8 @@ def high_rate_log_gain(lmbda: float) -> float:
 def init_klt(analysis: Analysis, synthesis: Synthesis, x: Tensor) -> Tensor:
     """Make g_a the KLT of 2x2 blocks of normalized training features x [B, C, h, w], and g_s its inverse.
 
-    Returns [B', C, h, w] what scales and regressions start from: x, or, where its positions are few for so many
-    dimensions, features drawn to vary as held-out ones do.
+    Returns [B', C, h, w] the basis of scales and regressions: x, or, if it has too few positions for its
+    dimensions, features drawn to vary like held-out ones.
     """
     deep = to_depth(x)
     rows, mean = klt(deep)
@@ -227,8 +227,8 @@ def round_through(x: Tensor) -> Tensor:
 class IntegerBottleneck(EntropyBottleneck):
     """CompressAI's EntropyBottleneck on the grid of integers: medians stay zero.
 
-    So a decoded latent is the coded integer itself, with no float median that two machines could disagree on; the
-    transform before it is free to shift what it codes.
+    So a decoded latent is the coded integer itself, with no float median on which two machines could disagree; the
+    transform before it may shift its input.
     """
 
     _quantized_cdf: Tensor
@@ -238,7 +238,7 @@ class IntegerBottleneck(EntropyBottleneck):
     def __init__(self, channels: int) -> None:
         super().__init__(channels, tail_mass=TAIL_MASS)
         quantiles = self.quantiles.detach()
-        del self.quantiles  # solved for when tables are made: nothing to train
+        del self.quantiles  # computed when tables are made, not trained
         self.register_buffer("quantiles", quantiles)
 
     def _get_medians(self) -> Tensor:

@@ -5,8 +5,8 @@
     q --> centroids --> inverse KLT and DCT --> residual layers --> x_hat
 
 There is no hyper-latent: at the low rates that matter here it costs more than it saves. A coefficient's scale is that
-of its channel and relative frequency in training, corrected by how much more or less energy than expected the rings
-decoded so far have, over all, in its channel, and near it in the plane of frequencies. Its density is a mixture of two
+of its channel and relative frequency in training, corrected by the ratio of actual to expected energy in the rings
+decoded so far: overall, in its channel, and near it in the plane of frequencies. Its density is a mixture of two
 zero-mean Gaussians in a fixed ratio to the scale. Rounding weighs squared error against bits at the slope where the
 step is optimal; decoded values are the centroids of their cells.
 
@@ -29,11 +29,11 @@ from fcbench.codecs.strata.spectrum import N_CELLS, N_RINGS, Plane, Ring, Spectr
 from fcbench.coders.escapes import PRECISION_BITS
 from fcbench.coders.tables import EntropyTables, cdfs
 
-_SLOPE = 6 / math.log(2)  # lmbda * step**2 at high rate: bits that one squared step is worth
-_STEPS = (1.0, 0.85, 0.72)  # relative to the high-rate step: what the start chooses from
+_SLOPE = 6 / math.log(2)  # lmbda * step**2 at high rate: value of one squared step in bits
+_STEPS = (1.0, 0.85, 0.72)  # relative to the high-rate step: candidates for the start
 _N_FEATURES = 4
 _PRIOR = 0.5  # energy that is added to both sides of a ratio
-_CONTEXT_LR_SCALE = 5.0  # by which context coefficients learn faster than transforms
+_CONTEXT_LR_SCALE = 5.0  # learning rate of context coefficients relative to transforms
 _N_BINS = 8
 _MIN_PROBABILITY = 2.0**-PRECISION_BITS
 _FIT_STEPS, _FIT_SAMPLES = 60, 48
@@ -112,7 +112,7 @@ class ScaleNet(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class _Exact:
-    """What coding needs for all samples of one size: float64, on the CPU."""
+    """Data for coding all samples of one size: float64, on the CPU."""
 
     where: Plane
     net: ScaleNet
@@ -207,7 +207,7 @@ class StrataMap(MapCoder):
 
     # ------------------------------------------------------------------------------------- training
     def _round(self, y: Tensor, log_scales: Tensor) -> Tensor:
-        """Nearest integers, or those one smaller in size where the bits saved are worth more than the added error."""
+        """Nearest integers, or those one smaller in magnitude if the bits saved outweigh the added error."""
         rounded = torch.round(y)
         some = rounded != 0
         size, scales = y[some].abs(), log_scales.expand_as(y)[some]

@@ -1,6 +1,6 @@
 """Features as a spectrum: a cosine transform of the whole map, then a KLT of the channels in each band of frequencies.
 
-Maps of vision features are smooth, the more so the stronger the channel: most of their energy stands in few
+Maps of vision features are smooth, the more so the stronger the channel: most of their energy is in few
 coefficients of low frequency, and which channels go together changes with frequency. Any size of map works, with no
 padding; statistics belong to relative frequencies, u / h and v / w, so that they carry over to other sizes.
 """
@@ -27,8 +27,8 @@ _N_MEAN = 8  # cosine coefficients along an axis of the mean map
 _MAX_HIDDEN = 1024
 _MAX_POINTS = 1 << 15
 _RIDGE = 3e-3
-_REFINE_LR_SCALE = 8.0  # by which the refinement's outer layer learns more slowly
-_SHRINK = 1.0  # weight of the next band's covariance, in samples a channel
+_REFINE_LR_SCALE = 8.0  # the refinement's outer layer learns this much more slowly
+_SHRINK = 1.0  # weight of the next band's covariance, in samples per channel
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Ring:
 class Plane:
     """Frequencies of a map (h, w), flattened row by row."""
 
-    band: Tensor  # [h w] band of each; members: places by band
+    band: Tensor  # [h w] band of each; members: positions by band
     members: tuple[tuple[int, Tensor], ...]
     cell: Tensor  # [h w] cell of each, of N_CELLS**2
     rings: tuple[Ring, ...]  # low to high
@@ -135,7 +135,7 @@ def inverse_dct(y: Tensor) -> Tensor:
 
 
 class Refinement(nn.Module):
-    """x + 1x1(GELU(1x1(x))), wide: what coding lost at a position, guessed from what came through.
+    """x + 1x1(GELU(1x1(x))), wide: an estimate of the coding loss at a position from the decoded features.
 
     Features lie near a curved surface, which linear transforms do not know. The start is in closed form: random
     directions inside, ridge regression outside, on training features against their own decoded versions.
@@ -158,7 +158,7 @@ class Refinement(nn.Module):
 
     @torch.no_grad()
     def start(self, decoded: Tensor, x: Tensor) -> None:
-        """From decoded features and the true ones [B, C, h, w]."""
+        """Start from decoded features and the true ones [B, C, h, w]."""
         a = decoded.transpose(0, 1).flatten(1).T
         rest = (x - decoded).transpose(0, 1).flatten(1).T
         if len(a) > _MAX_POINTS:
@@ -242,8 +242,8 @@ def _by_band(y: Tensor, matrices: Tensor, where: Plane) -> Tensor:
 
 
 def _band_klts(y: Tensor, where: Plane) -> Tensor:
-    """KLT rows of each band [N_BANDS, C, C], of coefficients [B, C, h w]; absent bands take their neighbour's. A band
-    of few coefficients borrows from the next higher one, which is similar and better known."""
+    """KLT rows of each band [N_BANDS, C, C], from coefficients [B, C, h w]; absent bands take a neighbour's. A band
+    of few coefficients borrows from the next higher one, which is similar and better estimated."""
     channels = y.shape[1]
     rows = torch.zeros(N_BANDS, channels, channels)
     known: list[int] = []

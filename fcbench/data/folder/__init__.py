@@ -1,7 +1,7 @@
 """Opens a folder of one's own: class folders, or images with any targets beside them.
 
 Without split folders a fifth of the images (of every class, if there are classes) is the test split, chosen by the hash
-of their paths. Samples come in the order of those hashes.
+of their paths. Samples are ordered by those hashes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -40,7 +40,7 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An image, and by task what its target is made of: a file, regions, or the target itself."""
+    """An image, and for each task the source of its target: a file, regions, or the target itself."""
 
     id: str
     path: Path
@@ -56,10 +56,10 @@ class WithTargets(Dataset):
     tasks: tuple[str, ...]
     meta: DatasetMeta
     entries: Sequence[Entry]
-    unit: Unit | None  # of depth files, where there are any
+    unit: Unit | None  # of depth files, if there are any
     image_size_px: Size | None
     contents: Contents
-    # why the split lacks a task, in one line that says what was expected where
+    # why the split lacks a task: one line that says what was expected where
     absent: Mapping[str, str] = field(default_factory=dict)
     name: str = LAYOUT.name
 
@@ -109,7 +109,7 @@ Found = list[tuple[Path, str]]  # Images and their classes
 
 
 def images_of(folder: Path, names: tuple[str, ...]) -> Found:
-    """Images of the class folders of a folder."""
+    """Images in the class folders of a folder."""
     found = []
     for name in LAYOUT.class_names(folder):
         if name not in names:
@@ -150,7 +150,7 @@ Split = Literal["train", "test"]
 
 
 def common_names(parts: Sequence[Part], task: str) -> tuple[str, ...]:
-    """Names of a task's classes or keypoints, which all folders of a split share."""
+    """Names of a task's classes or keypoints, which must be the same in all folders of a split."""
     for part in parts[1:]:
         if task in part.names and part.names[task] != parts[0].names.get(task, part.names[task]):
             raise LAYOUT.error(part.folder, f"and {parts[0].folder} differ in their names for {task}")
@@ -158,7 +158,7 @@ def common_names(parts: Sequence[Part], task: str) -> tuple[str, ...]:
 
 
 def label_names(root: Path, parts: Sequence[Part], train: Path) -> tuple[str, ...]:
-    """Classes of the training images; a part that shows another one is refused."""
+    """Classes of the training images. Raises `FcbenchError`: another part shows a class that they lack."""
     names = sorted(p.name for p in (train / "images").iterdir() if p.is_dir() and p.name[0] not in "._")
     for part in parts:
         if other := sorted(set(part.known["classification"].values()) - set(names)):
@@ -167,8 +167,8 @@ def label_names(root: Path, parts: Sequence[Part], train: Path) -> tuple[str, ..
 
 
 def chosen(root: Path, parts: Sequence[Part], split: Split, whole: bool) -> list[tuple[Part, str]]:
-    """Images of a split in the order of their hashes, each as its folder and key. `whole`: the folders are the split's
-    own, not to be split."""
+    """Images of a split in the order of their hashes, each as its folder and key. `whole`: the folders belong to the
+    split, so they are not split again."""
     images = {path.relative_to(root).as_posix(): (part, key) for part in parts for key, path in part.images.items()}
     if whole:
         return [images[name] for name in hash_order(images)]

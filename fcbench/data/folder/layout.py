@@ -1,4 +1,4 @@
-"""How a folder of one's own is laid out: splits, images, what lies beside them."""
+"""Layout of a user's own folder: splits, images, targets beside them."""
 
 import json
 import math
@@ -23,7 +23,7 @@ UNIT_KEYS = ("metres_per_unit", "max_m")
 
 
 def split_folders(root: Path) -> dict[str, tuple[Path, ...]]:
-    """Split -> its folders; empty where the root holds the data without a split."""
+    """Split -> its folders; empty if the root holds the data without a split."""
     there = [s for s in SPLITS if (root / s).is_dir()]
     if not there:
         return {}
@@ -40,7 +40,7 @@ def has_targets(folder: Path) -> bool:
 
 
 def keyed_images(folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
-    """Images of a split's folder by key, and the class of each, if they lie in class folders. A key is the path below
+    """Images of a split's folder by key, and the class of each if they are in class folders. A key is the path below
     ``images`` without the suffix."""
     home = folder / IMAGES
     if not home.is_dir():
@@ -59,7 +59,7 @@ def keyed_images(folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
 
 
 def partners(home: Path, images: Mapping[str, Path], suffixes: Sequence[str]) -> dict[str, Path]:
-    """The file of each image in a folder of targets, by key; each image has one, and each file an image."""
+    """The file of each image in a folder of targets, by key. Raises `FcbenchError`: they do not match one to one."""
     found = [p for p in sorted(home.rglob("*")) if p.is_file() and p.name[0] != "."]
     if wrong := [p.relative_to(home).as_posix() for p in found if p.suffix.lower() not in suffixes]:
         raise LAYOUT.error(home, f"holds {some(wrong)}: expected {' or '.join(suffixes)}")
@@ -88,7 +88,7 @@ def annotation_files(folder: Path) -> list[Path]:
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What the numbers in depth files mean."""
+    """Unit and range of the numbers in depth files."""
 
     metres_per_unit: float
     max_m: float  # readings beyond it are invalid

@@ -1,5 +1,5 @@
-"""One folder of a split: its images, and where the targets of each task come from. What a COCO-style file holds is seen
-from its annotations, not from its name."""
+"""One folder of a split: its images, and the source of each task's targets. The tasks of a COCO-style file follow from
+its annotations, not from its name."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ MARKS = {
     "segmentation": ("segmentation", "instance_segmentation", "detection"),
     "bbox": ("detection",),
 }
-"""Field of an annotation -> its tasks; the first one found decides."""
+"""Field of an annotation -> its tasks; the first field found decides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Annotations:
 
 
 def read_annotations(path: Path, images: Mapping[str, Path]) -> list[Annotations]:
-    """Read a file that annotates all images of a folder, and no others: what it holds, by task. `images`: by key."""
+    """Read a file that annotates exactly the images of a folder; returns its annotations by task. `images`: by key."""
     content = coco_format.read(path, LAYOUT)
     try:
         listed = coco_format.images_of(content)
@@ -98,24 +98,24 @@ Size = tuple[int, int]
 
 @dataclass
 class Part:
-    """What one folder of a split holds."""
+    """Contents of one folder of a split."""
 
     folder: Path
     images: Mapping[str, Path]  # by key
-    known: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # task -> what its targets are made of, by key
+    known: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # task -> source of its targets, by key
     names: dict[str, tuple[str, ...]] = field(default_factory=dict)  # of classes, keypoints or labels, by task
-    files: list[Path] = field(default_factory=list)  # all whose contents determine the samples
+    files: list[Path] = field(default_factory=list)  # all files that determine the samples
 
     def add(self, task: str, source: Path, known: Mapping[str, Any], names: Iterable[str] = ()) -> None:
-        """Note where a task's targets come from; a second source is refused."""
+        """Record the source of a task's targets. Raises `FcbenchError`: it already has one."""
         if task in self.known:
             raise LAYOUT.error(source, f"is a second source of targets for {task}: keep one")
         self.known[task], self.names[task] = known, tuple(names)
 
 
 def read_part(root: Path, folder: Path, contents: Contents) -> Part:
-    """Find the images of a folder and their targets; none is decoded. Raises `FcbenchError`: the layout is another one,
-    a partner is missing, or a target is not of its image's size."""
+    """Find the images of a folder and their targets; none is decoded. Raises `FcbenchError`: the layout is wrong, a
+    partner is missing, or a target does not have its image's size."""
     images, classes = keyed_images(folder)
     part = Part(folder, images, files=list(images.values()))
     if (folder / MASKS).is_dir():
@@ -146,7 +146,7 @@ def _require_sizes(part: Part, maps: Mapping[str, Path], contents: Contents) -> 
 
 
 def _require_fit(part: Part, stated: Mapping[str, tuple[str, Size]], contents: Contents) -> None:
-    """Refuse what is not of its image's size; what cannot be read is left to whoever reads it."""
+    """Refuse targets that do not have their image's size; unreadable files are left to their reader."""
     sizes = contents.sizes_by_path(list(part.images.values()))
     for key, (what, (h, w)) in stated.items():
         if (size := sizes.get(part.images[key])) and size != (h, w):

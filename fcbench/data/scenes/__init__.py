@@ -1,7 +1,7 @@
 """Embedded data: procedural scenes with exact ground truth for every task. No download.
 
-Scenes are rendered once, in chunks, by all cores, and kept under the cache folder. A split is an endless sequence of
-which the first ``limit`` scenes are used (by default 2000 for training, 400 for test).
+Scenes are rendered once, in chunks, on all cores, and stored in the cache folder. A split is an endless sequence; its
+first ``limit`` scenes are used (by default 2000 for training, 400 for test).
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Chunks of rendered scenes on disk: written whole, checked when a process opens them, made again when damaged."""
+"""Chunks of rendered scenes on disk: written whole, checked when a process opens them, rendered again when damaged."""
 
 import io
 import json
@@ -26,7 +26,7 @@ FILES = (*(f"{k}.npy" for k in ARRAYS), WORDS)
 PART = ".part-"
 
 Chunk = tuple[dict[str, np.ndarray], list[dict[str, Any]]]
-"""Arrays [SIZE, ...] by name, and what else is known of each scene."""
+"""Arrays [SIZE, ...] by name, and the other data of each scene."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Chunks:
         return self.folder / f"{number:05d}"
 
     def make(self, numbers: Sequence[int]) -> None:
-        """Render the chunks that are not on disk, by all cores. Raises `FcbenchError`: the folder cannot be written, or
+        """Render the chunks that are not on disk, on all cores. Raises `FcbenchError`: the folder cannot be written, or
         a process died."""
         if not self._lacking(numbers):
             return
@@ -59,8 +59,8 @@ class Chunks:
                 self.render(missing[0])
 
     def open(self, number: int) -> Chunk:
-        """A chunk, its arrays mapped; a damaged one is made again. Raises `FcbenchError`: the folder cannot be read or
-        written."""
+        """Open a chunk with its arrays mapped; a damaged one is rendered again. Raises `FcbenchError`: the folder
+        cannot be read or written."""
         path = self.path(number)
         if not _is_whole(path):
             with cache.locked(self.folder):
@@ -71,7 +71,7 @@ class Chunks:
             return arrays, json.loads((path / WORDS).read_text(encoding="utf-8"))
 
     def render(self, number: int) -> None:
-        """Render a chunk. It appears under its name only when it is complete, and replaces one that is there. Raises
+        """Render a chunk. It appears under its name only when complete, and replaces an existing one. Raises
         `FcbenchError`: the folder cannot be written."""
         first = number * SIZE
         files = _files([render(sample_scene(self.split, i), *self.size_px) for i in range(first, first + SIZE)])

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-ARMS = ("down", "out", "up", "bent")  # Gestures of an arm; its angles are drawn around these
+ARMS = ("down", "out", "up", "bent")  # Gestures of an arm; its angles vary around these
 LEGS = ("standing", "striding", "lunging")
 _SKIN = ((0.95, 0.78, 0.66), (0.78, 0.56, 0.42), (0.5, 0.33, 0.23), (0.88, 0.68, 0.5))
 _HAIR = ((0.12, 0.09, 0.07), (0.35, 0.2, 0.1), (0.75, 0.6, 0.3), (0.5, 0.5, 0.5))

@@ -1,4 +1,4 @@
-"""The things in a procedural scene, each drawn part by part."""
+"""Objects of a procedural scene, each drawn part by part."""
 
 from dataclasses import dataclass, field
 

@@ -1,8 +1,8 @@
 """Ray-free rendering of procedural scenes: shapes as signed distances, painted from far to near.
 
-A pinhole camera looks along z over a ground plane; every object stands on it. What is painted into the image is
-painted into the class, instance, part and depth maps by the same mask, so that ground truth is exact. Only numpy and
-Pillow are used: worker processes start fast.
+A pinhole camera looks along z over a ground plane; every object stands on it. Image, class, instance, part and depth
+maps are painted with the same mask, so ground truth is exact. Only numpy and Pillow are used, so that worker processes
+start fast.
 """
 
 from dataclasses import dataclass

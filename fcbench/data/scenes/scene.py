@@ -1,7 +1,7 @@
 """Procedural scenes: sampled by (split, index), rendered with exact ground truth, described in words.
 
-The same (split, index, size) gives the same scene. Bump `VERSION`, which is part of the data set's revision, with every
-change of a pixel, a target or a word.
+The same (split, index, size) gives the same scene. Bump `VERSION`, which is part of the data set's revision, whenever
+a pixel, a target or a word changes.
 """
 
 from dataclasses import dataclass

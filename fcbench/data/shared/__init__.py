@@ -1,1 +1,1 @@
-"""What several data sets share."""
+"""Code that several data sets share."""

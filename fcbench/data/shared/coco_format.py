@@ -72,7 +72,7 @@ def class_names(content: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def instances(content: Mapping[str, Any], images: Iterable[Image]) -> dict[int, tuple[Instance, ...]]:
-    """Regions by image, crowds included: their class is known."""
+    """Regions by image, including crowds, whose class is known."""
     ids = sorted(int(c["id"]) for c in content["categories"])
     label, sizes = {category: i for i, category in enumerate(ids, 1)}, {i.id: i.size_px for i in images}
 
@@ -124,8 +124,8 @@ def _finite(values: Any) -> np.ndarray:
 
 
 def semantic_mask(regions: Iterable[Instance], size_px: tuple[int, int]) -> Tensor:
-    """Class of each pixel, uint8 [H, W]: 0 background, `VOID` where regions of two classes overlap. Nothing in the
-    annotations says which of two regions is in front (torchvision's segmentation references leave overlaps out too)."""
+    """Class of each pixel, uint8 [H, W]: 0 background, `VOID` where regions of two classes overlap. The annotations do
+    not say which region is in front (torchvision's segmentation references leave overlaps out too)."""
     mask = np.zeros(size_px, np.uint8)
     for each in regions:
         here = _decode(each.region, size_px)
@@ -148,8 +148,8 @@ def category_names(content: Mapping[str, Any]) -> tuple[str, ...]:
 def objects(
     content: Mapping[str, Any], images: Iterable[Image], with_regions: bool = False, n_keypoints: int = 0
 ) -> dict[int, Objects]:
-    """Annotated objects by image, crowds included: COCO's evaluation needs them. `with_regions`: with the masks, as the
-    file has them: see `with_codes`. `n_keypoints`: K; 0 for objects without keypoints."""
+    """Annotated objects by image, including crowds, which COCO's evaluation needs. `with_regions`: include the masks in
+    the file's form (see `with_codes`). `n_keypoints`: K; 0 for objects without keypoints."""
     ids = sorted(int(c["id"]) for c in content["categories"])
     label, sizes = {category: i for i, category in enumerate(ids)}, {i.id: i.size_px for i in images}
 
@@ -168,12 +168,12 @@ def objects(
 
 
 def with_codes(found: Objects) -> Objects:
-    """The same objects, their masks as run-length codes."""
+    """The same objects, with masks as run-length codes."""
     return replace(found, regions=[_code(region, found.size_px) for region in found.regions])
 
 
 def _code(region: Any, size_px: tuple[int, int]) -> Any:
-    """Run-length code of a mask as a file has it: polygons, counts, or the code itself."""
+    """Run-length code of a mask in the file's form: polygons, counts, or the code itself."""
     if isinstance(region, dict) and not isinstance(region["counts"], list):
         return region
     codes = rle.frPyObjects(region or [EMPTY], *size_px)
@@ -181,7 +181,7 @@ def _code(region: Any, size_px: tuple[int, int]) -> Any:
 
 
 def keypoint_names(content: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of the keypoints, which all categories that have keypoints share. Raises ValueError where they differ."""
+    """Names of the keypoints, the same for all categories that have some. Raises ValueError: they differ."""
     found = {tuple(str(name) for name in c["keypoints"]) for c in content["categories"] if c.get("keypoints")}
     if len(found) != 1:
         raise ValueError(f"its categories name {len(found)} different lists of keypoints, expected one")
@@ -189,7 +189,7 @@ def keypoint_names(content: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def poses(content: Mapping[str, Any], images: Iterable[Image], n_keypoints: int = 17) -> dict[int, Pose]:
-    """Persons by image: those with a labelled keypoint that are not a crowd, as in COCO's evaluation."""
+    """Persons by image: those with a labelled keypoint that are not crowds, as in COCO's evaluation."""
     sizes = {i.id: i.size_px for i in images}
     found = {}
     for key, rows in _by_image(content, images).items():

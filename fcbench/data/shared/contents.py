@@ -1,8 +1,9 @@
-"""What is in the files of a data set: digests for its revision, sizes of images. No file is read twice.
+"""Contents of a data set's files: digests for its revision, sizes of images. No file is read twice.
 
-What was read of a file is kept in an index, ``CACHE/files/KEY.json``, one per folder, until the file's size, time of
+Facts about each file are stored in an index, ``CACHE/files/KEY.json``, one per folder, until the file's size, time of
 modification, time of last change (ctime, which no program can set; on Windows the time of creation) or inode changes.
-A file that changed within `SETTLING_NS` before it was read is not kept: another change could leave the same status.
+Facts about a file that changed within `SETTLING_NS` before reading are not stored: another change could leave the same
+status.
 """
 
 import hashlib
@@ -21,7 +22,7 @@ from fcbench.data.shared.images import array_size, image_size
 
 READING = 2  # Bump when the same file gives other pixels; all revisions of data sets on disk change
 SETTLING_NS = 2_000_000_000  # Longest step of the clocks of file systems (FAT)
-UNREADABLE = "unreadable"  # Stands for the digest of a file that cannot be read
+UNREADABLE = "unreadable"  # Replaces the digest of an unreadable file
 _N_READERS = 8
 _BLOCK = 10_000  # Files read between two writes of an index
 _MANY_BYTES = 4 << 30
@@ -37,11 +38,11 @@ class Contents:
     """The files of a data set."""
 
     root: Path  # folder of the data set; names in a revision are relative to it
-    cache_dir: Path  # the index lies in it
+    cache_dir: Path  # holds the index
 
     def revision(self, files: Iterable[Path]) -> str:
         """Hash of the files' names below the root, of their contents, and of `READING`. Raises `FcbenchError`: a file
-        is not there, or the cache cannot be used."""
+        is missing, or the cache cannot be used."""
         paths = sorted(set(files))
         digests = self._facts(_DIGEST, paths, _digest)
         found = hashlib.sha256(f"reading {READING}\n".encode())
@@ -51,16 +52,16 @@ class Contents:
 
     def sizes(self, images: Sequence[Path]) -> dict[str, tuple[int, int]]:
         """(H, W) of images in pixels by name below the root, from their headers; unreadable ones are left out. Raises
-        `FcbenchError`: as `revision`."""
+        `FcbenchError`: see `revision`."""
         return {p.relative_to(self.root).as_posix(): size for p, size in self.sizes_by_path(images).items()}
 
     def sizes_by_path(self, maps: Sequence[Path]) -> dict[Path, tuple[int, int]]:
-        """As `sizes`, by path; of ``.npy`` files too."""
+        """Like `sizes`, by path; also reads ``.npy`` files."""
         found = self._facts(_SIZE, maps, _size)
         return {path: (size[0], size[1]) for path, size in zip(maps, found) if size}
 
     def _facts(self, what: str, paths: Sequence[Path], read: Callable[[Path], Any]) -> list[Any]:
-        """A fact of each file: from the index, else read. None where it cannot be read."""
+        """A fact about each file, from the index or the file; None if it cannot be read."""
         folders: dict[Path, list[str]] = {}
         for path in paths:
             folders.setdefault(path.parent, []).append(path.name)
@@ -73,7 +74,7 @@ class Contents:
 
 def _digest(path: Path) -> str | None:
     try:
-        return cache.file_digest(path) if path.is_file() else None  # reading a pipe would wait for ever
+        return cache.file_digest(path) if path.is_file() else None  # reading a pipe would block forever
     except OSError:
         return None
 
@@ -97,7 +98,7 @@ def _facts_in(folder: Path, names: Sequence[str], what: str, read: Callable[[Pat
     n_bytes = sum(now[name]["status"][0] for name in missing)
     if what == _DIGEST and n_bytes > _MANY_BYTES:
         log.warning("reading %d files of %s once, %.0f GB, for their digests", len(missing), folder, n_bytes / 1e9)
-    for start in range(0, len(missing), _BLOCK):  # an interrupted reading goes on after the last block
+    for start in range(0, len(missing), _BLOCK):  # an interrupted run resumes after the last block
         block, start_ns = missing[start : start + _BLOCK], time.time_ns()
         with ThreadPoolExecutor(_N_READERS) as pool:
             facts = dict(zip(block, pool.map(lambda name: read(folder / name), block)))
@@ -123,7 +124,7 @@ def _load(path: Path) -> Index:
 
 
 def _add(path: Path, entries: Index) -> None:
-    """Add to an index what was read; facts of a file that changed since are forgotten."""
+    """Add facts to an index; those of files that have changed since are dropped."""
     with cache.locked(path.parent / "index"):
         index = _load(path)
         for name, entry in entries.items():

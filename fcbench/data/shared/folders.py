@@ -1,4 +1,4 @@
-"""Data sets that are files in folders: images with a map each, images in class folders, splits by hash."""
+"""Data sets of files in folders: images with a map each, images in class folders, splits by hash."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,11 +12,11 @@ from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, Sample
 from fcbench.data.shared.contents import Contents
 from fcbench.data.shared.images import as_sample, image_size, read_aligned_image, read_image, resize_targets
 
-TEST_SHARE = 0.2  # Share of the samples in the test split, where the data come without an official split
+TEST_SHARE = 0.2  # Share of the samples in the test split, for data without an official split
 
 
 def hash_order(keys: Iterable[str]) -> list[str]:
-    """Keys in the order of their hashes: a shuffle that is the same everywhere.
+    """Keys in the order of their hashes: a shuffle that is the same on every machine.
 
     >>> hash_order(["a", "b", "c"]) == hash_order(["c", "a", "b"])
     True
@@ -25,7 +25,7 @@ def hash_order(keys: Iterable[str]) -> list[str]:
 
 
 def hash_split(keys: Iterable[str], split: Literal["train", "test"]) -> list[str]:
-    """Keys of one split: the fifth whose hashes come first is the test split; at least one, never all.
+    """Keys of one split: the fifth with the lowest hashes is the test split; at least one key, never all.
 
     >>> len(hash_split("abcdefghij", "train")), len(hash_split("abcdefghij", "test"))
     (8, 2)
@@ -36,7 +36,7 @@ def hash_split(keys: Iterable[str], split: Literal["train", "test"]) -> list[str
 
 
 def hash_split_by(group_of: Mapping[str, str], split: Literal["train", "test"]) -> list[str]:
-    """Keys of one split, group by group, each group split by itself.
+    """Keys of one split, with each group split separately.
 
     >>> len(hash_split_by({"a": "x", "b": "x", "c": "y", "d": "y"}, "test"))
     2
@@ -53,17 +53,17 @@ ReadMap = Callable[[Path, tuple[int, int]], Tensor]
 
 @dataclass
 class Files(Dataset):
-    """One split of a data set of one task: images, each with a map of its size or with a label."""
+    """One split of a data set with one task: images, each with a map of its size or a label."""
 
     name: str
     split: str
     revision: str
     tasks: tuple[str, ...]
     meta: DatasetMeta
-    files: Sequence[tuple[str, Path, Any]]  # (id, image, file of its map or index of its label) of each sample
+    files: Sequence[tuple[str, Path, Any]]  # (id, image, file of the map or index of the label) per sample
     image_size_px: tuple[int, int] | None
     contents: Contents
-    read: ReadMap | None = None  # a function of a module, so that it can be sent to reading processes; None: labels
+    read: ReadMap | None = None  # a module-level function, so that reading processes can import it; None for labels
 
     def __len__(self) -> int:
         return len(self.files)
@@ -95,7 +95,7 @@ def image_and_map(
     options: DataOptions,
     also: Sequence[Path] = (),
 ) -> Files:
-    """A split of the files found; the revision depends on all of them, and on further ones."""
+    """A split of images and maps; the revision depends on all their files, and on further ones."""
     contents = Contents(root, options.cache_dir)
     revision = contents.revision([*also, *(p for file in files for p in file[1:])])
     size_px, files = options.image_size_px, files[: options.limit]
@@ -111,8 +111,8 @@ def labelled(
     options: DataOptions,
     prefix: str = "",
 ) -> Files:
-    """A split of images and their classes, ordered by hash, so that the first ones are of all classes. `prefix`:
-    beginning of the revision."""
+    """A split of images and their classes, ordered by hash, so that the first ones cover all classes. `prefix`: start
+    of the revision."""
     label = {c: i for i, c in enumerate(label_names)}
     by_id = {p.relative_to(root).as_posix(): (p, label[c]) for p, c in images}
     files = [(key, *by_id[key]) for key in hash_order(by_id)]

@@ -17,21 +17,21 @@ from fcbench.core.samples import VOID, Pose, Sample
 from fcbench.data.shared.layout import some
 
 DECODING_FAILS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-_ON_THEIR_SIDE = range(5, 9)  # EXIF orientations that exchange height and width
+_ON_THEIR_SIDE = range(5, 9)  # EXIF orientations that swap height and width
 
 
 def read_image(path: Path, data: bytes | None = None) -> Tensor:
-    """Decode an image, or its file's content, as RGB, turned as its EXIF orientation says. Returns uint8 [3, H, W].
-    16 bits per channel become 8 by scale: 65535 is 255. Raises `UnreadableSample`: the file is missing, damaged, cut
-    short or no regular file, or its values have no known range."""
+    """Decode an image, or its file's content, as RGB, rotated according to its EXIF orientation. Returns uint8
+    [3, H, W]. 16 bits per channel are scaled to 8: 65535 becomes 255. Raises `UnreadableSample`: the file is missing,
+    damaged, truncated or not a regular file, or its values have no known range."""
     with _opened("image", path, data) as file:
         return _rgb(file)
 
 
 def read_aligned_image(path: Path, data: bytes | None = None) -> Tensor:
-    """Decode an image whose targets refer to its pixels as they are stored: `read_image`, with nothing turned.
+    """Decode an image whose targets refer to its pixels as stored: `read_image` without rotation.
 
-    Raises `UnreadableSample`: as by `read_image`; also where the EXIF orientation asks for a turn, after which image
+    Raises `UnreadableSample`: see `read_image`; also if the EXIF orientation asks for a rotation, after which image
     and targets would not match.
     """
     with _opened("image", path, data) as file:
@@ -44,8 +44,8 @@ def read_aligned_image(path: Path, data: bytes | None = None) -> Tensor:
 
 
 def image_size(path: Path, data: bytes | None = None) -> tuple[int, int]:
-    """(H, W) of an image in pixels as `read_image` gives it, from its header alone. Raises `UnreadableSample`: the file
-    is missing or its header is damaged."""
+    """(H, W) of an image in pixels as `read_image` returns it, from its header alone. Raises `UnreadableSample`: the
+    file is missing or its header is damaged."""
     with _opened("image", path, data) as file:
         turned = _orientation(file) in _ON_THEIR_SIDE
         return (file.width, file.height) if turned else (file.height, file.width)
@@ -53,9 +53,9 @@ def image_size(path: Path, data: bytes | None = None) -> tuple[int, int]:
 
 @contextmanager
 def _opened(what: str, path: Path, data: bytes | None = None) -> Iterator[Image.Image]:
-    """A picture file, or its content; what fails inside is an `UnreadableSample` that names it."""
+    """Open a picture file, or its content; an error inside becomes an `UnreadableSample` that names it."""
     try:
-        if data is None and path.exists() and not path.is_file():  # reading a pipe would wait for ever
+        if data is None and path.exists() and not path.is_file():  # reading a pipe would block forever
             raise ValueError("not a regular file")
         with Image.open(path if data is None else io.BytesIO(data)) as file:
             yield file
@@ -76,10 +76,10 @@ def _rgb(file: Image.Image) -> Tensor:
 
 
 def _orientation(file: Image.Image) -> int:
-    """EXIF orientation, 1 to 8: 1 (as stored) where there is none or it is damaged."""
+    """EXIF orientation, 1 to 8; 1 (as stored) if it is missing or damaged."""
     try:
         found = file.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # whatever damaged EXIF data make Pillow raise
+    except Exception:  # damaged EXIF data make Pillow raise many types
         return 1
     return found if found in range(1, 9) else 1
 
@@ -90,8 +90,8 @@ def read_class_mask(
     """Decode an 8-bit mask of class indices. Returns uint8 [H, W], classes from 0, void as `VOID`.
 
     `path`: the mask file, grey or palette. `n_classes`: K; indices ``first`` to ``first + K - 1`` are allowed.
-    `size_px`: (H, W) that the mask must have: its image's. `void`: index in the file of pixels without a class; None if
-    there are none. `first`: index in the file of the first class. Raises `UnreadableSample`: damaged, not 8-bit, of
+    `size_px`: (H, W) of its image, which the mask must have. `void`: index in the file of pixels without a class; None
+    if there are none. `first`: index in the file of the first class. Raises `UnreadableSample`: damaged, not 8-bit, of
     another size, or with an index out of range.
     """
     mode, pixels = _decode("mask", path)
@@ -149,13 +149,13 @@ def _array(path: Path) -> Iterator[np.ndarray]:
 
 
 def _decode(what: str, path: Path) -> tuple[str, np.ndarray]:
-    """Mode and pixels of a plane. Raises `UnreadableSample`."""
+    """Mode and pixels of an image of one channel. Raises `UnreadableSample`."""
     with _opened(what, path) as file:
         return file.mode, np.array(file)
 
 
 def require_image_size(what: str, path: Path, shape: Sequence[int], size_px: tuple[int, int]) -> None:
-    """Refuse a map of another size than its image's (H, W)."""
+    """Refuse a map whose size differs from its image's (H, W)."""
     if tuple(shape) != size_px:
         raise UnreadableSample(f"{what} {path} is {_hxw(shape)}, its image is {_hxw(size_px)}: they must be equal")
 
@@ -173,24 +173,24 @@ def resize_image(image: Tensor, size_px: tuple[int, int]) -> Tensor:
 
 
 def as_sample(sample_id: str, image: Tensor, image_size_px: tuple[int, int] | None) -> Sample:
-    """A sample of a decoded image uint8 [3, H, W], resized if a size is given."""
+    """A sample from a decoded image uint8 [3, H, W], resized if a size is given."""
     size_px = (int(image.shape[-2]), int(image.shape[-1]))
     return Sample(sample_id, resize_image(image, image_size_px or size_px), size_px)
 
 
 PHOTOGRAPHS = {"segmentation": "sam2_masks", "depth": "depth_anything", "pose": "vitpose", "captioning": "blip"}
-"""Task models for photographs: the default of ``--head frozen`` there."""
+"""Task models for photographs: the default of ``--head frozen`` for these data sets."""
 
 
 def resize_nearest(plane: Tensor, size_px: tuple[int, int]) -> Tensor:
-    """Resize a mask or a depth map [H, W] to (H, W) without making new values."""
+    """Resize a mask or a depth map [H, W] to (H, W) without new values."""
     if plane.shape == size_px:
         return plane
     return F.interpolate(plane[None, None], size_px, mode="nearest-exact")[0, 0]
 
 
 def resize_pose(pose: Pose, old_px: tuple[int, int], new_px: tuple[int, int]) -> Pose:
-    """Scale keypoints, boxes and areas with an image resized from one (H, W) to another."""
+    """Scale keypoints, boxes and areas to an image resized from one (H, W) to another."""
     sy, sx = new_px[0] / old_px[0], new_px[1] / old_px[1]
     scale = np.array([sx, sy, 1.0], dtype=np.float32)
     return Pose(
@@ -201,8 +201,8 @@ def resize_pose(pose: Pose, old_px: tuple[int, int], new_px: tuple[int, int]) ->
 
 
 def resize_targets(targets: Mapping[str, Any], old_px: tuple[int, int], new_px: tuple[int, int]) -> dict[str, Any]:
-    """Targets by task, resized with their image from one (H, W) to another. Targets without a place in the image
-    (captions, a label) are returned as they are."""
+    """Targets by task, resized with their image from one (H, W) to another. Targets without positions in the image
+    (captions, a label) are returned unchanged."""
 
     def one(target: Any) -> Any:
         if isinstance(target, Tensor):
@@ -213,7 +213,7 @@ def resize_targets(targets: Mapping[str, Any], old_px: tuple[int, int], new_px: 
 
 
 class LazyTargets(Mapping[str, Any]):
-    """Targets by task, each made on request: reading a pose decodes no mask."""
+    """Targets by task, each made on request, so that reading a pose decodes no mask."""
 
     def __init__(self, tasks: Sequence[str], make: Callable[[str], Any]) -> None:
         self._tasks, self._make = tuple(tasks), make

@@ -1,4 +1,4 @@
-"""Folders of a data set: where files are expected, and what is wrong where they are not."""
+"""Folders of a data set: where files are expected, and errors if they are elsewhere."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How the files of a data set are expected to lie."""
+    """Expected layout of a data set's files."""
 
     name: str  # of the data set
     expected: str  # the layout and where to get the data, for messages
 
     def error(self, path: Path, problem: str) -> FcbenchError:
-        """An error of one line for data that do not lie as they should."""
+        """A one-line error for data with another layout."""
         return FcbenchError(f"data set {self.name!r}: {path} {problem}. Expected: {self.expected}")
 
     def root(self, options: DataOptions) -> Path:
@@ -76,7 +76,7 @@ class Layout:
             raise self.error(path, "is missing")
         try:
             return np.asarray(scipy.io.loadmat(path, squeeze_me=True)[key])
-        except Exception as exc:  # whatever a damaged file makes scipy raise
+        except Exception as exc:  # a damaged file makes scipy raise many types
             raise self.error(path, f"is damaged or holds no {key} ({type(exc).__name__}: {exc})") from exc
 
 

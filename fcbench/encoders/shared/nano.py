@@ -1,6 +1,6 @@
-"""The embedded encoders: the SAM 2 package's own Hiera class at a small width, weights shipped with fcbench.
+"""The embedded encoders: the SAM 2 package's own Hiera class at a small width, with weights shipped with fcbench.
 
-They are ours, trained on procedural scenes by ``benchmarks/embedded``: their results are not those of SAM 2 or Hiera.
+They were trained on procedural scenes by ``benchmarks/embedded``: their results are not those of SAM 2 or Hiera.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,7 +43,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "weights"
 
 def build_trunk() -> Hiera:
     """Untrained trunk of 2.0 M parameters: stages of 32, 64, 128, 256 channels at strides 4, 8, 16, 32. Stage 3 attends
-    to the whole image, the others within a mask unit; blocks that pool lag by a stage (Hiera)."""
+    to the whole image, the others within a mask unit; blocks that pool lag by a stage, as in Hiera."""
     first_global = STAGES[0] + STAGES[1] + 1  # the block that pools into stage 3 sees stage 2's windows
     return Hiera(
         embed_dim=EMBED_DIM,

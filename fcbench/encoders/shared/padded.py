@@ -1,4 +1,4 @@
-"""The frame of frozen encoders: images normalized and padded, maps cropped to the size that their strides promise."""
+"""Base of frozen encoders: images normalized and padded, maps cropped to the size that follows from their strides."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -22,9 +22,9 @@ def promised(spec: FeatureSpec, size_px: tuple[int, int]) -> tuple[int, int, int
 
 
 def normalized(images: Tensor, normalization: tuple[Sequence[float], Sequence[float]], levels: int = 1) -> Tensor:
-    """uint8 images [B, 3, H, W] less their mean, over their deviation, float32.
+    """uint8 images [B, 3, H, W] less their mean, divided by their deviation, float32.
 
-    `normalization`: mean and deviation of RGB in [0, 1]. `levels`: what pixels are divided by beforehand: 255, or 1 for
+    `normalization`: mean and deviation of RGB in [0, 1]. `levels`: divisor of pixels beforehand: 255, or 1 for
     statistics that are multiplied by 255 instead. Official pipelines differ in this, and features in their last bits.
     """
     mean, std = (torch.tensor(v, device=images.device).view(-1, 1, 1) * (255 / levels) for v in normalization)
@@ -32,7 +32,7 @@ def normalized(images: Tensor, normalization: tuple[Sequence[float], Sequence[fl
 
 
 def pad_to(images: Tensor, multiple: int) -> Tensor:
-    """Repeat edge pixels of [B, 3, H, W] on the right and below up to multiples of a side."""
+    """Pad [B, 3, H, W] by repeating edge pixels on the right and below, up to multiples of `multiple`."""
     right, below = -images.shape[-1] % multiple, -images.shape[-2] % multiple
     if not right and not below:
         return images
@@ -40,7 +40,7 @@ def pad_to(images: Tensor, multiple: int) -> Tensor:
 
 
 def variant_of(model: str, variant: str, variants: Mapping[str, Any]) -> str:
-    """The variant as typed, or the first one where none was. Raises `FcbenchError`: there is no such variant."""
+    """The variant as typed, or the first one if none was. Raises `FcbenchError`: there is no such variant."""
     chosen = variant or next(iter(variants))
     if chosen not in variants:
         raise FcbenchError(unknown(f"variant of {model}", chosen, variants))
@@ -48,13 +48,13 @@ def variant_of(model: str, variant: str, variants: Mapping[str, Any]) -> str:
 
 
 class FrozenEncoder(Encoder, ABC):
-    """A frozen module that gives maps at split points."""
+    """A frozen module that computes maps at split points."""
 
     def __init__(
         self, name: str, module: nn.Module, specs: Mapping[str, FeatureSpec], weights: WeightsInfo, device: torch.device
     ) -> None:
-        """Freeze a module, its weights loaded. `name`: as typed, ``sam2:tiny``. `module`: the encoder alone. `specs`:
-        its split points, fine to coarse. `weights`: where its weights came from. `device`: where it runs."""
+        """Freeze a module with its weights. `name`: as typed, ``sam2:tiny``. `module`: the encoder alone. `specs`:
+        its split points, fine to coarse. `weights`: origin of its weights. `device`: where it runs."""
         self.name, self.specs, self.weights, self.device = name, specs, weights, device
         self.module = freeze(module).to(device)
 
@@ -62,7 +62,7 @@ class FrozenEncoder(Encoder, ABC):
         require_split_points(self.name, self.specs, split_points)
         with torch.inference_mode():
             maps = self.maps(images.to(self.device), split_points)
-        # a copy made here is no inference tensor: a neck can be trained on it
+        # a copy made here is not an inference tensor, so a neck can be trained on it
         return Features(
             {n: maps[n].clone(memory_format=torch.contiguous_format) for n in self.specs if n in split_points}
         )
@@ -73,7 +73,7 @@ class FrozenEncoder(Encoder, ABC):
 
 
 class PaddedEncoder(FrozenEncoder):
-    """A frozen encoder whose image sides must be multiples of some pixels. Other sizes are padded (edge pixels
+    """A frozen encoder whose image sides must be multiples of `multiple_px`. Other sizes are padded (edge pixels
     repeated, right and below); maps are cropped to the promised size."""
 
     default_split_point = "stage3"  # stride 16, at the same depth in every Hiera

@@ -1,4 +1,4 @@
-"""Tails of timm's classifiers: the full network, all of it up to the split point replaced by nothing."""
+"""Tails of timm's classifiers: the full network without the part up to the split point."""
 
 import copy
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ from fcbench.encoders.shared.padded import PaddedEncoder, normalized
 from fcbench.encoders.shared.timm_weights import info_of, load
 from fcbench.encoders.shared.weights import freeze, seeded
 
-TOLERANCE = 1e-5  # How far front and tail may be from the whole network, in units of its largest output
+TOLERANCE = 1e-5  # Maximum difference of front and tail from the whole network, in units of its largest output
 
 
 class ClassifierTail(nn.Module, ProbabilisticHead):
@@ -38,7 +38,7 @@ class ClassifierTail(nn.Module, ProbabilisticHead):
         return F.cross_entropy(logits, batch.to(logits.device))
 
     def imitation_loss(self, x: Mapping[str, Tensor], uncoded: Mapping[str, Tensor]) -> Tensor:
-        """Mean cross-entropy in nats with the probabilities that it states of the uncoded maps."""
+        """Mean cross-entropy in nats with its own probabilities for the uncoded maps."""
         with torch.no_grad():
             wanted = self(uncoded).softmax(-1)
         return F.cross_entropy(self(x), wanted)
@@ -54,8 +54,8 @@ class ClassifierTail(nn.Module, ProbabilisticHead):
 
 
 def whole_network(name: str, weights: str | None, front: nn.Module) -> nn.Module:
-    """timm's full model with the weights of an encoder. `name`: timm's. `weights`: as the encoder was given. `front`:
-    the encoder's module; where its weights are random, the full model gets them."""
+    """timm's full model with the weights of an encoder. `name`: timm's. `weights`: as given for the encoder. `front`:
+    the encoder's module; if its weights are random, the full model gets them."""
     with seeded():
         # positions of a ViT are interpolated, as in its front
         dynamic = getattr(getattr(front, "model", None), "dynamic_img_size", False)
@@ -70,7 +70,7 @@ def whole_network(name: str, weights: str | None, front: nn.Module) -> nn.Module
 
 
 def after(full: nn.Module, cut: str) -> nn.Module:
-    """A copy of a network without what comes before the end of a module: its input is that module's output. `cut`: the
+    """A copy of a network without the part up to the end of a module: its input is that module's output. `cut`: the
     module's name, ``blocks.4``."""
     rest, parts = copy.deepcopy(full), cut.split(".")
     parent: nn.Module = rest
@@ -139,7 +139,7 @@ def with_global_tokens(front: Any, x: Tensor) -> list[tuple[Tensor, Tensor]]:
 
 
 def label_names(name: str, full: nn.Module) -> tuple[str, ...]:
-    """Synsets of a network's outputs. Raises `FcbenchError`: its outputs are no set of ImageNet's classes that timm
+    """Synsets of a network's outputs. Raises `FcbenchError`: its outputs are not a set of ImageNet's classes that timm
     knows."""
     subset = infer_imagenet_subset(full)
     if subset is None:
@@ -181,7 +181,7 @@ def classifier_tail(
 
 
 def require_equal(name: str, split_point: str, whole: Tensor, split: Tensor) -> None:
-    """Refuse a tail that with its front is not the network. Raises `FcbenchError`: their outputs differ."""
+    """Check that front and tail together equal the network. Raises `FcbenchError`: their outputs differ."""
     limit = TOLERANCE * max(1.0, float(whole.abs().max()))
     if whole.shape != split.shape or float((whole - split).abs().max()) > limit:
         raise FcbenchError(

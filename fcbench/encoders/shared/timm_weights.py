@@ -1,4 +1,4 @@
-"""Weights of timm models: found, converted and brought into cut models."""
+"""Weights of timm models: found, converted and loaded into cut models."""
 
 import importlib.metadata
 import importlib.util
@@ -38,7 +38,7 @@ def specs_of(info: Sequence[Mapping[str, Any]]) -> dict[str, FeatureSpec]:
 
 
 def config_of(name: str) -> PretrainedCfg:
-    """timm's record of a model: its mean and deviation, its size, where its weights are."""
+    """timm's record of a model: its mean and deviation, its size, the source of its weights."""
     return timm.get_pretrained_cfg(name) or PretrainedCfg()
 
 
@@ -66,8 +66,8 @@ def _shapes(name: str) -> dict[str, Tensor]:
 
 
 def _trunk_of_sam2(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Part of an official SAM 2 checkpoint that timm's ``sam2_hiera_*`` uses; all of any other state dict. timm's model
-    ends in a norm that SAM 2 lacks; it comes after every split point, so zeros serve."""
+    """Part of an official SAM 2 checkpoint that timm's ``sam2_hiera_*`` uses; other state dicts unchanged. timm's model
+    ends in a norm that SAM 2 lacks; it comes after every split point, so zeros do."""
     trunk = {k.removeprefix(SAM2_TRUNK): t for k, t in state.items() if k.startswith(SAM2_TRUNK)}
     head = {k: torch.zeros(t.shape) for k, t in expected.items() if k[:5] == "head."}
     return head | trunk if trunk else state
@@ -86,7 +86,7 @@ def _fitting(model: str, name: str, state: dict[str, Tensor], what: str) -> Mapp
     try:
         source = {"state_dict": dict(state)}
         full = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=source)
-    except Exception as exc:  # a converter may stumble in any way over what it does not know
+    except Exception as exc:  # a converter may fail in any way on unknown names
         raise other_architecture(what, model, different) from exc
     return full.state_dict()
 
@@ -129,7 +129,7 @@ def _official(model: str, name: str, module: nn.Module) -> WeightsInfo:
 
 
 def load(model: str, name: str, module: nn.Module, weights: str | None) -> WeightsInfo:
-    """Give a ``features_only`` module its weights. `model`: as typed, for messages. `name`: timm's. `module`: with
+    """Load the weights of a ``features_only`` module. `model`: as typed, for messages. `name`: timm's. `module`: with
     random weights. `weights`: None for the published ones, ``random`` to keep the present ones, or a file's path."""
     if weights == "random":
         return random_weights(module)

@@ -38,7 +38,7 @@ def file_sha256(path: Path) -> str:
 
 
 def state_sha256(state: nn.Module | Mapping[str, Tensor]) -> str:
-    """SHA-256 of a state dict, hexadecimal: of names in sorted order, types, shapes and bytes. It does not depend on
+    """SHA-256 of a state dict, hexadecimal: over names in sorted order, types, shapes and bytes. It does not depend on
     the order of the names, on strides or on the device."""
     tensors = state.state_dict() if isinstance(state, nn.Module) else state
     digest = hashlib.sha256()
@@ -52,7 +52,7 @@ def state_sha256(state: nn.Module | Mapping[str, Tensor]) -> str:
 def load_state(path: Path) -> dict[str, Tensor]:
     """Read a state dict from a ``.pt``, ``.pth``, ``.bin``, ``.ckpt`` or ``.safetensors`` file.
 
-    Usual wrappings are undone: a dict under ``state_dict`` or ``model``, names that begin with ``module.``. Raises
+    Common wrappers are removed: a dict under ``state_dict`` or ``model``, names that begin with ``module.``. Raises
     `FcbenchError`: the file is missing, damaged, of another kind, or holds no state dict.
     """
     if not path.is_file():
@@ -79,7 +79,7 @@ def _read(path: Path) -> Any:
     except pickle.UnpicklingError as exc:
         reason = "it is damaged, or holds more than tensors"
         raise FcbenchError(f"cannot read weights {path}: {reason}") from exc
-    except Exception as exc:  # damaged files fail in as many ways as there are bytes
+    except Exception as exc:  # damaged files may raise anything
         reason = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
         raise FcbenchError(f"weights {path} are damaged ({reason}): fetch or save the file again") from exc
 
@@ -90,7 +90,7 @@ def other_architecture(what: str, model: str, different: str) -> FcbenchError:
 
 
 def load_into(module: nn.Module, state: Mapping[str, Tensor], what: str, model: str) -> None:
-    """Load a state dict, every name and every shape. Raises `FcbenchError`: they differ; the first names are listed."""
+    """Load a state dict of equal names and shapes. Raises `FcbenchError`: they differ; the first names are listed."""
     different = differences(state, module.state_dict())
     if different:
         raise other_architecture(what, model, different)
@@ -115,7 +115,7 @@ def load_weights(
 ) -> WeightsInfo:
     """Load a file into a module; without a file, the module's present weights are its random ones.
 
-    `name`: the model as typed. `file`: of `weights_file`. `state`: what to load, where that is not all of the file.
+    `name`: the model as typed. `file`: of `weights_file`. `state`: the state to load, if not all of the file.
     Raises `FcbenchError`: the file is missing, damaged, or of another architecture.
     """
     if file is None:
@@ -126,24 +126,24 @@ def load_weights(
 
 
 def freeze(module: nn.Module) -> nn.Module:
-    """Evaluation mode, no gradients. Returns the module."""
+    """Set evaluation mode and disable gradients. Returns the module."""
     return module.eval().requires_grad_(False)
 
 
 @contextmanager
 def seeded(seed: int = RANDOM_SEED) -> Iterator[None]:
-    """Make random weights of a seed inside; the generator outside is left untouched."""
+    """Make random weights inside reproducible; the generator is restored afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
 
 
 def hub_file(model: str, repo: str, names: Sequence[str], hint: str = "") -> Path:
-    """A checkpoint on the Hugging Face hub: from its cache, else downloaded into it.
+    """A checkpoint on the Hugging Face hub: from its cache, or downloaded into it.
 
-    A file whose SHA-256 is not the one that the hub states is removed from the cache and refused. `model`: as typed,
-    for messages. `repo`: ``owner/name``, or ``owner/name@revision``. `names`: files that would do, the preferred one
-    first. `hint`: a further remedy, for messages. Raises `FcbenchError`: not in the cache, and the hub cannot be
+    A file whose SHA-256 is not the one on the hub is removed from the cache and refused. `model`: as typed,
+    for messages. `repo`: ``owner/name``, or ``owner/name@revision``. `names`: acceptable files, the preferred one
+    first. `hint`: a further remedy, for messages. Raises `FcbenchError`: it is not in the cache, and the hub cannot be
     reached; the download failed or is damaged; no such file or repository.
     """
     import huggingface_hub as hub
@@ -154,7 +154,7 @@ def hub_file(model: str, repo: str, names: Sequence[str], hint: str = "") -> Pat
         if isinstance(cached, str):
             return _intact(model, Path(cached))
     source = f"{hub.constants.ENDPOINT}/{repo_id} ({names[0]})"
-    try:  # one try in seconds: the client's own retries take most of a minute
+    try:  # a single quick try: the client's own retries take most of a minute
         hub.get_session().head(hub.constants.ENDPOINT, timeout=_PROBE_TIMEOUT_S)
     except Exception as exc:
         raise FcbenchError(no_weights(model, f"download {source}", hint)) from exc
@@ -167,10 +167,10 @@ def hub_file(model: str, repo: str, names: Sequence[str], hint: str = "") -> Pat
             continue
         except (hub.errors.RepositoryNotFoundError, hub.errors.RevisionNotFoundError) as exc:
             raise FcbenchError(
-                f"{model}: {hub.constants.ENDPOINT} gives no {repo}: it is not there, or asks for a login "
+                f"{model}: {hub.constants.ENDPOINT} does not provide {repo}: it does not exist, or needs a login "
                 "(HF_TOKEN); check HF_ENDPOINT, or give --weights FILE"
             ) from exc
-        except Exception as exc:  # the client's own errors, and any of its transport's
+        except Exception as exc:  # the client or its transport may raise anything
             raise FcbenchError(_broken(model, source, exc)) from exc
         return _intact(model, Path(path))
     raise FcbenchError(f"{model}: {repo} holds none of {', '.join(names)}")
@@ -205,7 +205,7 @@ def published_file(model: str, url: str, promised: str) -> Path:
 def _intact(model: str, path: Path) -> Path:
     """A file of the hub's cache, its bytes checked against the SHA-256 that the hub states.
 
-    The cache keeps a large file under its SHA-256 and links to it. Where it does not (small files, systems without
+    The cache keeps a large file under its SHA-256 and links to it. Otherwise (small files, systems without
     links), nothing can be checked.
     """
     promised = Path(os.readlink(path)).name if path.is_symlink() else ""

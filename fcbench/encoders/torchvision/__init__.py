@@ -1,27 +1,27 @@
-"""``torchvision:NAME``: torchvision's detection and segmentation networks, cut, with the rest as tail.
+"""``torchvision:NAME``: torchvision's detection and segmentation networks, cut, with the rest as a tail.
 
 * Detection (tail for ``detection``): ``fasterrcnn_resnet50_fpn``, ``retinanet_resnet50_fpn`` (each also ``_v2``),
   ``fasterrcnn_mobilenet_v3_large_fpn`` and ``_320_fpn``, ``fcos_resnet50_fpn``, ``ssdlite320_mobilenet_v3_large``.
 * ``maskrcnn_resnet50_fpn`` and ``_v2`` (also ``instance_segmentation``), ``keypointrcnn_resnet50_fpn``
   (``keypoint_detection``).
-* Semantic segmentation (``segmentation``): ``deeplabv3_*``, ``fcn_*``, ``lraspp_mobilenet_v3_large``. They state the 21
-  classes of Pascal VOC, the first of which is called ``background`` here.
+* Semantic segmentation (``segmentation``): ``deeplabv3_*``, ``fcn_*``, ``lraspp_mobilenet_v3_large``. They have the 21
+  classes of Pascal VOC, the first of which is named ``background`` here.
 
 Split points: ``c2`` to ``c5``, the stages of the trunk by depth (ResNets) or by stride 4 to 32 (MobileNets); ``trunk``,
-those of them that the rest reads, as one sample; ``fpn``, what the feature pyramid network puts out, as one sample
-(``fpn1``, ``fpn2``, ...; levels that follow from others are computed by the tail).
+those that the rest reads, as one sample; ``fpn``, the outputs of the feature pyramid network, as one sample
+(``fpn1``, ``fpn2``, ...; the tail computes levels that follow from others).
 
 Tails: detection, instance_segmentation (Mask R-CNN), keypoint_detection (Keypoint R-CNN), segmentation; at ``trunk``,
-``fpn``, and each stage from which all that the rest reads follows: c2 of Faster R-CNN, c2 and c3 of RetinaNet, all of
+``fpn``, and each stage from which the tail can be computed: c2 of Faster R-CNN, c2 and c3 of RetinaNet, all of
 DeepLabV3.
 
 Detection networks resize every image themselves (`GeneralizedRCNNTransform`: shorter side 800, longer at most 1333,
 bilinear; SSDlite 320x320) and pad it to a multiple of 32; rows name this in ``resizing``. Strides count pixels of that
-image. ``NAME@400`` resizes to half of it: cheaper, and not what the network was trained at. Boxes, masks and keypoints
-come back in pixels of the original image. The official evaluation keeps each image's aspect ratio; a data set whose
+image. ``NAME@400`` resizes to half of it: cheaper, but not its training size. Boxes, masks and keypoints
+are returned in pixels of the original image. The official evaluation keeps each image's aspect ratio; a data set whose
 images differ in size is first brought to one by --image-size.
 
-Weights: torchvision's default ones, from download.pytorch.org into torch.hub's folder (TORCH_HOME), checked against the
+Weights: torchvision's defaults, from download.pytorch.org into torch.hub's folder (TORCH_HOME), checked against the
 SHA-256 in the file's name.
 """
 
@@ -49,9 +49,9 @@ Size = tuple[int, int]
 
 
 class TorchvisionEncoder(FrozenEncoder):
-    """The backbone of a network, with the resizing that the network itself does.
+    """The backbone of a network, with the network's own resizing.
 
-    `network`: with its weights. `categories`: of its outputs, by their places. `side_px`: shorter side to which a
+    `network`: with its weights. `categories`: of its outputs, by index. `side_px`: shorter side to which a
     detection network resizes; None for its own.
     """
 
@@ -68,7 +68,7 @@ class TorchvisionEncoder(FrozenEncoder):
         super().__init__(name, backbone, backbone.specs, weights, device)
         self.backbone, self.groups = backbone, backbone.groups
         self._categories = tuple(categories)
-        self._rest = network  # all but the backbone
+        self._rest = network  # everything but the backbone
         self._rest.backbone, self._rest.aux_classifier = nn.Identity(), None
         self._transform: Any = getattr(network, "transform", None)
         if side_px and self._transform is not None:
@@ -125,18 +125,18 @@ def _described(transform: Any) -> str:
     return f"network: shorter side {transform.min_size[-1]}, longer at most {transform.max_size}, bilinear"
 
 
-UNCUT = ("ssd300_vgg16",)  # Networks that are not cut here: nobody codes a VGG's features
+UNCUT = ("ssd300_vgg16",)  # Networks that are not cut here: a VGG's features are not coded in practice
 MIN_SIDE_PX = 64
 
 
 def names() -> list[str]:
-    """Networks that can be typed."""
+    """Names of the networks."""
     found = [*models.list_models(module=detection), *models.list_models(module=segmentation)]
     return [name for name in found if name not in UNCUT]
 
 
 def parse(variant: str) -> tuple[str, int | None]:
-    """Name and shorter side [px] of what was typed; None for the network's own.
+    """Name and shorter side [px] from the name as typed; None for the network's own.
 
     >>> parse("fcos_resnet50_fpn@400")
     ('fcos_resnet50_fpn', 400)
@@ -149,7 +149,7 @@ def parse(variant: str) -> tuple[str, int | None]:
     if not at:
         return name, None
     if name in models.list_models(module=segmentation) or name.startswith("ssd"):
-        raise FcbenchError(f"torchvision:{variant}: {name} has no shorter side to be set after @: give --image-size")
+        raise FcbenchError(f"torchvision:{variant}: {name} has no shorter side to set after @: give --image-size")
     if not side.isdigit() or int(side) < MIN_SIDE_PX:
         raise FcbenchError(
             f"torchvision:{variant}: the shorter side after @ is {side!r}: at least {MIN_SIDE_PX} pixels"
@@ -158,7 +158,7 @@ def parse(variant: str) -> tuple[str, int | None]:
 
 
 def create(name: str) -> nn.Module:
-    """A network as its published weights have it, with random ones."""
+    """A network with the architecture of its published weights, and random weights."""
     auxiliary = {"aux_loss": True} if name.startswith(("deeplabv3", "fcn")) else {}
     return cast(nn.Module, models.get_model(name, weights=None, weights_backbone=None, **auxiliary))
 

@@ -1,4 +1,4 @@
-"""The layers of a network before its heads, as a chain that can be cut and taken up again."""
+"""The layers of a network before its heads, as a chain that can be cut and resumed."""
 
 import copy
 import math
@@ -20,11 +20,11 @@ RESNET = {f"layer{i}": f"c{i + 1}" for i in (1, 2, 3, 4)}
 
 
 class Backbone(nn.Module):
-    """Steps one after the other; a feature pyramid network on what some of them put out, or none.
+    """Steps one after the other; with or without a feature pyramid network on the outputs of some.
 
-    `steps`: layers by name, in order. `outputs`: key of what the rest of the network reads of a step's output, by place
-    of the step. `fpn`: reads these outputs; None where the heads do. `specs`: split points, fine to coarse. `points`:
-    place of the step after which a split point lies; the pyramid's levels are not among them. `levels`: split points
+    `steps`: layers by name, in order. `outputs`: key under which the rest reads a step's output, by index
+    of the step. `fpn`: reads these outputs; None if the heads do. `specs`: split points, fine to coarse. `points`:
+    index of the step before a split point; without the pyramid's levels. `levels`: split points
     that are the pyramid's levels -> their keys.
     """
 
@@ -56,18 +56,18 @@ class Backbone(nn.Module):
 
     @property
     def resumable(self) -> tuple[str, ...]:
-        """Split points and groups from which all that the rest reads follows."""
+        """Split points and groups from which the rest of the network can be computed."""
         single = [name for name, i in self.points.items() if i <= min(self.outputs)]
         trunk = {self.points[name] for name in self.groups["trunk"]}
         groups = ["trunk"] if len(self.outputs) > 1 and trunk >= set(self.outputs) else []
         return (*single, *groups, *(["fpn"] if self.levels else []))
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """What the rest of the network reads of normalized images [B, 3, H, W], by key."""
+        """Inputs of the rest of the network for normalized images [B, 3, H, W], by key."""
         return self.read({-1: x})
 
     def maps(self, x: Tensor, split_points: Iterable[str]) -> dict[str, Tensor]:
-        """Maps [B, C, h, w] at split points of normalized images [B, 3, H, W]; nothing behind them is computed."""
+        """Maps [B, C, h, w] at split points of normalized images [B, 3, H, W]; nothing after them is computed."""
         wanted = set(split_points)
         if levels := wanted & set(self.levels):
             found = self.chain(x, len(self.steps))
@@ -86,7 +86,7 @@ class Backbone(nn.Module):
         return found
 
     def resume(self, received: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What the rest of the network reads, by key, of the maps at a name in `resumable`."""
+        """Inputs of the rest of the network, by key, from the maps at a name in `resumable`."""
         if set(received) == set(self.levels):
             keys, maps = list(self.levels.values()), [received[name] for name in self.levels]
             if not self._sends_extra and self.fpn.extra_blocks is not None:
@@ -95,7 +95,7 @@ class Backbone(nn.Module):
         return self.read({self.points[name]: m for name, m in received.items()})
 
     def read(self, known: Mapping[int, Tensor]) -> dict[str, Tensor]:
-        """What the rest of the network reads, of outputs of steps by place; -1 is the image."""
+        """Inputs of the rest of the network, from outputs of steps by index; -1 is the image."""
         run, x, found = self.steps_after(known), known.get(-1), {}
         for i, step in enumerate(self.steps):
             x = known[i] if i in known else step(x) if i in run else None
@@ -104,11 +104,11 @@ class Backbone(nn.Module):
         return self._pyramid(found)
 
     def steps_after(self, known: Iterable[int]) -> set[int]:
-        """Places of the steps that must run where the outputs of some are known."""
+        """Indices of the steps that must run if the outputs of some are known."""
         return {i for o in self.outputs for i in range(1 + max(k for k in known if k <= o), o + 1)}
 
     def rest(self, received: Sequence[str]) -> list[nn.Module]:
-        """The layers that run after maps were received."""
+        """The layers that run on received maps."""
         if set(received) == set(self.levels):
             extra = self.fpn.extra_blocks
             return [extra] if isinstance(extra, nn.Module) and not self._sends_extra else []
@@ -133,7 +133,7 @@ def _shape(m: Tensor) -> tuple[int, int]:
 
 
 def _by_stride(strides: Sequence[int], outputs: Iterable[int]) -> dict[str, int]:
-    """One step of each stride: the first that the rest of the network reads, else the last.
+    """One step for each stride: the first that the rest of the network reads, else the last.
 
     >>> _by_stride([2, 4, 4, 8, 8], [3])
     {'c2': 2, 'c3': 3}

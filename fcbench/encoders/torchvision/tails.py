@@ -1,4 +1,4 @@
-"""Tails of torchvision's networks: their own forward pass, with what was received in place of the backbone."""
+"""Tails of torchvision's networks: their own forward pass, with received maps instead of the backbone."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,14 +14,14 @@ from fcbench.core.samples import VOID, Detections, Objects
 from fcbench.core.tasks import Head, ProbabilisticHead
 from fcbench.encoders.torchvision.backbone import Backbone
 
-NOTHING = ("__background__", "no person", "N/A")  # Categories that are none: detections of them are no detections
-SURE = 0.5  # Least score of a detection that stands for an annotated object where there is no annotation
-LEAST_SIDE_PX = 1  # And of its box: the networks' losses refuse empty ones
+NOTHING = ("__background__", "no person", "N/A")  # Placeholder categories: their detections are dropped
+SURE = 0.5  # Minimum score of a detection that replaces an annotated object
+LEAST_SIDE_PX = 1  # Minimum side of its box: the networks' losses refuse empty boxes
 MASK_THRESHOLD = 0.5
 
 
 class Received(nn.Module):
-    """The place of a backbone in its network: it gives what follows from the maps that were received. `backbone`:
+    """Stands in for a backbone in its network, computing its outputs from received maps. `backbone`:
     whole; only the layers that run here become layers of this module. `split_points`: of the maps."""
 
     def __init__(self, backbone: Backbone, split_points: Sequence[str]) -> None:
@@ -31,7 +31,7 @@ class Received(nn.Module):
         self.maps: Mapping[str, Tensor] = {}
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """What the heads read; the images are blank."""
+        """Inputs of the heads; the images are blank."""
         return self._resume(self.maps)
 
 
@@ -45,7 +45,7 @@ class _Tail(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """Device of the network."""
         return next(self.network.parameters()).device
 
     def run(self, x: Mapping[str, Tensor], *arguments: Any) -> Any:
@@ -61,7 +61,7 @@ class DetectionTail(_Tail, Head):
     """The rest of a detection network (a `fcbench.core.tasks.Tail`).
 
     Predictions are in pixels of the original image; the network's own transform scales them back. `network`: a
-    detection network; its transform brings blank images of any size to the size that was encoded. `categories`: of its
+    detection network; its transform resizes blank images of any size to the encoded size. `categories`: of its
     labels. `task`: ``detection``, ``instance_segmentation`` or ``keypoint_detection``.
     """
 
@@ -78,15 +78,15 @@ class DetectionTail(_Tail, Head):
             network.roi_heads.mask_roi_pool = network.roi_heads.mask_head = network.roi_heads.mask_predictor = None
 
     def forward(self, x: Mapping[str, Tensor], sizes_px: Sequence[tuple[int, int]]) -> list[dict[str, Tensor]]:
-        """What the network says of each sample, for original images of (H, W)."""
+        """Output of the network for each sample, for original images of (H, W)."""
         found = []
-        for i, size_px in enumerate(sizes_px):  # one by one: what it says does not depend on the batch
+        for i, size_px in enumerate(sizes_px):  # one by one, so that the output does not depend on the batch
             blank = torch.zeros(3, *size_px, device=self.device)
             found += self.run({name: m[i : i + 1] for name, m in x.items()}, [blank])
         return found
 
     def predict(self, x: Mapping[str, Tensor], batch: Sequence[Objects]) -> list[Detections]:
-        """Detections of each sample; of the batch only the sizes of the original images are taken."""
+        """Detections of each sample; only the sizes of the original images are used from the batch."""
         return [self._detections(found) for found in self(x, [objects.size_px for objects in batch])]
 
     def _detections(self, found: Mapping[str, Tensor]) -> Detections:
@@ -101,11 +101,11 @@ class DetectionTail(_Tail, Head):
         return Detections(labels[kept], values["scores"], values["boxes"], regions, keypoints)
 
     def loss(self, x: Mapping[str, Tensor], batch: Sequence[Objects]) -> Tensor:
-        """Sum of the network's own training losses, mean over the samples; crowds are left out."""
+        """Sum of the network's own training losses, averaged over the samples; crowds are left out."""
         return self._loss(x, [self._targets(objects) for objects in batch], [o.size_px for o in batch])
 
     def imitation_loss(self, x: Mapping[str, Tensor], uncoded: Mapping[str, Tensor]) -> Tensor:
-        """`loss` against what the tail finds in the uncoded maps with a score of at least `SURE`."""
+        """`loss` against the tail's detections in the uncoded maps with a score of at least `SURE`."""
         height, width = self.network.transform.fixed_size[::-1]
         sizes_px = [(height, width)] * len(next(iter(x.values())))
         with torch.no_grad():
@@ -145,7 +145,7 @@ class DetectionTail(_Tail, Head):
 
     @contextmanager
     def _stating_losses(self) -> Iterator[None]:
-        """The parts that choose between losses and detections state losses; normalization stays as it is."""
+        """Make the parts that return losses or detections return losses; normalization is unchanged."""
         parts = [self.network, *(getattr(self.network, n) for n in ("rpn", "roi_heads") if hasattr(self.network, n))]
         for part in parts:
             part.training = True
@@ -184,7 +184,7 @@ class SegmentationTail(_Tail, ProbabilisticHead):
         return nll.sum() / (target != VOID).sum().clamp(min=1)
 
     def imitation_loss(self, x: Mapping[str, Tensor], uncoded: Mapping[str, Tensor]) -> Tensor:
-        """Mean cross-entropy in nats with the probabilities that it states of the uncoded maps."""
+        """Mean cross-entropy in nats with its own probabilities for the uncoded maps."""
         with torch.no_grad():
             wanted = self(uncoded).softmax(1)
         return F.cross_entropy(self(x), wanted)

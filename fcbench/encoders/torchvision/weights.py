@@ -1,4 +1,4 @@
-"""Weights of torchvision's networks: fetched, checked, loaded as torchvision loads them."""
+"""Weights of torchvision's networks: fetched, checked, loaded as in torchvision."""
 
 import re
 
@@ -16,13 +16,13 @@ from fcbench.encoders.shared.weights import (
 )
 
 NO_EPSILON = ("fasterrcnn_resnet50_fpn", "keypointrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn", "retinanet_resnet50_fpn")
-"""Networks whose published weights know no epsilon in batch normalization: torchvision, too, sets it to 0."""
+"""Networks whose published weights need batch normalization without epsilon, as in torchvision."""
 COUNTER = ".num_batches_tracked"
-"""Of batch normalization in training; weights that were trained with it frozen have none."""
+"""Suffix of batch normalization's step counter; weights trained with frozen normalization have none."""
 
 
 def load(model: str, name: str, network: nn.Module, url: str, weights: str | None) -> WeightsInfo:
-    """Give a network its weights.
+    """Load the weights of a network.
 
     `model`: as typed, for messages. `name`: torchvision's. `url`: of the published weights; its name ends in the
     first digits of their SHA-256, ``net-258fb6c6.pth``. `weights`: None for these,
@@ -37,7 +37,7 @@ def load(model: str, name: str, network: nn.Module, url: str, weights: str | Non
     path, origin = file
     what, state = f"weights {path}", load_state(path)
     try:
-        result = network.load_state_dict(state, strict=False)  # it also knows the names of older versions
+        result = network.load_state_dict(state, strict=False)  # it also maps the names of older versions
     except RuntimeError as exc:
         raise other_architecture(what, model, str(exc).splitlines()[-1].strip()) from exc
     missing = [key for key in result.missing_keys if not key.endswith(COUNTER)]

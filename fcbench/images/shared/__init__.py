@@ -1,1 +1,1 @@
-"""What several image coders share."""
+"""Code that several image coders share."""

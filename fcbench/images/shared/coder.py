@@ -1,4 +1,4 @@
-"""What image codecs share: the plug-in of one knob, checks of images, colour conversion. Imports no torch."""
+"""Image codecs as plug-ins with one knob, checks of images, colour conversion. Imports no torch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class ImageCodec(ImagePlugin):
     """A coder of [H, W, 3] pictures with one knob."""
 
     name: str
-    knob: str  # name of the parameter that sets the rate, from ``low`` to ``high``
+    knob: str  # parameter that sets the rate, from ``low`` to ``high``
     low: float
     high: float
     values: tuple[float, ...]  # the knob's default sweep, low rate to high
@@ -28,7 +28,7 @@ class ImageCodec(ImagePlugin):
         return [{self.knob: value} for value in self.values]
 
     def check(self, params: Knobs) -> None:
-        """The knob alone, in its range."""
+        """Check that the knob is the only one, and in range."""
         only(params, f"image codec {self.name!r}", self.knob)
         number(params, self.knob, self.low, self.high)
 
@@ -53,7 +53,7 @@ class ImageCodec(ImagePlugin):
 
 
 def rgb_of(image: Any) -> np.ndarray:
-    """uint8 [3, H, W], numpy or torch, to contiguous [H, W, 3]. Raises `FcbenchError` for anything else."""
+    """uint8 [3, H, W], numpy or torch, to contiguous [H, W, 3]. Raises `FcbenchError`: any other input."""
     array = np.asarray(image)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[0] != 3:
         raise FcbenchError(f"an image must be uint8 [3, H, W], got {array.dtype} {list(array.shape)}")

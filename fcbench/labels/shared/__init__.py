@@ -1,1 +1,1 @@
-"""What several label coders share."""
+"""Code that several label coders share."""

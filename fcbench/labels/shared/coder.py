@@ -1,4 +1,4 @@
-"""What label coders share: the plug-in. Imports no torch."""
+"""Label coders as plug-ins, and lossless compression of bytes and pictures. Imports no torch."""
 
 import lzma
 import zlib
@@ -30,7 +30,7 @@ _FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME}]
 
 
 def squeeze(data: bytes, dictionary: bytes = b"") -> bytes:
-    """One byte that names the method, then data stored, deflated (with a dictionary that both sides know) or LZMA2."""
+    """One byte for the method, then data: stored, deflated (with a dictionary that both sides know) or LZMA2."""
     deflate = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zdict=dictionary)
     candidates = (
         data,
@@ -42,9 +42,9 @@ def squeeze(data: bytes, dictionary: bytes = b"") -> bytes:
 
 
 def expand(data: bytes, dictionary: bytes = b"") -> bytes:
-    """Inverse of `squeeze`. Raises `FcbenchError` on damage that can be seen."""
+    """Inverse of `squeeze`. Raises `FcbenchError`: detectable damage."""
     if not data:
-        raise FcbenchError("an empty label: the file is cut")
+        raise FcbenchError("an empty label: the file is truncated")
     method, body = data[0], data[1:]
     try:
         if method == _STORED:
@@ -70,7 +70,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def encode_picture(picture: np.ndarray) -> bytes:
-    """[H, W] uint8 or uint16."""
+    """Code a picture [H, W], uint8 or uint16."""
     if picture.ndim != 2 or picture.size == 0 or picture.dtype not in ("u1", "u2"):
         raise FcbenchError(f"a label picture must be uint8 or uint16 [H, W], got {picture.dtype} {list(picture.shape)}")
     jpegxl = stills.encode("jpegxl", picture, lossless=True, effort=9, usecontainer=False, numthreads=1)
@@ -78,7 +78,7 @@ def encode_picture(picture: np.ndarray) -> bytes:
 
 
 def decode_picture(data: bytes) -> np.ndarray:
-    """Inverse of `encode`. Raises `FcbenchError` on damage that can be seen."""
+    """Inverse of `encode_picture`. Raises `FcbenchError`: detectable damage."""
     png = data.startswith(_PNG)
     picture = stills.decode("png", data) if png else stills.decode("jpegxl", data, numthreads=1)
     if picture.ndim != 2:

@@ -1,6 +1,6 @@
-"""Detections of one image: labels, scores to a thousandth, boxes and keypoints to a quarter pixel, masks as they are.
+"""Detections of one image: labels, scores to a thousandth, boxes and keypoints to a quarter pixel, masks unchanged.
 
-The numbers lie column by column, each in two bytes, before the best of general compressors.
+The numbers are stored column by column, two bytes each, and then compressed by the best of several general compressors.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ _TYPE = np.dtype("<i2")
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What is coded."""
+    """The coded content."""
 
     numbers: np.ndarray  # [D, 6 + 2 K] int16: label, score, box, keypoints, in steps
     size_px: tuple[int, int] = (0, 0)  # (H, W) of the masks; (0, 0) without any
@@ -30,7 +30,7 @@ class Said:
 
 
 def output(prediction: Any) -> Said:
-    """What is coded of a head's prediction for one image."""
+    """The coded content of a head's prediction for one image."""
     found: Detections = prediction[0]
     n = len(found.labels)
     points = (
@@ -62,7 +62,7 @@ def encode(said: Said) -> bytes:
 
 
 def decode(data: bytes) -> Said:
-    """Inverse of `encode`. Raises `FcbenchError` on damage that can be seen."""
+    """Inverse of `encode`. Raises `FcbenchError`: detectable damage."""
     packed = expand(data)
     cursor = Cursor(BytesIO(packed), len(packed), "detections")
     n, n_keypoints, n_regions = cursor.varint(), cursor.varint(), cursor.varint()
@@ -75,7 +75,7 @@ def decode(data: bytes) -> Said:
 
 
 def same(a: Said, b: Said) -> bool:
-    """Whether both say the same."""
+    """Whether both contents are equal."""
     return np.array_equal(a.numbers, b.numbers) and (a.size_px, a.regions) == (b.size_px, b.regions)
 
 

@@ -1,1 +1,1 @@
-"""What several necks share."""
+"""Code that several necks share."""

@@ -57,7 +57,7 @@ class Embedding(nn.Module):
         nn.init.trunc_normal_(self.position, std=0.02)
 
     def forward(self, maps: Mapping[str, Tensor]) -> Tensor:
-        """[B, D, h, w] of maps, each [B, C, h, w]."""
+        """Embed maps, each [B, C, h, w], as [B, D, h, w]."""
         for spec in self.specs:
             self._check(spec, maps)
         out: Tensor = self.linear(torch.cat([self._on_grid(s.name, maps[s.name]) for s in self.specs], dim=1))
@@ -114,7 +114,7 @@ class TransformerNeck(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, maps: Mapping[str, Tensor]) -> Tensor:
-        """[B, D, h, w] of maps, each [B, C, h, w]."""
+        """Output [B, D, h, w] for maps, each [B, C, h, w]."""
         x = self.embedding(maps)
         tokens = self.norm(self.layers(x.flatten(2).transpose(1, 2)))  # [B, h w, D]
         out: Tensor = tokens.transpose(1, 2).reshape(x.shape)

@@ -1,4 +1,4 @@
-"""What a reader must know before believing a number: random weights, alarms, failures, trainings that ended early."""
+"""Reasons to doubt a number: random weights, alarms, failures, trainings that ended early."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fcbench.analysis.open_ended import CAP
 from fcbench.results.row import OK
 
 RANDOM = "random"
-"""What the origin of random weights begins with."""
+"""Prefix of the origin of random weights."""
 
 _MAX_REASON = 200
 
@@ -24,7 +24,7 @@ def cautions(rows: pd.DataFrame) -> list[dict[str, str]]:
 def _cautions(rows: pd.DataFrame) -> Iterator[tuple[str, str]]:
     random = rows[rows["weights_origin"].str.startswith(RANDOM)]
     if len(random):
-        yield "red", f"Random weights: {_names(random['encoder'])}. No number of these encoders says anything of them."
+        yield "red", f"Random weights: {_names(random['encoder'])}. Numbers of these encoders are meaningless."
     failed = rows[rows["status"] != OK].drop_duplicates("point")
     if len(failed):
         reason = str(failed["status"].iloc[0])[:_MAX_REASON]
@@ -45,15 +45,15 @@ def _cautions(rows: pd.DataFrame) -> Iterator[tuple[str, str]]:
             span = f"about {rest.min():.0f} to {rest.max():.0f} % of {unit}"
             about = span if rest.notna().all() else "it is not known what"
             yield "plain", (
-                f"At {len(capped)} points the training of {what} ended with its steps, not at a plateau: more training "
+                f"At {len(capped)} points the training of {what} ran out of steps before a plateau: more training "
                 f"might change the order of the curves ({about} would be saved)."
             )
     if rows["seed"].nunique() == 1:
-        yield "plain", "One seed: intervals are over test images alone, not over trainings."
+        yield "plain", "One seed: intervals are over test images alone, not over training runs."
 
 
 def of_point(rows: pd.DataFrame) -> str:
-    """What a tip says of one point besides its numbers; "" where nothing is amiss."""
+    """Remarks on one point for its tooltip; empty if nothing is wrong."""
     if source := published.source_of(rows):
         return f"{published.MARK}: {source}"
     said = ["rate alarm"] if rows["rate_alarm"].fillna(False).astype(bool).any() else []
@@ -65,7 +65,7 @@ def of_point(rows: pd.DataFrame) -> str:
 
 
 def machines(rows: pd.DataFrame) -> list[str]:
-    """What computed, a line for each processor, GPU and number of threads; and the commits."""
+    """Machines, one line per processor, GPU and number of threads; and the commits."""
     columns = ["device", "gpu", "cpu", "threads"]
     lines = []
     for row in rows[columns].drop_duplicates().itertuples(index=False):

@@ -1,6 +1,6 @@
-"""What a page shows of results folders, as plain JSON data: cautions, curves, tables, runs.
+"""Contents of a page about results folders, as plain JSON data: cautions, curves, tables, runs.
 
-All numbers come from `fcbench.analysis`; the cells of tables are those that the commands print.
+All numbers come from `fcbench.analysis`; table cells are the same as those the commands print.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from fcbench.reports.tables import NOTHING, Document, Table
 from fcbench.results.row import OK
 
 MAX_ENCODERS = 3
-"""More encoders than these are not paired: `fcbench cost` prices a pair that is named."""
+"""With more encoders than this no pairs are priced: `fcbench cost` prices a named pair."""
 
 _POINT = ("panel", "metric", "codec_label", "kind", "params")
 _NUMBERS = (*UNITS, "value", "ci_low", "ci_high")
@@ -43,13 +43,13 @@ _COMPLEXITY = (
 
 
 def contents(results: Results, name: str) -> dict[str, Any]:
-    """One set of results folders that belong together.
+    """Contents for one set of comparable results folders.
 
     Args:
-        name: what the page calls it.
+        name: of the set on the page.
 
     Raises:
-        FcbenchError: no rows, or what the analyses raise of damaged samples.
+        FcbenchError: no rows, or damaged samples.
     """
     rows = results.rates
     if rows.empty:
@@ -105,7 +105,7 @@ def curves(rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def _points(sent: pd.DataFrame, names: dict[str, list[str]]) -> Iterator[list[Any]]:
-    """Numbers of the panel, metric, codec and knobs, then rates, value and interval, seeds, how training ended."""
+    """Indices of panel, metric, codec and knobs, then rates, value and interval, seeds, how training ended."""
     for key, one in sent.groupby(list(_POINT), sort=False):
         where = [names[column].index(str(k)) for column, k in zip(_POINT, key) if column in names]
         numbers = [_short(one[column].astype(float).mean()) for column in _NUMBERS]
@@ -113,12 +113,12 @@ def _points(sent: pd.DataFrame, names: dict[str, list[str]]) -> Iterator[list[An
 
 
 def _any_rate(sent: pd.DataFrame) -> pd.Series:
-    """Which rows have a rate: measured ones all, published ones one."""
+    """Which rows have a rate: all measured ones, and published ones with at least one unit."""
     return situations.measured(sent, "bpp") | (sent["kind"] == Kind.PUBLISHED)
 
 
 def _styles(sent: pd.DataFrame, codecs: Sequence[str]) -> list[dict[str, Any]]:
-    """How each codec is drawn: colour and marker tell it; what codes no features is grey."""
+    """Style of each codec: colour and marker identify it; codecs that code no features are grey."""
     kinds = dict(zip(sent["codec_label"], sent["kind"]))
     still_open = set(sent.loc[is_open(sent), "codec_label"])
     coloured = [c for c in codecs if kinds[c] == Kind.CODED]
@@ -143,20 +143,20 @@ def _styles(sent: pd.DataFrame, codecs: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _dash(round_: int, still_open: bool) -> list[int]:
-    """Of a codec's line, by how often its colour was used before; with wide gaps where it had not converged."""
+    """Dashes of a codec's line, by how often its colour was used before; with wide gaps if it had not converged."""
     if still_open:
         return [[4, 3], [5, 3, 1, 3], [1, 3]][min(round_, 2)]
     return [[], [5, 2], [1, 2]][min(round_, 2)]
 
 
 def _short(value: float) -> float | None:
-    """A number of five digits, as figures and tips need it."""
+    """A number rounded to five digits, for figures and tooltips."""
     return float(f"{value:.5g}") if math.isfinite(value) else None
 
 
 # ------------------------------------------------------------------------------------------- tables
 def comparisons(rows: pd.DataFrame) -> dict[str, Any]:
-    """The tables of `fcbench compare` for every anchor, by anchor; empty, with a note, where nothing was coded."""
+    """The tables of `fcbench compare` by anchor; empty, with a note, if nothing was coded."""
     rows, left_out = published.in_unit(rows, "bpp")
     sent = rows[rows["kind"].isin(situations.SENT)]
     labels = situations.codec_labels(rows)[rows["kind"].isin(situations.CURVES)]
@@ -171,7 +171,7 @@ def comparisons(rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def _costs(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """What specialization costs, for each pair of encoders, the one that comes first taken as the general one."""
+    """Cost of specialization for each pair of encoders; the first of a pair is the general one."""
     encoders = list(dict.fromkeys(rows["encoder"]))
     if 1 < len(encoders) <= MAX_ENCODERS:
         for general, special in itertools.combinations(encoders, 2):
@@ -183,7 +183,7 @@ def _costs(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 
 def _cross_necks(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """The matrices of a folder that holds chains of necks."""
+    """The matrices of a folder with chains of necks."""
     if rows["neck"].str.contains(" > ").any():
         try:
             yield _section("Cross-neck", cross_neck_table.document(cross_neck.matrices(rows)))
@@ -192,7 +192,7 @@ def _cross_necks(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 
 def _complexity(rows: pd.DataFrame) -> dict[str, Any]:
-    """What coding costs: medians over the operating points of each codec, a table per encoder."""
+    """Cost of coding: medians over the operating points of each codec, one table per encoder."""
     sent = rows[(rows["status"] == OK) & rows["kind"].isin((Kind.CODED, Kind.REMOTE))]
     once = sent.drop_duplicates(["codec_label", "encoder_label", "params", "seed"])
     tables = []
@@ -200,7 +200,7 @@ def _complexity(rows: pd.DataFrame) -> dict[str, Any]:
         lines = [_complexity_cells(str(codec), one) for codec, one in own.groupby("codec_label", sort=False)]
         tables.append(Table(f"{encoder}: median over operating points", _COMPLEXITY, lines))
     device = ", ".join(sorted(set(once["device"]))) or "nothing"
-    after = [f"Times per image, as measured on {device}: they are the machine's, not the codec's alone."]
+    after = [f"Times per image, as measured on {device}: they depend on the machine, not only on the codec."]
     return {"title": "Complexity", "tables": [_table(t) for t in tables], "after": after}
 
 
@@ -239,7 +239,7 @@ def _table(table: Table) -> dict[str, Any]:
 
 # --------------------------------------------------------------------------------------------- runs
 def _run(record: dict[str, Any]) -> dict[str, str]:
-    """A record of provenance.json, as lines to read."""
+    """A record of provenance.json as readable lines."""
     machine = record.get("machine", {})
     diff = record.get("diff") or {}
     lines = {
@@ -256,6 +256,6 @@ def _run(record: dict[str, Any]) -> dict[str, str]:
 
 
 def links(folders: Sequence[Path], page: Path) -> list[list[str]]:
-    """Other pictures and tables of results folders: name, and the way to it from the page."""
+    """Other pictures and tables in results folders: name, and path from the page."""
     files = [f for folder in folders for f in sorted(folder.iterdir()) if f.suffix in (".png", ".md")]
     return [[f.name, Path(os.path.relpath(f, page.parent)).as_posix()] for f in files]

@@ -25,7 +25,7 @@ function metricOf(set, panel, chosen) {
   return set.metrics.findIndex((m) => m.name === name);
 }
 
-// What Vega-Lite draws. `options`: rate, log, bands, ends, shown (names of codecs).
+// The Vega-Lite specification of a figure. `options`: rate, log, bands, ends, shown (names of codecs).
 function figure(set, panel, metric, options, width) {
   const points = pointsOf(set, panel, metric).filter((p) => options.shown.has(p.name) && p[options.rate] !== null);
   const codecs = set.codecs.filter((c) => points.some((p) => p.name === c.name));

@@ -1,4 +1,4 @@
-"""The way into many results folders: one small page of links, a summary of each folder, and its picture. No script."""
+"""Overview of many results folders: one small page with a link, a summary and a picture for each. No script."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fcbench.reports.page import cautions
 from fcbench.results.row import OK
 
 FILES = ("report.html", "compare.md", "README.md", "cost.md", "rates.csv", "provenance.json")
-"""What a folder's line links to, where it is there."""
+"""Files that a folder's row links to, if they exist."""
 PICTURE = "curves.png"
 _HEADER = ("folder", "data set", "encoders", "tasks", "codecs", "points", "measured", "commit", "cautions")
 
@@ -66,12 +66,12 @@ $figures
 
 
 def page(title: str, folders: Sequence[tuple[Path, pd.DataFrame]], output: Path, made: str) -> str:
-    """The page of results folders.
+    """The overview of results folders.
 
     Args:
         folders: each with its rows.
-        output: where the page will lie; links are relative to it.
-        made: by what, and when.
+        output: file of the page; links are relative to it.
+        made: version and time.
     """
     lines = [f"<tr role='row'>{''.join(_cells(folder, rows, output.parent))}</tr>" for folder, rows in folders]
     return _PAGE.substitute(
@@ -85,7 +85,7 @@ def page(title: str, folders: Sequence[tuple[Path, pd.DataFrame]], output: Path,
 
 
 def _cells(folder: Path, rows: pd.DataFrame, start: Path) -> Iterator[str]:
-    """What a folder holds, in a line."""
+    """A folder's summary as table cells."""
     rows = rows.assign(codec_label=situations.codec_labels(rows))
     ok = rows[rows["status"] == OK]
     coded = ok[ok["kind"].isin([Kind.CODED, Kind.REMOTE, Kind.LABEL])]
@@ -118,11 +118,11 @@ def _link(file: Path, start: Path, name: str) -> str:
 
 
 def _way(path: Path, start: Path) -> str:
-    """Relative path of a link."""
+    """Relative path for a link."""
     return Path(os.path.relpath(path, start)).as_posix()
 
 
 def _names(column: pd.Series, most: int = 6) -> str:
-    """Distinct values in order; the number of the others where they are many."""
+    """Distinct values in order; with the number of the remaining ones if there are many."""
     names = [str(n) for n in dict.fromkeys(column) if n]
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,12 +1,12 @@
-"""One HTML file with all that it needs: data, style, program, and the plotting library. It asks no network.
+"""One self-contained HTML file: data, style, program and the plotting library. It needs no network.
 
-The library is Vega-Lite as `vl-convert-python` carries it. Measured with eight panels of twelve curves each, in
-headless Chromium, on a busy machine of two cores: 0.9 MB and 0.6 s until all are drawn; plotly.py's 4.8 MB and 2.5 s,
-plotly's basic bundle 1.2 MB and 1.1 s, Bokeh 1.4 MB and 1.9 s. (uPlot, 0.05 MB and 0.1 s, draws on a canvas, with no
-markers but dots and nothing for screen readers, and no package carries it.)
+The library is Vega-Lite from `vl-convert-python`. Measured with eight panels of twelve curves each, in headless
+Chromium, on a busy machine with two cores: 0.9 MB and 0.6 s until all are drawn; plotly.py 4.8 MB and 2.5 s, plotly's
+basic bundle 1.2 MB and 1.1 s, Bokeh 1.4 MB and 1.9 s. (uPlot, 0.05 MB and 0.1 s, draws on a canvas, with dots as its
+only markers and nothing for screen readers, and no package contains it.)
 
-Text from files is data: it reaches the page by ``textContent``, never as markup, and a policy in the page's head lets
-only its own two programs run.
+Text from files is data: it is inserted as ``textContent``, never as markup, and a policy in the page's head allows only
+its own two programs to run.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _ESCAPED = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u202
 
 
 def page(title: str, sets: Sequence[dict[str, Any]], made: str) -> str:
-    """The page of one or several sets of results; a reader chooses among them.
+    """The page of one or several sets of results; the reader chooses among them.
 
     Args:
         sets: of `fcbench.reports.page.contents.contents`.
-        made: by what, and when.
+        made: version and time.
 
     Raises:
         FcbenchError: the plotting library is not installed.
@@ -56,7 +56,7 @@ def _asset(name: str) -> str:
 
 @cache
 def _library() -> str:
-    """Vega-Lite with all that it needs, as a script that sets ``vegaEmbed``. Made without a network."""
+    """Vega-Lite and its dependencies as a script that sets ``vegaEmbed``. Made without a network."""
     try:
         import vl_convert
     except ImportError:
@@ -65,5 +65,5 @@ def _library() -> str:
 
 
 def _digest(script: str) -> str:
-    """As a content security policy names a script."""
+    """Digest of a script as a content security policy states it."""
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -1,7 +1,7 @@
-// The page: what is chosen, and what is drawn and listed of it.
+// The page: its controls, and the figures and tables for what is chosen.
 
 const SETS = JSON.parse(at("data").textContent).sets;
-const MANY = 12; // so many codecs are drawn at first
+const MANY = 12; // number of codecs that are drawn at first
 let set = SETS[0];
 
 function option(value, text = value) {
@@ -35,7 +35,7 @@ function options() {
     ends: at("ends").checked, shown: checked("codecs"), zoom: matchMedia("(hover: hover)").matches };
 }
 
-// Figures one after another, until the page is drawn anew.
+// Draws figures one after another, until the page is redrawn.
 async function fill(charts) {
   for (const chart of charts) {
     if (!chart.isConnected) return;
@@ -67,7 +67,7 @@ function definitions(record) {
 function show(number) {
   set = SETS[number];
   at("cautions").replaceChildren(...set.cautions.map((c) => element("p", { class: c.level }, c.text)));
-  at("metric").replaceChildren(option("", "each task's primary one"), ...set.metrics.map((m) => option(m.name, m.label)));
+  at("metric").replaceChildren(option("", "each task's primary metric"), ...set.metrics.map((m) => option(m.name, m.label)));
   for (const [id, key] of [["tasks", "task"], ["encoders", "encoder"]]) {
     at(id).replaceChildren(...[...new Set(set.panels.map((p) => p[key]))].map((name) => box(name, true)));
   }

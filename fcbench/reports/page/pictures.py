@@ -1,4 +1,4 @@
-"""Test images as they come through at each point (``pictures.json`` of a results folder), by encoder and codec."""
+"""Test images as received at each point (``pictures.json`` of a results folder), by encoder and codec."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ UNCODED, NO_BITS = "uncoded", "no bits"
 
 
 def pictures(rows: pd.DataFrame, folders: Sequence[Path]) -> dict[str, Any]:
-    """What the page shows of results folders; nothing where they hold no pictures.
+    """Pictures of results folders for the page; empty if there are none.
 
     Args:
         rows: with ``encoder_label`` and ``codec_label``; points without a row are left out.
@@ -26,7 +26,7 @@ def pictures(rows: pd.DataFrame, folders: Sequence[Path]) -> dict[str, Any]:
     Returns:
         ``images``: by sample id, the address of its picture; ``stops``, from no bits to uncoded: each a point with
         ``encoder``, ``codec`` (empty at the ends of a curve), ``name``, ``bpp``, the primary ``values`` by task, and
-        ``samples``, as the file has them.
+        ``samples``, as in the file.
     """
     primary = rows[rows["primary"]].drop_duplicates("point").set_index("point")
     images: dict[str, str] = {}

@@ -1,4 +1,4 @@
-// Samples: test images as they come through, uncoded above coded, at the operating point that a slider chooses.
+// Samples: test images, uncoded above coded, at the operating point that a slider chooses.
 
 // Points of the chosen encoder and codec with both ends of its curve, from no bits to uncoded.
 function stopsOf(set) {
@@ -44,7 +44,7 @@ function drawSamples(set) {
     sampleElement(set, sample, ceiling?.samples.find((s) => s.sample === sample.sample), stop)));
 }
 
-// The slider over the points of what is chosen, at the one whose rate is nearest to the one that was shown.
+// Sets the slider to the points of the chosen codec, at the rate nearest to the previous one.
 function slide(set, bpp) {
   const stops = stopsOf(set);
   const far = stops.map((s) => Math.abs(s.bpp - bpp));
@@ -53,7 +53,7 @@ function slide(set, bpp) {
   drawSamples(set);
 }
 
-// The section, of a set of results; hidden where it has no pictures.
+// Shows the section for a set of results; hides it if there are no pictures.
 function showSamples(set) {
   const distinct = (key) => [...new Set(set.pictures.stops.map((s) => s[key]))].filter(Boolean);
   at("samples").hidden = at("to-samples").hidden = !set.pictures.stops.length;

@@ -1,4 +1,4 @@
-// Tables: sorted by any column, copied as Markdown, LaTeX or CSV. A table is {title, header, rows, notes, left}.
+// Tables: sortable by any column, copied as Markdown, LaTeX or CSV. A table is {title, header, rows, notes, left}.
 
 const at = (id) => document.getElementById(id);
 
@@ -14,7 +14,7 @@ function numberOf(cell) {
   return found ? parseFloat(found[0]) : NaN;
 }
 
-// Rows in order of a column; cells without a number come last, words by the alphabet.
+// Rows in order of a column; cells without a number come last, words in alphabetical order.
 function sorted(rows, column, down) {
   const numeric = rows.some((row) => !Number.isNaN(numberOf(row[column])));
   const sign = down ? -1 : 1;
@@ -74,7 +74,7 @@ async function copy(text, name) {
   status.textContent = `copied as ${name}`;
 }
 
-// The table as an element. What is copied is in the order that is shown.
+// The table as an element. Copies keep the displayed order.
 function tableElement(table) {
   const shown = { ...table };
   const body = element("tbody");

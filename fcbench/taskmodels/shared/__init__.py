@@ -1,1 +1,1 @@
-"""What several task models share."""
+"""Code that several task models share."""

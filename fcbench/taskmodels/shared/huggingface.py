@@ -92,11 +92,11 @@ def random_model(model_class: Any, config: Any) -> tuple[nn.Module, WeightsInfo]
 
 
 def load(name: str, model_class: Any, path: Path, origin: str) -> tuple[nn.Module, WeightsInfo]:
-    """A model with the weights of a file, through the official loader (which renames what older versions saved).
+    """A model with the weights of a file, through the official loader (which renames tensors of older versions).
 
-    Tensors that the model does not have are ignored, as the official loader does; every tensor it has must be there.
-    `name`: the task model as typed. `model_class`: of transformers. `path`: the weights, their configuration beside
-    them. `origin`: to record. Raises `FcbenchError`: damaged, or of another architecture.
+    Tensors that the model does not have are ignored, as in the official loader; all that it has must be in the file.
+    `name`: the task model as typed. `model_class`: of transformers. `path`: the weights, with their configuration
+    beside them. `origin`: to record. Raises `FcbenchError`: damaged, or of another architecture.
     """
     state = load_state(path)
     config = read_config(path.parent / CONFIG, model_class.config_class)
@@ -107,7 +107,7 @@ def load(name: str, model_class: Any, path: Path, origin: str) -> tuple[nn.Modul
             state_dict=state,
             dtype=torch.float32,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # to be refused below, in one line
+            ignore_mismatched_sizes=True,  # refused below, in one line
         )
     reshaped = sorted(str(m[0]) for m in info["mismatched_keys"])
     if different := some_of_each({"missing": sorted(info["missing_keys"]), "of another shape": reshaped}):
@@ -122,7 +122,7 @@ def read_config(path: Path, config_class: Any) -> Any:
         values = json.loads(path.read_text(encoding="utf-8"))
         if (kind := values.get("model_type")) == expected:
             return config_class.from_dict(values)
-    except Exception as exc:  # its checks fail in as many ways as there are settings
+    except Exception as exc:  # its checks may raise anything
         reason = (str(exc).splitlines() or [type(exc).__name__])[0]
         raise FcbenchError(f"configuration {path} cannot be read ({reason})") from exc
     raise FcbenchError(f"configuration {path} is of a {kind!r} model, expected {expected!r}")

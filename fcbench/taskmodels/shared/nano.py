@@ -1,6 +1,6 @@
-"""The embedded task models: a small convolutional encoder and a decoder each, weights shipped with fcbench.
+"""The embedded task models: a small convolutional encoder and a decoder each, with weights shipped with fcbench.
 
-They are ours, trained on procedural scenes by ``benchmarks/embedded/task_models.py``: their results are not those of
+They were trained on procedural scenes by ``benchmarks/embedded/task_models.py``: their results are not those of
 published models.
 
     image [B, 3, H, W] -> trunk -> "own" [B, 96, H/16, W/16], standardized -> | frozen: blocks, the task's head |
@@ -74,8 +74,7 @@ class Trunk(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Blocks, then one of the tasks' heads. `blocks`: [B, 96, h, w] to what the head reads, [B, D, h, w]. `head`: of
-    the task."""
+    """Blocks, then a task's head. `blocks`: [B, 96, h, w] to the head's input, [B, D, h, w]. `head`: of the task."""
 
     def __init__(self, blocks: nn.Module, head: nn.Module) -> None:
         super().__init__()
@@ -83,13 +82,13 @@ class Decoder(nn.Module):
         self.head = head
 
     def forward(self, x: Tensor) -> Tensor:
-        """What the head reads, [B, D, h, w]."""
+        """Input of the head, [B, D, h, w]."""
         out: Tensor = self.blocks(x)
         return out
 
 
 class NanoModel(nn.Module):
-    """Encoder and decoder, as they are trained together."""
+    """Encoder and decoder, as trained together."""
 
     def __init__(self, trunk: Trunk, decoder: Decoder) -> None:
         super().__init__()
@@ -114,7 +113,7 @@ class NanoDecoder(FrozenDecoder):
         return cast(Head, head).loss(read, batch)
 
     def predict(self, x: Mapping[str, Tensor], batch: Any) -> Any:
-        """What the task's own head predicts: see the task's module."""
+        """Prediction of the task's own head: see the task's module."""
         head, read = self._read(x)
         return cast(Head, head).predict(read, batch)
 
@@ -150,7 +149,7 @@ class NanoPlugin(TaskModelPlugin, ABC):
 
     @abstractmethod
     def facts(self, task: Any) -> dict[str, Any]:
-        """Facts about its training data that a decoder needs, as JSON can hold them; kept with its weights."""
+        """Facts about its training data that a decoder needs, as JSON data; stored with its weights."""
 
     def make_blocks(self) -> nn.Module:
         """Layers between the encoder's features and the head, untrained."""
@@ -158,11 +157,11 @@ class NanoPlugin(TaskModelPlugin, ABC):
 
     @abstractmethod
     def make_head(self, facts: Mapping[str, Any], grid: tuple[int, int], image_px: tuple[int, int]) -> nn.Module:
-        """The task's head, untrained, as the facts describe it."""
+        """The task's head for the facts, untrained."""
 
     @abstractmethod
     def misfit(self, facts: Mapping[str, Any], task: Any) -> str:
-        """Reason why a decoder of these facts cannot be used on a task; empty if it can."""
+        """Reason why a decoder with these facts cannot be used on a task; empty if it can."""
 
     def make(self, facts: Mapping[str, Any], image_px: tuple[int, int]) -> tuple[NanoModel, tuple[int, int]]:
         """Encoder and decoder, untrained, and the grid (h, w) between them."""
@@ -196,7 +195,7 @@ class NanoPlugin(TaskModelPlugin, ABC):
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """Facts that `NanoPlugin.facts` kept with the weights."""
+    """Facts that `NanoPlugin.facts` stored with the weights."""
     from safetensors import safe_open
 
     found = None
@@ -205,7 +204,7 @@ def read_facts(path: Path) -> dict[str, Any]:
             found = (file.metadata() or {}).get("facts")
     if found is None:
         raise FcbenchError(
-            f"weights {path} do not say what their decoder knows (classes, words, depth scale): "
+            f"weights {path} lack the facts about their decoder (classes, words, depth scale): "
             "give a .safetensors file that benchmarks.embedded.task_models wrote"
         )
     facts: dict[str, Any] = json.loads(found)

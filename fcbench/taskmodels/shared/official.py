@@ -1,4 +1,4 @@
-"""The frame of third-party task models: their own encoder and their frozen decoder, both tied to an image size."""
+"""Base of third-party task models: their own encoder and their frozen decoder, both for one image size."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def require_task(name: str, task: Task, expected: str) -> None:
 
 
 def pixels(images: Tensor, size_px: tuple[int, int], normalization: tuple[Sequence[float], Sequence[float]]) -> Tensor:
-    """uint8 images [B, 3, H, W] resized as the official processors do (bicubic, antialiased, rounded), and normalized.
+    """uint8 images [B, 3, H, W] resized as by the official processors (bicubic, antialiased, rounded), and normalized.
 
     `images`: RGB. `size_px`: (H', W') of the result, float32 [B, 3, H', W']. `normalization`: mean and deviation of RGB
     in [0, 1].
@@ -55,9 +55,9 @@ def to_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
 class OwnEncoder(FrozenEncoder):
     """The encoder of a task model, for images of one size.
 
-    `name`: the task model's, as typed. `specs`: the decoder's inputs. `module`: all its parameters. `run`: makes the
-    inputs, in the order of the specs, of uint8 images [B, 3, H, W]. `weights`: where they came from. `image_px`: (H, W)
-    of the images. `device`: where it runs.
+    `name`: the task model's, as typed. `specs`: the decoder's inputs. `module`: all its parameters. `run`: computes the
+    inputs, in the order of the specs, from uint8 images [B, 3, H, W]. `weights`: their origin. `image_px`: (H, W) of
+    the images. `device`: where it runs.
     """
 
     def __init__(
@@ -88,8 +88,8 @@ class FrozenDecoder(nn.Module, Head):
     """A decoder that no training changes: no gradients of its own, always in evaluation mode.
 
     ``train()`` only sets the flag ``training``, by which a loss may sample; batch norms and dropouts inside stay in
-    evaluation mode. Gradients flow to its inputs. `name`: the task model's, as typed. `specs`: its inputs. `grids`: (h,
-    w) of each.
+    evaluation mode. Gradients flow to its inputs. `name`: the task model's, as typed. `specs`: its inputs. `grids`:
+    (h, w) of each.
     """
 
     def __init__(self, name: str, specs: Sequence[FeatureSpec], grids: Grids) -> None:
@@ -98,7 +98,7 @@ class FrozenDecoder(nn.Module, Head):
         self.shapes = {s.name: (s.channels, *grids[s.name]) for s in specs}
 
     def train(self, mode: bool = True) -> FrozenDecoder:
-        """Set the flag, not the mode of what is inside."""
+        """Set the flag, but not the mode of the modules inside."""
         self.training = mode
         return self
 
@@ -118,7 +118,7 @@ class OfficialModel(TaskModel):
     def __init__(self, encoder: OwnEncoder, decoder: FrozenDecoder) -> None:
         self.name, self.weights, self.inputs = encoder.name, encoder.weights, tuple(encoder.specs)
         self.encoder = encoder
-        for part in decoder.children():  # its own train() does not reach them
+        for part in decoder.children():  # its own train() does not set their mode
             freeze(part)
         self._decoder = decoder.eval().to(encoder.device)
 

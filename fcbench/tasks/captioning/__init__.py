@@ -1,8 +1,8 @@
 """Image captioning: CIDEr-D and corpus BLEU-4 over words.
 
-Captions are cut into words by `fcbench.tasks.captioning.head.words_of` (lower case, no punctuation), not by the PTB
-tokenizer that needs Java: the two differ in 7 of 250 captions of COCO, which moved CIDEr from 0.930 to 0.932 and BLEU-4
-from 0.201 to 0.202. CIDEr-D is on pycocoevalcap's scale, 0 to 10, its document frequencies those of the whole test set.
+Captions are split into words by `fcbench.tasks.captioning.head.words_of` (lower case, no punctuation), not by the PTB
+tokenizer, which needs Java: the two differ in 7 of 250 captions of COCO, which changed CIDEr from 0.930 to 0.932 and
+BLEU-4 from 0.201 to 0.202. CIDEr-D is on pycocoevalcap's scale, 0 to 10; document frequencies are the whole test set's.
 
 A head's ``predict`` returns B captions, each a string or a sequence of words. The batch holds the references as strings
 and as words; a head turns them into its own tokens.
@@ -32,7 +32,7 @@ def references_of(target: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
     return tuple(words_of(c) for c in captions)
 
 
-WORDS = "lower-case words, no punctuation"  # The tokenizer, in place of the PTB one of published values
+WORDS = "lower-case words, no punctuation"  # The tokenizer, where published values use PTB's
 
 
 def caption_values(sums: np.ndarray) -> dict[str, np.ndarray]:
@@ -42,8 +42,8 @@ def caption_values(sums: np.ndarray) -> dict[str, np.ndarray]:
 
 
 class CaptioningTask(Task):
-    """Captions in a data set's vocabulary. `vocabulary`: words that the head can say. `max_words`: longest caption that
-    it says. `cider`: CIDEr-D with the test references' document frequencies."""
+    """Captions in a data set's vocabulary. `vocabulary`: words that the head can output. `max_words`: longest caption
+    that it outputs. `cider`: CIDEr-D with the test references' document frequencies."""
 
     name = "captioning"
     metrics: tuple[MetricSpec, ...] = (MetricSpec("cider", True, "0..10", WORDS), MetricSpec("bleu4", True, "", WORDS))

@@ -1,4 +1,4 @@
-"""Words, vocabulary and the caption decoder: a two-layer Transformer that looks at the neck's cells.
+"""Words, vocabulary and the caption decoder: a two-layer Transformer that attends to the neck's cells.
 
 neck [B, D, h, w] -> cells [B, h w, D] -> keys and values of each layer, once
 words so far [B, T] -> embedding + position -> 2 x (causal attention, attention to cells, GELU network) -> [B, T, V]
@@ -20,7 +20,7 @@ from fcbench.core.errors import FcbenchError
 from fcbench.core.tasks import ProbabilisticHead
 
 BOS, EOS, UNK = 0, 1, 2
-PAD = -100  # Label of a place without a word: it has no loss
+PAD = -100  # Label of a position without a word: it has no loss
 N_SPECIAL = 3
 N_LAYERS = 2
 HEAD_WIDTH = 32
@@ -29,7 +29,7 @@ Cache = tuple[Tensor, Tensor]  # Keys and values, each [B, heads, T, D / heads]
 
 
 def words_of(caption: str) -> tuple[str, ...]:
-    """Lower-case words: apostrophes are dropped, every other mark separates.
+    """Lower-case words: apostrophes are dropped, all other punctuation separates.
 
     >>> words_of("A man's red-hot stove.")
     ('a', 'mans', 'red', 'hot', 'stove')
@@ -39,7 +39,7 @@ def words_of(caption: str) -> tuple[str, ...]:
 
 
 def min_count(n_captions: int) -> int:
-    """Occurrences that a word needs for a token of its own: 1 in small sets, 5 in sets as large as COCO."""
+    """Minimum number of occurrences for a token of its own: 1 in small sets, 5 in sets as large as COCO."""
     if n_captions < 1_000:
         return 1
     return 2 if n_captions < 50_000 else 5
@@ -92,7 +92,7 @@ class CaptionBatch:
 
 
 class DecoderLayer(nn.Module):
-    """Pre-norm decoder layer that can go on from cached keys and values. `width`: D, a multiple of `HEAD_WIDTH`."""
+    """Pre-norm decoder layer that can continue from cached keys and values. `width`: D, a multiple of `HEAD_WIDTH`."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ class DecoderLayer(nn.Module):
 
 class CaptionHead(nn.Module, ProbabilisticHead):
     """Captions from neck outputs: [B, D, h, w] to word indices, greedy. `width`: D, a multiple of `HEAD_WIDTH`.
-    `vocabulary`: the words that it can say; V with the special tokens. `max_words`: longest caption."""
+    `vocabulary`: the words that it can output; V with the special tokens. `max_words`: longest caption."""
 
     def __init__(self, width: int, vocabulary: Vocabulary, max_words: int) -> None:
         super().__init__()
@@ -186,8 +186,8 @@ class CaptionHead(nn.Module, ProbabilisticHead):
         return torch.cat(captions, dim=1)
 
     def loss(self, x: Tensor, batch: CaptionBatch) -> Tensor:
-        """Mean cross-entropy of a word in nats, teacher-forced. In training mode over one reference per image, drawn by
-        torch's generator; otherwise over all."""
+        """Mean cross-entropy per word in nats, teacher-forced. In training mode over one reference per image, drawn
+        with torch's generator; otherwise over all."""
         tokens, image = self._tokens(batch)
         chosen = torch.arange(len(image))
         if self.training:

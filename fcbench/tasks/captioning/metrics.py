@@ -1,7 +1,7 @@
 """Caption metrics that are functions of sums over samples: corpus BLEU-4 and CIDEr-D.
 
-Both take lists of words. They equal pycocoevalcap's ``Bleu(4)`` and ``Cider`` on the same words, which score whole sets
-only, while the bootstrap needs samples.
+Both take lists of words. They equal pycocoevalcap's ``Bleu(4)`` and ``Cider`` on the same words; those only score whole
+sets, while the bootstrap needs samples.
 
 References:
     Papineni et al., "BLEU", ACL 2002. Vedantam et al., "CIDEr", CVPR 2015.
@@ -28,8 +28,8 @@ def ngrams(words: Words) -> Counter[Ngram]:
 
 
 def bleu_statistics(candidate: Words, references: Sequence[Words]) -> np.ndarray:
-    """Counts of one caption that add up over a set, float64 [10]. These are clipped matches for n = 1 to 4, candidate
-    n-grams for n = 1 to 4, candidate length, length of the closest reference."""
+    """Counts of one caption that add up over a set, float64 [10]: clipped matches for n = 1 to 4, candidate n-grams for
+    n = 1 to 4, candidate length, length of the closest reference."""
     most: Counter[Ngram] = Counter()
     for reference in references:
         most |= ngrams(reference)
@@ -62,8 +62,8 @@ class Weighted:
 
 
 class Cider:
-    """CIDEr-D of single samples, with the document frequencies of a fixed set of references. `references`: of each
-    image of the set, its captions."""
+    """CIDEr-D of single samples, with the document frequencies of a fixed set of references. `references`: captions of
+    each image of the set."""
 
     def __init__(self, references: Iterable[Sequence[Words]]) -> None:
         frequency: Counter[Ngram] = Counter()
@@ -71,7 +71,7 @@ class Cider:
         for captions in references:
             n_images += 1
             frequency.update(set().union(*(ngrams(c) for c in captions)))
-        self.unseen = math.log(max(1, n_images))  # of n-grams in no reference
+        self.unseen = math.log(max(1, n_images))  # for n-grams in no reference
         self.idf = {g: self.unseen - math.log(n) for g, n in frequency.items()}
 
     def weigh(self, words: Words) -> Weighted:

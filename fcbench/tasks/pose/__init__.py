@@ -1,17 +1,17 @@
-"""Human pose with the boxes given (the ground-truth-box protocol): PCK@0.1, OKS, COCO's AP.
+"""Human pose in given boxes (the ground-truth-box protocol): PCK@0.1, OKS, COCO's AP.
 
-The head predicts one map of logits per keypoint, [B, K, h', w'] at stride 4. For a person only the cells count that
-its box touches (widened by 20 %, clipped to the image): their softmax is the probability of the keypoint's cell.
+The head predicts one map of logits per keypoint, [B, K, h', w'] at stride 4. For each person only the cells that the
+box touches (widened by 20 %, clipped to the image) count: their softmax is the probability of the keypoint's cell.
 
     logits [B, K, h', w'] -> rows of the persons [P, K, h', w'] -> -inf outside the box -> softmax over h' w'
 
-Training: cross-entropy against the keypoint's bilinear weights on its four nearest cells. Decoding: the largest cell,
-refined by the mean position under the softmax in the 3x3 cells about it. Keypoints count where v > 0, persons where at
-least one keypoint is labelled.
+Training: cross-entropy against the keypoint's bilinear weights on its four nearest cells. Decoding: the cell with the
+largest logit, refined by the mean position under the softmax in the 3x3 cells around it. Keypoints count where v > 0,
+persons if at least one keypoint is labelled.
 
-A head's ``predict`` takes the batch's boxes and returns, for its P persons in their order, keypoints (x_px, y_px)
-[P, K, 2] in pixels of the image and scores [P] in [0, 1] (higher is surer). ``ap`` ranks persons by these scores; it
-is COCO's keypoint AP with ground-truth boxes, in pixels of the resized image.
+A head's ``predict`` takes the batch's boxes and returns, for its P persons in order, keypoints (x_px, y_px) [P, K, 2]
+in pixels of the image and scores [P] in [0, 1] (higher is surer). ``ap`` ranks persons by these scores; it is COCO's
+keypoint AP with ground-truth boxes, in pixels of the resized image.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ from fcbench.tasks.pose.metrics import (
 from fcbench.tasks.shared.dense import DenseHead
 from fcbench.tasks.shared.targets import ratio, require_same
 
-BOX_MARGIN = 0.1  # Share of its width and height that is added to a box on each side (20 % in all)
+BOX_MARGIN = 0.1  # Share of a box's width and height added on each side (20 % in total)
 
 
 BOXES = "ground-truth boxes"  # Origin of the boxes: part of every metric's protocol
@@ -75,7 +75,7 @@ def cells_in_boxes(
 def bilinear_targets(points: Tensor, inside: Tensor, cell_px: tuple[float, float]) -> tuple[Tensor, Tensor]:
     """The four nearest cells of each keypoint and their weights, each [P, K, 4].
 
-    Cells outside the box weigh nothing and the others sum to one; all weigh 0 where none is inside. `points`: [P, K, 2]
+    Cells outside the box have weight 0 and the others sum to one; all are 0 if none is inside. `points`: [P, K, 2]
     (x_px, y_px). `inside`: [P, h', w'] cells of the person. `cell_px`: (height, width) of a cell.
     """
     n_persons, h, w = inside.shape
@@ -129,8 +129,8 @@ class PoseHead(DenseHead, ProbabilisticHead):
         return peaks(log_probs, cell_px), score
 
     def log_likelihood(self, x: Tensor, batch: PoseBatch) -> Tensor:
-        """Log-probability of the labelled keypoints of each image's persons in nats, summed: [B]. A keypoint's is the
-        mean over its four nearest cells by their bilinear weights."""
+        """Log-probability of the labelled keypoints of each image's persons in nats, summed: [B]. That of a keypoint is
+        the mean over its four nearest cells by their bilinear weights."""
         nll, _ = self._cross_entropy(x, batch)
         sums = nll.new_zeros(batch.n_images)
         return sums.index_add(0, batch.image.to(x.device), -nll.flatten(1).sum(1))
@@ -166,8 +166,8 @@ def pose_values(sums: np.ndarray) -> dict[str, np.ndarray]:
 
 
 class PoseTask(Task):
-    """Keypoints of the persons, or other bodies, whose boxes are given. `keypoint_names`: empty for the 17 of COCO. OKS
-    of others takes equal constants, 1 / K, as its protocol says."""
+    """Keypoints of the persons, or other bodies, in given boxes. `keypoint_names`: empty for the 17 of COCO. For other
+    keypoints OKS uses equal constants, 1 / K, as its protocol says."""
 
     name = "pose"
     n_statistics = 4 + N_AP_STATISTICS

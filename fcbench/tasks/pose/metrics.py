@@ -1,8 +1,8 @@
 """Keypoint metrics against ground truth: PCK, OKS and COCO's AP, of K keypoints.
 
-AP needs all predictions of a set sorted by their scores; here it is a function of sums over images, for resampling.
-Therefore scores are put into `N_BINS` bins, and predictions in one bin count together. With scores rounded to the bins
-it equals pycocotools' COCOeval, except for the order in which that takes equal scores.
+AP needs all predictions of a set sorted by score; here it is a function of sums over images, for resampling. Therefore
+scores are put into `N_BINS` bins, and predictions in one bin count together. With scores rounded to the bins it equals
+pycocotools' COCOeval, except for the order of equal scores.
 """
 
 import numpy as np
@@ -14,13 +14,13 @@ COCO_SIGMAS: np.ndarray = _COCO.kpt_oks_sigmas  # [17]
 OKS_THRESHOLDS: np.ndarray = _COCO.iouThrs  # [10], 0.5 to 0.95
 RECALLS: np.ndarray = _COCO.recThrs  # [101]
 MAX_PERSONS = int(max(_COCO.maxDets))
-"""Largest number of predictions that count per image, those with the highest scores."""
+"""Maximum number of predictions per image that count, those with the highest scores."""
 N_BINS = 64
 N_AP_STATISTICS = N_BINS * (1 + len(OKS_THRESHOLDS))
 
 
 def equal_sigmas(n_keypoints: int) -> np.ndarray:
-    """OKS constants of keypoints for which nobody measured any: 1 / K each, [K].
+    """OKS constants of keypoints without measured ones: 1 / K each, [K].
 
     References:
         Ultralytics, ``ultralytics.models.yolo.pose.val`` (the same convention).
@@ -45,7 +45,7 @@ def pck_counts(pred: np.ndarray, truth: np.ndarray, boxes: np.ndarray) -> np.nda
 
 
 def oks(pred: np.ndarray, truth: np.ndarray, areas: np.ndarray, sigmas: np.ndarray = COCO_SIGMAS) -> np.ndarray:
-    """Object keypoint similarity of predictions and persons, float64 [...]; NaN where no keypoint is labelled.
+    """Object keypoint similarity of predictions and persons, float64 [...]; NaN if no keypoint is labelled.
 
     `pred`: [..., K, 2] (x_px, y_px). `truth`: [..., K, 3] (x_px, y_px, v); counted where v > 0. `areas`: [...] square
     pixels. `sigmas`: [K] constants of the keypoints.
@@ -69,10 +69,10 @@ def score_bins(scores: np.ndarray) -> np.ndarray:
 
 
 def matches(similarity: np.ndarray) -> np.ndarray:
-    """Predictions that are matched to a person each, bool [10, D], at each of the `OKS_THRESHOLDS`.
+    """Predictions that are matched to a person, bool [10, D], at each of the `OKS_THRESHOLDS`.
 
-    The first prediction takes the person it resembles most, the next one of those left, as COCOeval does. `similarity`:
-    [D, G] OKS of predictions, in the order of falling scores, and persons.
+    The first prediction takes the most similar person, the next one the most similar of the rest, as in COCOeval.
+    `similarity`: [D, G] OKS of predictions, by falling score, and persons.
     """
     limits = np.minimum(OKS_THRESHOLDS, 1 - 1e-10)
     every = np.arange(len(limits))
@@ -89,12 +89,12 @@ def matches(similarity: np.ndarray) -> np.ndarray:
 def ap_statistics(
     pred: np.ndarray, scores: np.ndarray, truth: np.ndarray, areas: np.ndarray, sigmas: np.ndarray = COCO_SIGMAS
 ) -> np.ndarray:
-    """Counts of one image that `average_precision` needs, float64 [64 + 10 * 64].
+    """Counts of one image for `average_precision`, float64 [64 + 10 * 64].
 
-    These are the predictions in each score bin, and the right ones at each OKS threshold. Persons without a labelled
-    keypoint are not ground truth, and predictions for them do not count. `pred`: [P, K, 2] (x_px, y_px), one for the
-    box of each person. `scores`: [P] in [0, 1]. `truth`: [P, K, 3] (x_px, y_px, v). `areas`: [P] square pixels.
-    `sigmas`: [K], as of `oks`.
+    The counts are predictions per score bin, and right ones per OKS threshold. Persons without a labelled keypoint are
+    not ground truth, and predictions for them do not count. `pred`: [P, K, 2] (x_px, y_px), one for the box of each
+    person. `scores`: [P] in [0, 1]. `truth`: [P, K, 3] (x_px, y_px, v). `areas`: [P] square pixels. `sigmas`: [K], see
+    `oks`.
     """
     seen = np.flatnonzero((truth[..., 2] > 0).any(1))
     order = seen[np.argsort(-scores[seen], kind="stable")][:MAX_PERSONS]
@@ -107,14 +107,14 @@ def ap_statistics(
 
 
 def average_precision(sums: np.ndarray, n_persons: np.ndarray) -> np.ndarray:
-    """COCO's keypoint AP, [...]: mean over 10 OKS thresholds of the precision at 101 recalls; NaN without persons.
+    """COCO's keypoint AP, [...]: precision, averaged over 10 OKS thresholds and 101 recalls; NaN without persons.
     `sums`: [..., 64 + 10 * 64] summed `ap_statistics`. `n_persons`: [...] persons with a labelled keypoint.
 
     References:
         pycocotools.cocoeval.COCOeval.accumulate.
     """
     shape = (*sums.shape[:-1], 1 + len(OKS_THRESHOLDS), N_BINS)
-    counts = sums.reshape(shape)[..., ::-1].cumsum(-1)  # from the highest score on
+    counts = sums.reshape(shape)[..., ::-1].cumsum(-1)  # from the highest score down
     n_right, n_said = counts[..., 1:, :], counts[..., :1, :]
     precision = n_right / (n_said + np.spacing(1))  # [..., 10, 64]
     best = np.maximum.accumulate(precision[..., ::-1], axis=-1)[..., ::-1]

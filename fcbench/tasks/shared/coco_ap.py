@@ -1,13 +1,13 @@
-"""COCO's average precision (AP) of detections, of any images, each counted any number of times.
+"""COCO's average precision (AP) of detections in images that are each counted any number of times.
 
-AP ranks the detections of all images by their scores: it is no function of sums over images. Kept of an image is what
-`pycocotools.cocoeval.COCOeval.evaluateImg` finds in it: by category and range of areas how many objects count; of each
-detection score, category, and by range and IoU threshold whether it is right and whether it counts. From that
-`average_precisions` computes COCOeval's AP of the images, or of a resample in which each counts as often as drawn, all
-ranks taken anew; a category that a resample does not show has no AP. Equal scores rank in the order of the images.
+AP ranks the detections of all images by score, so it is not a function of sums over images. Stored per image is what
+`pycocotools.cocoeval.COCOeval.evaluateImg` finds: how many objects count, by category and range of areas; and for each
+detection its score, category, and by range and IoU threshold whether it is right and whether it counts. From that
+`average_precisions` computes COCOeval's AP of the images, or of a resample in which each counts as often as drawn, with
+ranks recomputed; a category that is missing in a resample has no AP. Equal scores rank in the order of the images.
 
 Statistics of an image, float64 [S]: objects by category and range [K * A], then `MAX_DETECTIONS` rows of `FIELDS`, by
-category and falling score, zeros where there is none; flags are the bits of a number, one per range and threshold.
+category and falling score, padded with zeros; flags are the bits of a number, one per range and threshold.
 
 References:
     Lin et al., *Microsoft COCO: Common Objects in Context*, ECCV 2014; pycocotools.cocoeval.
@@ -25,10 +25,10 @@ from scipy.sparse import csr_matrix
 
 from fcbench.core.samples import Detections, Objects
 
-Kind = Literal["bbox", "segm", "keypoints"]  # What is compared, in pycocotools' words
+Kind = Literal["bbox", "segm", "keypoints"]  # Type of comparison, in pycocotools' terms
 FIELDS = ("score", "category + 1", "right", "ignored")
 MAX_DETECTIONS = 300
-"""Detections of an image that count, those with the highest scores; no network of torchvision reports more."""
+"""Maximum number of detections per image, those with the highest scores; no network of torchvision reports more."""
 BLOCK = 1 << 22  # Values in memory at a time, per array
 _BOXES = Params(iouType="bbox")
 THRESHOLDS: np.ndarray = _BOXES.iouThrs  # [T], of IoU or OKS, 0.5 to 0.95
@@ -37,7 +37,7 @@ RECALLS: np.ndarray = _BOXES.recThrs  # [101]
 
 @cache
 def area_names(kind: Kind) -> tuple[str, ...]:
-    """Ranges of areas of a kind, the first one holds all.
+    """Ranges of areas of a kind; the first one includes all.
 
     >>> area_names("keypoints")
     ('all', 'medium', 'large')
@@ -51,7 +51,7 @@ def n_statistics(kind: Kind, n_categories: int) -> int:
 
 
 def image_statistics(kind: Kind, objects: Objects, found: Detections, n_categories: int) -> np.ndarray:
-    """What is kept of one image, float64 [S]; see the module."""
+    """Statistics of one image, float64 [S]; see the module."""
     evaluator = COCOeval(iouType=kind)
     ranges, limit = evaluator.params.areaRng, evaluator.params.maxDets[-1]
     annotated, detected = _annotated(kind, objects), _detected(kind, found)
@@ -95,7 +95,7 @@ def _annotated(kind: Kind, objects: Objects) -> list[dict[str, Any]]:
 
 
 def _detected(kind: Kind, found: Detections) -> list[dict[str, Any]]:
-    """Detections as COCO.loadRes has them, the best `MAX_DETECTIONS` in their order; ``at`` is the place of each."""
+    """Detections in the form of COCO.loadRes, the best `MAX_DETECTIONS` in order; ``at`` is the index of each."""
     best = np.sort(np.argsort(-found.scores, kind="stable")[:MAX_DETECTIONS])
     boxes = np.asarray(found.boxes, np.float64)
     rows = []
@@ -137,7 +137,7 @@ def _ranking(stats: np.ndarray, n_areas: int) -> _Ranking:
 
 
 def average_precisions(stats: np.ndarray, weights: np.ndarray, kind: Kind) -> np.ndarray:
-    """AP by range of areas and threshold, [R, A, T]; NaN where no object counts. `stats`: [N, S] of `image_statistics`.
+    """AP by range of areas and threshold, [R, A, T]; NaN if no object counts. `stats`: [N, S] of `image_statistics`.
     `weights`: [R, N] how often each image counts."""
     n_areas = len(area_names(kind))
     ranking = _ranking(np.asarray(stats, np.float64), n_areas)
@@ -154,8 +154,8 @@ def average_precisions(stats: np.ndarray, weights: np.ndarray, kind: Kind) -> np
 def _sum_of_categories(ranking: _Ranking, flag: int, weights: np.ndarray, n_objects: np.ndarray) -> np.ndarray:
     """Sum over categories of AP at one range and threshold, [R].
 
-    Precision falls and recall stays between right detections: only these are looked at. A row of `before` adds up the
-    detections from the one right detection to the next.
+    Between right detections precision falls and recall stays: only right detections are examined. A row of `before`
+    sums the detections from one right detection to the next.
     """
     at = np.flatnonzero(ranking.right[:, flag])
     if not at.size:
@@ -196,8 +196,8 @@ def _running(x: np.ndarray, first: np.ndarray, group: np.ndarray) -> np.ndarray:
 
 
 def _best_from_here(precision: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Largest of each row [P, R] and those after it in its group."""
-    lift = 2.0 * (group[-1] - group)[:, None]  # groups that come first from behind lie lowest
+    """Largest of each row [P, R] and the later ones in its group."""
+    lift = 2.0 * (group[-1] - group)[:, None]  # groups that come first in reverse order lie lowest
     return np.asarray(np.maximum.accumulate((precision + lift)[::-1], axis=0)[::-1] - lift)
 
 
@@ -211,7 +211,7 @@ def metric_names(kind: Kind) -> tuple[str, ...]:
 
 
 def metric_values(stats: np.ndarray, weights: np.ndarray, kind: Kind) -> dict[str, np.ndarray]:
-    """Values [R] by name of `metric_names`, of statistics [N, S] and weights [R, N]."""
+    """Values [R] for the names of `metric_names`, from statistics [N, S] and weights [R, N]."""
     by_area = average_precisions(stats, weights, kind)  # [R, A, T]
     mean = by_area.mean(-1)
     at = {f"ap{round(100 * t)}": by_area[:, 0, i] for i, t in enumerate(THRESHOLDS) if round(100 * t) in (50, 75)}

@@ -1,7 +1,7 @@
-"""The decoder of the dense tasks: from the neck's grid to maps at stride 4, and from there to the image.
+"""The decoder of dense tasks: from the neck's grid to maps at stride 4, and from there to the image.
 
-Where the encoder padded the image to whole strides (360 px at stride 16 give 23 cells, 368 px), the grid covers
-more than the image, from its top left corner: maps are then cropped, not squeezed.
+If the encoder padded the image to whole strides (360 px at stride 16 give 23 cells, 368 px), the grid covers more than
+the image, from its top left corner: maps are then cropped, not squeezed.
 """
 
 import math
@@ -58,8 +58,8 @@ class DenseHead(nn.Module):
     """Maps at about stride 4 of the image: [B, D, h, w] to [B, n_out, h', w'].
 
     Every doubling but the last is followed by a depthwise convolution; the last is the output layer's pixel shuffle.
-    All is channels-last, which trains up to twice as fast on a CPU. `width`: D. `grid`: (h, w) of the neck's output.
-    `image_px`: (H, W) of the images and of their target maps. `n_out`: channels of the maps.
+    Everything is channels-last, which trains up to twice as fast on a CPU. `width`: D. `grid`: (h, w) of the neck's
+    output. `image_px`: (H, W) of the images and of their target maps. `n_out`: channels of the maps.
     """
 
     def __init__(self, width: int, grid: tuple[int, int], image_px: tuple[int, int], n_out: int) -> None:
@@ -76,7 +76,7 @@ class DenseHead(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, n_out, h', w']. One sample B times in the same memory, as null models read it, is read once."""
+        """[B, n_out, h', w']. A sample that is expanded to B, as for null models, is computed once."""
         n_same = len(x) if x.stride(0) == 0 else 1
         x = (x[:1] if n_same > 1 else x).contiguous(memory_format=torch.channels_last)
         out: Tensor = self.shuffle(self.out(self.body(x)))
@@ -89,8 +89,8 @@ class DenseHead(nn.Module):
         return big[..., :height, :width]
 
     def at_centres(self, target: Tensor, size: tuple[int, int], fill: int) -> Tensor:
-        """Target pixels under the centres of the head's cells: [B, H, W] to [B, h', w']. Cells whose centre lies
-        outside the image get ``fill``."""
+        """Target pixels under the centres of the head's cells: [B, H, W] to [B, h', w']. Cells whose centre is outside
+        the image get ``fill``."""
         height, width = self.image_px
         padded = F.pad(target, (0, self.cover_px[1] - width, 0, self.cover_px[0] - height), value=fill)
         ys, xs = (

@@ -1,7 +1,7 @@
-"""What the tasks have in common that are scored by COCO's average precision.
+"""Base of the tasks that are scored by COCO's average precision.
 
-A head's ``predict`` returns a `fcbench.core.samples.Detections` per image; `coco_ap` says what is kept of it and what
-an interval over images means. No probability of the annotated objects is stated: there is no usable information.
+A head's ``predict`` returns a `fcbench.core.samples.Detections` per image; `coco_ap` says what is stored of it. No
+probability of the annotated objects is stated, so there is no usable information.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,8 +21,8 @@ PROTOCOL = "COCOeval, original pixels"
 
 
 class DetectingTask(RankingTask):
-    """Objects that a network finds by itself, scored by AP. There is no head to be trained: tails read. `name`: of the
-    plug-in. `kind`: what is compared. `category_names`: by label."""
+    """Objects that a network finds by itself, scored by AP. No head can be trained: only tails are measured. `name`: of
+    the plug-in. `kind`: type of comparison. `category_names`: by label."""
 
     def __init__(self, name: str, kind: coco_ap.Kind, category_names: Sequence[str]) -> None:
         self.name, self.kind, self.category_names = name, kind, tuple(category_names)
@@ -31,7 +31,7 @@ class DetectingTask(RankingTask):
 
     def head(self, width: int, grid: tuple[int, int], image_px: tuple[int, int]) -> nn.Module:
         raise FcbenchError(
-            f"{self.name} has no head to be trained: use --head tail and an encoder with a tail for it, "
+            f"{self.name} has no trainable head: use --head tail and an encoder with a tail for it, "
             "such as torchvision:fasterrcnn_resnet50_fpn"
         )
 
@@ -68,7 +68,7 @@ class DetectingPlugin(TaskPlugin):
 
     name: str
     kind: coco_ap.Kind
-    needs_coco_keypoints: bool = False  # COCO's OKS has constants for its own 17 keypoints alone
+    needs_coco_keypoints: bool = False  # COCO's OKS has constants only for its own 17 keypoints
 
     def build(self, train: Dataset, test: Dataset) -> DetectingTask:
         require_tasks([self.name], train, test)

@@ -10,7 +10,7 @@ from fcbench.core.errors import FcbenchError
 
 
 def require_same(what: str, train: Sequence[str], test: Sequence[str]) -> tuple[str, ...]:
-    """Names that both splits use."""
+    """Names that both splits use. Raises `FcbenchError`: they differ or are missing."""
     if not train:
         raise FcbenchError(f"the data set names no {what}; its meta must list them")
     if tuple(train) != tuple(test):
@@ -34,7 +34,7 @@ def stack_maps(targets: Sequence[Mapping[str, Any]], key: str, dtype: type[np.ge
 
 
 def require_size(key: str, shape: Sequence[int], image_px: tuple[int, int]) -> None:
-    """Refuse target maps of another size than the image's."""
+    """Refuse target maps whose size differs from the image's."""
     if tuple(shape[-2:]) != tuple(image_px):
         raise FcbenchError(
             f"{key} targets are {shape[-2]}x{shape[-1]} px (H x W), the images "
@@ -43,7 +43,7 @@ def require_size(key: str, shape: Sequence[int], image_px: tuple[int, int]) -> N
 
 
 def require_maps(key: str, prediction: Tensor, batch: Tensor) -> None:
-    """Refuse predicted maps that do not lie pixel by pixel on the targets."""
+    """Refuse predicted maps whose shape differs from the targets'."""
     require_size(key, batch.shape, (prediction.shape[-2], prediction.shape[-1]))
     if prediction.shape != batch.shape:
         raise FcbenchError(
