@@ -213,12 +213,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run trials of every kind in turn; the exit status is 1 where one differed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.crash", description=__doc__.split("\n\n")[0])
     parser.add_argument("--kills", type=int, default=20, help="trials [20]")
+    parser.add_argument("--kind", action="append", choices=KINDS, help="only these (repeatable)")
     parser.add_argument("--minutes", type=float, default=60.0, help="stop after so long [60]")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="folder for crash.csv")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     logging.disable()
+    kinds = options.kind or KINDS
     done, wrong, began = Counter[str](), Counter[str](), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="fcbench-crash-") as name:
         trials = Trials(Path(name))
@@ -226,7 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for number in range(options.kills):
             if time.monotonic() - began > 60 * options.minutes:
                 break
-            kind = KINDS[number % len(KINDS)]
+            kind = kinds[number % len(kinds)]
             difference = trials.trial(kind, Random(f"{options.seed}:{number}"))
             done[kind] += 1
             if difference:

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import resource
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -33,8 +32,11 @@ def _await_parent() -> None:
 def limit_memory(more_bytes: int) -> None:
     """Let this process have so much more address space than it has, and no more; where the system does not tell how
     much it has, as much as it likes."""
-    if (sizes := Path("/proc/self/statm")).exists():
-        limit = int(sizes.read_text().split()[0]) * resource.getpagesize() + more_bytes
+    if sys.platform == "linux":
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        limit = pages * resource.getpagesize() + more_bytes
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]
         limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

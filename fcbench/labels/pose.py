@@ -18,7 +18,7 @@ PRECISION_PX = 0.25
 _USUAL_KEYPOINTS = 17
 _MAX_KEYPOINTS = 1 << 12
 _UNUSUAL = 32  # Added to the number of bits if a number of keypoints other than 17 follows
-_MAX_PERSONS = 1 << 16
+_MAX_POINTS = 1 << 20  # Keypoints of all persons
 _MAX_BITS = 24
 
 
@@ -27,6 +27,8 @@ def encode(target: Pose) -> bytes:
     keypoints = np.asarray(target.keypoints, np.float64)
     if keypoints.ndim != 3 or keypoints.shape[2] != 3 or not 1 <= keypoints.shape[1] <= _MAX_KEYPOINTS:
         raise FcbenchError(f"keypoints must have shape [P, K, 3], got {list(keypoints.shape)}")
+    if keypoints.size > 3 * _MAX_POINTS:
+        raise FcbenchError(f"{keypoints.size // 3} keypoints in an image: at most {_MAX_POINTS} can be coded")
     visible = keypoints[..., 2]
     points = keypoints[visible > 0][:, :2]
     if not np.isfinite(points).all() or not np.isin(visible, (0, 1, 2)).all():
@@ -53,7 +55,7 @@ def decode(data: bytes) -> np.ndarray:
     n_keypoints = _USUAL_KEYPOINTS
     if n_bits >= _UNUSUAL:
         n_bits, n_keypoints = n_bits - _UNUSUAL, cursor.varint()
-    if n_persons > _MAX_PERSONS or n_bits > _MAX_BITS or not 1 <= n_keypoints <= _MAX_KEYPOINTS:
+    if n_persons * n_keypoints > _MAX_POINTS or n_bits > _MAX_BITS or not 1 <= n_keypoints <= _MAX_KEYPOINTS:
         raise FcbenchError("keypoints are damaged: persons, keypoints or bits out of range")
     bits = np.unpackbits(np.frombuffer(packed[cursor.at :], np.uint8))
     n = n_persons * n_keypoints

@@ -210,10 +210,12 @@ def _decode(
     checkpoint: Path, sha256: str, limits: Limits | None, payload: bytes, grids: Grids
 ) -> tuple[Arrays, int, int, float]:
     loaded = _codec(checkpoint, sha256, "receiver")
-    if limits:
+    if limits and hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_REAL, limits.seconds)  # its signal ends the process, wherever it is
-    found, took_ms = decoded(loaded, payload, grids)
-    signal.setitimer(signal.ITIMER_REAL, 0)
+        found, took_ms = decoded(loaded, payload, grids)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    else:
+        found, took_ms = decoded(loaded, payload, grids)
     return {k: m.numpy() for k, m in found.features.maps.items()}, found.n_symbols, found.check, took_ms
 
 
