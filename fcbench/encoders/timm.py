@@ -70,7 +70,9 @@ class TimmEncoder(PaddedEncoder):
         strides = {s.stride_px for s in own.values()}
         self.groups = {"pyramid": tuple(own)} if len(strides) > 1 else {}
         self.groups |= {n.replace("block", "tokens"): (n, n + GLOBAL) for n in own if self.n_global}
-        self.tails = {"classification": tuple(self.groups) if self.n_global else tuple(own)}
+        is_vit = hasattr(getattr(module, "model", None), "patch_embed")
+        stages = tuple(n for n in own if n.startswith("stage") or is_vit)
+        self.tails = {"classification": tuple(self.groups) if self.n_global else stages}
         self.default_split_point = default_split_point(own)
         config = config_of(name.partition(":")[2])
         self._native_px = tuple(config.input_size[1:])
