@@ -5,6 +5,33 @@
 Gaussian features [n, 16, 12, 12], correlated over space; in 2 of the 16 channels one value in 200 is planted, in
 training and in test samples. Per codec, at a middle operating point: bytes per sample without and with planted values,
 and the mean squared error of the *other* 14 channels, in units of their variance, which must not pay for them.
+
+No codec pays with the other channels' bits, and none but the mosaics (up to 1.6 times: their common scale is fitted
+to all channels) with their error. The outliers themselves lose two thirds where a codec's range ends at six standard
+deviations of a channel, into which they count; ``uniform``, ``pq`` and ``raw`` keep them, learned codecs lose a fifth,
+``strata`` half. Measured on two CPU cores, learned codecs after 40 steps (an example of behaviour, no verdict)::
+
+    codec                bytes  planted  ratio    error  planted  of outliers
+    av1                    480      382   0.79   0.0554   0.0829        0.676
+    hevc                   649      540   0.83   0.0262   0.0360        0.641
+    hevc_klt               220      244   1.11   0.1180   0.1160        0.570
+    jpeg                   695      591   0.85   0.0801   0.1005        0.715
+    jpeg2000               828      700   0.85   0.0186   0.0287        0.642
+    jpegxl                 758      712   0.94   0.0559   0.0573        0.643
+    pq                     569      571   1.00   0.0943   0.0770        0.000
+    raw                   7396     7398   1.00   0.0000   0.0000        0.000
+    sperr                  696      657   0.94   0.0399   0.0401        0.642
+    sz3                    808      785   0.97   0.0526   0.0521        0.653
+    uniform                900      786   0.87   0.0191   0.0191        0.000
+    webp                   807      622   0.77   0.0275   0.0433        0.649
+    zfp                   1050      958   0.91   0.0300   0.0300        0.632
+    checkerboard           170      181   1.06   0.1902   0.2041        0.195
+    elic                   173      180   1.04   0.1908   0.2061        0.146
+    factorized             176      182   1.03   0.1931   0.2094        0.163
+    gained_hyperprior      180      194   1.08   0.1909   0.1998        0.182
+    hyperprior             178      190   1.07   0.1929   0.2062        0.190
+    scale_hyperprior       177      188   1.06   0.1944   0.2049        0.151
+    strata                  95      110   1.15   0.2318   0.2340        0.538
 """
 
 from __future__ import annotations
@@ -23,7 +50,7 @@ from fcbench.testing.maps import correlated, statistics
 SPEC = FeatureSpec("block12", 16, 16)
 PLANTED = (3, 10)
 """Channels with outliers."""
-SIZE, SHARE, N_TEST, N_STEPS = 1e4, 1 / 200, 4, 150
+SIZE, SHARE, N_TEST, N_STEPS = 1e4, 1 / 200, 4, 40
 
 
 @dataclass(frozen=True, slots=True)
