@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -155,13 +156,21 @@ def _smaller(subject: Subject, case: Case, outcome: Outcome) -> Case:
 def _edits(n_bytes: int) -> Iterator[Callable[[bytes], bytes]]:
     n, size = 0, max(1, n_bytes // 2)
     while n < _SMALLER:
-        yield lambda data, size=size: data[:-size] if size < len(data) else data
+        yield partial(_cut, size)
         for at in range(0, n_bytes, size):
-            yield lambda data, at=at, size=size: data[:at] + bytes(len(data[at : at + size])) + data[at + size :]
+            yield partial(_zeroed, at, size)
             n += 1
         if size == 1:
             return
         size //= 2
+
+
+def _cut(size: int, data: bytes) -> bytes:
+    return data[:-size] if size < len(data) else data
+
+
+def _zeroed(at: int, size: int, data: bytes) -> bytes:
+    return data[:at] + bytes(len(data[at : at + size])) + data[at + size :]
 
 
 def _replayed(subjects: Sequence[Subject], files: Sequence[Path]) -> int:
