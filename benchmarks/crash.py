@@ -61,7 +61,7 @@ class Layer:
         for name in ("fsync", "replace", "rename"):
             setattr(os, name, self._counted(getattr(os, name)))
         opened = builtins.open
-        builtins.open = io.open = self._opening(opened)  # type: ignore[assignment]
+        builtins.open = io.open = self._opening(opened)
 
     def count(self) -> None:
         """One more operation."""

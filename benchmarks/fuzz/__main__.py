@@ -3,11 +3,11 @@
     python -m benchmarks.fuzz --minutes 60 --seed 1 --out results/trust
 
 Over every codec with its checkpoint, every image and label coder, results folders and caches. Files are damaged at
-random, and where checksums stand before what decodes, they are also made right again: then any finite features of the
-claimed shape are right as well, since the payload *is* another valid stream. Cases run many to a process, within
-2 GiB of memory and 10 s of the processor each. A library that is not ours may end its process behind corrected checksums
-(``contained``): ``fcbench decode`` gives it one of its own for that. Everything else is a failure, made smaller and kept
-in ``tests/hostile/cases``, whose files the tests run again. Case N of a seed is the same in every run.
+random; where checksums stand before what decodes, they are also made right again: then any finite features of the
+claimed shape are right as well, since the payload *is* another valid stream. Cases run many to a process, within 2 GiB
+of memory and 10 s of the processor each. A library that is not ours may end its process behind corrected checksums
+(``contained``): ``fcbench decode`` gives it one of its own for that. Everything else is a failure, made smaller and
+kept in ``tests/hostile/cases``, whose files the tests run again. Case N of a seed is the same in every run.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -155,13 +156,21 @@ def _smaller(subject: Subject, case: Case, outcome: Outcome) -> Case:
 def _edits(n_bytes: int) -> Iterator[Callable[[bytes], bytes]]:
     n, size = 0, max(1, n_bytes // 2)
     while n < _SMALLER:
-        yield lambda data, size=size: data[:-size] if size < len(data) else data
+        yield partial(_cut, size)
         for at in range(0, n_bytes, size):
-            yield lambda data, at=at, size=size: data[:at] + bytes(len(data[at : at + size])) + data[at + size :]
+            yield partial(_zeroed, at, size)
             n += 1
         if size == 1:
             return
         size //= 2
+
+
+def _cut(size: int, data: bytes) -> bytes:
+    return data[:-size] if size < len(data) else data
+
+
+def _zeroed(at: int, size: int, data: bytes) -> bytes:
+    return data[:at] + bytes(len(data[at : at + size])) + data[at + size :]
 
 
 def _replayed(subjects: Sequence[Subject], files: Sequence[Path]) -> int:

@@ -68,9 +68,9 @@ def subjects() -> list[PictureSubject]:
         good = [plugin.encode(image, knobs) for knobs in (sweep[0], sweep[-1])]
         found.append(PictureSubject(f"image:{name}", plugin.decode, good, _is_image, foreign=True))
     for task in registry.names("label"):
-        plugin = registry.get("label", task)
-        good = [plugin.encode(output) for output in _outputs(task)]
-        found.append(PictureSubject(f"label:{task}", plugin.decode, good, lambda value: True, task in _FOREIGN))
+        label = registry.get("label", task)
+        good = [label.encode(output) for output in _outputs(task)]
+        found.append(PictureSubject(f"label:{task}", label.decode, good, lambda value: True, task in _FOREIGN))
     for subject in found:
         subject.others = [data for other in found for data in other._good]
     return found

@@ -89,7 +89,7 @@ class StreamSubject:
 
     def _draw_header(self, rng: Random) -> dict[str, Any]:
         specs = [[s.name, s.channels, s.stride_px] for s in self._loaded.specs]
-        header = {"codec": self.codec, "prefix": self._reader.header.checkpoint_sha256, "specs": specs}
+        header: dict[str, Any] = {"codec": self.codec, "prefix": self._reader.header.checkpoint_sha256, "specs": specs}
         shapes = [list(size) for size in self._records[0].shapes.values()]
         header |= {"shapes": shapes, "n_symbols": self._records[0].n_symbols, "n_records": len(self._records)}
         spec, size = rng.choice(specs), rng.choice(shapes)
@@ -129,7 +129,7 @@ class StreamSubject:
         found: dict[str, Any] = {"how": how, "tensor": name, "seed": rng.randrange(1 << 30), "share": rng.random()}
         found["dtype"], found["other"] = rng.randrange(len(_DTYPES)), rng.choice(list(self._state))
         if rng.random() < 0.25:
-            values = (None, -1, 0, 1 << 40, 0.5, 1e300, "", "x", [], {}, [[]])
+            values: tuple[Any, ...] = (None, -1, 0, 1 << 40, 0.5, 1e300, "", "x", [], {}, [[]])
             found = {"how": "meta", "field": rng.choice(list(self._meta)), "value": rng.choice(values)}
             if rng.random() < 0.5:
                 spec = {"name": "x", "channels": rng.choice(SIZES), "stride_px": rng.choice(SIZES), "layout": "BCHW"}
@@ -187,7 +187,7 @@ class StreamSubject:
     def _run_header(self, data: Mapping[str, Any]) -> Outcome:
         specs = tuple(FeatureSpec(*spec) for spec in data["specs"])
         names = [s.name for s in specs]
-        common = container._Common(dict(zip(names, map(tuple, data["shapes"]))), data["n_symbols"])  # type: ignore
+        common = container._Common(dict(zip(names, map(tuple, data["shapes"]))), data["n_symbols"])
         head = container._pack_header(Header(data["codec"], data["prefix"], specs), common, data["n_records"])
         n_head = 7 + int.from_bytes(self._file[5:7], "little") + 4
         return self._received(head + self._file[n_head:])

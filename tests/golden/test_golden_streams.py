@@ -52,7 +52,7 @@ def decoded(folder: Path) -> dict[str, torch.Tensor]:
     loaded, reader = checkpoint.load(folder / "c.safetensors"), ContainerReader(folder / "a.fcb")
     reader.verify_checkpoint(loaded.sha256)
     reader.verify_header(Header(loaded.point.codec, loaded.sha256, loaded.specs), folder / "c.safetensors")
-    found = {}
+    found: dict[str, torch.Tensor] = {}
     for number, record in enumerate(reader):
         sample = loaded.codec.decode(record.payload, record.shapes)
         record.verify(sample)
