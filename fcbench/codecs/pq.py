@@ -35,9 +35,9 @@ def k_means(x: Tensor, n_codewords: int, generator: torch.Generator) -> Tensor:
         index = nearest(x, codebook)
         counts = torch.bincount(index, minlength=n_codewords)
         sums = torch.zeros_like(codebook).index_add_(0, index, x)
-        anew = torch.randint(len(x), (n_codewords,), generator=generator)
+        restart = torch.randint(len(x), (n_codewords,), generator=generator)
         means = sums / counts.clamp(min=1)[:, None]
-        codebook = torch.where(counts[:, None] > 0, means, x[anew])
+        codebook = torch.where(counts[:, None] > 0, means, x[restart])
     return codebook
 
 

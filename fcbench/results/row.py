@@ -19,7 +19,7 @@ class RatePoint:
     suite: Annotated[str, "name of the suite"]
     kind: Annotated[str, "ceiling, floor, coded, remote or label"]
     dataset: Annotated[str, "name of the data set"]
-    dataset_revision: Annotated[str, "of both splits, where they differ with a slash between"]
+    dataset_revision: Annotated[str, "of both splits, with a slash between if they differ"]
     image_size: Annotated[
         str, "height x width of the encoder's input [pixels]; empty for features that others extracted"
     ]
@@ -38,7 +38,7 @@ class RatePoint:
     seed: Annotated[int, "of all that is trained"]
     features_dtype: Annotated[str, "type that features are stored in; empty for float32", _THIRD] = ""
     resizing: Annotated[
-        str, "how images were brought to image_size and, by the encoder, to its own; empty where nothing did", _THIRD
+        str, "how images were brought to image_size and, by the encoder, to its own; empty if unchanged", _THIRD
     ] = ""
     codec_data: Annotated[
         str, "data set, with its revision, that trained codecs; empty: the training split", _THIRD
@@ -50,7 +50,7 @@ class RatePoint:
     task_rate: Annotated[float | None, "learning rate of neck and head", _THIRD] = None
     task_stop: Annotated[str, "why the training of neck and head ended: steps (all done) or plateau", _THIRD] = ""
     task_done: Annotated[int | None, "training steps of neck and head that were done", _FOURTH] = None
-    task_seconds: Annotated[float | None, "that they took [s]", _FOURTH] = None
+    task_seconds: Annotated[float | None, "time of these steps [s]", _FOURTH] = None
     task_gain: Annotated[float | None, "loss that as many steps again would save, estimated [%]", _FOURTH] = None
     task_rest: Annotated[float | None, "loss that endless training would save, extrapolated [%]", _FOURTH] = None
     codec_steps: Annotated[
@@ -62,7 +62,7 @@ class RatePoint:
     codec_rate: Annotated[float | None, "learning rate of the codec", _THIRD] = None
     codec_stop: Annotated[str, "why the training of the codec ended: steps (all done) or plateau", _THIRD] = ""
     codec_done: Annotated[int | None, "training steps of the codec that were done", _FOURTH] = None
-    codec_seconds: Annotated[float | None, "that they took [s]", _FOURTH] = None
+    codec_seconds: Annotated[float | None, "time of these steps [s]", _FOURTH] = None
     codec_gain: Annotated[float | None, "bits that as many steps again would save, estimated [%]", _FOURTH] = None
     codec_rest: Annotated[float | None, "bits that endless training would save, extrapolated [%]", _FOURTH] = None
     tolerance: Annotated[float | None, "gain of the last doubling of steps below which a training ends", _FOURTH] = None
@@ -91,15 +91,15 @@ class RatePoint:
     higher_is_better: Annotated[bool, "direction of the metric"] = True
     primary: Annotated[bool, "whether the metric is its task's first"] = True
     feature_mse: Annotated[float | None, "mean squared error of features in units of their training variance"] = None
-    encode_ms: Annotated[float | None, "median time to code a sample [ms]"] = None
-    decode_ms: Annotated[float | None, "median time to decode a sample [ms]"] = None
+    encode_ms: Annotated[float | None, "median time per sample to encode [ms]"] = None
+    decode_ms: Annotated[float | None, "median time per sample to decode [ms]"] = None
     kmac_per_px: Annotated[str, "JSON: 1000 multiply-accumulates per original pixel, by stage"] = ""
     n_params: Annotated[str, "JSON: parameters of encoder, codec, neck, head"] = ""
     checkpoint_sha256: Annotated[str, "of the codec's checkpoint"] = ""
     checkpoint_bytes: Annotated[int | None, "size of the codec's checkpoint [bytes]"] = None
     versions: Annotated[str, "JSON: versions of packages, and of the external coders in use"]
     device: Annotated[str, "what computed features and trained: cpu, cuda, ..."]
-    gpu: Annotated[str, "model of the GPU; empty where the device is none", _THIRD] = ""
+    gpu: Annotated[str, "model of the GPU; empty if the device is not a GPU", _THIRD] = ""
     cpu: Annotated[str, "model of the processor", _THIRD] = ""
     threads: Annotated[int | None, "threads that PyTorch used", _THIRD] = None
     run: Annotated[str, "run that wrote the row: a record of provenance.json", _THIRD] = ""
