@@ -5,8 +5,8 @@
 Over every codec with its checkpoint, every image and label coder, results folders and caches. Files are damaged at
 random, and where checksums stand before what decodes, they are also made right again: then any finite features of the
 claimed shape are right as well, since the payload *is* another valid stream. Cases run many to a process, within
-2 GiB of memory and 10 s of the processor each. A library that is not ours may end its process behind corrected checksums
-(``contained``): ``fcbench decode`` gives it one of its own for that. Everything else is a failure, made smaller and kept
+2 GiB of memory and 10 s of CPU time each. An external library may end its process after corrected checksums
+(``contained``): ``fcbench decode`` runs them in a separate process. All else is a failure, minimized and kept
 in ``tests/hostile/cases``, whose files the tests run again. Case N of a seed is the same in every run.
 """
 
