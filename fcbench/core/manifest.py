@@ -5,13 +5,13 @@
      "samples": [{"id": "dog", "split": "train", "size_px": [480, 640]}, ...]}
 
 ``name`` is the model that made them. A map's ``layout`` names the axes of its arrays: C and H, W, or C and N (tokens),
-or C alone, in any order, with B in front where a file holds several samples: ``BCHW``, ``HWC``, ``BNC``, ``NC``.
+or C alone, in any order, with B in front if a file holds several samples: ``BCHW``, ``HWC``, ``BNC``, ``NC``.
 ``file`` is a path below the folder. With ``{id}`` in it there is a file per sample, whose B, if any, is 1; with
 ``{split}`` alone, row i is the i-th sample of the split. It is a ``.npy`` with one map, or a ``.safetensors`` whose
-tensors have the maps' names. ``grid`` is the [h, w] of N tokens, row by row, behind ``global_tokens`` tokens without a
+tensors have the maps' names. ``grid`` is the [h, w] of N tokens, row by row, after ``global_tokens`` tokens without a
 place (class, registers), which are coded as a map of their own, ``NAME.global``. Tokens without a grid are coded as a
 map of 1 x N. All samples have the same shapes. ``size_px`` is the [H, W] of the original image, to which bits per pixel
-refer; of other modalities the size of the input, [1, number of tokens]. ``"lower_is_better": true`` is said of the
+refer; of other modalities the size of the input, [1, number of tokens]. ``"lower_is_better": true`` applies to the
 number that a metric command prints.
 """
 
@@ -74,7 +74,7 @@ class Entry:
 
     @property
     def axes(self) -> str:
-        """Of one sample's array."""
+        """Axes of one sample's array."""
         return self.layout.removeprefix("B")
 
     @property
