@@ -5,13 +5,13 @@
      "samples": [{"id": "dog", "split": "train", "size_px": [480, 640]}, ...]}
 
 ``name`` is the model that made them. A map's ``layout`` names the axes of its arrays: C and H, W, or C and N (tokens),
-or C alone, in any order, with B in front where a file holds several samples: ``BCHW``, ``HWC``, ``BNC``, ``NC``.
+or C alone, in any order, with B in front if a file holds several samples: ``BCHW``, ``HWC``, ``BNC``, ``NC``.
 ``file`` is a path below the folder. With ``{id}`` in it there is a file per sample, whose B, if any, is 1; with
 ``{split}`` alone, row i is the i-th sample of the split. It is a ``.npy`` with one map, or a ``.safetensors`` whose
-tensors have the maps' names. ``grid`` is the [h, w] of N tokens, row by row, behind ``global_tokens`` tokens without a
+tensors have the maps' names. ``grid`` is the [h, w] of N tokens, row by row, after ``global_tokens`` tokens without a
 place (class, registers), which are coded as a map of their own, ``NAME.global``. Tokens without a grid are coded as a
 map of 1 x N. All samples have the same shapes. ``size_px`` is the [H, W] of the original image, to which bits per pixel
-refer; of other modalities the size of the input, [1, number of tokens]. ``"lower_is_better": true`` is said of the
+refer; of other modalities the size of the input, [1, number of tokens]. ``"lower_is_better": true`` applies to the
 number that a metric command prints.
 """
 
@@ -74,7 +74,7 @@ class Entry:
 
     @property
     def axes(self) -> str:
-        """Of one sample's array."""
+        """Axes of one sample's array."""
         return self.layout.removeprefix("B")
 
     @property
@@ -133,7 +133,7 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
-        """Raises `FcbenchError`: no manifest, or one that is not as this module says."""
+        """Raise `FcbenchError`: no manifest, or one that does not follow this module's format."""
         path = folder / FILE
         try:
             text = path.read_bytes()
@@ -168,7 +168,7 @@ class Manifest:
 
     @cached_property
     def _rows(self) -> dict[tuple[str, str], int]:
-        """Places of samples in their splits."""
+        """Indices of samples in their splits."""
         n, rows = defaultdict[str, int](int), dict[tuple[str, str], int]()
         for s in self.samples:
             rows[s.split, s.id] = n[s.split]
@@ -181,22 +181,22 @@ class Manifest:
 
     @property
     def specs(self) -> dict[str, FeatureSpec]:
-        """The maps that are coded: those of the folder, then their global tokens. Strides are not known: 1."""
+        """The coded maps: those of the folder, then their global tokens. Strides are unknown and set to 1."""
         placed = {name for name, e in self.maps.items() if e.grid or "H" in e.axes}
         return {n: FeatureSpec(n, c, 1, "BCHW" if n in placed else "BNC") for n, (c, _, _) in self.shapes.items()}
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """(C, h, w) of the maps that are coded: the first sample's. Raises `FcbenchError`: it cannot be read."""
+        """(C, h, w) of the coded maps, from the first sample. Raises `FcbenchError`: it cannot be read."""
         return {name: m.shape for name, m in self._maps(self.samples[0]).items()}
 
     def path(self, entry: Entry, sample: Recorded) -> Path:
-        """Where a sample's array lies, below the folder."""
+        """Path of a sample's array below the folder."""
         return Path(entry.file.replace("{id}", sample.id).replace("{split}", sample.split))
 
     @property
     def files(self) -> list[Path]:
-        """All files of the folder that are read. Raises `FcbenchError`: one is not there."""
+        """All files of the folder that are read. Raises `FcbenchError`: one is missing."""
         found = {self.path(e, s): s for e in self.maps.values() for s in self.samples}
         for path, sample in found.items():
             if not (self.folder / path).is_file():

@@ -19,7 +19,7 @@ class RatePoint:
     suite: Annotated[str, "name of the suite"]
     kind: Annotated[str, "ceiling, floor, coded, remote or label"]
     dataset: Annotated[str, "name of the data set"]
-    dataset_revision: Annotated[str, "of both splits, where they differ with a slash between"]
+    dataset_revision: Annotated[str, "of both splits, with a slash between if they differ"]
     image_size: Annotated[
         str, "height x width of the encoder's input [pixels]; empty for features that others extracted"
     ]

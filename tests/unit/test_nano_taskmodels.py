@@ -127,7 +127,7 @@ def test_refusals(tmp_path: Path, scenes: Scenes) -> None:
     with pytest.raises(FcbenchError, match="up to .* m, the task needs up to 10 m"):
         build("depth", DepthTask(10.0, 1.0, 1.0))
     words = Vocabulary(("a", "box", "zebra"))
-    with pytest.raises(FcbenchError, match="cannot say 1 of the task's 3 words: zebra"):
+    with pytest.raises(FcbenchError, match="cannot output 1 of the task's 3 words: zebra"):
         build("captioning", CaptioningTask(words, 5, None))  # type: ignore[arg-type]
     with pytest.raises(FcbenchError, match="was trained for pose"):
         build("pose", depth)

@@ -1,4 +1,4 @@
-"""The frame of the learned codecs that code a pyramid coarse to fine: what is decoded of one map predicts the next.
+"""Base of the learned codecs that code a pyramid coarse to fine: each decoded map predicts the next one.
 
     coarse map --coder--> decoded --bilinear, 1x1--> prediction of the finer map; coded is the difference
 
