@@ -274,7 +274,7 @@ class Decoded:
         self._write(files)
         raw = json.loads((self._manifest.folder / FILE).read_bytes())
         raw["samples"] = [s for s in raw["samples"] if s["split"] == "test" and s["id"] in set(self._ids)]
-        (self._folder / FILE).write_text(json.dumps(raw))
+        (self._folder / FILE).write_text(json.dumps(raw), encoding="utf-8")
 
     def _write(self, files: Mapping[Path, Maps]) -> None:
         from safetensors.numpy import save_file

@@ -22,7 +22,7 @@ from fcbench.transmit.senders import Received
 Tiny = Callable[..., Result]
 SMALLEST = {"timm": "timm:test_efficientnet", "torchvision": "torchvision:lraspp_mobilenet_v3_large"}
 """Of encoders whose default is not their smallest."""
-ENCODERS = [SMALLEST.get(name, name) for name in registry.names("encoder")]
+ENCODERS = [SMALLEST.get(name, name) for name in registry.names("encoder") if name != "extracted"]
 OPTIONS = ("--task", "segmentation", "--codec", "uniform", "--image-size", "64")
 N = ("--n-train", "8", "--n-test", "4")
 

@@ -116,7 +116,7 @@ def test_codecs_are_trained_through_the_networks_own_losses(root: Path) -> None:
 
 def test_a_head_to_be_trained_is_refused_before_any_work(root: Path) -> None:
     result = run(root, "--codec", "raw", "--head", "trained", "--out", root / "no")
-    assert result.exit_code == 1 and "detection has no head to be trained" in result.output
+    assert result.exit_code == 1 and "detection has no trainable head" in result.output
     assert len(result.output.splitlines()) < 6
 
 

@@ -22,6 +22,7 @@ WRITES = re.compile(
 OTHERWISE = {
     "core/files.py": "the atomic writer itself, and appending",
     "features/store.py": "maps of a set, whose index is written last",
+    "core/manifest.py": "decoded features that a command reads, in a temporary folder",
     "coders/vvc.py": "what a program reads, in a temporary folder",
 }
 

@@ -176,7 +176,7 @@ def test_no_such_file(hub: Hub) -> None:
 @pytest.mark.parametrize("code", ["RepoNotFound", "RevisionNotFound", "GatedRepo"])
 def test_no_such_repository(hub: Hub, code: str) -> None:
     hub.error_code = code
-    refused("gives no facebook/sam3: .*HF_TOKEN.*HF_ENDPOINT", repo="facebook/sam3")
+    refused("does not provide facebook/sam3: .*HF_TOKEN.*HF_ENDPOINT", repo="facebook/sam3")
 
 
 def test_a_404_that_says_nothing(hub: Hub) -> None:

@@ -231,7 +231,7 @@ def test_estimate_is_a_plain_sum() -> None:
     assert (found.feature_bytes, found.result_bytes) == (1000, 300)
     rows = {r[:12].strip(): r.split() for r in table(counts, rates).splitlines()}
     assert rows["hyperprior"][1:] == ["8", "2", "1", "74", "s"]
-    assert rows["in all"][2:] == ["8", "2", "4", "4", "min"]
+    assert rows["total"][1:] == ["8", "2", "4", "4", "min"]
     assert "busy" not in table(counts, rates)
     assert "busy (load 3.0 per core)" in table(counts, replace(rates, load=3.0))
 
@@ -255,7 +255,7 @@ def test_plan_option_measures_nothing(cache: Path, tmp_path: Path) -> None:
     lines = {line.split("  ")[0]: line.split() for line in result.output.splitlines()}
     n = len(registry.get("codec", "factorized").sweep("mse"))
     assert lines["factorized"][1:4] == [str(n), "0", str(n)]
-    assert lines["in all"][2:5] == [str(n + 2), "0", str(n + 2)]  # a readout, its null
+    assert lines["total"][1:4] == [str(n + 2), "0", str(n + 2)]  # a readout, its null
     assert "disk: about" in result.output and "--keep-streams" in result.output
 
 

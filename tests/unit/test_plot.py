@@ -370,7 +370,7 @@ def test_unwritable_file_is_one_line(tmp_path: Path) -> None:
         (sweep(4, value=None), {}, "4 measured rows have no finite value"),
         ([*sweep(4), rate_point(bpp=None)], {}, "1 measured rows have no positive bpp"),
         ([rate_point(bpp=0.0)], {}, "no positive bpp"),
-        (sweep(4) + sweep(4, "again", suite="b"), {}, "4 rows that differ .* again0"),
+        (sweep(4) + sweep(4, "again", suite="b"), {}, "4 rows that the figure cannot tell from others .* again0"),
         (suite(1, codecs=16), {}, "16 codecs .* at most 15"),
         (suite(1, encoders=5), {"grid": False}, "5 encoders .* at most 4"),
         (suite(1), {"anchors": ["codec_l"]}, "unknown anchor 'codec_l'. Did you mean"),

@@ -177,7 +177,7 @@ def test_a_checkpoint_knows_the_file_of_its_codec(file: Path, tmp_path: Path, mo
     moved = tmp_path / "elsewhere" / "mine.py"
     moved.parent.mkdir()
     file.rename(moved)
-    with pytest.raises(FcbenchError, match="from mine.py sha256:[0-9a-f]{16}, here is none: give --codec FILE"):
+    with pytest.raises(FcbenchError, match="from mine.py sha256:[0-9a-f]{16}, but here is none: give --codec FILE"):
         checkpoint.load(path)
     assert fcbench("inspect", path, "--codec", moved).exit_code == 0
     moved.write_text(CODEC + "# edited\n")
@@ -196,7 +196,7 @@ def test_a_checkpoint_knows_the_version_of_its_codec(tmp_path: Path, monkeypatch
     (info / "METADATA").write_text((info / "METADATA").read_text().replace("1.2", "1.3"))
     info.rename(site / "toy-1.3.dist-info")
     registry._installed.cache_clear()
-    with pytest.raises(FcbenchError, match="from toy 1.2, here is toy 1.3: pip install toy==1.2"):
+    with pytest.raises(FcbenchError, match="from toy 1.2, but here is toy 1.3: pip install toy==1.2"):
         checkpoint.load(path)
 
 

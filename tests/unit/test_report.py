@@ -99,7 +99,7 @@ def test_codecs_differ_in_colour_and_marker() -> None:
         ({"status": "boom", "metric": "", "value": None}, "red", "1 points failed (c), first: boom"),
         ({"rate_alarm": True}, "amber", "Rate alarm at 1 points (c)"),
         ({"commit": "abc-dirty"}, "amber", "differed from its commit"),
-        ({"codec_stop": "steps"}, "plain", "training of the codec ended with its steps"),
+        ({"codec_stop": "steps"}, "plain", "training of the codec ran out of steps"),
         ({"codec_stop": "steps", "codec_rest": 31.0}, "plain", "about 31 to 31 % of its bits would be saved"),
         ({"codec_stop": "steps", "codec_rest": None}, "plain", "it is not known what would be saved"),
     ],

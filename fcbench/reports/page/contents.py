@@ -20,7 +20,6 @@ from fcbench.analysis.open_ended import is_open
 from fcbench.analysis.results import Results
 from fcbench.core.codecs import Kind
 from fcbench.core.errors import FcbenchError
-from fcbench.core.rates import UNITS
 from fcbench.reports import compare_table, cost_table, cross_neck_table, style
 from fcbench.reports.page import cautions, pictures
 from fcbench.reports.tables import NOTHING, Document, Table
@@ -30,7 +29,7 @@ MAX_ENCODERS = 3
 """With more encoders than this no pairs are priced: `fcbench cost` prices a named pair."""
 
 _POINT = ("panel", "metric", "codec_label", "kind", "params")
-_NUMBERS = (*UNITS, "value", "ci_low", "ci_high")
+_NUMBERS = ("bpp", "bpfp", "bytes_per_sample", "value", "ci_low", "ci_high")
 _COMPLEXITY = (
     "codec",
     "encode (ms)",
