@@ -36,7 +36,7 @@ td.words, th.words { white-space: normal; vertical-align: top; }
 td.fixed { white-space: nowrap; }
 small { font-weight: normal; }
 td.warned { color: var(--red); min-width: 14rem; }
-@media (max-width: 84rem) {
+@media (max-width: 88rem) {
   table, tbody, caption { display: block; }
   thead { display: none; }
   tr { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 16rem), 1fr)); gap: 0 1rem;
