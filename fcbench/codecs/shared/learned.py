@@ -233,17 +233,17 @@ class LearnedCodec(CodecBase):
         decoded: DecodedMaps = {}
         string = StringDecoder(payload)
         string.require(sum(s.channels * h * w for s, (h, w) in zip(self.specs, grid, strict=True)))  # or more
-        parts: dict[str, bytes] = {}
-        for n_passes, group in enumerate(self.passes, 1):
-            coded = {i: _CodedMap(self.map_coders[i], grid[i]) for i in group}
+        coded: dict[int, _CodedMap] = {}
+        for group in self.passes:
+            coded |= {i: _CodedMap(self.map_coders[i], grid[i]) for i in group}
             for stage, part in enumerate(self.stages):
-                for i, one in coded.items():
-                    if (code := one.code(stage)) is not None:
-                        symbols = string.take(one.coder.tables(stage), code.groups, self.parts(part)[i])
-                        one.latents.append(code.latents(symbols))
-            if n_passes == len(self.passes):
-                parts = string.end()  # before any work on maps that a damaged payload only claims
-            decoded |= {i: one.synthesized() + self.predicted(i, decoded, grid[i]) for i, one in coded.items()}
+                for i in group:
+                    if (code := coded[i].code(stage)) is not None:
+                        symbols = string.take(coded[i].coder.tables(stage), code.groups, self.parts(part)[i])
+                        coded[i].latents.append(code.latents(symbols))
+        parts = string.end()  # before any work on maps that a damaged payload only claims
+        for i, one in coded.items():
+            decoded[i] = one.synthesized() + self.predicted(i, decoded, grid[i])
         maps = [stats.restore(decoded[i]) for i, stats in enumerate(self.map_stats)]
         return Decoded(Features(self.named(maps)), string.n_symbols, string.check, parts)
 
