@@ -71,10 +71,12 @@ def measure(
     with ResultsFolder(out) as folder:
         folder.add_provenance(study.suite.as_json())
         graph = build(study, folder.done)
-        report = show(works(graph, study), (graph.n_points.total(), graph.n_found.total()))
+        expected = works(graph, study)
+        report = show(expected, (graph.n_points.total(), graph.n_found.total()))
         report.dots += dots(row for row in folder.points if row.point in graph.found)
         with report, start(study, out, keep_streams, report) as executor:
-            for node, outcome in outcomes(graph.nodes, executor):
+            nodes = graph.nodes if executor.n_at_once == 1 else urgent_first(graph.nodes, expected)
+            for node, outcome in outcomes(nodes, executor):
                 _keep(folder, outcome)
                 _say(report, node, outcome)
                 failures += outcome.failures
@@ -85,6 +87,20 @@ def measure(
 def n_coded(folder: ResultsFolder) -> int:
     """Coded points of a results folder."""
     return len({row.point for row in folder.points if row.kind == Kind.CODED and row.status == OK})
+
+
+def urgent_first(nodes: Mapping[str, Node], expected: Mapping[str, Work]) -> dict[str, Node]:
+    """The nodes of each encoder and seed in turn, first those on which the longest chain of work waits."""
+    waiting_s = dict.fromkeys(nodes, 0.0)
+    for key in reversed(list(nodes)):
+        waiting_s[key] += expected[key].expected_s
+        for need in nodes[key].needs:
+            if need in nodes:
+                waiting_s[need] = max(waiting_s[need], waiting_s[key])
+    trials = dict.fromkeys((node.encoder, node.seed) for node in nodes.values())
+    turn = {trial: i for i, trial in enumerate(trials)}
+    order = sorted(nodes, key=lambda key: (turn[nodes[key].encoder, nodes[key].seed], -waiting_s[key]))
+    return {key: nodes[key] for key in order}
 
 
 def outcomes(nodes: Mapping[str, Node], executor: Executor) -> Iterator[tuple[Node, Outcome]]:
