@@ -1,4 +1,4 @@
-"""One frame through a video coder of FFmpeg, by PyAV: elementary streams, no container. Imports no torch.
+"""Frames through a video coder of FFmpeg, by PyAV: elementary streams, no container. Imports no torch.
 
 Constant quantization parameter, intra, one thread, no perceptual tuning; pixel formats are always explicit. FFmpeg's
 and SVT-AV1's logs are silenced.
@@ -21,12 +21,13 @@ from fcbench.core.errors import FcbenchError
 PRESET_X265 = "slow"
 PRESET_SVT = "4"
 
-_X265 = (
+X265 = (
     "keyint=1:bframes=0:ipratio=1:aq-mode=0:psy-rd=0:psy-rdoq=0:info={info}:hrd=0:aud=0:repeat-headers=1:"
     "pools=none:frame-threads=1:wpp=0:log-level=none:qp={qp}"
 )
+"""Options of libx265: one intra frame at a constant QP, squared error minimized."""
 _SVT = "rc=0:aq-mode=0:tune=1:avif=1:lp=1"
-_PLANES = {"gray": 1, "gray10le": 1}  # Planes of the formats that do not have three
+_PLANES = {"gray": 1, "gray10le": 1, "gray12le": 1}  # Planes of the formats that do not have three
 
 
 def _av() -> Any:
@@ -37,24 +38,28 @@ def _av() -> Any:
 
 
 def _depth(pix_fmt: str) -> Any:
-    return np.dtype("<u2") if pix_fmt.endswith("10le") else np.dtype("u1")
+    return np.dtype("<u2") if pix_fmt.endswith("le") else np.dtype("u1")
 
 
-def _encode_frame(encoder: str, pix_fmt: str, planes: Sequence[np.ndarray], options: Mapping[str, str]) -> bytes:
-    """Code one frame of planes [H, W], each of the format's type; chroma planes have the format's size."""
+def encode_frames(
+    encoder: str, pix_fmt: str, frames: Sequence[Sequence[np.ndarray]], options: Mapping[str, str]
+) -> bytes:
+    """Code frames of planes [H, W], each of the format's type; chroma planes have the format's size."""
     av = _av()
-    height, width = planes[0].shape
+    height, width = frames[0][0].shape
     context = av.CodecContext.create(encoder, "w")
     context.width, context.height, context.pix_fmt = width, height, pix_fmt
     context.time_base, context.framerate = Fraction(1, 25), Fraction(25)
-    context.thread_count, context.gop_size = 1, 1
+    context.thread_count, context.gop_size = 1, len(frames)
     context.options = dict(options)
-    frame = av.VideoFrame(width, height, pix_fmt)
-    for plane, values in zip(frame.planes, planes, strict=True):
-        _fill(plane, values, _depth(pix_fmt))
-    frame.pts = 0
-    packets = [*context.encode(frame), *context.encode(None)]
-    data = b"".join(bytes(p) for p in packets)
+    packets = []
+    for i, planes in enumerate(frames):
+        frame = av.VideoFrame(width, height, pix_fmt)
+        for plane, values in zip(frame.planes, planes, strict=True):
+            _fill(plane, values, _depth(pix_fmt))
+        frame.pts = i
+        packets += context.encode(frame)
+    data = b"".join(bytes(p) for p in [*packets, *context.encode(None)])
     if not data:
         raise FcbenchError("the encoder returned no bytes")
     return data
@@ -68,26 +73,33 @@ def _fill(plane: Any, values: np.ndarray, dtype: Any) -> None:
 
 def _decode_frame(decoder: str, pix_fmt: str, data: bytes) -> list[np.ndarray]:
     """Planes [H, W] of a stream of one frame."""
-    av = _av()
-    context = av.CodecContext.create(decoder, "r")
+    frames = decode_packets(decoder, pix_fmt, [_av().Packet(data)])
+    if len(frames) != 1:
+        raise FcbenchError(f"the stream holds {len(frames) or 'no'} frames, not one of {pix_fmt}")
+    return frames[0]
+
+
+def decode_packets(decoder: str, pix_fmt: str, packets: Sequence[Any]) -> list[list[np.ndarray]]:
+    """Frames of planes [H, W] of PyAV's packets."""
+    context = _av().CodecContext.create(decoder, "r")
     context.thread_count = 1
-    frames = [*context.decode(av.Packet(data)), *context.decode(None)]
-    if len(frames) != 1 or frames[0].format.name != pix_fmt:
-        found = ", ".join(f.format.name for f in frames) or "no frame"
-        raise FcbenchError(f"the stream holds {found}, not one frame of {pix_fmt}")
-    dtype = _depth(pix_fmt)
-    out = []
-    for plane in frames[0].planes[: _PLANES.get(pix_fmt, 3)]:
-        width = plane.line_size // dtype.itemsize
-        rows = np.frombuffer(plane, dtype)[: plane.height * width].reshape(plane.height, width)
-        out.append(rows[:, : plane.width].copy())
-    return out
+    frames = [frame for packet in [*packets, None] for frame in context.decode(packet)]
+    for frame in frames:
+        if frame.format.name != pix_fmt:
+            raise FcbenchError(f"the stream holds {frame.format.name}, expected {pix_fmt}")
+    return [[_plane(p, _depth(pix_fmt)) for p in f.planes[: _PLANES.get(pix_fmt, 3)]] for f in frames]
+
+
+def _plane(plane: Any, dtype: Any) -> np.ndarray:
+    width = plane.line_size // dtype.itemsize
+    rows = np.frombuffer(plane, dtype)[: plane.height * width].reshape(plane.height, width)
+    return rows[:, : plane.width].copy()
 
 
 def hevc_encode(planes: Sequence[np.ndarray], pix_fmt: str, qp: int, info: bool = False) -> bytes:
     """An Annex B stream by libx265 at a constant QP, 0 to 51. ``info``: include the encoder's version."""
-    options = {"preset": PRESET_X265, "x265-params": _X265.format(qp=qp, info=int(info))}
-    return guarded("libx265", _encode_frame, "libx265", pix_fmt, planes, options)
+    options = {"preset": PRESET_X265, "x265-params": X265.format(qp=qp, info=int(info))}
+    return guarded("libx265", encode_frames, "libx265", pix_fmt, [planes], options)
 
 
 def hevc_decode(data: bytes, pix_fmt: str) -> list[np.ndarray]:
@@ -99,7 +111,7 @@ def av1_encode(planes: Sequence[np.ndarray], pix_fmt: str, qp: int) -> bytes:
     """An OBU stream by SVT-AV1 at a constant quantizer, 1 to 63, in its still-picture mode."""
     options = {"preset": PRESET_SVT, "qp": str(qp), "svtav1-params": _SVT}
     with _same_scheduling():
-        return guarded("libsvtav1", _encode_frame, "libsvtav1", pix_fmt, planes, options)
+        return guarded("libsvtav1", encode_frames, "libsvtav1", pix_fmt, [planes], options)
 
 
 @contextmanager
