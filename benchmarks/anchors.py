@@ -1,4 +1,4 @@
-"""How much better could the HEVC anchors be? Layouts, orders, presets, tools and depths, at equal error of the features.
+"""How much better could the HEVC anchors be? Layouts, orders, presets, tools, depths, at equal error of the features.
 
     python -m benchmarks.anchors --encoder hiera_nano --encoder sam2_nano --out results/anchors
 
@@ -98,7 +98,7 @@ def read(data: bytes, way: Way) -> list[np.ndarray]:
 
 
 def block(maps: np.ndarray) -> list[np.ndarray]:
-    """Maps [C, h, w] as pictures of at least `LEAST_PX`: squares of g x g maps, the last filled up with its last one."""
+    """Maps [C, h, w] as pictures of at least `LEAST_PX`: squares of g x g maps, the last one filled up."""
     channels, h, w = maps.shape
     g = -(-LEAST_PX // min(h, w))
     full = np.concatenate([maps, np.repeat(maps[-1:], -channels % (g * g), axis=0)])

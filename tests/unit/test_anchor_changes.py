@@ -1,0 +1,36 @@
+"""What `benchmarks.anchors` tries out on the HEVC anchors."""
+
+import numpy as np
+import pytest
+
+from benchmarks.anchors import CHANGES, Way, block, by_similarity, code, unblock
+from fcbench.testing.maps import correlated
+
+
+@pytest.mark.parametrize("shape", [(5, 8, 8), (4, 22, 30), (7, 3, 5)])
+def test_blocks_hold_every_map(shape):
+    maps = np.arange(np.prod(shape)).reshape(shape)
+    pictures = block(maps)
+
+    assert all(min(p.shape) >= 16 and p.shape[0] % 8 == p.shape[1] % 8 == 0 for p in pictures)
+    assert (unblock(pictures, shape) == maps).all()
+
+
+def test_similar_channels_are_neighbours():
+    a, b = np.random.default_rng(0).normal(size=(2, 500))
+    channels = [a, b, a + 0.1 * b, b - 0.1 * a]
+
+    order = by_similarity(np.corrcoef(channels))
+
+    assert {frozenset(order[:2]), frozenset(order[2:])} == {frozenset((0, 2)), frozenset((1, 3))}
+
+
+@pytest.mark.parametrize("way", (Way("as it is"), *CHANGES), ids=lambda way: way.name)
+def test_every_way_decodes_to_what_it_coded(way):
+    samples = correlated(3, 8, (16, 16), 1).numpy()
+    samples /= samples.std()
+    order = np.random.default_rng(0).permutation(8) if way.similar else np.arange(8)
+
+    coarse, fine = (code(samples, 6.0, list(order), qp, way) for qp in (40, 12))
+
+    assert fine[0] > coarse[0] and fine[1] < 0.01 < coarse[1]
