@@ -50,7 +50,7 @@ def name_of(source: Path) -> str:
 def convert(source: Path, target: Path) -> None:
     """Write the float32 tensors of a published file, without its classifier."""
     published = PUBLISHED[name_of(source)]
-    network = published.whole() if published.n_classes else published.trunk()
+    network = published.whole(published.trunk()) if published.n_classes else published.trunk()
     state = state_of(source, network, str(source))
     kept = {n: t.contiguous() for n, t in state.items() if not n.startswith("classifier.")}
     write_atomically(target, save(kept))
@@ -64,7 +64,7 @@ def compare(source: Path, target: Path, images: Sequence[Path]) -> Agreement:
     published, encoder = PUBLISHED[name], PLUGIN.build(name, str(target), torch.device("cpu"))
     n_layers = sum(isinstance(m, torch.nn.Conv2d) for m in encoder.module.modules())
     trunk_end = layers_of(source)[n_layers - 1].output
-    whole = freeze(published.whole()) if published.n_classes else None
+    whole = freeze(published.whole(published.trunk())) if published.n_classes else None
     if whole:
         load(whole, name, (source, ""))
     interpreter = Interpreter(str(source), experimental_preserve_all_tensors=True)

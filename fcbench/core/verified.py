@@ -48,6 +48,7 @@ VERIFIED: dict[str, dict[str, str]] = {
         "ade20k": _MADE,
         "camvid": "the real files: rows in results/codecs_camvid",
         "coco": "100 real images: rows in results/real_smoke",
+        "coco_voc": "100 real images: rows in results/split_deeplab",
         "extracted": "made folders only",
         "folder": _MADE,
         "hf": "made folders only",
@@ -56,6 +57,7 @@ VERIFIED: dict[str, dict[str, str]] = {
         "nyuv2": _MADE,
         "rgbd": "80 real frames: rows in results/real_smoke",
         "scenes": "its own: rows in results/scenes",
+        "voc": _MADE,
     },
 }
 """Kind -> name -> how it was verified."""

@@ -19,7 +19,7 @@ SHARED = Path(__file__).parents[3] / "shared" / "data"
 TINY_SETS = runpy.run_path(str(Path(__file__).parents[1] / "unit" / "tiny_sets.py"))
 MAKERS: dict[str, Callable[[Path], None]] = TINY_SETS["MAKERS"]
 """Data set on disk -> writes a tiny one in the official layout."""
-REAL = {"coco": "coco_tiny", "rgbd": "rgbd_room", "imagenet1k": "imagenet_sample"}
+REAL = {"coco": "coco_tiny", "coco_voc": "coco_tiny", "rgbd": "rgbd_room", "imagenet1k": "imagenet_sample"}
 """Data set -> its folder under ../shared/data, where that has another name."""
 
 

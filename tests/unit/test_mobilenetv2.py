@@ -21,6 +21,7 @@ from torch import nn
 from benchmarks import convert_tflite
 from fcbench.core.errors import FcbenchError
 from fcbench.core.tasks import build_tail
+from fcbench.data.shared.voc import CLASSES
 from fcbench.encoders import mobilenetv2
 from fcbench.encoders.mobilenetv2.tflite import Layer, layers_of, state_of
 from fcbench.features.encoding import build_encoder
@@ -66,7 +67,21 @@ def test_the_trunk_of_a_segmentation_network_keeps_stride_16() -> None:
     assert len(default) == 1, "the default split point is the same map in all"
 
 
-def test_only_imagenet_has_a_tail() -> None:
+@pytest.mark.parametrize("stage", ["stage1", "stage2", "stage3", "stage4"])
+def test_deeplab_reads_every_stage(stage: str) -> None:
+    encoder, x = build_encoder("mobilenetv2:voc_segmentation", "random", CPU), images(2, (97, 130))
+    tail: Any = build_tail(encoder, "segmentation", [stage], (97, 130))
+    maps = encoder(x, [stage]).maps
+    logits = encoder._whole(x / 127.5 - 1)  # type: ignore[attr-defined]
+    whole = nn.functional.interpolate(logits, size=(97, 130), mode="bilinear", align_corners=True)
+    torch.testing.assert_close(tail(maps), whole)
+    assert tail.label_names == tuple(CLASSES)
+    assert not torch.equal(tail(maps), tail({stage: maps[stage].flip(-1)})), "the map decides"
+    nll = -tail.log_likelihood(maps, tail.predict(maps, torch.empty(0)))
+    assert nll.shape == (2,) and (nll > 0).all()
+
+
+def test_birds_have_no_tail() -> None:
     with pytest.raises(FcbenchError, match="has no tail"):
         build_tail(build_encoder("mobilenetv2:inat_birds", "random", CPU), "classification", ["stage3"], (96, 96))
 
@@ -235,3 +250,21 @@ def test_the_real_files_give_the_known_tensors_and_agree_with_the_interpreter(na
     assert wanted.keys() == found.keys() and all(torch.equal(t, found[n]) for n, t in wanted.items())
     agreement = convert_tflite.compare(source, target, [tmp_path / "picture.png"])
     assert agreement.difference < 0.25 and agreement.correlation > 0.97
+
+
+@pytest.mark.skipif(not TWINS.is_dir(), reason="needs ../shared/data/twins beside the repository")
+def test_front_and_tail_segment_as_the_published_network() -> None:
+    interpreter = pytest.importorskip("ai_edge_litert.interpreter", reason="needs pip install fcbench[tflite]")
+    source = TWINS / mobilenetv2.PUBLISHED["voc_segmentation"].file
+    published = interpreter.Interpreter(str(source))
+    published.allocate_tensors()
+    y, x = np.mgrid[:513, :513]
+    picture = np.stack([x * 0.4, y * 0.4, 255 * ((x // 40 + y // 40) % 2)], -1).astype(np.uint8)
+    published.set_tensor(published.get_input_details()[0]["index"], picture[None])
+    published.invoke()
+    wanted = published.get_tensor(published.get_output_details()[0]["index"])[0]
+    encoder = build_encoder("mobilenetv2:voc_segmentation", str(source), CPU)
+    tail: Any = build_tail(encoder, "segmentation", ["stage3"], (513, 513))
+    maps = encoder(torch.from_numpy(picture).permute(2, 0, 1)[None], ["stage3"]).maps
+    found = tail.predict(maps, torch.empty(0))[0].numpy()
+    assert (found == wanted).mean() > 0.97

@@ -51,6 +51,20 @@ def ade20k(root: Path, n: int = 4) -> None:
     (root / "objectInfo150.txt").write_text("\n".join(info) + "\n", encoding="utf-8")
 
 
+def voc(root: Path, n: int = 3) -> None:
+    """Masks run through 0 to 20 and 255 (void); one image has no mask and is in no list."""
+    lists = root / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    for k, split in enumerate(("train", "val")):
+        stems = [f"2007_{k}{i:05d}" for i in range(n)]
+        for i, stem in enumerate(stems):
+            picture(root / "JPEGImages" / f"{stem}.jpg", 10 * k + i)
+            mask = np.array([*range(21), 255], np.uint8)[np.arange(SIZE[0] * SIZE[1]) % 22].reshape(SIZE)
+            write_map(root / "SegmentationClass" / f"{stem}.png", mask)
+        (lists / f"{split}.txt").write_text("\n".join(stems) + "\n")
+    picture(root / "JPEGImages" / "2007_9.jpg", 99)
+
+
 def rgbd(root: Path, n: int = 4) -> None:
     """Depth 500, 501, ... mm; the first row 0, 65535, 10001 mm."""
     for k, split in enumerate(("train", "test")):
@@ -245,10 +259,12 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     "ade20k": ade20k,
     "camvid": camvid,
     "coco": coco,
+    "coco_voc": coco,
     "folder": folder_of_all,
     "imagenet": imagenet,
     "imagenet1k": imagenet1k,
     "nyuv2": nyuv2,
     "rgbd": rgbd,
+    "voc": voc,
 }
 """Data set on disk -> writes a tiny one in the official layout."""

@@ -16,8 +16,8 @@ torch.hub's folder (TORCH_HOME), checked against their SHA-256 and turned into f
 fcbench[tflite]``). ``python -m benchmarks.convert_tflite`` makes a ``.safetensors`` file of one for --weights, which
 needs no such package. Activations have 32 bits here; the published networks round them to 8.
 
-Tails: classification, of ``imagenet`` with the weights of a ``.tflite`` (converted files hold no classifier). The
-output that stands for none of the classes is left out.
+Tails: classification of ``imagenet``, segmentation of ``voc_segmentation``, both with the weights of a ``.tflite`` (of
+the converted files, only some hold a head). A classifier's output that stands for none of the classes is left out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,9 +30,10 @@ import torch
 from torch import Tensor, nn
 
 from fcbench.core.features import EncoderPlugin, WeightsInfo
+from fcbench.encoders.mobilenetv2.deeplab import DeepLab, DeepLabTail
 from fcbench.encoders.mobilenetv2.tflite import state_of
-from fcbench.encoders.shared.padded import PaddedEncoder, variant_of
-from fcbench.encoders.shared.timm_tail import classifier_tail
+from fcbench.encoders.shared.padded import PaddedEncoder, normalized, variant_of
+from fcbench.encoders.shared.timm_tail import classifier_tail, noise, require_equal
 from fcbench.encoders.shared.timm_weights import info_of, specs_of
 from fcbench.encoders.shared.weights import freeze, load_state, load_weights, published_file, seeded, weights_file
 
@@ -57,9 +58,13 @@ class Published:
         options: dict[str, Any] = {"pad_type": "same", "output_stride": self.output_stride}
         return timm.create_model(ARCHITECTURE, features_only=True, out_indices=(1, 2, 3, 4), **options)
 
-    def whole(self) -> nn.Module:
-        """The classifier, with random weights."""
-        return timm.create_model(ARCHITECTURE, num_classes=self.n_classes, pad_type="same")
+    def whole(self, trunk: nn.Module) -> nn.Module:
+        """The network of a trunk; what is not of the trunk has random weights."""
+        if not self.n_classes:
+            return DeepLab(trunk)
+        whole = timm.create_model(ARCHITECTURE, num_classes=self.n_classes, pad_type="same")
+        whole.load_state_dict(whole.state_dict() | trunk.state_dict())
+        return whole
 
 
 PUBLISHED = {
@@ -94,7 +99,8 @@ class MobileNetV2Encoder(PaddedEncoder):
         super().__init__(name, module, specs_of(info_of(module).get_dicts()), weights, device)
         self.module.to(memory_format=torch.channels_last)  # 1.5 times faster on CPUs
         self._whole = None if whole is None else freeze(whole).to(device)
-        self.tails = {} if whole is None else {"classification": tuple(self.specs)}
+        task = "segmentation" if isinstance(whole, DeepLab) else "classification"
+        self.tails = {} if whole is None else {task: tuple(self.specs)}
 
     def run(self, x: Tensor, split_points: Sequence[str]) -> Mapping[str, Tensor]:
         module: Any = self.module
@@ -110,9 +116,17 @@ class MobileNetV2Encoder(PaddedEncoder):
         return found
 
     def tail(self, task: str, split_point: str, image_px: tuple[int, int]) -> nn.Module:
-        """The rest of the classifier after a stage, compared with the whole network on an image of noise."""
+        """The rest of the network after a stage, compared with the whole one on an image of noise."""
         assert self._whole is not None
-        return classifier_tail(self, self._whole, split_point, image_px)
+        if not isinstance(self._whole, DeepLab):
+            return classifier_tail(self, self._whole, split_point, image_px)
+        block = BLOCKS[list(self.specs).index(split_point)]
+        tail = freeze(DeepLabTail(self._whole, split_point, block, image_px))
+        x = noise(image_px).to(self.device)
+        with torch.inference_mode():
+            logits = self._whole(normalized(x, self.normalization, self.levels))
+            require_equal(self.name, split_point, logits, tail.rest(self(x, [split_point]).maps[split_point]))
+        return tail
 
 
 def load(network: nn.Module, name: str, file: tuple[Path, str] | None) -> WeightsInfo:
@@ -138,10 +152,10 @@ class Plugin(EncoderPlugin):
         with seeded():
             trunk = published.trunk()
             info = load(trunk, name, file)
-            if chosen == "imagenet" and (file is None or file[0].suffix == ".tflite"):
-                whole = published.whole()
-                load(whole, name, file)
-                whole.load_state_dict(whole.state_dict() | trunk.state_dict())
+            if chosen != "inat_birds" and (file is None or file[0].suffix == ".tflite"):
+                whole = published.whole(trunk)
+                if file:
+                    load(whole, name, file)
         return MobileNetV2Encoder(name, trunk, info, device, whole)
 
 

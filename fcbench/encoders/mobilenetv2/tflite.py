@@ -63,21 +63,21 @@ def state_of(path: Path, network: nn.Module, name: str) -> dict[str, Tensor]:
     more than the network has, the first is left out: it stands for no class. `name`: as typed, for messages. Raises
     `FcbenchError`: as `layers_of`, or another architecture.
     """
-    state, layers = dict(network.state_dict()), layers_of(path)
-    parts = {n: m for n, m in network.named_modules() if isinstance(m, (nn.Conv2d, nn.BatchNorm2d, nn.Linear))}
-    norms = iter([(n, m.eps) for n, m in parts.items() if isinstance(m, nn.BatchNorm2d)])
-    weighted = {n: m for n, m in parts.items() if not isinstance(m, nn.BatchNorm2d)}
-    for i, (part, module) in enumerate(weighted.items()):
-        shape = state[f"{part}.weight"].shape
-        if i >= len(layers):
+    state, layers = dict(network.state_dict()), iter(layers_of(path))
+    kinds = (nn.Conv2d, nn.BatchNorm2d, nn.Linear)
+    parts = [(n, m) for n, m in network.named_modules() if isinstance(m, kinds)]
+    for (part, module), (norm, after) in zip(parts, [*parts[1:], ("", None)]):
+        if isinstance(module, nn.BatchNorm2d):
+            continue
+        layer, shape = next(layers, None), state[f"{part}.weight"].shape
+        if layer is None:
             raise other_architecture(f"weights {path}", name, f"missing {part}.weight")
-        weight, bias = layers[i].weight, layers[i].bias
-        if isinstance(module, nn.Linear):
-            weight, bias = weight.flatten(1)[-shape[0] :], bias[-shape[0] :]
-            state[f"{part}.bias"] = bias
+        weight, bias = layer.weight, layer.bias
+        if isinstance(after, nn.BatchNorm2d):
+            state |= {f"{norm}.bias": bias, f"{norm}.weight": torch.full_like(bias, math.sqrt(1 + after.eps))}
         else:
-            norm, eps = next(norms)
-            state |= {f"{norm}.bias": bias, f"{norm}.weight": torch.full_like(bias, math.sqrt(1 + eps))}
+            weight = weight.flatten(1) if isinstance(module, nn.Linear) else weight
+            weight, state[f"{part}.bias"] = weight[-shape[0] :], bias[-shape[0] :]
         if weight.shape != shape:
             different = f"{part}.weight is {list(weight.shape)} instead of {list(shape)}"
             raise other_architecture(f"weights {path}", name, different)

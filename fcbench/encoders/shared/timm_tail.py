@@ -163,13 +163,13 @@ def classifier_tail(
     """
     names = encoder.groups.get(split_point, (split_point,))
     cut = info_of(encoder.module).get_dicts()[list(encoder.specs).index(names[0])]["module"]
-    noise = torch.randint(0, 256, (1, 3, *image_px), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    x = noise(image_px).to(encoder.device)
     try:
         rest = rest_of(cut) if rest_of else after(full, cut)
         tail = ClassifierTail(rest, names, label_names(encoder.name, full))
         with torch.inference_mode():
-            whole = full(normalized(noise.to(encoder.device), encoder.normalization, encoder.levels))
-            split = tail(encoder(noise, names).maps)
+            whole = full(normalized(x, encoder.normalization, encoder.levels))
+            split = tail(encoder(x, names).maps)
     except (AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError) as exc:
         raise FcbenchError(
             f"{encoder.name} has no tail at {split_point} for images of {image_px[0]}x{image_px[1]} "
@@ -178,6 +178,11 @@ def classifier_tail(
     require_equal(encoder.name, split_point, whole, split)
     freeze(tail)
     return tail
+
+
+def noise(image_px: tuple[int, int]) -> Tensor:
+    """An image of noise, uint8 [1, 3, H, W]."""
+    return torch.randint(0, 256, (1, 3, *image_px), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
 def require_equal(name: str, split_point: str, whole: Tensor, split: Tensor) -> None:

@@ -6,12 +6,12 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from pycocotools import mask as rle
 from torch import Tensor, nn
 
-from fcbench.core.samples import VOID, Detections, Objects
-from fcbench.core.tasks import Head, ProbabilisticHead
+from fcbench.core.samples import Detections, Objects
+from fcbench.core.tasks import Head
+from fcbench.encoders.shared.segmenting import Segmenting
 from fcbench.encoders.torchvision.backbone import Backbone
 
 NOTHING = ("__background__", "no person", "N/A")  # Placeholder categories: their detections are dropped
@@ -156,7 +156,7 @@ class DetectionTail(_Tail, Head):
                 part.training = False
 
 
-class SegmentationTail(_Tail, ProbabilisticHead):
+class SegmentationTail(_Tail, Segmenting):
     """The rest of a segmentation network (a `fcbench.core.tasks.Tail`). `categories`: of its classes. `image_px`: (H,
     W) of the images."""
 
@@ -177,29 +177,3 @@ class SegmentationTail(_Tail, ProbabilisticHead):
         n = len(next(iter(x.values())))
         blank = torch.zeros(1, device=self.device).expand(n, 3, *self.image_px)
         return cast(Tensor, self.run(x, blank)["out"])
-
-    def loss(self, x: Mapping[str, Tensor], batch: Tensor) -> Tensor:
-        """Mean cross-entropy in nats over the pixels that are not void."""
-        nll, target = self._nll(x, batch)
-        return nll.sum() / (target != VOID).sum().clamp(min=1)
-
-    def imitation_loss(self, x: Mapping[str, Tensor], uncoded: Mapping[str, Tensor]) -> Tensor:
-        """Mean cross-entropy in nats with its own probabilities for the uncoded maps."""
-        with torch.no_grad():
-            wanted = self(uncoded).softmax(1)
-        return F.cross_entropy(self(x), wanted)
-
-    def predict(self, x: Mapping[str, Tensor], batch: Tensor) -> Tensor:
-        """Class indices, int64 [B, H, W]."""
-        return cast(Tensor, self(x)).max(dim=1).indices
-
-    def log_likelihood(self, x: Mapping[str, Tensor], batch: Tensor) -> Tensor:
-        """Log-probability of each sample's mask in nats, summed over the pixels that are not void: [B]."""
-        nll, _ = self._nll(x, batch)
-        return -nll.flatten(1).sum(1)
-
-    def _nll(self, x: Mapping[str, Tensor], batch: Tensor) -> tuple[Tensor, Tensor]:
-        """Negative log-probability of each pixel's class, 0 where void, and the classes, [B, H, W]."""
-        logits = self(x)
-        target = batch.to(logits.device).long()
-        return F.cross_entropy(logits, target, ignore_index=VOID, reduction="none"), target
