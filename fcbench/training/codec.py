@@ -24,7 +24,7 @@ from fcbench.features.feature_set import FeatureSet, batches_of
 from fcbench.features.source import Source
 from fcbench.features.statistics import normalized_mse
 from fcbench.training import loop, records
-from fcbench.training.convergence import Record
+from fcbench.training.convergence import PLATEAU, Record, has_settled
 from fcbench.training.options import PREPARE_SAMPLES, VERSION, Budget
 from fcbench.training.readout import ReadoutRecipe, TaskLoss
 from fcbench.transmit import checkpoint
@@ -187,7 +187,7 @@ def _train(
         # all of its steps: from good weights the loss rises before it falls, which would look like a plateau
         done = records.of(recipe.first.path(cache)).steps
         budget = replace(budget, codec_steps=math.ceil(CONTINUED_SHARE * done), tolerance=0)
-    return fit_codec(
+    record = fit_codec(
         codec,
         lmbdas,
         recipe.source.train.features,
@@ -200,6 +200,9 @@ def _train(
         resume=recipe.trained_path(cache).with_suffix(".resume"),
         advance=advance,
     )
+    if recipe.start and has_settled(loop.level(record.curve, record.steps), recipe.budget.tolerance):
+        record = record._replace(stop=PLATEAU)
+    return record
 
 
 def require_same(recipe: CodecRecipe, path: Path, loaded: checkpoint.Loaded) -> None:

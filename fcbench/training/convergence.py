@@ -54,6 +54,15 @@ def is_flat(curve: Sequence[Look], tolerance: float) -> bool:
     return min(before) - min(look.loss for look in curve) < tolerance * last.unit
 
 
+def has_settled(curve: Sequence[Look], tolerance: float) -> bool:
+    """Whether a training of a given number of steps that began with good weights was flat at its end.
+
+    Its loss rises before it falls again, which also looks flat: the lowest loss must lie in the last doubling.
+    """
+    best = min(curve, key=lambda look: look.loss)
+    return 2 * best.step > curve[-1].step and is_flat(curve, tolerance)
+
+
 # ------------------------------------------------------------------------------------------- how it went
 CAP, PLATEAU = "steps", "plateau"
 """Why a training ended: all its steps are done, or its validation loss was flat."""

@@ -103,8 +103,7 @@ class _State:
             for p, best in zip(self.params, self.best):
                 p.copy_(best)
         self.module.eval()
-        level = [look for look in self.curve if look.step <= turn(self.end)] or self.curve
-        return Record(self.step, self.seconds, self.stop, gain(level), tuple(self.curve))
+        return Record(self.step, self.seconds, self.stop, gain(level(self.curve, self.end)), tuple(self.curve))
 
     def save(self, path: Path) -> None:
         """Write the whole state."""
@@ -220,6 +219,11 @@ def turn(end: int) -> int:
     (120, 128)
     """
     return end - int(TAIL * end)
+
+
+def level(curve: Sequence[Look], end: int) -> Sequence[Look]:
+    """Looks before the learning rate of a training of `end` steps fell; all of a short one."""
+    return [look for look in curve if look.step <= turn(end)] or curve
 
 
 def end_after(step: int) -> int:

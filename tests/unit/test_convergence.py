@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from fcbench.training.convergence import Gain, Look, gain, is_due, is_flat
+from fcbench.training.convergence import Gain, Look, gain, has_settled, is_due, is_flat
 
 LOOKS = [step for step in range(20_001) if is_due(step)]
 
@@ -58,6 +58,15 @@ def test_a_plateau_is_a_doubling_that_gains_less_than_the_tolerance() -> None:
     assert is_flat(curve(lambda step: 1.0, 128), 0.01)
     assert is_flat(curve(lambda step: 1 + step / 100, 128), 0.01)
     assert not is_flat(curve(lambda step: 1.0, 128), 0.0), "without a tolerance the cap ends a training"
+
+
+def test_a_training_from_good_weights_has_settled_when_it_ends_flat_and_better() -> None:
+    def rises_first(best: float) -> list[Look]:
+        return curve(lambda step: 1.0 if step < 40 else best + 40 / step**1.5, 1000)
+
+    assert has_settled(rises_first(0.95), 0.01)
+    assert not has_settled(rises_first(1.05), 0.01), "it is no better than it began"
+    assert not has_settled(curve(lambda step: 1 + 10 / step**0.5, 1000), 0.01), "it still falls"
 
 
 def test_looks_are_evenly_spaced_in_the_logarithm() -> None:
