@@ -1,6 +1,5 @@
 """Verification of a results folder: rows that add up, and samples that give their values again."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from fcbench.core.codecs import Kind
 from fcbench.core.errors import FcbenchError
 from fcbench.core.rules import shown
 from fcbench.results import intervals, table
-from fcbench.results.checks import Checks, grouped, sending
+from fcbench.results.checks import Checks, grouped, parts_of, sending
 from fcbench.results.folder import PROVENANCE, load_provenance
 from fcbench.results.row import COLUMNS, OK, RatePoint
 from fcbench.results.samples import SampleTable, load_samples, sample_files
@@ -46,7 +45,7 @@ def verify(folder: Path, with_intervals: bool = True) -> Checks:
     for first, *_ in measured:
         try:
             _rate(first, checks)
-        except (FcbenchError, TypeError, ValueError, AttributeError) as error:
+        except FcbenchError as error:
             checks.fault(f"its rates cannot be computed: {error}", row=first)
     for row in (row for own in measured for row in own):
         if row.value is None:
@@ -92,7 +91,7 @@ def _rate(row: RatePoint, checks: Checks) -> None:
     if row.kind in (Kind.CEILING, Kind.FLOOR):
         uncoded = rates.uncoded_bytes(row.n_points) if row.kind == Kind.CEILING else 0
         checks.compare(row, "n_bytes", uncoded, "uncoded features have" if uncoded else "nothing is sent:")
-    n_bytes, parts = int(row.n_bytes or 0), json.loads(row.parts or "{}")
+    n_bytes, parts = int(row.n_bytes or 0), parts_of(row)
     if parts and sum(parts.values()) != n_bytes:
         checks.fault(f"n_bytes is {n_bytes}, but its parts are {sum(parts.values())} bytes", row=row)
     gives = f"{n_bytes} bytes give"
@@ -144,7 +143,7 @@ def _sizes(row: RatePoint, samples: SampleTable) -> Iterator[str]:
     if len(samples.ids) != row.n_samples or len(set(samples.ids)) != len(samples.ids):
         yield f"{len(set(samples.ids))} different samples, but its rows say {row.n_samples}"
     sizes = [n for n in samples.n_bytes if n is not None]
-    rest, container = (row.n_bytes or 0) - sum(sizes), json.loads(row.parts or "{}").get(rates.CONTAINER)
+    rest, container = (row.n_bytes or 0) - sum(sizes), parts_of(row).get(rates.CONTAINER)
     if rest < 0 or (container is not None and rest != container):
         claimed = f" and a container of {container}" if container is not None else ""
         yield f"samples of {sum(sizes)} bytes, but its row says {row.n_bytes}{claimed}"
@@ -164,7 +163,7 @@ def _values(
     for metric in sorted(found.keys() - {row.metric for row in own}):
         checks.fault(f"no row of its {metric}", row=own[0])
     for row in own:
-        because = f"{row.metric}: its samples in {file} give"
+        because = f"for {row.metric} its samples in {file} give"
         if row.metric not in found:
             checks.fault(f"its samples in {file} give no {row.metric}", row=row)
             continue

@@ -25,7 +25,7 @@ from fcbench.features.statistics import normalized_mse
 from fcbench.features.store import dtype_of, open_set
 from fcbench.measure.run import STREAMS
 from fcbench.results import table
-from fcbench.results.checks import Checks, grouped, sending
+from fcbench.results.checks import Checks, grouped, parts_of, sending
 from fcbench.results.row import OK, RatePoint
 from fcbench.results.samples import has_samples, load_samples
 from fcbench.transmit.checkpoint import Loaded, load
@@ -40,31 +40,36 @@ Uncoded = tuple[FeatureSet, Mapping[str, FeatureStats]]  # Test features, and th
 def check(folder: Path, cache: Cache, checks: Checks, advance: Advance) -> None:
     """Check every stream of a folder. `cache`: of the features, and of checkpoints that are not beside their streams.
     `advance`: called with (streams done, total streams)."""
-    sent = [r for r in table.load_points(folder) if r.status == OK and r.kind in (Kind.CODED, Kind.REMOTE, Kind.LABEL)]
-    rows = {digest({"job": row.point}): row for row in reversed(sent)}
+    sent = [r for r in table.load_points(folder) if r.kind in (Kind.CODED, Kind.REMOTE, Kind.LABEL)]
+    rows = {_stem(row): row for row in reversed(sent)}
     streams = {file.stem: file for file in sorted((folder / STREAMS).glob("*.fcb"))}
     for file in sorted((folder / STREAMS).glob("*")):
         if file.stem not in rows or file.stem not in streams:
             no_row = "belongs to no row: it was deleted, or its run was killed"
-            checks.fault(
-                "its stream is missing" if file.stem in rows else no_row, f"{STREAMS}/{file.name}", rows.get(file.stem)
-            )
-    for together in grouped(rows.values(), sending):
-        if not any(digest({"job": row.point}) in streams for row in together):
+            what = "its stream is missing" if file.stem in rows else no_row
+            checks.fault(what, f"{STREAMS}/{file.name}", rows.get(file.stem))
+    for number, together in enumerate(groups := grouped(rows.values(), sending)):
+        advance(number, len(groups))
+        measured = [row for row in together if row.status == OK]
+        own = [row for row in together if _stem(row) in streams]
+        if measured and not own:
             checks.left["streams (not kept)"] += 1
-    known = [(stem, file) for stem, file in streams.items() if stem in rows]
-    for number, (stem, file) in enumerate(known):
-        advance(number, len(known))
-        stream = _Stream(folder, file, rows[stem], cache, checks)
-        try:
-            stream.check()
-        except FcbenchError as error:
-            stream.fault(str(error))
+        for row in own if measured else ():
+            stream = _Stream(folder, streams[_stem(row)], row if row.status == OK else measured[0], cache, checks)
+            try:
+                stream.check()
+            except (FcbenchError, ValueError) as error:
+                stream.fault(str(error))
+
+
+def _stem(row: RatePoint) -> str:
+    """Name of a point's stream, if its task is the first of those that read it."""
+    return digest({"job": row.point})
 
 
 @dataclass(frozen=True, slots=True)
 class _Stream:
-    """A stream, with a row of the first task that read it."""
+    """A stream, with a row of a task that read it."""
 
     folder: Path
     file: Path
@@ -108,7 +113,7 @@ class _Stream:
         if has_samples(self.folder, row.point):
             self._compare("sizes of samples", sizes, list(load_samples(self.folder, row.point).n_bytes))
         if row.parts:
-            self._compare("bytes of the container", reader.n_bytes - sum(sizes), json.loads(row.parts).get(CONTAINER))
+            self._compare("bytes of the container", reader.n_bytes - sum(sizes), parts_of(row).get(CONTAINER))
 
     def _checkpoint(self) -> Path | None:
         """The checkpoint beside the stream, or in the cache; None if it is in neither."""
@@ -130,11 +135,11 @@ class _Stream:
         self._compare("parameters of the codec", dict(loaded.point.params), json.loads(row.params))
         self._compare("encoder and its weights", made_for, f"{row.encoder} {row.weights_sha256}")
         self._compare("bytes of the checkpoint", checkpoint.stat().st_size, row.checkpoint_bytes)
-        uncoded = _uncoded(row, loaded.specs, self.cache)
+        uncoded = _uncoded(row, loaded.specs, self.cache) if len(reader) == row.n_samples else None
         mse, bits, parts = _decoded(reader, checkpoint, loaded, uncoded)
         checks.done["streams decoded"] += 1
         if parts and row.parts:
-            self._compare("parts", {**parts, CONTAINER: reader.n_bytes - sum(parts.values())}, json.loads(row.parts))
+            self._compare("parts", {**parts, CONTAINER: reader.n_bytes - sum(parts.values())}, parts_of(row))
         if uncoded is None:
             checks.left[f"feature errors (features are not in {self.cache.root})"] += 1
             return
@@ -158,6 +163,8 @@ def _decoded(
             decoded = verified(record, found, checkpoint).features.maps
             parts.update({name: len(data) for name, data in found.parts.items()})
             if uncoded is not None:
+                if record.shapes != dict(uncoded[0].grids):
+                    raise FcbenchError(f"{record.where}: its maps are not of the size of the cached features")
                 maps = uncoded[0].batch([i])
                 error += float(normalized_mse(maps, decoded, uncoded[1])) / len(reader)
                 bits += float(codec.estimate_bits(maps).sum()) if isinstance(codec, EstimatingCodec) else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from fcbench.core.codecs import Kind
+from fcbench.core.errors import FcbenchError
 from fcbench.results.row import RatePoint
 from fcbench.results.table import RATES
 
@@ -48,6 +50,14 @@ class Checks:
 def name_of(row: RatePoint) -> str:
     """A row, or all rows of its point, for a message."""
     return f"{row.point}: {row.encoder}, {row.codec} {row.params}, {row.task}"
+
+
+def parts_of(row: RatePoint) -> dict[str, int]:
+    """Bytes of a row's file by part. Raises `FcbenchError`: its cell is damaged."""
+    try:
+        return {str(name): int(n) for name, n in json.loads(row.parts or "{}").items()}
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise FcbenchError(f"its parts are not JSON of bytes by name ({error})") from None
 
 
 def grouped(rows: Iterable[RatePoint], key: Callable[[RatePoint], Any]) -> list[list[RatePoint]]:
