@@ -118,9 +118,10 @@ class ResultsFolder:
         """Add a record of this run to `provenance.json`. `suite`: what was requested, as plain JSON data. Raises
         `FcbenchError`: the existing file is damaged, or a disk error."""
         path = self.path / PROVENANCE
-        runs = load_provenance(self.path) if path.exists() else []
+        contents = read_provenance(self.path) if path.exists() else {"runs": []}
         run = provenance.record(suite)
-        write_atomically(path, json.dumps({"schema": SCHEMA, "runs": [*runs, run]}, indent=1) + "\n", HINT)
+        contents |= {"schema": SCHEMA, "runs": [*contents["runs"], run]}
+        write_atomically(path, json.dumps(contents, indent=1) + "\n", HINT)
         self._run = run["run"]
 
     def _compact(self) -> None:
@@ -135,9 +136,18 @@ class ResultsFolder:
 
 def load_provenance(path: Path | str) -> list[dict[str, Any]]:
     """Records of the runs that wrote a folder, oldest first. Raises `FcbenchError`: no such file, or a damaged one."""
+    runs: list[dict[str, Any]] = read_provenance(path)["runs"]
+    return runs
+
+
+def read_provenance(path: Path | str) -> dict[str, Any]:
+    """Contents of `provenance.json`: ``runs`` and, once signed, ``signed``. Raises `FcbenchError`: no such file, or a
+    damaged one."""
     file = Path(path) / PROVENANCE
     try:
-        return list(json.loads(file.read_text(encoding="utf-8"))["runs"])
+        contents: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        contents["runs"] = list(contents["runs"])
+        return contents
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FcbenchError(f"cannot read {file} ({error}); delete it to start a new one.") from None
 

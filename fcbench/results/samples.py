@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -31,15 +32,35 @@ class SampleTable:
     null_log_likelihood: np.ndarray | None = None  # [N] nats, of the null model; None except at the uncoded ceiling
 
 
+def sample_files(path: Path) -> dict[str, Path]:
+    """Files of the samples of a folder, by point: the point's own, or the packed one. Raises `FcbenchError`: the
+    packed one is damaged."""
+    packed = path / PACKED
+    found = dict.fromkeys(_groups(packed), packed) if packed.exists() else {}
+    return found | {file.stem: file for file in sorted((path / SAMPLES).glob("*.parquet"))}
+
+
 def has_samples(path: Path, point: str) -> bool:
     """Whether samples of a point are stored, in their own file or packed."""
-    if (path / SAMPLES / f"{point}.parquet").exists():
-        return True
-    packed = path / PACKED
-    if not packed.exists():
-        return False
+    own, packed = path / SAMPLES / f"{point}.parquet", path / PACKED
+    return own.exists() or (packed.exists() and point in _groups(packed))
+
+
+def _groups(packed: Path) -> dict[str, list[int]]:
+    """The row groups of each point in a packed file."""
     with _naming(packed):
-        return pq.read_table(packed, columns=["point"], filters=[("point", "=", point)]).num_rows > 0
+        stat = packed.stat()
+        return _groups_of(packed, stat.st_size, stat.st_mtime_ns, stat.st_ino)
+
+
+@lru_cache(maxsize=8)
+def _groups_of(packed: Path, *version: int) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    with pq.ParquetFile(packed) as file:
+        for number in range(file.num_row_groups):
+            for point in file.read_row_group(number, ["point"]).column("point").unique().to_pylist():
+                found.setdefault(point, []).append(number)
+    return found
 
 
 @contextmanager
@@ -73,12 +94,15 @@ def pack(path: Path) -> Path:
 def load_samples(path: Path | str, point: str) -> SampleTable:
     """Samples of one point, in the order they were written. Raises `FcbenchError`: no samples of this point, or a
     damaged file."""
-    file = Path(path) / SAMPLES / f"{point}.parquet"
     if not has_samples(Path(path), point):
         raise FcbenchError(f"no samples of point {point!r} in {path}; it failed or was never run.")
-    file = file if file.exists() else Path(path) / PACKED
-    with _naming(file):
-        table = pq.read_table(file, filters=[("point", "=", point)], partitioning=None)
+    own = Path(path) / SAMPLES / f"{point}.parquet"
+    file = own if own.exists() else Path(path) / PACKED
+    with _naming(file), pq.ParquetFile(file) as opened:
+        table = opened.read() if file == own else opened.read_row_groups(_groups(file)[point])
+        table = table.filter(pc.equal(table.column("point"), point))
+        if not len(table):
+            raise ValueError(f"its samples are of another point than {point}")
         ids, n_bytes = (table.column(c).to_pylist() for c in ("sample", "n_bytes"))
         stats = table.column("stats").combine_chunks().flatten().to_numpy()
         kept = [c for c in LIKELIHOODS if c in table.schema.names and table.column(c).null_count == 0]

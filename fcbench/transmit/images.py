@@ -124,12 +124,12 @@ def decode(path: Path, checkpoint: Path | None = None, trust: bool = False) -> d
     if checkpoint is None and not beside.is_file():
         raise FcbenchError(f"no checkpoint {beside.name} beside {path}: give --checkpoint FILE")
     checkpoint = checkpoint or beside
-    with HERE if trust else _apart(load_checkpoint(checkpoint), reader) as coders:
+    with HERE if trust else apart(load_checkpoint(checkpoint), reader) as coders:
         batches = [r.maps for r in senders.decode(checkpoint, path, coders)]
     return {name: torch.cat([b[name] for b in batches]) for name in batches[0]}
 
 
-def _apart(loaded: Loaded, reader: container.ContainerReader) -> Coders:
+def apart(loaded: Loaded, reader: container.ContainerReader) -> Coders:
     """What decodes a stranger's file: a process within limits where a library does it that is not ours."""
     if not isinstance(loaded.codec, ForeignCodec):
         return HERE

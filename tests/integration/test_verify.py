@@ -2,79 +2,326 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
 
 from fcbench.analysis.verify import verify
-from fcbench.results.samples import SAMPLES
+from fcbench.core.cache import Cache, digest
+from fcbench.measure import kept
+from fcbench.results import signing
+from fcbench.results.checks import Checks
+from fcbench.results.samples import SAMPLES, pack
 
 
 @pytest.fixture
 def folder(finished: Path, tmp_path: Path) -> Path:
     """A copy of a finished run, as of a clean checkout."""
     shutil.copytree(finished, tmp_path / "run")
-    _edit(tmp_path / "run", lambda text: text.replace("-dirty", ""))
+    rates = tmp_path / "run" / "rates.csv"
+    rates.write_text(rates.read_text().replace("-dirty", ""))
     return tmp_path / "run"
 
 
-def _edit(folder: Path, change: Callable[[str], str]) -> None:
-    file = folder / "rates.csv"
-    file.write_text(change(file.read_text()))
+@pytest.fixture
+def check(folder: Path, cache: Path) -> Callable[..., Checks]:
+    """A check of the folder with the cache of its run, or another one."""
+
+    def call(cache_dir: Path = cache) -> Checks:
+        checks = verify(folder, with_intervals=False)
+        kept.check(folder, Cache(cache_dir), checks, lambda done, total: None)
+        return checks
+
+    return call
 
 
-def _set(folder: Path, column: str, value: object) -> str:
-    """Change a column of the first coded point; returns the point's key."""
-    rows = pd.read_csv(folder / "rates.csv", keep_default_na=False, dtype=str)
-    point = str(rows.loc[rows["kind"] == "coded", "point"].iloc[0])
-    rows.loc[rows["point"] == point, column] = str(value)
+def _coded(folder: Path) -> pd.Series:
+    """The first row of the first coded point whose stream was kept under its name."""
+    rows = _rows(folder)
+    return rows[(rows["kind"] == "coded") & (rows["task"] == "segmentation")].iloc[0]
+
+
+def _rows(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / "rates.csv", keep_default_na=False, dtype=str)
+
+
+def _provenance(folder: Path) -> dict[str, Any]:
+    contents: dict[str, Any] = json.loads((folder / "provenance.json").read_text())
+    return contents
+
+
+def _change(folder: Path, which: Callable[[pd.DataFrame], pd.Series], **cells: object) -> None:
+    rows = _rows(folder)
+    rows.loc[which(rows), list(cells)] = [str(cell) for cell in cells.values()]
     rows.to_csv(folder / "rates.csv", index=False)
-    return point
 
 
-def test_a_finished_run_passes(fcbench: Callable[..., Result], folder: Path) -> None:
-    assert list((folder / "streams").glob("*.fcb"))
-    result = fcbench("verify", str(folder))
-    assert result.exit_code == 0 and result.output == f"{folder}: holds what it claims\n"
+def _stream(folder: Path) -> Path:
+    return folder / "streams" / f"{digest({'job': _coded(folder)['point']})}.fcb"
+
+
+def _found(checks: Checks, what: str, file: str = "rates.csv", point: str = "") -> bool:
+    """Whether one of the faults is of this file and row, with these words."""
+    return any(what in f.what and f.file == file and f.row.startswith(point) for f in checks.faults)
+
+
+def test_a_finished_run_passes(fcbench: Callable[..., Result], folder: Path, cache: Path) -> None:
+    rows = _rows(folder)
+    n_streams = len(list((folder / "streams").glob("*.fcb")))
+    result = fcbench("verify", folder, "--cache-dir", cache)
+    assert result.exit_code == 0 and n_streams > 1, result.output
+    assert result.output == (
+        f"{folder}: holds what it claims; checked {rows['point'].nunique()} rates, {len(rows)} values, {len(rows)} "
+        f"intervals, {n_streams} streams, {n_streams} streams decoded, {n_streams} feature errors; not signed\n"
+    )
 
 
 @pytest.mark.parametrize(
-    ("column", "value", "words"),
+    ("column", "cell", "words"),
     [
-        ("value", 0.123456, "its samples give"),
-        ("ci_high", 0.0, "its interval"),
-        ("bpp", 1e-3, "its"),
-        ("run", "another", "are of run 'another'"),
-        ("commit", "abc-dirty", "differed from its commit"),
-        ("status", "boom", "failed: boom"),
-        ("checkpoint_sha256", "ab", "not the checkpoint of point"),
-        ("n_samples", 9, "8 samples, but its rows say 9"),
+        ("value", 0.123456, "value is 0.123456, but for miou its samples in samples.parquet/"),
+        ("ci_high", 0.999, "ci_high is 0.999, but for miou its samples"),
+        ("metric", "iou", "no row of its miou"),
+        ("bpp", 1e-3, "bpp is 0.001, but"),
+        ("bpp_content", 1e-3, "its parts give"),
+        ("parts", '{"z": 1}', "its parts are 1 bytes"),
+        ("parts", "none", "its rates cannot be computed"),
+        ("rate_alarm", True, "coded and estimated rates give 0"),
+        ("n_bytes", 7, "n_bytes is 7, but"),
+        ("seed", 7, "in other rows of its point"),
+        ("n_samples", 9, "in other rows of its point"),
+        ("value", "", "miou is empty"),
     ],
 )
-def test_a_changed_cell_is_found(folder: Path, column: str, value: object, words: str) -> None:
-    _set(folder, column, value)
-    assert any(words in fault for fault in verify(folder))
+def test_a_changed_cell_is_found(folder: Path, column: str, cell: object, words: str) -> None:
+    row = _coded(folder)
+    _change(folder, lambda rows: (rows["point"] == row["point"]) & (rows["metric"] == "miou"), **{column: cell})
+    assert _found(verify(folder), words, point=row["point"]), verify(folder).faults
 
 
-def test_missing_and_changed_files_are_found(fcbench: Callable[..., Result], folder: Path) -> None:
-    first, *_ = sorted((folder / SAMPLES).glob("*.parquet"))
-    first.unlink()
-    short, odd, *_ = sorted((folder / "streams").glob("*.fcb"))
-    short.write_bytes(short.read_bytes()[:-1])
-    odd.rename(odd.with_stem("0" * 20))
+@pytest.mark.parametrize(
+    ("column", "cell", "words"),
+    [
+        ("run", "another", "points are of run 'another', which provenance.json does not hold"),
+        ("commit", "abc-dirty", "differed from its commit"),
+        ("weights_sha256", "", "no sha256"),
+    ],
+)
+def test_changed_origins_are_found(folder: Path, column: str, cell: str, words: str) -> None:
+    _change(folder, lambda rows: rows["kind"] == "coded", **{column: cell})
+    assert _found(verify(folder), words, "provenance.json")
+
+
+def test_one_of_several_tasks_that_tells_another_file_is_found(folder: Path) -> None:
+    row = _coded(folder)
+    _change(folder, lambda rows: rows["point"] == row["point"], feature_mse=0.5)
+    checks = verify(folder)
+    assert _found(checks, "feature_mse is ") and all("which read the same file" in f.what for f in checks.faults)
+
+
+@pytest.mark.parametrize(
+    ("cells", "words"),
+    [
+        ({"feature_mse": 0.5}, "feature_mse is 0.5, but streams/"),
+        ({"bpp_estimated": 0.5}, "bpp_estimated is 0.5, but streams/"),
+    ],
+)
+def test_what_all_tasks_tell_wrong_is_found_by_decoding(
+    folder: Path, check: Callable[[], Checks], cells: dict[str, object], words: str
+) -> None:
+    row = _coded(folder)
+    same = ["kind", "codec", "params"]
+    _change(folder, lambda rows: (rows[same] == row[same]).all(axis=1), **cells)
+    assert not [f for f in verify(folder).faults if "rate_alarm" not in f.what]
+    assert _found(check(), words, point=row["point"])
+
+
+def test_other_pixels_are_found_in_the_features(folder: Path, check: Callable[[], Checks]) -> None:
+    rows = _rows(folder)
+    for column in ("bpp", "bpp_content", "bpp_estimated"):
+        coded = rows[column] != ""
+        rows.loc[coded, column] = (rows.loc[coded, column].astype(float) / 2).map(repr)
+    rows["n_px"] = (2 * rows["n_px"].astype(int)).map(str)
+    rows.to_csv(folder / "rates.csv", index=False)
+    assert not verify(folder).faults
+    assert _found(check(), "n_px is")
+
+
+def test_another_operating_point_is_found_in_the_checkpoint(folder: Path, check: Callable[[], Checks]) -> None:
+    row = _coded(folder)
+    _change(folder, lambda rows: rows["params"] == row["params"], params='{"lmbda": 77.0}')
+    checkpoint = _stream(folder).with_suffix(".safetensors")
+    assert not verify(folder).faults
+    assert _found(
+        check(), "parameters of the codec of its row are others", f"streams/{_stream(folder).name}", row["point"]
+    )
+    _change(folder, lambda rows: rows["params"] == '{"lmbda": 77.0}', params=row["params"], checkpoint_sha256="ab")
+    assert _found(check(), "not the checkpoint of its row", f"streams/{checkpoint.name}", row["point"])
+
+
+def test_deleted_rows_are_found(folder: Path, check: Callable[[], Checks]) -> None:
+    row, stream, rows = _coded(folder), _stream(folder), _rows(folder)
+    rows[(rows["point"] != row["point"]) | (rows["metric"] == "miou")].to_csv(folder / "rates.csv", index=False)
+    assert _found(check(), "no row of its pixel_accuracy", point=row["point"])
+    rows[rows["point"] != row["point"]].to_csv(folder / "rates.csv", index=False)
+    checks = check()
+    assert _found(checks, f"samples of point {row['point']}, which has no row", f"{SAMPLES}/{row['point']}.parquet")
+    assert _found(checks, "belongs to no row", f"streams/{stream.name}")
+
+
+def test_changed_samples_are_found(folder: Path, check: Callable[[], Checks]) -> None:
+    point = _coded(folder)["point"]
+    file, name = folder / SAMPLES / f"{point}.parquet", f"{SAMPLES}/{point}.parquet"
+    whole = pq.read_table(file, partitioning=None)
+
+    def replace(column: str, values: list[object]) -> Checks:
+        place = whole.schema.get_field_index(column)
+        pq.write_table(whole.set_column(place, column, pa.array(values, whole.schema.field(column).type)), file)
+        return check()
+
+    stats, sizes = whole.column("stats").to_pylist(), whole.column("n_bytes").to_pylist()
+    assert _found(replace("stats", [[x + 1 for x in stats[0]], *stats[1:]]), f"its samples in {name} give", point=point)
+    assert _found(replace("stats", [s[:-1] for s in stats]), "its samples cannot be read", name, point)
+    assert _found(replace("n_bytes", [sizes[0] + 1, *sizes[1:]]), "samples of", name, point)
+    swapped = replace("n_bytes", [sizes[0] + 1, sizes[1] - 1, *sizes[2:]])
+    assert _found(swapped, "sizes of samples of its row are others", f"streams/{_stream(folder).name}", point)
+    pq.write_table(whole.slice(1), file)
+    assert _found(check(), "7 different samples, but its rows say 8", name, point)
+    shutil.copyfile(next(f for f in sorted(file.parent.iterdir()) if f != file), file)
+    assert _found(check(), "of another point", name, point)
+    file.write_bytes(b"PAR1")
+    assert _found(check(), "is damaged", name, point)
+    file.unlink()
+    assert _found(check(), "no samples", point=point)
+    shutil.rmtree(file.parent)
+    checks = check()
+    assert not checks.faults and checks.left == {"values and intervals (no samples kept)": len(_rows(folder))}
+
+
+def test_packed_samples_are_checked(folder: Path) -> None:
+    row, packed = _coded(folder), pack(folder)
+    shutil.rmtree(folder / SAMPLES)
+    assert not verify(folder).faults and verify(folder).done["values"] == len(_rows(folder))
+    _change(folder, lambda rows: (rows["point"] == row["point"]) & (rows["metric"] == "miou"), value=0.1)
+    assert _found(verify(folder), f"its samples in {packed.name} give", point=row["point"])
+    rows = _rows(folder)
+    rows[rows["point"] != row["point"]].to_csv(folder / "rates.csv", index=False)
+    assert _found(verify(folder), f"samples of point {row['point']}, which has no row", packed.name)
+
+
+def test_changed_streams_are_found(folder: Path, check: Callable[..., Checks], tmp_path: Path) -> None:
+    stream, point = _stream(folder), _coded(folder)["point"]
+    name, content = f"streams/{stream.name}", stream.read_bytes()
+    other = next(f for f in sorted(stream.parent.glob("*.fcb")) if f != stream)
+    stream.write_bytes(other.read_bytes())
+    checks = check()
+    assert _found(checks, "codec and checkpoint of its row are others", name, point)
+    assert _found(checks, "was coded with the checkpoint", name, point)
+    stream.write_bytes(content[:-1])
+    assert _found(check(), "truncated", name, point)
+    stream.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert _found(check(), "CRC mismatch", name, point)
+    stream.unlink()
+    assert _found(check(), "its stream is missing", f"streams/{stream.stem}.safetensors", point)
+    stream.with_suffix(".safetensors").unlink()
+    checks = check()
+    assert not checks.faults and checks.left == {"streams (not kept)": 1}
+
+
+def test_a_stream_is_also_that_of_tasks_it_is_not_named_after(folder: Path, check: Callable[[], Checks]) -> None:
+    row, n = _coded(folder), len(list((folder / "streams").glob("*.fcb")))
+    _change(folder, lambda rows: rows["point"] == row["point"], status="boom")
+    checks = check()
+    assert {f.what for f in checks.faults} == {"failed: boom"} and checks.done["feature errors"] == n
+
+
+def test_checkpoints_and_features_come_from_the_cache(
+    folder: Path, check: Callable[..., Checks], tmp_path: Path
+) -> None:
+    n = len(list((folder / "streams").glob("*.fcb")))
+    empty = check(tmp_path)
+    assert not empty.faults and empty.done["streams decoded"] == n
+    assert empty.left == {f"feature errors (features are not in {tmp_path})": n}
+    _stream(folder).with_suffix(".safetensors").unlink()
+    assert not check().faults and check().done["feature errors"] == n and not check().left
+    assert check(tmp_path).left[f"streams not decoded (checkpoints are neither kept nor in {tmp_path})"] == 1
+
+
+def test_faults_are_a_table_and_an_exit_status(fcbench: Callable[..., Result], folder: Path, cache: Path) -> None:
+    row, name = _coded(folder), f"streams/{_stream(folder).name}"
+    _stream(folder).write_bytes(b"")
     (folder / "provenance.json").unlink()
-    faults = verify(folder)
-    for words in (
-        f"point {first.stem}: no samples",
-        f"{short}: ",
-        "belongs to no row",
-        "provenance.json does not hold",
+    result = fcbench("verify", folder, folder / "streams", "--cache-dir", cache)
+    assert result.exit_code == 1 and "2 of 2 folders do not hold" in result.output
+    assert re.search(rf"{name} +{row['point']}: ", result.output) and f"{folder}: 2 faults; checked" in result.output
+    assert f"{folder / 'streams'}: cannot be checked: no rates.csv" in result.output
+
+
+def test_a_signed_folder_tells_what_changed(
+    fcbench: Callable[..., Result], tiny: Callable[..., Result], folder: Path, cache: Path
+) -> None:
+    at = "--cache-dir", cache
+    signed = fcbench("verify", "--sign", folder, *at)
+    found = re.search(r"; signed: sha256 ([0-9a-f]{64})\n", signed.output)
+    assert signed.exit_code == 0 and found, signed.output
+    again = fcbench("verify", folder, *at)
+    assert again.exit_code == 0 and f"unchanged since, sha256 {found[1]}\n" in again.output, again.output
+    record = _provenance(folder)["signed"]
+    files = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != ".lock"}
+    assert set(record["files"]) == files and record["sha256"] == found[1]
+    assert record["files"]["rates.csv"] == hashlib.sha256((folder / "rates.csv").read_bytes()).hexdigest()
+
+    first_run = json.dumps(_provenance(folder)["runs"][0]["run"]).encode()
+    for name, old, new, what in (
+        ("curves.png", b"", None, "missing since the folder was signed"),
+        ("notes/new.txt", b"", b"new", "added since the folder was signed"),
+        ("rates.csv", b"segmentation", b"depth", "changed since the folder was signed"),
+        ("provenance.json", first_run, b'"another"', "changed since the folder was signed"),
     ):
-        assert any(words in fault for fault in faults), words
-    result = fcbench("verify", str(folder))
-    assert result.exit_code == 1 and "1 of 1 folders do not hold" in result.output
-    assert f"{short}, record " in result.output
+        copy = folder.with_name("copy")
+        shutil.copytree(folder, copy)
+        file = copy / name
+        if new is None:
+            file.unlink()
+        else:
+            file.parent.mkdir(exist_ok=True)
+            file.write_bytes(file.read_bytes().replace(old, new) if old else new)
+        checks = Checks()
+        assert "changed since" in signing.check(copy, checks)
+        assert [(f.what[: len(what)], f.file) for f in checks.faults] == [(what, name)]
+        shutil.rmtree(copy)
+
+    longer = tiny(folder, "--task", "segmentation", "--codec", "uniform", "--seed", "1")
+    assert longer.exit_code == 0, longer.output
+    _change(folder, lambda rows: rows["commit"] != "", commit="abc")
+    result = fcbench("verify", folder, *at)
+    assert result.exit_code == 1 and re.search(r"rates\.csv +changed since the folder was signed", result.output)
+    assert fcbench("verify", "--sign", folder, *at).exit_code == 0
+    assert "unchanged since" in fcbench("verify", folder, *at).output
+
+
+def test_a_signature_that_was_edited_is_found(folder: Path) -> None:
+    signing.sign(folder)
+    contents = _provenance(folder)
+    contents["signed"]["sha256"] = "0" * 64
+    (folder / "provenance.json").write_text(json.dumps(contents))
+    checks = Checks()
+    signing.check(folder, checks)
+    assert [f.what for f in checks.faults] == ["the signature's hash is not that of its list of files"]
+
+
+def test_a_folder_with_faults_is_not_signed(fcbench: Callable[..., Result], folder: Path, cache: Path) -> None:
+    _change(folder, lambda rows: rows["metric"] == "miou", value=0.5)
+    result = fcbench("verify", "--sign", folder, "--cache-dir", cache)
+    assert result.exit_code == 1 and "; not signed\n" in result.output
+    assert "signed" not in _provenance(folder)

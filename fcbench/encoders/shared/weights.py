@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import WeightsInfo
+from fcbench.core.files import sha256_of
 from fcbench.core.state_dicts import differences
 
 SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
@@ -27,14 +28,10 @@ _PROBE_TIMEOUT_S = 10.0
 
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, hexadecimal. Raises `FcbenchError`: the file cannot be read."""
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        return sha256_of(path)
     except OSError as exc:
         raise FcbenchError(f"cannot read weights {path}: {exc.strerror}") from exc
-    return digest.hexdigest()
 
 
 def state_sha256(state: nn.Module | Mapping[str, Tensor]) -> str:
