@@ -1,12 +1,14 @@
 """Still pictures and arrays through the coders of imagecodecs, with clear errors. Imports no torch."""
 
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
 from fcbench.coders.foreign import PictureCoder, Size, guarded, library, package_version
+from fcbench.core.errors import FcbenchError
 
 
 def _imagecodecs() -> Any:
@@ -86,7 +88,28 @@ AVIF = _coder(
 ZFP = _coder("zfp", lambda _, tolerance, bits: dict(level=tolerance, mode="accuracy", numthreads=1), numthreads=1)
 """ZFP of floats; the knob bounds the error."""
 
-SZ3 = _coder("sz3", lambda _, tolerance, bits: dict(mode="abs", abs=tolerance), 8, sized=True)
+
+@cache
+def _sz3_written() -> bytes:
+    return encode("sz3", np.zeros((8, 8), np.float32), mode="abs", abs=1.0)
+
+
+def _sz3_format(data: bytes) -> bytes:
+    """Magic number and version of the format since SZ3 3.2; empty for older ones, which have neither."""
+    return data[1:9] if data[1:5] == b"\x10\xf3\x42\xf3" else b""
+
+
+def _read_sz3(data: bytes, size: Size | None, bits: int | None) -> np.ndarray:
+    """Decode a string of this SZ3's own format. Any other one would end the process."""
+    if _sz3_format(data) != _sz3_format(_sz3_written()):
+        raise FcbenchError(
+            f"the string has another format than that of {versions('sz3')['sz3']}: install the imagecodecs that coded it"
+        )
+    return _SZ3.decode(data, size, bits)
+
+
+_SZ3 = _coder("sz3", lambda _, tolerance, bits: dict(mode="abs", abs=tolerance), 8, sized=True)
+SZ3 = replace(_SZ3, decode=_read_sz3)
 """SZ3 of floats; the knob bounds the error. With pictures of a few pixels imagecodecs 2025.3.30 corrupts the heap."""
 
 SPERR = _coder(

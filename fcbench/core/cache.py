@@ -1,7 +1,7 @@
 """The cache: files of what was made once, named by the recipe's digest and checked for damage.
 
-Beside each file lies ``FILE.xxh3`` with its digest and name, as ``xxh128sum --check`` reads them. A file that does not
-match is never used: it is reported, removed and made again.
+Beside each file lies ``FILE.xxh3`` with its digest and name, as ``xxh128sum --check`` reads them, and those of the
+record of its training. A file that does not match is never used: it is reported, removed and made again.
 """
 
 from __future__ import annotations
@@ -106,15 +106,15 @@ def get(path: Path) -> bytes | None:
 
 def put(path: Path, data: bytes) -> None:
     """Write a cache file and its digest."""
-    _write_digest(path, xxhash.xxh3_128_hexdigest(data))
+    _write_digest(path, f"{xxhash.xxh3_128_hexdigest(data)}  {path.name}")
     write_atomically(path, data, CACHE_HINT)
 
 
 def seal(path: Path) -> None:
     """Write the digest of a file that is already in place."""
     with disk_errors(path, CACHE_HINT):
-        found = _digest(path)
-    _write_digest(path, found)
+        line = _line(path)
+    _write_digest(path, line)
 
 
 Fetch = Callable[[Path], bool]
@@ -141,8 +141,10 @@ def is_whole(path: Path) -> bool:
 
 
 def matches(path: Path) -> bool:
-    """Whether a file matches its digest. Raises OSError."""
-    return f"{_digest(path)}  {path.name}" in _lines(path)
+    """Whether a file, and the record of its training if its digest is known, match. Raises OSError."""
+    lines, record = _lines(path), _beside(path, TRAINING_SUFFIX)
+    known = [line for line in lines if line.endswith(f"  {record.name}")]
+    return _line(path) in lines and (not known or (record.is_file() and _line(record) in known))
 
 
 def has_digest(path: Path) -> bool:
@@ -187,10 +189,12 @@ def _lines(path: Path) -> list[str]:
     return file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
 
 
-def _write_digest(path: Path, found: str) -> None:
+def _write_digest(path: Path, line: str) -> None:
     """Write a digest before its file, beside the digest of the file it replaces: one of them always matches."""
+    record = _beside(path, TRAINING_SUFFIX)
     with disk_errors(path, CACHE_HINT):
-        lines = [*_lines(path)[-1:], f"{found}  {path.name}"]
+        lines = [*[old for old in _lines(path) if old.endswith(f"  {path.name}")][-1:], line]
+        lines += [_line(record)] if record.is_file() else []
     write_atomically(_beside(path, DIGEST_SUFFIX), "\n".join(lines) + "\n", CACHE_HINT)
 
 
@@ -203,10 +207,10 @@ def file_digest(path: Path) -> str:
     return found.hexdigest()
 
 
-def _digest(path: Path) -> str:
-    """Digest of a file's contents, computed once per process until the file changes."""
+def _line(path: Path) -> str:
+    """Digest of a file's contents, computed once per process until the file changes, and its name."""
     stat = path.stat()
-    return _digest_of(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)
+    return f"{_digest_of(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)}  {path.name}"
 
 
 @lru_cache(maxsize=65536)

@@ -25,6 +25,7 @@ from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, DatasetPlugi
 from fcbench.data.shared.contents import READING, Contents
 from fcbench.data.shared.folders import hash_split
 from fcbench.data.shared.images import as_sample, image_size, read_aligned_image, read_image
+from fcbench.data.shared.layout import files_below
 
 CAPTIONS = ("caption", "captions", "text", "sentences")
 CATEGORIES, CROWD = ("category", "categories"), ("iscrowd", "is_crowd")
@@ -125,7 +126,7 @@ class HuggingFace(DatasetPlugin):
             found = datasets.load_from_disk(path) if saved else datasets.load_dataset(str(path), cache_dir=home)
         except Exception as error:  # the library and its file systems may raise anything
             raise self._error(f"cannot be read ({' '.join(str(error).split())[:200]})") from error
-        files = [p for p in path.rglob("*") if p.is_file() and p.name[0] != "."]
+        files = [p for p in files_below(path) if p.name[0] != "."]
         return found, Contents(path, options.cache_dir).revision(files)
 
     def _columns(self, features: Mapping[str, Any]) -> dict[str, str]:

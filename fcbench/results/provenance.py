@@ -62,6 +62,7 @@ def record(suite: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+@cache
 def packages() -> list[str]:
     """Return every installed distribution as ``pip freeze`` names it: ``NAME==VERSION``, or ``NAME @ git+URL@COMMIT``.
     One that was installed from a local folder has its version instead of the path."""

@@ -1,4 +1,4 @@
-"""A run that is killed, or finds no room, at any write, rename or fsync gives the rows of one left alone."""
+"""A run that is killed, or loses its disk, at any write, rename or fsync gives the rows of one left alone."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def crash(*options: str) -> str:
     return done.stdout
 
 
-def test_a_run_that_was_killed_or_had_no_room_ends_as_one_left_alone() -> None:
-    assert "2 trials, 0 differed" in crash("--kills", "2", "--kind", "kill", "--kind", "full")
+def test_a_run_that_was_disturbed_in_any_way_ends_as_one_left_alone() -> None:
+    assert "6 trials, 0 differed" in crash("--kills", "6")
 
 
 @pytest.mark.slow
 def test_no_moment_matters() -> None:
-    assert "40 trials, 0 differed" in crash("--kills", "40", "--seed", "1")
+    assert "60 trials, 0 differed" in crash("--kills", "60", "--seed", "1")

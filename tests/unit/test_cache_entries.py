@@ -19,6 +19,8 @@ from fcbench.features.encoding import build_encoder
 from fcbench.features.extract import describe, extract
 from fcbench.features.store import key_of
 from fcbench.testing.fake_data import FakeDataset
+from fcbench.training.convergence import Gain, Record
+from fcbench.training.records import keep
 
 CPU = torch.device("cpu")
 HEX = "0123456789abcdef0123"
@@ -31,6 +33,7 @@ def home(tmp_path: Path) -> Cache:
     home = Cache(tmp_path / "cache").make()
     extract(FakeDataset(3), build_encoder("hiera_nano", None, CPU), ["stage3"], home)
     kept(home.model("task", HEX), lambda: b"t" * 1000)
+    keep(home.model("codec", HEX), Record(3, 0.5, "cap", Gain(0.1, 0.2), ()))
     kept(home.model("codec", HEX), lambda: b"c" * 500)
     put(home.root / "files" / f"{HEX}.json", b"{}")
     (home.models / "notes.txt").write_text("mine")
@@ -119,15 +122,31 @@ def test_a_set_without_shards_is_of_an_older_version(home: Cache) -> None:
     assert stale(home) == {"features": ("an older fcbench",)}
 
 
-def test_verifying_finds_and_removes_what_is_damaged(home: Cache, doctor: Doctor) -> None:
+@pytest.mark.parametrize(
+    ("flipped", "removed"),
+    [
+        ("features/*/*/stage3.npy", "features/*/*/stage3.npy"),
+        ("features/*/*/index.json", "features/*/*/index.json"),
+        ("models/task-*.safetensors", "models/task-*.safetensors"),
+        ("models/codec-*.safetensors", "models/codec-*.safetensors"),
+        ("models/codec-*.training", "models/codec-*.safetensors"),
+    ],
+)
+def test_verifying_finds_and_removes_what_is_damaged(home: Cache, doctor: Doctor, flipped: str, removed: str) -> None:
     assert doctor("--verify-cache").exit_code == 0
-    array = next(home.features.glob("*/*/stage3.npy"))
-    data = bytearray(array.read_bytes())
+    (file,), (gone,) = home.root.glob(flipped), home.root.glob(removed)
+    data = bytearray(file.read_bytes())
     data[-1] ^= 1
-    array.write_bytes(data)
+    file.write_bytes(data)
     result = doctor("--verify-cache")
-    assert result.exit_code == 1 and "1 damaged and removed" in result.output and str(array) in result.output
-    assert not array.exists() and doctor("--verify-cache").exit_code == 0
+    assert result.exit_code == 1 and "1 damaged and removed" in result.output and str(gone) in result.output
+    assert not gone.exists() and not file.exists() and doctor("--verify-cache").exit_code == 0
+
+
+def test_features_that_were_damaged_are_made_again(home: Cache, doctor: Doctor) -> None:
+    array = next(home.features.glob("*/*/stage3.npy"))
+    array.write_bytes(array.read_bytes()[:-1])
+    assert doctor("--verify-cache").exit_code == 1
     made = extract(FakeDataset(3), build_encoder("hiera_nano", None, CPU), ["stage3"], home)
     assert len(made) == 3 and array.exists()
 

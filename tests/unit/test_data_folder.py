@@ -40,6 +40,10 @@ def _edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     path.write_text(json.dumps(content))
 
 
+def _edit_bytes(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b" ")
+
+
 # ------------------------------------------------------------------------------------------- targets
 def test_all_tasks_side_by_side(root: Path) -> None:
     train, test = _open(root), _open(root, "test")
@@ -116,6 +120,28 @@ def test_train_and_val_train_together(tmp_path: Path) -> None:
     tiny_sets.folder_of_all(tmp_path / "data", ("train", "val", "test"))
     train, test = _open(tmp_path / "data"), _open(tmp_path / "data", "test")
     assert (len(train), len(test)) == (12, 6) and train.tasks == TASKS
+
+
+def test_links_are_followed_also_out_of_the_folder(root: Path) -> None:
+    before, away = _open(root).revision, root.parent / "away"
+    away.mkdir()
+    for number, part in enumerate(("images/owl", "masks/owl", "depth", "images/crow/0.png")):
+        (root / "train" / part).rename(away / str(number))
+        (root / "train" / part).symlink_to(away / str(number))
+    (away / "1" / "back").symlink_to(root / "train" / "masks")
+    data = _open(root)
+    assert data.revision == before and len(data) == 6
+    assert data.targets(_index(data, "owl/1.png"))["segmentation"].shape == tiny_sets.SIZE
+    _edit_bytes(away / "1" / "0.png")
+    assert _open(root).revision != before
+
+
+@pytest.mark.parametrize("part", ["images/owl/0.png", "masks/owl/0.png"])
+def test_a_link_that_leads_nowhere_is_an_error(root: Path, part: str) -> None:
+    (root / "train" / part).unlink()
+    (root / "train" / part).symlink_to(root.parent / "gone.png")
+    with pytest.raises(FcbenchError, match=f"cannot read .*{part}"):
+        _open(root)
 
 
 def test_every_file_of_targets_is_in_the_revision(root: Path) -> None:

@@ -98,7 +98,7 @@ def parsed(image: dict[str, Any], row: dict[str, Any]) -> None:
     names = [f"k{i}" for i in range(17)]
     content = {
         "images": [whole],
-        "annotations": [GOOD | row],
+        "annotations": [{k: v for k, v in (GOOD | row).items() if v is not None}],
         "categories": [{"id": 3, "name": "c", "keypoints": names}],
     }
     content = json.loads(json.dumps(content))
@@ -126,6 +126,12 @@ def code(*size: int) -> str:
 )
 def test_boxes_and_polygons_may_leave_their_image(row: dict[str, Any]) -> None:
     parsed({}, row)
+
+
+@pytest.mark.parametrize("key", list(GOOD))
+def test_an_object_that_lacks_a_key_is_refused(key: str) -> None:
+    with pytest.raises((ValueError, TypeError, KeyError)):
+        parsed({}, {key: None})
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fcbench.codecs.shared import mosaic
 from fcbench.codecs.shared.base import MapStats
-from fcbench.coders import foreign, video
+from fcbench.coders import foreign, stills, video
 from fcbench.coders.foreign import PictureCoder
 from fcbench.core.codecs import EstimatingCodec, with_check
 from fcbench.core.errors import FcbenchError
@@ -186,3 +186,12 @@ def test_a_coder_leaves_the_process_its_scheduling() -> None:
     planes = [np.zeros((64, 64), np.uint8)] + 2 * [np.full((32, 32), 128, np.uint8)]
     assert video.av1_encode(planes, "yuv420p", 30)
     assert os.sched_getscheduler(0) == before
+
+
+@pytest.mark.parametrize("start", [b"\x2a\x10\xf3\x42\xf3\x00\x00\x09\x09", b"\x37" + bytes(8)], ids=["later", "3.1"])
+def test_a_string_of_another_sz3_is_refused_and_ends_no_process(start: bytes) -> None:
+    data = stills.SZ3.encode(np.zeros((8, 8), np.float32), 0.1, None)
+    if stills._sz3_format(start) == stills._sz3_format(data):
+        pytest.skip("this is the format of the SZ3 here")
+    with pytest.raises(FcbenchError, match="another format than that of sz3"):
+        stills.SZ3.decode(start + data[9:], (8, 8), None)

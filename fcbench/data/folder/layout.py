@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fcbench.core.samples import VOID
-from fcbench.data.shared.layout import Layout, some
+from fcbench.data.shared.layout import Layout, files_below, some
 
 IMAGES, MASKS, DEPTH = "images", "masks", "depth"
 CLASSES_FILE, DEPTH_FILE = "classes.txt", "depth.json"
@@ -60,7 +60,7 @@ def keyed_images(folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
 
 def partners(home: Path, images: Mapping[str, Path], suffixes: Sequence[str]) -> dict[str, Path]:
     """The file of each image in a folder of targets, by key. Raises `FcbenchError`: they do not match one to one."""
-    found = [p for p in sorted(home.rglob("*")) if p.is_file() and p.name[0] != "."]
+    found = [p for p in files_below(home) if p.name[0] != "."]
     if wrong := [p.relative_to(home).as_posix() for p in found if p.suffix.lower() not in suffixes]:
         raise LAYOUT.error(home, f"holds {some(wrong)}: expected {' or '.join(suffixes)}")
     files = _by_key(home, found)

@@ -1,5 +1,10 @@
-"""Folders of a data set: where files are expected, and errors if they are elsewhere."""
+"""Folders of a data set: where files are expected, and errors if they are elsewhere.
 
+Links are followed, also out of the data set's folder: data sets are often made of links, nothing is written through
+them, and the revision is a hash of the contents that they lead to. One that leads nowhere is an error.
+"""
+
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +43,7 @@ class Layout:
         if not folder.is_dir():
             raise self.error(folder, "is missing")
         try:
-            files = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
+            files = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and _is_file(p)]
         except OSError as exc:
             raise self.error(folder, f"cannot be read ({exc.strerror})") from exc
         if not files:
@@ -78,6 +83,23 @@ class Layout:
             return np.asarray(scipy.io.loadmat(path, squeeze_me=True)[key])
         except Exception as exc:  # a damaged file makes scipy raise many types
             raise self.error(path, f"is damaged or holds no {key} ({type(exc).__name__}: {exc})") from exc
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Files of a folder and the folders in it and behind its links, sorted; a link that leads back is not followed."""
+    found = []
+    for home, folders, names in os.walk(folder, followlinks=True):
+        here = Path(home)
+        if here.resolve() in {p.resolve() for p in here.parents}:
+            folders.clear()
+        else:
+            found += [here / name for name in names if _is_file(here / name)]
+    return sorted(found)
+
+
+def _is_file(path: Path) -> bool:
+    """Whether it is a regular file, or a link that leads nowhere, which will be an error."""
+    return path.is_file() or not path.exists()
 
 
 def some(names: Sequence[str], n: int = 3) -> str:
