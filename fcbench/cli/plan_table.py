@@ -16,7 +16,7 @@ BUSY = 1.5
 def table(counts: Counts, rates: Rates) -> str:
     """One line per codec, then the shared work, the total, the disk, and how it was timed."""
     cost = estimate(counts, rates)
-    lines = _aligned(list(_cells(counts, cost, rates)))
+    lines = aligned(list(_cells(counts, cost, rates)))
     lines.insert(-1, "-" * len(lines[0]))
     cache_bytes = cost.feature_bytes + cost.model_bytes
     lines += [
@@ -52,7 +52,7 @@ def _cells(counts: Counts, cost: Estimate, rates: Rates) -> Iterator[tuple[str, 
     yield "total", f"{counts.n_points}", f"{counts.n_found}", f"{n}", duration(cost.total_s)
 
 
-def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Rows as aligned lines: the first column left, the others right."""
     first, *others = (max(map(len, column)) for column in zip(*rows))
     return ["  ".join([r[0].ljust(first), *(c.rjust(w) for c, w in zip(r[1:], others))]) for r in rows]

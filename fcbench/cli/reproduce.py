@@ -1,0 +1,160 @@
+"""Reproduce a published experiment: its tables, from one command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fcbench.cli.options import numbers
+from fcbench.cli.say import say, size
+from fcbench.cli.suite_options import machine_options, suite_of, suite_options
+from fcbench.core import registry
+from fcbench.core.errors import FcbenchError
+from fcbench.core.files import write_atomically
+from fcbench.measure.suite import TASKS
+
+if TYPE_CHECKING:
+    from fcbench.measure.study import Study
+    from fcbench.measure.suite import Suite
+
+_LEFT_OUT = (
+    *("suite_file", "encoders", "tasks", "codecs", "neck", "neck_loss", "objective", "lambdas", "codec_steps"),
+    *("features", "metric_command", "codec_data"),
+)
+_BUDGET, _HEAD = "full", "frozen"
+
+
+@click.command("reproduce")
+@click.argument("experiment", metavar="paper", type=click.Choice(["paper"]))
+@click.option("--encoders", metavar="GENERAL,SPECIAL", default="hiera_nano,sam2_nano", show_default=True)
+@click.option("--tasks", metavar="T1,T2,...", help="At least two. [those of the paper's four that the data set has]")
+@click.option("--layers", metavar="N1,N2,...", default="2,4,6", show_default=True, help="Layers of the necks.")
+@click.option(
+    "--distillation",
+    type=click.Choice(["off", "on", "both"]),
+    default="both",
+    show_default=True,
+    help="Train necks before a frozen decoder on the task, also on the decoder's own features, or once each.",
+)
+@suite_options(
+    **dict.fromkeys(_LEFT_OUT),
+    head="The frozen decoder of a task model, as in the paper, or trained with the neck, without distillation. "
+    f"[{_HEAD}]",
+    budget=f"Limit of training steps: to try out, to work with, or to quote. [{_BUDGET}]",
+)
+@machine_options("runs/paper")
+@click.option("--plan", "only_plan", is_flag=True, help="Print weights, data, disk and time that it needs, then stop.")
+@click.option(
+    "--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that share necks and losses."
+)
+def reproduce(
+    experiment: str,
+    encoders: str,
+    tasks: str | None,
+    layers: str,
+    distillation: str,
+    out: Path,
+    cache_dir: Path,
+    device: str,
+    threads: int | None,
+    coding_workers: int,
+    only_plan: bool,
+    jobs: int,
+    **options: Any,
+) -> None:
+    """Measure what "How Universal Are SAM2 Features?" (arXiv 2510.17051) reports, and write its tables.
+
+    Every task behind a neck of its own and behind the frozen neck of each other task, on uncoded features of a general
+    and a special encoder, with 2, 4 and 6 layers, distillation off and on. Readouts are trained until their held-out
+    loss is flat. Writes OUT/tables.csv, .tex, .md and OUT/necks.png; the same command resumes where it stopped. By
+    default it takes our small embedded encoders on procedural scenes: not the paper's.
+
+    \b
+    Examples:
+      fcbench reproduce paper --plan
+      fcbench reproduce paper --quick --out runs/look
+      fcbench reproduce paper --encoders hiera:base_plus,sam2:base_plus --dataset coco --data-root COCO \\
+          --image-size 512 --plan
+    """
+    from fcbench.measure import paper
+
+    options |= {"encoders": tuple(filter(None, encoders.split(","))), "head": options["head"] or _HEAD}
+    options["budget"] = options["budget"] or (None if options["quick"] else _BUDGET)
+    carried = registry.get("dataset", options["dataset"] or "scenes").tasks
+    options["tasks"] = tuple(tasks.split(",")) if tasks else tuple(t for t in TASKS if t in carried)
+    necks = [f"neck_{n}L" for n in numbers(layers, int, "--layers")]
+    settings = ("off", "on") if distillation == "both" else (distillation,)
+    base = suite_of(None, options)
+    every = paper.suites(base, necks, settings)
+    import torch
+
+    from fcbench.measure.study import device_of, open_study
+    from fcbench.transmit.coders import Coders
+
+    if threads:
+        torch.set_num_threads(threads)
+    study = open_study(next(iter(every.values())), cache_dir, device_of(device))
+    if only_plan:
+        _say_plan(study, every, out, cache_dir)
+        return
+    with Coders(coding_workers) as study.coders:
+        failures = paper.measure(study, every, out, jobs, threads)
+    write([out / name for name in every], base.encoders[0], out)
+    if failures:
+        raise FcbenchError(f"{len(failures)} jobs failed, first: {failures[0]}")
+
+
+def write(folders: list[Path], general: str, out: Path) -> None:
+    """Write the tables and the picture of results folders."""
+    import pandas as pd
+
+    from fcbench.analysis import situations
+    from fcbench.analysis.paper import cells
+    from fcbench.reports import paper_figure, paper_table, style, tables
+
+    rows = pd.concat([situations.load([folder]) for folder in folders], ignore_index=True)
+    found, notes = cells(rows, general)
+    document = paper_table.document(found, rows, general, notes)
+    for suffix in (".csv", ".tex", ".md"):
+        write_atomically(out / f"tables{suffix}", tables.WRITERS[suffix](document), "choose another --out")
+    say(style.save(paper_figure.draw(found), out / "necks.png"))
+
+
+def _say_plan(study: Study, every: dict[str, Suite], out: Path, cache_dir: Path) -> None:
+    """Print what the experiment needs: weights, data, and, timed on this machine, disk and hours."""
+    import torch
+
+    from fcbench.cli.plan_table import aligned
+    from fcbench.core.progress import duration
+    from fcbench.measure import paper
+    from fcbench.results.provenance import cpu_model
+
+    is_gpu, suite = study.device.type == "cuda", next(iter(every.values()))
+    with paper.offline():
+        say("weights:")
+        for w in paper.weights_of(study):
+            say(f"  {w.what}: {size(w.n_bytes)} as float32, " + (f"MISSING: {w.missing}" if w.missing else w.origin))
+        n_train, n_test = (len(study.data[which]) for which in ("train", "test"))
+        where = "embedded" if suite.data_root is None else f"found in {suite.data_root}"
+        say(f"data: {suite.dataset}, {where}: {n_train} training and {n_test} test images")
+        parts = {name: paper.left(study.of(s), out / name) for name, s in every.items()}
+    rows = [("", "points", "done", "at most")]
+    rows += [(name, f"{p.n_points + p.n_found}", f"{p.n_found}", duration(p.points_s)) for name, p in parts.items()]
+    features_s = max(p.features_s for p in parts.values())
+    total_s = features_s + sum(p.points_s for p in parts.values())
+    rows += [("features", "", "", duration(features_s)), ("total", "", "", duration(total_s))]
+    say("\n".join(["", *aligned(rows), ""]))
+    features, models = max(p.feature_bytes for p in parts.values()), sum(p.model_bytes for p in parts.values())
+    say(f"disk: {size(features)} of features and {size(models)} of necks and heads in {cache_dir}")
+    say(f"  {size(sum(p.result_bytes for p in parts.values()))} of results in {out}")
+    say(f"memory: {size(max(p.memory_bytes for p in parts.values()))} for the output of a first neck")
+    machine = (
+        torch.cuda.get_device_name(study.device) if is_gpu else f"{cpu_model()}, {torch.get_num_threads()} threads"
+    )
+    say(f"timed just now on {machine} with {suite.encoders[0]}, one process; every point is a training of at most")
+    say(f"  {suite.budget.task_steps} steps, which ends earlier at a plateau")
+
+
+COMMAND = reproduce
