@@ -52,9 +52,10 @@ def cells(
     n_resamples: int = N_RESAMPLES,
 ) -> tuple[list[Cell], list[str]]:
     """Cells of the rows of `fcbench.analysis.situations.load`, and notes. Raises `FcbenchError`: all points failed."""
+    reasons = [*rows.loc[rows["status"] != OK, "status"], "there are no rows"]
     rows = rows[rows["primary"] & (rows["status"] == OK) & (rows["kind"] == Kind.CEILING)]
     if rows.empty:
-        raise FcbenchError("no point was measured: every one failed")
+        raise FcbenchError(f"no point was measured: {reasons[0]}")
     bootstrap, found = Bootstrap(metric_values_of, n_resamples), []
     for _, situation in rows.groupby(["dataset", "head", "neck_loss", "task", "metric"], sort=False):
         for (encoder, label), one in situation.groupby(["encoder", "neck"], sort=False):

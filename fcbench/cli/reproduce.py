@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,6 @@ from fcbench.cli.suite_options import machine_options, suite_of, suite_options
 from fcbench.core import registry
 from fcbench.core.errors import FcbenchError
 from fcbench.core.files import write_atomically
-from fcbench.measure.suite import TASKS
 
 if TYPE_CHECKING:
     from fcbench.measure.study import Study
@@ -80,14 +80,14 @@ def reproduce(
     """
     from fcbench.measure import paper
 
-    options |= {"encoders": tuple(filter(None, encoders.split(","))), "head": options["head"] or _HEAD}
+    options |= {"encoders": _names(encoders), "tasks": _names(tasks), "head": options["head"] or _HEAD}
     options["budget"] = options["budget"] or (None if options["quick"] else _BUDGET)
-    carried = registry.get("dataset", options["dataset"] or "scenes").tasks
-    options["tasks"] = tuple(tasks.split(",")) if tasks else tuple(t for t in TASKS if t in carried)
-    necks = [f"neck_{n}L" for n in numbers(layers, int, "--layers")]
-    settings = ("off", "on") if distillation == "both" else (distillation,)
     base = suite_of(None, options)
-    every = paper.suites(base, necks, settings)
+    if not tasks:
+        carried = registry.get("dataset", base.dataset).tasks
+        base = replace(base, tasks=tuple(t for t in base.tasks if t in carried))
+    necks = [f"neck_{n}L" for n in numbers(layers, int, "--layers")]
+    every = paper.suites(base, necks, ("off", "on") if distillation == "both" else (distillation,))
     import torch
 
     from fcbench.measure.study import device_of, open_study
@@ -104,6 +104,11 @@ def reproduce(
     write([out / name for name in every], base.encoders[0], out)
     if failures:
         raise FcbenchError(f"{len(failures)} jobs failed, first: {failures[0]}")
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    """Comma-separated names."""
+    return tuple(filter(None, (text or "").split(",")))
 
 
 def write(folders: list[Path], general: str, out: Path) -> None:

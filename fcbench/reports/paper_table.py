@@ -14,10 +14,10 @@ EMBEDDED = (
 )
 RANDOM = "Random weights: the numbers show that the path works, and nothing else."
 LEGEND = (
-    "Uncoded features. Shares: value over the reference's value, or its inverse where lower is better (rmse): less than "
-    "1 is a loss. In parentheses: 95 % intervals over test samples, paired with the reference, and over seeds if there "
-    "are several. Cross-neck: a task's neck and head on the output of a frozen neck, which was trained for another task, "
-    "or for the same one (the control)."
+    "Uncoded features. Shares: value over the reference's value, or its inverse where lower is better (rmse): less "
+    "than 1 is a loss. In parentheses: 95 % intervals over test samples, paired with the reference, and over seeds if "
+    "there are several. Cross-neck: a task's neck and head on the output of a frozen neck, which was trained for "
+    "another task, or for the same one (the control)."
 )
 SETTINGS = {"frozen, task": "frozen decoder, distillation off", "frozen, both": "frozen decoder, distillation on"}
 MATRICES: tuple[tuple[str, Callable[[Cell], str]], ...] = (
@@ -44,8 +44,9 @@ def document(cells: Sequence[Cell], rows: pd.DataFrame, general: str, notes: Seq
 
 def _matrix(title: str, cells: Sequence[Cell], text: Callable[[Cell], str]) -> Table:
     tasks = {c.chain.task: c.metric for c in cells}
+    order = list(dict.fromkeys([*tasks, *(t for c in cells for t in c.chain.before)]))
     rows: dict[tuple[str, ...], dict[str, str]] = {}
-    for c in sorted(cells, key=lambda c: (c.n_layers, [list(tasks).index(t) for t in c.chain.before])):
+    for c in sorted(cells, key=lambda c: (c.n_layers, [order.index(t) for t in c.chain.before])):
         rows.setdefault((str(c.n_layers), *c.chain.before, c.encoder), {})[c.chain.task] = text(c)
     header = ["layers", *["neck of"] * len(cells[0].chain.before), "encoder"]
     body = [[*key, *(row.get(t, "") for t in tasks)] for key, row in rows.items()]
