@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,15 +91,17 @@ def reproduce(
     every = paper.suites(base, necks, ("off", "on") if distillation == "both" else (distillation,))
     import torch
 
-    from fcbench.measure.study import device_of, open_study
+    from fcbench.core.cache import Cache
+    from fcbench.measure.study import Study, device_of, open_data
     from fcbench.transmit.coders import Coders
 
     if threads:
         torch.set_num_threads(threads)
-    study = open_study(next(iter(every.values())), cache_dir, device_of(device))
+    study = Study(base, {}, Cache(cache_dir, base.store_features).make(), device_of(device))
     if only_plan:
-        _say_plan(study, every, out, cache_dir)
+        _say_plan(study, every, out)
         return
+    study.data = open_data(base, cache_dir)
     with Coders(coding_workers) as study.coders:
         failures = paper.measure(study, every, out, jobs, threads)
     write([out / name for name in every], base.encoders[0], out)
@@ -127,34 +130,45 @@ def write(folders: list[Path], general: str, out: Path) -> None:
     say(style.save(paper_figure.draw(found), out / "necks.png"))
 
 
-def _say_plan(study: Study, every: dict[str, Suite], out: Path, cache_dir: Path) -> None:
-    """Print what the experiment needs: weights, data, and, timed on this machine, disk and hours."""
+def _say_plan(study: Study, every: dict[str, Suite], out: Path) -> None:
+    """Print what the experiment needs: weights, data, and, timed on this machine, disk and hours. The study has no data
+    yet, so that weights are named even if data are missing."""
     import torch
 
     from fcbench.cli.plan_table import aligned
     from fcbench.core.progress import duration
     from fcbench.measure import paper
+    from fcbench.measure.study import open_data
     from fcbench.results.provenance import cpu_model
 
-    is_gpu, suite = study.device.type == "cuda", next(iter(every.values()))
+    def say_weights(needed: Iterable[paper.Weights]) -> None:
+        for w in needed:
+            say(f"  {w.what}: {size(w.n_bytes)} as float32, " + (f"MISSING: {w.missing}" if w.missing else w.origin))
+
+    is_gpu, suite = study.device.type == "cuda", study.suite
     with paper.offline():
         say("weights:")
-        for w in paper.weights_of(study):
-            say(f"  {w.what}: {size(w.n_bytes)} as float32, " + (f"MISSING: {w.missing}" if w.missing else w.origin))
+        say_weights(paper.encoder_weights(study))
+        study.data = open_data(suite, study.cache.root)
+        say_weights(paper.decoder_weights(study))
         n_train, n_test = (len(study.data[which]) for which in ("train", "test"))
         where = "embedded" if suite.data_root is None else f"found in {suite.data_root}"
         say(f"data: {suite.dataset}, {where}: {n_train} training and {n_test} test images")
         parts = {name: paper.left(study.of(s), out / name) for name, s in every.items()}
+        memory = paper.memory_bytes(study.of(next(iter(every.values()))))
+    costs = [cost for _, cost in parts.values()]
+    features_s, feature_bytes = max(c.features_s for c in costs), max(c.feature_bytes for c in costs)
     rows = [("", "points", "done", "at most")]
-    rows += [(name, f"{p.n_points + p.n_found}", f"{p.n_found}", duration(p.points_s)) for name, p in parts.items()]
-    features_s = max(p.features_s for p in parts.values())
-    total_s = features_s + sum(p.points_s for p in parts.values())
+    for name, (counts, cost) in parts.items():
+        took = duration(cost.total_s - cost.features_s)
+        rows.append((name, f"{counts.n_points}", f"{counts.n_found}", took))
+    total_s = features_s + sum(c.total_s - c.features_s for c in costs)
     rows += [("features", "", "", duration(features_s)), ("total", "", "", duration(total_s))]
     say("\n".join(["", *aligned(rows), ""]))
-    features, models = max(p.feature_bytes for p in parts.values()), sum(p.model_bytes for p in parts.values())
-    say(f"disk: {size(features)} of features and {size(models)} of necks and heads in {cache_dir}")
-    say(f"  {size(sum(p.result_bytes for p in parts.values()))} of results in {out}")
-    say(f"memory: {size(max(p.memory_bytes for p in parts.values()))} for the output of a first neck")
+    models, results = sum(c.model_bytes for c in costs), sum(c.result_bytes for c in costs)
+    say(f"disk: {size(feature_bytes)} of features and {size(models)} of necks and heads in {study.cache.root}")
+    say(f"  {size(results)} of results in {out}")
+    say(f"memory: {size(memory)} for the output of a first neck")
     machine = (
         torch.cuda.get_device_name(study.device) if is_gpu else f"{cpu_model()}, {torch.get_num_threads()} threads"
     )

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
 from contextlib import contextmanager
@@ -27,8 +26,9 @@ from fcbench.core.processes import workers
 from fcbench.core.progress import Report
 from fcbench.measure import cross_neck, plan
 from fcbench.measure.executors import device_in_turn, setup_of
-from fcbench.measure.forecast import probe
+from fcbench.measure.forecast import Rates, probe
 from fcbench.measure.graph import Graph, build
+from fcbench.measure.plan import Counts, Estimate, Family
 from fcbench.measure.rows import key_of
 from fcbench.measure.run import Summary
 from fcbench.measure.study import Study
@@ -104,27 +104,6 @@ class Weights:
     missing: str
 
 
-@dataclass(frozen=True, slots=True)
-class Left:
-    """What is left of a suite, and its cost.
-
-    Attributes:
-        n_points: chains of necks; each is a training too, unless the cache has it.
-        points_s: if every training takes all its steps.
-        features_s, feature_bytes: of features that the cache lacks; suites share them.
-        memory_bytes: of a neck's output for all images, which stays in memory.
-    """
-
-    n_points: int
-    n_found: int
-    points_s: float = 0.0
-    features_s: float = 0.0
-    feature_bytes: int = 0
-    model_bytes: int = 0
-    result_bytes: int = 0
-    memory_bytes: int = 0
-
-
 @contextmanager
 def offline() -> Iterator[None]:
     """Inside, no weights are downloaded: missing ones are errors."""
@@ -138,28 +117,35 @@ def offline() -> Iterator[None]:
             os.environ[OFFLINE] = before
 
 
-def weights_of(study: Study) -> list[Weights]:
-    """Weights of the encoders and the frozen decoders. Random ones take the place of missing ones in this study, so
+def encoder_weights(study: Study) -> Iterator[Weights]:
+    """Weights of the encoders; the study needs no data for this. Random ones take the place of missing ones in it, so
     that it can be timed.
 
     Raises:
-        FcbenchError: an unknown name, a missing package, or features that do not fit.
+        FcbenchError: an unknown name.
     """
-    suite, found = study.suite, []
-    for name in suite.encoders:
-        stand_in = study.of(replace(suite, weights="random"))
+    stand_in = study.of(replace(study.suite, weights="random"))
+    for name in study.suite.encoders:
         encoder, missing = _or_random(lambda: study.encoder(name), lambda: stand_in.encoder(name))
-        found.append(Weights(name, _n_bytes(encoder.module), encoder.weights.origin, missing))
+        yield Weights(name, _n_bytes(encoder.module), encoder.weights.origin, missing)
+
+
+def decoder_weights(study: Study) -> Iterator[Weights]:
+    """Weights of the frozen decoders, with the task models' encoders; likewise.
+
+    Raises:
+        FcbenchError: a missing package, or images that do not fit.
+    """
+    suite = study.suite
     if suite.head != "frozen":
-        return found
+        return
     plain = replace(suite, head="trained", neck_loss="task", task_models={}, task_weights={})
     source = next(iter(graph_of(study.of(plain)).sources.values()))
     for task in suite.tasks:
         stand_in = study.of(replace(suite, task_weights={task: "random"}))
         model, missing = _or_random(lambda: study.task_model(task, source), lambda: stand_in.task_model(task, source))
         n_bytes = _n_bytes(model.encoder.module) + _n_bytes(model.head())
-        found.append(Weights(f"{task}: {model.name}", n_bytes, model.weights.origin, missing))
-    return found
+        yield Weights(f"{task}: {model.name}", n_bytes, model.weights.origin, missing)
 
 
 def _or_random(wanted: Callable[[], Any], stand_in: Callable[[], Any]) -> tuple[Any, str]:
@@ -175,32 +161,29 @@ def graph_of(study: Study) -> Graph:
     return build(study, lambda key: False)
 
 
-def left(study: Study, out: Path) -> Left:
-    """Count what a suite's folder lacks, and time it on the first encoder (`fcbench.measure.forecast.probe`)."""
-    suite, done, pending, n_found = study.suite, plan.done(out), Counter[str](), 0
+def left(study: Study, out: Path) -> tuple[Counts, Estimate]:
+    """What a suite's folder lacks: points, each a training too unless the cache has it, and features; and its cost if
+    every training takes all its steps, timed on the first encoder (`fcbench.measure.forecast.probe`)."""
+    suite, done, chains = study.suite, plan.done(out), Family("chains")
     for encoder in map(study.encoder, suite.encoders):
         for seed in suite.seeds:
-            for job, chains in cross_neck.passes(suite, 2, coded=False, deep=False):
-                for chain in chains:
+            for job, wanted in cross_neck.passes(suite, 2, coded=False, deep=False):
+                for chain in wanted:
                     key = cross_neck.key_of_chain(key_of(study, encoder, seed, job, chain.task), chain)
-                    pending[chain.task] += key not in done
-                    n_found += key in done
-    if not pending.total():
-        return Left(0, n_found)
-    graph, rates, n_test = graph_of(study), probe(study), len(study.data["test"])
-    features = plan.estimate(replace(plan.counts_of(graph, n_test), families={}), rates)
-    each_s = {t: rates.readout_s[t] + n_test * rates.read_s[t] + rates.row_s[t] for t in pending}
-    _, grid = next(iter(graph.sources.values())).train.features.finest
-    return Left(
-        pending.total(),
-        n_found,
-        sum(n * each_s[t] for t, n in pending.items()),
-        features.features_s,
-        features.feature_bytes,
-        sum(n * rates.readout_bytes[t] for t, n in pending.items()),
-        sum(n * rates.row_bytes[t] for t, n in pending.items()),
-        4 * suite.budget.width * math.prod(grid) * sum(map(len, study.data.values())),
-    )
+                    chains.n_points, chains.n_found = chains.n_points + 1, chains.n_found + (key in done)
+                    chains.read.update([chain.task] if key not in done else [])
+    counts = Counts(len(study.data["test"]), {chains.name: chains}, chains.read)
+    if not chains.read:
+        return counts, plan.estimate(counts, Rates("", counts.n_test))
+    features = plan.counts_of(graph_of(study), counts.n_test)
+    counts = replace(counts, images=features.images, feature_bytes=features.feature_bytes)
+    return counts, plan.estimate(counts, probe(study))
+
+
+def memory_bytes(study: Study) -> int:
+    """Size of the output of a neck for all images, which stays in memory."""
+    _, grid = next(iter(graph_of(study).sources.values())).train.features.finest
+    return 4 * study.suite.budget.width * math.prod(grid) * sum(map(len, study.data.values()))
 
 
 def _n_bytes(module: nn.Module) -> int:

@@ -143,11 +143,11 @@ def test_needs_are_counted_and_nothing_is_downloaded(tmp_path: Path, monkeypatch
     suite = paper.suites(replace(BASE, encoders=("hiera:tiny", "sam2_nano")), ["neck_2L"])["neck_2L"]
     study = open_study(suite, tmp_path / "cache", CPU)
     with paper.offline():
-        needed = {w.what: w for w in paper.weights_of(study)}
-        left = paper.left(study, tmp_path / "out")
+        needed = {w.what: w for of in (paper.encoder_weights, paper.decoder_weights) for w in of(study)}
+        counts, cost = paper.left(study, tmp_path / "out")
     assert OFFLINE not in os.environ
     assert "would download" in needed["hiera:tiny"].missing and "hiera_tiny_224.mae" in needed["hiera:tiny"].missing
     assert needed["sam2_nano"].origin == needed["depth: nano_depth"].origin == "embedded"
     assert needed["hiera:tiny"].n_bytes > 1e8
-    assert (left.n_points, left.n_found) == (2 * 6, 0)  # two direct necks, four pairs, both encoders
-    assert left.points_s > 0 and left.feature_bytes > 0 and left.memory_bytes == 4 * 32 * 4 * 4 * 18
+    assert (counts.n_points, counts.n_found) == (2 * 6, 0)  # two direct necks, four pairs, both encoders
+    assert cost.readouts_s > 0 and cost.feature_bytes > 0 and paper.memory_bytes(study) == 4 * 32 * 4 * 4 * 18
