@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from fcbench.cli.say import size
 from fcbench.core.progress import duration
@@ -31,6 +31,21 @@ def table(counts: Counts, rates: Rates) -> str:
         )
     lines += [f"{name} could not be timed: {why}" for name, why in rates.failed.items()]
     return "\n".join(lines)
+
+
+def several(parts: Mapping[str, tuple[Counts, Estimate]]) -> str:
+    """One line per suite of several that share their features, then the features, the total, and the disk."""
+    costs = [cost for _, cost in parts.values()]
+    features_s, feature_bytes = max(c.features_s for c in costs), max(c.feature_bytes for c in costs)
+    rows = [("", "points", "done", "at most")]
+    for name, (counts, cost) in parts.items():
+        took = duration(cost.total_s - cost.features_s)
+        rows.append((name, f"{counts.n_points}", f"{counts.n_found}", took))
+    total_s = features_s + sum(c.total_s - c.features_s for c in costs)
+    rows += [("features", "", "", duration(features_s)), ("total", "", "", duration(total_s))]
+    models, results = sum(c.model_bytes for c in costs), sum(c.result_bytes for c in costs)
+    disk = f"{size(feature_bytes)} of features, {size(models)} of models, {size(results)} of results"
+    return "\n".join([*aligned(rows), "", f"disk: {disk}"])
 
 
 def _cells(counts: Counts, cost: Estimate, rates: Rates) -> Iterator[tuple[str, ...]]:

@@ -135,8 +135,7 @@ def _say_plan(study: Study, every: dict[str, Suite], out: Path) -> None:
     yet, so that weights are named even if data are missing."""
     import torch
 
-    from fcbench.cli.plan_table import aligned
-    from fcbench.core.progress import duration
+    from fcbench.cli.plan_table import several
     from fcbench.measure import paper
     from fcbench.measure.study import open_data
     from fcbench.results.provenance import cpu_model
@@ -145,7 +144,7 @@ def _say_plan(study: Study, every: dict[str, Suite], out: Path) -> None:
         for w in needed:
             say(f"  {w.what}: {size(w.n_bytes)} as float32, " + (f"MISSING: {w.missing}" if w.missing else w.origin))
 
-    is_gpu, suite = study.device.type == "cuda", study.suite
+    suite = study.suite
     with paper.offline():
         say("weights:")
         say_weights(paper.encoder_weights(study))
@@ -153,27 +152,13 @@ def _say_plan(study: Study, every: dict[str, Suite], out: Path) -> None:
         say_weights(paper.decoder_weights(study))
         n_train, n_test = (len(study.data[which]) for which in ("train", "test"))
         where = "embedded" if suite.data_root is None else f"found in {suite.data_root}"
-        say(f"data: {suite.dataset}, {where}: {n_train} training and {n_test} test images")
-        parts = {name: paper.left(study.of(s), out / name) for name, s in every.items()}
-        memory = paper.memory_bytes(study.of(next(iter(every.values()))))
-    costs = [cost for _, cost in parts.values()]
-    features_s, feature_bytes = max(c.features_s for c in costs), max(c.feature_bytes for c in costs)
-    rows = [("", "points", "done", "at most")]
-    for name, (counts, cost) in parts.items():
-        took = duration(cost.total_s - cost.features_s)
-        rows.append((name, f"{counts.n_points}", f"{counts.n_found}", took))
-    total_s = features_s + sum(c.total_s - c.features_s for c in costs)
-    rows += [("features", "", "", duration(features_s)), ("total", "", "", duration(total_s))]
-    say("\n".join(["", *aligned(rows), ""]))
-    models, results = sum(c.model_bytes for c in costs), sum(c.result_bytes for c in costs)
-    say(f"disk: {size(feature_bytes)} of features and {size(models)} of necks and heads in {study.cache.root}")
-    say(f"  {size(results)} of results in {out}")
-    say(f"memory: {size(memory)} for the output of a first neck")
-    machine = (
-        torch.cuda.get_device_name(study.device) if is_gpu else f"{cpu_model()}, {torch.get_num_threads()} threads"
-    )
-    say(f"timed just now on {machine} with {suite.encoders[0]}, one process; every point is a training of at most")
-    say(f"  {suite.budget.task_steps} steps, which ends earlier at a plateau")
+        say(f"data: {suite.dataset}, {where}: {n_train} training and {n_test} test images\n")
+        say(several({name: paper.left(study.of(s), out / name) for name, s in every.items()}))
+        say(f"memory: {size(paper.memory_bytes(study.of(next(iter(every.values())))))} for the output of a first neck")
+    cpu = f"{cpu_model()} with {torch.get_num_threads()} threads"
+    machine = torch.cuda.get_device_name(study.device) if study.device.type == "cuda" else cpu
+    say(f"timed just now on {machine} for one process and {suite.encoders[0]}; a point is a training of at most")
+    say(f"{suite.budget.task_steps} steps, which ends earlier at a plateau")
 
 
 COMMAND = reproduce
