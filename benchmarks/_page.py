@@ -9,12 +9,9 @@ from typing import Any
 import pandas as pd
 
 from fcbench.core.files import write_atomically
+from fcbench.reports.paper_table import EMBEDDED
 from fcbench.reports.tables import Table, grid
 
-EMBEDDED = (
-    "The embedded encoders are fcbench's own: small, trained by us on procedural scenes. Findings about them need not "
-    "hold for the published ones."
-)
 SECTIONS = (
     ("Single necks", "How do the neck's capacity, the head and the neck's loss affect both encoders, uncoded?", "grid"),
     (

@@ -32,7 +32,7 @@ import torch
 
 from benchmarks import _grid, _planted, _splits
 from benchmarks._page import write_page, write_records
-from fcbench.analysis import cost, situations
+from fcbench.analysis import cost, paper, situations
 from fcbench.analysis.compare import flat
 from fcbench.cli.cross_neck import write as write_cross_neck
 from fcbench.cli.options import cache_option
@@ -43,17 +43,17 @@ from fcbench.core.files import write_atomically
 from fcbench.core.progress import Report
 from fcbench.measure import cross_neck
 from fcbench.measure.forecast import Rates, probe
+from fcbench.measure.paper import NECKS
 from fcbench.measure.points import jobs
 from fcbench.measure.run import measure as measure_suite
 from fcbench.measure.study import open_study
 from fcbench.measure.suite import TASKS, Suite
 from fcbench.measure.trial import Trial
-from fcbench.reports import cost_figure, cost_table, style, tables
+from fcbench.reports import cost_figure, cost_table, paper_figure, style, tables
 from fcbench.results.folder import ResultsFolder
 from fcbench.training.options import QUICK, Budget
 
 PARTS = ("grid", "coded", "cross", "splits", "planted")
-NECKS = ("neck_2L", "neck_4L", "neck_6L")
 LOSSES = ("task", "distill", "both")
 UNCODED = Suite(codecs=("raw",), params={"raw": ({"dtype": "fp16"},)})
 """Codecs of a run where only uncoded points are wanted: 16 bits per feature, beside the ceiling's 32."""
@@ -202,7 +202,7 @@ class Run:
         rows = situations.load([self.out / "grid"])
         found = cost.costs(rows, general, special).costs
         write_records(self.out / "grid", list(_grid.records(found)))
-        style.save(_grid.draw(found), self.out / "grid.png")
+        style.save(paper_figure.draw(paper.cells(rows, general)[0]), self.out / "grid.png")
 
     def coded(self) -> Iterator[str]:
         """Rate-accuracy curves with likelihoods, and the cost of specialization."""

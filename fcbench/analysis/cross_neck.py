@@ -98,24 +98,27 @@ def _entries(rows: pd.DataFrame, bootstrap: Bootstrap) -> Iterator[Entry]:
     direct = rows[rows["neck"] == shallow]
     for _, one in rows.groupby("neck", sort=False):
         first = one.iloc[0]
-        value, ratio = _ratio(direct, one, bootstrap)
+        value, ratio = share_left(direct, one, bootstrap)
         bits, lost = _bits(direct, one)
         chain, higher = first["chain"], bool(first["higher_is_better"])
         about = first["dataset"], first["encoder"], role(chain, shallow), chain, first["metric"], higher
         yield Entry(*about, value, ratio, bits, lost)
 
 
-def _ratio(direct: pd.DataFrame, rows: pd.DataFrame, bootstrap: Bootstrap) -> tuple[Estimate, Estimate]:
+def share_left(
+    direct: pd.DataFrame, rows: pd.DataFrame, bootstrap: Bootstrap, of: str = "the direct neck"
+) -> tuple[Estimate, Estimate]:
+    """Value of a point's rows, one per seed, and its ratio to the rows of a reference, here called `of`."""
     first, own = rows.iloc[0], float(rows["value"].mean())
     if set(direct["seed"]) != set(rows["seed"]):
-        return Estimate(own), Estimate(reason="the direct neck has other seeds")
+        return Estimate(own), Estimate(reason=f"{of} has other seeds")
     lines = [([points(r)], True) for r in (direct, rows)]
     drawn = bootstrap.curves(lines, first["task"], first["metric"])
     higher, base = bool(first["higher_is_better"]), float(direct["value"].mean())
     left = float(_left(np.array([base]), np.array([own]), higher)[0])
     reference, values = (d.values[0] for d in drawn) if drawn else (None, None)
     if np.isnan(left):
-        return estimate(own, values), Estimate(reason="the direct neck has no accuracy to lose")
+        return estimate(own, values), Estimate(reason=f"{of} has no accuracy to lose")
     ratios = None if reference is None or values is None else _left(reference, values, higher)
     return estimate(own, values), estimate(left, ratios)
 

@@ -19,6 +19,7 @@ VERBS = {
     "compare": "Compare codecs with an anchor, or runs with each other: BD-rates with intervals.",
     "cost": "Price an encoder's specialization: accuracy, bits, usable information.",
     "cross-neck": "Measure what adapting features to one task costs the others.",
+    "reproduce": "Measure a published experiment, and write its tables: the paper's.",
     "curves": "Write the points of curves for other tools: CSV, LaTeX, Markdown, CompressAI's JSON.",
     "plot": "Draw rate-accuracy curves.",
     "report": "Write a page of results: curves, comparisons, costs, provenance.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from fcbench.cli.say import size
 from fcbench.core.progress import duration
@@ -16,7 +16,7 @@ BUSY = 1.5
 def table(counts: Counts, rates: Rates) -> str:
     """One line per codec, then the shared work, the total, the disk, and how it was timed."""
     cost = estimate(counts, rates)
-    lines = _aligned(list(_cells(counts, cost, rates)))
+    lines = aligned(list(_cells(counts, cost, rates)))
     lines.insert(-1, "-" * len(lines[0]))
     cache_bytes = cost.feature_bytes + cost.model_bytes
     lines += [
@@ -31,6 +31,21 @@ def table(counts: Counts, rates: Rates) -> str:
         )
     lines += [f"{name} could not be timed: {why}" for name, why in rates.failed.items()]
     return "\n".join(lines)
+
+
+def several(parts: Mapping[str, tuple[Counts, Estimate]]) -> str:
+    """One line per suite of several that share their features, then the features, the total, and the disk."""
+    costs = [cost for _, cost in parts.values()]
+    features_s, feature_bytes = max(c.features_s for c in costs), max(c.feature_bytes for c in costs)
+    rows = [("", "points", "done", "at most")]
+    for name, (counts, cost) in parts.items():
+        took = duration(cost.total_s - cost.features_s)
+        rows.append((name, f"{counts.n_points}", f"{counts.n_found}", took))
+    total_s = features_s + sum(c.total_s - c.features_s for c in costs)
+    rows += [("features", "", "", duration(features_s)), ("total", "", "", duration(total_s))]
+    models, results = sum(c.model_bytes for c in costs), sum(c.result_bytes for c in costs)
+    disk = f"{size(feature_bytes)} of features, {size(models)} of models, {size(results)} of results"
+    return "\n".join([*aligned(rows), "", f"disk: {disk}"])
 
 
 def _cells(counts: Counts, cost: Estimate, rates: Rates) -> Iterator[tuple[str, ...]]:
@@ -52,7 +67,7 @@ def _cells(counts: Counts, cost: Estimate, rates: Rates) -> Iterator[tuple[str, 
     yield "total", f"{counts.n_points}", f"{counts.n_found}", f"{n}", duration(cost.total_s)
 
 
-def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Rows as aligned lines: the first column left, the others right."""
     first, *others = (max(map(len, column)) for column in zip(*rows))
     return ["  ".join([r[0].ljust(first), *(c.rjust(w) for c, w in zip(r[1:], others))]) for r in rows]

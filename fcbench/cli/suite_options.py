@@ -130,7 +130,7 @@ def suite_options(**helps: str | None) -> Callable[[F], F]:
     """``[SUITE.py]`` and all options that `suite_of` reads.
 
     Args:
-        helps: help texts of this verb, by parameter; None leaves the option out.
+        helps: help texts of this verb, by parameter; None leaves the option, or ``suite_file``, out.
     """
 
     def decorate(function: F) -> F:
@@ -141,7 +141,7 @@ def suite_options(**helps: str | None) -> Callable[[F], F]:
             if text is not None:
                 own = {**settings, "help": text}
                 function = click.option(flag, parameter, **own)(function)
-        return _SUITE_FILE(function)
+        return function if helps.get("suite_file", "") is None else _SUITE_FILE(function)
 
     return decorate
 

@@ -46,6 +46,9 @@ class Features:
         return {k: (int(m.shape[-2]), int(m.shape[-1])) for k, m in self.maps.items()}
 
 
+OFFLINE = "FCBENCH_OFFLINE"  # Environment variable: if it is set, no weights are downloaded
+
+
 @dataclass(frozen=True, slots=True)
 class WeightsInfo:
     """Origin of an encoder's weights."""

@@ -87,12 +87,13 @@ class ChainEnd:
     counts: Counts
 
 
-def measure(study: Study, out: Path, *, length: int = 2, coded: bool = False) -> Summary:
+def measure(study: Study, out: Path, *, length: int = 2, coded: bool = False, deep: bool = True) -> Summary:
     """Measure every chain of a suite's tasks that its results folder lacks.
 
     Args:
         length: number of necks in the longest chains, 2 or 3.
         coded: measure the suite's codecs too, before the first neck and between the two of a pair.
+        deep: measure direct necks as deep as the chains too.
 
     Raises:
         FcbenchError: bad input, or a folder that cannot be used. A chain that fails becomes a row with its reason.
@@ -102,7 +103,7 @@ def measure(study: Study, out: Path, *, length: int = 2, coded: bool = False) ->
         raise FcbenchError("cross-neck analysis needs necks, and a tail has none: use --head trained or frozen")
     check(suite, length, coded)
     n_measured, n_found, failures = 0, 0, list[str]()
-    with ResultsFolder(out) as folder, Report(n_stages(suite, length, coded)) as report:
+    with ResultsFolder(out) as folder, Report(n_stages(suite, length, coded, deep)) as report:
         folder.add_provenance(suite.as_json() | {"cross_neck": {"length": length, "coded": coded}})
         for name in suite.encoders:
             source = study.source(study.encoder(name), report)
@@ -111,7 +112,7 @@ def measure(study: Study, out: Path, *, length: int = 2, coded: bool = False) ->
                     report.say(line)
             for seed in suite.seeds:
                 chains_of = Chains(Trial(study, source, seed, report), folder)
-                for point, wanted in passes(suite, length, coded):
+                for point, wanted in passes(suite, length, coded, deep):
                     pending = [c for c in wanted if not folder.done(chains_of.key(point, c))]
                     n_found += len(wanted) - len(pending)
                     report.skip(len(wanted) - len(pending))
@@ -122,11 +123,12 @@ def measure(study: Study, out: Path, *, length: int = 2, coded: bool = False) ->
         return Summary(n_measured, n_found, n_coded(folder), tuple(failures))
 
 
-def passes(suite: Suite, length: int, coded: bool) -> Iterator[tuple[Job, list[Chain]]]:
+def passes(suite: Suite, length: int, coded: bool, deep: bool = True) -> Iterator[tuple[Job, list[Chain]]]:
     """Operating points with the chains that are measured at each; all are coded at the same position."""
     uncoded = Job(Kind.CEILING, ENDS[Kind.CEILING], suite.tasks)
     for _, group in itertools.groupby(chains(suite.tasks, suite.neck, length), key=lambda c: (c.neck, c.before)):
-        yield uncoded, list(group)
+        if (own := list(group))[0].neck == suite.neck or deep:
+            yield uncoded, own
     if not coded:
         return
     before = [c for c in chains(suite.tasks, suite.neck, 2) if c.neck == suite.neck]
@@ -170,9 +172,9 @@ def chains(tasks: Sequence[str], neck: str, length: int) -> Iterator[Chain]:
             yield from (Chain(deep, (), task) for task in tasks)
 
 
-def n_stages(suite: Suite, length: int, coded: bool) -> int:
+def n_stages(suite: Suite, length: int, coded: bool, deep: bool = True) -> int:
     """Number of points of a run that starts from nothing."""
-    wanted = sum(len(chains) for _, chains in passes(suite, length, coded))
+    wanted = sum(len(chains) for _, chains in passes(suite, length, coded, deep))
     return len(suite.encoders) * len(suite.seeds) * wanted
 
 
@@ -185,6 +187,18 @@ def neck_of_depth(neck: str, times: int) -> str | None:
     return None
 
 
+def key_of_chain(base: str, chain: Chain) -> str:
+    """Resumption key of a chain's point, given that of the task's point behind the suite's neck."""
+    contents = {
+        "version": VERSION,
+        "base": base,
+        "neck": chain.neck,
+        "before": chain.before,
+        "coded_after": chain.coded_after,
+    }
+    return digest(contents)
+
+
 class Chains:
     """The chains of one trial: necks and heads, each trained or loaded once."""
 
@@ -195,14 +209,7 @@ class Chains:
 
     def key(self, job: Job, chain: Chain) -> str:
         """Resumption key of a chain's point."""
-        contents = {
-            "version": VERSION,
-            "base": point_key(self.trial, job, chain.task),
-            "neck": chain.neck,
-            "before": chain.before,
-            "coded_after": chain.coded_after,
-        }
-        return digest(contents)
+        return key_of_chain(point_key(self.trial, job, chain.task), chain)
 
     def measure(self, job: Job, wanted: Sequence[Chain]) -> list[str]:
         """Measure chains at one operating point, all coded at the same position. Returns what failed."""

@@ -108,7 +108,7 @@ class Workers:
         self.n_at_once = n
         self._report, self._here = report, Workshop(study, report, out, keep_streams)
         setup = setup_of(study, out, keep_streams, threads or max(1, (os.cpu_count() or 1) // n))
-        self._free = [_Slot(i, replace(setup, device=_device(study.device, i)), report) for i in range(n)]
+        self._free = [_Slot(i, replace(setup, device=device_in_turn(study.device, i)), report) for i in range(n)]
         self._slots = tuple(self._free)
 
     def submit(self, node: Node, reasons: Mapping[str, str]) -> Future[Outcome]:
@@ -213,7 +213,7 @@ def with_workers(
         workers.close()
 
 
-def _device(device: torch.device, number: int) -> str:
+def device_in_turn(device: torch.device, number: int) -> str:
     """The GPU of a worker: all GPUs in turn, if no particular one was named."""
     if device.type == "cuda" and device.index is None:
         return f"cuda:{number % torch.cuda.device_count()}"

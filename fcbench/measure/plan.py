@@ -116,11 +116,11 @@ def count(study: Study, out: Path) -> Counts:
     Raises:
         FcbenchError: bad input, as in the run.
     """
-    counts = counts_of(build(study, _done(out).__contains__), len(study.data["test"]))
+    counts = counts_of(build(study, done(out).__contains__), len(study.data["test"]))
     return counts if study.suite.store_features else replace(counts, feature_bytes=0)
 
 
-def _done(out: Path) -> set[str]:
+def done(out: Path) -> set[str]:
     """Keys of the points of a results folder that need not be measured again."""
     rows = table.load_points(out)
     failed = {r.point for r in rows if r.status != OK}

@@ -27,6 +27,7 @@ GIVEN = {
     "export": ["codec.safetensors", "--image-size=32", "--output=new"],
     "inspect": ["photo.fcb"],
     "merge": ["folder", "folder", "--output=new"],
+    "reproduce": ["paper"],
     "report": ["folder", "--output=new.html"],
     "verify": ["folder"],
     "list": ["codecs"],

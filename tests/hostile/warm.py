@@ -154,7 +154,7 @@ def _stop_before_work() -> None:
     def stop(*args: Any, **named: Any) -> NoReturn:
         raise FcbenchError("here the work would begin")
 
-    study.open_study = stop
+    study.open_study = study.open_data = stop
     examine._hub = lambda: examine.Check("hub", False, "not asked", False)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fcbench.core.errors import FcbenchError
-from fcbench.core.features import WeightsInfo
+from fcbench.core.features import OFFLINE, WeightsInfo
 from fcbench.core.files import sha256_of
 from fcbench.core.state_dicts import differences
 
@@ -151,6 +151,8 @@ def hub_file(model: str, repo: str, names: Sequence[str], hint: str = "") -> Pat
         if isinstance(cached, str):
             return _intact(model, Path(cached))
     source = f"{hub.constants.ENDPOINT}/{repo_id} ({names[0]})"
+    if os.environ.get(OFFLINE):
+        raise FcbenchError(no_weights(model, f"download {source}", hint))
     try:  # a single quick try: the client's own retries take most of a minute
         hub.get_session().head(hub.constants.ENDPOINT, timeout=_PROBE_TIMEOUT_S)
     except Exception as exc:
@@ -181,6 +183,8 @@ def published_file(model: str, url: str, promised: str) -> Path:
     """
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     if not path.exists():
+        if os.environ.get(OFFLINE):
+            raise FcbenchError(no_weights(model, f"download {url}"))
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             torch.hub.download_url_to_file(url, str(path), promised, progress=False)
