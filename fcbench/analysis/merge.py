@@ -7,7 +7,6 @@ the same situation, training budgets must be equal, values lie in the standard's
 """
 
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +18,9 @@ from fcbench.analysis.situations import POINT, SITUATION
 from fcbench.core.errors import FcbenchError
 from fcbench.core.files import disk_errors, write_atomically
 from fcbench.results import table
-from fcbench.results.folder import PROVENANCE, load_provenance
+from fcbench.results.folder import PICTURES, PROVENANCE, load_provenance
 from fcbench.results.row import OK, SCHEMA
-from fcbench.results.samples import SAMPLES
+from fcbench.results.samples import SAMPLES, has_samples, load_samples, write_samples
 
 HINT = "choose another -o"
 METRIC_PACKAGES = {"cider": "pycocoevalcap", "bleu4": "pycocoevalcap"}  # Metrics that another package counts
@@ -68,19 +67,30 @@ def merge(paths: Sequence[Path]) -> Merged:
 
 
 def write(merged: Merged, paths: Sequence[Path], out: Path) -> None:
-    """Write the merged rows as a results folder, with samples and the records of all runs. Raises `FcbenchError`: the
-    folder already holds results, or a disk error."""
+    """Write the merged rows as a results folder, with samples, pictures and the records of all runs. Raises
+    `FcbenchError`: the folder already holds results, or a disk error."""
     if (out / table.RATES).exists():
         raise FcbenchError(f"{out} already holds results: {HINT}.")
     with disk_errors(out, HINT):
         (out / SAMPLES).mkdir(parents=True, exist_ok=True)
         for source, point in merged.rows[["source", "point"]].drop_duplicates().itertuples(index=False):
-            samples = paths[source] / SAMPLES / f"{point}.parquet"
-            if samples.exists():
-                shutil.copyfile(samples, out / SAMPLES / samples.name)
+            if has_samples(paths[source], point):
+                write_samples(out, point, load_samples(paths[source], point), HINT)
     runs = [run for path in paths if (path / PROVENANCE).exists() for run in load_provenance(path)]
     write_atomically(out / PROVENANCE, json.dumps({"schema": SCHEMA, "runs": runs}, indent=1) + "\n", HINT)
+    if pictures := [json.loads((path / PICTURES).read_bytes()) for path in paths if (path / PICTURES).exists()]:
+        write_atomically(out / PICTURES, json.dumps(_joined(pictures), separators=(",", ":")), HINT)
     write_atomically(out / table.RATES, table.header() + table.to_csv(table.to_points(merged.rows)), HINT)
+
+
+def _joined(pictures: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Pictures of several folders; of a point that several have, the first."""
+    images, points, seen = {}, [], set[str]()
+    for one in pictures:
+        images |= one["images"]
+        points += [point for point in one["points"] if seen.isdisjoint(point["keys"].values())]
+        seen.update(*(point["keys"].values() for point in one["points"]))
+    return {"images": images, "points": points}
 
 
 def _keys(rows: pd.DataFrame) -> pd.Series:

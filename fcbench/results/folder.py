@@ -10,7 +10,6 @@ readable folder that holds all of the point or none of it. Replaced rows are rem
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import shutil
@@ -20,13 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import filelock
-import pyarrow.parquet as pq
 
 from fcbench.core.errors import FcbenchError
 from fcbench.core.files import append_durably, disk_errors, write_atomically
 from fcbench.results import provenance, table
 from fcbench.results.row import OK, SCHEMA, RatePoint
-from fcbench.results.samples import SAMPLES, SampleTable, sample_table
+from fcbench.results.samples import SAMPLES, SampleTable, write_samples
 from fcbench.results.table import HINT, RATES
 
 PROVENANCE = "provenance.json"
@@ -102,9 +100,7 @@ class ResultsFolder:
         """
         point = _one_point(rows, samples)
         if samples is not None:
-            buffer = io.BytesIO()
-            pq.write_table(sample_table(point, samples), buffer, compression="zstd")
-            write_atomically(self.path / SAMPLES / f"{point}.parquet", buffer.getvalue(), HINT)
+            write_samples(self.path, point, samples)
         rows = [replace(row, run=row.run or self._run) for row in rows]
         content = table.to_csv(rows)
         if self._rows:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from fcbench.core.errors import FcbenchError
 from fcbench.core.files import write_atomically
-from fcbench.results.table import RATES
+from fcbench.results.table import HINT, RATES
 
 SAMPLES = "samples.parquet"  # Folder with a file per point
 PACKED = "samples.zstd.parquet"  # One file with all points, a row group each: what is committed in place of the folder
@@ -89,6 +89,14 @@ def pack(path: Path) -> Path:
             writer.write_table(whole.filter(pc.equal(whole.column("point"), point)))
     write_atomically(path / PACKED, buffer.getvalue().to_pybytes())
     return path / PACKED
+
+
+def write_samples(path: Path, point: str, samples: SampleTable, hint: str = HINT) -> None:
+    """Write the samples of a point to a file of its own. Raises `FcbenchError`: samples that do not fit each other, or
+    a disk error."""
+    buffer = pa.BufferOutputStream()
+    pq.write_table(sample_table(point, samples), buffer, compression="zstd")
+    write_atomically(path / SAMPLES / f"{point}.parquet", buffer.getvalue().to_pybytes(), hint)
 
 
 def load_samples(path: Path | str, point: str) -> SampleTable:

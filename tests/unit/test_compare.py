@@ -7,6 +7,7 @@ import io
 import json
 import math
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,9 @@ from fcbench.cli.main import main
 from fcbench.core.errors import FcbenchError
 from fcbench.reports import tables
 from fcbench.reports.compare_table import document
-from fcbench.results.folder import ResultsFolder
+from fcbench.results.folder import PICTURES, ResultsFolder
 from fcbench.results.row import SCHEMA, RatePoint
-from fcbench.results.samples import SampleTable
+from fcbench.results.samples import SAMPLES, SampleTable, load_samples, pack
 from fcbench.results.table import load_points
 
 N = 24
@@ -478,6 +479,29 @@ def test_folders_of_one_suite_are_merged(tmp_path: Path) -> None:
     rate = run(a, b)["b"].bd_rate_percent
     assert rate.value == pytest.approx(-25)
     assert rate.low == pytest.approx(-25)
+
+
+def test_samples_and_pictures_are_joined(tmp_path: Path) -> None:
+    mine, yours = write(tmp_path / "1", *curve_points("a"), ceiling()), write(tmp_path / "2", *curve_points("b"))
+    pack(mine)
+    shutil.rmtree(mine / SAMPLES)
+    for folder, keys in ((mine, ["a0", "shared"]), (yours, ["shared", "b0"])):
+        points = [{"keys": {"segmentation": key}, "samples": [folder.name]} for key in keys]
+        (folder / PICTURES).write_text(json.dumps({"images": {folder.name: "data:"}, "points": points}))
+
+    result = CliRunner().invoke(main, ["merge", str(mine), str(yours), "-o", str(tmp_path / "both")])
+
+    assert result.exit_code == 0, result.output
+    for folder in (mine, yours):
+        for row in load_points(folder):
+            assert load_samples(tmp_path / "both", row.point).ids == load_samples(folder, row.point).ids
+    found = json.loads((tmp_path / "both" / PICTURES).read_text())
+    assert found["images"].keys() == {"1", "2"}
+    assert [(p["keys"]["segmentation"], p["samples"]) for p in found["points"]] == [
+        ("a0", ["1"]),
+        ("shared", ["1"]),
+        ("b0", ["2"]),
+    ]
 
 
 @pytest.mark.parametrize(
