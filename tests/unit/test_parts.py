@@ -90,5 +90,5 @@ def test_verbs(folder: Path, tmp_path: Path) -> None:
 
 
 def test_verify_finds_parts_that_are_not_the_file(folder: Path) -> None:
-    found = [line for line in verify.verify(folder) if "parts" in line]
-    assert len(found) == 10 and "its parts are 100 bytes, but its file has 800" in found[0]
+    found = [fault.what for fault in verify.verify(folder).faults if "its parts are" in fault.what]
+    assert len(found) == 10 and found[0] == "n_bytes is 800, but its parts are 100 bytes"
