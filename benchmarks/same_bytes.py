@@ -99,9 +99,10 @@ def code(cell: Cell, reference: Path | None, out: Path) -> None:
     for name in registry.names("codec"):
         part = out.parent / f"{name}.npz"
         if (pid := os.fork()) == 0:  # the coder that it calls may crash
+            own: Arrays = {}
             for arrays in _coded(cell, name, first, out.parent):
-                found |= arrays
-                np.savez(part, **found)
+                own |= arrays
+                np.savez(part, **own)
             os._exit(0)
         os.waitpid(pid, 0)
         found |= dict(np.load(part))

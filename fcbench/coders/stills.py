@@ -103,7 +103,7 @@ def _read_sz3(data: bytes, size: Size | None, bits: int | None) -> np.ndarray:
     """Decode a string of this SZ3's own format. Any other one would end the process."""
     if _sz3_format(data) != _sz3_format(_sz3_written()):
         raise FcbenchError(
-            f"the string is not in the format of {versions('sz3')['sz3']}: install the imagecodecs that coded it"
+            f"the string is of another format than {versions('sz3')['sz3']} has: install the imagecodecs that coded it"
         )
     return _SZ3.decode(data, size, bits)
 

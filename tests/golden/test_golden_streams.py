@@ -17,6 +17,7 @@ import torch
 from safetensors import torch as safetensors
 
 from fcbench.core import registry
+from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Features, FeatureSpec
 from fcbench.testing.codecs import make, middle, write
 from fcbench.testing.maps import batches, features, statistics
@@ -77,7 +78,12 @@ def test_an_old_stream_is_read(name: str, tmp_path: Path, request: pytest.Fixtur
         _make(name, tmp_path)
     (tmp_path / "c.safetensors").write_bytes(lzma.decompress(packed.read_bytes()))
     (tmp_path / "a.fcb").write_bytes(stream.read_bytes())
-    found, wanted = decoded(tmp_path), safetensors.load(expected.read_bytes())
+    try:
+        found, wanted = decoded(tmp_path), safetensors.load(expected.read_bytes())
+    except FcbenchError as error:
+        if name == "sz3" and "another format" in str(error):
+            pytest.skip(str(error))  # imagecodecs for Python 3.10 has SZ3 3.1
+        raise
     assert set(found) == set(wanted) and len(found) >= 1
     for key, value in wanted.items():
         scale = 0.0 if name in EXACT else TOLERANCE * max(1.0, float(value.abs().max()))
