@@ -45,7 +45,7 @@ _BUDGET, _HEAD = "full", "frozen"
     f"[{_HEAD}]",
     budget=f"Limit of training steps: to try out, to work with, or to quote. [{_BUDGET}]",
 )
-@machine_options("runs/paper")
+@machine_options("runs/paper", coding=False)
 @click.option("--plan", "only_plan", is_flag=True, help="Print weights, data, disk and time that it needs, then stop.")
 @click.option(
     "--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that share necks and losses."
@@ -60,7 +60,6 @@ def reproduce(
     cache_dir: Path,
     device: str,
     threads: int | None,
-    coding_workers: int,
     only_plan: bool,
     jobs: int,
     **options: Any,
@@ -93,7 +92,6 @@ def reproduce(
 
     from fcbench.core.cache import Cache
     from fcbench.measure.study import Study, device_of, open_data
-    from fcbench.transmit.coders import Coders
 
     if threads:
         torch.set_num_threads(threads)
@@ -102,8 +100,7 @@ def reproduce(
         _say_plan(study, every, out)
         return
     study.data = open_data(base, cache_dir)
-    with Coders(coding_workers) as study.coders:
-        failures = paper.measure(study, every, out, jobs, threads)
+    failures = paper.measure(study, every, out, jobs, threads)
     write([out / name for name in every], base.encoders[0], out)
     if failures:
         raise FcbenchError(f"{len(failures)} jobs failed, first: {failures[0]}")

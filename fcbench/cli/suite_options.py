@@ -146,12 +146,18 @@ def suite_options(**helps: str | None) -> Callable[[F], F]:
     return decorate
 
 
-def machine_options(out: str) -> Callable[[F], F]:
-    """Options for where a verb writes and computes: ``--out`` with its default, ``--device``, ``--threads`` etc."""
+def machine_options(out: str, coding: bool = True) -> Callable[[F], F]:
+    """Options for where a verb writes and computes: ``--out`` with its default, ``--device``, ``--threads`` etc.
+
+    Args:
+        coding: whether the verb codes samples.
+    """
 
     def decorate(function: F) -> F:
         function = cache_option(function)
         for flag, settings in reversed(_MACHINE.items()):
+            if flag == "--coding-workers" and not coding:
+                continue
             function = click.option(flag, **settings)(function)
         return click.option(
             "--out",

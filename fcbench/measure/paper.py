@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
 from contextlib import contextmanager
@@ -72,14 +73,15 @@ def measure(study: Study, every: Mapping[str, Suite], out: Path, n_jobs: int, th
         return failures
     threads = threads or max(1, (os.cpu_count() or 1) // n_jobs)
     with workers(n_jobs, "measure") as pool, Report(len(every)) as report:
-        running = {}
+        running, began = {}, time.monotonic()
         for i, (name, suite) in enumerate(every.items()):
             setup = setup_of(study.of(suite), None, False, threads)
             setup = replace(setup, device=device_in_turn(study.device, i))
             running[pool.submit(_measure, setup, out / name)] = name
         for done in as_completed(running):
             failures += done.result().failures
-            report.finish(running[done], 0.0)
+            report.finish(running[done], time.monotonic() - began)
+            began = time.monotonic()
     return failures
 
 
@@ -176,7 +178,8 @@ def left(study: Study, out: Path) -> tuple[Counts, Estimate]:
     if not chains.read:
         return counts, plan.estimate(counts, Rates("", counts.n_test))
     features = plan.counts_of(graph_of(study), counts.n_test)
-    counts = replace(counts, images=features.images, feature_bytes=features.feature_bytes)
+    n_bytes = features.feature_bytes if suite.store_features else 0
+    counts = replace(counts, images=features.images, feature_bytes=n_bytes)
     return counts, plan.estimate(counts, probe(study))
 
 
