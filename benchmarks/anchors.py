@@ -18,10 +18,10 @@ from pathlib import Path
 import av
 import click
 import numpy as np
+import pandas as pd
 import torch
 
 import fcbench
-from benchmarks._page import write_records
 from fcbench.analysis.curves import bd_rate, curve
 from fcbench.cli.options import cache_option
 from fcbench.codecs.shared.base import CLIP_STD
@@ -29,6 +29,7 @@ from fcbench.codecs.shared.mosaic import tile, untile
 from fcbench.codecs.shared.transforms import klt
 from fcbench.coders.video import PRESET_X265, X265, decode_packets, encode_frames
 from fcbench.core import registry
+from fcbench.core.files import write_atomically
 from fcbench.core.progress import Report
 from fcbench.features.source import Source
 from fcbench.measure.study import device_of, open_study
@@ -202,7 +203,7 @@ def measure(encoder: str, source: Source, n_test: int, say: Callable[[str], None
 @click.option("--data-root", type=click.Path(path_type=Path), default=None, help="Of a data set on disk.")
 @click.option("--samples", default=32, show_default=True, help="Test samples to code.")
 @cache_option
-@click.option("--out", type=click.Path(path_type=Path), default=None, help="Folder for anchors.csv and anchors.md.")
+@click.option("--out", type=click.Path(path_type=Path), default=None, help="Folder for anchors.csv.")
 def main(
     encoders: tuple[str, ...], dataset: str, data_root: Path | None, samples: int, cache_dir: Path, out: Path | None
 ) -> None:
@@ -218,7 +219,8 @@ def main(
         source = study.source(study.encoder(encoder), Report(0))
         records += measure(encoder, source, samples, click.echo)
     if out:
-        write_records(out / "anchors.csv", records)
+        text = pd.DataFrame(records).to_csv(index=False, lineterminator="\n")
+        write_atomically(out / "anchors.csv", text)
 
 
 if __name__ == "__main__":
