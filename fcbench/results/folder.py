@@ -142,9 +142,9 @@ def read_provenance(path: Path | str) -> dict[str, Any]:
     file = Path(path) / PROVENANCE
     try:
         contents: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        contents["runs"] = list(contents["runs"])
+        contents["runs"] = [dict(run) for run in contents["runs"]]
         return contents
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise FcbenchError(f"cannot read {file} ({error}); delete it to start a new one.") from None
 
 

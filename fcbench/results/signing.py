@@ -44,7 +44,8 @@ def check(folder: Path, checks: Checks) -> str:
             checks.fault(f"{what} since the folder was signed ({utc})", name)
     if total != _of_list(then):
         checks.fault("the signature's hash is not that of its list of files", PROVENANCE)
-    return f"signed {utc}, {'unchanged since' if now == then else 'changed since'}, sha256 {total}"
+    state = "unchanged since" if now == then else "changed since (if that is meant, sign again)"
+    return f"signed {utc}, {state}, sha256 {total}"
 
 
 def _hashes(folder: Path) -> dict[str, str]:

@@ -472,8 +472,9 @@ def test_provenance_keeps_variables_that_change_numbers(tmp_path: Path, monkeypa
     assert "secret" not in json.dumps(found) and found["machine"]["cpu"]
 
 
-def test_damaged_provenance_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "provenance.json").write_text("{")
+@pytest.mark.parametrize("text", ["{", "[]", '{"runs": [1]}', '{"runs": ["ab"]}', '{"runs": [null]}'])
+def test_damaged_provenance_is_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "provenance.json").write_text(text)
     with ResultsFolder(tmp_path) as folder:
         with pytest.raises(FcbenchError, match="provenance.json"):
             folder.add_provenance({})
