@@ -61,7 +61,7 @@ DONE, REFUSED, BROKEN = 0, 1, 2
 """How a run ends: by itself, with an error of one line, in any other way."""
 SAID = "said.txt"
 """What a trial's runs print, beside their folders."""
-LIMIT_S = 300.0
+LIMIT_S = 900.0
 SUITE = Suite(
     codecs=("uniform", "factorized"),
     params={"uniform": ({"bits": 3},), "factorized": ({"lmbda": 0.3}, {"lmbda": 2.0})},
