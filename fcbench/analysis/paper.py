@@ -58,8 +58,9 @@ def cells(
         raise FcbenchError(f"no point was measured: {reasons[0]}")
     bootstrap, found = Bootstrap(metric_values_of, n_resamples), []
     for _, situation in rows.groupby(["dataset", "head", "neck_loss", "task", "metric"], sort=False):
-        for (encoder, label), one in situation.groupby(["encoder", "neck"], sort=False):
+        for _, one in situation.groupby(["encoder", "neck"], sort=False):
             first = one.iloc[0]
+            encoder, label = first["encoder"], first["neck"]
             chain = parse(label, first["task"], first["split"])
             own = situation[situation["encoder"] == encoder]
             reference = situation[(situation["encoder"] == general) & (situation["neck"] == label)]

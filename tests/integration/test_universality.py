@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from benchmarks import _planted, universality
 from benchmarks.universality import PARTS, QUICK_PLAN, Plan, Run, execute
+from fcbench.measure.paper import NECKS
 from fcbench.measure.suite import TASKS, Suite
 from fcbench.results import samples
 from fcbench.results import table as table_module
@@ -91,7 +92,7 @@ def test_plan_counts_what_it_runs() -> None:
     assert heads["neck_2L", "trained", "task"] == (0, 1, 2)
     assert heads["neck_6L", "frozen", "task"] == (0,)
     assert heads["neck_2L", "frozen", "distill"] == (0,)
-    assert {s.neck for s in grid} == set(universality.NECKS)
+    assert {s.neck for s in grid} == set(NECKS)
     points, readouts, codecs = plan.counts("grid")
     n_runs = sum(len(s.seeds) for s in grid)
     assert (readouts, codecs) == (2 * len(TASKS) * n_runs, 0) and points == 3 * readouts
