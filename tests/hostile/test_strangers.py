@@ -44,7 +44,9 @@ def test_a_file_that_crashes_a_library_is_one_clear_error(warm: Warm, sz3: Path)
     command = ["decode", "--checkpoint", "sz3.safetensors", "-o"]
     outcome = warm([*command, "bad.safetensors", "bad.fcb"], sz3, seconds=60)
     assert outcome.code == 1 and "Traceback" not in outcome.output, outcome
-    assert re.search("Error: (the process that decodes was ended|.*(sz3 failed|out of step|another format))", outcome.output), outcome
+    assert re.search(
+        "Error: (the process that decodes was ended|.*(sz3 failed|out of step|another format))", outcome.output
+    ), outcome
     for name, options in (("apart", []), ("here", ["--trust"])):
         outcome = warm([*command, f"{name}.safetensors", "good.fcb", *options], sz3, seconds=60)
         assert outcome.code == 0, outcome
