@@ -12,6 +12,7 @@ from pathlib import Path
 
 from fcbench.core import registry
 from fcbench.core.errors import FcbenchError
+from fcbench.core.features import OFFLINE
 from fcbench.results import provenance
 
 WANTED_BYTES = 2 << 30
@@ -92,6 +93,8 @@ def _hub() -> Check:
     import huggingface_hub.constants
 
     endpoint = huggingface_hub.constants.ENDPOINT
+    if os.environ.get(OFFLINE):
+        return Check("hub", True, f"{endpoint} was not asked: {OFFLINE} is set", False)
     try:
         huggingface_hub.get_session().head(endpoint, timeout=5)
         return Check("hub", True, f"{endpoint} answers: official weights can be downloaded", False)
