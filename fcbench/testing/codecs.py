@@ -30,21 +30,28 @@ from fcbench.transmit.container import ContainerReader, ContainerWriter, Header
 SOURCE = checkpoint.Source("hiera_nano", "00" * 32)
 OBJECTIVES: tuple[Objective, ...] = ("mse", "task", "both")
 SPARE_BYTES = 64  # A payload of few symbols may exceed its estimate by this much
+
+
+def environment() -> dict[str, str]:
+    """For another process that imports what this one can."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+
 DECODE = """
 import hashlib, sys
 from pathlib import Path
 import torch
 from fcbench.transmit import checkpoint
 from fcbench.transmit.container import ContainerReader
-torch.set_num_threads(int(sys.argv[2]))
-folder = Path(sys.argv[1])
-loaded, digest = checkpoint.load(folder / "c.safetensors"), hashlib.sha256()
-for record in ContainerReader(folder / "a.fcb"):
-    decoded = loaded.codec.decode(record.payload, record.shapes)
-    record.verify(decoded)
-    for x in decoded.features.maps.values():
-        digest.update(x.numpy().tobytes())
-print(digest.hexdigest())
+torch.set_num_threads(int(sys.argv[1]))
+for folder in map(Path, map(str.strip, sys.stdin)):
+    loaded, digest = checkpoint.load(folder / "c.safetensors"), hashlib.sha256()
+    for record in ContainerReader(folder / "a.fcb"):
+        decoded = loaded.codec.decode(record.payload, record.shapes)
+        record.verify(decoded)
+        for x in decoded.features.maps.values():
+            digest.update(x.numpy().tobytes())
+    print(digest.hexdigest(), flush=True)
 """
 
 
@@ -194,16 +201,15 @@ class CodecContract(Contract):
     def test_a_fresh_process_decodes_the_same(self, name: str, codec: Any, tmp_path: Path) -> None:
         x = features(ONE, (23, 30))
         write(tmp_path, name, codec, ONE, [x])
-        command = [sys.executable, "-c", DECODE, str(tmp_path), str(self.n_threads())]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-        assert done.returncode == 0, done.stderr
         decoded = codec.decode(coded(codec, x).payload, x.shapes).features.maps["stage3"]
-        assert done.stdout.strip() == hashlib.sha256(decoded.numpy().tobytes()).hexdigest()
+        assert self.decoded_elsewhere(tmp_path) == hashlib.sha256(decoded.numpy().tobytes()).hexdigest()
 
-    def n_threads(self) -> int:
-        """CPU threads of the fresh process."""
-        return torch.get_num_threads()
+    def decoded_elsewhere(self, folder: Path) -> str:
+        """SHA-256 of the decoded features of a folder of `write`, by a fresh process."""
+        command, where = [sys.executable, "-c", DECODE, str(torch.get_num_threads())], f"{folder}\n"
+        done = subprocess.run(command, input=where, capture_output=True, text=True, check=False, env=environment())
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
 
     @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
     def test_not_a_number_is_refused(self, codec: Any, bad: float) -> None:
