@@ -203,7 +203,9 @@ def test_columns_that_say_no_task_are_refused(tmp_path: Path, part: Any, said: s
         ("scenes:small", "has no variant"),
     ],
 )
-def test_other_names_are_refused(tmp_path: Path, typed: str, said: str) -> None:
+def test_other_names_are_refused(tmp_path: Path, typed: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)  # else the library tries for half a minute
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(FcbenchError, match=said):
         registry.get("dataset", typed).open("train", DataOptions(None, tmp_path))
 
