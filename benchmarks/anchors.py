@@ -187,7 +187,11 @@ def measure(encoder: str, source: Source, n_test: int, say: Callable[[str], None
             found = curve(n_bytes, [-10 * np.log10(e) for e in errors])
             base = base or found
             gain = bd_rate(base, found)
-            record = {"encoder": encoder, "codec": "hevc_klt" if components else "hevc", "change": way.name}
+            record: dict[str, object] = {
+                "encoder": encoder,
+                "codec": "hevc_klt" if components else "hevc",
+                "change": way.name,
+            }
             record |= {"bd_rate_percent": gain.value, "reason": gain.reason}
             record |= {f"bytes_qp{qp}": b for qp, b in zip(QPS, n_bytes)}
             record |= {f"mse_qp{qp}": e for qp, e in zip(QPS, errors)}

@@ -205,7 +205,7 @@ def figure(rows: pd.DataFrame) -> Figure:
             style.log_axis([ax], "x", x.min(), x.max())
             ax.set_xlabel(label)
         axes[0].set_ylabel("validation loss (bits per scalar)")
-        axes[1].legend(frameon=False)
+        fig.legend(*axes[1].get_legend_handles_labels(), loc="outside right center", frameon=False)
     return fig
 
 

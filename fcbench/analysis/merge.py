@@ -85,7 +85,7 @@ def write(merged: Merged, paths: Sequence[Path], out: Path) -> None:
 
 def _joined(pictures: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Pictures of several folders; of a point that several have, the first."""
-    images, points, seen = {}, [], set[str]()
+    images, points, seen = dict[str, str](), list[dict[str, Any]](), set[str]()
     for one in pictures:
         images |= one["images"]
         points += [point for point in one["points"] if seen.isdisjoint(point["keys"].values())]

@@ -48,7 +48,7 @@ VERIFIED: dict[str, dict[str, str]] = {
         "ade20k": _MADE,
         "camvid": "the real files: rows in results/codecs_camvid",
         "coco": "100 real images: rows in results/real_smoke",
-        "coco_voc": "100 real images: rows in results/split_deeplab",
+        "coco_voc": "100 real images: no rows here",
         "extracted": "made folders only",
         "folder": _MADE,
         "hf": "made folders only",

@@ -8,7 +8,7 @@ from fcbench.testing.maps import correlated
 
 
 @pytest.mark.parametrize("shape", [(5, 8, 8), (4, 22, 30), (7, 3, 5)])
-def test_blocks_hold_every_map(shape):
+def test_blocks_hold_every_map(shape: tuple[int, int, int]) -> None:
     maps = np.arange(np.prod(shape)).reshape(shape)
     pictures = block(maps)
 
@@ -16,7 +16,7 @@ def test_blocks_hold_every_map(shape):
     assert (unblock(pictures, shape) == maps).all()
 
 
-def test_similar_channels_are_neighbours():
+def test_similar_channels_are_neighbours() -> None:
     a, b = np.random.default_rng(0).normal(size=(2, 500))
     channels = [a, b, a + 0.1 * b, b - 0.1 * a]
 
@@ -26,7 +26,7 @@ def test_similar_channels_are_neighbours():
 
 
 @pytest.mark.parametrize("way", (Way("as it is"), *CHANGES), ids=lambda way: way.name)
-def test_every_way_decodes_to_what_it_coded(way):
+def test_every_way_decodes_to_what_it_coded(way: Way) -> None:
     samples = correlated(3, 8, (16, 16), 1).numpy()
     samples /= samples.std()
     order = np.random.default_rng(0).permutation(8) if way.similar else np.arange(8)

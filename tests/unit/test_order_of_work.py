@@ -5,8 +5,8 @@ from fcbench.measure.graph import Makes, Node
 from fcbench.measure.run import urgent_first
 
 
-def test_the_longest_chain_of_an_encoder_comes_first():
-    def node(key, *needs, encoder="a"):
+def test_the_longest_chain_of_an_encoder_comes_first() -> None:
+    def node(key: str, *needs: str, encoder: str = "a") -> Node:
         return Node(key, Makes.CODEC, key, encoder, needs=dict.fromkeys(needs, ()))
 
     nodes = [node("short"), node("long"), node("next", "long"), node("point", "next", "elsewhere")]

@@ -121,11 +121,12 @@ class MobileNetV2Encoder(PaddedEncoder):
         if not isinstance(self._whole, DeepLab):
             return classifier_tail(self, self._whole, split_point, image_px)
         block = BLOCKS[list(self.specs).index(split_point)]
-        tail = freeze(DeepLabTail(self._whole, split_point, block, image_px))
+        tail = DeepLabTail(self._whole, split_point, block, image_px)
+        freeze(tail)
         x = noise(image_px).to(self.device)
         with torch.inference_mode():
             logits = self._whole(normalized(x, self.normalization, self.levels))
-            require_equal(self.name, split_point, logits, tail.rest(self(x, [split_point]).maps[split_point]))
+            require_equal(self.name, split_point, logits, tail.network(self(x, [split_point]).maps[split_point]))
         return tail
 
 

@@ -52,11 +52,11 @@ class DeepLabTail(Segmenting):
     def __init__(self, network: DeepLab, split_point: str, block: int, image_px: tuple[int, int]) -> None:
         super().__init__()
         trunk: Any = network.trunk
-        self.rest = nn.Sequential(*trunk.blocks[block + 1 :], network.head)
+        self.network = nn.Sequential(*trunk.blocks[block + 1 :], network.head)
         self.split_point, self.image_px = split_point, image_px
 
     def forward(self, x: Mapping[str, Tensor]) -> Tensor:
         """Logits [B, 21, H, W]."""
         device = next(self.parameters()).device
-        logits = self.rest(x[self.split_point].to(device))
+        logits = self.network(x[self.split_point].to(device))
         return F.interpolate(logits, size=self.image_px, mode="bilinear", align_corners=True)
