@@ -39,7 +39,7 @@ from fcbench.measure.suite import Suite
 from fcbench.reports import style
 from fcbench.reports.tables import Document, Table, markdown
 from fcbench.training import loop
-from fcbench.training.codec import CONTINUED_SHARE, fit_codec
+from fcbench.training.codec import CONTINUED_RATE, CONTINUED_SHARE, fit_codec
 from fcbench.training.convergence import Record
 from fcbench.training.options import PREPARE_SAMPLES, Budget
 
@@ -93,15 +93,15 @@ class Bench:
         codec.prepare([maps[s.name] for s in specs])
         return codec
 
-    def train(self, codec: Any, lmbda: float, steps: int, tolerance: float = 0.0) -> Record:
-        """Train in place; without a tolerance, for all steps."""
+    def train(self, codec: Any, lmbda: float, steps: int, slower: float = 1.0) -> Record:
+        """Train in place for all steps, at this share of the learning rate."""
         with tempfile.TemporaryDirectory() as folder:
             return fit_codec(
                 codec,
                 (lmbda, lmbda),
                 self.source.train.features,
                 self.source.stats,
-                Budget(codec_steps=steps, codec_rate=self.rate, tolerance=tolerance),
+                Budget(codec_steps=steps, codec_rate=slower * self.rate, tolerance=0),
                 objective="mse",
                 task_loss=None,
                 device=CPU,
@@ -145,8 +145,9 @@ class Bench:
             codec, starts = self.fresh(name, lmbda), to_middle(lmbdas, lmbda)
             if starts:
                 codec.continue_from(trained[starts[0]], starts[0], lmbda)
-            n = math.ceil(share * steps) if starts else steps
-            yield self.measured(name, lmbda, f"continued, {share:g} of the steps", n, self.train(codec, lmbda, n))
+            n, slower = (math.ceil(share * steps), CONTINUED_RATE) if starts else (steps, 1.0)
+            record = self.train(codec, lmbda, n, slower)
+            yield self.measured(name, lmbda, f"continued, {share:g} of the steps", n, record)
             trained[lmbda] = codec
 
 

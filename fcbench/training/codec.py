@@ -34,6 +34,8 @@ VARIABLE_STEPS = 3
 CONTINUED_SHARE = 0.25
 """Steps of an operating point that starts from its neighbour's weights, as a share of those of the first point, which
 starts from scratch."""
+CONTINUED_RATE = 1 / 3
+"""Peak learning rate of such a point, as a share of the first point's. With all of it, elic unlearns at low rates."""
 N_LMBDAS = 3
 """Operating points, evenly spaced, at which a codec of variable rate is validated."""
 
@@ -77,7 +79,7 @@ class CodecRecipe:
             contents |= {"task": self.fitted_to.key, "objective": self.objective}
             contents |= {"imitates": True} if self.imitates else {}
         if self.starts:
-            contents |= {"starts": [dict(point.params) for point in self.starts]}
+            contents |= {"starts": [dict(point.params) for point in self.starts], "rate": CONTINUED_RATE}
         return contents
 
     @property
@@ -186,7 +188,8 @@ def _train(
         codec.continue_from(trained, recipe.start.lmbda, recipe.lmbda)
         # all of its steps: from good weights the loss rises before it falls, which would look like a plateau
         done = records.of(recipe.first.path(cache)).steps
-        budget = replace(budget, codec_steps=math.ceil(CONTINUED_SHARE * done), tolerance=0)
+        steps, rate = math.ceil(CONTINUED_SHARE * done), CONTINUED_RATE * budget.codec_rate
+        budget = replace(budget, codec_steps=steps, codec_rate=rate, tolerance=0)
     record = fit_codec(
         codec,
         lmbdas,
