@@ -312,6 +312,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 wrong[kind] += 1
                 print(f"trial {number}, {kind}: {difference}", flush=True)
             if options.out:
+                options.out.mkdir(parents=True, exist_ok=True)
                 _write(options.out / "crash.csv", done, wrong)
     seconds = (time.monotonic() - began) / max(1, sum(done.values()))
     print(f"{sum(done.values())} trials, {sum(wrong.values())} differed; {seconds:.1f} s each")

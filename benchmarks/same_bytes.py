@@ -217,6 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             said.append(f"features within {worst['feature_error_std']} ({worst['codec']})")
             print(f"{found[0]['cell']}: {'; '.join(said)}", flush=True)
     if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
         with (options.out / "same_bytes.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             writer.writeheader()

@@ -106,6 +106,7 @@ def _fuzzed(subjects: Sequence[Subject], options: argparse.Namespace) -> int:
                     _keep(subject, case, result, options)
         number = numbers.stop
         if options.out:
+            options.out.mkdir(parents=True, exist_ok=True)
             _write(table, options.out / "fuzz.csv")
     outcomes = Counter[Outcome]()
     for (_, _, outcome), n in table.items():

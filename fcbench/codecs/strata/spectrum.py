@@ -22,7 +22,7 @@ N_NEAR = 8  # Decoded neighbours in the plane of frequencies
 _LOWEST = 0.03
 _FREQUENCY_KNEE = 0.05
 _CHUNK = 4096
-_MAX_PLACES = 1 << 20
+_MAX_PLACES, _MAX_SIDE = 1 << 20, 1 << 12
 _N_MEAN = 8  # cosine coefficients along an axis of the mean map
 _MAX_HIDDEN = 1024
 _MAX_POINTS = 1 << 15
@@ -57,8 +57,9 @@ N_RINGS = 8
 @torch.inference_mode(False)  # kept for training, too
 def plane(h: int, w: int) -> Plane:
     """Geometry of the frequencies of a map, the same at both ends. Raises `FcbenchError` for an absurdly large one."""
-    if h * w > _MAX_PLACES:
-        raise FcbenchError(f"strata codes maps of at most {_MAX_PLACES} positions, got {h}x{w}: use smaller images")
+    if h * w > _MAX_PLACES or max(h, w) > _MAX_SIDE:
+        limits = f"at most {_MAX_PLACES} positions and {_MAX_SIDE} to a side"
+        raise FcbenchError(f"strata codes maps of {limits}, got {h}x{w}: use smaller images")
     f = torch.stack(
         torch.meshgrid(
             torch.arange(h, dtype=torch.float64) / h, torch.arange(w, dtype=torch.float64) / w, indexing="ij"
