@@ -173,7 +173,8 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
                 lock.acquire()
     try:
         if lock.is_locked:
-            for unfinished in path.parent.glob(f".{glob.escape(path.name)}*.tmp"):  # of a process that was killed
+            # of a process that was killed: of this file or, by another suffix, of its training
+            for unfinished in path.parent.glob(f".{glob.escape(path.stem)}*.tmp"):
                 unfinished.unlink(missing_ok=True)
         yield lock.is_locked
     finally:

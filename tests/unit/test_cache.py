@@ -100,3 +100,10 @@ def test_others_wait_for_the_one_that_makes_it(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert found == [b"once"] * 3 and len(n_made) == 1
+
+
+def test_what_a_killed_process_left_of_a_file_and_of_its_training_is_removed(tmp_path: Path) -> None:
+    for name in (".task-1.safetensors.99.tmp", ".task-1.resume.99.tmp", ".task-2.resume.99.tmp"):
+        (tmp_path / name).touch()
+    with cache.locked(tmp_path / "task-1.safetensors"):
+        assert [path.name for path in tmp_path.glob(".*.tmp")] == [".task-2.resume.99.tmp"]
