@@ -78,18 +78,22 @@ def write(merged: Merged, paths: Sequence[Path], out: Path) -> None:
                 write_samples(out, point, load_samples(paths[source], point), HINT)
     runs = [run for path in paths if (path / PROVENANCE).exists() for run in load_provenance(path)]
     write_atomically(out / PROVENANCE, json.dumps({"schema": SCHEMA, "runs": runs}, indent=1) + "\n", HINT)
-    if pictures := [json.loads((path / PICTURES).read_bytes()) for path in paths if (path / PICTURES).exists()]:
-        write_atomically(out / PICTURES, json.dumps(_joined(pictures), separators=(",", ":")), HINT)
+    if files := [path / PICTURES for path in paths if (path / PICTURES).exists()]:
+        write_atomically(out / PICTURES, json.dumps(_joined(files), separators=(",", ":")), HINT)
     write_atomically(out / table.RATES, table.header() + table.to_csv(table.to_points(merged.rows)), HINT)
 
 
-def _joined(pictures: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Pictures of several folders; of a point that several have, the first."""
+def _joined(files: Sequence[Path]) -> dict[str, Any]:
+    """Pictures of several folders; of a point that several have, the first. Raises `FcbenchError`: a damaged file."""
     images, points, seen = dict[str, str](), list[dict[str, Any]](), set[str]()
-    for one in pictures:
-        images |= one["images"]
-        points += [point for point in one["points"] if seen.isdisjoint(point["keys"].values())]
-        seen.update(*(point["keys"].values() for point in one["points"]))
+    for file in files:
+        try:
+            one = json.loads(file.read_bytes())
+            images |= one["images"]
+            points += [point for point in one["points"] if seen.isdisjoint(point["keys"].values())]
+            seen.update(*(point["keys"].values() for point in one["points"]))
+        except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+            raise FcbenchError(f"{file} is damaged ({type(error).__name__}: {error}); delete it.") from None
     return {"images": images, "points": points}
 
 

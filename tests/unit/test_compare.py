@@ -504,6 +504,14 @@ def test_samples_and_pictures_are_joined(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("content", ["{", "[]", '{"images": {}}', '{"images": {}, "points": [1]}'])
+def test_damaged_pictures_are_named(tmp_path: Path, content: str) -> None:
+    mine, yours = write(tmp_path / "1", *curve_points("a")), write(tmp_path / "2", *curve_points("b"))
+    (yours / PICTURES).write_text(content)
+    result = CliRunner().invoke(main, ["merge", str(mine), str(yours), "-o", str(tmp_path / "both")])
+    assert result.exit_code == 1 and f"{yours / PICTURES} is damaged" in result.output
+
+
 @pytest.mark.parametrize(
     ("column", "other"),
     [

@@ -16,8 +16,8 @@ torch.hub's folder (TORCH_HOME), checked against their SHA-256 and turned into f
 fcbench[tflite]``). ``python -m benchmarks.convert_tflite`` makes a ``.safetensors`` file of one for --weights, which
 needs no such package. Activations have 32 bits here; the published networks round them to 8.
 
-Tails: classification of ``imagenet``, segmentation of ``voc_segmentation``, both with the weights of a ``.tflite`` (of
-the converted files, only some hold a head). A classifier's output that stands for none of the classes is left out.
+Tails: classification of ``imagenet``, segmentation of ``voc_segmentation``, both with the weights of a ``.tflite``
+(converted files hold no head). A classifier's output that stands for none of the classes is left out.
 """
 
 from collections.abc import Mapping, Sequence
