@@ -30,6 +30,7 @@ from matplotlib.figure import Figure
 
 from fcbench.analysis import curves as rate_curves
 from fcbench.cli.options import cache_option
+from fcbench.codecs.shared.learned import LearnedPlugin
 from fcbench.core import registry
 from fcbench.core.progress import Report
 from fcbench.features.source import Source
@@ -82,12 +83,12 @@ class Bench:
     def __init__(self, source: Source, seed: int = 0, rate: float | None = None) -> None:
         self.source, self.seed, self.rate = source, seed, rate or Budget().codec_rate
 
-    def fresh(self, name: str, lmbda: float) -> Any:
+    def fresh(self, plugin: LearnedPlugin, lmbda: float) -> Any:
         """A codec before training."""
         features = self.source.train.features
         torch.manual_seed(self.seed)
         specs = list(features.specs.values())
-        codec: Any = registry.get("codec", name).build(specs, self.source.stats, {"lmbda": lmbda})
+        codec: Any = plugin.build(specs, self.source.stats, {"lmbda": lmbda})
         train, _ = loop.held_out(len(features))
         maps = features.batch(train[:PREPARE_SAMPLES])
         codec.prepare([maps[s.name] for s in specs])
@@ -128,26 +129,27 @@ class Bench:
             json.dumps([[look.step, round(look.seconds, 2), look.loss, look.unit] for look in record.curve]),
         )
 
-    def doubled(self, name: str, lmbda: float, steps: int) -> Iterator[Trained]:
+    def doubled(self, plugin: LearnedPlugin, lmbda: float, steps: int) -> Iterator[Trained]:
         """A training of this many steps, and one of twice as many."""
         for n in (steps, 2 * steps):
-            yield self.measured(name, lmbda, "independent", n, self.train(self.fresh(name, lmbda), lmbda, n))
+            yield self.measured(plugin.name, lmbda, "independent", n, self.train(self.fresh(plugin, lmbda), lmbda, n))
 
-    def independent(self, name: str, lmbdas: Sequence[float], steps: int) -> Iterator[Trained]:
+    def independent(self, plugin: LearnedPlugin, lmbdas: Sequence[float], steps: int) -> Iterator[Trained]:
         """Every operating point from scratch."""
         for lmbda in lmbdas:
-            yield self.measured(name, lmbda, "independent", steps, self.train(self.fresh(name, lmbda), lmbda, steps))
+            record = self.train(self.fresh(plugin, lmbda), lmbda, steps)
+            yield self.measured(plugin.name, lmbda, "independent", steps, record)
 
-    def continued(self, name: str, lmbdas: Sequence[float], steps: int, share: float) -> Iterator[Trained]:
+    def continued(self, plugin: LearnedPlugin, lmbdas: Sequence[float], steps: int, share: float) -> Iterator[Trained]:
         """The middle operating point from scratch, every other one from its neighbour's weights."""
         trained: dict[float, Any] = {}
         for lmbda in sorted(lmbdas, key=lambda v: abs(lmbdas.index(v) - len(lmbdas) // 2)):
-            codec, starts = self.fresh(name, lmbda), to_middle(lmbdas, lmbda)
+            codec, starts = self.fresh(plugin, lmbda), to_middle(lmbdas, lmbda)
             if starts:
                 codec.continue_from(trained[starts[0]], starts[0], lmbda)
             n, slower = (math.ceil(share * steps), CONTINUED_RATE) if starts else (steps, 1.0)
             record = self.train(codec, lmbda, n, slower)
-            yield self.measured(name, lmbda, f"continued, {share:g} of the steps", n, record)
+            yield self.measured(plugin.name, lmbda, f"continued, {share:g} of the steps", n, record)
             trained[lmbda] = codec
 
 
@@ -244,7 +246,16 @@ def _options(function: Any) -> Any:
     return function
 
 
-def _bench(encoder: str, n_train: int | None, cache_dir: Path) -> Bench:
+def learned(name: str) -> LearnedPlugin:
+    """A codec that is trained, by name."""
+    plugin = registry.get("codec", name)
+    if not isinstance(plugin, LearnedPlugin):
+        raise click.BadParameter(f"{name} is not one of fcbench's learned codecs")
+    return plugin
+
+
+def bench_of(encoder: str, n_train: int | None, cache_dir: Path) -> Bench:
+    """A bench for one encoder on scenes."""
     suite = Suite(encoders=(encoder,), n_train=n_train, n_test=1)  # the test split is not used
     study = open_study(suite, cache_dir, CPU)
     with Report(0) as report:
@@ -257,10 +268,10 @@ def curves(
     codecs: tuple[str, ...], encoder: str, n_train: int | None, lmbdas: str, steps: int, out: Path, cache_dir: Path
 ) -> None:
     """Loss against steps and seconds; predicted and found gain of a doubling."""
-    bench, found = _bench(encoder, n_train, cache_dir), list[Trained]()
+    bench, found = bench_of(encoder, n_train, cache_dir), list[Trained]()
     for codec in codecs:
         for lmbda in map(float, lmbdas.split(",")):
-            for trained in bench.doubled(codec, lmbda, steps):
+            for trained in bench.doubled(learned(codec), lmbda, steps):
                 found.append(trained)
                 click.echo(f"{codec} {lmbda:g}: {trained.steps} steps, loss {trained.loss:.4f}")
             rows = frame(found)
@@ -282,10 +293,11 @@ def sweep(
     shares: tuple[float, ...],
 ) -> None:
     """Ways to train all operating points of a codec; a continued one takes a share of the steps."""
-    bench, points, found = _bench(encoder, n_train, cache_dir), [float(v) for v in lmbdas.split(",")], list[Trained]()
+    bench, points, found = bench_of(encoder, n_train, cache_dir), [float(v) for v in lmbdas.split(",")], list[Trained]()
     for codec in codecs:
-        ways_in_turn = [bench.independent(codec, points, steps)]
-        ways_in_turn += [bench.continued(codec, points, steps, share) for share in shares]
+        plugin = learned(codec)
+        ways_in_turn = [bench.independent(plugin, points, steps)]
+        ways_in_turn += [bench.continued(plugin, points, steps, share) for share in shares]
         for trained in itertools.chain.from_iterable(ways_in_turn):
             found.append(trained)
             click.echo(f"{trained.way} {codec} {trained.lmbda:g}: {trained.steps} steps, loss {trained.loss:.4f}")
