@@ -19,7 +19,7 @@ POINTS = {"stage2": 64 * 16 * 16, "stage3": 128 * 8 * 8}
 @pytest.mark.parametrize("codec", ["uniform", "hyperprior"])
 def test_several_maps_are_one_sample(tiny: Tiny, tmp_path: Path, codec: str) -> None:
     out = tmp_path / "out"
-    options = ("--task", "segmentation", "--codec", codec, "--keep-streams")
+    options = ("--task", "segmentation", "--codec", codec, "--neck", "linear", "--keep-streams")
     result = tiny(out, *options, "--split-point", "stage3+stage2")
     assert result.exit_code == 0, result.output
     df = table.load(out)
@@ -32,7 +32,7 @@ def test_several_maps_are_one_sample(tiny: Tiny, tmp_path: Path, codec: str) -> 
 
 def test_a_group_names_several(tiny: Tiny, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    options = ("--task", "segmentation", "--codec", "uniform", "--split-point", "trunk")
+    options = ("--task", "segmentation", "--codec", "uniform", "--neck", "linear", "--split-point", "trunk")
     result = tiny(out, *options)
     assert result.exit_code == 0, result.output
     whole = sum(POINTS.values()) + 32 * 32 * 32 + 256 * 4 * 4

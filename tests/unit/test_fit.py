@@ -53,17 +53,19 @@ def test_interrupted_training_gives_the_same_weights(
     """Before the first look at the validation loss, between two, and in the tail after a plateau (at 256)."""
     options: dict[str, Any] = {"steps": steps, "tolerance": 0.5}
     whole = train(tmp_path / "a", **options)
-    monkeypatch.setattr(loop, "CHECKPOINT_S", -1.0)
     totals = list[int]()
 
     def stop(done: int, total: int) -> None:
         totals.append(total)
+        if done == at - 1:
+            monkeypatch.setattr(loop, "CHECKPOINT_S", -1.0)  # the next step is saved
         if done == at:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "b", advance=stop, **options)
     assert (tmp_path / "b").exists() and (totals[-1] < steps) == (at == 300)
+    monkeypatch.undo()
     resumed = train(tmp_path / "b", **options)
     assert torch.equal(whole.weight, resumed.weight)  # type: ignore[arg-type]
     assert not (tmp_path / "b").exists()
