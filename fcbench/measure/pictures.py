@@ -95,15 +95,18 @@ class _Shown:
 
     def _output(self, task: str, index: int, maps: Maps) -> dict[str, str] | None:
         """A task's output for an image; None if it cannot be drawn."""
-        reader, test = self.trial.reader(task), self.few.source.test.features
+        reader = self.trial.reader(task)
         head: Any = reader.model.head
         x = reader.model({name: m[index : index + 1] for name, m in maps.items()})
-        prediction = on_cpu(head.predict(x, reader.task.collate(reader.targets([index]))))
-        said, size_px = prediction[0], test.samples[index].size_px
-        if not isinstance(said, Detections):
-            if task not in registry.names("label"):
-                return None
-            said, size_px = registry.get("label", task).output(prediction), test.image_px
+        batch: Any = reader.task.collate(reader.targets([index]))
+        prediction = on_cpu(head.predict(x, batch))
+        said = prediction[0]
+        if isinstance(said, Detections):
+            size_px = batch[0].size_px
+        elif task in registry.names("label"):
+            said, size_px = registry.get("label", task).output(prediction), self.few.source.test.features.image_px
+        else:
+            return None
         most = float(said.max()) if isinstance(said, np.ndarray) else 0.0
         most = self._most.setdefault((task, index), most)  # uncoded features come first
         return drawing.output(said, self.data.meta.names(task), size_px, most or 1.0)

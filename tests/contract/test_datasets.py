@@ -111,6 +111,6 @@ class TestClassFolders(HouseRules):
 
 
 for _name in registry.names("dataset"):
-    if _name in ("hf", "extracted"):  # data behind a name only: test_data_hf; no images: test_extracted
+    if _name in ("hf", "letterbox", "extracted"):  # data behind a name: test_data_hf, test_data_letterbox; no images
         continue
     globals()[f"Test_{_name}"] = type(f"Test_{_name}", (HouseRules,), {"plugin": _name})
