@@ -13,5 +13,5 @@ SUITE = Suite(
     tasks=("segmentation",),
     dataset="camvid",
     params={"uniform": tuple({"bits": bits} for bits in range(2, 9))},
-    budget=Budget(task_steps=700, task_batch=8, task_rate=1e-3, codec_steps=300, codec_batch=8, codec_rate=5e-4),
+    budget=Budget(task_steps=700, task_batch=8, codec_steps=300, codec_batch=8),
 )
