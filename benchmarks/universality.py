@@ -47,11 +47,11 @@ from fcbench.measure.paper import NECKS
 from fcbench.measure.points import jobs
 from fcbench.measure.run import measure as measure_suite
 from fcbench.measure.study import open_study
-from fcbench.measure.suite import TASKS, Suite
+from fcbench.measure.suite import BUDGETS, TASKS, Suite
 from fcbench.measure.trial import Trial
 from fcbench.reports import cost_figure, cost_table, paper_figure, style, tables
 from fcbench.results.folder import ResultsFolder
-from fcbench.training.options import QUICK, Budget
+from fcbench.training.options import QUICK
 
 PARTS = ("grid", "coded", "cross", "splits", "planted")
 LOSSES = ("task", "distill", "both")
@@ -334,6 +334,7 @@ def execute(run: Run, parts: Sequence[str]) -> list[str]:
 @click.option("--seeds", default="0,1,2", show_default=True)
 @click.option("--all-seeds", is_flag=True, help="Every seed for every neck, head and loss of the grid.")
 @click.option("--no-frozen", is_flag=True, help="Leave frozen heads out (a data set without task models).")
+@click.option("--budget", type=click.Choice(BUDGETS), default="demo", show_default=True, help="As of `fcbench run`.")
 @click.option("--n-train", type=click.IntRange(min=1))
 @click.option("--n-test", type=click.IntRange(min=1))
 @click.option("--only", multiple=True, type=click.Choice(PARTS), help="Repeatable. [all]")
@@ -352,6 +353,7 @@ def main(
     seeds: str,
     all_seeds: bool,
     no_frozen: bool,
+    budget: str,
     n_train: int | None,
     n_test: int | None,
     only: tuple[str, ...],
@@ -373,10 +375,9 @@ def main(
         data_root=data_root,
         n_train=n_train,
         n_test=n_test,
-        budget=Budget(),
     )
     plan = Plan(
-        base,
+        base.at(budget),
         losses=() if no_frozen else LOSSES,
         seeds=tuple(int(s) for s in seeds.split(",")),
         all_seeds=all_seeds,
