@@ -257,13 +257,13 @@ def _deltas(anchor: _Series, test: _Series, metric: str, task: str, bootstrap: B
 
 def _refusal(anchor: _Series, test: _Series) -> str:
     """Why two series cannot have a delta, whatever their values; empty if they can."""
-    for role, s in (("anchor", anchor), ("test", test)):
+    for side, s in (("anchor", anchor), ("test", test)):
         if not s.points and s.n_failed:
             return f"all {s.n_failed} points of {s.label} failed: {s.failure}"
         if not s.points:
             return f"anchor {s.label} has no rows here"
         if s.kind == Kind.LABEL:
-            return f"{role} is label coding: a bound, no curve"
+            return f"{side} is label coding: a bound, no curve"
     if anchor.seeds != test.seeds and Kind.PUBLISHED not in (anchor.kind, test.kind):
         of = [", ".join(map(str, s.seeds)) for s in (anchor, test)]
         return f"anchor has seeds {of[0]}, test has seeds {of[1]}"

@@ -93,15 +93,15 @@ def _find(kind: str, name: str) -> Path | EntryPoint | File:
     nearest), or a name of several plug-ins."""
     name = split_variant(name)[0] if kind == "dataset" else name
     name = plain(name) if kind == "neck" else name
-    places: list[Path | EntryPoint | File] = [p for n, p in built_in(kind).items() if n == name]
-    places += _installed(kind).get(name, [])
-    places += [file for key, file in _files.items() if key == (kind, name)]
-    if not places:
+    found: list[Path | EntryPoint | File] = [p for n, p in built_in(kind).items() if n == name]
+    found += _installed(kind).get(name, [])
+    found += [file for key, file in _files.items() if key == (kind, name)]
+    if not found:
         raise FcbenchError(unknown(kind, name, names(kind)))
-    if len(places) > 1:
-        both = " and ".join(map(_place, places))
+    if len(found) > 1:
+        both = " and ".join(map(_place, found))
         raise FcbenchError(f"{kind} {name!r} is ambiguous: there is one {both}; rename or uninstall one of them")
-    return places[0]
+    return found[0]
 
 
 def _place(found: Path | EntryPoint | File) -> str:

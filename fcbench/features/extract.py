@@ -100,7 +100,7 @@ def _start_reading(worker: int) -> None:
 
 
 def _batches(
-    dataset: Dataset, places: range, tasks: Sequence[str], batch_size: int, n_workers: int
+    dataset: Dataset, indices: range, tasks: Sequence[str], batch_size: int, n_workers: int
 ) -> Generator[list[_Read], None, None]:
     """Batches of the images at some indices, read by `n_workers` processes while the encoder works (0: in this one).
 
@@ -108,7 +108,7 @@ def _batches(
         FcbenchError: a reading process died.
     """
     loader = DataLoader(
-        Subset(_Images(dataset, tasks), places),
+        Subset(_Images(dataset, tasks), indices),
         batch_size=batch_size,
         num_workers=n_workers,
         collate_fn=_as_list,

@@ -130,7 +130,7 @@ def _joined(
     if encode is None:
         arrays = DiskArrays([(s.folder, len(s.samples)) for s in full], shapes, dtype_of(contents))
     else:
-        arrays = EncodedArrays(lambda places: encode([samples[i].index for i in places]), list(specs), len(samples))
+        arrays = EncodedArrays(lambda indices: encode([samples[i].index for i in indices]), list(specs), len(samples))
     return FeatureSet(
         folder.name,
         samples,

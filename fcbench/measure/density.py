@@ -61,8 +61,8 @@ def _training_likelihood(
     features, head = recipe.source.train.features, model.head
     with torch.inference_mode():
         parts = [
-            (model(features.batch(places)), recipe.task.collate(targets(places)))
-            for places in batches_of(min(len(features), PREPARE_SAMPLES), EVAL_BATCH)
+            (model(features.batch(indices)), recipe.task.collate(targets(indices)))
+            for indices in batches_of(min(len(features), PREPARE_SAMPLES), EVAL_BATCH)
         ]
 
     def total(scale: float) -> float:

@@ -117,8 +117,8 @@ def _hand_over(files: Any, own: Cache) -> None:
     """Copy features and models that the driver's cache lacks; the file that makes an entry valid is copied last."""
     import ray
 
-    places = [*own.models.glob("*"), *own.features.glob("*/*"), *own.features.glob("*/*/*")]
-    paths = {str(p.relative_to(own.root)): p for p in places if _is_finished(p) and p.is_file()}
+    made = [*own.models.glob("*"), *own.features.glob("*/*"), *own.features.glob("*/*/*")]
+    paths = {str(p.relative_to(own.root)): p for p in made if _is_finished(p) and p.is_file()}
     lacking = ray.get(files.lacks.remote([name for name in paths if name not in _handed_over]))
     for name in sorted(lacking, key=lambda n: (n.endswith("index.json"), not n.endswith(BESIDE))):
         ray.get(files.write.remote(name, paths[name].read_bytes()))

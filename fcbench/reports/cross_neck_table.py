@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from fcbench.analysis.cross_neck import DEEP, DIRECT, Entry, Matrices, Placed, frame
+from fcbench.analysis.cross_neck import DEEP, DIRECT, BottleneckPosition, Entry, Matrices, frame
 from fcbench.analysis.estimate import Estimate
 from fcbench.reports.tables import Document, Table, shown
 
-PLACED_HEADER = ("encoder", "chain", "metric", "codec", "extra bits (%)", "accuracy at equal bits")
+POSITIONS_HEADER = ("encoder", "chain", "metric", "codec", "extra bits (%)", "accuracy at equal bits")
 MATRICES = (
     ("value", ".4g", "value"),
     ("ratio to the direct neck", ".3f", "ratio"),
@@ -22,7 +22,7 @@ def document(found: Matrices) -> Document:
     for encoder in dict.fromkeys(e.encoder for e in found.entries):
         own = [e for e in found.entries if e.encoder == encoder]
         tables += [_matrix(f"{encoder}: {title}", own, of, form) for title, form, of in MATRICES]
-    tables += [_positions(found.placed)] if found.placed else []
+    tables += [_positions(found.positions)] if found.positions else []
     return Document(tables, "figures", frame(found), notes=found.notes)
 
 
@@ -39,24 +39,24 @@ def _matrix(title: str, entries: Sequence[Entry], of: str, form: str) -> Table:
     return Table(title, header, rows)
 
 
-def _positions(placed: Sequence[Placed]) -> Table:
+def _positions(positions: Sequence[BottleneckPosition]) -> Table:
     def cell(number: Estimate, form: str) -> str:
         return number.reason if number.value is None else shown(number, form)
 
     rows = [
         [p.encoder, p.chain.name, p.metric, p.codec]
         + [cell(p.extra_rate_percent, "+.1f"), cell(p.accuracy_at_equal_rate, "+.4f")]
-        for p in placed
+        for p in positions
     ]
     title = "Coded between the necks, less coded before the first"
-    return Table(title, PLACED_HEADER, rows, n_left=len(PLACED_HEADER))
+    return Table(title, POSITIONS_HEADER, rows, n_left=len(POSITIONS_HEADER))
 
 
 def path_label(entry: Entry) -> str:
     """The necks before the task's own neck: the label of a matrix row."""
-    if entry.role == DIRECT:
+    if entry.kind == DIRECT:
         return "nothing (direct)"
-    if entry.role == DEEP:
+    if entry.kind == DEEP:
         return f"nothing ({entry.chain.neck})"
     return " > ".join(entry.chain.before)
 
@@ -68,6 +68,6 @@ def matrix_rows(entries: Sequence[Entry]) -> list[str]:
 
     def rank(e: Entry) -> tuple[int, bool, list[int], str]:
         order = [tasks.index(t) for t in e.chain.before]
-        return len(order), e.role == DEEP, order, e.chain.neck
+        return len(order), e.kind == DEEP, order, e.chain.neck
 
     return list(dict.fromkeys(path_label(e) for e in sorted(entries, key=rank)))

@@ -96,8 +96,8 @@ class TrainingMean:
 
     def receive(self, path: Path) -> Iterator[Received]:
         means = {n: s.mean.view(1, -1, 1, 1) for n, s in self.stats.items()}
-        for places in batches_of(len(self.test), at_once(self.test.n_scalars // len(self.test))):
-            yield Received({n: m.expand(len(places), -1, *self.test.grids[n]) for n, m in means.items()})
+        for indices in batches_of(len(self.test), at_once(self.test.n_scalars // len(self.test))):
+            yield Received({n: m.expand(len(indices), -1, *self.test.grids[n]) for n, m in means.items()})
 
 
 # -------------------------------------------------------------------------------------------- features

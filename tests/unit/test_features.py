@@ -542,9 +542,9 @@ def test_features_that_are_not_stored_are_those_that_would_be(tmp_path: Path, dt
         stored.skipped,
         stored.grids,
     )
-    for places in ([3], [0, 68, 2, 2], range(30)):
-        for name, m in live.batch(places).items():
-            assert m.dtype == torch.float32 and torch.equal(m, stored.batch(places)[name])
+    for indices in ([3], [0, 68, 2, 2], range(30)):
+        for name, m in live.batch(indices).items():
+            assert m.dtype == torch.float32 and torch.equal(m, stored.batch(indices)[name])
     kept, taken = stats_of(stored), stats_of(live)
     assert all(torch.equal(getattr(kept[n], k), getattr(taken[n], k)) for n in BOTH for k in ("mean", "std", "high"))
     assert not list(home.root.rglob("*.npy")) and list(home.root.rglob("index.json"))

@@ -131,8 +131,8 @@ def _ranking(stats: np.ndarray, n_areas: int) -> _Ranking:
     image, place = np.nonzero(rows[..., 1])
     score, category, right, ignored = rows[image, place].T
     order = np.lexsort((-score, category))
-    places = np.arange(n_areas * len(THRESHOLDS))
-    is_right, is_ignored = ((b[order, None].astype(np.int64) >> places & 1).astype(bool) for b in (right, ignored))
+    bits = np.arange(n_areas * len(THRESHOLDS))
+    is_right, is_ignored = ((b[order, None].astype(np.int64) >> bits & 1).astype(bool) for b in (right, ignored))
     return _Ranking(image[order], category[order].astype(int) - 1, is_right & ~is_ignored, ~is_ignored, objects)
 
 
