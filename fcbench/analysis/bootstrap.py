@@ -144,24 +144,24 @@ class Likelihoods:
     """Log-likelihoods of the targets behind one operating point, [seeds, N] nats in order of the sample ids."""
 
     ids: tuple[str, ...]
-    given: np.ndarray
+    log_likelihoods: np.ndarray
     null: np.ndarray | None  # of the null model; None if a point has none
 
 
 def likelihoods(by_seed: Sequence[Point]) -> Likelihoods | None:
     """Likelihoods of one operating point with all its seeds; None if one has none or other samples. Raises
     `FcbenchError`: a point without samples, or a damaged file."""
-    ids, given, null = set[tuple[str, ...]](), list[np.ndarray](), list[np.ndarray]()
+    ids, log_likelihoods, null = set[tuple[str, ...]](), list[np.ndarray](), list[np.ndarray]()
     for point in by_seed:
         table = load_samples(point.folder, point.key)
         if table.log_likelihood is None:
             return None
         order = np.argsort(np.array(table.ids, dtype=str), kind="stable")
         ids.add(tuple(table.ids[i] for i in order))
-        given.append(table.log_likelihood[order])
+        log_likelihoods.append(table.log_likelihood[order])
         if table.null_log_likelihood is not None:
             null.append(table.null_log_likelihood[order])
     if len(ids) != 1:
         return None
-    nulls = np.stack(null) if len(null) == len(given) else None
-    return Likelihoods(ids.pop(), np.stack(given), nulls)
+    nulls = np.stack(null) if len(null) == len(log_likelihoods) else None
+    return Likelihoods(ids.pop(), np.stack(log_likelihoods), nulls)

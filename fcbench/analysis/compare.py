@@ -155,9 +155,9 @@ def _situations(rows: pd.DataFrame, metrics: Sequence[str]) -> Iterator[tuple[pd
         ok = one[one["status"] == OK]
         primary = list(dict.fromkeys(ok.loc[ok["primary"], "metric"]))
         own = list(dict.fromkeys(ok["metric"]))
-        asked = own if ALL in metrics else [m for m in metrics if m in own]
+        requested = own if ALL in metrics else [m for m in metrics if m in own]
         # a situation where everything failed has no metric: its failures are shown under an empty one
-        for metric in asked if metrics else (primary or [""]):
+        for metric in requested if metrics else (primary or [""]):
             yield one[(one["metric"] == metric) | (one["status"] != OK)], metric
 
 

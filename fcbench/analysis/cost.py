@@ -253,13 +253,13 @@ class Pair:
         reason = _ends_refusal(ends)
         if reason:
             return (Estimate(reason=reason),) * 3
-        given = [self.likelihoods(ends[e], task) for e in self.names]
-        if given[0] is None or given[1] is None:
+        likelihoods = [self.likelihoods(ends[e], task) for e in self.names]
+        if likelihoods[0] is None or likelihoods[1] is None:
             return (Estimate(reason=NO_LIKELIHOODS),) * 3
-        if given[0].ids != given[1].ids:
+        if likelihoods[0].ids != likelihoods[1].ids:
             return (Estimate(reason="the encoders' points hold different samples"),) * 3
-        base = _null([g for g in given if g])
-        general, special = given[0].given, given[1].given
+        base = _null([g for g in likelihoods if g])
+        general, special = likelihoods[0].log_likelihoods, likelihoods[1].log_likelihoods
         difference = information.bits_between(special, general, self._n_resamples)
         if base is None:
             nothing = Estimate(reason="no null model was written with the ceilings")
@@ -282,7 +282,7 @@ class Pair:
         tops = {e: self.likelihoods(r, task) for e, r in ends.items() if len(r)}
         base = _null([t for t in tops.values() if t is not None])
         for encoder, top in tops.items():
-            if top is None or base is None or top.given.shape != base.shape:
+            if top is None or base is None or top.log_likelihoods.shape != base.shape:
                 continue
             lines = rows[(rows["encoder"] == encoder) & (rows["kind"] == Kind.CODED)]
             lines = lines[situations.measured(lines, self._x)]
@@ -293,12 +293,12 @@ class Pair:
 
     def _kept(self, rows: pd.DataFrame, top: Likelihoods, base: np.ndarray) -> Iterator[Kept]:
         first = rows.iloc[0]
-        given = self.likelihoods(rows, first["task"])
-        if given is None or given.ids != top.ids or given.given.shape != base.shape:
+        likelihoods = self.likelihoods(rows, first["task"])
+        if likelihoods is None or likelihoods.ids != top.ids or likelihoods.log_likelihoods.shape != base.shape:
             return
-        kept = information.bits_between(given.given, base, self._n_resamples)
-        if (top.given - base).mean() > 0:
-            share = information.share_kept(given.given, top.given, base, self._n_resamples)
+        kept = information.bits_between(likelihoods.log_likelihoods, base, self._n_resamples)
+        if (top.log_likelihoods - base).mean() > 0:
+            share = information.share_kept(likelihoods.log_likelihoods, top.log_likelihoods, base, self._n_resamples)
         else:
             share = Estimate(reason="the uncoded features hold no usable information")
         sent = 8 * float(rows["bytes_per_sample"].mean())

@@ -22,7 +22,7 @@ from fcbench.results.intervals import N_RESAMPLES
 from fcbench.results.row import OK
 
 DIRECT, SELF, CROSS, LONGER, DEEP = "direct", "self", "cross", "chain", "deep"
-"""Kinds of chains (column ``role``): the reference; A > A; A > B; three necks; one neck with the depth of all together."""
+"""Kinds of chains (column ``role``): the reference; A > A; A > B; three necks; one neck as deep as all together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +134,11 @@ def _bits(direct: pd.DataFrame, rows: pd.DataFrame) -> tuple[Estimate, Estimate]
     base, own = likelihoods(points(direct)), likelihoods(points(rows))
     if base is None or own is None or base.ids != own.ids or base.null is None:
         return (Estimate(reason="no log-likelihoods were written with these points"),) * 2
-    if base.given.shape != own.given.shape:
+    if base.log_likelihoods.shape != own.log_likelihoods.shape:
         return (Estimate(reason="the direct neck has other seeds"),) * 2
-    return information.bits_between(own.given, base.null), information.bits_between(base.given, own.given)
+    return information.bits_between(own.log_likelihoods, base.null), information.bits_between(
+        base.log_likelihoods, own.log_likelihoods
+    )
 
 
 def _positions(

@@ -24,9 +24,9 @@ def inspect(files: tuple[Path, ...], as_json: bool) -> None:
     Example:
       fcbench inspect runs/default/streams/*
     """
-    from fcbench.transmit.images import described
+    from fcbench.transmit import images
 
-    found = [described(file) for file in files]
+    found = [images.inspect(file) for file in files]
     if as_json:
         say(json.dumps(found, indent=1))
         return

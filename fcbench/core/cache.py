@@ -75,7 +75,7 @@ class Cache:
         return self
 
 
-def kept(path: Path, make: Callable[[], bytes]) -> bytes:
+def cached(path: Path, make: Callable[[], bytes]) -> bytes:
     """Contents of a cache file; it is made and stored first if it is missing or damaged. One process makes it, others
     wait. Raises `FcbenchError`: the cache cannot be used; also whatever `make` raises."""
     if (found := get(path)) is not None:

@@ -184,8 +184,8 @@ def _read(path: Path) -> File:
 def _complete(kind: str, plugin: Any, where: str) -> Any:
     """The plug-in. Raises `FcbenchError`: it lacks members of its protocol."""
     _, protocol = _KINDS[kind]
-    asked = (name for base in protocol.__mro__ for name in (*vars(base), *vars(base).get("__annotations__", {})))
-    lacks = sorted({name for name in asked if not name.startswith("_") and not hasattr(plugin, name)})
+    required = (name for base in protocol.__mro__ for name in (*vars(base), *vars(base).get("__annotations__", {})))
+    lacks = sorted({name for name in required if not name.startswith("_") and not hasattr(plugin, name)})
     if plugin is None:
         raise FcbenchError(f"{where} sets no PLUGIN")
     if lacks:

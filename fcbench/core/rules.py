@@ -153,10 +153,10 @@ def _one_of(where: str, hint: Any, value: Any) -> Any:
 
 
 def _several(where: str, hint: Any, value: Any) -> tuple[Any, ...]:
-    given = value if isinstance(value, (tuple, list, range)) else (value,)
-    if not given:
+    values = value if isinstance(value, (tuple, list, range)) else (value,)
+    if not values:
         raise FcbenchError(f"{where} must hold at least one value, got none")
-    found = tuple(read(where, hint, v) for v in given)
+    found = tuple(read(where, hint, v) for v in values)
     for i, one in enumerate(found):
         if one in found[:i]:
             raise FcbenchError(f"{where}: {shown(one)} is named twice")

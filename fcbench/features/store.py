@@ -157,8 +157,8 @@ def require_size(sample_id: str, image_px: tuple[int, int], first_px: tuple[int,
 def _npy_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
     """Header of a ``.npy`` file; its length does not depend on the first dimension."""
     buffer = io.BytesIO()
-    described = {"descr": dtype.str, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(buffer, described)
+    header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(buffer, header)
     return buffer.getvalue()
 
 

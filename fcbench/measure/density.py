@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fcbench.core.cache import Cache, kept
+from fcbench.core.cache import Cache, cached
 from fcbench.core.tasks import ProbabilisticHead, ScaledHead
 from fcbench.features.feature_set import batches_of
 from fcbench.training.options import PREPARE_SAMPLES
@@ -50,7 +50,7 @@ def make_scorer(recipe: ReadoutRecipe, model: Readout | TailReadout, targets: Ta
     if not isinstance(head, ScaledHead):
         return Scorer(head.log_likelihood) if isinstance(head, ProbabilisticHead) else None
     path = cache.model("scale", recipe.key, ".json")
-    scale = kept(path, lambda: json.dumps(fitted_scale(_training_likelihood(recipe, model, targets))).encode())
+    scale = cached(path, lambda: json.dumps(fitted_scale(_training_likelihood(recipe, model, targets))).encode())
     return Scorer(partial(head.log_density, scale=float(json.loads(scale))))
 
 

@@ -15,7 +15,7 @@ from fcbench.core.errors import DiskFull
 from fcbench.core.files import is_disk_full
 from fcbench.core.python_files import reason_of
 from fcbench.features.source import Source
-from fcbench.measure.evaluate import Evaluation, Found, Reader, evaluate
+from fcbench.measure.evaluate import Evaluation, Reader, TaskEvaluation, evaluate
 from fcbench.measure.points import Job
 from fcbench.measure.rows import make_rows
 from fcbench.measure.trial import Trial
@@ -84,7 +84,7 @@ def failure_lines(where: str, tasks: Sequence[str], failed: Mapping[str, str]) -
 
 
 def rows_and_samples(trial: Trial, job: Job, task: str, done: Measured) -> tuple[list[RatePoint], SampleTable]:
-    found = done.read.found[task]
+    found = done.read.evaluations[task]
     null = trial.null_likelihood(task) if wants_null(trial, job, found) else None
     reader = trial.reader(task)
     counts = trial.complexity.of_readout(reader)
@@ -92,12 +92,12 @@ def rows_and_samples(trial: Trial, job: Job, task: str, done: Measured) -> tuple
     return rows, sample_table(trial, done.sent, found, null)
 
 
-def sample_table(trial: Trial, sent: Sent, found: Found, null: np.ndarray | None) -> SampleTable:
+def sample_table(trial: Trial, sent: Sent, found: TaskEvaluation, null: np.ndarray | None) -> SampleTable:
     """Table of a point's samples, to be stored."""
     return SampleTable(trial.source.test.features.ids, sent.sample_bytes, found.stats, found.log_likelihood, null)
 
 
-def wants_null(trial: Trial, job: Job, found: Found) -> bool:
+def wants_null(trial: Trial, job: Job, found: TaskEvaluation) -> bool:
     """Whether a point stores the null model's likelihoods: the uncoded ceiling, if the run asks for them.
 
     A tail is not trained, so it has no counterpart trained on a constant.

@@ -74,8 +74,8 @@ def apart(ray: Any, cache_dir: Path, do: Do) -> Iterator[Do]:
 def on_each(ray: Any, function: Callable[[Any], T], argument: Any, limit_s: float | None = None) -> list[tuple[str, T]]:
     """Results of a function on each machine of the cluster, with the machine's name."""
     nodes, task = [n for n in ray.nodes() if n["Alive"]], ray.remote(function)
-    asked = [task.options(num_cpus=0, scheduling_strategy=_on(n["NodeID"])).remote(argument) for n in nodes]
-    found = ray.get(asked, timeout=limit_s)
+    requests = [task.options(num_cpus=0, scheduling_strategy=_on(n["NodeID"])).remote(argument) for n in nodes]
+    found = ray.get(requests, timeout=limit_s)
     return list(zip((n["NodeManagerHostname"] for n in nodes), found, strict=True))
 
 

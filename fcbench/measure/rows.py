@@ -92,7 +92,7 @@ def make_rows(
         counts: of the neck and the head.
         key: of the reader in `read`.
     """
-    found = read.found[key]
+    found = read.evaluations[key]
     row = replace(_unmeasured(trial, job, reader.task.name), **_training("task", reader.training))
     row = _coded(trial, job, row, counts, sender, sent, read)
     values_of = partial(metric_values, reader.task)

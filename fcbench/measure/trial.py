@@ -163,7 +163,9 @@ class Trial:
     def null_likelihood(self, task: str) -> np.ndarray | None:
         """Log-likelihoods [N] nats of the null model; None if the head states none."""
         source, reader = self.null_reader(task)
-        return evaluate(Uncoded(source.test.features).receive(), source, {task: reader}).found[task].log_likelihood
+        return (
+            evaluate(Uncoded(source.test.features).receive(), source, {task: reader}).evaluations[task].log_likelihood
+        )
 
     def null_reader(self, task: str) -> tuple[Source, Reader]:
         """The null model, the same neck and head trained on a constant, and its source.

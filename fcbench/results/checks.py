@@ -43,8 +43,8 @@ class Checks:
         """Add a fault if a row's number is not the one that was found."""
         claimed, right = (float("nan") if v is None else float(v) for v in (getattr(row, column), found))
         if not np.isclose(claimed, right, rtol=rtol, atol=1e-12, equal_nan=True):
-            said, wanted = ("empty" if v != v else f"{v:.8g}" for v in (claimed, right))
-            self.fault(f"{column} is {said}, but {because} {wanted}", row=row)
+            said, expected = ("empty" if v != v else f"{v:.8g}" for v in (claimed, right))
+            self.fault(f"{column} is {said}, but {because} {expected}", row=row)
 
 
 def name_of(row: RatePoint) -> str:

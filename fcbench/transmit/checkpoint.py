@@ -163,15 +163,15 @@ def _require_plugin(path: Path, name: str, origin: Mapping[str, str], file: str)
             registry.use("codec", file)
     if here == origin:
         return
-    wanted, found = (", ".join(f"{k} {v[:23]}" for k, v in o.items()) for o in (origin, here))
+    expected, found = (", ".join(f"{k} {v[:23]}" for k, v in o.items()) for o in (origin, here))
     if file:
         advice = f"give --codec FILE, the {Path(file).name} it was made with"
     elif origin:
         advice = "pip install " + " ".join(f"{k}=={v}" for k, v in origin.items())
     else:
-        wanted, advice = "fcbench itself", "rename the other one"
+        expected, advice = "fcbench itself", "rename the other one"
     raise FcbenchError(
-        f"checkpoint {path} was made by codec {name!r} from {wanted}, but here is {found or 'none'}: {advice}"
+        f"checkpoint {path} was made by codec {name!r} from {expected}, but here is {found or 'none'}: {advice}"
     )
 
 

@@ -304,10 +304,10 @@ class ContainerReader(Sequence[Record]):
         """Raise `FcbenchError` unless codec and maps are those of the checkpoint that coded the file."""
         pairs = [("codec", self.header.codec, expected.codec)]
         pairs += [("maps", _named(self.header.specs), _named(expected.specs))]
-        for what, has, wanted in pairs:
-            if has != wanted:
+        for what, has, needed in pairs:
+            if has != needed:
                 raise FcbenchError(
-                    f"{self._path} has the {what} {has} in its header, {checkpoint} the {what} {wanted}: {_ANEW}"
+                    f"{self._path} has the {what} {has} in its header, {checkpoint} the {what} {needed}: {_ANEW}"
                 )
 
 

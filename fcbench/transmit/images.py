@@ -143,7 +143,7 @@ def write_features(maps: dict[str, Tensor], path: Path) -> None:
     write_atomically(path, save(maps))
 
 
-def described(path: Path) -> dict[str, Any]:
+def inspect(path: Path) -> dict[str, Any]:
     """Description of an ``.fcb`` file or a codec's checkpoint, checked completely; plain JSON data. Raises
     `FcbenchError`: another kind of file, or a damaged one."""
     try:

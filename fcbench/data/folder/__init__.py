@@ -173,8 +173,8 @@ def chosen(root: Path, parts: Sequence[Part], split: Split, whole: bool) -> list
     if whole:
         return [images[name] for name in hash_order(images)]
     classes = {name: str(part.known.get("classification", {}).get(key, "")) for name, (part, key) in images.items()}
-    wanted = set(hash_split_by(classes, split))
-    return [images[name] for name in hash_order(images) if name in wanted]
+    of_split = set(hash_split_by(classes, split))
+    return [images[name] for name in hash_order(images) if name in of_split]
 
 
 def open_with_targets(root: Path, split: Split, options: DataOptions) -> Dataset:
