@@ -154,8 +154,8 @@ def _situations(rows: pd.DataFrame, metrics: Sequence[str]) -> Iterator[tuple[pd
     for _, one in rows.groupby(list(situations.SITUATION), sort=False, dropna=False):
         ok = one[one["status"] == OK]
         primary = list(dict.fromkeys(ok.loc[ok["primary"], "metric"]))
-        own = list(dict.fromkeys(ok["metric"]))
-        requested = own if ALL in metrics else [m for m in metrics if m in own]
+        all_metrics = list(dict.fromkeys(ok["metric"]))
+        requested = all_metrics if ALL in metrics else [m for m in metrics if m in all_metrics]
         # a situation where everything failed has no metric: its failures are shown under an empty one
         for metric in requested if metrics else (primary or [""]):
             yield one[(one["metric"] == metric) | (one["status"] != OK)], metric
@@ -180,8 +180,8 @@ def _compare_one(
     first = rows.iloc[0]
     for (kind, label), one in lines.groupby(["kind", "label"], sort=False):
         test = _series(one, str(label), x, higher)
-        own = variants.readouts(ends, one)
-        target, reached = _at_ceiling(test, own, x, metric, first["task"], bootstrap, loss)
+        readouts = variants.readouts(ends, one)
+        target, reached = _at_ceiling(test, readouts, x, metric, first["task"], bootstrap, loss)
         for typed in anchors:
             anchor = firsts[str(label)] if typed is None else typed
             if anchor not in references:
@@ -312,6 +312,6 @@ def flat(record: Any) -> dict[str, Any]:
     return out
 
 
-def frame(found: Sequence[Comparison]) -> pd.DataFrame:
+def frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
     """Comparisons, one per row; a missing number is NaN with its reason beside it."""
-    return pd.DataFrame([flat(c) for c in found])
+    return pd.DataFrame([flat(c) for c in comparisons])

@@ -307,15 +307,15 @@ class Pair:
         yield Kept(*about, label, first["params"], sent, kept, share, (kept.value or 0.0) / sent)
 
 
-def _null(found: list[Likelihoods]) -> np.ndarray | None:
+def _null(likelihoods: list[Likelihoods]) -> np.ndarray | None:
     """The best null model of several points: [seeds, N] nats."""
-    nulls = [p.null for p in found if p.null is not None]
+    nulls = [p.null for p in likelihoods if p.null is not None]
     return information.best_null(nulls) if nulls else None
 
 
 def _ceiling(rows: pd.DataFrame, encoder: str) -> pd.DataFrame:
-    own = rows[(rows["encoder"] == encoder) & (rows["kind"] == Kind.CEILING)]
-    good = own[(own["status"] == OK) & np.isfinite(own["value"])]
+    ceilings = rows[(rows["encoder"] == encoder) & (rows["kind"] == Kind.CEILING)]
+    good = ceilings[(ceilings["status"] == OK) & np.isfinite(ceilings["value"])]
     return good.sort_values("seed")
 
 
@@ -330,26 +330,28 @@ def _ends_refusal(ends: dict[str, pd.DataFrame]) -> str:
     return ""
 
 
-def frame(found: Costs) -> pd.DataFrame:
+def frame(costs: Costs) -> pd.DataFrame:
     """One number per row: its name, unit, value and interval, or the reason why it is missing."""
     words = "dataset task neck head general special encoder codec params".split()
     columns = [*words, *"n_samples sent_bits figure unit value low high reason doubt".split()]
-    table = pd.DataFrame(_records(found), columns=columns).astype({"n_samples": "Int64"})
+    table = pd.DataFrame(_records(costs), columns=columns).astype({"n_samples": "Int64"})
     return table.fillna(dict.fromkeys([*words[4:], "unit", "doubt"], ""))
 
 
-def _records(found: Costs) -> Iterator[dict[str, Any]]:
-    for c in found.costs:
+def _records(costs: Costs) -> Iterator[dict[str, Any]]:
+    for c in costs.costs:
         about = {k: getattr(c, k) for k in ("dataset", "task", "neck", "head", "general", "special", "n_samples")}
         for name in ("uncoded", "information"):
             unit = c.metric if name == "uncoded" else "bit/sample"
             for of, attribute in (("general", f"{name}_general"), ("special", f"{name}_special"), ("difference", name)):
                 yield about | {"figure": f"{name}_{of}", "unit": unit} | asdict(getattr(c, attribute))
         for k in c.coded:
-            own = about | {"codec": k.codec, "doubt": k.doubt}
-            yield own | {"figure": "extra_rate_at_equal_accuracy", "unit": "percent"} | asdict(k.extra_rate_percent)
-            yield own | {"figure": "accuracy_at_equal_rate", "unit": c.metric} | asdict(k.accuracy_at_equal_rate)
-    for e in found.efficiency:
+            of_codec = about | {"codec": k.codec, "doubt": k.doubt}
+            yield of_codec | {"figure": "extra_rate_at_equal_accuracy", "unit": "percent"} | asdict(
+                k.extra_rate_percent
+            )
+            yield of_codec | {"figure": "accuracy_at_equal_rate", "unit": c.metric} | asdict(k.accuracy_at_equal_rate)
+    for e in costs.efficiency:
         about = {c: getattr(e, c) for c in ("dataset", "task", "neck", "head", "encoder", "codec", "params")}
         about["sent_bits"] = e.sent
         yield about | {"figure": "information_kept", "unit": "bit/sample"} | asdict(e.kept)

@@ -109,35 +109,35 @@ def share_left(
     direct: pd.DataFrame, rows: pd.DataFrame, bootstrap: Bootstrap, of: str = "the direct neck"
 ) -> tuple[Estimate, Estimate]:
     """Value of a point's rows, one per seed, and its ratio to the rows of a reference, here called `of`."""
-    first, own = rows.iloc[0], float(rows["value"].mean())
+    first, value = rows.iloc[0], float(rows["value"].mean())
     if set(direct["seed"]) != set(rows["seed"]):
-        return Estimate(own), Estimate(reason=f"{of} has other seeds")
+        return Estimate(value), Estimate(reason=f"{of} has other seeds")
     lines = [([points(r)], True) for r in (direct, rows)]
     drawn = bootstrap.curves(lines, first["task"], first["metric"])
     higher, base = bool(first["higher_is_better"]), float(direct["value"].mean())
-    left = float(_left(np.array([base]), np.array([own]), higher)[0])
+    left = float(_left(np.array([base]), np.array([value]), higher)[0])
     reference, values = (d.values[0] for d in drawn) if drawn else (None, None)
     if np.isnan(left):
-        return estimate(own, values), Estimate(reason=f"{of} has no accuracy to lose")
+        return estimate(value, values), Estimate(reason=f"{of} has no accuracy to lose")
     ratios = None if reference is None or values is None else _left(reference, values, higher)
-    return estimate(own, values), estimate(left, ratios)
+    return estimate(value, values), estimate(left, ratios)
 
 
-def _left(direct: np.ndarray, own: np.ndarray, higher: bool) -> np.ndarray:
+def _left(direct: np.ndarray, value: np.ndarray, higher: bool) -> np.ndarray:
     """Share of the direct neck's accuracy that is left; NaN if it has none to lose."""
-    top, bottom = (own, direct) if higher else (direct, own)
+    top, bottom = (value, direct) if higher else (direct, value)
     return np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom > 0)
 
 
 def _bits(direct: pd.DataFrame, rows: pd.DataFrame) -> tuple[Estimate, Estimate]:
     """Usable information of a chain, and its loss against the direct neck [bits per sample]."""
-    base, own = likelihoods(points(direct)), likelihoods(points(rows))
-    if base is None or own is None or base.ids != own.ids or base.null is None:
+    base, chain = likelihoods(points(direct)), likelihoods(points(rows))
+    if base is None or chain is None or base.ids != chain.ids or base.null is None:
         return (Estimate(reason="no log-likelihoods were written with these points"),) * 2
-    if base.log_likelihoods.shape != own.log_likelihoods.shape:
+    if base.log_likelihoods.shape != chain.log_likelihoods.shape:
         return (Estimate(reason="the direct neck has other seeds"),) * 2
-    return information.bits_between(own.log_likelihoods, base.null), information.bits_between(
-        base.log_likelihoods, own.log_likelihoods
+    return information.bits_between(chain.log_likelihoods, base.null), information.bits_between(
+        base.log_likelihoods, chain.log_likelihoods
     )
 
 
@@ -165,19 +165,19 @@ def _positions(
 COLUMNS = "dataset encoder role chain task metric higher_is_better neck codec figure value low high reason".split()
 
 
-def frame(found: Matrices) -> pd.DataFrame:
+def frame(matrices: Matrices) -> pd.DataFrame:
     """One number per row: its chain, name, value and interval, or the reason why it is missing."""
     records = []
-    for e in found.entries:
+    for e in matrices.entries:
         numbers = {"value": e.value, "ratio": e.ratio, "usable_bits": e.information, "usable_bits_lost": e.lost}
         records += [_about(e) | {"role": e.kind, "figure": name} | asdict(n) for name, n in numbers.items()]
-    for p in found.positions:
+    for p in matrices.positions:
         about = _about(p) | {"codec": p.codec, "role": "between less before"}
         records.append(about | {"figure": "extra_rate_at_equal_accuracy_percent"} | asdict(p.extra_rate_percent))
         records.append(about | {"figure": "accuracy_at_equal_rate"} | asdict(p.accuracy_at_equal_rate))
     return pd.DataFrame(records, columns=COLUMNS).fillna({"codec": ""})
 
 
-def _about(found: Entry | BottleneckPosition) -> dict[str, Any]:
-    about = {k: getattr(found, k) for k in ("dataset", "encoder", "metric", "higher_is_better")}
-    return about | {"chain": found.chain.name, "task": found.chain.task, "neck": found.chain.neck}
+def _about(entry: Entry | BottleneckPosition) -> dict[str, Any]:
+    about = {k: getattr(entry, k) for k in ("dataset", "encoder", "metric", "higher_is_better")}
+    return about | {"chain": entry.chain.name, "task": entry.chain.task, "neck": entry.chain.neck}

@@ -42,18 +42,20 @@ def _share(parts: dict[str, int]) -> dict[str, float]:
     return {part: n / total for part, n in parts.items()}
 
 
-def at_targets(rows: pd.DataFrame, found: Sequence[Comparison]) -> list[PartsAtTarget]:
+def at_targets(rows: pd.DataFrame, comparisons: Sequence[Comparison]) -> list[PartsAtTarget]:
     """Parts of the rates at the target; shares between two operating points are interpolated over log rate."""
     points = shares(rows)
     out = []
-    for c in found:
+    for c in comparisons:
         rate = c.rate_at_target.value
-        own = points[(points["codec_label"] == c.codec) & (points["task"] == c.task)]
-        own = own[(own["encoder_label"] == c.encoder) & (own["data_label"] == c.dataset)].sort_values(c.rate_unit)
-        if rate is None or own.empty:
+        curve = points[(points["codec_label"] == c.codec) & (points["task"] == c.task)]
+        curve = curve[(curve["encoder_label"] == c.encoder) & (curve["data_label"] == c.dataset)].sort_values(
+            c.rate_unit
+        )
+        if rate is None or curve.empty:
             continue
-        names = list(dict.fromkeys(name for one in own[SHARES] for name in one))
-        at = np.log(own[c.rate_unit].astype(float))
-        share = {name: np.interp(np.log(rate), at, [s.get(name, 0.0) for s in own[SHARES]]) for name in names}
+        names = list(dict.fromkeys(name for one in curve[SHARES] for name in one))
+        at = np.log(curve[c.rate_unit].astype(float))
+        share = {name: np.interp(np.log(rate), at, [s.get(name, 0.0) for s in curve[SHARES]]) for name in names}
         out.append(PartsAtTarget(c, {name: float(rate * s / sum(share.values())) for name, s in share.items()}))
     return out

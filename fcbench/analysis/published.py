@@ -125,8 +125,8 @@ def _of_csv(text: str, _: Path) -> Iterator[PublishedCurve]:
         if key[3] not in UNITS:
             raise ValueError(f"{where}: {unknown('rate_unit', key[3], UNITS)}")
         points.setdefault(key, []).append(_point(line["rate"], line["value"], where))
-    for (label, task, metric, unit, source), own in points.items():
-        yield PublishedCurve(label, task, metric, unit, source, tuple(own))
+    for (label, task, metric, unit, source), curve in points.items():
+        yield PublishedCurve(label, task, metric, unit, source, tuple(curve))
 
 
 def _of_compressai(text: str, path: Path) -> Iterator[PublishedCurve]:

@@ -83,13 +83,13 @@ def _cache(root: Path, prune: str | None, verify: bool, as_json: bool) -> None:
         sys.exit(1)
 
 
-def _lines(root: Path, found: Sequence[Entry]) -> Iterator[str]:
-    yield f"{root}: {size(sum(e.n_bytes for e in found))}"
+def _lines(root: Path, entries: Sequence[Entry]) -> Iterator[str]:
+    yield f"{root}: {size(sum(e.n_bytes for e in entries))}"
     for kind, name in cache_entries.KINDS.items():
-        own = [e for e in found if e.kind == kind]
-        stale = [e for e in own if e.stale]
-        if own:
-            line = f"  {name:24} {len(own):6}  {size(sum(e.n_bytes for e in own)):>9}"
+        of_kind = [e for e in entries if e.kind == kind]
+        stale = [e for e in of_kind if e.stale]
+        if of_kind:
+            line = f"  {name:24} {len(of_kind):6}  {size(sum(e.n_bytes for e in of_kind)):>9}"
             reasons = ", ".join(dict.fromkeys(reason for e in stale for reason in e.stale))
             yield line + (f"  stale: {len(stale)}, {size(sum(e.n_bytes for e in stale))} ({reasons})" if stale else "")
 

@@ -33,13 +33,13 @@ def inspect(files: tuple[Path, ...], as_json: bool) -> None:
     say("\n\n".join(map(_lines, found)))
 
 
-def _lines(found: dict[str, Any]) -> str:
-    lines = [f"{one_line(found['file'])}: {found['kind']}, whole"]
-    for name, value in found.items():
+def _lines(contents: dict[str, Any]) -> str:
+    lines = [f"{one_line(contents['file'])}: {contents['kind']}, whole"]
+    for name, value in contents.items():
         if name == "maps":
             lines += [f"  {'map':22}  {_map(one)}" for one in value]
         elif name == "parts_bytes":
-            lines += [f"  {'bytes':22}  {part}: {n} ({n / found['n_bytes']:.1%})" for part, n in value.items()]
+            lines += [f"  {'bytes':22}  {part}: {n} ({n / contents['n_bytes']:.1%})" for part, n in value.items()]
         elif name not in ("file", "kind"):
             lines.append(f"  {name:22}  {one_line(str(value))}")
     return "\n".join(lines)

@@ -109,10 +109,10 @@ def _below(paths: tuple[Path, ...]) -> list[Path]:
 
     found: list[Path] = []
     for path in paths:
-        own = sorted(file.parent for file in path.rglob(RATES))
-        if not own:
+        folders = sorted(file.parent for file in path.rglob(RATES))
+        if not folders:
             raise FcbenchError(f"no {RATES} at or below {path}; give folders that `fcbench run --out` wrote.")
-        found += own
+        found += folders
     return list(dict.fromkeys(found))
 
 

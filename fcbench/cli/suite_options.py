@@ -139,8 +139,8 @@ def suite_options(**helps: str | None) -> Callable[[F], F]:
             parameter = parameter or flag.strip("-").replace("-", "_")
             text = helps.get(parameter, settings["help"])
             if text is not None:
-                own = {**settings, "help": text}
-                function = click.option(flag, parameter, **own)(function)
+                with_help = {**settings, "help": text}
+                function = click.option(flag, parameter, **with_help)(function)
         return function if helps.get("suite_file", "") is None else _SUITE_FILE(function)
 
     return decorate
@@ -172,10 +172,10 @@ def machine_options(out: str, coding: bool = True) -> Callable[[F], F]:
 
 def _of_features(folder: Path, options: dict[str, Any]) -> dict[str, Any]:
     """What ``--features`` stands for. Raises `FcbenchError`: an option that does not go with it."""
-    own = {"dataset": "extracted", "data_root": folder, "encoders": ("extracted",), "weights": str(folder)}
-    own |= {"tasks": ("features",), "head": "tail"}
+    fixed = {"dataset": "extracted", "data_root": folder, "encoders": ("extracted",), "weights": str(folder)}
+    fixed |= {"tasks": ("features",), "head": "tail"}
     for name in (
-        *own,
+        *fixed,
         "neck",
         "split_point",
         "codec_data",
@@ -188,7 +188,7 @@ def _of_features(folder: Path, options: dict[str, Any]) -> dict[str, Any]:
         if options.get(name):
             option = "--" + {"encoders": "encoder", "tasks": "task", "compiled": "compile"}.get(name, name)
             raise FcbenchError(f"{option.replace('_', '-')} does not go with --features: a folder of features has none")
-    return own
+    return fixed
 
 
 def suite_of(suite_file: Path | None, options: dict[str, Any]) -> Suite:

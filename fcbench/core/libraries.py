@@ -56,7 +56,7 @@ def code_of(encoder: Encoder) -> dict[str, str]:
     for name in names:
         top = name.partition(".")[0]
         if top == PACKAGE.name:
-            found |= {own: _hash(own) for own in _with_its_room(name)}
+            found |= {module: _hash(module) for module in _with_its_room(name)}
         elif version(top):
             found[top] = version(top)
         elif top not in sys.stdlib_module_names:

@@ -104,10 +104,10 @@ def _find(kind: str, name: str) -> Path | EntryPoint | File:
     return found[0]
 
 
-def _place(found: Path | EntryPoint | File) -> str:
-    if isinstance(found, File):
-        return f"in {found.path}"
-    return "built into fcbench" if isinstance(found, Path) else f"in {_distribution(found)}"
+def _place(plugin: Path | EntryPoint | File) -> str:
+    if isinstance(plugin, File):
+        return f"in {plugin.path}"
+    return "built into fcbench" if isinstance(plugin, Path) else f"in {_distribution(plugin)}"
 
 
 def _distribution(entry: EntryPoint) -> str:

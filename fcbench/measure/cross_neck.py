@@ -127,8 +127,8 @@ def passes(suite: Suite, length: int, coded: bool, deep: bool = True) -> Iterato
     """Operating points with the chains that are measured at each; all are coded at the same position."""
     uncoded = Job(Kind.CEILING, ENDS[Kind.CEILING], suite.tasks)
     for _, group in itertools.groupby(chains(suite.tasks, suite.neck, length), key=lambda c: (c.neck, c.before)):
-        if (own := list(group))[0].neck == suite.neck or deep:
-            yield uncoded, own
+        if (same_necks := list(group))[0].neck == suite.neck or deep:
+            yield uncoded, same_necks
     if not coded:
         return
     before = [c for c in chains(suite.tasks, suite.neck, 2) if c.neck == suite.neck]

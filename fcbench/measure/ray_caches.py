@@ -113,12 +113,12 @@ def _fetch(files: Any, root: Path, path: Path) -> bool:
     return bool(found)
 
 
-def _hand_over(files: Any, own: Cache) -> None:
+def _hand_over(files: Any, local: Cache) -> None:
     """Copy features and models that the driver's cache lacks; the file that makes an entry valid is copied last."""
     import ray
 
-    made = [*own.models.glob("*"), *own.features.glob("*/*"), *own.features.glob("*/*/*")]
-    paths = {str(p.relative_to(own.root)): p for p in made if _is_finished(p) and p.is_file()}
+    made = [*local.models.glob("*"), *local.features.glob("*/*"), *local.features.glob("*/*/*")]
+    paths = {str(p.relative_to(local.root)): p for p in made if _is_finished(p) and p.is_file()}
     lacking = ray.get(files.lacks.remote([name for name in paths if name not in _handed_over]))
     for name in sorted(lacking, key=lambda n: (n.endswith("index.json"), not n.endswith(BESIDE))):
         ray.get(files.write.remote(name, paths[name].read_bytes()))

@@ -16,14 +16,14 @@ MATRICES = (
 """Title, format and field of `Entry` of each matrix."""
 
 
-def document(found: Matrices) -> Document:
+def document(matrices: Matrices) -> Document:
     """Matrices of each encoder (rows: necks that the features pass through; columns: tasks), then where to code."""
     tables = []
-    for encoder in dict.fromkeys(e.encoder for e in found.entries):
-        own = [e for e in found.entries if e.encoder == encoder]
-        tables += [_matrix(f"{encoder}: {title}", own, of, form) for title, form, of in MATRICES]
-    tables += [_positions(found.positions)] if found.positions else []
-    return Document(tables, "figures", frame(found), notes=found.notes)
+    for encoder in dict.fromkeys(e.encoder for e in matrices.entries):
+        entries = [e for e in matrices.entries if e.encoder == encoder]
+        tables += [_matrix(f"{encoder}: {title}", entries, of, form) for title, form, of in MATRICES]
+    tables += [_positions(matrices.positions)] if matrices.positions else []
+    return Document(tables, "figures", frame(matrices), notes=matrices.notes)
 
 
 def _matrix(title: str, entries: Sequence[Entry], of: str, form: str) -> Table:
@@ -32,8 +32,8 @@ def _matrix(title: str, entries: Sequence[Entry], of: str, form: str) -> Table:
         tasks.setdefault(e.chain.task, e.metric)
     rows = []
     for name in matrix_rows(entries):
-        own = {e.chain.task: e for e in entries if path_label(e) == name}
-        cells = [shown(getattr(own[t], of), form) if t in own else "" for t in tasks]
+        of_row = {e.chain.task: e for e in entries if path_label(e) == name}
+        cells = [shown(getattr(of_row[t], of), form) if t in of_row else "" for t in tasks]
         rows.append([name, *cells])
     header = ("through", *(f"{t} ({metric})" for t, metric in tasks.items()))
     return Table(title, header, rows)

@@ -42,8 +42,8 @@ def sample_files(path: Path) -> dict[str, Path]:
 
 def has_samples(path: Path, point: str) -> bool:
     """Whether samples of a point are stored, in their own file or packed."""
-    own, packed = path / SAMPLES / f"{point}.parquet", path / PACKED
-    return own.exists() or (packed.exists() and point in _groups(packed))
+    unpacked, packed = path / SAMPLES / f"{point}.parquet", path / PACKED
+    return unpacked.exists() or (packed.exists() and point in _groups(packed))
 
 
 def _groups(packed: Path) -> dict[str, list[int]]:
@@ -104,10 +104,10 @@ def load_samples(path: Path | str, point: str) -> SampleTable:
     damaged file."""
     if not has_samples(Path(path), point):
         raise FcbenchError(f"no samples of point {point!r} in {path}; it failed or was never run.")
-    own = Path(path) / SAMPLES / f"{point}.parquet"
-    file = own if own.exists() else Path(path) / PACKED
+    unpacked = Path(path) / SAMPLES / f"{point}.parquet"
+    file = unpacked if unpacked.exists() else Path(path) / PACKED
     with _naming(file), pq.ParquetFile(file) as opened:
-        table = opened.read() if file == own else opened.read_row_groups(_groups(file)[point])
+        table = opened.read() if file == unpacked else opened.read_row_groups(_groups(file)[point])
         table = table.filter(pc.equal(table.column("point"), point))
         if not len(table):
             raise ValueError(f"its samples are of another point than {point}")

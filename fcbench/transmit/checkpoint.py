@@ -135,17 +135,17 @@ def _header(meta: Any) -> _Header:
     )
 
 
-def _spec(found: Any) -> FeatureSpec:
-    layout: Any = _field(found, "layout", str)
-    name, (channels, stride_px) = _field(found, "name", str), (_field(found, k, int) for k in ("channels", "stride_px"))
+def _spec(value: Any) -> FeatureSpec:
+    layout: Any = _field(value, "layout", str)
+    name, (channels, stride_px) = _field(value, "name", str), (_field(value, k, int) for k in ("channels", "stride_px"))
     if min(channels, stride_px) < 1 or layout not in ("BCHW", "BNC"):
         raise ValueError(f"a map cannot have {channels} channels, stride {stride_px} px, layout {layout!r:.40}")
     return FeatureSpec(name, channels, stride_px, layout)
 
 
-def _field(found: Any, name: str, kind: type[_T]) -> _T:
+def _field(holder: Any, name: str, kind: type[_T]) -> _T:
     """A field of a JSON object. Raises `ValueError`: it is missing or of another type."""
-    value = found.get(name) if isinstance(found, dict) else None
+    value = holder.get(name) if isinstance(holder, dict) else None
     if type(value) is not kind:
         raise ValueError(f"{name!r} must be {kind.__name__}, got {value!r:.40}")
     if isinstance(value, str) and not value.isprintable():  # JSON may hold escape sequences, halves of surrogate pairs

@@ -163,14 +163,14 @@ def decode(checkpoint: Path, path: Path, coders: Coders = HERE) -> Iterator[Rece
         yield Received(maps, [ms for _, ms in group])
 
 
-def verified(record: container.Record, found: Decoded, checkpoint: Path) -> Decoded:
+def verified(record: container.Record, decoded: Decoded, checkpoint: Path) -> Decoded:
     """What a codec made of a record. Raises `FcbenchError`: not what the record says of it, or not finite."""
-    record.verify(found)
-    for name, values in found.features.maps.items():
+    record.verify(decoded)
+    for name, values in decoded.features.maps.items():
         if not bool(torch.isfinite(values).all()):
             what = f"decodes to values at {name} that are not finite"
             raise FcbenchError(f"{record.where} {what}: check the codec {checkpoint}")
-    return found
+    return decoded
 
 
 def _batches(test: FeatureSet) -> Iterator[dict[str, Tensor]]:

@@ -68,10 +68,10 @@ class VarianceCorrection(nn.Module):
         """Start from features [B, D, h, w], and their KLT: rows [D, D] and mean [D], float64."""
         expected = held_out_variances(deep)
         flat = deep.transpose(0, 1).flatten(1).double() - mean[:, None]
-        own = (rows @ flat).square().mean(dim=1)
+        variances = (rows @ flat).square().mean(dim=1)
         self.rows, self.mean = rows.to(deep), mean.to(deep)
-        self.less = 1 - (expected / own.clamp(min=1e-12)).clamp(max=1).sqrt().to(deep)
-        self.more = (expected - own).clamp(min=0).sqrt().to(deep)
+        self.less = 1 - (expected / variances.clamp(min=1e-12)).clamp(max=1).sqrt().to(deep)
+        self.more = (expected - variances).clamp(min=0).sqrt().to(deep)
 
     def draw(self, deep: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Differences of features [B, D, h, w]. Noise is as strong as the features at a position, over all channels."""

@@ -167,9 +167,9 @@ def objects(
     return {key: of_image(key, rows) for key, rows in _by_image(content, images).items()}
 
 
-def with_codes(found: Objects) -> Objects:
+def with_codes(objects: Objects) -> Objects:
     """The same objects, with masks as run-length codes."""
-    return replace(found, regions=[_code(region, found.size_px) for region in found.regions])
+    return replace(objects, regions=[_code(region, objects.size_px) for region in objects.regions])
 
 
 def _code(region: Any, size_px: tuple[int, int]) -> Any:
