@@ -24,7 +24,7 @@ from fcbench.core.errors import FcbenchError
 from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, DatasetPlugin, Objects, Sample
 from fcbench.data.shared.contents import READING, Contents
 from fcbench.data.shared.folders import hash_split
-from fcbench.data.shared.images import as_sample, image_size, read_aligned_image, read_image
+from fcbench.data.shared.images import LazyTargets, as_sample, image_size, read_aligned_image, read_image
 from fcbench.data.shared.layout import files_below
 
 CAPTIONS = ("caption", "captions", "text", "sentences")
@@ -60,17 +60,16 @@ class Rows(Dataset):
         return as_sample(str(self.indices[index]), read(*self._stored(index)), self.image_size_px)
 
     def targets(self, index: int) -> Mapping[str, Any]:
-        row = self.rows.select_columns([self.columns[task] for task in self.tasks])[self.indices[index]]
-        found: dict[str, Any] = {}
-        for task in self.tasks:
-            value = row[self.columns[task]]
+        def one(task: str) -> Any:
+            column = self.columns[task]
+            value = self.rows.select_columns([column])[self.indices[index]][column]
             if task == "classification":
-                found[task] = int(value)
-            elif task == "detection":
-                found[task] = _objects(value, image_size(*self._stored(index)))
-            else:
-                found[task] = (value,) if isinstance(value, str) else tuple(value)
-        return found
+                return int(value)
+            if task == "detection":
+                return _objects(value, image_size(*self._stored(index)))
+            return (value,) if isinstance(value, str) else tuple(value)
+
+        return LazyTargets(self.tasks, one)
 
     def sizes(self) -> Mapping[str, tuple[int, int]]:
         return {str(row): image_size(*self._stored(i)) for i, row in enumerate(self.indices)}

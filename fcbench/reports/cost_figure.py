@@ -77,7 +77,7 @@ def _bar(ax: Axes, y: int, n: Estimate, higher_is_better: bool) -> None:
     """Draw a bar: green for a gain, purple for a cost, grey if the interval holds zero; a text if it has no value."""
     if n.value is None:
         style: dict[str, Any] = {"va": "center", "fontsize": 6, "color": _NEUTRAL}
-        ax.annotate("no figure", (0, y), (3, 0), textcoords="offset points", **style)
+        ax.annotate("no value", (0, y), (3, 0), textcoords="offset points", **style)
         return
     low, high = (n.low, n.high) if n.low is not None and n.high is not None else (0, 0)
     colour = _NEUTRAL

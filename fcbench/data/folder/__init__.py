@@ -1,4 +1,4 @@
-"""Opens a folder of one's own: class folders, or images with any targets beside them.
+"""Opens a folder of your own: class folders, or images with any targets beside them.
 
 Without split folders a fifth of the images (of every class, if there are classes) is the test split, chosen by the hash
 of their paths. Samples are ordered by those hashes.
@@ -216,7 +216,7 @@ def open_with_targets(root: Path, split: Split, options: DataOptions) -> Dataset
 
 
 class Plugin(DatasetPlugin):
-    """Images and targets of one's own from ``--data-root``."""
+    """Your own images and targets from ``--data-root``."""
 
     tasks = tuple(SOURCES)
 
