@@ -241,8 +241,18 @@ def _origin(study: Study, encoder: Encoder, job: Job, task: str) -> dict[str, st
     used = [("encoder", family)] if family in registry.names("encoder") else []
     used += [("dataset", study.suite.dataset), ("task", task)]
     used += [("neck", study.suite.neck_label)] if study.suite.neck_label else []
-    used += [codec_kind(job.point.codec)] if job.kind not in (*ENDS, Kind.LABEL) else []
-    return {k: v for kind, name in used for k, v in registry.origin(kind, name).items()}
+    if study.suite.head == "frozen":
+        used.append(("taskmodel", study.suite.task_model(task, study.data["train"].meta)[0]))
+    if job.kind == Kind.LABEL:
+        used += [("label", task)] if task in registry.names("label") else []
+    elif job.kind not in ENDS:
+        used.append(codec_kind(job.point.codec))
+    origins: dict[str, str] = {}
+    for kind, name in used:
+        for source, version in registry.origin(kind, name).items():
+            taken = origins.get(source, version) != version  # files of a task and of its label coder share their name
+            origins[f"{kind}:{source}" if taken else source] = version
+    return origins
 
 
 def _coder_versions(job: Job) -> dict[str, str]:
