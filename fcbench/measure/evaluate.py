@@ -82,7 +82,8 @@ def evaluate(received: Iterable[Received], source: Source, readers: Mapping[str,
             indices = range(n_read, n_read + len(next(iter(batch.maps.values()))))
             n_read = indices.stop
             decode_ms += batch.decode_ms
-            error += float(normalized_mse(test.batch(indices), batch.maps, source.stats)) * len(indices)
+            if not batch.exact:
+                error += float(normalized_mse(test.batch(indices), batch.maps, source.stats)) * len(indices)
             for key, r in readers.items():
                 targets, head = r.task.collate(r.targets(indices)), r.model.head
                 x = r.model(batch.maps)
