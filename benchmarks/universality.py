@@ -67,7 +67,7 @@ class Experiment:
         base: both encoders, data, budget; the default neck with a trained head.
         losses: of necks before a frozen head; empty for no frozen heads (a data set without task models).
         length: of the longest chains.
-        splits: split points of the split-point study.
+        split_points: of the split-point study.
         shares, ranks: sizes of the planted effects.
     """
 
@@ -77,7 +77,7 @@ class Experiment:
     seeds: tuple[int, ...] = (0, 1, 2)
     all_seeds: bool = False
     length: int = 3
-    splits: tuple[str, ...] = ("stage1", "stage2", "stage3", "stage4")
+    split_points: tuple[str, ...] = ("stage1", "stage2", "stage3", "stage4")
     shares: tuple[float, ...] = (0.25, 0.75)
     ranks: tuple[int, ...] = (1, 8, 32)
 
@@ -111,13 +111,13 @@ class Experiment:
         fewer = tuple((self.base.params.get(codec) or sweep)[:-1])
         return replace(self.base, codecs=(codec,), params={codec: fewer})
 
-    def cut(self, split: str) -> Suite:
+    def cut(self, split_point: str) -> Suite:
         """A codec's sweep at a split point."""
         return replace(
             self.few(),
             name="universality-splits",
             null_model=False,
-            split_point=split,
+            split_point=split_point,
             neck="linear",
             seeds=self.seeds[:1],
         )
@@ -150,7 +150,7 @@ class Experiment:
             n_coded = (n_points - 2) * (1 + 2 * len(self.base.tasks)) * n
             return n_chains + n_coded, n_chains, n_trained * n
         if part == "splits":
-            k = len(self.splits)
+            k = len(self.split_points)
             return k * n * n_points, k * n, k * len(self.base.encoders) * n_trained
         each = len(self.effects()) * len(self.base.tasks)
         return each, each, 0
@@ -171,7 +171,7 @@ QUICK_EXPERIMENT = Experiment(
     losses=(),
     seeds=(0,),
     length=2,
-    splits=("stage3", "stage4"),
+    split_points=("stage3", "stage4"),
     shares=(0.75,),
     ranks=(16,),
 )
@@ -227,14 +227,14 @@ class Run:
 
     def splits(self) -> Iterator[str]:
         """Split points, and similarity of the encoders."""
-        for split in self.experiment.splits:
-            yield from self.measure(self.experiment.cut(split), "splits")
+        for split_point in self.experiment.split_points:
+            yield from self.measure(self.experiment.cut(split_point), "splits")
         rows = situations.load([self.out / "splits"])
-        default = "stage3" if "stage3" in self.experiment.splits else self.experiment.splits[0]
+        default = "stage3" if "stage3" in self.experiment.split_points else self.experiment.split_points[0]
         found = list(_splits.cuts(rows, default))
         write_records(self.out / "splits", [flat(c) for c in found])
         style.save(_splits.draw(found), self.out / "splits.png")
-        alike = _splits.likeness(self.experiment.base, self.experiment.splits, self.cache_dir, self.device)
+        alike = _splits.likeness(self.experiment.base, self.experiment.split_points, self.cache_dir, self.device)
         write_records(
             self.out / "cka", [{"split": s, "value": b.value, "low": b.low, "high": b.high} for s, b in alike]
         )
@@ -380,7 +380,7 @@ def main(
         losses=() if no_frozen else LOSSES,
         seeds=tuple(int(s) for s in seeds.split(",")),
         all_seeds=all_seeds,
-        splits=tuple(splits.split(",")),
+        split_points=tuple(splits.split(",")),
     )
     run = Run(QUICK_EXPERIMENT if quick else experiment, out, cache_dir, torch.device(device))
     run.experiment.base.check()

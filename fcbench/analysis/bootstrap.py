@@ -62,16 +62,16 @@ class Bootstrap:
         """
         every = [p for by_point, _ in lines for by_seed in by_point for p in by_seed]
         drawn = {p: self._point(p, task, metric) for p in every}
-        found = {p: d for p, d in drawn.items() if d is not None}
-        if len(found) < len(drawn):
+        with_samples = {p: d for p, d in drawn.items() if d is not None}
+        if len(with_samples) < len(drawn):
             return []
-        if len({d.ids for d in found.values()}) != 1:
+        if len({d.ids for d in with_samples.values()}) != 1:
             self._unpaired.add(task)
             return []
         out = []
         for by_point, higher in lines:
-            rates = [np.stack([p.rate * found[p].size for p in by_seed]) for by_seed in by_point]
-            values = [np.stack([found[p].values[metric] for p in by_seed]) for by_seed in by_point]
+            rates = [np.stack([p.rate * with_samples[p].size for p in by_seed]) for by_seed in by_point]
+            values = [np.stack([with_samples[p].values[metric] for p in by_seed]) for by_seed in by_point]
             mean_rates, mean_values = (
                 np.stack([intervals.mean_over_seeds(v) for v in side]) for side in (rates, values)
             )

@@ -92,8 +92,8 @@ def compare(
     comparisons, and notes on what could not be had, one line each. Raises `FcbenchError`: no rows, an anchor or metric
     that is in no row, an anchor that means several curves.
     """
-    found, notes = against_each(rows, [anchor], metrics, x, metric_values_of, n_resamples, loss)
-    return found[anchor], notes
+    comparisons, notes = against_each(rows, [anchor], metrics, x, metric_values_of, n_resamples, loss)
+    return comparisons[anchor], notes
 
 
 def against_each(
@@ -122,11 +122,11 @@ def against_each(
     for anchor in anchors:
         _check_anchor(rows, anchor)
     bootstrap = Bootstrap(metric_values_of, n_resamples)
-    found: dict[str | None, list[Comparison]] = {anchor: [] for anchor in anchors}
+    by_anchor: dict[str | None, list[Comparison]] = {anchor: [] for anchor in anchors}
     for one, metric in _situations(rows, metrics):
         for anchor, comparison in _compare_one(one, metric, anchors, firsts, x, bootstrap, loss):
-            found[anchor].append(comparison)
-    return found, [*notes, *bootstrap.notes()]
+            by_anchor[anchor].append(comparison)
+    return by_anchor, [*notes, *bootstrap.notes()]
 
 
 def _check_anchor(rows: pd.DataFrame, anchor: str | None) -> None:
@@ -288,14 +288,14 @@ def _at_ceiling(
             best = s.curve.values[np.argmax(s.curve.quality)]
             return target, Estimate(reason=f"never reached: the best is {best:.4g}")
         return target, Estimate(float(s.curve.rates[reaches].min()))
-    found = curves.rate_at(s.curve, target)
-    if found.value is None:
-        return target, found
+    rate = curves.rate_at(s.curve, target)
+    if rate.value is None:
+        return target, rate
     drawn = bootstrap.curves([(s.points, higher), ([points(ends, x)], higher)], task, metric)
     if not drawn:
-        return target, found
+        return target, rate
     targets = [curves.ceiling_target(v, higher, loss) for v in drawn[1].values[0]]
-    return target, estimate(found.value, resampled_curves.rates_at(drawn[0], np.array(targets)))
+    return target, estimate(rate.value, resampled_curves.rates_at(drawn[0], np.array(targets)))
 
 
 # ------------------------------------------------------------------------------------------- frame

@@ -127,17 +127,17 @@ def costs(
         if not (rows["encoder"] == name).any():
             raise FcbenchError(unknown("encoder", name, sorted(set(rows["encoder"]))))
     pair = Pair(general, special, x, metric_values_of, n_resamples)
-    found, kept = [], []
+    priced, kept = [], []
     for one in _situations(rows[rows["encoder"].isin((general, special))], pair):
-        found.append(pair.cost(one))
+        priced.append(pair.cost(one))
         kept += list(pair.efficiency(one))
-    if not found:
+    if not priced:
         raise FcbenchError(
             f"{general!r} and {special!r} share no task with the same data, neck and head; run both in one suite."
         )
-    if any(len(c.seeds) == 1 for c in found):
+    if any(len(c.seeds) == 1 for c in priced):
         pair.note(ONE_SEED)
-    return Costs(tuple(found), tuple(kept), tuple(pair.notes()))
+    return Costs(tuple(priced), tuple(kept), tuple(pair.notes()))
 
 
 def _situations(rows: pd.DataFrame, pair: Pair) -> Iterator[pd.DataFrame]:
@@ -220,15 +220,15 @@ class Pair:
         lines = rows[rows["kind"] == Kind.CODED]
         for label in dict.fromkeys(situations.codec_labels(lines)):
             one = lines[situations.codec_labels(lines) == label]
-            found = self._compared(one, str(label))
-            if isinstance(found, str):
-                nothing = Estimate(reason=found)
+            compared = self._compared(one, str(label))
+            if isinstance(compared, str):
+                nothing = Estimate(reason=compared)
                 yield Coded(str(label), nothing, nothing, 0, "")
                 continue
             names = [f"{label} on {encoder}" for encoder in self.names]
-            left = found.anchor_left_percent, found.left_percent
-            doubt = open_ended.doubt(found.bd_rate_percent.value, names[0], names[1], left)
-            yield Coded(str(label), found.bd_rate_percent, found.bd_accuracy, found.n_points, doubt)
+            left = compared.anchor_left_percent, compared.left_percent
+            doubt = open_ended.doubt(compared.bd_rate_percent.value, names[0], names[1], left)
+            yield Coded(str(label), compared.bd_rate_percent, compared.bd_accuracy, compared.n_points, doubt)
 
     def _compared(self, rows: pd.DataFrame, label: str) -> compare.Comparison | str:
         missing = [e for e in self.names if not (rows["encoder"] == e).any()]
@@ -242,11 +242,11 @@ class Pair:
         metric = both.loc[both["status"] == OK, "metric"]
         if metric.empty:
             return f"all points failed: {both['status'].iloc[0]}"
-        found, notes = compare.compare(
+        comparisons, notes = compare.compare(
             both, "general", [metric.iloc[0]], self._x, self._metric_values_of, self._n_resamples
         )
         self._notes |= dict.fromkeys(notes)
-        return next(c for c in found if c.codec == "special")
+        return next(c for c in comparisons if c.codec == "special")
 
     def _information(self, ends: dict[str, pd.DataFrame], task: str) -> tuple[Estimate, Estimate, Estimate]:
         """Usable information of general and special, and their difference [bits per sample]."""
@@ -269,10 +269,10 @@ class Pair:
 
     def likelihoods(self, rows: pd.DataFrame, task: str) -> Likelihoods | None:
         """Likelihoods of one operating point with all its seeds."""
-        found = bootstrap.likelihoods(points(rows))
-        if found is None:
+        of_point = bootstrap.likelihoods(points(rows))
+        if of_point is None:
             self.note(f"{task}: {NO_LIKELIHOODS}, so usable information is left out")
-        return found
+        return of_point
 
     # -------------------------------------------------------------------------------------- efficiency
     def efficiency(self, rows: pd.DataFrame) -> Iterator[Kept]:

@@ -154,9 +154,9 @@ def _positions(
         position = after.map({0: "before", 1: "between"})
         both = one.drop(columns="chain").assign(codec=position, split="", objective="")
         metric = one["metric"].iloc[0]
-        found, lines = compare.compare(both, "before", [metric], "bpp", metric_values_of, n_resamples)
+        comparisons, lines = compare.compare(both, "before", [metric], "bpp", metric_values_of, n_resamples)
         notes |= dict.fromkeys(lines)
-        test = next(c for c in found if c.codec == "between")
+        test = next(c for c in comparisons if c.codec == "between")
         first = one.iloc[0]
         about = first["dataset"], first["encoder"], first["chain"], metric, bool(first["higher_is_better"])
         yield BottleneckPosition(*about, str(codec), test.bd_rate_percent, test.bd_accuracy)

@@ -25,16 +25,16 @@ class PartsAtTarget(NamedTuple):
 def shares(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of coded points with their parts, each point once, with the column `SHARES`. Raises `FcbenchError`: no row
     has parts."""
-    found = rows[(rows["status"] == OK) & (rows["parts"] != "")]
-    if found.empty:
+    with_parts = rows[(rows["status"] == OK) & (rows["parts"] != "")]
+    if with_parts.empty:
         raise FcbenchError("no row says what its file consists of; run the suite again with this version.")
-    found = found.assign(
-        codec_label=situations.codec_labels(found),
-        encoder_label=situations.encoder_labels(found),
-        data_label=situations.data_labels(found),
+    with_parts = with_parts.assign(
+        codec_label=situations.codec_labels(with_parts),
+        encoder_label=situations.encoder_labels(with_parts),
+        data_label=situations.data_labels(with_parts),
     )
-    found = found.drop_duplicates(["codec_label", "encoder_label", "data_label", "task", "params", "seed"])
-    return found.assign(**{SHARES: [_share(json.loads(cell)) for cell in found["parts"]]})
+    with_parts = with_parts.drop_duplicates(["codec_label", "encoder_label", "data_label", "task", "params", "seed"])
+    return with_parts.assign(**{SHARES: [_share(json.loads(cell)) for cell in with_parts["parts"]]})
 
 
 def _share(parts: dict[str, int]) -> dict[str, float]:

@@ -62,12 +62,12 @@ def read(path: Path) -> list[PublishedCurve]:
     with disk_errors(path, "give another --published"):
         raw = path.read_bytes()
     try:
-        found = list(readers[path.suffix.lower()](raw.decode("utf-8-sig"), path))
+        curves = list(readers[path.suffix.lower()](raw.decode("utf-8-sig"), path))
     except (ValueError, csv.Error) as error:
         raise FcbenchError(f"{path} holds no published curves: {str(error).removesuffix('.')}.") from None
-    if not found:
+    if not curves:
         raise FcbenchError(f"{path} holds no published curves: it is empty.")
-    return found
+    return curves
 
 
 def add(rows: pd.DataFrame, paths: Sequence[Path]) -> pd.DataFrame:

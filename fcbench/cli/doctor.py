@@ -48,25 +48,25 @@ def doctor(of_cache: bool, prune: str | None, verify: bool, as_json: bool, cache
         return
     from fcbench.cli import examine as checks
 
-    found = checks.examine(cache_dir)
+    examined = checks.examine(cache_dir)
     if as_json:
-        say(json.dumps([{"what": c.what, "ok": c.ok, "found": c.found} for c in found], indent=1))
+        say(json.dumps([{"what": c.what, "ok": c.ok, "found": c.found} for c in examined], indent=1))
     else:
-        for check in found:
+        for check in examined:
             say(f"{'ok  ' if check.ok else 'MISS'}  {check.what}: {check.found}")
-    if not all(c.ok for c in found if c.needed):
+    if not all(c.ok for c in examined if c.needed):
         sys.exit(1)
 
 
 def _cache(root: Path, prune: str | None, verify: bool, as_json: bool) -> None:
     """Check, prune and list a cache; exit status 1 if files were damaged."""
     limit = None if prune in (None, _STALE) else cache_entries.n_bytes_of(str(prune))
-    found = cache_entries.entries(root)
-    damaged = list(cache_entries.damaged(found)) if verify else []
-    doomed = cache_entries.to_remove(found, limit) if prune else []
+    entries = cache_entries.entries(root)
+    damaged = list(cache_entries.damaged(entries)) if verify else []
+    doomed = cache_entries.to_remove(entries, limit) if prune else []
     removed = [e for e in doomed if cache_entries.remove(e)]
     in_use = len(doomed) - len(removed)
-    left = cache_entries.entries(root) if removed or damaged else found
+    left = cache_entries.entries(root) if removed or damaged else entries
     if as_json:
         say(json.dumps(_as_json(root, left, removed, damaged), indent=1))
     else:

@@ -26,11 +26,11 @@ def inspect(files: tuple[Path, ...], as_json: bool) -> None:
     """
     from fcbench.transmit import images
 
-    found = [images.inspect(file) for file in files]
+    described = [images.inspect(file) for file in files]
     if as_json:
-        say(json.dumps(found, indent=1))
+        say(json.dumps(described, indent=1))
         return
-    say("\n\n".join(map(_lines, found)))
+    say("\n\n".join(map(_lines, described)))
 
 
 def _lines(contents: dict[str, Any]) -> str:

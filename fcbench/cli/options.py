@@ -37,12 +37,12 @@ class Size(click.ParamType):
 def numbers(text: str, kind: type, option: str) -> tuple[Any, ...]:
     """Comma-separated numbers, at least one. Raises `click.BadParameter` for anything else."""
     try:
-        found = tuple(kind(part) for part in text.split(",") if part.strip())
+        values = tuple(kind(part) for part in text.split(",") if part.strip())
     except ValueError:
-        found = ()
-    if not found:
+        values = ()
+    if not values:
         raise click.BadParameter(f"{shown(text)} is not a list of numbers such as 0.5,2,8", param_hint=option)
-    return found
+    return values
 
 
 def by_task(typed: tuple[str, ...], option: str) -> dict[str, str]:

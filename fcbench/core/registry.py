@@ -82,10 +82,10 @@ def built_in(kind: str) -> Mapping[str, Path]:
 
 @cache
 def _installed(kind: str) -> dict[str, list[EntryPoint]]:
-    found: dict[str, list[EntryPoint]] = {}
+    by_name: dict[str, list[EntryPoint]] = {}
     for entry in importlib.metadata.entry_points(group=f"fcbench.{kind}s"):
-        found.setdefault(entry.name, []).append(entry)
-    return found
+        by_name.setdefault(entry.name, []).append(entry)
+    return by_name
 
 
 def _find(kind: str, name: str) -> Path | EntryPoint | File:
@@ -93,15 +93,15 @@ def _find(kind: str, name: str) -> Path | EntryPoint | File:
     nearest), or a name of several plug-ins."""
     name = split_variant(name)[0] if kind == "dataset" else name
     name = plain(name) if kind == "neck" else name
-    found: list[Path | EntryPoint | File] = [p for n, p in built_in(kind).items() if n == name]
-    found += _installed(kind).get(name, [])
-    found += [file for key, file in _files.items() if key == (kind, name)]
-    if not found:
+    plugins: list[Path | EntryPoint | File] = [p for n, p in built_in(kind).items() if n == name]
+    plugins += _installed(kind).get(name, [])
+    plugins += [file for key, file in _files.items() if key == (kind, name)]
+    if not plugins:
         raise FcbenchError(unknown(kind, name, names(kind)))
-    if len(found) > 1:
-        both = " and ".join(map(_place, found))
+    if len(plugins) > 1:
+        both = " and ".join(map(_place, plugins))
         raise FcbenchError(f"{kind} {name!r} is ambiguous: there is one {both}; rename or uninstall one of them")
-    return found[0]
+    return plugins[0]
 
 
 def _place(plugin: Path | EntryPoint | File) -> str:
@@ -235,18 +235,18 @@ def origin(kind: str, name: str) -> dict[str, str]:
     >>> origin("codec", "uniform")
     {}
     """
-    found = _find(kind, name)
-    if isinstance(found, File):
-        return {found.path.name: f"sha256:{found.sha256}"}
-    if isinstance(found, Path) or found.dist is None:
+    plugin = _find(kind, name)
+    if isinstance(plugin, File):
+        return {plugin.path.name: f"sha256:{plugin.sha256}"}
+    if isinstance(plugin, Path) or plugin.dist is None:
         return {}
-    return {found.dist.name: found.dist.version}
+    return {plugin.dist.name: plugin.dist.version}
 
 
 def file_of(kind: str, name: str) -> Path | None:
     """The file in use under a name; None for built-in and installed plug-ins."""
-    found = _find(kind, name)
-    return found.path if isinstance(found, File) else None
+    plugin = _find(kind, name)
+    return plugin.path if isinstance(plugin, File) else None
 
 
 def files_in_use() -> tuple[tuple[str, Path], ...]:
@@ -256,10 +256,10 @@ def files_in_use() -> tuple[tuple[str, Path], ...]:
 
 def code_version(kind: str, name: str) -> str:
     """Short hash of a plug-in's source: its file, or all Python files of its folder (installed: of its package)."""
-    found = _find(kind, name)
-    if isinstance(found, File):
-        return found.sha256[:16]
-    return _hash_of(found if isinstance(found, Path) else _source(found.module.partition(".")[0]))
+    plugin = _find(kind, name)
+    if isinstance(plugin, File):
+        return plugin.sha256[:16]
+    return _hash_of(plugin if isinstance(plugin, Path) else _source(plugin.module.partition(".")[0]))
 
 
 @cache
@@ -294,10 +294,10 @@ def tails(kind: str, name: str) -> str:
 
 
 def _docstring(kind: str, name: str) -> str:
-    found = _find(kind, name)
-    if isinstance(found, File):
-        found = found.path
-    source = found if isinstance(found, Path) else _source(found.module)
+    plugin = _find(kind, name)
+    if isinstance(plugin, File):
+        plugin = plugin.path
+    source = plugin if isinstance(plugin, Path) else _source(plugin.module)
     return ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or ""
 
 
@@ -305,8 +305,8 @@ def coder_versions(kind: str, name: str) -> dict[str, str]:
     """Versions of a plug-in's external coders. Raises `FcbenchError`: one is missing."""
     if (kind, name) == ("codec", LABEL):  # of one task or another
         return {}
-    found: dict[str, str] = get(kind, name).versions()
-    return found
+    versions: dict[str, str] = get(kind, name).versions()
+    return versions
 
 
 # ----------------------------------------------------------------------------------------------------- names

@@ -52,8 +52,8 @@ class Rows(Dataset):
 
     def _stored(self, index: int) -> tuple[Path, bytes]:
         row = self.indices[index]
-        found = self.rows.select_columns([self.columns["image"]])[row][self.columns["image"]]
-        return Path(f"row {row} of {self.name}"), found["bytes"] or Path(found["path"]).read_bytes()
+        stored = self.rows.select_columns([self.columns["image"]])[row][self.columns["image"]]
+        return Path(f"row {row} of {self.name}"), stored["bytes"] or Path(stored["path"]).read_bytes()
 
     def __getitem__(self, index: int) -> Sample:
         read = read_aligned_image if "detection" in self.tasks else read_image
@@ -122,11 +122,11 @@ class HuggingFace(DatasetPlugin):
                 return datasets.load_dataset(commit[1], revision=commit[2]), f"{READING}-{commit[2][:16]}"
             saved = (path / "dataset_dict.json").is_file()
             home = str(options.cache_dir / "huggingface")
-            found = datasets.load_from_disk(path) if saved else datasets.load_dataset(str(path), cache_dir=home)
+            loaded = datasets.load_from_disk(path) if saved else datasets.load_dataset(str(path), cache_dir=home)
         except Exception as error:  # the library and its file systems may raise anything
             raise self._error(f"cannot be read ({' '.join(str(error).split())[:200]})") from error
         files = [p for p in files_below(path) if p.name[0] != "."]
-        return found, Contents(path, options.cache_dir).revision(files)
+        return loaded, Contents(path, options.cache_dir).revision(files)
 
     def _columns(self, features: Mapping[str, Any]) -> dict[str, str]:
         datasets = _datasets()

@@ -41,8 +41,8 @@ def key_of(contents: Mapping[str, Any]) -> str:
 
 def dtype_of(contents: Mapping[str, Any]) -> FeaturesDtype:
     """Type of the values of a set."""
-    found: FeaturesDtype = contents.get("dtype", "float32")
-    return found
+    dtype: FeaturesDtype = contents.get("dtype", "float32")
+    return dtype
 
 
 def spans(contents: Mapping[str, Any]) -> list[range]:
@@ -74,11 +74,11 @@ def open_shard(folder: Path, contents: Mapping[str, Any], has_values: bool = Tru
     Args:
         has_values: if False, the index is enough.
     """
-    found = cache.get(folder / "index.json")
-    if found is None:
+    content = cache.get(folder / "index.json")
+    if content is None:
         return None
     try:
-        index = json.loads(found)
+        index = json.loads(content)
         if index["schema"] != SCHEMA or index["key"] != json.loads(json.dumps(contents)):
             return None
         samples = tuple(SampleInfo(d["id"], d["index"], tuple(d["size_px"])) for d in index["samples"])

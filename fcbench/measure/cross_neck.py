@@ -248,11 +248,11 @@ class Chains:
         return send_and_read(at, job, at.source, readers, stream)
 
     def _rows_and_samples(self, job: Job, chain: Chain, done: Measured) -> tuple[list[RatePoint], SampleTable]:
-        at, reader, found = self._at(chain), self._end(chain).reader, done.read.evaluations[chain.name]
+        at, reader, evaluation = self._at(chain), self._end(chain).reader, done.read.evaluations[chain.name]
         rows = make_rows(at, job, reader, self._counts(chain), done.sender, done.sent, done.read, chain.name)
         direct = chain == Chain(self.trial.study.suite.neck, (), chain.task)
-        null = self.trial.null_likelihood(chain.task) if direct and wants_null(self.trial, job, found) else None
-        return [self._named(row, job, chain) for row in rows], sample_table(at, done.sent, found, null)
+        null = self.trial.null_likelihood(chain.task) if direct and wants_null(self.trial, job, evaluation) else None
+        return [self._named(row, job, chain) for row in rows], sample_table(at, done.sent, evaluation, null)
 
     def _named(self, row: RatePoint, job: Job, chain: Chain) -> RatePoint:
         split_point = self.trial.source.split_point

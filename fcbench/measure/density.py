@@ -81,10 +81,10 @@ def fitted_scale(total: Callable[[float], float]) -> float:
     """
     from scipy.optimize import minimize_scalar
 
-    found = minimize_scalar(
+    minimum = minimize_scalar(
         lambda log_scale: -total(float(np.exp(log_scale))),
         bounds=np.log(SCALES),
         method="bounded",
         options={"xatol": 1e-3},
     )
-    return float(np.exp(found.x))
+    return float(np.exp(minimum.x))

@@ -187,9 +187,9 @@ def _time_reading(trial: Trial, task: str, rates: Rates, folder: Path) -> None:
     assert done is not None
     counts = trial.complexity.of_readout(reader)
     trial.complexity.of_point(counts, None)  # counts operations once for all points
-    found, n_test = done.read.evaluations[task], rates.n_test
-    log_likelihood = found.log_likelihood
-    stats = np.resize(found.stats, (n_test, found.stats.shape[1]))
+    evaluation, n_test = done.read.evaluations[task], rates.n_test
+    log_likelihood = evaluation.log_likelihood
+    stats = np.resize(evaluation.stats, (n_test, evaluation.stats.shape[1]))
     whole = TaskEvaluation(stats, None if log_likelihood is None else np.resize(log_likelihood, n_test))
     read = replace(done.read, evaluations={task: whole})
     with ResultsFolder(folder) as rows:

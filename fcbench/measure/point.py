@@ -84,12 +84,12 @@ def failure_lines(where: str, tasks: Sequence[str], failed: Mapping[str, str]) -
 
 
 def rows_and_samples(trial: Trial, job: Job, task: str, done: Measured) -> tuple[list[RatePoint], SampleTable]:
-    found = done.read.evaluations[task]
-    null = trial.null_likelihood(task) if wants_null(trial, job, found) else None
+    evaluation = done.read.evaluations[task]
+    null = trial.null_likelihood(task) if wants_null(trial, job, evaluation) else None
     reader = trial.reader(task)
     counts = trial.complexity.of_readout(reader)
     rows = make_rows(trial, job, reader, counts, done.sender, done.sent, done.read, task)
-    return rows, sample_table(trial, done.sent, found, null)
+    return rows, sample_table(trial, done.sent, evaluation, null)
 
 
 def sample_table(trial: Trial, sent: Sent, evaluation: TaskEvaluation, null: np.ndarray | None) -> SampleTable:

@@ -75,8 +75,8 @@ def on_each(ray: Any, function: Callable[[Any], T], argument: Any, limit_s: floa
     """Results of a function on each machine of the cluster, with the machine's name."""
     nodes, task = [n for n in ray.nodes() if n["Alive"]], ray.remote(function)
     requests = [task.options(num_cpus=0, scheduling_strategy=_on(n["NodeID"])).remote(argument) for n in nodes]
-    found = ray.get(requests, timeout=limit_s)
-    return list(zip((n["NodeManagerHostname"] for n in nodes), found, strict=True))
+    results = ray.get(requests, timeout=limit_s)
+    return list(zip((n["NodeManagerHostname"] for n in nodes), results, strict=True))
 
 
 def _on(node_id: str) -> Any:
@@ -107,10 +107,10 @@ def _fetch(files: Any, root: Path, path: Path) -> bool:
 
     if not path.is_relative_to(root):
         return False
-    found: dict[str, bytes] = ray.get(files.read.remote(str(path.relative_to(root))))
-    for end, data in found.items():
+    content: dict[str, bytes] = ray.get(files.read.remote(str(path.relative_to(root))))
+    for end, data in content.items():
         write_atomically(path.with_name(path.name + end), data, cache.CACHE_HINT)
-    return bool(found)
+    return bool(content)
 
 
 def _hand_over(files: Any, local: Cache) -> None:

@@ -61,10 +61,10 @@ class Study:
         """Features of one split; the training split also has its statistics."""
         suite, points = self.suite, split_points_of(encoder, self.suite.split_point)
         how = suite.on_bad_image, suite.tasks, suite.features_dtype
-        found = reported_extract(self.data[which], encoder, points, self.cache, report, which, *how)
+        extracted = reported_extract(self.data[which], encoder, points, self.cache, report, which, *how)
         if which == "train":
-            kept_stats(found, self.cache)
-        return found
+            kept_stats(extracted, self.cache)
+        return extracted
 
     def encoder(self, name: str) -> Encoder:
         """The encoder for a name in ``suite.encoders``."""

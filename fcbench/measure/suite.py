@@ -231,8 +231,8 @@ def load(path: Path) -> Suite:
     """
     if not path.exists():
         raise FcbenchError(f"suite {path} not found: give a Python file that sets SUITE = fcbench.Suite(...)")
-    found = getattr(run_file(path, read_source(path, "the suite"), "the suite"), "SUITE", None)
-    if not isinstance(found, Suite):
-        got = "no SUITE" if found is None else f"SUITE = {shown(found)}"
+    suite = getattr(run_file(path, read_source(path, "the suite"), "the suite"), "SUITE", None)
+    if not isinstance(suite, Suite):
+        got = "no SUITE" if suite is None else f"SUITE = {shown(suite)}"
         raise FcbenchError(f"{path} sets {got}: it must hold SUITE = fcbench.Suite(...)")
-    return found
+    return suite

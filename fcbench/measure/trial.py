@@ -81,9 +81,9 @@ class Trial:
 
     def trained(self, task: str) -> Readout:
         """The trained readout of a task; not for tails."""
-        found = self.readout(task)
-        assert isinstance(found, Readout)
-        return found
+        readout = self.readout(task)
+        assert isinstance(readout, Readout)
+        return readout
 
     def reader(self, task: str) -> Reader:
         """A task's readout, with the density of its head."""

@@ -36,8 +36,8 @@ def sample_files(path: Path) -> dict[str, Path]:
     """Files of the samples of a folder, by point: the point's own, or the packed one. Raises `FcbenchError`: the
     packed one is damaged."""
     packed = path / PACKED
-    found = dict.fromkeys(_groups(packed), packed) if packed.exists() else {}
-    return found | {file.stem: file for file in sorted((path / SAMPLES).glob("*.parquet"))}
+    files = dict.fromkeys(_groups(packed), packed) if packed.exists() else {}
+    return files | {file.stem: file for file in sorted((path / SAMPLES).glob("*.parquet"))}
 
 
 def has_samples(path: Path, point: str) -> bool:
@@ -55,12 +55,12 @@ def _groups(packed: Path) -> dict[str, list[int]]:
 
 @lru_cache(maxsize=8)
 def _groups_of(packed: Path, *version: int) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = {}
+    groups: dict[str, list[int]] = {}
     with pq.ParquetFile(packed) as file:
         for number in range(file.num_row_groups):
             for point in file.read_row_group(number, ["point"]).column("point").unique().to_pylist():
-                found.setdefault(point, []).append(number)
-    return found
+                groups.setdefault(point, []).append(number)
+    return groups
 
 
 @contextmanager

@@ -217,9 +217,9 @@ def require_same(recipe: CodecRecipe, path: Path, loaded: checkpoint.Loaded) -> 
     specs = tuple(recipe.source.train.features.specs.values())
     params = json.loads(json.dumps(dict(recipe.point.params)))
     expected = OperatingPoint(recipe.point.codec, params), specs, recipe.made_for
-    found = loaded.point, loaded.specs, loaded.source
-    if found != expected:
-        shown = [f"{p.label} at {'+'.join(s.name for s in ss)} of {f.encoder}" for p, ss, f in (found, expected)]
+    actual = loaded.point, loaded.specs, loaded.source
+    if actual != expected:
+        shown = [f"{p.label} at {'+'.join(s.name for s in ss)} of {f.encoder}" for p, ss, f in (actual, expected)]
         raise FcbenchError(f"cached codec {path} is {shown[0]}, expected {shown[1]}: delete it and run again")
 
 

@@ -363,8 +363,8 @@ def task_loss(model: Readout | TailReadout, task: Task, targets: Targets) -> Tas
     batches = Batches(task, targets, next(model.parameters()).device)
 
     def loss(maps: Mapping[str, Tensor], indices: Sequence[int]) -> Tensor:
-        found: Tensor = model.head.loss(model(maps), batches(indices))
-        return found
+        value: Tensor = model.head.loss(model(maps), batches(indices))
+        return value
 
     return loss
 
@@ -374,7 +374,7 @@ def imitation_loss(model: TailReadout, features: FeatureSet) -> TaskLoss:
     device = next(model.parameters()).device
 
     def loss(maps: Mapping[str, Tensor], indices: Sequence[int]) -> Tensor:
-        found: Tensor = model.head.imitation_loss(model(maps), moved(features.batch(indices), device))
-        return found
+        value: Tensor = model.head.imitation_loss(model(maps), moved(features.batch(indices), device))
+        return value
 
     return loss

@@ -163,7 +163,7 @@ def _require_plugin(path: Path, name: str, origin: Mapping[str, str], file: str)
             registry.use("codec", file)
     if here == origin:
         return
-    expected, found = (", ".join(f"{k} {v[:23]}" for k, v in o.items()) for o in (origin, here))
+    expected, actual = (", ".join(f"{k} {v[:23]}" for k, v in o.items()) for o in (origin, here))
     if file:
         advice = f"give --codec FILE, the {Path(file).name} it was made with"
     elif origin:
@@ -171,7 +171,7 @@ def _require_plugin(path: Path, name: str, origin: Mapping[str, str], file: str)
     else:
         expected, advice = "fcbench itself", "rename the other one"
     raise FcbenchError(
-        f"checkpoint {path} was made by codec {name!r} from {expected}, but here is {found or 'none'}: {advice}"
+        f"checkpoint {path} was made by codec {name!r} from {expected}, but here is {actual or 'none'}: {advice}"
     )
 
 

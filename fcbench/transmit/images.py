@@ -80,10 +80,10 @@ def encode(
 
 
 def _files(images: Sequence[Path]) -> list[Path]:
-    found: list[Path] = []
+    files: list[Path] = []
     for path in images:
-        found += Layout("images", "DIR/*.jpg or .png").images_in(path) if path.is_dir() else [path]
-    return found
+        files += Layout("images", "DIR/*.jpg or .png").images_in(path) if path.is_dir() else [path]
+    return files
 
 
 def _one_size(files: Sequence[Path], sizes: Sequence[Size]) -> Size:

@@ -139,8 +139,8 @@ def write(
 ) -> Sent:
     """Code samples into a file, one record each. `checkpoint`: of the codec, and `loaded` from it."""
     with torch.inference_mode():
-        found = coders.encode(checkpoint, loaded, samples)
-        coded = ((stream, features.shapes, took_ms) for features, (stream, took_ms) in found)
+        results = coders.encode(checkpoint, loaded, samples)
+        coded = ((stream, features.shapes, took_ms) for features, (stream, took_ms) in results)
         return write_records(path, _header(loaded), coded, n_samples, advance)
 
 
@@ -155,8 +155,8 @@ def decode(checkpoint: Path, path: Path, coders: Coders = HERE) -> Iterator[Rece
     reader.verify_header(_header(loaded), checkpoint)
 
     def decoded() -> Iterator[tuple[Features, float]]:
-        for record, (found, took_ms) in coders.decode(checkpoint, loaded, reader):
-            yield verified(record, found, checkpoint).features, took_ms
+        for record, (result, took_ms) in coders.decode(checkpoint, loaded, reader):
+            yield verified(record, result, checkpoint).features, took_ms
 
     channels = {s.name: s.channels for s in loaded.specs}
     largest = max((sum(channels[n] * h * w for n, (h, w) in r.shapes.items()) for r in reader), default=1)

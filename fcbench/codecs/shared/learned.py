@@ -188,10 +188,10 @@ class LearnedCodec(CodecBase):
         """Networks as programs of tensors (`fcbench.codecs.shared.programs` says which), for maps of one size."""
         from fcbench.codecs.shared import programs
 
-        found: dict[str, Program] = {}
+        by_name: dict[str, Program] = {}
         for i, (coder, stats, grid) in enumerate(zip(self.map_coders, self.map_stats, self.grid(grids))):
-            found |= programs.programs_of(i, coder, stats, grid)
-        return found
+            by_name |= programs.programs_of(i, coder, stats, grid)
+        return by_name
 
     def through(self, run: Mapping[str, nn.Module]) -> LearnedCodec:
         """This codec with its programs, by name, instead of its networks and tables."""

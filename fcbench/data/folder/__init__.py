@@ -110,12 +110,12 @@ Found = list[tuple[Path, str]]  # Images and their classes
 
 def images_of(folder: Path, names: tuple[str, ...]) -> Found:
     """Images in the class folders of a folder."""
-    found = []
+    images = []
     for name in LAYOUT.class_names(folder):
         if name not in names:
             raise LAYOUT.error(folder / name, f"is a class that the training images lack ({some(names)})")
-        found += [(path, name) for path in LAYOUT.images_in(folder / name)]
-    return found
+        images += [(path, name) for path in LAYOUT.images_in(folder / name)]
+    return images
 
 
 def by_hash(root: Path, found: Found, split: Literal["train", "test"]) -> Found:
@@ -128,13 +128,13 @@ def open_classes(root: Path, split: Literal["train", "test"], options: DataOptio
     """Open a split of class folders."""
     if folders := split_folders(root):
         names = LAYOUT.class_names(root / "train")
-        found = [i for f in folders[split] for i in images_of(f, names)]
+        images = [i for f in folders[split] for i in images_of(f, names)]
     else:
         names = LAYOUT.class_names(root)
-        found = by_hash(root, images_of(root, names), split)
-    if not found:
+        images = by_hash(root, images_of(root, names), split)
+    if not images:
         raise LAYOUT.error(root, f"holds too few images for a {split} split")
-    return labelled(LAYOUT.name, split, root, found, names, options, "" if folders else "hash-split-")
+    return labelled(LAYOUT.name, split, root, images, names, options, "" if folders else "hash-split-")
 
 
 SOURCES = {

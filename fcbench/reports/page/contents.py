@@ -164,8 +164,8 @@ def comparisons(rows: pd.DataFrame) -> dict[str, Any]:
         anchors.append(str(Kind.REMOTE))
     if not anchors:
         return {"anchors": [], "tables": [], "after": ["Nothing was coded, so there is nothing to compare."]}
-    found, notes = compare.against_each(rows, anchors)
-    documents = [compare_table.document(found[a], [*left_out, *notes]) for a in anchors]
+    by_anchor, notes = compare.against_each(rows, anchors)
+    documents = [compare_table.document(by_anchor[a], [*left_out, *notes]) for a in anchors]
     return {"anchors": anchors, "tables": [_tables(d) for d in documents], "after": documents[0].after}
 
 
