@@ -60,14 +60,14 @@ UNCODED = Suite(codecs=("raw",), params={"raw": ({"dtype": "fp16"},)})
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """A plan of the whole suite.
+class Experiment:
+    """The whole suite.
 
     Attributes:
         base: both encoders, data, budget; the default neck with a trained head.
         losses: of necks before a frozen head; empty for no frozen heads (a data set without task models).
         length: of the longest chains.
-        splits: split points of the split-point study.
+        split_points: of the split-point study.
         shares, ranks: sizes of the planted effects.
     """
 
@@ -77,7 +77,7 @@ class Plan:
     seeds: tuple[int, ...] = (0, 1, 2)
     all_seeds: bool = False
     length: int = 3
-    splits: tuple[str, ...] = ("stage1", "stage2", "stage3", "stage4")
+    split_points: tuple[str, ...] = ("stage1", "stage2", "stage3", "stage4")
     shares: tuple[float, ...] = (0.25, 0.75)
     ranks: tuple[int, ...] = (1, 8, 32)
 
@@ -111,13 +111,13 @@ class Plan:
         fewer = tuple((self.base.params.get(codec) or sweep)[:-1])
         return replace(self.base, codecs=(codec,), params={codec: fewer})
 
-    def cut(self, split: str) -> Suite:
+    def cut(self, split_point: str) -> Suite:
         """A codec's sweep at a split point."""
         return replace(
             self.few(),
             name="universality-splits",
             null_model=False,
-            split_point=split,
+            split_point=split_point,
             neck="linear",
             seeds=self.seeds[:1],
         )
@@ -150,13 +150,13 @@ class Plan:
             n_coded = (n_points - 2) * (1 + 2 * len(self.base.tasks)) * n
             return n_chains + n_coded, n_chains, n_trained * n
         if part == "splits":
-            k = len(self.splits)
+            k = len(self.split_points)
             return k * n * n_points, k * n, k * len(self.base.encoders) * n_trained
         each = len(self.effects()) * len(self.base.tasks)
         return each, each, 0
 
 
-QUICK_PLAN = Plan(
+QUICK_EXPERIMENT = Experiment(
     Suite(
         name="universality-quick",
         codecs=("uniform",),
@@ -171,7 +171,7 @@ QUICK_PLAN = Plan(
     losses=(),
     seeds=(0,),
     length=2,
-    splits=("stage3", "stage4"),
+    split_points=("stage3", "stage4"),
     shares=(0.75,),
     ranks=(16,),
 )
@@ -180,9 +180,9 @@ QUICK_PLAN = Plan(
 # --------------------------------------------------------------------------------------------- parts
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A plan with its folders, cache and device."""
+    """An experiment with its folders, cache and device."""
 
-    plan: Plan
+    experiment: Experiment
     out: Path
     cache_dir: Path
     device: torch.device
@@ -196,9 +196,9 @@ class Run:
 
     def grid(self) -> Iterator[str]:
         """Uncoded single necks."""
-        for suite in self.plan.grid():
+        for suite in self.experiment.grid():
             yield from self.measure(suite, "grid")
-        general, special = self.plan.base.encoders
+        general, special = self.experiment.base.encoders
         rows = situations.load([self.out / "grid"])
         found = cost.costs(rows, general, special).costs
         write_records(self.out / "grid", list(_grid.records(found)))
@@ -206,9 +206,9 @@ class Run:
 
     def coded(self) -> Iterator[str]:
         """Rate-accuracy curves with likelihoods, and the cost of specialization."""
-        suite = self.plan.coded()
+        suite = self.experiment.coded()
         yield from self.measure(suite, "coded")
-        general, special = self.plan.base.encoders
+        general, special = self.experiment.base.encoders
         rows = situations.load([self.out / "coded"])
         found = cost.costs(rows, general, special)
         document = cost_table.document(found)
@@ -219,36 +219,36 @@ class Run:
     def cross(self) -> Iterator[str]:
         """Chains of necks."""
         folder = self.out / "cross"
-        study = open_study(self.plan.cross(), self.cache_dir, self.device)
-        done = cross_neck.measure(study, folder, length=self.plan.length, coded=True)
+        study = open_study(self.experiment.cross(), self.cache_dir, self.device)
+        done = cross_neck.measure(study, folder, length=self.experiment.length, coded=True)
         click.echo(f"cross: measured {done.n_measured} points; {done.n_found} were already there")
         yield from done.failures
         write_cross_neck(folder)
 
     def splits(self) -> Iterator[str]:
         """Split points, and similarity of the encoders."""
-        for split in self.plan.splits:
-            yield from self.measure(self.plan.cut(split), "splits")
+        for split_point in self.experiment.split_points:
+            yield from self.measure(self.experiment.cut(split_point), "splits")
         rows = situations.load([self.out / "splits"])
-        default = "stage3" if "stage3" in self.plan.splits else self.plan.splits[0]
+        default = "stage3" if "stage3" in self.experiment.split_points else self.experiment.split_points[0]
         found = list(_splits.cuts(rows, default))
         write_records(self.out / "splits", [flat(c) for c in found])
         style.save(_splits.draw(found), self.out / "splits.png")
-        alike = _splits.likeness(self.plan.base, self.plan.splits, self.cache_dir, self.device)
+        alike = _splits.likeness(self.experiment.base, self.experiment.split_points, self.cache_dir, self.device)
         write_records(
             self.out / "cka", [{"split": s, "value": b.value, "low": b.low, "high": b.high} for s, b in alike]
         )
 
     def planted(self) -> Iterator[str]:
         """Planted effects, and whether they are found."""
-        suite = self.plan.planted()
+        suite = self.experiment.planted()
         study = open_study(suite, self.cache_dir, self.device)
         with ResultsFolder(self.out / "planted") as folder, Report(0) as report:
             folder.add_provenance(suite.as_json())
             source = study.source(study.encoder(suite.encoders[0]), report)
             for seed in suite.seeds:
                 trial = Trial(study, source, seed, report)
-                for line in _planted.measure(trial, self.plan.effects(), folder):
+                for line in _planted.measure(trial, self.experiment.effects(), folder):
                     report.say(line)
         write_records(self.out / "planted", list(self.found_effects()))
         yield from ()
@@ -256,8 +256,8 @@ class Run:
     def found_effects(self) -> Iterator[dict[str, Any]]:
         """Each planted effect on each task: the cost, and whether its interval excludes zero."""
         rows = situations.load([self.out / "planted"])
-        name = self.plan.base.encoders[0]
-        others = [f"{name} {e.label}" for e in self.plan.effects() if e.label]
+        name = self.experiment.base.encoders[0]
+        others = [f"{name} {e.label}" for e in self.experiment.effects() if e.label]
         for other in (name, *others):
             for c in cost.costs(rows, name, other).costs:
                 for what, n, higher in (
@@ -279,20 +279,20 @@ class Run:
 # -------------------------------------------------------------------------------------------- before
 def announce(run: Run, parts: Sequence[str]) -> None:
     """Print points, trainings and their time, from a few timed steps and samples on the first encoder."""
-    plan, total_s, n_bytes = run.plan, 0.0, 0.0
-    rates = probe(open_study(plan.base, run.cache_dir, run.device))
+    experiment, total_s, n_bytes = run.experiment, 0.0, 0.0
+    rates = probe(open_study(experiment.base, run.cache_dir, run.device))
     readout_s, codec_s, point_s = _means_s(rates)
     readout_bytes = _mean(rates.readout_bytes.values())
     codec_bytes = _mean(rates.make_bytes.values()) + _mean(rates.train_bytes.values())
     for part in parts:
-        points, readouts, codecs = plan.counts(part)
+        points, readouts, codecs = experiment.counts(part)
         took_s = readouts * readout_s + codecs * codec_s + points * point_s
         total_s += took_s
         n_bytes += readouts * readout_bytes + codecs * codec_bytes
         click.echo(
             f"{part}: {points} points, {readouts} readouts and {codecs} codecs to train, about {took_s / 60:.0f} min"
         )
-    n_bytes += rates.feature_bytes * len(plan.base.encoders) * 3
+    n_bytes += rates.feature_bytes * len(experiment.base.encoders) * 3
     click.echo(f"in all about {total_s / 60:.0f} min from an empty cache, {n_bytes / 1e6:.0f} MB of cache")
 
 
@@ -319,8 +319,8 @@ def execute(run: Run, parts: Sequence[str]) -> list[str]:
     """Run the parts and write the page. Returns failures."""
     run.out.mkdir(parents=True, exist_ok=True)
     failures = [line for part in parts for line in getattr(run, part)()]
-    base = run.plan.base
-    write_page(base.encoders, base.dataset, run.plan.seeds, run.out)
+    base = run.experiment.base
+    write_page(base.encoders, base.dataset, run.experiment.seeds, run.out)
     return failures
 
 
@@ -376,15 +376,15 @@ def main(
         n_train=n_train,
         n_test=n_test,
     )
-    plan = Plan(
+    experiment = Experiment(
         base.at(budget),
         losses=() if no_frozen else LOSSES,
         seeds=tuple(int(s) for s in seeds.split(",")),
         all_seeds=all_seeds,
-        splits=tuple(splits.split(",")),
+        split_points=tuple(splits.split(",")),
     )
-    run = Run(QUICK_PLAN if quick else plan, out, cache_dir, torch.device(device))
-    run.plan.base.check()
+    run = Run(QUICK_EXPERIMENT if quick else experiment, out, cache_dir, torch.device(device))
+    run.experiment.base.check()
     parts = only or PARTS
     announce(run, parts)
     if only_plan:

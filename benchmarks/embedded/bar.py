@@ -45,7 +45,7 @@ def main(cache_dir: Path, encoders: tuple[str, ...], steps: int, seed: int) -> N
             built = [registry.build_encoder(name, weights, device) for weights in (None, "random")]
             trials = [Trial(study, study.source(encoder, report), seed, report) for encoder in built]
             for task in TASKS:
-                tables = [trial.evaluate_uncoded(task).found[task].stats for trial in trials]
+                tables = [trial.evaluate_uncoded(task).evaluations[task].stats for trial in trials]
                 bound = trials[0].reader(task).task
                 metric = bound.metrics[0]
                 sign = 1 if metric.higher_is_better else -1

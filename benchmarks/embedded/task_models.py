@@ -34,9 +34,9 @@ TASKS = ("segmentation", "depth", "pose", "captioning")
 N_TEST = 400
 
 
-def images_of(data: Dataset, places: list[int]) -> Tensor:
+def images_of(data: Dataset, indices: list[int]) -> Tensor:
     """uint8 [B, 3, H, W]."""
-    return torch.stack([data[i].image for i in places])
+    return torch.stack([data[i].image for i in indices])
 
 
 def evaluate(model: TaskModel, task: Task, data: Dataset, n: int) -> tuple[dict[str, float], dict[str, float]]:
@@ -48,9 +48,9 @@ def evaluate(model: TaskModel, task: Task, data: Dataset, n: int) -> tuple[dict[
     found = []
     for mean in (False, True):
         sums = np.zeros(task.n_statistics)
-        for places, features in zip(parts, maps):
+        for indices, features in zip(parts, maps):
             x: Any = {k: means[k].expand_as(v).contiguous() if mean else v for k, v in features.items()}
-            batch = task.collate([data.targets(i) for i in places])
+            batch = task.collate([data.targets(i) for i in indices])
             sums += task.statistics(head.predict(x, batch), batch).sum(0)
         found.append({k: round(float(v), 4) for k, v in task.values(sums).items()})
     return found[0], found[1]
@@ -63,11 +63,11 @@ def train(
     losses: list[float] = []
     targets, (train_on, validation) = Targets(data, task.name), loop.held_out(len(data))
 
-    def loss_at(places: list[int]) -> Tensor:
+    def loss_at(indices: list[int]) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
-            features = model.trunk(images_of(data, places))
+            features = model.trunk(images_of(data, indices))
         head: Any = model.decoder.head
-        loss: Tensor = head.loss(model.decoder(features.float()), task.collate(targets(places)))
+        loss: Tensor = head.loss(model.decoder(features.float()), task.collate(targets(indices)))
         return loss
 
     def loss_of(rng: np.random.Generator) -> Tensor:

@@ -62,16 +62,16 @@ class Bootstrap:
         """
         every = [p for by_point, _ in lines for by_seed in by_point for p in by_seed]
         drawn = {p: self._point(p, task, metric) for p in every}
-        found = {p: d for p, d in drawn.items() if d is not None}
-        if len(found) < len(drawn):
+        with_samples = {p: d for p, d in drawn.items() if d is not None}
+        if len(with_samples) < len(drawn):
             return []
-        if len({d.ids for d in found.values()}) != 1:
+        if len({d.ids for d in with_samples.values()}) != 1:
             self._unpaired.add(task)
             return []
         out = []
         for by_point, higher in lines:
-            rates = [np.stack([p.rate * found[p].size for p in by_seed]) for by_seed in by_point]
-            values = [np.stack([found[p].values[metric] for p in by_seed]) for by_seed in by_point]
+            rates = [np.stack([p.rate * with_samples[p].size for p in by_seed]) for by_seed in by_point]
+            values = [np.stack([with_samples[p].values[metric] for p in by_seed]) for by_seed in by_point]
             mean_rates, mean_values = (
                 np.stack([intervals.mean_over_seeds(v) for v in side]) for side in (rates, values)
             )
@@ -144,24 +144,24 @@ class Likelihoods:
     """Log-likelihoods of the targets behind one operating point, [seeds, N] nats in order of the sample ids."""
 
     ids: tuple[str, ...]
-    given: np.ndarray
+    log_likelihoods: np.ndarray
     null: np.ndarray | None  # of the null model; None if a point has none
 
 
 def likelihoods(by_seed: Sequence[Point]) -> Likelihoods | None:
     """Likelihoods of one operating point with all its seeds; None if one has none or other samples. Raises
     `FcbenchError`: a point without samples, or a damaged file."""
-    ids, given, null = set[tuple[str, ...]](), list[np.ndarray](), list[np.ndarray]()
+    ids, log_likelihoods, null = set[tuple[str, ...]](), list[np.ndarray](), list[np.ndarray]()
     for point in by_seed:
         table = load_samples(point.folder, point.key)
         if table.log_likelihood is None:
             return None
         order = np.argsort(np.array(table.ids, dtype=str), kind="stable")
         ids.add(tuple(table.ids[i] for i in order))
-        given.append(table.log_likelihood[order])
+        log_likelihoods.append(table.log_likelihood[order])
         if table.null_log_likelihood is not None:
             null.append(table.null_log_likelihood[order])
     if len(ids) != 1:
         return None
-    nulls = np.stack(null) if len(null) == len(given) else None
-    return Likelihoods(ids.pop(), np.stack(given), nulls)
+    nulls = np.stack(null) if len(null) == len(log_likelihoods) else None
+    return Likelihoods(ids.pop(), np.stack(log_likelihoods), nulls)

@@ -92,8 +92,8 @@ def compare(
     comparisons, and notes on what could not be had, one line each. Raises `FcbenchError`: no rows, an anchor or metric
     that is in no row, an anchor that means several curves.
     """
-    found, notes = against_each(rows, [anchor], metrics, x, metric_values_of, n_resamples, loss)
-    return found[anchor], notes
+    comparisons, notes = against_each(rows, [anchor], metrics, x, metric_values_of, n_resamples, loss)
+    return comparisons[anchor], notes
 
 
 def against_each(
@@ -122,11 +122,11 @@ def against_each(
     for anchor in anchors:
         _check_anchor(rows, anchor)
     bootstrap = Bootstrap(metric_values_of, n_resamples)
-    found: dict[str | None, list[Comparison]] = {anchor: [] for anchor in anchors}
+    by_anchor: dict[str | None, list[Comparison]] = {anchor: [] for anchor in anchors}
     for one, metric in _situations(rows, metrics):
         for anchor, comparison in _compare_one(one, metric, anchors, firsts, x, bootstrap, loss):
-            found[anchor].append(comparison)
-    return found, [*notes, *bootstrap.notes()]
+            by_anchor[anchor].append(comparison)
+    return by_anchor, [*notes, *bootstrap.notes()]
 
 
 def _check_anchor(rows: pd.DataFrame, anchor: str | None) -> None:
@@ -154,10 +154,10 @@ def _situations(rows: pd.DataFrame, metrics: Sequence[str]) -> Iterator[tuple[pd
     for _, one in rows.groupby(list(situations.SITUATION), sort=False, dropna=False):
         ok = one[one["status"] == OK]
         primary = list(dict.fromkeys(ok.loc[ok["primary"], "metric"]))
-        own = list(dict.fromkeys(ok["metric"]))
-        asked = own if ALL in metrics else [m for m in metrics if m in own]
+        all_metrics = list(dict.fromkeys(ok["metric"]))
+        requested = all_metrics if ALL in metrics else [m for m in metrics if m in all_metrics]
         # a situation where everything failed has no metric: its failures are shown under an empty one
-        for metric in asked if metrics else (primary or [""]):
+        for metric in requested if metrics else (primary or [""]):
             yield one[(one["metric"] == metric) | (one["status"] != OK)], metric
 
 
@@ -180,8 +180,8 @@ def _compare_one(
     first = rows.iloc[0]
     for (kind, label), one in lines.groupby(["kind", "label"], sort=False):
         test = _series(one, str(label), x, higher)
-        own = variants.readouts(ends, one)
-        target, reached = _at_ceiling(test, own, x, metric, first["task"], bootstrap, loss)
+        readouts = variants.readouts(ends, one)
+        target, reached = _at_ceiling(test, readouts, x, metric, first["task"], bootstrap, loss)
         for typed in anchors:
             anchor = firsts[str(label)] if typed is None else typed
             if anchor not in references:
@@ -257,13 +257,13 @@ def _deltas(anchor: _Series, test: _Series, metric: str, task: str, bootstrap: B
 
 def _refusal(anchor: _Series, test: _Series) -> str:
     """Why two series cannot have a delta, whatever their values; empty if they can."""
-    for role, s in (("anchor", anchor), ("test", test)):
+    for side, s in (("anchor", anchor), ("test", test)):
         if not s.points and s.n_failed:
             return f"all {s.n_failed} points of {s.label} failed: {s.failure}"
         if not s.points:
             return f"anchor {s.label} has no rows here"
         if s.kind == Kind.LABEL:
-            return f"{role} is label coding: a bound, no curve"
+            return f"{side} is label coding: a bound, no curve"
     if anchor.seeds != test.seeds and Kind.PUBLISHED not in (anchor.kind, test.kind):
         of = [", ".join(map(str, s.seeds)) for s in (anchor, test)]
         return f"anchor has seeds {of[0]}, test has seeds {of[1]}"
@@ -288,14 +288,14 @@ def _at_ceiling(
             best = s.curve.values[np.argmax(s.curve.quality)]
             return target, Estimate(reason=f"never reached: the best is {best:.4g}")
         return target, Estimate(float(s.curve.rates[reaches].min()))
-    found = curves.rate_at(s.curve, target)
-    if found.value is None:
-        return target, found
+    rate = curves.rate_at(s.curve, target)
+    if rate.value is None:
+        return target, rate
     drawn = bootstrap.curves([(s.points, higher), ([points(ends, x)], higher)], task, metric)
     if not drawn:
-        return target, found
+        return target, rate
     targets = [curves.ceiling_target(v, higher, loss) for v in drawn[1].values[0]]
-    return target, estimate(found.value, resampled_curves.rates_at(drawn[0], np.array(targets)))
+    return target, estimate(rate.value, resampled_curves.rates_at(drawn[0], np.array(targets)))
 
 
 # ------------------------------------------------------------------------------------------- frame
@@ -312,6 +312,6 @@ def flat(record: Any) -> dict[str, Any]:
     return out
 
 
-def frame(found: Sequence[Comparison]) -> pd.DataFrame:
+def frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
     """Comparisons, one per row; a missing number is NaN with its reason beside it."""
-    return pd.DataFrame([flat(c) for c in found])
+    return pd.DataFrame([flat(c) for c in comparisons])

@@ -127,17 +127,17 @@ def costs(
         if not (rows["encoder"] == name).any():
             raise FcbenchError(unknown("encoder", name, sorted(set(rows["encoder"]))))
     pair = Pair(general, special, x, metric_values_of, n_resamples)
-    found, kept = [], []
+    priced, kept = [], []
     for one in _situations(rows[rows["encoder"].isin((general, special))], pair):
-        found.append(pair.cost(one))
+        priced.append(pair.cost(one))
         kept += list(pair.efficiency(one))
-    if not found:
+    if not priced:
         raise FcbenchError(
             f"{general!r} and {special!r} share no task with the same data, neck and head; run both in one suite."
         )
-    if any(len(c.seeds) == 1 for c in found):
+    if any(len(c.seeds) == 1 for c in priced):
         pair.note(ONE_SEED)
-    return Costs(tuple(found), tuple(kept), tuple(pair.notes()))
+    return Costs(tuple(priced), tuple(kept), tuple(pair.notes()))
 
 
 def _situations(rows: pd.DataFrame, pair: Pair) -> Iterator[pd.DataFrame]:
@@ -220,15 +220,15 @@ class Pair:
         lines = rows[rows["kind"] == Kind.CODED]
         for label in dict.fromkeys(situations.codec_labels(lines)):
             one = lines[situations.codec_labels(lines) == label]
-            found = self._compared(one, str(label))
-            if isinstance(found, str):
-                nothing = Estimate(reason=found)
+            compared = self._compared(one, str(label))
+            if isinstance(compared, str):
+                nothing = Estimate(reason=compared)
                 yield Coded(str(label), nothing, nothing, 0, "")
                 continue
             names = [f"{label} on {encoder}" for encoder in self.names]
-            left = found.anchor_left_percent, found.left_percent
-            doubt = open_ended.doubt(found.bd_rate_percent.value, names[0], names[1], left)
-            yield Coded(str(label), found.bd_rate_percent, found.bd_accuracy, found.n_points, doubt)
+            left = compared.anchor_left_percent, compared.left_percent
+            doubt = open_ended.doubt(compared.bd_rate_percent.value, names[0], names[1], left)
+            yield Coded(str(label), compared.bd_rate_percent, compared.bd_accuracy, compared.n_points, doubt)
 
     def _compared(self, rows: pd.DataFrame, label: str) -> compare.Comparison | str:
         missing = [e for e in self.names if not (rows["encoder"] == e).any()]
@@ -242,24 +242,24 @@ class Pair:
         metric = both.loc[both["status"] == OK, "metric"]
         if metric.empty:
             return f"all points failed: {both['status'].iloc[0]}"
-        found, notes = compare.compare(
+        comparisons, notes = compare.compare(
             both, "general", [metric.iloc[0]], self._x, self._metric_values_of, self._n_resamples
         )
         self._notes |= dict.fromkeys(notes)
-        return next(c for c in found if c.codec == "special")
+        return next(c for c in comparisons if c.codec == "special")
 
     def _information(self, ends: dict[str, pd.DataFrame], task: str) -> tuple[Estimate, Estimate, Estimate]:
         """Usable information of general and special, and their difference [bits per sample]."""
         reason = _ends_refusal(ends)
         if reason:
             return (Estimate(reason=reason),) * 3
-        given = [self.likelihoods(ends[e], task) for e in self.names]
-        if given[0] is None or given[1] is None:
+        likelihoods = [self.likelihoods(ends[e], task) for e in self.names]
+        if likelihoods[0] is None or likelihoods[1] is None:
             return (Estimate(reason=NO_LIKELIHOODS),) * 3
-        if given[0].ids != given[1].ids:
+        if likelihoods[0].ids != likelihoods[1].ids:
             return (Estimate(reason="the encoders' points hold different samples"),) * 3
-        base = _null([g for g in given if g])
-        general, special = given[0].given, given[1].given
+        base = _null([g for g in likelihoods if g])
+        general, special = likelihoods[0].log_likelihoods, likelihoods[1].log_likelihoods
         difference = information.bits_between(special, general, self._n_resamples)
         if base is None:
             nothing = Estimate(reason="no null model was written with the ceilings")
@@ -269,10 +269,10 @@ class Pair:
 
     def likelihoods(self, rows: pd.DataFrame, task: str) -> Likelihoods | None:
         """Likelihoods of one operating point with all its seeds."""
-        found = bootstrap.likelihoods(points(rows))
-        if found is None:
+        of_point = bootstrap.likelihoods(points(rows))
+        if of_point is None:
             self.note(f"{task}: {NO_LIKELIHOODS}, so usable information is left out")
-        return found
+        return of_point
 
     # -------------------------------------------------------------------------------------- efficiency
     def efficiency(self, rows: pd.DataFrame) -> Iterator[Kept]:
@@ -282,7 +282,7 @@ class Pair:
         tops = {e: self.likelihoods(r, task) for e, r in ends.items() if len(r)}
         base = _null([t for t in tops.values() if t is not None])
         for encoder, top in tops.items():
-            if top is None or base is None or top.given.shape != base.shape:
+            if top is None or base is None or top.log_likelihoods.shape != base.shape:
                 continue
             lines = rows[(rows["encoder"] == encoder) & (rows["kind"] == Kind.CODED)]
             lines = lines[situations.measured(lines, self._x)]
@@ -293,12 +293,12 @@ class Pair:
 
     def _kept(self, rows: pd.DataFrame, top: Likelihoods, base: np.ndarray) -> Iterator[Kept]:
         first = rows.iloc[0]
-        given = self.likelihoods(rows, first["task"])
-        if given is None or given.ids != top.ids or given.given.shape != base.shape:
+        likelihoods = self.likelihoods(rows, first["task"])
+        if likelihoods is None or likelihoods.ids != top.ids or likelihoods.log_likelihoods.shape != base.shape:
             return
-        kept = information.bits_between(given.given, base, self._n_resamples)
-        if (top.given - base).mean() > 0:
-            share = information.share_kept(given.given, top.given, base, self._n_resamples)
+        kept = information.bits_between(likelihoods.log_likelihoods, base, self._n_resamples)
+        if (top.log_likelihoods - base).mean() > 0:
+            share = information.share_kept(likelihoods.log_likelihoods, top.log_likelihoods, base, self._n_resamples)
         else:
             share = Estimate(reason="the uncoded features hold no usable information")
         sent = 8 * float(rows["bytes_per_sample"].mean())
@@ -307,15 +307,15 @@ class Pair:
         yield Kept(*about, label, first["params"], sent, kept, share, (kept.value or 0.0) / sent)
 
 
-def _null(found: list[Likelihoods]) -> np.ndarray | None:
+def _null(likelihoods: list[Likelihoods]) -> np.ndarray | None:
     """The best null model of several points: [seeds, N] nats."""
-    nulls = [p.null for p in found if p.null is not None]
+    nulls = [p.null for p in likelihoods if p.null is not None]
     return information.best_null(nulls) if nulls else None
 
 
 def _ceiling(rows: pd.DataFrame, encoder: str) -> pd.DataFrame:
-    own = rows[(rows["encoder"] == encoder) & (rows["kind"] == Kind.CEILING)]
-    good = own[(own["status"] == OK) & np.isfinite(own["value"])]
+    ceilings = rows[(rows["encoder"] == encoder) & (rows["kind"] == Kind.CEILING)]
+    good = ceilings[(ceilings["status"] == OK) & np.isfinite(ceilings["value"])]
     return good.sort_values("seed")
 
 
@@ -330,26 +330,28 @@ def _ends_refusal(ends: dict[str, pd.DataFrame]) -> str:
     return ""
 
 
-def frame(found: Costs) -> pd.DataFrame:
+def frame(costs: Costs) -> pd.DataFrame:
     """One number per row: its name, unit, value and interval, or the reason why it is missing."""
     words = "dataset task neck head general special encoder codec params".split()
     columns = [*words, *"n_samples sent_bits figure unit value low high reason doubt".split()]
-    table = pd.DataFrame(_records(found), columns=columns).astype({"n_samples": "Int64"})
+    table = pd.DataFrame(_records(costs), columns=columns).astype({"n_samples": "Int64"})
     return table.fillna(dict.fromkeys([*words[4:], "unit", "doubt"], ""))
 
 
-def _records(found: Costs) -> Iterator[dict[str, Any]]:
-    for c in found.costs:
+def _records(costs: Costs) -> Iterator[dict[str, Any]]:
+    for c in costs.costs:
         about = {k: getattr(c, k) for k in ("dataset", "task", "neck", "head", "general", "special", "n_samples")}
         for name in ("uncoded", "information"):
             unit = c.metric if name == "uncoded" else "bit/sample"
             for of, attribute in (("general", f"{name}_general"), ("special", f"{name}_special"), ("difference", name)):
                 yield about | {"figure": f"{name}_{of}", "unit": unit} | asdict(getattr(c, attribute))
         for k in c.coded:
-            own = about | {"codec": k.codec, "doubt": k.doubt}
-            yield own | {"figure": "extra_rate_at_equal_accuracy", "unit": "percent"} | asdict(k.extra_rate_percent)
-            yield own | {"figure": "accuracy_at_equal_rate", "unit": c.metric} | asdict(k.accuracy_at_equal_rate)
-    for e in found.efficiency:
+            of_codec = about | {"codec": k.codec, "doubt": k.doubt}
+            yield of_codec | {"figure": "extra_rate_at_equal_accuracy", "unit": "percent"} | asdict(
+                k.extra_rate_percent
+            )
+            yield of_codec | {"figure": "accuracy_at_equal_rate", "unit": c.metric} | asdict(k.accuracy_at_equal_rate)
+    for e in costs.efficiency:
         about = {c: getattr(e, c) for c in ("dataset", "task", "neck", "head", "encoder", "codec", "params")}
         about["sent_bits"] = e.sent
         yield about | {"figure": "information_kept", "unit": "bit/sample"} | asdict(e.kept)

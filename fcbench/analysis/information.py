@@ -43,19 +43,19 @@ def share_kept(test: ArrayLike, ceiling: ArrayLike, null: ArrayLike, n_resamples
     `test, ceiling, null`: [N] or [seeds, N] log-likelihoods in nats of the same samples in the same order. Raises
     `FcbenchError`: see `bits_between`; also no information at the ceiling.
     """
-    kept, base = _paired(test, null)
+    gain, base = _paired(test, null)
     whole = _paired(ceiling, null)[0] - base
-    if whole.shape != kept.shape:
-        raise FcbenchError(_shapes(kept, whole))
+    if whole.shape != gain.shape:
+        raise FcbenchError(_shapes(gain, whole))
     if whole.mean() <= 0:
         raise FcbenchError(
             f"the ceiling holds {whole.mean() / math.log(2):.3g} bits of usable information; "
             "a share needs more than 0."
         )
-    above = _resampled_means(kept - base, n_resamples)
+    above = _resampled_means(gain - base, n_resamples)
     below = _resampled_means(whole, n_resamples)
     resampled = np.where(below > 0, above / np.where(below > 0, below, 1), np.nan)
-    return estimate(float((kept - base).mean() / whole.mean()), resampled)
+    return estimate(float((gain - base).mean() / whole.mean()), resampled)
 
 
 def best_null(candidates: Sequence[ArrayLike]) -> np.ndarray:

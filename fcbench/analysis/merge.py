@@ -132,8 +132,8 @@ def _shown(values: pd.Series) -> str:
 
 
 def _versions(rows: pd.DataFrame, package: str) -> pd.Series:
-    found: list[Any] = [json.loads(cell or "{}").get(package) for cell in rows["versions"]]
-    return pd.Series([v for v in found if v], dtype=object)
+    versions: list[Any] = [json.loads(cell or "{}").get(package) for cell in rows["versions"]]
+    return pd.Series([v for v in versions if v], dtype=object)
 
 
 def _measured_twice(mine: pd.DataFrame, yours: pd.DataFrame) -> Iterator[str]:

@@ -62,10 +62,10 @@ def cells(
             first = one.iloc[0]
             encoder, label = first["encoder"], first["neck"]
             chain = parse(label, first["task"], first["split"])
-            own = situation[situation["encoder"] == encoder]
+            of_encoder = situation[situation["encoder"] == encoder]
             reference = situation[(situation["encoder"] == general) & (situation["neck"] == label)]
             value, of_general = share_left(reference, one, bootstrap, "the general encoder")
-            _, of_direct = share_left(own[own["neck"] == chain.neck], one, bootstrap)
+            _, of_direct = share_left(of_encoder[of_encoder["neck"] == chain.neck], one, bootstrap)
             by_seed = one.sort_values("seed")
             found.append(
                 Cell(
@@ -87,7 +87,7 @@ def cells(
     return found, bootstrap.notes()
 
 
-def frame(found: list[Cell]) -> pd.DataFrame:
+def frame(cells: list[Cell]) -> pd.DataFrame:
     """One cell per row: each number with its interval, or the reason why it is missing."""
 
     def record(c: Cell) -> dict[str, Any]:
@@ -99,4 +99,4 @@ def frame(found: list[Cell]) -> pd.DataFrame:
             out |= {name: number.pop("value")} | {f"{name}_{k}": v for k, v in number.items()}
         return out | {"steps": " ".join(map(str, c.steps)), "stop": " ".join(c.stops)}
 
-    return pd.DataFrame(map(record, found))
+    return pd.DataFrame(map(record, cells))

@@ -25,16 +25,16 @@ class PartsAtTarget(NamedTuple):
 def shares(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of coded points with their parts, each point once, with the column `SHARES`. Raises `FcbenchError`: no row
     has parts."""
-    found = rows[(rows["status"] == OK) & (rows["parts"] != "")]
-    if found.empty:
+    with_parts = rows[(rows["status"] == OK) & (rows["parts"] != "")]
+    if with_parts.empty:
         raise FcbenchError("no row says what its file consists of; run the suite again with this version.")
-    found = found.assign(
-        codec_label=situations.codec_labels(found),
-        encoder_label=situations.encoder_labels(found),
-        data_label=situations.data_labels(found),
+    with_parts = with_parts.assign(
+        codec_label=situations.codec_labels(with_parts),
+        encoder_label=situations.encoder_labels(with_parts),
+        data_label=situations.data_labels(with_parts),
     )
-    found = found.drop_duplicates(["codec_label", "encoder_label", "data_label", "task", "params", "seed"])
-    return found.assign(**{SHARES: [_share(json.loads(cell)) for cell in found["parts"]]})
+    with_parts = with_parts.drop_duplicates(["codec_label", "encoder_label", "data_label", "task", "params", "seed"])
+    return with_parts.assign(**{SHARES: [_share(json.loads(cell)) for cell in with_parts["parts"]]})
 
 
 def _share(parts: dict[str, int]) -> dict[str, float]:
@@ -42,18 +42,20 @@ def _share(parts: dict[str, int]) -> dict[str, float]:
     return {part: n / total for part, n in parts.items()}
 
 
-def at_targets(rows: pd.DataFrame, found: Sequence[Comparison]) -> list[PartsAtTarget]:
+def at_targets(rows: pd.DataFrame, comparisons: Sequence[Comparison]) -> list[PartsAtTarget]:
     """Parts of the rates at the target; shares between two operating points are interpolated over log rate."""
     points = shares(rows)
     out = []
-    for c in found:
+    for c in comparisons:
         rate = c.rate_at_target.value
-        own = points[(points["codec_label"] == c.codec) & (points["task"] == c.task)]
-        own = own[(own["encoder_label"] == c.encoder) & (own["data_label"] == c.dataset)].sort_values(c.rate_unit)
-        if rate is None or own.empty:
+        curve = points[(points["codec_label"] == c.codec) & (points["task"] == c.task)]
+        curve = curve[(curve["encoder_label"] == c.encoder) & (curve["data_label"] == c.dataset)].sort_values(
+            c.rate_unit
+        )
+        if rate is None or curve.empty:
             continue
-        names = list(dict.fromkeys(name for one in own[SHARES] for name in one))
-        at = np.log(own[c.rate_unit].astype(float))
-        share = {name: np.interp(np.log(rate), at, [s.get(name, 0.0) for s in own[SHARES]]) for name in names}
+        names = list(dict.fromkeys(name for one in curve[SHARES] for name in one))
+        at = np.log(curve[c.rate_unit].astype(float))
+        share = {name: np.interp(np.log(rate), at, [s.get(name, 0.0) for s in curve[SHARES]]) for name in names}
         out.append(PartsAtTarget(c, {name: float(rate * s / sum(share.values())) for name, s in share.items()}))
     return out

@@ -62,12 +62,12 @@ def read(path: Path) -> list[PublishedCurve]:
     with disk_errors(path, "give another --published"):
         raw = path.read_bytes()
     try:
-        found = list(readers[path.suffix.lower()](raw.decode("utf-8-sig"), path))
+        curves = list(readers[path.suffix.lower()](raw.decode("utf-8-sig"), path))
     except (ValueError, csv.Error) as error:
         raise FcbenchError(f"{path} holds no published curves: {str(error).removesuffix('.')}.") from None
-    if not found:
+    if not curves:
         raise FcbenchError(f"{path} holds no published curves: it is empty.")
-    return found
+    return curves
 
 
 def add(rows: pd.DataFrame, paths: Sequence[Path]) -> pd.DataFrame:
@@ -125,8 +125,8 @@ def _of_csv(text: str, _: Path) -> Iterator[PublishedCurve]:
         if key[3] not in UNITS:
             raise ValueError(f"{where}: {unknown('rate_unit', key[3], UNITS)}")
         points.setdefault(key, []).append(_point(line["rate"], line["value"], where))
-    for (label, task, metric, unit, source), own in points.items():
-        yield PublishedCurve(label, task, metric, unit, source, tuple(own))
+    for (label, task, metric, unit, source), curve in points.items():
+        yield PublishedCurve(label, task, metric, unit, source, tuple(curve))
 
 
 def _of_compressai(text: str, path: Path) -> Iterator[PublishedCurve]:

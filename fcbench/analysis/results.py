@@ -88,8 +88,8 @@ def compare(results: Results, anchor: str | None = None, metric: str | None = No
     ``all`` for every one. `x`: unit of the rate: bpp, bpfp or bytes_per_sample. Raises `FcbenchError`: see
     `fcbench.analysis.compare.compare`.
     """
-    found, notes = comparing.compare(results.rates, anchor, () if metric is None else (metric,), x)
-    return _noted(comparing.frame(found), notes)
+    comparisons, notes = comparing.compare(results.rates, anchor, () if metric is None else (metric,), x)
+    return _noted(comparing.frame(comparisons), notes)
 
 
 def cost(results: Results, general: str, special: str, x: str = "bpp") -> pd.DataFrame:
@@ -99,8 +99,8 @@ def cost(results: Results, general: str, special: str, x: str = "bpp") -> pd.Dat
     ``rates`` names them. `x`: unit of the rate: bpp, bpfp or bytes_per_sample. Raises `FcbenchError`: see
     `fcbench.analysis.cost.costs`.
     """
-    found = costing.costs(results.rates, general, special, x)
-    return _noted(costing.frame(found), found.notes)
+    costs = costing.costs(results.rates, general, special, x)
+    return _noted(costing.frame(costs), costs.notes)
 
 
 def _noted(frame: pd.DataFrame, notes: Sequence[str]) -> pd.DataFrame:

@@ -172,7 +172,7 @@ def _incompatible(a: pd.DataFrame, b: pd.DataFrame, what: str, mine: Any, yours:
 
 
 def _budgets(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, tuple[list[str], list[str]]]:
-    found: list[dict[str, list[str]]] = []
+    budgets: list[dict[str, list[str]]] = []
     for frame in (a, b):
         folder = Path(frame[FOLDER].iloc[0])
         runs = load_provenance(folder) if (folder / PROVENANCE).exists() else []
@@ -183,8 +183,8 @@ def _budgets(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, tuple[list[str], lis
             plain |= plain.pop("budget", None) or {}
             for key, value in plain.items():
                 options.setdefault(key, []).append(str(value))
-        found.append(options)
-    return {key: (found[0][key], found[1][key]) for key in found[0] if key in found[1]}
+        budgets.append(options)
+    return {key: (budgets[0][key], budgets[1][key]) for key in budgets[0] if key in budgets[1]}
 
 
 def _tuples(df: pd.DataFrame, columns: Sequence[str]) -> set[tuple]:

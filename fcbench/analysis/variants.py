@@ -64,8 +64,8 @@ def readouts(df: pd.DataFrame, of: pd.DataFrame) -> pd.DataFrame:
 
 def _told(df: pd.DataFrame, by: str) -> pd.DataFrame:
     if by == VERSIONS:
-        found = pd.DataFrame([json.loads(cell or "{}") for cell in df["versions"]], index=df.index)
-        return found.apply(lambda column: f"{column.name} " + column.fillna("none").astype(str))
+        versions = pd.DataFrame([json.loads(cell or "{}") for cell in df["versions"]], index=df.index)
+        return versions.apply(lambda column: f"{column.name} " + column.fillna("none").astype(str))
     texts = df[list(BY[by])].apply(lambda column: column.astype(object).where(column.notna(), "").map(_shown))
     if by == COMMIT:
         return texts["commit"].str.replace(rf"^(\w{{{_N_COMMIT}}})\w*", r"\1", regex=True).to_frame()

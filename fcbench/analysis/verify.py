@@ -35,19 +35,19 @@ def verify(folder: Path, with_intervals: bool = True) -> Checks:
         raise FcbenchError(f"no rows in {folder}; run `fcbench run` first.")
     _provenance(folder, rows, checks)
     points = grouped(table.to_points(rows), lambda row: row.point)
-    measured = [own for own in points if own[0].status == OK]
-    for own in points:
-        _agreement(own, (c for c in COLUMNS if c not in OF_METRIC), "other rows of its point", checks)
-        if own[0].status != OK:
-            checks.fault(f"failed: {own[0].status}", row=own[0])
-    for together in grouped((own[0] for own in measured), sending):
+    measured = [point for point in points if point[0].status == OK]
+    for point in points:
+        _agreement(point, (c for c in COLUMNS if c not in OF_METRIC), "other rows of its point", checks)
+        if point[0].status != OK:
+            checks.fault(f"failed: {point[0].status}", row=point[0])
+    for together in grouped((point[0] for point in measured), sending):
         _agreement(together, OF_FILE, "rows of other tasks, which read the same file", checks)
     for first, *_ in measured:
         try:
             _rate(first, checks)
         except FcbenchError as error:
             checks.fault(f"its rates cannot be computed: {error}", row=first)
-    for row in (row for own in measured for row in own):
+    for row in (row for point in measured for row in point):
         if row.value is None:
             checks.fault(f"{row.metric} is empty", row=row)
     _samples(folder, rows["point"], measured, checks, with_intervals)
@@ -116,8 +116,8 @@ def _samples(
     for point in sorted(files.keys() - set(points)):
         what = f"samples of point {point}, which has no row: it was deleted, or its run was killed"
         checks.fault(what, _below(folder, files[point]))
-    for own in measured:
-        first, point, task = own[0], own[0].point, own[0].task
+    for lines in measured:
+        first, point, task = lines[0], lines[0].point, lines[0].task
         if point not in files:
             checks.fault("no samples", row=first)
             continue
@@ -127,9 +127,9 @@ def _samples(
             for fault in _sizes(first, samples):
                 checks.fault(fault, file, first)
             if values_of is None:
-                checks.left[f"values and intervals (no plug-in {task!r} here)"] += len(own)
+                checks.left[f"values and intervals (no plug-in {task!r} here)"] += len(lines)
                 continue
-            _values(own, file, samples, values_of, checks, with_intervals)
+            _values(lines, file, samples, values_of, checks, with_intervals)
         except (FcbenchError, IndexError, ValueError) as error:
             checks.fault(f"its samples cannot be read: {error}", file, first)
 
@@ -150,7 +150,7 @@ def _sizes(row: RatePoint, samples: SampleTable) -> Iterator[str]:
 
 
 def _values(
-    own: Sequence[RatePoint],
+    rows: Sequence[RatePoint],
     file: str,
     samples: SampleTable,
     values_of: MetricValues,
@@ -158,16 +158,16 @@ def _values(
     with_intervals: bool,
 ) -> None:
     """Compare all rows of a point with its samples."""
-    found = values_of(samples.stats, np.ones((1, len(samples.stats))))
+    values = values_of(samples.stats, np.ones((1, len(samples.stats))))
     drawn = intervals.resampled(samples.stats, values_of) if with_intervals else {}
-    for metric in sorted(found.keys() - {row.metric for row in own}):
-        checks.fault(f"no row of its {metric}", row=own[0])
-    for row in own:
+    for metric in sorted(values.keys() - {row.metric for row in rows}):
+        checks.fault(f"no row of its {metric}", row=rows[0])
+    for row in rows:
         because = f"for {row.metric} its samples in {file} give"
-        if row.metric not in found:
+        if row.metric not in values:
             checks.fault(f"its samples in {file} give no {row.metric}", row=row)
             continue
-        checks.compare(row, "value", float(found[row.metric][0]), because)
+        checks.compare(row, "value", float(values[row.metric][0]), because)
         checks.done["values"] += 1
         if with_intervals:
             for column, end in zip(("ci_low", "ci_high"), intervals.interval(drawn[row.metric])):

@@ -107,11 +107,11 @@ def compare(
     suffix = ".json" if as_json else FORMATS[form] if form else tables.check_suffix(output) if output else ".txt"
     check_outputs([output] if output else [], [*results, *published], overwrite)
     rows = add(situations.load(results, by), published)
-    found, notes = comparing.compare(rows, anchor, metrics, x, loss=loss)
+    comparisons, notes = comparing.compare(rows, anchor, metrics, x, loss=loss)
     if parts:
-        document = parts_tables.document(at_targets(rows, found), notes)
+        document = parts_tables.document(at_targets(rows, comparisons), notes)
     else:
-        document = compare_table.document(found, notes, loss)
+        document = compare_table.document(comparisons, notes, loss)
     text = tables.WRITERS[suffix](document)
     if output is None:
         say(text, nl=False)
@@ -125,10 +125,10 @@ def compare(
 def _loss(typed: str) -> Loss:
     from fcbench.analysis.curves import Loss
 
-    found = re.fullmatch(r"(\d+\.?\d*|\.\d+) ?(%|pt)", typed.strip())
-    if not found:
+    match = re.fullmatch(r"(\d+\.?\d*|\.\d+) ?(%|pt)", typed.strip())
+    if not match:
         raise click.BadParameter(f"{typed!r} is neither a percentage (1%) nor points (1pt).")
-    return Loss(float(found[1]), "%" if found[2] == "%" else "pt")
+    return Loss(float(match[1]), "%" if match[2] == "%" else "pt")
 
 
 COMMAND = compare

@@ -55,13 +55,13 @@ def cost(
     if general == special:
         raise FcbenchError(f"got {general!r} as --general and as --special: give two encoders")
     check_outputs(outputs, results, overwrite)
-    found = costing.costs(situations.load(results), general, special, x)
-    document = cost_table.document(found)
+    costs = costing.costs(situations.load(results), general, special, x)
+    document = cost_table.document(costs)
     if as_json or not outputs:
         say((tables.as_json if as_json else tables.terminal)(document), nl=False)
     for output, suffix in zip(outputs, suffixes):
         if suffix in style.SUFFIXES:
-            style.save(cost_figure.draw(found), output)
+            style.save(cost_figure.draw(costs), output)
         else:
             write_atomically(output, tables.WRITERS[suffix](document), "choose another -o")
         say(output, err=as_json)

@@ -70,11 +70,11 @@ def write(out: Path) -> None:
     from fcbench.analysis.cross_neck import matrices
     from fcbench.reports import cross_neck_figure, cross_neck_table, style, tables
 
-    found = matrices(situations.load([out]))
-    document = cross_neck_table.document(found)
+    result = matrices(situations.load([out]))
+    document = cross_neck_table.document(result)
     for suffix in (".csv", ".md"):
         write_atomically(out / f"cross_neck{suffix}", tables.WRITERS[suffix](document), "choose another --out")
-    say(style.save(cross_neck_figure.draw(found), out / "cross_neck.png"))
+    say(style.save(cross_neck_figure.draw(result), out / "cross_neck.png"))
 
 
 COMMAND = cross_neck

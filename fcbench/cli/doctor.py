@@ -48,25 +48,25 @@ def doctor(of_cache: bool, prune: str | None, verify: bool, as_json: bool, cache
         return
     from fcbench.cli import examine as checks
 
-    found = checks.examine(cache_dir)
+    examined = checks.examine(cache_dir)
     if as_json:
-        say(json.dumps([{"what": c.what, "ok": c.ok, "found": c.found} for c in found], indent=1))
+        say(json.dumps([{"what": c.what, "ok": c.ok, "found": c.found} for c in examined], indent=1))
     else:
-        for check in found:
+        for check in examined:
             say(f"{'ok  ' if check.ok else 'MISS'}  {check.what}: {check.found}")
-    if not all(c.ok for c in found if c.needed):
+    if not all(c.ok for c in examined if c.needed):
         sys.exit(1)
 
 
 def _cache(root: Path, prune: str | None, verify: bool, as_json: bool) -> None:
     """Check, prune and list a cache; exit status 1 if files were damaged."""
     limit = None if prune in (None, _STALE) else cache_entries.n_bytes_of(str(prune))
-    found = cache_entries.entries(root)
-    damaged = list(cache_entries.damaged(found)) if verify else []
-    doomed = cache_entries.to_remove(found, limit) if prune else []
+    entries = cache_entries.entries(root)
+    damaged = list(cache_entries.damaged(entries)) if verify else []
+    doomed = cache_entries.to_remove(entries, limit) if prune else []
     removed = [e for e in doomed if cache_entries.remove(e)]
     in_use = len(doomed) - len(removed)
-    left = cache_entries.entries(root) if removed or damaged else found
+    left = cache_entries.entries(root) if removed or damaged else entries
     if as_json:
         say(json.dumps(_as_json(root, left, removed, damaged), indent=1))
     else:
@@ -83,13 +83,13 @@ def _cache(root: Path, prune: str | None, verify: bool, as_json: bool) -> None:
         sys.exit(1)
 
 
-def _lines(root: Path, found: Sequence[Entry]) -> Iterator[str]:
-    yield f"{root}: {size(sum(e.n_bytes for e in found))}"
+def _lines(root: Path, entries: Sequence[Entry]) -> Iterator[str]:
+    yield f"{root}: {size(sum(e.n_bytes for e in entries))}"
     for kind, name in cache_entries.KINDS.items():
-        own = [e for e in found if e.kind == kind]
-        stale = [e for e in own if e.stale]
-        if own:
-            line = f"  {name:24} {len(own):6}  {size(sum(e.n_bytes for e in own)):>9}"
+        of_kind = [e for e in entries if e.kind == kind]
+        stale = [e for e in of_kind if e.stale]
+        if of_kind:
+            line = f"  {name:24} {len(of_kind):6}  {size(sum(e.n_bytes for e in of_kind)):>9}"
             reasons = ", ".join(dict.fromkeys(reason for e in stale for reason in e.stale))
             yield line + (f"  stale: {len(stale)}, {size(sum(e.n_bytes for e in stale))} ({reasons})" if stale else "")
 

@@ -35,9 +35,9 @@ def examine(cache_dir: Path) -> list[Check]:
 
 
 def _versions() -> Check:
-    found = provenance.versions()
-    missing = [p for p in provenance.PACKAGES if p not in found]
-    text = f"{platform.platform()}, {os.cpu_count()} cores; " + ", ".join(f"{k} {v}" for k, v in found.items())
+    versions = provenance.versions()
+    missing = [p for p in provenance.PACKAGES if p not in versions]
+    text = f"{platform.platform()}, {os.cpu_count()} cores; " + ", ".join(f"{k} {v}" for k, v in versions.items())
     return Check("packages", not missing, text + (f"; MISSING: {', '.join(missing)}" if missing else ""))
 
 
@@ -75,9 +75,9 @@ def _lite() -> list[Check]:
 
 
 def _heads() -> Check:
-    found = importlib.util.find_spec("transformers") is not None
-    text = "transformers is installed" if found else "pip install fcbench[heads]"
-    return Check("official task models", found, text, needed=False)
+    installed = importlib.util.find_spec("transformers") is not None
+    text = "transformers is installed" if installed else "pip install fcbench[heads]"
+    return Check("official task models", installed, text, needed=False)
 
 
 def _vvc() -> Check:

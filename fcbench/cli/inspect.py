@@ -24,22 +24,22 @@ def inspect(files: tuple[Path, ...], as_json: bool) -> None:
     Example:
       fcbench inspect runs/default/streams/*
     """
-    from fcbench.transmit.images import described
+    from fcbench.transmit import images
 
-    found = [described(file) for file in files]
+    described = [images.inspect(file) for file in files]
     if as_json:
-        say(json.dumps(found, indent=1))
+        say(json.dumps(described, indent=1))
         return
-    say("\n\n".join(map(_lines, found)))
+    say("\n\n".join(map(_lines, described)))
 
 
-def _lines(found: dict[str, Any]) -> str:
-    lines = [f"{one_line(found['file'])}: {found['kind']}, whole"]
-    for name, value in found.items():
+def _lines(contents: dict[str, Any]) -> str:
+    lines = [f"{one_line(contents['file'])}: {contents['kind']}, whole"]
+    for name, value in contents.items():
         if name == "maps":
             lines += [f"  {'map':22}  {_map(one)}" for one in value]
         elif name == "parts_bytes":
-            lines += [f"  {'bytes':22}  {part}: {n} ({n / found['n_bytes']:.1%})" for part, n in value.items()]
+            lines += [f"  {'bytes':22}  {part}: {n} ({n / contents['n_bytes']:.1%})" for part, n in value.items()]
         elif name not in ("file", "kind"):
             lines.append(f"  {name:22}  {one_line(str(value))}")
     return "\n".join(lines)

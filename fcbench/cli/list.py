@@ -27,12 +27,12 @@ def list_plugins(kind: str, as_json: bool) -> None:
       fcbench list columns
     """
     names = registry.names(kind[:-1]) if kind != COLUMNS else ()
-    found = {name: _line(kind[:-1], name) for name in names} or _columns()
+    lines = {name: _line(kind[:-1], name) for name in names} or _columns()
     if as_json:
-        say(json.dumps(found, indent=1))
+        say(json.dumps(lines, indent=1))
         return
-    width = max(map(len, found))
-    for name, line in found.items():
+    width = max(map(len, lines))
+    for name, line in lines.items():
         say(f"{name:{width}}  {line}")
         if rest := registry.tails(kind[:-1], name) if names else "":
             say(f"{'':{width}}  {rest}")

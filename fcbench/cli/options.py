@@ -37,18 +37,18 @@ class Size(click.ParamType):
 def numbers(text: str, kind: type, option: str) -> tuple[Any, ...]:
     """Comma-separated numbers, at least one. Raises `click.BadParameter` for anything else."""
     try:
-        found = tuple(kind(part) for part in text.split(",") if part.strip())
+        values = tuple(kind(part) for part in text.split(",") if part.strip())
     except ValueError:
-        found = ()
-    if not found:
+        values = ()
+    if not values:
         raise click.BadParameter(f"{shown(text)} is not a list of numbers such as 0.5,2,8", param_hint=option)
-    return found
+    return values
 
 
-def by_task(given: tuple[str, ...], option: str) -> dict[str, str]:
+def by_task(typed: tuple[str, ...], option: str) -> dict[str, str]:
     """``TASK=VALUE`` pairs as a dict. Raises `click.BadParameter` for anything else."""
-    pairs = [text.partition("=") for text in given]
-    for text, (task, _, value) in zip(given, pairs):
+    pairs = [text.partition("=") for text in typed]
+    for text, (task, _, value) in zip(typed, pairs):
         if not task or not value:
             raise click.BadParameter(f"{text!r} is not TASK=VALUE", param_hint=option)
     return {task: value for task, _, value in pairs}
@@ -95,7 +95,7 @@ def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path | None], overwr
     from fcbench.results.folder import PROVENANCE
     from fcbench.results.table import RATES
 
-    given = [path for path in inputs if path is not None and path.exists()]
+    existing = [path for path in inputs if path is not None and path.exists()]
     for output in outputs:
         if output.is_dir():
             raise FcbenchError(f"{output} is a folder: give a file with -o")
@@ -103,7 +103,7 @@ def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path | None], overwr
             continue
         folder = output.parent
         in_results = (folder / RATES).is_file()
-        read = [*given, folder / RATES, folder / PROVENANCE] if in_results else given
+        read = [*existing, folder / RATES, folder / PROVENANCE] if in_results else existing
         if any(_is_read(output, path, in_results) for path in read):
             raise FcbenchError(f"{output} is an input: choose another -o")
         if not overwrite and not in_results:

@@ -77,11 +77,11 @@ def write(
     from fcbench.reports.page import contents, html
 
     shown = [", ".join(map(str, folders)) for folders in sets]
-    found = [
+    sections = [
         contents.contents(load(*folders, published=published), name) | {"links": contents.links(folders, output)}
         for folders, name in zip(sets, shown)
     ]
-    text = html.page(title or (shown[0] if len(shown) == 1 else "fcbench results"), found, _made())
+    text = html.page(title or (shown[0] if len(shown) == 1 else "fcbench results"), sections, _made())
     write_atomically(output, text, "choose another -o")
     tell(output)
 
@@ -107,13 +107,13 @@ def _below(paths: tuple[Path, ...]) -> list[Path]:
     """Results folders at or below paths, in order of their names. Raises `FcbenchError`: there is none below one."""
     from fcbench.results.table import RATES
 
-    found: list[Path] = []
+    folders_below: list[Path] = []
     for path in paths:
-        own = sorted(file.parent for file in path.rglob(RATES))
-        if not own:
+        folders = sorted(file.parent for file in path.rglob(RATES))
+        if not folders:
             raise FcbenchError(f"no {RATES} at or below {path}; give folders that `fcbench run --out` wrote.")
-        found += own
-    return list(dict.fromkeys(found))
+        folders_below += folders
+    return list(dict.fromkeys(folders_below))
 
 
 COMMAND = report

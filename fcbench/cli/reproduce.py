@@ -120,11 +120,11 @@ def write(folders: list[Path], general: str, out: Path) -> None:
     from fcbench.reports import paper_figure, paper_table, style, tables
 
     rows = pd.concat([situations.load([folder]) for folder in folders], ignore_index=True)
-    found, notes = cells(rows, general)
-    document = paper_table.document(found, rows, general, notes)
+    measured, notes = cells(rows, general)
+    document = paper_table.document(measured, rows, general, notes)
     for suffix in (".csv", ".tex", ".md"):
         write_atomically(out / f"tables{suffix}", tables.WRITERS[suffix](document), "choose another --out")
-    say(style.save(paper_figure.draw(found), out / "necks.png"))
+    say(style.save(paper_figure.draw(measured), out / "necks.png"))
 
 
 def _say_plan(study: Study, every: dict[str, Suite], out: Path) -> None:

@@ -169,8 +169,8 @@ def _write_pictures(study: Study, out: Path) -> None:
     from fcbench.results.row import OK
     from fcbench.results.table import load_points
 
-    found = make_pictures(study, {row.point for row in load_points(out) if row.status == OK})
-    write_atomically(out / PICTURES, json.dumps(found, separators=(",", ":")))
+    pictures = make_pictures(study, {row.point for row in load_points(out) if row.status == OK})
+    write_atomically(out / PICTURES, json.dumps(pictures, separators=(",", ":")))
 
 
 def _stopped(out: Path, cache_dir: Path) -> str:

@@ -139,8 +139,8 @@ def suite_options(**helps: str | None) -> Callable[[F], F]:
             parameter = parameter or flag.strip("-").replace("-", "_")
             text = helps.get(parameter, settings["help"])
             if text is not None:
-                own = {**settings, "help": text}
-                function = click.option(flag, parameter, **own)(function)
+                with_help = {**settings, "help": text}
+                function = click.option(flag, parameter, **with_help)(function)
         return function if helps.get("suite_file", "") is None else _SUITE_FILE(function)
 
     return decorate
@@ -170,12 +170,12 @@ def machine_options(out: str, coding: bool = True) -> Callable[[F], F]:
     return decorate
 
 
-def _of_features(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
+def _of_features(folder: Path, options: dict[str, Any]) -> dict[str, Any]:
     """What ``--features`` stands for. Raises `FcbenchError`: an option that does not go with it."""
-    own = {"dataset": "extracted", "data_root": folder, "encoders": ("extracted",), "weights": str(folder)}
-    own |= {"tasks": ("features",), "head": "tail"}
+    fixed = {"dataset": "extracted", "data_root": folder, "encoders": ("extracted",), "weights": str(folder)}
+    fixed |= {"tasks": ("features",), "head": "tail"}
     for name in (
-        *own,
+        *fixed,
         "neck",
         "split_point",
         "codec_data",
@@ -185,44 +185,44 @@ def _of_features(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
         "compiled",
         "objective",
     ):
-        if given.get(name):
+        if options.get(name):
             option = "--" + {"encoders": "encoder", "tasks": "task", "compiled": "compile"}.get(name, name)
             raise FcbenchError(f"{option.replace('_', '-')} does not go with --features: a folder of features has none")
-    return own
+    return fixed
 
 
 def suite_of(suite_file: Path | None, options: dict[str, Any]) -> Suite:
     """The suite of a file or the default, changed by the given options, with its plug-in files in use."""
     suite = load(suite_file) if suite_file else Suite()
-    given = {k: v for k, v in options.items() if v is not None and v != () and v is not False}
-    steps = {f"{k}_steps": given.pop(f"{k}_steps") for k in ("task", "codec") if f"{k}_steps" in given}
-    if given.pop("quick", False):
-        if "budget" in given:
+    fields = {k: v for k, v in options.items() if v is not None and v != () and v is not False}
+    steps = {f"{k}_steps": fields.pop(f"{k}_steps") for k in ("task", "codec") if f"{k}_steps" in fields}
+    if fields.pop("quick", False):
+        if "budget" in fields:
             raise FcbenchError("got both --quick and --budget; give one of them.")
         suite = suite.quick()
-    if given.pop("no_store", False):
-        given["store_features"] = False
-    if "budget" in given:
-        suite = suite.at(given.pop("budget"))
-    if "batch" in given:
-        batch = given.pop("batch")
+    if fields.pop("no_store", False):
+        fields["store_features"] = False
+    if "budget" in fields:
+        suite = suite.at(fields.pop("budget"))
+    if "batch" in fields:
+        batch = fields.pop("batch")
         steps |= {"task_batch": batch, "codec_batch": batch}
-    dtypes = {kind: given.pop(f"{kind}_dtype", None) == "bfloat16" for kind in ("encoder", "neck")}
-    compiled = given.pop("compiled", False)
-    lambdas = numbers(given.pop("lambdas"), float, "--lambdas") if "lambdas" in given else ()
+    dtypes = {kind: fields.pop(f"{kind}_dtype", None) == "bfloat16" for kind in ("encoder", "neck")}
+    compiled = fields.pop("compiled", False)
+    lambdas = numbers(fields.pop("lambdas"), float, "--lambdas") if "lambdas" in fields else ()
     for name, option in (("task_models", "--task-model"), ("task_weights", "--task-weights")):
-        if name in given:
-            given[name] = by_task(given[name], option)
-    if "seeds" in given:
-        given["seeds"] = numbers(given["seeds"], int, "--seeds")
-    if "features" in given:
-        given |= _of_features(given.pop("features"), given)
-    if "codec_data" in given:
-        given["codec_data"], root = registry.split_variant(given["codec_data"])
-        given["codec_data_root"] = Path(root) if root else None
-    if "image_size" in given:
-        given["image_size_px"] = given.pop("image_size")
-    suite = replace(suite, **given, budget=replace(suite.budget, **steps)).with_files()
+        if name in fields:
+            fields[name] = by_task(fields[name], option)
+    if "seeds" in fields:
+        fields["seeds"] = numbers(fields["seeds"], int, "--seeds")
+    if "features" in fields:
+        fields |= _of_features(fields.pop("features"), fields)
+    if "codec_data" in fields:
+        fields["codec_data"], root = registry.split_variant(fields["codec_data"])
+        fields["codec_data_root"] = Path(root) if root else None
+    if "image_size" in fields:
+        fields["image_size_px"] = fields.pop("image_size")
+    suite = replace(suite, **fields, budget=replace(suite.budget, **steps)).with_files()
     encoders = tuple(registry.computed(e, dtypes["encoder"], compiled) for e in suite.encoders)
     suite = replace(suite, encoders=encoders, neck=registry.computed(suite.neck, dtypes["neck"], compiled))
     if lambdas:

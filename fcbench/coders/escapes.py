@@ -49,10 +49,10 @@ def encode(encoder: Any, distances: np.ndarray) -> None:
     mantissa = distances - (np.int64(1) << bits.astype(np.int64))
     encoder.encode(bits, _ESCAPE_CLASS)
     for shift, size in _halves(bits):
-        some = size > 1
-        if some.any():
-            half = (mantissa[some] >> shift) % size[some]
-            encoder.encode(half.astype(np.int32), _UNIFORM, size[some])
+        subset = size > 1
+        if subset.any():
+            half = (mantissa[subset] >> shift) % size[subset]
+            encoder.encode(half.astype(np.int32), _UNIFORM, size[subset])
 
 
 def decode(decoder: Any, last: np.ndarray) -> np.ndarray:
@@ -61,10 +61,10 @@ def decode(decoder: Any, last: np.ndarray) -> np.ndarray:
         bits = decoder.decode(_ESCAPE_CLASS, len(last))
         distances = np.int64(1) << bits.astype(np.int64)
         for shift, size in _halves(bits):
-            some = size > 1
-            if some.any():
-                half: np.ndarray = decoder.decode(_UNIFORM, size[some])
-                distances[some] += half.astype(np.int64) << shift
+            subset = size > 1
+            if subset.any():
+                half: np.ndarray = decoder.decode(_UNIFORM, size[subset])
+                distances[subset] += half.astype(np.int64) << shift
     except AssertionError as error:
         raise FcbenchError(f"entropy-coded string is damaged: {error}") from None
     return np.where(distances % 2 == 1, (distances - 1) // 2 + last, -(distances // 2))

@@ -39,8 +39,8 @@ def library(name: str, package: str) -> Any:
 
 def package_version(package: str) -> dict[str, str]:
     """``{package: version}``. Raises `FcbenchError`: it is not installed."""
-    if found := full_version(package):
-        return {package: found}
+    if installed := full_version(package):
+        return {package: installed}
     raise FcbenchError(f"{package} is not installed: pip install {package}")
 
 

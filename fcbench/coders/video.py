@@ -145,10 +145,10 @@ def av_versions() -> dict[str, str]:
 @cache
 def _x265_version() -> str:
     data = hevc_encode([np.zeros((16, 16), np.uint8)], "gray", 30, info=True)
-    found = re.search(rb"x265 \(build (\d+)\) - ([^: ]+)", data)
-    if found is None:
+    match = re.search(rb"x265 \(build (\d+)\) - ([^: ]+)", data)
+    if match is None:
         raise FcbenchError("libx265 wrote no version into its stream")
-    return f"{found[2].decode()} (build {found[1].decode()})"
+    return f"{match[2].decode()} (build {match[1].decode()})"
 
 
 def hevc_versions() -> dict[str, str]:
@@ -158,12 +158,12 @@ def hevc_versions() -> dict[str, str]:
 
 def av1_versions() -> dict[str, str]:
     """Versions of PyAV and libavcodec, and of SVT-AV1 and dav1d if the wheel's file names state them."""
-    found = {**av_versions(), "svtav1_preset": PRESET_SVT}
+    versions = {**av_versions(), "svtav1_preset": PRESET_SVT}
     folder = Path(_av().__file__).parent.parent / "av.libs"
     for key, stem in (("libsvtav1", "libSvtAv1Enc"), ("libdav1d", "libdav1d")):
         for path in sorted(folder.glob(f"{stem}*.so.*")):
-            found[key] = path.name.partition(".so.")[2]
-    return found
+            versions[key] = path.name.partition(".so.")[2]
+    return versions
 
 
 _GREY = {8: "gray", 10: "gray10le"}

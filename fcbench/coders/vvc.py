@@ -62,8 +62,8 @@ def _run(command: Sequence[str]) -> str:
 @cache
 def _version(program: str) -> str:
     text = _run([program, "--version"])
-    found = re.search(r"\d+\.\d+\.\d+[\w.-]*", text)
-    return found[0] if found else " ".join(text.split())[:80]
+    match = re.search(r"\d+\.\d+\.\d+[\w.-]*", text)
+    return match[0] if match else " ".join(text.split())[:80]
 
 
 def _versions() -> dict[str, str]:

@@ -75,14 +75,14 @@ class Cache:
         return self
 
 
-def kept(path: Path, make: Callable[[], bytes]) -> bytes:
+def cached(path: Path, make: Callable[[], bytes]) -> bytes:
     """Contents of a cache file; it is made and stored first if it is missing or damaged. One process makes it, others
     wait. Raises `FcbenchError`: the cache cannot be used; also whatever `make` raises."""
-    if (found := get(path)) is not None:
-        return found
+    if (content := get(path)) is not None:
+        return content
     with locked(path):
-        if (found := get(path)) is not None:
-            return found
+        if (content := get(path)) is not None:
+            return content
         data = make()
         write_atomically(_beside(path, MADE_SUFFIX), json.dumps(libraries.installed()), CACHE_HINT)
         put(path, data)
@@ -201,11 +201,11 @@ def _write_digest(path: Path, line: str) -> None:
 
 def file_digest(path: Path) -> str:
     """Digest of a file's contents (xxh3, 128 bits), read in blocks. Raises OSError."""
-    found, block = xxhash.xxh3_128(), bytearray(_BLOCK_BYTES)
+    digest, block = xxhash.xxh3_128(), bytearray(_BLOCK_BYTES)
     with path.open("rb", buffering=0) as file:
         while n := file.readinto(block):
-            found.update(memoryview(block)[:n])
-    return found.hexdigest()
+            digest.update(memoryview(block)[:n])
+    return digest.hexdigest()
 
 
 def _line(path: Path) -> str:

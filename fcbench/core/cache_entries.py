@@ -50,23 +50,23 @@ def entries(root: Path) -> list[Entry]:
         return sorted(filter(None, map(_entry, _places(Cache(root)))), key=lambda e: (e.made, e.path))
 
 
-def damaged(found: Iterable[Entry]) -> Iterator[Path]:
+def damaged(entries: Iterable[Entry]) -> Iterator[Path]:
     """Remove files that do not match their digest, and yield them; they are made again when needed. Raises
     `FcbenchError`: one cannot be read or removed."""
-    for file in (f for e in found if e.kind not in ("part", "other") for f in e.files if not f.name.endswith(ASIDE)):
+    for file in (f for e in entries if e.kind not in ("part", "other") for f in e.files if not f.name.endswith(ASIDE)):
         with disk_errors(file, CACHE_HINT), suppress(FileNotFoundError):
             if not cache.matches(file):
                 cache.remove(file)
                 yield file
 
 
-def to_remove(found: Sequence[Entry], limit: int | None) -> list[Entry]:
-    """Entries to remove: the stale ones, then the oldest ones until the rest fits a limit. `found`: oldest first.
+def to_remove(entries: Sequence[Entry], limit: int | None) -> list[Entry]:
+    """Entries to remove: the stale ones, then the oldest ones until the rest fits a limit. `entries`: oldest first.
     `limit`: in bytes; None to remove stale entries only."""
-    chosen = [e for e in found if e.stale]
+    chosen = [e for e in entries if e.stale]
     if limit is not None:
-        left = sum(e.n_bytes for e in found if not e.stale)
-        for entry in found:
+        left = sum(e.n_bytes for e in entries if not e.stale)
+        for entry in entries:
             if left <= limit:
                 break
             if not entry.stale and entry.kind != "other":

@@ -52,26 +52,26 @@ def code_of(encoder: Encoder) -> dict[str, str]:
         things.insert(0, wrapped)
     kinds = dict.fromkeys(base for thing in things for base in type(thing).__mro__)
     names = {"torch", *(kind.__module__ for kind in kinds if not getattr(kind, "_is_protocol", False))}
-    found: dict[str, str] = {}
+    versions: dict[str, str] = {}
     for name in names:
         top = name.partition(".")[0]
         if top == PACKAGE.name:
-            found |= {own: _hash(own) for own in _with_its_room(name)}
+            versions |= {module: _hash(module) for module in _with_its_room(name)}
         elif version(top):
-            found[top] = version(top)
+            versions[top] = version(top)
         elif top not in sys.stdlib_module_names:
-            found[name] = _hash(name)
-    return dict(sorted(found.items()))
+            versions[name] = _hash(name)
+    return dict(sorted(versions.items()))
 
 
 def _with_its_room(module: str) -> set[str]:
     """A module of fcbench and, recursively, those of its room that it takes classes or functions from."""
-    room, found, new = ".".join(module.split(".")[:2]), set[str](), {module}
+    room, seen, new = ".".join(module.split(".")[:2]), set[str](), {module}
     while new:
-        found |= new
+        seen |= new
         used = {getattr(v, "__module__", None) or "" for m in new for v in vars(sys.modules[m]).values()}
-        new = {m for m in used if m.startswith(f"{room}.")} - found
-    return found
+        new = {m for m in used if m.startswith(f"{room}.")} - seen
+    return seen
 
 
 def changed(made_by: Mapping[str, str]) -> list[str]:
@@ -81,13 +81,13 @@ def changed(made_by: Mapping[str, str]) -> list[str]:
     >>> changed({"torch": version("torch")})
     []
     """
-    found = []
+    names = []
     for name, then in made_by.items():
         if name.startswith(f"{PACKAGE.name}."):
-            found += [name] if _hash_of(module_file(PACKAGE, name.split(".")[1:])) != then else []
+            names += [name] if _hash_of(module_file(PACKAGE, name.split(".")[1:])) != then else []
         elif "." not in name and version(name) not in ("", then):
-            found.append(f"{name} {then}")
-    return found
+            names.append(f"{name} {then}")
+    return names
 
 
 def module_file(package: Path, parts: Sequence[str]) -> Path:

@@ -90,8 +90,8 @@ class Entry:
         expected = self.global_tokens + self.grid[0] * self.grid[1]
         if x.shape[2] != expected:
             raise ValueError(f"it has {x.shape[2]} tokens, {self.global_tokens} and a grid {self.grid} are {expected}")
-        found = {name: x[..., self.global_tokens :].reshape(-1, *self.grid)}
-        return found | ({name + GLOBAL: x[..., : self.global_tokens]} if self.global_tokens else {})
+        maps = {name: x[..., self.global_tokens :].reshape(-1, *self.grid)}
+        return maps | ({name + GLOBAL: x[..., : self.global_tokens]} if self.global_tokens else {})
 
     def to_array(self, name: str, maps: Maps) -> np.ndarray:
         """The inverse of `to_maps`."""
@@ -140,8 +140,8 @@ class Manifest:
             raw = json.loads(text)
             raw["maps"] = {name: Entry(**entry) for name, entry in raw["maps"].items()}
             raw["samples"] = Samples(Recorded(**sample) for sample in raw["samples"])
-            found = cls(folder, hashlib.sha256(text).hexdigest(), **raw)
-            obey(found)
+            manifest = cls(folder, hashlib.sha256(text).hexdigest(), **raw)
+            obey(manifest)
         except OSError as error:
             raise FcbenchError(
                 f"cannot read {path}, which says what the arrays beside it are: {error.strerror}"
@@ -151,20 +151,20 @@ class Manifest:
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             said = f"{error} is missing" if isinstance(error, KeyError) else str(error).rpartition("__init__() ")[2]
             raise FcbenchError(f"{path} is not a manifest of features: {said}") from None
-        if len(found._rows) < len(found.samples):
+        if len(manifest._rows) < len(manifest.samples):
             raise FcbenchError(f"{path} names a sample of a split twice")
-        arrays = [e.file for e in found.maps.values() if e.file.endswith(".npy")]
-        if not found.maps or len(set(arrays)) < len(arrays):
+        arrays = [e.file for e in manifest.maps.values() if e.file.endswith(".npy")]
+        if not manifest.maps or len(set(arrays)) < len(arrays):
             raise FcbenchError(f"{path} must name a map, and another .npy for each")
-        return found
+        return manifest
 
     def of_split(self, split: str) -> tuple[Recorded, ...]:
         """The samples of a split. Raises `FcbenchError`: there are none."""
-        found = tuple(s for s in self.samples if s.split == split)
-        if not found:
+        samples = tuple(s for s in self.samples if s.split == split)
+        if not samples:
             why = {"train": "codecs are trained on it and take statistics from it", "test": "it is what is measured"}
             raise FcbenchError(f"{self.folder / FILE} has no sample of the split {split!r}: {why[split]}")
-        return found
+        return samples
 
     @cached_property
     def _rows(self) -> dict[tuple[str, str], int]:
@@ -197,17 +197,17 @@ class Manifest:
     @property
     def files(self) -> list[Path]:
         """All files of the folder that are read. Raises `FcbenchError`: one is missing."""
-        found = {self.path(e, s): s for e in self.maps.values() for s in self.samples}
-        for path, sample in found.items():
+        by_path = {self.path(e, s): s for e in self.maps.values() for s in self.samples}
+        for path, sample in by_path.items():
             if not (self.folder / path).is_file():
                 raise FcbenchError(f"{self.folder / path} is missing; {FILE} names it for sample {sample.id}")
-        return [self.folder / FILE, *(self.folder / path for path in found)]
+        return [self.folder / FILE, *(self.folder / path for path in by_path)]
 
     def read_maps(self, sample: Recorded) -> dict[str, np.ndarray]:
         """The maps of a sample. Raises `UnreadableSample`: an array is damaged, or has another shape than the first
         sample's, NaN or infinity."""
-        found = self._maps(sample)
-        for name, m in found.items():
+        maps = self._maps(sample)
+        for name, m in maps.items():
             if m.shape != self.shapes[name]:
                 raise UnreadableSample(
                     f"{self.folder}: map {name} of sample {sample.id} has the shape (C, h, w) = {m.shape}, that of "
@@ -215,20 +215,20 @@ class Manifest:
                 )
             if not np.isfinite(m).all():
                 raise UnreadableSample(f"{self.folder}: map {name} of sample {sample.id} holds NaN or infinity")
-        return found
+        return maps
 
     def _maps(self, sample: Recorded) -> dict[str, np.ndarray]:
-        found: dict[str, np.ndarray] = {}
+        maps: dict[str, np.ndarray] = {}
         for name, entry in self.maps.items():
             path = self.folder / self.path(entry, sample)
             try:
                 n_rows = None if entry.axes == entry.layout else 1 if "{id}" in entry.file else self._n[sample.split]
                 row = 0 if n_rows == 1 else self._rows[sample.split, sample.id]
-                found |= entry.to_maps(name, _array(path, name, entry.layout, n_rows, row))
+                maps |= entry.to_maps(name, _array(path, name, entry.layout, n_rows, row))
             except Exception as error:  # numpy and safetensors raise what they like of damaged files
                 said = error.strerror if isinstance(error, OSError) and error.strerror else error
                 raise UnreadableSample(f"{path}: cannot read map {name} of sample {sample.id}: {said}") from error
-        return dict(sorted(found.items(), key=lambda item: item[0].endswith(GLOBAL)))
+        return dict(sorted(maps.items(), key=lambda item: item[0].endswith(GLOBAL)))
 
 
 def _array(path: Path, name: str, layout: str, n_rows: int | None, row: int) -> np.ndarray:

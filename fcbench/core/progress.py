@@ -187,7 +187,7 @@ class Report:
         panels = list(dict.fromkeys(dot.panel for dot in reversed(self.dots)))
         n = max(1, self._console.width // (PLOT_WIDTH + 1))
         drawn = [[d for d in self.dots if d.panel == panel] for panel in reversed(panels[:n])]
-        return Columns([Text("\n".join(text_plot(own, PLOT_WIDTH, PLOT_HEIGHT, "bpp"))) for own in drawn])
+        return Columns([Text("\n".join(text_plot(dots, PLOT_WIDTH, PLOT_HEIGHT, "bpp"))) for dots in drawn])
 
 
 class JsonReport(Report):
@@ -292,7 +292,7 @@ class Eta:
                 left[work.pools] -= stage.share * work.expected_s
             else:
                 left[work.pools] -= min(work.expected_s, stage.took_s / _ratio(pools, work.pools))
-        serial_s = sum(seconds * _ratio(pools, own) for own, seconds in left.items())
+        serial_s = sum(seconds * _ratio(pools, pool) for pool, seconds in left.items())
         at_once = took_s / elapsed_s if took_s and elapsed_s else 1.0
         return max(0.0, serial_s) / at_once
 

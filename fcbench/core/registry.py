@@ -82,10 +82,10 @@ def built_in(kind: str) -> Mapping[str, Path]:
 
 @cache
 def _installed(kind: str) -> dict[str, list[EntryPoint]]:
-    found: dict[str, list[EntryPoint]] = {}
+    by_name: dict[str, list[EntryPoint]] = {}
     for entry in importlib.metadata.entry_points(group=f"fcbench.{kind}s"):
-        found.setdefault(entry.name, []).append(entry)
-    return found
+        by_name.setdefault(entry.name, []).append(entry)
+    return by_name
 
 
 def _find(kind: str, name: str) -> Path | EntryPoint | File:
@@ -93,21 +93,21 @@ def _find(kind: str, name: str) -> Path | EntryPoint | File:
     nearest), or a name of several plug-ins."""
     name = split_variant(name)[0] if kind == "dataset" else name
     name = plain(name) if kind == "neck" else name
-    places: list[Path | EntryPoint | File] = [p for n, p in built_in(kind).items() if n == name]
-    places += _installed(kind).get(name, [])
-    places += [file for key, file in _files.items() if key == (kind, name)]
-    if not places:
+    plugins: list[Path | EntryPoint | File] = [p for n, p in built_in(kind).items() if n == name]
+    plugins += _installed(kind).get(name, [])
+    plugins += [file for key, file in _files.items() if key == (kind, name)]
+    if not plugins:
         raise FcbenchError(unknown(kind, name, names(kind)))
-    if len(places) > 1:
-        both = " and ".join(map(_place, places))
+    if len(plugins) > 1:
+        both = " and ".join(map(_place, plugins))
         raise FcbenchError(f"{kind} {name!r} is ambiguous: there is one {both}; rename or uninstall one of them")
-    return places[0]
+    return plugins[0]
 
 
-def _place(found: Path | EntryPoint | File) -> str:
-    if isinstance(found, File):
-        return f"in {found.path}"
-    return "built into fcbench" if isinstance(found, Path) else f"in {_distribution(found)}"
+def _place(plugin: Path | EntryPoint | File) -> str:
+    if isinstance(plugin, File):
+        return f"in {plugin.path}"
+    return "built into fcbench" if isinstance(plugin, Path) else f"in {_distribution(plugin)}"
 
 
 def _distribution(entry: EntryPoint) -> str:
@@ -155,11 +155,15 @@ def get(kind: str, name: str) -> Any:  # noqa: E302
 def use(kind: str, typed: str) -> str:
     """Read the plug-in file of ``[image:]FILE.py[:VARIANT]`` and return its name for this process, variant included.
 
+    ``label:FILE.py`` among codecs is the label coder of the task that the file is named after, and returns ``label``.
     Any other name is returned unchanged. Raises `FcbenchError`: the file is missing or cannot be run, its ``PLUGIN`` is
     incomplete, or its name is taken.
     """
     if kind == "codec" and codec_kind(typed)[0] == "image":
         return f"image:{use('image', codec_kind(typed)[1])}"
+    if kind == "codec" and typed.startswith(f"{LABEL}:") and typed.endswith(".py"):
+        use("label", typed.removeprefix(f"{LABEL}:"))
+        return LABEL
     path, variant = split_variant(typed)
     if not path.endswith(".py"):
         return typed
@@ -184,8 +188,8 @@ def _read(path: Path) -> File:
 def _complete(kind: str, plugin: Any, where: str) -> Any:
     """The plug-in. Raises `FcbenchError`: it lacks members of its protocol."""
     _, protocol = _KINDS[kind]
-    asked = (name for base in protocol.__mro__ for name in (*vars(base), *vars(base).get("__annotations__", {})))
-    lacks = sorted({name for name in asked if not name.startswith("_") and not hasattr(plugin, name)})
+    required = (name for base in protocol.__mro__ for name in (*vars(base), *vars(base).get("__annotations__", {})))
+    lacks = sorted({name for name in required if not name.startswith("_") and not hasattr(plugin, name)})
     if plugin is None:
         raise FcbenchError(f"{where} sets no PLUGIN")
     if lacks:
@@ -231,18 +235,18 @@ def origin(kind: str, name: str) -> dict[str, str]:
     >>> origin("codec", "uniform")
     {}
     """
-    found = _find(kind, name)
-    if isinstance(found, File):
-        return {found.path.name: f"sha256:{found.sha256}"}
-    if isinstance(found, Path) or found.dist is None:
+    plugin = _find(kind, name)
+    if isinstance(plugin, File):
+        return {plugin.path.name: f"sha256:{plugin.sha256}"}
+    if isinstance(plugin, Path) or plugin.dist is None:
         return {}
-    return {found.dist.name: found.dist.version}
+    return {plugin.dist.name: plugin.dist.version}
 
 
 def file_of(kind: str, name: str) -> Path | None:
     """The file in use under a name; None for built-in and installed plug-ins."""
-    found = _find(kind, name)
-    return found.path if isinstance(found, File) else None
+    plugin = _find(kind, name)
+    return plugin.path if isinstance(plugin, File) else None
 
 
 def files_in_use() -> tuple[tuple[str, Path], ...]:
@@ -252,10 +256,10 @@ def files_in_use() -> tuple[tuple[str, Path], ...]:
 
 def code_version(kind: str, name: str) -> str:
     """Short hash of a plug-in's source: its file, or all Python files of its folder (installed: of its package)."""
-    found = _find(kind, name)
-    if isinstance(found, File):
-        return found.sha256[:16]
-    return _hash_of(found if isinstance(found, Path) else _source(found.module.partition(".")[0]))
+    plugin = _find(kind, name)
+    if isinstance(plugin, File):
+        return plugin.sha256[:16]
+    return _hash_of(plugin if isinstance(plugin, Path) else _source(plugin.module.partition(".")[0]))
 
 
 @cache
@@ -290,10 +294,10 @@ def tails(kind: str, name: str) -> str:
 
 
 def _docstring(kind: str, name: str) -> str:
-    found = _find(kind, name)
-    if isinstance(found, File):
-        found = found.path
-    source = found if isinstance(found, Path) else _source(found.module)
+    plugin = _find(kind, name)
+    if isinstance(plugin, File):
+        plugin = plugin.path
+    source = plugin if isinstance(plugin, Path) else _source(plugin.module)
     return ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or ""
 
 
@@ -301,8 +305,8 @@ def coder_versions(kind: str, name: str) -> dict[str, str]:
     """Versions of a plug-in's external coders. Raises `FcbenchError`: one is missing."""
     if (kind, name) == ("codec", LABEL):  # of one task or another
         return {}
-    found: dict[str, str] = get(kind, name).versions()
-    return found
+    versions: dict[str, str] = get(kind, name).versions()
+    return versions
 
 
 # ----------------------------------------------------------------------------------------------------- names

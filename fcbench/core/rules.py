@@ -102,10 +102,10 @@ def read(where: str, hint: Any, value: Any) -> Any:
     kind, args = get_origin(hint), get_args(hint)
     if kind is Annotated:
         leaf = get_origin(args[0]) is None
-        found = _leaf(args[0], value) if leaf else read(where, args[0], value)
-        if found is None or not args[1].holds(found):
+        checked = _leaf(args[0], value) if leaf else read(where, args[0], value)
+        if checked is None or not args[1].holds(checked):
             raise _refused(where, hint, value)
-        return found
+        return checked
     if kind in (Union, UnionType):
         return _one_of(where, hint, value)
     if kind is tuple and args[-1] is Ellipsis:
@@ -119,12 +119,12 @@ def read(where: str, hint: Any, value: Any) -> Any:
             raise _refused(where, hint, value)
         return {read(where, args[0], k): read(f"{where}[{shown(k)}]", args[1], v) for k, v in value.items()}
     if kind is Literal:
-        found = value if isinstance(value, str) and value in args else None
+        checked = value if isinstance(value, str) and value in args else None
     else:
-        found = _leaf(hint, value)
-    if found is None:
+        checked = _leaf(hint, value)
+    if checked is None:
         raise _refused(where, hint, value)
-    return found
+    return checked
 
 
 def _leaf(kind: Any, value: Any) -> Any:
@@ -153,14 +153,14 @@ def _one_of(where: str, hint: Any, value: Any) -> Any:
 
 
 def _several(where: str, hint: Any, value: Any) -> tuple[Any, ...]:
-    given = value if isinstance(value, (tuple, list, range)) else (value,)
-    if not given:
+    values = value if isinstance(value, (tuple, list, range)) else (value,)
+    if not values:
         raise FcbenchError(f"{where} must hold at least one value, got none")
-    found = tuple(read(where, hint, v) for v in given)
-    for i, one in enumerate(found):
-        if one in found[:i]:
+    checked = tuple(read(where, hint, v) for v in values)
+    for i, one in enumerate(checked):
+        if one in checked[:i]:
             raise FcbenchError(f"{where}: {shown(one)} is named twice")
-    return found
+    return checked
 
 
 def _refused(where: str, hint: Any, value: Any) -> FcbenchError:

@@ -31,12 +31,12 @@ def differences(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], ign
     )
 
 
-def some_of_each(found: Mapping[str, Sequence[str]]) -> str:
+def some_of_each(names: Mapping[str, Sequence[str]]) -> str:
     """How many names there are of each kind, and the first few of them.
 
     >>> some_of_each({"missing": ["a", "b", "c", "d"], "unexpected": []})
     '4 missing: a, b, c, ...'
     """
     return "; ".join(
-        f"{len(n)} {what}: {', '.join(n[:3])}{', ...' if len(n) > 3 else ''}" for what, n in found.items() if n
+        f"{len(n)} {what}: {', '.join(n[:3])}{', ...' if len(n) > 3 else ''}" for what, n in names.items() if n
     )

@@ -234,14 +234,14 @@ def build_tail(encoder: Encoder, task: str, split_points: Sequence[str], image_p
     return encoder.tail(task, named[0], image_px)
 
 
-def require_labels(network: str, own: Sequence[str], dataset: str, given: Sequence[str]) -> None:
+def require_labels(network: str, stated: Sequence[str], dataset: str, labels: Sequence[str]) -> None:
     """Refuse a data set whose classes differ from a network's in number, names or order. Raises `FcbenchError`."""
-    if len(own) != len(given):
+    if len(stated) != len(labels):
         raise FcbenchError(
-            f"data set {dataset!r} has {len(given)} classes, {network} states {len(own)} ({', '.join(own[:3])}, ...): "
-            "a tail needs the network's own (--dataset imagenet1k for ImageNet's 1000)"
+            f"data set {dataset!r} has {len(labels)} classes, {network} states {len(stated)} "
+            f"({', '.join(stated[:3])}, ...): a tail needs the network's own (--dataset imagenet1k for ImageNet's 1000)"
         )
-    for i, (a, b) in enumerate(zip(own, given)):
+    for i, (a, b) in enumerate(zip(stated, labels)):
         if a != b:
             raise FcbenchError(
                 f"class {i} of data set {dataset!r} is {b!r}, of {network} {a!r}: labels must be the same"

@@ -31,8 +31,8 @@ def read_mask(path: Path, size_px: tuple[int, int]) -> Tensor:
 
 
 def _pairs(root: Path, folder: str) -> list[tuple[str, Path, Path]]:
-    found = LAYOUT.pairs(root, root / folder / "images", root / folder / "masks")
-    return [(f"{folder}/{image.stem}", image, mask) for _, image, mask in found]
+    pairs = LAYOUT.pairs(root, root / folder / "images", root / folder / "masks")
+    return [(f"{folder}/{image.stem}", image, mask) for _, image, mask in pairs]
 
 
 class Plugin(DatasetPlugin):

@@ -41,7 +41,7 @@ class Extracted(Dataset):
 
 
 class Plugin(DatasetPlugin):
-    """Features of others."""
+    """Features that somebody else extracted."""
 
     tasks = ("features",)
 

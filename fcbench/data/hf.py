@@ -24,7 +24,7 @@ from fcbench.core.errors import FcbenchError
 from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, DatasetPlugin, Objects, Sample
 from fcbench.data.shared.contents import READING, Contents
 from fcbench.data.shared.folders import hash_split
-from fcbench.data.shared.images import as_sample, image_size, read_aligned_image, read_image
+from fcbench.data.shared.images import LazyTargets, as_sample, image_size, read_aligned_image, read_image
 from fcbench.data.shared.layout import files_below
 
 CAPTIONS = ("caption", "captions", "text", "sentences")
@@ -52,25 +52,24 @@ class Rows(Dataset):
 
     def _stored(self, index: int) -> tuple[Path, bytes]:
         row = self.indices[index]
-        found = self.rows.select_columns([self.columns["image"]])[row][self.columns["image"]]
-        return Path(f"row {row} of {self.name}"), found["bytes"] or Path(found["path"]).read_bytes()
+        stored = self.rows.select_columns([self.columns["image"]])[row][self.columns["image"]]
+        return Path(f"row {row} of {self.name}"), stored["bytes"] or Path(stored["path"]).read_bytes()
 
     def __getitem__(self, index: int) -> Sample:
         read = read_aligned_image if "detection" in self.tasks else read_image
         return as_sample(str(self.indices[index]), read(*self._stored(index)), self.image_size_px)
 
     def targets(self, index: int) -> Mapping[str, Any]:
-        row = self.rows.select_columns([self.columns[task] for task in self.tasks])[self.indices[index]]
-        found: dict[str, Any] = {}
-        for task in self.tasks:
-            value = row[self.columns[task]]
+        def one(task: str) -> Any:
+            column = self.columns[task]
+            value = self.rows.select_columns([column])[self.indices[index]][column]
             if task == "classification":
-                found[task] = int(value)
-            elif task == "detection":
-                found[task] = _objects(value, image_size(*self._stored(index)))
-            else:
-                found[task] = (value,) if isinstance(value, str) else tuple(value)
-        return found
+                return int(value)
+            if task == "detection":
+                return _objects(value, image_size(*self._stored(index)))
+            return (value,) if isinstance(value, str) else tuple(value)
+
+        return LazyTargets(self.tasks, one)
 
     def sizes(self) -> Mapping[str, tuple[int, int]]:
         return {str(row): image_size(*self._stored(i)) for i, row in enumerate(self.indices)}
@@ -123,11 +122,11 @@ class HuggingFace(DatasetPlugin):
                 return datasets.load_dataset(commit[1], revision=commit[2]), f"{READING}-{commit[2][:16]}"
             saved = (path / "dataset_dict.json").is_file()
             home = str(options.cache_dir / "huggingface")
-            found = datasets.load_from_disk(path) if saved else datasets.load_dataset(str(path), cache_dir=home)
+            loaded = datasets.load_from_disk(path) if saved else datasets.load_dataset(str(path), cache_dir=home)
         except Exception as error:  # the library and its file systems may raise anything
             raise self._error(f"cannot be read ({' '.join(str(error).split())[:200]})") from error
         files = [p for p in files_below(path) if p.name[0] != "."]
-        return found, Contents(path, options.cache_dir).revision(files)
+        return loaded, Contents(path, options.cache_dir).revision(files)
 
     def _columns(self, features: Mapping[str, Any]) -> dict[str, str]:
         datasets = _datasets()

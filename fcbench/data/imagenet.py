@@ -83,12 +83,12 @@ class Plugin(DatasetPlugin):
         if not val.is_dir():
             raise LAYOUT.error(val, "is missing")
         if split == "train":
-            found = [(p, s) for s in synsets for p in LAYOUT.images_in(train / s)]
+            images = [(p, s) for s in synsets for p in LAYOUT.images_in(train / s)]
         elif any(p.is_dir() for p in val.iterdir()):
-            found = validation_folders(val, synsets)
+            images = validation_folders(val, synsets)
         else:
-            found = validation_flat(val, root / DEVKIT, synsets)
-        return labelled(LAYOUT.name, split, root, found, synsets, options)
+            images = validation_flat(val, root / DEVKIT, synsets)
+        return labelled(LAYOUT.name, split, root, images, synsets, options)
 
 
 PLUGIN = Plugin()

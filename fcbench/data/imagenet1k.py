@@ -71,8 +71,8 @@ class Cropped(Files):
         return Sample(sample_id, prepared(image, self.image_size_px), size_px)
 
     def sizes(self) -> Mapping[str, tuple[int, int]]:
-        found, wanted = super().sizes(), self.image_size_px
-        return found if wanted is None else {key: central(size, wanted) for key, size in found.items()}
+        by_file, expected_px = super().sizes(), self.image_size_px
+        return by_file if expected_px is None else {key: central(size, expected_px) for key, size in by_file.items()}
 
 
 def synsets() -> tuple[str, ...]:
@@ -86,13 +86,13 @@ def images_of(folder: Path, known: tuple[str, ...]) -> list[tuple[Path, str]]:
     """Images of a split with their synsets."""
     folders = folder.is_dir() and any(p.is_dir() and p.name[0] not in "._" for p in folder.iterdir())
     if folders:
-        found = [(path, name) for name in LAYOUT.class_names(folder) for path in LAYOUT.images_in(folder / name)]
+        images = [(path, name) for name in LAYOUT.class_names(folder) for path in LAYOUT.images_in(folder / name)]
     else:
         matches = [(path, NAMED.match(path.name)) for path in LAYOUT.images_in(folder)]
-        found = [(path, match[1] if match else path.name) for path, match in matches]
-    if wrong := sorted({name for _, name in found} - set(known)):
+        images = [(path, match[1] if match else path.name) for path, match in matches]
+    if wrong := sorted({name for _, name in images} - set(known)):
         raise LAYOUT.error(folder, f"holds {some(wrong)}, which is not one of the 1000 synsets")
-    return found
+    return images
 
 
 class Plugin(DatasetPlugin):
@@ -106,9 +106,11 @@ class Plugin(DatasetPlugin):
         folder = root / split
         if split == "test" and not folder.is_dir() and (root / "val").is_dir():
             folder = root / "val"
-        found = labelled(LAYOUT.name, split, root, images_of(folder, known), known, options)
-        revision = digest({"contents": found.revision, "prepared": PREPARED})
-        return Cropped(**{f.name: getattr(found, f.name) for f in fields(found)} | {"revision": revision})
+        labelled_images = labelled(LAYOUT.name, split, root, images_of(folder, known), known, options)
+        revision = digest({"contents": labelled_images.revision, "prepared": PREPARED})
+        return Cropped(
+            **{f.name: getattr(labelled_images, f.name) for f in fields(labelled_images)} | {"revision": revision}
+        )
 
 
 PLUGIN = Plugin()

@@ -46,6 +46,6 @@ def moved(value: Any, device: torch.device) -> Any:
     if isinstance(value, Mapping):
         return {k: moved(v, device) for k, v in value.items()}
     if is_dataclass(value) and not isinstance(value, type):
-        found = {f.name: getattr(value, f.name) for f in fields(value)}
-        return replace(value, **{k: moved(v, device) for k, v in found.items() if isinstance(v, Tensor)})
+        values = {f.name: getattr(value, f.name) for f in fields(value)}
+        return replace(value, **{k: moved(v, device) for k, v in values.items() if isinstance(v, Tensor)})
     return value

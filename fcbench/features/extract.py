@@ -100,7 +100,7 @@ def _start_reading(worker: int) -> None:
 
 
 def _batches(
-    dataset: Dataset, places: range, tasks: Sequence[str], batch_size: int, n_workers: int
+    dataset: Dataset, indices: range, tasks: Sequence[str], batch_size: int, n_workers: int
 ) -> Generator[list[_Read], None, None]:
     """Batches of the images at some indices, read by `n_workers` processes while the encoder works (0: in this one).
 
@@ -108,7 +108,7 @@ def _batches(
         FcbenchError: a reading process died.
     """
     loader = DataLoader(
-        Subset(_Images(dataset, tasks), places),
+        Subset(_Images(dataset, tasks), indices),
         batch_size=batch_size,
         num_workers=n_workers,
         collate_fn=_as_list,
@@ -168,8 +168,8 @@ def extract(
     """
     require_split_points(encoder.name, encoder.specs, split_points)
     contents = describe(dataset, encoder, split_points, dtype)
-    if (found := usable(dataset, encoder, split_points, contents, cache, on_bad_image)) is not None:
-        return found
+    if (cached := usable(dataset, encoder, split_points, contents, cache, on_bad_image)) is not None:
+        return cached
     work = _Extraction(dataset, encoder, split_points, contents, cache, on_bad_image, tasks, batch_size, n_workers)
     shards = work.run(advance)
     if not any(s.samples for s in shards):
@@ -221,11 +221,11 @@ class _Extraction:
     def _shard(self, span: range, wait: bool, advance: Advance | None) -> Shard | None:
         """A shard from disk, or made now; None if another process is making it and `wait` is False."""
         home = shard_folder(self.folder, span)
-        if (found := self._found(home, span, advance)) is not None:
-            return found
+        if (shard := self._found(home, span, advance)) is not None:
+            return shard
         with locked(home, wait) as is_mine:
-            if (found := self._found(home, span, advance)) is not None or not is_mine:
-                return found
+            if (shard := self._found(home, span, advance)) is not None or not is_mine:
+                return shard
             n_workers = _default_workers() if self.n_workers is None else self.n_workers
             batches = _batches(self.dataset, span, self.tasks, self.batch_size, n_workers)
             with closing(batches) as reads, _new_folder(home) as part:  # closing ends the reading processes now
@@ -233,14 +233,14 @@ class _Extraction:
         return self._usable(home)
 
     def _found(self, home: Path, span: range, advance: Advance | None) -> Shard | None:
-        found = self._usable(home)
-        if found and advance:
+        shard = self._usable(home)
+        if shard and advance:
             advance(self.n_done + len(span), len(self.dataset))
-        return found
+        return shard
 
     def _usable(self, home: Path) -> Shard | None:
-        found = open_shard(home, self.contents, self.cache.keeps_features)
-        return None if found and found.skipped and self.on_bad_image == "stop" else found
+        shard = open_shard(home, self.contents, self.cache.keeps_features)
+        return None if shard and shard.skipped and self.on_bad_image == "stop" else shard
 
     def _fill(self, part: Path, reads: Iterator[list[_Read]], advance: Advance | None) -> None:
         """Extract a shard into a folder, ``index.json`` last."""
@@ -325,10 +325,10 @@ def usable(
 ) -> FeatureSet | None:
     """A usable set from the cache: one with gaps only if gaps are allowed."""
     folder = cache.features / key_of(contents)
-    found = open_set(folder, contents)
-    if found is None and not cache.keeps_features:
-        found = open_set(folder, contents, partial(_encode, dataset, encoder, split_points, dtype_of(contents)))
-    return None if found and found.skipped and on_bad_image == "stop" else found
+    features = open_set(folder, contents)
+    if features is None and not cache.keeps_features:
+        features = open_set(folder, contents, partial(_encode, dataset, encoder, split_points, dtype_of(contents)))
+    return None if features and features.skipped and on_bad_image == "stop" else features
 
 
 def _encode(

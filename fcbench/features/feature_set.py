@@ -56,15 +56,15 @@ class Sharded:
 
     def __getitem__(self, which: slice | Tensor) -> Tensor:
         """Samples by a slice or by their indices."""
-        places = np.arange(len(self))[which] if isinstance(which, slice) else which.cpu().numpy()
-        out = torch.empty(len(places), *self._shape, dtype=self._dtype)
-        shards = np.searchsorted(self._ends, places, side="right")
+        indices = np.arange(len(self))[which] if isinstance(which, slice) else which.cpu().numpy()
+        out = torch.empty(len(indices), *self._shape, dtype=self._dtype)
+        shards = np.searchsorted(self._ends, indices, side="right")
         for shard in np.unique(shards).tolist():
             (rows,) = np.nonzero(shards == shard)
             first = self._ends[shard - 1] if shard else 0
             array = np.load(self._files[shard], mmap_mode="r")  # unmapped at once, to save memory
             for row in rows.tolist():
-                out.numpy()[row] = array[places[row] - first]
+                out.numpy()[row] = array[indices[row] - first]
         return out
 
 
@@ -114,10 +114,10 @@ class EncodedArrays(Mapping[str, "EncodedMap"]):
         self._maps = {name: EncodedMap(self, name, n) for name in names}
         self._last: tuple[Sequence[int], Mapping[str, Tensor]] = (), {}
 
-    def at(self, places: Sequence[int]) -> Mapping[str, Tensor]:
+    def at(self, indices: Sequence[int]) -> Mapping[str, Tensor]:
         """Maps of samples; the last ones are kept, because each map of a batch is read in turn."""
-        if self._last[0] != places:
-            self._last = places, self._encode(places)
+        if self._last[0] != indices:
+            self._last = indices, self._encode(indices)
         return self._last[1]
 
     def __getitem__(self, name: str) -> EncodedMap:
@@ -143,8 +143,8 @@ class EncodedMap:
 
     def __getitem__(self, which: slice | Tensor) -> Tensor:
         """Samples by a slice or by their indices."""
-        places = list(range(self._n))[which] if isinstance(which, slice) else which.tolist()
-        return self._arrays.at(places)[self._name].clone()
+        indices = list(range(self._n))[which] if isinstance(which, slice) else which.tolist()
+        return self._arrays.at(indices)[self._name].clone()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -227,10 +227,10 @@ class FeatureSet:
         Raises:
             IndexError: no such index.
         """
-        places = torch.as_tensor(list(indices), dtype=torch.long)
-        if places.numel() and not (0 <= int(places.min()) and int(places.max()) < len(self)):
-            raise IndexError(f"places {list(indices)} of a set of {len(self)} samples")
-        return {name: _taken(self.arrays[name], places).float() for name in self.specs}
+        at = torch.as_tensor(list(indices), dtype=torch.long)
+        if at.numel() and not (0 <= int(at.min()) and int(at.max()) < len(self)):
+            raise IndexError(f"indices {list(indices)} of a set of {len(self)} samples")
+        return {name: _taken(self.arrays[name], at).float() for name in self.specs}
 
     def near(self, device: torch.device) -> FeatureSet:
         """The set for training on a device: copied there if it fits, otherwise unchanged."""
@@ -240,14 +240,14 @@ class FeatureSet:
 
     def batches(self, size: int) -> Iterator[dict[str, Tensor]]:
         """Maps [B, C, h, w] of all samples, batch by batch in order."""
-        for places in batches_of(len(self), size):
-            yield self.batch(places)
+        for indices in batches_of(len(self), size):
+            yield self.batch(indices)
 
 
-def _taken(array: Tensor | Sharded | EncodedMap, places: Tensor) -> Tensor:
+def _taken(array: Tensor | Sharded | EncodedMap, indices: Tensor) -> Tensor:
     if isinstance(array, Tensor) and is_repeated(array):
-        return array[:1].expand(len(places), -1, -1, -1)
-    return array[moved(places, array.device)]
+        return array[:1].expand(len(indices), -1, -1, -1)
+    return array[moved(indices, array.device)]
 
 
 def is_repeated(array: Tensor) -> bool:

@@ -77,8 +77,8 @@ def split_points_of(encoder: Encoder, name: str | None) -> tuple[str, ...]:
     """
     parts = (name or encoder.default_split_point).split("+")
     require_split_points(encoder.name, [*encoder.specs, *encoder.groups], parts)
-    found = [point for part in parts for point in encoder.groups.get(part, (part,))]
-    return tuple(n for n in encoder.specs if n in found)
+    names = [point for part in parts for point in encoder.groups.get(part, (part,))]
+    return tuple(n for n in encoder.specs if n in names)
 
 
 def open_source(

@@ -20,15 +20,15 @@ CHUNK_BYTES = 64 << 20
 _STATS = ("mean", "std", "low", "high")
 
 
-def stats_of(features: FeatureSet, kept: Path | None = None) -> dict[str, FeatureStats]:
+def stats_of(features: FeatureSet, file: Path | None = None) -> dict[str, FeatureStats]:
     """Per-channel statistics of each map over a set, in float64, one pass.
 
     Args:
-        kept: file to store them in; None to not store them.
+        file: to store them in; None to not store them.
     """
-    if kept is None:
+    if file is None:
         return _taken(features)
-    tensors = load(cache.kept(kept, lambda: _as_bytes(_taken(features))))
+    tensors = load(cache.cached(file, lambda: _as_bytes(_taken(features))))
     return {n: FeatureStats(*(tensors[f"{n}.{k}"] for k in _STATS)) for n in features.specs}
 
 

@@ -41,8 +41,8 @@ def key_of(contents: Mapping[str, Any]) -> str:
 
 def dtype_of(contents: Mapping[str, Any]) -> FeaturesDtype:
     """Type of the values of a set."""
-    found: FeaturesDtype = contents.get("dtype", "float32")
-    return found
+    dtype: FeaturesDtype = contents.get("dtype", "float32")
+    return dtype
 
 
 def spans(contents: Mapping[str, Any]) -> list[range]:
@@ -74,11 +74,11 @@ def open_shard(folder: Path, contents: Mapping[str, Any], has_values: bool = Tru
     Args:
         has_values: if False, the index is enough.
     """
-    found = cache.get(folder / "index.json")
-    if found is None:
+    content = cache.get(folder / "index.json")
+    if content is None:
         return None
     try:
-        index = json.loads(found)
+        index = json.loads(content)
         if index["schema"] != SCHEMA or index["key"] != json.loads(json.dumps(contents)):
             return None
         samples = tuple(SampleInfo(d["id"], d["index"], tuple(d["size_px"])) for d in index["samples"])
@@ -130,7 +130,7 @@ def _joined(
     if encode is None:
         arrays = DiskArrays([(s.folder, len(s.samples)) for s in full], shapes, dtype_of(contents))
     else:
-        arrays = EncodedArrays(lambda places: encode([samples[i].index for i in places]), list(specs), len(samples))
+        arrays = EncodedArrays(lambda indices: encode([samples[i].index for i in indices]), list(specs), len(samples))
     return FeatureSet(
         folder.name,
         samples,
@@ -157,8 +157,8 @@ def require_size(sample_id: str, image_px: tuple[int, int], first_px: tuple[int,
 def _npy_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
     """Header of a ``.npy`` file; its length does not depend on the first dimension."""
     buffer = io.BytesIO()
-    described = {"descr": dtype.str, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(buffer, described)
+    header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(buffer, header)
     return buffer.getvalue()
 
 

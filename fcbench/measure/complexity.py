@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from fcbench.core.cache import Cache, digest, kept
+from fcbench.core.cache import Cache, cached, digest
 from fcbench.features.source import Source
 from fcbench.measure.evaluate import Reader
 from fcbench.transmit.checkpoint import Loaded
@@ -119,7 +119,7 @@ class Complexity:
             spent = macs(lambda: encoder(image, source.split_points))
             return json.dumps([spent, n_weights(encoder.module)]).encode()
 
-        n_macs, weights = json.loads(kept(path, count))
+        n_macs, weights = json.loads(cached(path, count))
         return {"encoder": (n_macs, weights)}
 
     def _count_readout(self, reader: Reader) -> Counts:

@@ -112,10 +112,10 @@ def measure(study: Study, out: Path, *, length: int = 2, coded: bool = False, de
                     report.say(line)
             for seed in suite.seeds:
                 chains_of = Chains(Trial(study, source, seed, report), folder)
-                for point, wanted in passes(suite, length, coded, deep):
-                    pending = [c for c in wanted if not folder.done(chains_of.key(point, c))]
-                    n_found += len(wanted) - len(pending)
-                    report.skip(len(wanted) - len(pending))
+                for point, requested in passes(suite, length, coded, deep):
+                    pending = [c for c in requested if not folder.done(chains_of.key(point, c))]
+                    n_found += len(requested) - len(pending)
+                    report.skip(len(requested) - len(pending))
                     if pending:
                         failed = chains_of.measure(point, pending)
                         failures += failed
@@ -127,8 +127,8 @@ def passes(suite: Suite, length: int, coded: bool, deep: bool = True) -> Iterato
     """Operating points with the chains that are measured at each; all are coded at the same position."""
     uncoded = Job(Kind.CEILING, ENDS[Kind.CEILING], suite.tasks)
     for _, group in itertools.groupby(chains(suite.tasks, suite.neck, length), key=lambda c: (c.neck, c.before)):
-        if (own := list(group))[0].neck == suite.neck or deep:
-            yield uncoded, own
+        if (same_necks := list(group))[0].neck == suite.neck or deep:
+            yield uncoded, same_necks
     if not coded:
         return
     before = [c for c in chains(suite.tasks, suite.neck, 2) if c.neck == suite.neck]
@@ -174,8 +174,8 @@ def chains(tasks: Sequence[str], neck: str, length: int) -> Iterator[Chain]:
 
 def n_stages(suite: Suite, length: int, coded: bool, deep: bool = True) -> int:
     """Number of points of a run that starts from nothing."""
-    wanted = sum(len(chains) for _, chains in passes(suite, length, coded, deep))
-    return len(suite.encoders) * len(suite.seeds) * wanted
+    requested = sum(len(chains) for _, chains in passes(suite, length, coded, deep))
+    return len(suite.encoders) * len(suite.seeds) * requested
 
 
 def neck_of_depth(neck: str, times: int) -> str | None:
@@ -211,15 +211,15 @@ class Chains:
         """Resumption key of a chain's point."""
         return key_of_chain(point_key(self.trial, job, chain.task), chain)
 
-    def measure(self, job: Job, wanted: Sequence[Chain]) -> list[str]:
+    def measure(self, job: Job, requested: Sequence[Chain]) -> list[str]:
         """Measure chains at one operating point, all coded at the same position. Returns what failed."""
         where, began = f"{self.trial.source.encoder.name}: {job.point.label}", time.monotonic()
-        names, failed = {c.name: c for c in wanted}, dict[str, str]()
+        names, failed = {c.name: c for c in requested}, dict[str, str]()
         readers = {name: attempt(lambda: self.reader(c), [name], failed) for name, c in names.items()}
         ready = {name: reader for name, reader in readers.items() if reader}
         with tempfile.TemporaryDirectory(prefix=".streams-", dir=self.folder.path) as temporary:
             stream = Path(temporary) / "stream.fcb"
-            done = attempt(lambda: self._send_and_read(job, wanted[0], ready, stream), list(ready), failed)
+            done = attempt(lambda: self._send_and_read(job, requested[0], ready, stream), list(ready), failed)
         if done:
             for name in ready:
                 found = attempt(lambda: self._rows_and_samples(job, names[name], done), [name], failed)
@@ -248,11 +248,11 @@ class Chains:
         return send_and_read(at, job, at.source, readers, stream)
 
     def _rows_and_samples(self, job: Job, chain: Chain, done: Measured) -> tuple[list[RatePoint], SampleTable]:
-        at, reader, found = self._at(chain), self._end(chain).reader, done.read.found[chain.name]
+        at, reader, evaluation = self._at(chain), self._end(chain).reader, done.read.evaluations[chain.name]
         rows = make_rows(at, job, reader, self._counts(chain), done.sender, done.sent, done.read, chain.name)
         direct = chain == Chain(self.trial.study.suite.neck, (), chain.task)
-        null = self.trial.null_likelihood(chain.task) if direct and wants_null(self.trial, job, found) else None
-        return [self._named(row, job, chain) for row in rows], sample_table(at, done.sent, found, null)
+        null = self.trial.null_likelihood(chain.task) if direct and wants_null(self.trial, job, evaluation) else None
+        return [self._named(row, job, chain) for row in rows], sample_table(at, done.sent, evaluation, null)
 
     def _named(self, row: RatePoint, job: Job, chain: Chain) -> RatePoint:
         split_point = self.trial.source.split_point

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fcbench.core.cache import Cache, kept
+from fcbench.core.cache import Cache, cached
 from fcbench.core.tasks import ProbabilisticHead, ScaledHead
 from fcbench.features.feature_set import batches_of
 from fcbench.training.options import PREPARE_SAMPLES
@@ -50,7 +50,7 @@ def make_scorer(recipe: ReadoutRecipe, model: Readout | TailReadout, targets: Ta
     if not isinstance(head, ScaledHead):
         return Scorer(head.log_likelihood) if isinstance(head, ProbabilisticHead) else None
     path = cache.model("scale", recipe.key, ".json")
-    scale = kept(path, lambda: json.dumps(fitted_scale(_training_likelihood(recipe, model, targets))).encode())
+    scale = cached(path, lambda: json.dumps(fitted_scale(_training_likelihood(recipe, model, targets))).encode())
     return Scorer(partial(head.log_density, scale=float(json.loads(scale))))
 
 
@@ -61,8 +61,8 @@ def _training_likelihood(
     features, head = recipe.source.train.features, model.head
     with torch.inference_mode():
         parts = [
-            (model(features.batch(places)), recipe.task.collate(targets(places)))
-            for places in batches_of(min(len(features), PREPARE_SAMPLES), EVAL_BATCH)
+            (model(features.batch(indices)), recipe.task.collate(targets(indices)))
+            for indices in batches_of(min(len(features), PREPARE_SAMPLES), EVAL_BATCH)
         ]
 
     def total(scale: float) -> float:
@@ -81,10 +81,10 @@ def fitted_scale(total: Callable[[float], float]) -> float:
     """
     from scipy.optimize import minimize_scalar
 
-    found = minimize_scalar(
+    minimum = minimize_scalar(
         lambda log_scale: -total(float(np.exp(log_scale))),
         bounds=np.log(SCALES),
         method="bounded",
         options={"xatol": 1e-3},
     )
-    return float(np.exp(found.x))
+    return float(np.exp(minimum.x))

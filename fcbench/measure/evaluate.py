@@ -39,7 +39,7 @@ class Reader:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class TaskEvaluation:
     """Statistics [N, S] of a reader's task, and log-likelihoods [N] nats if its head states them."""
 
     stats: np.ndarray
@@ -51,12 +51,12 @@ class Evaluation:
     """Results of several readers on a received test set.
 
     Attributes:
-        found: by reader.
+        evaluations: by reader.
         feature_mse: of features divided by their training standard deviation.
         decode_ms: of each sample; empty if nothing was decoded.
     """
 
-    found: Mapping[str, Found]
+    evaluations: Mapping[str, TaskEvaluation]
     feature_mse: float
     decode_ms: Sequence[float] = field(default_factory=list)
 
@@ -82,7 +82,8 @@ def evaluate(received: Iterable[Received], source: Source, readers: Mapping[str,
             indices = range(n_read, n_read + len(next(iter(batch.maps.values()))))
             n_read = indices.stop
             decode_ms += batch.decode_ms
-            error += float(normalized_mse(test.batch(indices), batch.maps, source.stats)) * len(indices)
+            if not batch.exact:
+                error += float(normalized_mse(test.batch(indices), batch.maps, source.stats)) * len(indices)
             for key, r in readers.items():
                 targets, head = r.task.collate(r.targets(indices)), r.model.head
                 x = r.model(batch.maps)
@@ -96,11 +97,11 @@ def evaluate(received: Iterable[Received], source: Source, readers: Mapping[str,
             raise FcbenchError(f"decoded {n_read} samples of {len(test)}: the stream is not of this data set")
         tables = {key: np.concatenate(s) for key, s in stats.items()}
         tables |= {key: np.hstack([tables[key], c.statistics()]) for key, c in collectors.items()}
-    found = {
-        key: Found(table, np.concatenate(likelihoods[key]) if key in likelihoods else None)
+    evaluations = {
+        key: TaskEvaluation(table, np.concatenate(likelihoods[key]) if key in likelihoods else None)
         for key, table in tables.items()
     }
-    for key, one in found.items():
+    for key, one in evaluations.items():
         if one.log_likelihood is not None and not np.isfinite(one.log_likelihood).all():
             raise FcbenchError(f"the head of {key} gives a target zero probability, or NaN")
-    return Evaluation(found, error / n_read, decode_ms)
+    return Evaluation(evaluations, error / n_read, decode_ms)

@@ -26,7 +26,7 @@ from fcbench.features.extract import extract
 from fcbench.features.feature_set import FeatureSet
 from fcbench.features.source import Readable, Source, Split, split_points_of
 from fcbench.features.statistics import stats_of
-from fcbench.measure.evaluate import Found
+from fcbench.measure.evaluate import TaskEvaluation
 from fcbench.measure.point import send_and_read
 from fcbench.measure.points import Job, jobs
 from fcbench.measure.rows import make_rows
@@ -187,11 +187,11 @@ def _time_reading(trial: Trial, task: str, rates: Rates, folder: Path) -> None:
     assert done is not None
     counts = trial.complexity.of_readout(reader)
     trial.complexity.of_point(counts, None)  # counts operations once for all points
-    found, n_test = done.read.found[task], rates.n_test
-    given = found.log_likelihood
-    stats = np.resize(found.stats, (n_test, found.stats.shape[1]))
-    whole = Found(stats, None if given is None else np.resize(given, n_test))
-    read = replace(done.read, found={task: whole})
+    evaluation, n_test = done.read.evaluations[task], rates.n_test
+    log_likelihood = evaluation.log_likelihood
+    stats = np.resize(evaluation.stats, (n_test, evaluation.stats.shape[1]))
+    whole = TaskEvaluation(stats, None if log_likelihood is None else np.resize(log_likelihood, n_test))
+    read = replace(done.read, evaluations={task: whole})
     with ResultsFolder(folder) as rows:
         began = time.perf_counter()
         ids = [f"{task}-{i:012d}" for i in range(n_test)]

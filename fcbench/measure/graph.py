@@ -177,13 +177,13 @@ class _Builder:
         splits = {}
         for which, data in self.study.data.items():
             how = suite.on_bad_image, suite.features_dtype
-            found, features = expected_set(data, self.encoder, points, self._cache, *how)
+            is_cached, features = expected_set(data, self.encoder, points, self._cache, *how)
             label = f"{self.encoder.name}: features of {which}"
             path = self._cache.features / features.key
             node = Node(_set_key(features), Makes.FEATURES, label, self.name, split=which, path=path)
             memory_bytes = PROCESS_BYTES + min(features.n_bytes, RAM_LIMIT_BYTES)
             self.graph.nodes.setdefault(node.key, replace(node, memory_bytes=memory_bytes))
-            if not found:
+            if not is_cached:
                 self.graph.sets.setdefault(node.key, (self.encoder.name, features))
             splits[which] = Split(Readable(data, features.indices), features)
         name = suite.split_point or self.encoder.default_split_point
@@ -192,14 +192,14 @@ class _Builder:
     def _see_own_features(self, recipe: ReadoutRecipe) -> None:
         """Record the features of a frozen decoder's own encoder, which its training extracts if they are missing."""
         if recipe.decoder is not None:
-            found, features = expected_set(
+            is_cached, features = expected_set(
                 own_samples(recipe),
                 recipe.decoder.encoder,
                 recipe.decoder.inputs,
                 self._cache,
                 dtype=recipe.source.train.features.dtype,
             )
-            if not found:
+            if not is_cached:
                 self.graph.sets.setdefault(_set_key(features), (recipe.decoder.encoder.name, features))
 
     # --------------------------------------------------------------------------------------------- models
@@ -290,9 +290,9 @@ def expected_set(
         UnreadableSample: no image can be read.
     """
     contents = extract.describe(data, encoder, split_points, dtype)
-    found = extract.usable(data, encoder, split_points, contents, cache, on_bad_image)
-    if found is not None:
-        return True, found
+    cached = extract.usable(data, encoder, split_points, contents, cache, on_bad_image)
+    if cached is not None:
+        return True, cached
     height, width = data.image_size_px or _first_image_px(data)
     specs = {n: s for n, s in encoder.specs.items() if n in split_points}
     grids = {n: encoder.grid(n, (height, width)) for n in specs}

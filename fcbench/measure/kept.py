@@ -51,10 +51,10 @@ def check(folder: Path, cache: Cache, checks: Checks, advance: Advance) -> None:
     for number, together in enumerate(groups := grouped(rows.values(), sending)):
         advance(number, len(groups))
         measured = [row for row in together if row.status == OK]
-        own = [row for row in together if _stem(row) in streams]
-        if measured and not own:
+        with_stream = [row for row in together if _stem(row) in streams]
+        if measured and not with_stream:
             checks.left["streams (not kept)"] += 1
-        for row in own if measured else ():
+        for row in with_stream if measured else ():
             stream = _Stream(folder, streams[_stem(row)], row if row.status == OK else measured[0], cache, checks)
             try:
                 stream.check()

@@ -58,14 +58,14 @@ class OnRay:
         found.add_done_callback(lambda _: self._end(node, found, outer))
         return outer
 
-    def _end(self, node: Node, found: Future[Outcome | FcbenchError], outer: Future[Outcome]) -> None:
+    def _end(self, node: Node, future: Future[Outcome | FcbenchError], outer: Future[Outcome]) -> None:
         """Pass a result on; a task that Ray gave up becomes a failure."""
         try:
-            error = found.exception()
+            error = future.exception()
             if isinstance(error, self._ray.exceptions.RayError):
                 outer.set_result(self._here.refuse(node, f"Ray gave it up: {str(error).splitlines()[0]}"))
                 return
-            result = found.result()
+            result = future.result()
             if isinstance(result, FcbenchError):
                 raise result
             outer.set_result(result)

@@ -150,10 +150,10 @@ def decoder_weights(study: Study) -> Iterator[Weights]:
         yield Weights(f"{task}: {model.name}", n_bytes, model.weights.origin, missing)
 
 
-def _or_random(wanted: Callable[[], Any], stand_in: Callable[[], Any]) -> tuple[Any, str]:
+def _or_random(build: Callable[[], Any], stand_in: Callable[[], Any]) -> tuple[Any, str]:
     """A model, or one with random weights and the reason."""
     try:
-        return wanted(), ""
+        return build(), ""
     except FcbenchError as error:
         return stand_in(), str(error)
 
@@ -169,8 +169,8 @@ def left(study: Study, out: Path) -> tuple[Counts, Estimate]:
     suite, done, chains = study.suite, plan.done(out), Family("chains")
     for encoder in map(study.encoder, suite.encoders):
         for seed in suite.seeds:
-            for job, wanted in cross_neck.passes(suite, 2, coded=False, deep=False):
-                for chain in wanted:
+            for job, requested in cross_neck.passes(suite, 2, coded=False, deep=False):
+                for chain in requested:
                     key = cross_neck.key_of_chain(key_of(study, encoder, seed, job, chain.task), chain)
                     chains.n_points, chains.n_found = chains.n_points + 1, chains.n_found + (key in done)
                     chains.read.update([chain.task] if key not in done else [])

@@ -15,7 +15,7 @@ from fcbench.core.errors import DiskFull
 from fcbench.core.files import is_disk_full
 from fcbench.core.python_files import reason_of
 from fcbench.features.source import Source
-from fcbench.measure.evaluate import Evaluation, Found, Reader, evaluate
+from fcbench.measure.evaluate import Evaluation, Reader, TaskEvaluation, evaluate
 from fcbench.measure.points import Job
 from fcbench.measure.rows import make_rows
 from fcbench.measure.trial import Trial
@@ -78,30 +78,32 @@ def failure_lines(where: str, tasks: Sequence[str], failed: Mapping[str, str]) -
     """One line per reason; it names the tasks if others of the point were measured."""
     lines = []
     for reason in dict.fromkeys(failed.values()):
-        own = [t for t in tasks if failed.get(t) == reason]
-        lines.append(f"{where}: {reason}" if len(own) == len(tasks) else f"{where}, {', '.join(own)}: {reason}")
+        alike = [t for t in tasks if failed.get(t) == reason]
+        lines.append(f"{where}: {reason}" if len(alike) == len(tasks) else f"{where}, {', '.join(alike)}: {reason}")
     return lines
 
 
 def rows_and_samples(trial: Trial, job: Job, task: str, done: Measured) -> tuple[list[RatePoint], SampleTable]:
-    found = done.read.found[task]
-    null = trial.null_likelihood(task) if wants_null(trial, job, found) else None
+    evaluation = done.read.evaluations[task]
+    null = trial.null_likelihood(task) if wants_null(trial, job, evaluation) else None
     reader = trial.reader(task)
     counts = trial.complexity.of_readout(reader)
     rows = make_rows(trial, job, reader, counts, done.sender, done.sent, done.read, task)
-    return rows, sample_table(trial, done.sent, found, null)
+    return rows, sample_table(trial, done.sent, evaluation, null)
 
 
-def sample_table(trial: Trial, sent: Sent, found: Found, null: np.ndarray | None) -> SampleTable:
+def sample_table(trial: Trial, sent: Sent, evaluation: TaskEvaluation, null: np.ndarray | None) -> SampleTable:
     """Table of a point's samples, to be stored."""
-    return SampleTable(trial.source.test.features.ids, sent.sample_bytes, found.stats, found.log_likelihood, null)
+    return SampleTable(
+        trial.source.test.features.ids, sent.sample_bytes, evaluation.stats, evaluation.log_likelihood, null
+    )
 
 
-def wants_null(trial: Trial, job: Job, found: Found) -> bool:
+def wants_null(trial: Trial, job: Job, evaluation: TaskEvaluation) -> bool:
     """Whether a point stores the null model's likelihoods: the uncoded ceiling, if the run asks for them.
 
     A tail is not trained, so it has no counterpart trained on a constant.
     """
     if trial.study.suite.head == "tail":
         return False
-    return found.log_likelihood is not None and job.kind == Kind.CEILING and trial.study.suite.null_model
+    return evaluation.log_likelihood is not None and job.kind == Kind.CEILING and trial.study.suite.null_model

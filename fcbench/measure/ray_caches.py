@@ -74,9 +74,9 @@ def apart(ray: Any, cache_dir: Path, do: Do) -> Iterator[Do]:
 def on_each(ray: Any, function: Callable[[Any], T], argument: Any, limit_s: float | None = None) -> list[tuple[str, T]]:
     """Results of a function on each machine of the cluster, with the machine's name."""
     nodes, task = [n for n in ray.nodes() if n["Alive"]], ray.remote(function)
-    asked = [task.options(num_cpus=0, scheduling_strategy=_on(n["NodeID"])).remote(argument) for n in nodes]
-    found = ray.get(asked, timeout=limit_s)
-    return list(zip((n["NodeManagerHostname"] for n in nodes), found, strict=True))
+    requests = [task.options(num_cpus=0, scheduling_strategy=_on(n["NodeID"])).remote(argument) for n in nodes]
+    results = ray.get(requests, timeout=limit_s)
+    return list(zip((n["NodeManagerHostname"] for n in nodes), results, strict=True))
 
 
 def _on(node_id: str) -> Any:
@@ -107,18 +107,18 @@ def _fetch(files: Any, root: Path, path: Path) -> bool:
 
     if not path.is_relative_to(root):
         return False
-    found: dict[str, bytes] = ray.get(files.read.remote(str(path.relative_to(root))))
-    for end, data in found.items():
+    content: dict[str, bytes] = ray.get(files.read.remote(str(path.relative_to(root))))
+    for end, data in content.items():
         write_atomically(path.with_name(path.name + end), data, cache.CACHE_HINT)
-    return bool(found)
+    return bool(content)
 
 
-def _hand_over(files: Any, own: Cache) -> None:
+def _hand_over(files: Any, local: Cache) -> None:
     """Copy features and models that the driver's cache lacks; the file that makes an entry valid is copied last."""
     import ray
 
-    places = [*own.models.glob("*"), *own.features.glob("*/*"), *own.features.glob("*/*/*")]
-    paths = {str(p.relative_to(own.root)): p for p in places if _is_finished(p) and p.is_file()}
+    made = [*local.models.glob("*"), *local.features.glob("*/*"), *local.features.glob("*/*/*")]
+    paths = {str(p.relative_to(local.root)): p for p in made if _is_finished(p) and p.is_file()}
     lacking = ray.get(files.lacks.remote([name for name in paths if name not in _handed_over]))
     for name in sorted(lacking, key=lambda n: (n.endswith("index.json"), not n.endswith(BESIDE))):
         ray.get(files.write.remote(name, paths[name].read_bytes()))

@@ -92,11 +92,12 @@ def make_rows(
         counts: of the neck and the head.
         key: of the reader in `read`.
     """
-    found = read.found[key]
+    evaluation = read.evaluations[key]
     row = replace(_unmeasured(trial, job, reader.task.name), **_training("task", reader.training))
     row = _coded(trial, job, row, counts, sender, sent, read)
     values_of = partial(metric_values, reader.task)
-    values, drawn = values_of(found.stats, np.ones((1, len(found.stats)))), intervals.resampled(found.stats, values_of)
+    stats = evaluation.stats
+    values, drawn = values_of(stats, np.ones((1, len(stats)))), intervals.resampled(stats, values_of)
     out = []
     for i, metric in enumerate(reader.task.metrics):
         low, high = intervals.interval(drawn[metric.name])
@@ -152,9 +153,9 @@ def _training(of: str, record: Record | None) -> dict[str, Any]:
     """Record of a training, by column."""
     if record is None:
         return {}
-    found = {"stop": record.stop, "done": record.steps, "seconds": record.seconds}
-    found |= {"gain": 100 * record.gain.doubling, "rest": 100 * record.gain.rest}
-    return {f"{of}_{column}": value for column, value in found.items()}
+    values = {"stop": record.stop, "done": record.steps, "seconds": record.seconds}
+    values |= {"gain": 100 * record.gain.doubling, "rest": 100 * record.gain.rest}
+    return {f"{of}_{column}": value for column, value in values.items()}
 
 
 def _unmeasured(trial: Trial, job: Job, task: str) -> RatePoint:
@@ -217,11 +218,11 @@ def _budget(suite: Suite, job: Job) -> dict[str, Any]:
     """Length and rate of the trainings of a point's readout and codec, by column."""
     budget = suite.budget
     of_readout = () if suite.head == "tail" else ("width", "task_steps", "task_batch", "task_rate", "tolerance")
-    found = {k: getattr(budget, k) for k in of_readout}
+    values = {k: getattr(budget, k) for k in of_readout}
     if job.trained:
         steps = n_steps(budget, lmbdas_of(suite, job.point.codec))
-        found |= {k: getattr(budget, k) for k in ("codec_batch", "codec_rate", "tolerance")} | {"codec_steps": steps}
-    return found
+        values |= {k: getattr(budget, k) for k in ("codec_batch", "codec_rate", "tolerance")} | {"codec_steps": steps}
+    return values
 
 
 def _decoder_sha256(trial: Trial, task: str) -> str:
@@ -241,8 +242,18 @@ def _origin(study: Study, encoder: Encoder, job: Job, task: str) -> dict[str, st
     used = [("encoder", family)] if family in registry.names("encoder") else []
     used += [("dataset", study.suite.dataset), ("task", task)]
     used += [("neck", study.suite.neck_label)] if study.suite.neck_label else []
-    used += [codec_kind(job.point.codec)] if job.kind not in (*ENDS, Kind.LABEL) else []
-    return {k: v for kind, name in used for k, v in registry.origin(kind, name).items()}
+    if study.suite.head == "frozen":
+        used.append(("taskmodel", study.suite.task_model(task, study.data["train"].meta)[0]))
+    if job.kind == Kind.LABEL:
+        used += [("label", task)] if task in registry.names("label") else []
+    elif job.kind not in ENDS:
+        used.append(codec_kind(job.point.codec))
+    origins: dict[str, str] = {}
+    for kind, name in used:
+        for source, version in registry.origin(kind, name).items():
+            taken = origins.get(source, version) != version  # files of a task and of its label coder share their name
+            origins[f"{kind}:{source}" if taken else source] = version
+    return origins
 
 
 def _coder_versions(job: Job) -> dict[str, str]:

@@ -61,10 +61,10 @@ class Study:
         """Features of one split; the training split also has its statistics."""
         suite, points = self.suite, split_points_of(encoder, self.suite.split_point)
         how = suite.on_bad_image, suite.tasks, suite.features_dtype
-        found = reported_extract(self.data[which], encoder, points, self.cache, report, which, *how)
+        extracted = reported_extract(self.data[which], encoder, points, self.cache, report, which, *how)
         if which == "train":
-            kept_stats(found, self.cache)
-        return found
+            kept_stats(extracted, self.cache)
+        return extracted
 
     def encoder(self, name: str) -> Encoder:
         """The encoder for a name in ``suite.encoders``."""
@@ -146,10 +146,10 @@ def device_of(name: str) -> torch.device:
 
 def open_data(suite: Suite, cache_dir: Path) -> dict[str, Dataset]:
     """``train`` and ``test`` of the suite's data set; ``train`` of another one if codecs have their own."""
-    own, of_codecs = (suite.dataset, suite.data_root), (suite.codec_data or "", suite.codec_data_root)
+    of_tasks, of_codecs = (suite.dataset, suite.data_root), (suite.codec_data or "", suite.codec_data_root)
     how = DataOptions(None, cache_dir, suite.image_size_px, metric_command=suite.metric_command)
-    train = _opened("train", *(of_codecs if suite.codec_data else own), suite.n_train, how)
-    test = _opened("test", *own, suite.n_test, how)
+    train = _opened("train", *(of_codecs if suite.codec_data else of_tasks), suite.n_train, how)
+    test = _opened("test", *of_tasks, suite.n_test, how)
     if suite.metric_command and not test.meta.commands:
         raise FcbenchError("--metric-command reads decoded features of --features FOLDER alone: give both")
     remote = [c for c in suite.codecs if codec_kind(c)[0] == "image"]

@@ -105,13 +105,13 @@ class Suite:
 
     def check(self) -> None:
         """Raise `FcbenchError` for an unknown name or parameter of a codec, before any work is done."""
-        for kind, given in (
+        for kind, values in (
             ("dataset", tuple(registry.split_variant(d)[0] for d in (self.dataset, self.codec_data) if d)),
             ("encoder", tuple(map(registry.encoder_family, self.encoders))),
             ("neck", (registry.plain(self.neck),)),
             ("task", self.tasks),
         ):
-            for name in given:
+            for name in values:
                 if name not in registry.names(kind):
                     raise FcbenchError(unknown(kind, name, registry.names(kind)))
         self._check_codecs()
@@ -231,8 +231,8 @@ def load(path: Path) -> Suite:
     """
     if not path.exists():
         raise FcbenchError(f"suite {path} not found: give a Python file that sets SUITE = fcbench.Suite(...)")
-    found = getattr(run_file(path, read_source(path, "the suite"), "the suite"), "SUITE", None)
-    if not isinstance(found, Suite):
-        got = "no SUITE" if found is None else f"SUITE = {shown(found)}"
+    suite = getattr(run_file(path, read_source(path, "the suite"), "the suite"), "SUITE", None)
+    if not isinstance(suite, Suite):
+        got = "no SUITE" if suite is None else f"SUITE = {shown(suite)}"
         raise FcbenchError(f"{path} sets {got}: it must hold SUITE = fcbench.Suite(...)")
-    return found
+    return suite

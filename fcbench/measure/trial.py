@@ -81,9 +81,9 @@ class Trial:
 
     def trained(self, task: str) -> Readout:
         """The trained readout of a task; not for tails."""
-        found = self.readout(task)
-        assert isinstance(found, Readout)
-        return found
+        readout = self.readout(task)
+        assert isinstance(readout, Readout)
+        return readout
 
     def reader(self, task: str) -> Reader:
         """A task's readout, with the density of its head."""
@@ -163,7 +163,9 @@ class Trial:
     def null_likelihood(self, task: str) -> np.ndarray | None:
         """Log-likelihoods [N] nats of the null model; None if the head states none."""
         source, reader = self.null_reader(task)
-        return evaluate(Uncoded(source.test.features).receive(), source, {task: reader}).found[task].log_likelihood
+        return (
+            evaluate(Uncoded(source.test.features).receive(), source, {task: reader}).evaluations[task].log_likelihood
+        )
 
     def null_reader(self, task: str) -> tuple[Source, Reader]:
         """The null model, the same neck and head trained on a constant, and its source.

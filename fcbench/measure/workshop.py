@@ -166,10 +166,10 @@ class Workshop:
         rows: list[tuple[list[RatePoint], SampleTable | None]] = []
         for task in [t for t in node.tasks if t not in failed]:
             assert done is not None
-            found = attempt(partial(rows_and_samples, trial, job, task, done), [task], failed)
-            if found:
-                rows.append(found)
-                first = found[0][0]
+            rows_of_task = attempt(partial(rows_and_samples, trial, job, task, done), [task], failed)
+            if rows_of_task:
+                rows.append(rows_of_task)
+                first = rows_of_task[0][0]
                 said.append((first.bpp, f"{first.metric} {first.value:.3f}"))
         rows += [([failed_row(trial, job, task, reason)], None) for task, reason in failed.items()]
         line = f"{node.label}: {said[0][0]:.4g} bpp, {', '.join(text for _, text in said)}" if said else ""

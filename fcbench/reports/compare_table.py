@@ -21,13 +21,13 @@ LEGEND = (  # {} is the loss
 _MAX_REASON = 160
 
 
-def document(found: Sequence[Comparison], notes: Sequence[str], loss: Loss = Loss()) -> Document:
+def document(comparisons: Sequence[Comparison], notes: Sequence[str], loss: Loss = Loss()) -> Document:
     """Comparisons, one table per data set, encoder, task and metric, in order. `loss`: the loss they were made with."""
     groups: dict[tuple[str, ...], list[Comparison]] = {}
-    for c in found:
+    for c in comparisons:
         groups.setdefault((c.dataset, c.encoder, c.task, c.metric), []).append(c)
     return Document(
-        [_table(group) for group in groups.values()], "comparisons", frame(found), LEGEND.format(loss), notes
+        [_table(group) for group in groups.values()], "comparisons", frame(comparisons), LEGEND.format(loss), notes
     )
 
 

@@ -15,37 +15,37 @@ _NEUTRAL = "#888888"
 _GAIN, _COST = COLOURS[2:4]  # not the colours of encoders
 
 
-def draw(found: Costs) -> Figure:
+def draw(costs: Costs) -> Figure:
     """Costs, and below them the efficiency of each task for which it was measured."""
     with rc_context(STYLE):
-        return _draw(found)
+        return _draw(costs)
 
 
-def _draw(found: Costs) -> Figure:
-    tasks = list(dict.fromkeys(k.task for k in found.efficiency))
-    height = 0.9 + 0.42 * len(_bars(found)) / 1.6
+def _draw(costs: Costs) -> Figure:
+    tasks = list(dict.fromkeys(k.task for k in costs.efficiency))
+    height = 0.9 + 0.42 * len(_bars(costs)) / 1.6
     fig = Figure(figsize=(PAGE_IN, height + (2.3 if tasks else 0)), layout="constrained")
     ratios = [height, 2.3] if tasks else [height]
     parts = fig.subfigures(len(ratios), 1, height_ratios=ratios, squeeze=False)[:, 0]
-    _draw_bars(parts[0].subplots(1, 3), found)
-    first = found.costs[0]
+    _draw_bars(parts[0].subplots(1, 3), costs)
+    first = costs.costs[0]
     parts[0].suptitle(f"{first.special} less {first.general}: green is a gain, purple a cost, grey neither")
     if tasks:
         axes = parts[1].subplots(1, len(tasks), squeeze=False)[0]
         for ax, task in zip(axes, tasks):
-            _draw_kept(ax, [k for k in found.efficiency if k.task == task], task)
+            _draw_kept(ax, [k for k in costs.efficiency if k.task == task], task)
         axes[0].set_ylabel("Usable bits kept (per image)")
         handles, labels = axes[0].get_legend_handles_labels()
         parts[1].legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
     return fig
 
 
-def _bars(found: Costs) -> list[tuple[Cost, int]]:
-    return [(c, i) for c in found.costs for i in range(max(1, len(c.coded)))]
+def _bars(costs: Costs) -> list[tuple[Cost, int]]:
+    return [(c, i) for c in costs.costs for i in range(max(1, len(c.coded)))]
 
 
-def _draw_bars(axes: Sequence[Axes], found: Costs) -> None:
-    bars = _bars(found)
+def _draw_bars(axes: Sequence[Axes], costs: Costs) -> None:
+    bars = _bars(costs)
     names = [_name(c, i) for c, i in bars]
     for ax, title in zip(axes, ("uncoded metric (%)", "extra bits at equal accuracy (%)", "usable bits (%)")):
         ax.set_title(title)
@@ -77,7 +77,7 @@ def _bar(ax: Axes, y: int, n: Estimate, higher_is_better: bool) -> None:
     """Draw a bar: green for a gain, purple for a cost, grey if the interval holds zero; a text if it has no value."""
     if n.value is None:
         style: dict[str, Any] = {"va": "center", "fontsize": 6, "color": _NEUTRAL}
-        ax.annotate("no figure", (0, y), (3, 0), textcoords="offset points", **style)
+        ax.annotate("no value", (0, y), (3, 0), textcoords="offset points", **style)
         return
     low, high = (n.low, n.high) if n.low is not None and n.high is not None else (0, 0)
     colour = _NEUTRAL

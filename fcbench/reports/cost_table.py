@@ -17,16 +17,16 @@ KEPT_HEADER = ("task", "encoder", "codec", "bits sent", "usable bits kept", "sha
 N_WORDS = 2  # Number of first columns that hold words
 
 
-def document(found: Costs) -> Document:
+def document(costs: Costs) -> Document:
     """One table of costs per data set, neck and head, then one of the efficiency."""
     groups: dict[str, list[Cost]] = {}
-    for c in found.costs:
+    for c in costs.costs:
         seeds = ", ".join(map(str, c.seeds))
         where = f"{c.dataset}, {c.n_samples} images, {c.neck}, {c.head} head"
         groups.setdefault(f"{c.special} less {c.general}; {where}, seed {seeds}", []).append(c)
     tables = [_costs(title, group) for title, group in groups.items()]
-    tables += [_efficiency(found)] if found.efficiency else []
-    return Document(tables, "figures", frame(found), LEGEND, found.notes)
+    tables += [_efficiency(costs)] if costs.efficiency else []
+    return Document(tables, "figures", frame(costs), LEGEND, costs.notes)
 
 
 def _costs(title: str, group: Sequence[Cost]) -> Table:
@@ -51,9 +51,9 @@ def _costs(title: str, group: Sequence[Cost]) -> Table:
     return Table(title, HEADER, rows, notes.lines, N_WORDS)
 
 
-def _efficiency(found: Costs) -> Table:
+def _efficiency(costs: Costs) -> Table:
     notes, rows = Notes(), []
-    for k in found.efficiency:
+    for k in costs.efficiency:
         kept, share = notes.cell(k.kept, ".1f"), notes.cell(k.share, ".3f")
         rows.append([k.task, k.encoder, f"{k.codec} {k.params}", f"{k.sent:.0f}", kept, share, f"{k.per_bit:.4g}"])
     title = "Efficiency: usable bits per image behind each operating point"

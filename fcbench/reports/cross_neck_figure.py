@@ -9,17 +9,17 @@ from fcbench.reports.cross_neck_table import matrix_rows, path_label
 from fcbench.reports.style import PAGE_IN, STYLE
 
 
-def draw(found: Matrices) -> Figure:
+def draw(matrices: Matrices) -> Figure:
     """Heat maps of the ratio to the direct neck, one per encoder."""
-    encoders = list(dict.fromkeys(e.encoder for e in found.entries))
-    names = matrix_rows(found.entries)
-    tasks = list(dict.fromkeys(e.chain.task for e in found.entries))
+    encoders = list(dict.fromkeys(e.encoder for e in matrices.entries))
+    names = matrix_rows(matrices.entries)
+    tasks = list(dict.fromkeys(e.chain.task for e in matrices.entries))
     with rc_context({**STYLE, "axes.grid": False}):
         fig = Figure(figsize=(PAGE_IN, max(2.4, 0.8 + 0.26 * len(names))), layout="constrained")
         axes = fig.subplots(1, len(encoders), squeeze=False)[0]
         for ax, encoder in zip(axes, encoders):
             table = np.full((len(names), len(tasks)), np.nan)
-            for e in found.entries:
+            for e in matrices.entries:
                 if e.encoder == encoder and e.ratio.value is not None:
                     at = names.index(path_label(e)), tasks.index(e.chain.task)
                     table[at] = e.ratio.value

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from fcbench.analysis.cross_neck import DEEP, DIRECT, Entry, Matrices, Placed, frame
+from fcbench.analysis.cross_neck import DEEP, DIRECT, BottleneckPosition, Entry, Matrices, frame
 from fcbench.analysis.estimate import Estimate
 from fcbench.reports.tables import Document, Table, shown
 
-PLACED_HEADER = ("encoder", "chain", "metric", "codec", "extra bits (%)", "accuracy at equal bits")
+POSITIONS_HEADER = ("encoder", "chain", "metric", "codec", "extra bits (%)", "accuracy at equal bits")
 MATRICES = (
     ("value", ".4g", "value"),
     ("ratio to the direct neck", ".3f", "ratio"),
@@ -16,14 +16,14 @@ MATRICES = (
 """Title, format and field of `Entry` of each matrix."""
 
 
-def document(found: Matrices) -> Document:
+def document(matrices: Matrices) -> Document:
     """Matrices of each encoder (rows: necks that the features pass through; columns: tasks), then where to code."""
     tables = []
-    for encoder in dict.fromkeys(e.encoder for e in found.entries):
-        own = [e for e in found.entries if e.encoder == encoder]
-        tables += [_matrix(f"{encoder}: {title}", own, of, form) for title, form, of in MATRICES]
-    tables += [_positions(found.placed)] if found.placed else []
-    return Document(tables, "figures", frame(found), notes=found.notes)
+    for encoder in dict.fromkeys(e.encoder for e in matrices.entries):
+        entries = [e for e in matrices.entries if e.encoder == encoder]
+        tables += [_matrix(f"{encoder}: {title}", entries, of, form) for title, form, of in MATRICES]
+    tables += [_positions(matrices.positions)] if matrices.positions else []
+    return Document(tables, "figures", frame(matrices), notes=matrices.notes)
 
 
 def _matrix(title: str, entries: Sequence[Entry], of: str, form: str) -> Table:
@@ -32,31 +32,31 @@ def _matrix(title: str, entries: Sequence[Entry], of: str, form: str) -> Table:
         tasks.setdefault(e.chain.task, e.metric)
     rows = []
     for name in matrix_rows(entries):
-        own = {e.chain.task: e for e in entries if path_label(e) == name}
-        cells = [shown(getattr(own[t], of), form) if t in own else "" for t in tasks]
+        of_row = {e.chain.task: e for e in entries if path_label(e) == name}
+        cells = [shown(getattr(of_row[t], of), form) if t in of_row else "" for t in tasks]
         rows.append([name, *cells])
     header = ("through", *(f"{t} ({metric})" for t, metric in tasks.items()))
     return Table(title, header, rows)
 
 
-def _positions(placed: Sequence[Placed]) -> Table:
+def _positions(positions: Sequence[BottleneckPosition]) -> Table:
     def cell(number: Estimate, form: str) -> str:
         return number.reason if number.value is None else shown(number, form)
 
     rows = [
         [p.encoder, p.chain.name, p.metric, p.codec]
         + [cell(p.extra_rate_percent, "+.1f"), cell(p.accuracy_at_equal_rate, "+.4f")]
-        for p in placed
+        for p in positions
     ]
     title = "Coded between the necks, less coded before the first"
-    return Table(title, PLACED_HEADER, rows, n_left=len(PLACED_HEADER))
+    return Table(title, POSITIONS_HEADER, rows, n_left=len(POSITIONS_HEADER))
 
 
 def path_label(entry: Entry) -> str:
     """The necks before the task's own neck: the label of a matrix row."""
-    if entry.role == DIRECT:
+    if entry.kind == DIRECT:
         return "nothing (direct)"
-    if entry.role == DEEP:
+    if entry.kind == DEEP:
         return f"nothing ({entry.chain.neck})"
     return " > ".join(entry.chain.before)
 
@@ -68,6 +68,6 @@ def matrix_rows(entries: Sequence[Entry]) -> list[str]:
 
     def rank(e: Entry) -> tuple[int, bool, list[int], str]:
         order = [tasks.index(t) for t in e.chain.before]
-        return len(order), e.role == DEEP, order, e.chain.neck
+        return len(order), e.kind == DEEP, order, e.chain.neck
 
     return list(dict.fromkeys(path_label(e) for e in sorted(entries, key=rank)))

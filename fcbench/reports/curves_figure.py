@@ -75,9 +75,9 @@ def figure(
         for (panel, encoder), ax in list(cells.items()):
             rows = ok[ok["panel"] == panel]
             ax.set_ylabel(_metric_label(rows, names), labelpad=2)
-            own = rows if encoder is None else rows[rows["encoder_label"] == encoder]
-            if own["kind"].isin(situations.CURVES).any():
-                _panel(ax, own, x, keys)
+            of_encoder = rows if encoder is None else rows[rows["encoder_label"] == encoder]
+            if of_encoder["kind"].isin(situations.CURVES).any():
+                _panel(ax, of_encoder, x, keys)
             else:
                 cells.pop((panel, encoder)).set_visible(False)
         drawn = ok.loc[ok["kind"].isin(situations.SENT), x]
@@ -210,10 +210,10 @@ def _anchors(lines: pd.DataFrame, anchors: Sequence[str], names: Sequence[str]) 
     return [n for n in names if n in set(lines.loc[meant, "codec_label"])]
 
 
-def _check_few(found: Sequence[str], what: str, allowed: int) -> None:
-    if len(found) > allowed:
+def _check_few(names: Sequence[str], what: str, allowed: int) -> None:
+    if len(names) > allowed:
         raise FcbenchError(
-            f"got {len(found)} {what} ({'; '.join(found)}); at most {allowed} can be told apart: "
+            f"got {len(names)} {what} ({'; '.join(names)}); at most {allowed} can be told apart: "
             "draw fewer at a time."
         )
 
@@ -275,9 +275,9 @@ def _panel(ax: Axes, rows: pd.DataFrame, x: str, keys: _Keys) -> None:
             for value in ends.groupby(by, sort=False)["value"].mean():
                 ax.axhline(value, zorder=1.5, **style.end(shade, dashes))
         for name in keys.labels:
-            own = one[(one["kind"] == Kind.LABEL) & (one["codec_label"] == name)]
-            if len(own):
-                _label_coding(ax, own, x, style.SHADES[shade])
+            labels = one[(one["kind"] == Kind.LABEL) & (one["codec_label"] == name)]
+            if len(labels):
+                _label_coding(ax, labels, x, style.SHADES[shade])
         for name in reversed(keys.codecs.names):
             points = one[one["kind"].isin(situations.CURVES) & (one["codec_label"] == name)]
             if len(points):
@@ -310,9 +310,9 @@ def _against(ax: Axes, rows: pd.DataFrame, cost: str, y: str, keys: _Keys) -> No
     for e, encoder in enumerate(keys.encoders):
         shade = e if keys.codecs.overlay else 0
         for name in reversed(keys.codecs.names):
-            own = rows[(rows["encoder_label"] == encoder) & (rows["codec_label"] == name)]
-            if len(own):
-                mean = own.groupby("params", sort=False)[[cost, y]].mean()
+            curve = rows[(rows["encoder_label"] == encoder) & (rows["codec_label"] == name)]
+            if len(curve):
+                mean = curve.groupby("params", sort=False)[[cost, y]].mean()
                 mean = mean.sort_values(y)
-                line = {**keys.codecs.line(name, shade, is_open(own).any()), "lw": 0.6}
+                line = {**keys.codecs.line(name, shade, is_open(curve).any()), "lw": 0.6}
                 ax.plot(mean[cost], mean[y], **line)

@@ -19,10 +19,10 @@ def draw(cells: Sequence[Cell]) -> Figure:
     with rc_context(STYLE):
         fig = Figure(figsize=(PAGE_IN, 2.7), layout="constrained")
         for ax, task in zip(fig.subplots(1, len(tasks), squeeze=False)[0], tasks):
-            own = [c for c in single if c.chain.task == task]
+            of_task = [c for c in single if c.chain.task == task]
             for i, setting in enumerate(settings):
                 for e, encoder in enumerate(encoders):
-                    line = [c for c in own if (c.setting, c.encoder) == (setting, encoder)]
+                    line = [c for c in of_task if (c.setting, c.encoder) == (setting, encoder)]
                     line = sorted(line, key=lambda c: c.n_layers)
                     shift = 0.12 * (2 * i + e - len(settings) + 0.5)
                     y = [c.value.value or 0.0 for c in line]
@@ -42,9 +42,9 @@ def draw(cells: Sequence[Cell]) -> Figure:
                         label=f"{encoder}, {setting}",
                     )
             ax.set_title(task)
-            ax.set_xticks(sorted({c.n_layers for c in own}))
+            ax.set_xticks(sorted({c.n_layers for c in of_task}))
             ax.set_xlabel("Layers of the neck")
-            ax.set_ylabel(METRIC_LABELS.get(own[0].metric, own[0].metric))
+            ax.set_ylabel(METRIC_LABELS.get(of_task[0].metric, of_task[0].metric))
         handles, names = fig.axes[0].get_legend_handles_labels()
         fig.legend(handles, names, loc="outside lower center", ncols=4, frameon=False)
     return fig

@@ -35,10 +35,12 @@ def document(cells: Sequence[Cell], rows: pd.DataFrame, general: str, notes: Seq
     for setting in dict.fromkeys(c.setting for c in cells):
         for title, text in MATRICES:
             for name, pairs in (("single-neck", False), ("cross-neck", True)):
-                own = [c for c in cells if c.setting == setting and bool(c.chain.before) == pairs]
-                own = [c for c in own if c.encoder != general] if "general" in title else own
-                own = own if pairs or "own neck" not in title else []
-                tables += [_matrix(f"{name}, {SETTINGS.get(setting, setting)}: {title}", own, text)] if own else []
+                matching = [c for c in cells if c.setting == setting and bool(c.chain.before) == pairs]
+                matching = [c for c in matching if c.encoder != general] if "general" in title else matching
+                matching = matching if pairs or "own neck" not in title else []
+                tables += (
+                    [_matrix(f"{name}, {SETTINGS.get(setting, setting)}: {title}", matching, text)] if matching else []
+                )
     return Document(tables, "cells", frame(list(cells)), LEGEND, [*measured(rows, general), *notes])
 
 

@@ -35,11 +35,11 @@ def figure(rows: pd.DataFrame, x: str = "bpp") -> Figure:
     with rc_context(STYLE):
         fig = Figure(figsize=(PAGE_IN, 0.8 + 1.6 * n_rows), layout="constrained")
         axes = fig.subplots(n_rows, n_columns, squeeze=False, sharey=True).flat
-        for ax, ((codec, encoder), own) in zip(axes, panels):
-            own = own.sort_values(x)
-            labels, below = [f"{rate:.3g}" for rate in own[x]], [0.0] * len(own)
+        for ax, ((codec, encoder), curve) in zip(axes, panels):
+            curve = curve.sort_values(x)
+            labels, below = [f"{rate:.3g}" for rate in curve[x]], [0.0] * len(curve)
             for name in names:
-                heights = [100 * one.get(name, 0.0) for one in own[SHARES]]
+                heights = [100 * one.get(name, 0.0) for one in curve[SHARES]]
                 ax.bar(labels, heights, bottom=below, color=colours[name], label=name, width=0.85)
                 below = [a + b for a, b in zip(below, heights)]
             ax.set_title(f"{codec}, {encoder}")
@@ -62,12 +62,12 @@ def _colours(names: Sequence[str]) -> dict[str, object]:
     return {**_AROUND, **{name: scale(i) for i, name in enumerate(steps)}, **others}
 
 
-def document(found: Sequence[PartsAtTarget], notes: Sequence[str]) -> Document:
+def document(parts: Sequence[PartsAtTarget], notes: Sequence[str]) -> Document:
     """Parts of the rate at the target: one table per data set, encoder, task and metric."""
     groups: dict[tuple[str, ...], list[PartsAtTarget]] = {}
-    for one in found:
+    for one in parts:
         groups.setdefault((one.of.dataset, one.of.encoder, one.of.task, one.of.metric), []).append(one)
-    records = [flat(one.of) | {"parts": json.dumps(one.rates)} for one in found]
+    records = [flat(one.of) | {"parts": json.dumps(one.rates)} for one in parts]
     return Document([_table(group) for group in groups.values()], "rates", pd.DataFrame(records), _LEGEND, notes)
 
 

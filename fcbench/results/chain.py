@@ -10,7 +10,7 @@ from dataclasses import dataclass
 class Chain:
     """Frozen necks of other tasks, then a task's own neck and head."""
 
-    neck: str  # of every level
+    neck: str  # of every position
     before: tuple[str, ...]  # tasks of the necks before it, in order; empty for a direct neck
     task: str  # task of the last neck and head
     coded_after: int = 0  # number of necks before the bottleneck
@@ -36,8 +36,8 @@ def parse(label: str, task: str, split: str) -> Chain:
     >>> parse("neck_2L(depth) > neck_2L", "pose", "neck:depth")
     Chain(neck='neck_2L', before=('depth',), task='pose', coded_after=1)
     """
-    *levels, last = label.split(" > ")
-    before = tuple(re.sub(r"^.*\((.*)\)$", r"\1", level) for level in levels)
+    *necks, last = label.split(" > ")
+    before = tuple(re.sub(r"^.*\((.*)\)$", r"\1", neck) for neck in necks)
     coded_after = 0
     if split.startswith("neck:"):
         coded_after = before.index(split.removeprefix("neck:")) + 1

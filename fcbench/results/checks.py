@@ -39,12 +39,14 @@ class Checks:
         """Add a fault. `row`: None for a fault of no row."""
         self.faults.append(Fault(what, file, "" if row is None else name_of(row)))
 
-    def compare(self, row: RatePoint, column: str, found: float | None, because: str, rtol: float = TOLERANCE) -> None:
-        """Add a fault if a row's number is not the one that was found."""
-        claimed, right = (float("nan") if v is None else float(v) for v in (getattr(row, column), found))
+    def compare(
+        self, row: RatePoint, column: str, computed: float | None, because: str, rtol: float = TOLERANCE
+    ) -> None:
+        """Add a fault if a row's number is not the computed one."""
+        claimed, right = (float("nan") if v is None else float(v) for v in (getattr(row, column), computed))
         if not np.isclose(claimed, right, rtol=rtol, atol=1e-12, equal_nan=True):
-            said, wanted = ("empty" if v != v else f"{v:.8g}" for v in (claimed, right))
-            self.fault(f"{column} is {said}, but {because} {wanted}", row=row)
+            said, expected = ("empty" if v != v else f"{v:.8g}" for v in (claimed, right))
+            self.fault(f"{column} is {said}, but {because} {expected}", row=row)
 
 
 def name_of(row: RatePoint) -> str:
@@ -70,5 +72,5 @@ def grouped(rows: Iterable[RatePoint], key: Callable[[RatePoint], Any]) -> list[
 
 def sending(row: RatePoint) -> tuple[Any, ...]:
     """Key of what crossed from sender to receiver: several tasks read the same file."""
-    own = row.task if row.kind == Kind.LABEL or row.objective in ("task", "both") else ""
-    return row.run, row.kind, row.encoder, row.split, row.neck, row.codec, row.params, row.objective, row.seed, own
+    task = row.task if row.kind == Kind.LABEL or row.objective in ("task", "both") else ""
+    return row.run, row.kind, row.encoder, row.split, row.neck, row.codec, row.params, row.objective, row.seed, task

@@ -20,9 +20,9 @@ def resampling_weights(n_samples: int, n_resamples: int = N_RESAMPLES, seed: int
 
 
 def _all_weights(n_samples: int, n_resamples: int, seed: int) -> np.ndarray:
-    found = np.concatenate(list(_weights(n_samples, n_resamples, seed)))
-    found.flags.writeable = False
-    return found
+    weights = np.concatenate(list(_weights(n_samples, n_resamples, seed)))
+    weights.flags.writeable = False
+    return weights
 
 
 _few_weights = lru_cache(maxsize=8)(_all_weights)

@@ -27,8 +27,8 @@ PACKAGES = (
 
 def versions() -> dict[str, str]:
     """Return the installed versions of Python and of `PACKAGES`, without importing them."""
-    found = {"python": platform.python_version()} | {name: full_version(name) for name in PACKAGES}
-    return {name: version for name, version in found.items() if version}
+    by_name = {"python": platform.python_version()} | {name: full_version(name) for name in PACKAGES}
+    return {name: version for name, version in by_name.items() if version}
 
 
 def utc_now() -> str:
@@ -66,8 +66,8 @@ def record(suite: Mapping[str, Any]) -> dict[str, Any]:
 def packages() -> list[str]:
     """Return every installed distribution as ``pip freeze`` names it: ``NAME==VERSION``, or ``NAME @ git+URL@COMMIT``.
     One that was installed from a local folder has its version instead of the path."""
-    found = {d.name: _requirement(d) for d in importlib.metadata.distributions() if d.metadata["Name"]}
-    return sorted(found.values(), key=str.lower)
+    by_name = {d.name: _requirement(d) for d in importlib.metadata.distributions() if d.metadata["Name"]}
+    return sorted(by_name.values(), key=str.lower)
 
 
 def _requirement(distribution: importlib.metadata.Distribution) -> str:

@@ -36,14 +36,14 @@ def sample_files(path: Path) -> dict[str, Path]:
     """Files of the samples of a folder, by point: the point's own, or the packed one. Raises `FcbenchError`: the
     packed one is damaged."""
     packed = path / PACKED
-    found = dict.fromkeys(_groups(packed), packed) if packed.exists() else {}
-    return found | {file.stem: file for file in sorted((path / SAMPLES).glob("*.parquet"))}
+    files = dict.fromkeys(_groups(packed), packed) if packed.exists() else {}
+    return files | {file.stem: file for file in sorted((path / SAMPLES).glob("*.parquet"))}
 
 
 def has_samples(path: Path, point: str) -> bool:
     """Whether samples of a point are stored, in their own file or packed."""
-    own, packed = path / SAMPLES / f"{point}.parquet", path / PACKED
-    return own.exists() or (packed.exists() and point in _groups(packed))
+    unpacked, packed = path / SAMPLES / f"{point}.parquet", path / PACKED
+    return unpacked.exists() or (packed.exists() and point in _groups(packed))
 
 
 def _groups(packed: Path) -> dict[str, list[int]]:
@@ -55,12 +55,12 @@ def _groups(packed: Path) -> dict[str, list[int]]:
 
 @lru_cache(maxsize=8)
 def _groups_of(packed: Path, *version: int) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = {}
+    groups: dict[str, list[int]] = {}
     with pq.ParquetFile(packed) as file:
         for number in range(file.num_row_groups):
             for point in file.read_row_group(number, ["point"]).column("point").unique().to_pylist():
-                found.setdefault(point, []).append(number)
-    return found
+                groups.setdefault(point, []).append(number)
+    return groups
 
 
 @contextmanager
@@ -104,10 +104,10 @@ def load_samples(path: Path | str, point: str) -> SampleTable:
     damaged file."""
     if not has_samples(Path(path), point):
         raise FcbenchError(f"no samples of point {point!r} in {path}; it failed or was never run.")
-    own = Path(path) / SAMPLES / f"{point}.parquet"
-    file = own if own.exists() else Path(path) / PACKED
+    unpacked = Path(path) / SAMPLES / f"{point}.parquet"
+    file = unpacked if unpacked.exists() else Path(path) / PACKED
     with _naming(file), pq.ParquetFile(file) as opened:
-        table = opened.read() if file == own else opened.read_row_groups(_groups(file)[point])
+        table = opened.read() if file == unpacked else opened.read_row_groups(_groups(file)[point])
         table = table.filter(pc.equal(table.column("point"), point))
         if not len(table):
             raise ValueError(f"its samples are of another point than {point}")

@@ -54,9 +54,9 @@ def _hashes(folder: Path) -> dict[str, str]:
     names = sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
     shown = [name for name in names if not any(part.startswith(".") for part in name.parts)]
     with disk_errors(folder):
-        found = {name.as_posix(): sha256_of(folder / name) for name in shown}
+        hashes = {name.as_posix(): sha256_of(folder / name) for name in shown}
     contents = {k: v for k, v in read_provenance(folder).items() if k != SIGNED}
-    return found | {PROVENANCE: hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()}
+    return hashes | {PROVENANCE: hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()}
 
 
 def _of_list(files: Mapping[str, str]) -> str:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fcbench.core import registry
-from fcbench.core.cache import Cache, digest, kept
+from fcbench.core.cache import Cache, cached, digest
 from fcbench.core.codecs import Objective, OperatingPoint
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Features, FeatureStats
@@ -127,7 +127,7 @@ def make_codec(
     name = f"{recipe.source.encoder.name}: {recipe.point.label}"
     name += f" for {recipe.fitted_to.task.name}" if recipe.fitted_to else ""
     with report.part(f"{name}, {'training' if plugin.trained else 'tables'}") as advance:
-        kept(path, lambda: _made(recipe, cache, device, task_loss, advance))
+        cached(path, lambda: _made(recipe, cache, device, task_loss, advance))
     return path
 
 
@@ -143,7 +143,7 @@ def make_sweep(
         records.keep(path, _train(codec, recipe, ends, cache, device, task_loss, advance))
         return loop.state_bytes(codec)
 
-    return kept(path, trained)
+    return cached(path, trained)
 
 
 def _made(
@@ -216,10 +216,10 @@ def require_same(recipe: CodecRecipe, path: Path, loaded: checkpoint.Loaded) -> 
     """
     specs = tuple(recipe.source.train.features.specs.values())
     params = json.loads(json.dumps(dict(recipe.point.params)))
-    asked = OperatingPoint(recipe.point.codec, params), specs, recipe.made_for
-    found = loaded.point, loaded.specs, loaded.source
-    if found != asked:
-        shown = [f"{p.label} at {'+'.join(s.name for s in ss)} of {f.encoder}" for p, ss, f in (found, asked)]
+    expected = OperatingPoint(recipe.point.codec, params), specs, recipe.made_for
+    actual = loaded.point, loaded.specs, loaded.source
+    if actual != expected:
+        shown = [f"{p.label} at {'+'.join(s.name for s in ss)} of {f.encoder}" for p, ss, f in (actual, expected)]
         raise FcbenchError(f"cached codec {path} is {shown[0]}, expected {shown[1]}: delete it and run again")
 
 

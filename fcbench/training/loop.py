@@ -257,15 +257,15 @@ def held_out(n: int) -> tuple[list[int], list[int]]:
     return sorted(order[out:].tolist()), sorted(order[:out].tolist())
 
 
-def sample_indices(rng: np.random.Generator, places: Sequence[int], batch: int, block: int | None = None) -> list[int]:
+def sample_indices(rng: np.random.Generator, indices: Sequence[int], batch: int, block: int | None = None) -> list[int]:
     """Indices of a training batch, without repetition if there are enough samples.
 
     Args:
-        places: of all training samples, in order.
+        indices: of all training samples, in order.
         block: number of samples that are read together: the batch is drawn from at most `BLOCKS_PER_BATCH` random
             blocks, or from as many as it needs. None, or more than there are: drawn from all samples.
     """
-    every = np.asarray(places)
+    every = np.asarray(indices)
     if block is not None and block <= every[-1]:
         blocks = every // block
         several = max(BLOCKS_PER_BATCH, -(-batch // block) + 1)

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fcbench.core import registry
-from fcbench.core.cache import Cache, digest, kept
+from fcbench.core.cache import Cache, cached, digest
 from fcbench.core.features import FeatureStats
 from fcbench.core.libraries import code_of
 from fcbench.core.progress import Advance, Report
@@ -241,19 +241,19 @@ def make_readout(
         return TailReadout(recipe.tail).eval()
     source, task, width = recipe.source, recipe.task, recipe.budget.width
     features, path = source.train.features, recipe.path(cache)
-    own = own_features(recipe, cache, report) if recipe.decoder else None
+    decoder_features = features_of_decoder(recipe, cache, report) if recipe.decoder else None
     torch.manual_seed(recipe.seed)  # after extraction, whose loader draws random numbers too
     neck = registry.get("neck", recipe.neck).build(list(features.specs.values()), features.grids, width)
     if recipe.neck.endswith(COMPILED):
         neck.compile(backend=encoding.BACKEND)
     in_bfloat16 = recipe.neck.removesuffix(COMPILED).endswith(BFLOAT16)
     _, grid = features.finest
-    if own is None or recipe.decoder is None:
+    if decoder_features is None or recipe.decoder is None:
         head = task.head(width, grid, features.image_px)
         model = Readout(source.stats, neck, head, in_bfloat16=in_bfloat16)
         what = "head"
     else:
-        adapter = Adapter(width, grid, stats_of(own), own.grids)
+        adapter = Adapter(width, grid, stats_of(decoder_features), decoder_features.grids)
         model = Readout(source.stats, neck, recipe.decoder.head(), adapter, in_bfloat16)
         what = f"adapter to {recipe.decoder.name}"
     model.to(device)
@@ -264,7 +264,7 @@ def make_readout(
             task,
             features,
             targets,
-            own,
+            decoder_features,
             recipe.neck_loss,
             recipe.budget,
             seed=recipe.seed,
@@ -275,7 +275,7 @@ def make_readout(
         return loop.state_bytes(model)
 
     with report.part(f"{source.encoder.name}: {recipe.neck} and {what}, {task.name}") as advance:
-        loop.load_into(model, kept(path, train), path)
+        loop.load_into(model, cached(path, train), path)
     return model.eval().requires_grad_(False)
 
 
@@ -286,7 +286,7 @@ def own_samples(recipe: ReadoutRecipe) -> Readable:
     return Readable(recipe.source.train.dataset, range(n))
 
 
-def own_features(recipe: ReadoutRecipe, cache: Cache, report: Report) -> FeatureSet:
+def features_of_decoder(recipe: ReadoutRecipe, cache: Cache, report: Report) -> FeatureSet:
     """Training features of the task model's own encoder, the inputs of its decoder."""
     assert recipe.decoder is not None
     samples, decoder = own_samples(recipe), recipe.decoder
@@ -299,7 +299,7 @@ def fit_readout(
     task: Task,
     features: FeatureSet,
     targets: Targets,
-    own: FeatureSet | None,
+    decoder_features: FeatureSet | None,
     neck_loss: NeckLoss,
     budget: Budget,
     *,
@@ -310,14 +310,18 @@ def fit_readout(
     """Train neck, and head or adapter, on uncoded training features.
 
     Args:
-        own: the task model's own features of the same samples, the target of distillation.
-        neck_loss: ``task``; ``distill``, the mean squared difference of the adapter's maps from `own`, in units of
-            its standard deviation; ``both``, their sum.
+        decoder_features: the task model's own features of the same samples, the target of distillation.
+        neck_loss: ``task``; ``distill``, the mean squared difference of the adapter's maps from `decoder_features`, in
+            units of their standard deviation; ``both``, their sum.
     """
     device = next(model.parameters()).device
     near, batches = features.near(device), Batches(task, targets, device)
-    near_own = None if own is None or neck_loss == "task" else own.near(device)
-    own_stats = None if own is None else {n: replace(s, std=s.std.to(device)) for n, s in stats_of(own).items()}
+    near_decoder = None if decoder_features is None or neck_loss == "task" else decoder_features.near(device)
+    decoder_stats = (
+        None
+        if decoder_features is None
+        else {n: replace(s, std=s.std.to(device)) for n, s in stats_of(decoder_features).items()}
+    )
 
     train, validation = loop.held_out(len(features))
 
@@ -326,8 +330,8 @@ def fit_readout(
         if neck_loss != "distill":
             losses.append(model.head.loss(x, batches(indices)))
         if neck_loss != "task":
-            assert near_own is not None and own_stats is not None
-            losses.append(normalized_mse(x, moved(near_own.batch(indices), device), own_stats))
+            assert near_decoder is not None and decoder_stats is not None
+            losses.append(normalized_mse(x, moved(near_decoder.batch(indices), device), decoder_stats))
         return torch.stack(losses).sum()
 
     def loss_of(rng: np.random.Generator) -> Tensor:
@@ -359,8 +363,8 @@ def task_loss(model: Readout | TailReadout, task: Task, targets: Targets) -> Tas
     batches = Batches(task, targets, next(model.parameters()).device)
 
     def loss(maps: Mapping[str, Tensor], indices: Sequence[int]) -> Tensor:
-        found: Tensor = model.head.loss(model(maps), batches(indices))
-        return found
+        value: Tensor = model.head.loss(model(maps), batches(indices))
+        return value
 
     return loss
 
@@ -370,7 +374,7 @@ def imitation_loss(model: TailReadout, features: FeatureSet) -> TaskLoss:
     device = next(model.parameters()).device
 
     def loss(maps: Mapping[str, Tensor], indices: Sequence[int]) -> Tensor:
-        found: Tensor = model.head.imitation_loss(model(maps), moved(features.batch(indices), device))
-        return found
+        value: Tensor = model.head.imitation_loss(model(maps), moved(features.batch(indices), device))
+        return value
 
     return loss

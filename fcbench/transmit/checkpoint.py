@@ -135,17 +135,17 @@ def _header(meta: Any) -> _Header:
     )
 
 
-def _spec(found: Any) -> FeatureSpec:
-    layout: Any = _field(found, "layout", str)
-    name, (channels, stride_px) = _field(found, "name", str), (_field(found, k, int) for k in ("channels", "stride_px"))
+def _spec(value: Any) -> FeatureSpec:
+    layout: Any = _field(value, "layout", str)
+    name, (channels, stride_px) = _field(value, "name", str), (_field(value, k, int) for k in ("channels", "stride_px"))
     if min(channels, stride_px) < 1 or layout not in ("BCHW", "BNC"):
         raise ValueError(f"a map cannot have {channels} channels, stride {stride_px} px, layout {layout!r:.40}")
     return FeatureSpec(name, channels, stride_px, layout)
 
 
-def _field(found: Any, name: str, kind: type[_T]) -> _T:
+def _field(holder: Any, name: str, kind: type[_T]) -> _T:
     """A field of a JSON object. Raises `ValueError`: it is missing or of another type."""
-    value = found.get(name) if isinstance(found, dict) else None
+    value = holder.get(name) if isinstance(holder, dict) else None
     if type(value) is not kind:
         raise ValueError(f"{name!r} must be {kind.__name__}, got {value!r:.40}")
     if isinstance(value, str) and not value.isprintable():  # JSON may hold escape sequences, halves of surrogate pairs
@@ -163,15 +163,15 @@ def _require_plugin(path: Path, name: str, origin: Mapping[str, str], file: str)
             registry.use("codec", file)
     if here == origin:
         return
-    wanted, found = (", ".join(f"{k} {v[:23]}" for k, v in o.items()) for o in (origin, here))
+    expected, actual = (", ".join(f"{k} {v[:23]}" for k, v in o.items()) for o in (origin, here))
     if file:
         advice = f"give --codec FILE, the {Path(file).name} it was made with"
     elif origin:
         advice = "pip install " + " ".join(f"{k}=={v}" for k, v in origin.items())
     else:
-        wanted, advice = "fcbench itself", "rename the other one"
+        expected, advice = "fcbench itself", "rename the other one"
     raise FcbenchError(
-        f"checkpoint {path} was made by codec {name!r} from {wanted}, but here is {found or 'none'}: {advice}"
+        f"checkpoint {path} was made by codec {name!r} from {expected}, but here is {actual or 'none'}: {advice}"
     )
 
 

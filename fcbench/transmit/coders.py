@@ -93,8 +93,8 @@ class Coders:
         numbered = self._map(here, there, samples, lambda x: ({k: m.numpy() for k, m in x.maps.items()},))
         for number, (features, result) in enumerate(numbered):
             with naming(f"sample {number} cannot be coded"):
-                found = result()
-            yield features, found
+                stream = result()
+            yield features, stream
 
     def decode(
         self, checkpoint: Path, loaded: Loaded, records: Iterable[Record]
@@ -105,8 +105,8 @@ class Coders:
             lambda r: decoded(loaded, r.payload, r.shapes), there, records, lambda r: (r.payload, dict(r.shapes))
         ):
             with naming(record.where), self._memory():
-                found = result()
-            yield record, found if self._here else _received(*found)
+                coded = result()
+            yield record, coded if self._here else _received(*coded)
 
     @contextmanager
     def _memory(self) -> Iterator[None]:
@@ -212,11 +212,11 @@ def _decode(
     loaded = _codec(checkpoint, sha256, "receiver")
     if limits and hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_REAL, limits.seconds)  # its signal ends the process, wherever it is
-        found, took_ms = decoded(loaded, payload, grids)
+        result, took_ms = decoded(loaded, payload, grids)
         signal.setitimer(signal.ITIMER_REAL, 0)
     else:
-        found, took_ms = decoded(loaded, payload, grids)
-    return {k: m.numpy() for k, m in found.features.maps.items()}, found.n_symbols, found.check, took_ms
+        result, took_ms = decoded(loaded, payload, grids)
+    return {k: m.numpy() for k, m in result.features.maps.items()}, result.n_symbols, result.check, took_ms
 
 
 def _received(maps: Arrays, n_symbols: int, check: int, took_ms: float) -> tuple[Decoded, float]:

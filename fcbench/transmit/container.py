@@ -191,12 +191,12 @@ class ContainerWriter:
             raise FcbenchError(f"{self._path}: check {stream.check} or record {self.n_records} out of range")
         ordered = {name: shapes[name] for name in names}
         record = Record(stream.payload, ordered, stream.n_symbols, stream.check)
-        own = _Common(ordered, stream.n_symbols)
+        common = _Common(ordered, stream.n_symbols)
         data = b""
         if self._common is None:
-            self._common = own
-            data = _pack_header(self._header, own, 0)
-        differs = own != self._common
+            self._common = common
+            data = _pack_header(self._header, common, 0)
+        differs = common != self._common
         data += varint(2 * len(record.payload) + differs)
         data += _sizes(ordered) + varint(stream.n_symbols) if differs else b""
         data += struct.pack("<HI", record.check, _crc(self.n_records, record)) + record.payload
@@ -304,10 +304,10 @@ class ContainerReader(Sequence[Record]):
         """Raise `FcbenchError` unless codec and maps are those of the checkpoint that coded the file."""
         pairs = [("codec", self.header.codec, expected.codec)]
         pairs += [("maps", _named(self.header.specs), _named(expected.specs))]
-        for what, has, wanted in pairs:
-            if has != wanted:
+        for what, has, needed in pairs:
+            if has != needed:
                 raise FcbenchError(
-                    f"{self._path} has the {what} {has} in its header, {checkpoint} the {what} {wanted}: {_ANEW}"
+                    f"{self._path} has the {what} {has} in its header, {checkpoint} the {what} {needed}: {_ANEW}"
                 )
 
 

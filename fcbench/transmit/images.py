@@ -80,10 +80,10 @@ def encode(
 
 
 def _files(images: Sequence[Path]) -> list[Path]:
-    found: list[Path] = []
+    files: list[Path] = []
     for path in images:
-        found += Layout("images", "DIR/*.jpg or .png").images_in(path) if path.is_dir() else [path]
-    return found
+        files += Layout("images", "DIR/*.jpg or .png").images_in(path) if path.is_dir() else [path]
+    return files
 
 
 def _one_size(files: Sequence[Path], sizes: Sequence[Size]) -> Size:
@@ -143,7 +143,7 @@ def write_features(maps: dict[str, Tensor], path: Path) -> None:
     write_atomically(path, save(maps))
 
 
-def described(path: Path) -> dict[str, Any]:
+def inspect(path: Path) -> dict[str, Any]:
     """Description of an ``.fcb`` file or a codec's checkpoint, checked completely; plain JSON data. Raises
     `FcbenchError`: another kind of file, or a damaged one."""
     try:

@@ -53,10 +53,12 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A batch of received maps [B, C, h, w], with the decoding time of each sample."""
+    """A batch of received maps [B, C, h, w], with the decoding time of each sample. `exact`: they are those of the test
+    set, which then need not be read again for the error."""
 
     maps: Mapping[str, Tensor]
     decode_ms: Sequence[float] = ()
+    exact: bool = False
 
 
 class Sender(Protocol):
@@ -81,7 +83,7 @@ class Uncoded:
         return Sent(n_bytes, [n_bytes // n] * n)
 
     def receive(self, path: Path | None = None) -> Iterator[Received]:
-        return map(Received, _batches(self.test))
+        return (Received(maps, exact=True) for maps in _batches(self.test))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +98,8 @@ class TrainingMean:
 
     def receive(self, path: Path) -> Iterator[Received]:
         means = {n: s.mean.view(1, -1, 1, 1) for n, s in self.stats.items()}
-        for places in batches_of(len(self.test), at_once(self.test.n_scalars // len(self.test))):
-            yield Received({n: m.expand(len(places), -1, *self.test.grids[n]) for n, m in means.items()})
+        for indices in batches_of(len(self.test), at_once(self.test.n_scalars // len(self.test))):
+            yield Received({n: m.expand(len(indices), -1, *self.test.grids[n]) for n, m in means.items()})
 
 
 # -------------------------------------------------------------------------------------------- features
@@ -137,8 +139,8 @@ def write(
 ) -> Sent:
     """Code samples into a file, one record each. `checkpoint`: of the codec, and `loaded` from it."""
     with torch.inference_mode():
-        found = coders.encode(checkpoint, loaded, samples)
-        coded = ((stream, features.shapes, took_ms) for features, (stream, took_ms) in found)
+        results = coders.encode(checkpoint, loaded, samples)
+        coded = ((stream, features.shapes, took_ms) for features, (stream, took_ms) in results)
         return write_records(path, _header(loaded), coded, n_samples, advance)
 
 
@@ -153,8 +155,8 @@ def decode(checkpoint: Path, path: Path, coders: Coders = HERE) -> Iterator[Rece
     reader.verify_header(_header(loaded), checkpoint)
 
     def decoded() -> Iterator[tuple[Features, float]]:
-        for record, (found, took_ms) in coders.decode(checkpoint, loaded, reader):
-            yield verified(record, found, checkpoint).features, took_ms
+        for record, (result, took_ms) in coders.decode(checkpoint, loaded, reader):
+            yield verified(record, result, checkpoint).features, took_ms
 
     channels = {s.name: s.channels for s in loaded.specs}
     largest = max((sum(channels[n] * h * w for n, (h, w) in r.shapes.items()) for r in reader), default=1)
@@ -163,14 +165,14 @@ def decode(checkpoint: Path, path: Path, coders: Coders = HERE) -> Iterator[Rece
         yield Received(maps, [ms for _, ms in group])
 
 
-def verified(record: container.Record, found: Decoded, checkpoint: Path) -> Decoded:
+def verified(record: container.Record, decoded: Decoded, checkpoint: Path) -> Decoded:
     """What a codec made of a record. Raises `FcbenchError`: not what the record says of it, or not finite."""
-    record.verify(found)
-    for name, values in found.features.maps.items():
+    record.verify(decoded)
+    for name, values in decoded.features.maps.items():
         if not bool(torch.isfinite(values).all()):
             what = f"decodes to values at {name} that are not finite"
             raise FcbenchError(f"{record.where} {what}: check the codec {checkpoint}")
-    return found
+    return decoded
 
 
 def _batches(test: FeatureSet) -> Iterator[dict[str, Tensor]]:
@@ -270,7 +272,8 @@ class LabelSender:
         plugin, records = registry.get("label", self.task), iter(container.ContainerReader(path))
         for maps in _batches(self.test):
             n = len(next(iter(maps.values())))
-            yield Received(maps, [timed(partial(plugin.decode, r.payload))[1] for r in islice(records, n)])
+            times = [timed(partial(plugin.decode, r.payload))[1] for r in islice(records, n)]
+            yield Received(maps, times, exact=True)
 
 
 # ----------------------------------------------------------------------------------------------- tools

@@ -113,12 +113,12 @@ def test_adapter_meets_every_grid_and_the_decoder_stays(tmp_path: Path) -> None:
         def near(self, device: torch.device) -> Store:
             return self
 
-        def batch(self, places: list[int]) -> dict[str, torch.Tensor]:
-            return {"s": torch.ones(len(places), 8, 4, 6)}
+        def batch(self, indices: list[int]) -> dict[str, torch.Tensor]:
+            return {"s": torch.ones(len(indices), 8, 4, 6)}
 
     budget = Budget(task_steps=30, task_batch=2, task_rate=1e-2)
     store: FeatureSet = Store()  # type: ignore[assignment]
-    targets: Targets = lambda places: []  # type: ignore[assignment]
+    targets: Targets = lambda indices: []  # type: ignore[assignment]
     record = readout.fit_readout(
         model, Task(), store, targets, None, "task", budget, seed=0, resume=tmp_path / "r"  # type: ignore[arg-type]
     )

@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner
 
 from benchmarks import _planted, universality
-from benchmarks.universality import PARTS, QUICK_PLAN, Plan, Run, execute
+from benchmarks.universality import PARTS, QUICK_EXPERIMENT, Experiment, Run, execute
 from fcbench.measure.paper import NECKS
 from fcbench.measure.suite import TASKS, Suite
 from fcbench.results import samples
@@ -37,14 +37,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def planted(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run of the planted effects alone: half the directions that segmentation uses are taken away."""
     base = replace(
-        QUICK_PLAN.base,
+        QUICK_EXPERIMENT.base,
         tasks=("segmentation",),
         n_train=96,
         n_test=24,
-        budget=replace(QUICK_PLAN.base.budget, task_steps=80, task_rate=3e-3, width=32),
+        budget=replace(QUICK_EXPERIMENT.base.budget, task_steps=80, task_rate=3e-3, width=32),
     )
-    plan = replace(QUICK_PLAN, base=base, shares=(1.0,), ranks=(64,))
-    run = Run(plan, tmp_path_factory.mktemp("planted"), cache, CPU)
+    experiment = replace(QUICK_EXPERIMENT, base=base, shares=(1.0,), ranks=(64,))
+    run = Run(experiment, tmp_path_factory.mktemp("planted"), cache, CPU)
     assert execute(run, ["planted"]) == []
     return run
 
@@ -86,17 +86,17 @@ def test_projection_removes_what_it_should() -> None:
 
 # ---------------------------------------------------------------------------------------------- plan
 def test_plan_counts_what_it_runs() -> None:
-    plan = Plan(Suite(codecs=("hyperprior",), budget=Budget()))
-    grid = plan.grid()
+    experiment = Experiment(Suite(codecs=("hyperprior",), budget=Budget()))
+    grid = experiment.grid()
     heads = {(s.neck, s.head, s.neck_loss): s.seeds for s in grid}
     assert heads["neck_2L", "trained", "task"] == (0, 1, 2)
     assert heads["neck_6L", "frozen", "task"] == (0,)
     assert heads["neck_2L", "frozen", "distill"] == (0,)
     assert {s.neck for s in grid} == set(NECKS)
-    points, readouts, codecs = plan.counts("grid")
+    points, readouts, codecs = experiment.counts("grid")
     n_runs = sum(len(s.seeds) for s in grid)
     assert (readouts, codecs) == (2 * len(TASKS) * n_runs, 0) and points == 3 * readouts
-    full = replace(plan, all_seeds=True)
+    full = replace(experiment, all_seeds=True)
     assert sum(len(s.seeds) for s in full.grid()) == 3 * (3 + 3 * 3)
 
 
@@ -108,13 +108,13 @@ def test_two_encoders_are_needed() -> None:
 @pytest.mark.slow
 def test_every_part(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All parts, their tables, then again: nothing is trained twice."""
-    run = Run(QUICK_PLAN, tmp_path, cache, CPU)
+    run = Run(QUICK_EXPERIMENT, tmp_path, cache, CPU)
     universality.announce(run, PARTS)
     assert execute(run, PARTS) == []
     for part in ("grid", "coded", "cross", "splits", "planted"):
         df = table_module.load(tmp_path / part)
         assert (df.status == "ok").all(), part
-        assert len(df.point.unique()) == QUICK_PLAN.counts(part)[0], part
+        assert len(df.point.unique()) == QUICK_EXPERIMENT.counts(part)[0], part
     for name in ("grid", "cost", "splits", "cka", "planted", "cross/cross_neck"):
         assert table(tmp_path / f"{name}.csv")
     for p in table_module.load_points(tmp_path / "coded"):

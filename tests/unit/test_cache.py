@@ -18,8 +18,8 @@ def never() -> bytes:
 
 
 def test_a_file_is_made_once(tmp_path: Path) -> None:
-    assert cache.kept(tmp_path / "models" / "a", lambda: b"first") == b"first"
-    assert cache.kept(tmp_path / "models" / "a", never) == b"first"
+    assert cache.cached(tmp_path / "models" / "a", lambda: b"first") == b"first"
+    assert cache.cached(tmp_path / "models" / "a", never) == b"first"
 
 
 def test_the_digest_is_what_xxhsum_writes(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_damage_is_reported_and_repaired(
     damage(tmp_path / "a")
     assert cache.get(tmp_path / "a") is None
     assert f"{tmp_path / 'a'} is damaged" in caplog.text
-    assert cache.kept(tmp_path / "a", lambda: b"contents") == b"contents"
+    assert cache.cached(tmp_path / "a", lambda: b"contents") == b"contents"
     assert cache.get(tmp_path / "a") == b"contents"
 
 
@@ -90,7 +90,7 @@ def test_others_wait_for_the_one_that_makes_it(tmp_path: Path) -> None:
         return b"once"
 
     def ask() -> None:
-        found.append(cache.kept(tmp_path / "a", make))
+        found.append(cache.cached(tmp_path / "a", make))
 
     threads = [threading.Thread(target=ask) for _ in range(3)]
     threads[0].start()

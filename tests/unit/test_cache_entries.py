@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from fcbench.cli.main import main
 from fcbench.core import cache, cache_entries, libraries
-from fcbench.core.cache import Cache, kept, locked, put
+from fcbench.core.cache import Cache, cached, locked, put
 from fcbench.core.errors import FcbenchError
 from fcbench.features.encoding import build_encoder
 from fcbench.features.extract import describe, extract
@@ -32,9 +32,9 @@ def home(tmp_path: Path) -> Cache:
     """A cache with a feature set (oldest), a readout and a codec (newest), and a file that is not its own."""
     home = Cache(tmp_path / "cache").make()
     extract(FakeDataset(3), build_encoder("hiera_nano", None, CPU), ["stage3"], home)
-    kept(home.model("task", HEX), lambda: b"t" * 1000)
+    cached(home.model("task", HEX), lambda: b"t" * 1000)
     keep(home.model("codec", HEX), Record(3, 0.5, "cap", Gain(0.1, 0.2), ()))
-    kept(home.model("codec", HEX), lambda: b"c" * 500)
+    cached(home.model("codec", HEX), lambda: b"c" * 500)
     put(home.root / "files" / f"{HEX}.json", b"{}")
     (home.models / "notes.txt").write_text("mine")
     for age, entry in enumerate(("files", "codec", "task", "features")):

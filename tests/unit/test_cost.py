@@ -76,13 +76,13 @@ def plant(
                 n_samples=N,
                 value=float(table[:, 0].mean()),
             )
-            given = null = None
+            log_likelihoods = null = None
             if lost_nats is not None:
                 missing = 2.0 * (len(RATES) - i)  # nats that this rate does not carry
-                given = TOP - missing - lost_nats + 5 * noise + own - own.mean()
-                given -= 5 * noise.mean()
+                log_likelihoods = TOP - missing - lost_nats + 5 * noise + own - own.mean()
+                log_likelihoods -= 5 * noise.mean()
                 null = NULL + 5 * noise if i == len(RATES) else None
-            kept = SampleTable(ids, sizes, table, given, null)
+            kept = SampleTable(ids, sizes, table, log_likelihoods, null)
             folder.append([replace(row, **changes)], kept)
     return path
 
@@ -253,7 +253,7 @@ def test_likelihoods_are_kept_beside_the_samples(tmp_path: Path) -> None:
         return [Point(str(tmp_path), key, 0.1, 0.4, 100) for key in keys]
 
     both = likelihoods(points("general5s0", "general0s0"))
-    assert both is not None and both.given.shape == (2, N) and both.null is None
+    assert both is not None and both.log_likelihoods.shape == (2, N) and both.null is None
     assert list(both.ids) == sorted(both.ids)
     assert likelihoods(points("general5s0", "silent5s0")) is None
     for wrong in (np.full(N, np.nan), np.zeros(N + 1)):

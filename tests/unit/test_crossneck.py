@@ -18,7 +18,7 @@ import torch
 from points import end, rate_point, to_frame
 
 from fcbench.analysis import situations
-from fcbench.analysis.cross_neck import matrices, role
+from fcbench.analysis.cross_neck import kind_of_chain, matrices
 from fcbench.core.errors import FcbenchError
 from fcbench.measure import cross_neck
 from fcbench.measure.cross_neck import Chains, chains, neck_of_depth
@@ -56,8 +56,8 @@ def study(cache: Path) -> Study:
 # -------------------------------------------------------------------------------------------- chains
 def test_every_ordered_pair_every_control() -> None:
     every = list(chains(("a", "b", "c", "d"), "neck_2L", 3))
-    roles = Counter(role(c, "neck_2L") for c in every)
-    assert roles == {"direct": 4, "self": 4, "cross": 12, "chain": 24, "deep": 8}
+    kinds = Counter(kind_of_chain(c, "neck_2L") for c in every)
+    assert kinds == {"direct": 4, "self": 4, "cross": 12, "chain": 24, "deep": 8}
     assert len(set(every)) == len(every)
     assert {c.neck for c in every} == {"neck_2L", "neck_4L", "neck_6L"}
 
@@ -269,7 +269,7 @@ def metric_values_of(task: str) -> Any:
 
 def test_planted_losses_are_found(tmp_path: Path) -> None:
     found = matrices(situations.load([plant(tmp_path)]), metric_values_of, 200)
-    by = {(e.chain.task, e.role): e for e in found.entries}
+    by = {(e.chain.task, e.kind): e for e in found.entries}
     assert by["b", "direct"].ratio.value == 1
     assert by["b", "cross"].ratio.value == pytest.approx(0.9)
     assert (by["b", "cross"].ratio.high or 1) < 0.95
@@ -277,8 +277,8 @@ def test_planted_losses_are_found(tmp_path: Path) -> None:
     assert by["e", "cross"].ratio.value == pytest.approx(0.8)  # an error, a quarter more
     assert by["b", "cross"].lost.value == pytest.approx(6 / math.log(2))
     assert by["b", "cross"].information.value == pytest.approx(24 / math.log(2))
-    (placed,) = found.placed
-    assert placed.extra_rate_percent.value == pytest.approx(50, abs=0.5)
+    (position,) = found.positions
+    assert position.extra_rate_percent.value == pytest.approx(50, abs=0.5)
     assert "| a | 0.900 (" in tables.markdown(document(found))
     lines = list(csv.DictReader(io.StringIO(tables.comma_separated(document(found)))))
     assert len(lines) == 4 * 5 + 2

@@ -127,6 +127,13 @@ def test_objects_are_read_however_they_are_kept(tmp_path: Path, by_field: bool) 
     assert found.boxes.tolist() == [OBJECT["bbox"]] * 2 and found.areas.tolist() == [60.0, 60.0]
 
 
+def test_targets_that_nobody_asked_for_are_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = with_objects(2, 0)
+    data = opened(saved(tmp_path / "set", train=part, test=part))
+    monkeypatch.setattr("fcbench.data.hf._objects", lambda *_: pytest.fail("objects were read"))
+    assert data.targets(1)["classification"] in range(3) and "detection" in list(data.targets(1))
+
+
 def test_objects_without_an_area_have_their_boxes(tmp_path: Path) -> None:
     part = with_objects(2, 0, without=("area", "iscrowd"))
     data = opened(saved(tmp_path / "set", train=part, test=part))

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ from fcbench.features.extract import extract
 from fcbench.features.feature_set import FeatureSet
 from fcbench.features.statistics import stats_of
 from fcbench.features.store import Writer
+from fcbench.measure.evaluate import evaluate
+from fcbench.transmit.senders import Uncoded
 
 
 @dataclass
@@ -542,9 +545,9 @@ def test_features_that_are_not_stored_are_those_that_would_be(tmp_path: Path, dt
         stored.skipped,
         stored.grids,
     )
-    for places in ([3], [0, 68, 2, 2], range(30)):
-        for name, m in live.batch(places).items():
-            assert m.dtype == torch.float32 and torch.equal(m, stored.batch(places)[name])
+    for indices in ([3], [0, 68, 2, 2], range(30)):
+        for name, m in live.batch(indices).items():
+            assert m.dtype == torch.float32 and torch.equal(m, stored.batch(indices)[name])
     kept, taken = stats_of(stored), stats_of(live)
     assert all(torch.equal(getattr(kept[n], k), getattr(taken[n], k)) for n in BOTH for k in ("mean", "std", "high"))
     assert not list(home.root.rglob("*.npy")) and list(home.root.rglob("index.json"))
@@ -572,3 +575,17 @@ def test_an_image_that_spoils_later_is_named(tmp_path: Path) -> None:
     encoder.spoil = True
     with pytest.raises(FcbenchError, match="not finite, first for sample id3"):
         found.batch([3])
+
+
+def test_features_that_arrive_unchanged_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    features = run(tmp_path)
+    source: Any = SimpleNamespace(test=SimpleNamespace(features=features), stats=stats_of(features))
+    read, batch = list[int](), FeatureSet.batch
+
+    def recorded(self: FeatureSet, indices: Sequence[int]) -> dict[str, Tensor]:
+        read.extend(indices)
+        return batch(self, indices)
+
+    monkeypatch.setattr(FeatureSet, "batch", recorded)
+    assert evaluate(Uncoded(features).receive(), source, {}).feature_mse == 0
+    assert read == list(range(len(features)))

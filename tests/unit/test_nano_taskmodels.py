@@ -84,10 +84,10 @@ def test_likelihood_of_own_features_beats_mean_features(name: str, scenes: Scene
     task = bound(name, scenes)
     model = plugin_of(name).build("", None, task, SIZE_PX, CPU)
     head: Any = model.head()
-    places = list(range(16))
-    x = model.encoder(task_models.images_of(scenes, places), model.inputs).maps
+    indices = list(range(16))
+    x = model.encoder(task_models.images_of(scenes, indices), model.inputs).maps
     mean = {k: v.mean(0, keepdim=True).expand_as(v) for k, v in x.items()}
-    batch = task.collate([scenes.targets(i) for i in places])
+    batch = task.collate([scenes.targets(i) for i in indices])
     stated = partial(head.log_density, scale=0.2) if isinstance(head, ScaledHead) else head.log_likelihood
     own, floor = (stated(m, batch) for m in (x, mean))
     assert own.shape == (16,) and own.mean() > floor.mean()

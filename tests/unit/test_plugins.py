@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,12 +14,16 @@ from click.testing import CliRunner, Result
 
 from fcbench.cli.main import main
 from fcbench.core import registry
-from fcbench.core.codecs import OperatingPoint
+from fcbench.core.codecs import ENDS, Kind, OperatingPoint
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import FeatureSpec, FeatureStats
+from fcbench.core.samples import DatasetMeta
+from fcbench.measure.points import Job
+from fcbench.measure.rows import _origin
 from fcbench.measure.suite import Suite
 from fcbench.transmit import checkpoint
 
+ROOT = Path(__file__).parents[2]
 CODEC = '"""A codec of mine."""\n\nfrom fcbench.codecs.uniform import PLUGIN\n'
 SPECS = (FeatureSpec("stage3", 4, 16),)
 
@@ -86,6 +91,27 @@ def test_names_and_variants_of_files(file: Path, tmp_path: Path) -> None:
     (tmp_path / "still.py").write_text("from fcbench.images.jpeg import PLUGIN\n")
     assert registry.use("codec", f"image:{tmp_path}/still.py") == "image:still"
     assert registry.get("image", "still") is registry.get("image", "jpeg")
+
+
+def test_a_label_coder_is_a_file_named_after_its_task(tmp_path: Path) -> None:
+    (tmp_path / "counting.py").write_text("from fcbench.labels.classification import PLUGIN\n")
+    assert Suite(codecs=(f"label:{tmp_path}/counting.py",)).with_files().codecs == ("label",)
+    assert registry.get("label", "counting") is registry.get("label", "classification")
+
+
+def test_rows_name_the_files_of_heads_and_label_coders(tmp_path: Path) -> None:
+    for name, room in (("eye", "taskmodels.nano_depth"), ("counting", "labels.classification")):
+        (tmp_path / f"{name}.py").write_text(f"from fcbench.{room} import PLUGIN\n")
+    models = {"counting": f"{tmp_path}/eye.py"}
+    suite = Suite(codecs=(f"label:{tmp_path}/counting.py",), head="frozen", task_models=models).with_files()
+    study: Any = SimpleNamespace(suite=suite, data={"train": SimpleNamespace(meta=DatasetMeta())})
+    encoder: Any = SimpleNamespace(name="hiera_nano")
+    registry.use("task", str(ROOT / "benchmarks/examples/counting.py"))
+    label = Job(Kind.LABEL, OperatingPoint("label"), ("counting",))
+    assert set(_origin(study, encoder, label, "counting")) == {"eye.py", "counting.py", "label:counting.py"}
+    ceiling = Job(Kind.CEILING, ENDS[Kind.CEILING], ("depth",))
+    with pytest.raises(FcbenchError, match="no task model for depth"):
+        _origin(study, encoder, ceiling, "depth")
 
 
 def test_a_suite_uses_its_files(file: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -101,3 +102,13 @@ def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "scenes-v1").write_text("in the way")
     with pytest.raises(FcbenchError, match="cannot use .*give another --cache-dir"):
         _open(tmp_path)
+
+
+def test_targets_that_nobody_asked_for_are_not_made(tmp_path: Path) -> None:
+    data: Any = _open(tmp_path, 1)
+    arrays, words = data._stored.open(0)
+    data._chunks[0] = {"depth": arrays["depth"]}, words  # no masks to read
+    targets = data.targets(0)
+    assert targets["depth"].shape == SIZE_PX and set(targets) == set(data.tasks)
+    with pytest.raises(KeyError, match="segmentation"):
+        targets["segmentation"]

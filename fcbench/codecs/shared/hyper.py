@@ -76,8 +76,8 @@ class Part:
         local = self.local
         if local is None:
             local = torch.arange((self.stop - self.start) * area)
-        places = (local + self.start * area).to(y.device)
-        return y.flatten(1).index_copy(1, places, values).reshape(y.shape)
+        positions = (local + self.start * area).to(y.device)
+        return y.flatten(1).index_copy(1, positions, values).reshape(y.shape)
 
 
 @lru_cache(maxsize=64)

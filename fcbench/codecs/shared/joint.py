@@ -49,15 +49,15 @@ class JointLearnedCodec(LearnedCodec):
         return cast(nn.Conv2d, self.predictors[place - 1]), x
 
     def predicted(self, i: int, decoded: DecodedMaps, grid: Grid) -> Tensor | float:
-        found = self._coarser(i, decoded, grid)
-        return 0.0 if found is None else cast(Tensor, found[0](found[1]))
+        coarser = self._coarser(i, decoded, grid)
+        return 0.0 if coarser is None else cast(Tensor, coarser[0](coarser[1]))
 
     @torch.no_grad()
     def learn(self, i: int, decoded: DecodedMaps, x: Tensor) -> None:
-        found = self._coarser(i, decoded, (x.shape[-2], x.shape[-1]))
-        if found is None:
+        coarser = self._coarser(i, decoded, (x.shape[-2], x.shape[-1]))
+        if coarser is None:
             return
-        predictor, coarse = found
+        predictor, coarse = coarser
         inputs, outputs = (v.transpose(0, 1).flatten(1).double() for v in (coarse, x))
         means = inputs.mean(dim=1, keepdim=True), outputs.mean(dim=1, keepdim=True)
         inputs, outputs = inputs - means[0], outputs - means[1]

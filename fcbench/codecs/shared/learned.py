@@ -153,10 +153,10 @@ class LearnedCodec(CodecBase):
     @torch.no_grad()
     def continue_from(self, trained: Codec, at: float, to: float) -> None:
         """Take the weights of this codec trained at another lmbda; the gain changes as at high rate."""
-        own = self.state_dict()
+        state = self.state_dict()
         for name, value in cast(LearnedCodec, trained).state_dict().items():
-            if own[name].numel():  # tables are empty until `freeze` makes them
-                own[name].copy_(value)
+            if state[name].numel():  # tables are empty until `freeze` makes them
+                state[name].copy_(value)
         for coder in self.map_coders:
             coder.rescale(high_rate_log_gain(to) - high_rate_log_gain(at))
 
@@ -188,10 +188,10 @@ class LearnedCodec(CodecBase):
         """Networks as programs of tensors (`fcbench.codecs.shared.programs` says which), for maps of one size."""
         from fcbench.codecs.shared import programs
 
-        found: dict[str, Program] = {}
+        by_name: dict[str, Program] = {}
         for i, (coder, stats, grid) in enumerate(zip(self.map_coders, self.map_stats, self.grid(grids))):
-            found |= programs.programs_of(i, coder, stats, grid)
-        return found
+            by_name |= programs.programs_of(i, coder, stats, grid)
+        return by_name
 
     def through(self, run: Mapping[str, nn.Module]) -> LearnedCodec:
         """This codec with its programs, by name, instead of its networks and tables."""

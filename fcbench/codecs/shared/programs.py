@@ -52,10 +52,10 @@ def programs_of(i: int, coder: MapCoder, stats: MapStats, grid: Grid) -> dict[st
     latents = tuple(t.round() for t in coder.analyze(stats.normalize(x)))
     if not all(t.numel() for t in latents):
         raise FcbenchError(f"a map of {grid[0]}x{grid[1]} leaves a stage empty: give a larger --image-size")
-    found = {f"analysis.{i}": Program(_Analysis(coder, stats), (x,))}
+    by_name = {f"analysis.{i}": Program(_Analysis(coder, stats), (x,))}
     for k in range(1, len(coder.stages)):
-        found[f"entropy.{i}.{k}"] = Program(coder.entropy(k, grid), latents[:k])
-    return {**found, f"synthesis.{i}": Program(_Synthesis(coder, stats, grid), latents)}
+        by_name[f"entropy.{i}.{k}"] = Program(coder.entropy(k, grid), latents[:k])
+    return {**by_name, f"synthesis.{i}": Program(_Synthesis(coder, stats, grid), latents)}
 
 
 class ProgramMap(MapCoder):

@@ -66,12 +66,12 @@ class VarianceCorrection(nn.Module):
 
     def start(self, deep: Tensor, rows: Tensor, mean: Tensor) -> None:
         """Start from features [B, D, h, w], and their KLT: rows [D, D] and mean [D], float64."""
-        wanted = held_out_variances(deep)
+        expected = held_out_variances(deep)
         flat = deep.transpose(0, 1).flatten(1).double() - mean[:, None]
-        own = (rows @ flat).square().mean(dim=1)
+        variances = (rows @ flat).square().mean(dim=1)
         self.rows, self.mean = rows.to(deep), mean.to(deep)
-        self.less = 1 - (wanted / own.clamp(min=1e-12)).clamp(max=1).sqrt().to(deep)
-        self.more = (wanted - own).clamp(min=0).sqrt().to(deep)
+        self.less = 1 - (expected / variances.clamp(min=1e-12)).clamp(max=1).sqrt().to(deep)
+        self.more = (expected - variances).clamp(min=0).sqrt().to(deep)
 
     def draw(self, deep: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Differences of features [B, D, h, w]. Noise is as strong as the features at a position, over all channels."""
@@ -249,10 +249,10 @@ class IntegerBottleneck(EntropyBottleneck):
         """Start as logistic densities, centred on 0, with the standard deviations of latents y [B, C, h, w]. While
         ``factors`` are zero the cumulative is the sigmoid of a line; its slope is spread over the layers."""
         std = y.transpose(0, 1).reshape(y.shape[1], -1).square().mean(dim=1).sqrt().clamp(min=_MIN_STD)
-        wanted = math.pi / math.sqrt(3) / std
+        slopes = math.pi / math.sqrt(3) / std
         ends = y.new_tensor([0.0, 1.0]).expand(self.channels, 1, 2)
         at = self._logits_cumulative(ends, stop_gradient=True)[:, 0]
-        ratio = (wanted / (at[:, 1] - at[:, 0])) ** (1 / len(self.matrices))
+        ratio = (slopes / (at[:, 1] - at[:, 0])) ** (1 / len(self.matrices))
         for matrix in self.matrices:
             slope = F.softplus(matrix) * ratio[:, None, None]
             matrix.copy_(slope + torch.log(-torch.expm1(-slope)))

@@ -1,4 +1,4 @@
-"""Opens a folder of one's own: class folders, or images with any targets beside them.
+"""Opens a folder of your own: class folders, or images with any targets beside them.
 
 Without split folders a fifth of the images (of every class, if there are classes) is the test split, chosen by the hash
 of their paths. Samples are ordered by those hashes.
@@ -110,12 +110,12 @@ Found = list[tuple[Path, str]]  # Images and their classes
 
 def images_of(folder: Path, names: tuple[str, ...]) -> Found:
     """Images in the class folders of a folder."""
-    found = []
+    images = []
     for name in LAYOUT.class_names(folder):
         if name not in names:
             raise LAYOUT.error(folder / name, f"is a class that the training images lack ({some(names)})")
-        found += [(path, name) for path in LAYOUT.images_in(folder / name)]
-    return found
+        images += [(path, name) for path in LAYOUT.images_in(folder / name)]
+    return images
 
 
 def by_hash(root: Path, found: Found, split: Literal["train", "test"]) -> Found:
@@ -128,13 +128,13 @@ def open_classes(root: Path, split: Literal["train", "test"], options: DataOptio
     """Open a split of class folders."""
     if folders := split_folders(root):
         names = LAYOUT.class_names(root / "train")
-        found = [i for f in folders[split] for i in images_of(f, names)]
+        images = [i for f in folders[split] for i in images_of(f, names)]
     else:
         names = LAYOUT.class_names(root)
-        found = by_hash(root, images_of(root, names), split)
-    if not found:
+        images = by_hash(root, images_of(root, names), split)
+    if not images:
         raise LAYOUT.error(root, f"holds too few images for a {split} split")
-    return labelled(LAYOUT.name, split, root, found, names, options, "" if folders else "hash-split-")
+    return labelled(LAYOUT.name, split, root, images, names, options, "" if folders else "hash-split-")
 
 
 SOURCES = {
@@ -173,8 +173,8 @@ def chosen(root: Path, parts: Sequence[Part], split: Split, whole: bool) -> list
     if whole:
         return [images[name] for name in hash_order(images)]
     classes = {name: str(part.known.get("classification", {}).get(key, "")) for name, (part, key) in images.items()}
-    wanted = set(hash_split_by(classes, split))
-    return [images[name] for name in hash_order(images) if name in wanted]
+    of_split = set(hash_split_by(classes, split))
+    return [images[name] for name in hash_order(images) if name in of_split]
 
 
 def open_with_targets(root: Path, split: Split, options: DataOptions) -> Dataset:
@@ -216,7 +216,7 @@ def open_with_targets(root: Path, split: Split, options: DataOptions) -> Dataset
 
 
 class Plugin(DatasetPlugin):
-    """Images and targets of one's own from ``--data-root``."""
+    """Your own images and targets from ``--data-root``."""
 
     tasks = tuple(SOURCES)
 

@@ -53,7 +53,7 @@ def read_annotations(path: Path, images: Mapping[str, Path]) -> list[Annotations
             tasks = tuple(task for task in tasks if task not in OBJECTS)
         unknown = {row["image_id"] for row in content["annotations"]} - {image.id for image in listed}
         key_of = {image.id: Path(image.file_name).with_suffix("").as_posix() for image in listed}
-        found = {} if unknown else {task: _targets(task, content, listed) for task in tasks}
+        by_task = {} if unknown else {task: _targets(task, content, listed) for task in tasks}
     except (AttributeError, KeyError, TypeError, ValueError) as exc:
         raise LAYOUT.error(path, f"is not in COCO's format ({type(exc).__name__}: {exc})") from exc
     if not tasks:
@@ -61,12 +61,14 @@ def read_annotations(path: Path, images: Mapping[str, Path]) -> list[Annotations
     if unknown:
         raise LAYOUT.error(path, f"annotates image_id {some([repr(i) for i in unknown])}, which it does not list")
     _require_same_images(path, [image.file_name for image in listed], images)
-    if "captioning" in found and (silent := [key_of[i] for i, texts in found["captioning"][0].items() if not texts]):
+    if "captioning" in by_task and (
+        silent := [key_of[i] for i, texts in by_task["captioning"][0].items() if not texts]
+    ):
         raise LAYOUT.error(path, f"has no caption of {some(silent)}")
     sizes = {key_of[image.id]: image.size_px for image in listed}
     return [
         Annotations(path, task, {key_of[i]: target for i, target in targets.items()}, sizes, names)
-        for task, (targets, names) in found.items()
+        for task, (targets, names) in by_task.items()
     ]
 
 
@@ -77,8 +79,8 @@ def _targets(
         return coco_format.captions(content, listed), ()
     if task in OBJECTS:
         n_keypoints = len(coco_format.keypoint_names(content)) if task == "keypoint_detection" else 0
-        found = coco_format.objects(content, listed, task == "instance_segmentation", n_keypoints)
-        return found, coco_format.category_names(content)
+        objects = coco_format.objects(content, listed, task == "instance_segmentation", n_keypoints)
+        return objects, coco_format.category_names(content)
     if task == "pose":
         names = coco_format.keypoint_names(content)
         return coco_format.poses(content, listed, len(names)), names

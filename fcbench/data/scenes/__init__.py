@@ -16,6 +16,7 @@ from fcbench.data.scenes import chunks
 from fcbench.data.scenes.chunks import Chunk, Chunks
 from fcbench.data.scenes.objects import CLASSES, KINDS
 from fcbench.data.scenes.scene import MAX_DEPTH_M, VERSION
+from fcbench.data.shared.images import LazyTargets
 
 SIZE_PX = (128, 128)
 N_SAMPLES = {"train": 2000, "test": 400}
@@ -61,18 +62,22 @@ class Scenes(Dataset):
 
     def targets(self, index: int) -> Mapping[str, Any]:
         (arrays, words), k = self._at(index)
-        pose = words[k]["pose"]
-        return {
-            "segmentation": np.array(arrays["segmentation"][k]),
-            "depth": np.array(arrays["depth"][k]),
-            "pose": Pose(
+
+        def one(task: str) -> Any:
+            if task in ("segmentation", "depth"):
+                return np.array(arrays[task][k])
+            if task == "captioning":
+                return tuple(words[k]["captions"])
+            if task == "classification":
+                return int(words[k]["label"])
+            pose = words[k]["pose"]
+            return Pose(
                 np.array(pose["keypoints"], np.float32).reshape(-1, 17, 3),
                 np.array(pose["boxes"], np.float32).reshape(-1, 4),
                 np.array(pose["areas"], np.float32),
-            ),
-            "captioning": tuple(words[k]["captions"]),
-            "classification": int(words[k]["label"]),
-        }
+            )
+
+        return LazyTargets(self.tasks, one)
 
 
 class Plugin(DatasetPlugin):

@@ -38,16 +38,16 @@ def official_splits(folder: Path) -> dict[str, str]:
     """Role, ``train`` or ``val``, -> the one split with annotation files, such as ``train2017``."""
     if not folder.is_dir():
         raise LAYOUT.error(folder, "is missing")
-    found: dict[str, set[str]] = {}
+    by_role: dict[str, set[str]] = {}
     for path in folder.iterdir():
         if match := _FILE.fullmatch(path.name):
-            found.setdefault(match[3], set()).add(match[2])
-    if not found:
+            by_role.setdefault(match[3], set()).add(match[2])
+    if not by_role:
         raise LAYOUT.error(folder, "holds no annotation files")
-    for tags in found.values():
+    for tags in by_role.values():
         if len(tags) > 1:
             raise LAYOUT.error(folder, f"holds annotations of {' and '.join(sorted(tags))}: keep one")
-    return {role: tags.pop() for role, tags in found.items()}
+    return {role: tags.pop() for role, tags in by_role.items()}
 
 
 ROLES = {"train": "train", "test": "val"}
@@ -113,15 +113,15 @@ class Coco(Dataset):
 
 def image_folders(root: Path, tags: Mapping[str, str]) -> dict[str, Path]:
     """Folders of the official splits' images, by role; splits without images are left out."""
-    found = {}
+    folders = {}
     for role, tag in tags.items():
         for folder in (root / tag, root / "images" / tag, root / "images"):
             if folder.is_dir():
-                found[role] = folder
+                folders[role] = folder
                 break
-    if not found:
+    if not folders:
         raise LAYOUT.error(root, f"holds no folder {' or '.join(tags.values())}")
-    return found
+    return folders
 
 
 def check_images(images: list[Image], folder: Path) -> None:
@@ -150,7 +150,7 @@ def read_tasks(
     list them.
     """
     images: tuple[Image, ...] = ()
-    found: dict[str, dict[int, Any]] = {}
+    by_task: dict[str, dict[int, Any]] = {}
     names: dict[str, tuple[str, ...]] = {}
     read = lru_cache(1)(partial(coco_format.read, layout=LAYOUT))  # tasks of one file follow each other
     for task, path in files.items():
@@ -158,23 +158,23 @@ def read_tasks(
         try:
             listed = coco_format.images_of(content)
             images = images or select(listed)
-            found[task] = READERS[task](content, images)
+            by_task[task] = READERS[task](content, images)
             if task != "captioning":
                 names[task] = coco_format.category_names(content)
         except (KeyError, TypeError, ValueError) as exc:
             raise LAYOUT.error(path, f"is not a COCO {KINDS[task]} file ({type(exc).__name__}: {exc})") from exc
         known = {i.id for i in listed}
-        lost = [i.file_name for i in images if i.id not in known or (task == "captioning" and not found[task][i.id])]
+        lost = [i.file_name for i in images if i.id not in known or (task == "captioning" and not by_task[task][i.id])]
         if lost:
             raise LAYOUT.error(path, f"lacks {some(lost)}, which other files list: use one release")
-    return images, found, names
+    return images, by_task, names
 
 
 def meta_of(names: Mapping[str, tuple[str, ...]]) -> DatasetMeta:
     """Facts about a split, of the names of its categories by task."""
     classes = ("background", *names["segmentation"]) if "segmentation" in names else ()
-    found = {task: names[task] for task in OBJECTS if task in names}
-    return DatasetMeta(class_names=classes, task_models=PHOTOGRAPHS, category_names=found)
+    category_names = {task: names[task] for task in OBJECTS if task in names}
+    return DatasetMeta(class_names=classes, task_models=PHOTOGRAPHS, category_names=category_names)
 
 
 class CocoPlugin(DatasetPlugin):

@@ -47,14 +47,14 @@ def read(path: Path, layout: Layout) -> dict[str, Any]:
 
 def images_of(content: Mapping[str, Any]) -> list[Image]:
     """The images of a file, in its order. Raises ValueError: an absurd size, a name that leads out of the folder."""
-    found = [Image(int(i["id"]), str(i["file_name"]), (int(i["height"]), int(i["width"]))) for i in content["images"]]
-    for image in found:
+    images = [Image(int(i["id"]), str(i["file_name"]), (int(i["height"]), int(i["width"]))) for i in content["images"]]
+    for image in images:
         name = PurePosixPath(image.file_name)
         if name.is_absolute() or ".." in name.parts:
             raise ValueError(f"file name {image.file_name!r:.80} does not stay in the folder of the images")
         if min(image.size_px) < 1 or image.size_px[0] * image.size_px[1] > _MAX_PX:
             raise ValueError(f"image {image.file_name} of {image.size_px[0]}x{image.size_px[1]} pixels")
-    return found
+    return images
 
 
 def _by_image(content: Mapping[str, Any], images: Iterable[Image]) -> dict[int, list[Any]]:
@@ -117,10 +117,10 @@ def _counts(text: str) -> list[int]:
 
 def _finite(values: Any) -> np.ndarray:
     """Numbers as float64. Raises ValueError: one is NaN or infinite, or none is a number."""
-    found = np.asarray(values, np.float64)
-    if not np.isfinite(found).all():
+    array = np.asarray(values, np.float64)
+    if not np.isfinite(array).all():
         raise ValueError("a number is NaN or infinite")
-    return found
+    return array
 
 
 def semantic_mask(regions: Iterable[Instance], size_px: tuple[int, int]) -> Tensor:
@@ -167,9 +167,9 @@ def objects(
     return {key: of_image(key, rows) for key, rows in _by_image(content, images).items()}
 
 
-def with_codes(found: Objects) -> Objects:
+def with_codes(objects: Objects) -> Objects:
     """The same objects, with masks as run-length codes."""
-    return replace(found, regions=[_code(region, found.size_px) for region in found.regions])
+    return replace(objects, regions=[_code(region, objects.size_px) for region in objects.regions])
 
 
 def _code(region: Any, size_px: tuple[int, int]) -> Any:
@@ -182,24 +182,24 @@ def _code(region: Any, size_px: tuple[int, int]) -> Any:
 
 def keypoint_names(content: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of the keypoints, the same for all categories that have some. Raises ValueError: they differ."""
-    found = {tuple(str(name) for name in c["keypoints"]) for c in content["categories"] if c.get("keypoints")}
-    if len(found) != 1:
-        raise ValueError(f"its categories name {len(found)} different lists of keypoints, expected one")
-    return found.pop()
+    names = {tuple(str(name) for name in c["keypoints"]) for c in content["categories"] if c.get("keypoints")}
+    if len(names) != 1:
+        raise ValueError(f"its categories name {len(names)} different lists of keypoints, expected one")
+    return names.pop()
 
 
 def poses(content: Mapping[str, Any], images: Iterable[Image], n_keypoints: int = 17) -> dict[int, Pose]:
     """Persons by image: those with a labelled keypoint that are not crowds, as in COCO's evaluation."""
     sizes = {i.id: i.size_px for i in images}
-    found = {}
+    by_image = {}
     for key, rows in _by_image(content, images).items():
         persons = [p for r in rows if (p := _person(r, sizes[key], n_keypoints)) is not None]
-        found[key] = Pose(
+        by_image[key] = Pose(
             np.asarray([p[0] for p in persons], np.float32).reshape(-1, n_keypoints, 3),
             np.asarray([p[1] for p in persons], np.float32).reshape(-1, 4),
             np.asarray([p[2] for p in persons], np.float32),
         )
-    return found
+    return by_image
 
 
 def _person(

@@ -57,8 +57,8 @@ class Contents:
 
     def sizes_by_path(self, maps: Sequence[Path]) -> dict[Path, tuple[int, int]]:
         """Like `sizes`, by path; also reads ``.npy`` files."""
-        found = self._facts(_SIZE, maps, _size)
-        return {path: (size[0], size[1]) for path, size in zip(maps, found) if size}
+        sizes = self._facts(_SIZE, maps, _size)
+        return {path: (size[0], size[1]) for path, size in zip(maps, sizes) if size}
 
     def _facts(self, what: str, paths: Sequence[Path], read: Callable[[Path], Any]) -> list[Any]:
         """A fact about each file, from the index or the file; None if it cannot be read."""

@@ -78,10 +78,10 @@ def _rgb(file: Image.Image) -> Tensor:
 def _orientation(file: Image.Image) -> int:
     """EXIF orientation, 1 to 8; 1 (as stored) if it is missing or damaged."""
     try:
-        found = file.getexif().get(ExifTags.Base.Orientation, 1)
+        orientation = file.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # damaged EXIF data make Pillow raise many types
         return 1
-    return found if found in range(1, 9) else 1
+    return orientation if orientation in range(1, 9) else 1
 
 
 def read_class_mask(

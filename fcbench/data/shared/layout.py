@@ -56,11 +56,11 @@ class Layout:
         folders."""
         if not folder.is_dir():
             raise self.error(folder, "is missing")
-        found = [p.name for p in folder.iterdir() if p.is_dir() and p.name[0] not in "._"]
-        if not found:
+        names = [p.name for p in folder.iterdir() if p.is_dir() and p.name[0] not in "._"]
+        if not names:
             raise self.error(folder, "holds no class folders")
-        self._require_utf8(folder, found)
-        return tuple(sorted(found))
+        self._require_utf8(folder, names)
+        return tuple(sorted(names))
 
     def _require_utf8(self, folder: Path, names: Sequence[str]) -> None:
         if wrong := [name for name in names if not name.isprintable()]:
@@ -87,14 +87,14 @@ class Layout:
 
 def files_below(folder: Path) -> list[Path]:
     """Files of a folder and the folders in it and behind its links, sorted; a link that leads back is not followed."""
-    found = []
+    files = []
     for home, folders, names in os.walk(folder, followlinks=True):
         here = Path(home)
         if here.resolve() in {p.resolve() for p in here.parents}:
             folders.clear()
         else:
-            found += [here / name for name in names if _is_file(here / name)]
-    return sorted(found)
+            files += [here / name for name in names if _is_file(here / name)]
+    return sorted(files)
 
 
 def _is_file(path: Path) -> bool:

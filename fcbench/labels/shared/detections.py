@@ -31,24 +31,24 @@ class Said:
 
 def output(prediction: Any) -> Said:
     """The coded content of a head's prediction for one image."""
-    found: Detections = prediction[0]
-    n = len(found.labels)
+    detections: Detections = prediction[0]
+    n = len(detections.labels)
     points = (
         np.zeros((n, 0))
-        if found.keypoints is None
-        else np.asarray(found.keypoints).reshape(n, 2 * np.shape(found.keypoints)[1])
+        if detections.keypoints is None
+        else np.asarray(detections.keypoints).reshape(n, 2 * np.shape(detections.keypoints)[1])
     )
     columns = [
-        np.asarray(found.labels)[:, None],
-        np.asarray(found.scores, np.float64)[:, None] / SCORE_STEP,
-        np.asarray(found.boxes, np.float64).reshape(n, 4) / PRECISION_PX,
+        np.asarray(detections.labels)[:, None],
+        np.asarray(detections.scores, np.float64)[:, None] / SCORE_STEP,
+        np.asarray(detections.boxes, np.float64).reshape(n, 4) / PRECISION_PX,
         points / PRECISION_PX,
     ]
     numbers = np.rint(np.concatenate(columns, axis=1))
     if not (np.abs(numbers) < np.iinfo(_TYPE).max).all():
         raise FcbenchError("detections hold NaN, or lie more than 8191 pixels from the image's corner")
-    size = tuple(found.regions[0]["size"]) if len(found.regions) else (0, 0)
-    codes = tuple(c if isinstance(c := r["counts"], bytes) else c.encode() for r in found.regions)
+    size = tuple(detections.regions[0]["size"]) if len(detections.regions) else (0, 0)
+    codes = tuple(c if isinstance(c := r["counts"], bytes) else c.encode() for r in detections.regions)
     return Said(numbers.astype(_TYPE), (int(size[0]), int(size[1])), codes)
 
 

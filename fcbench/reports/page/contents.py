@@ -164,8 +164,8 @@ def comparisons(rows: pd.DataFrame) -> dict[str, Any]:
         anchors.append(str(Kind.REMOTE))
     if not anchors:
         return {"anchors": [], "tables": [], "after": ["Nothing was coded, so there is nothing to compare."]}
-    found, notes = compare.against_each(rows, anchors)
-    documents = [compare_table.document(found[a], [*left_out, *notes]) for a in anchors]
+    by_anchor, notes = compare.against_each(rows, anchors)
+    documents = [compare_table.document(by_anchor[a], [*left_out, *notes]) for a in anchors]
     return {"anchors": anchors, "tables": [_tables(d) for d in documents], "after": documents[0].after}
 
 
@@ -195,8 +195,8 @@ def _complexity(rows: pd.DataFrame) -> dict[str, Any]:
     sent = rows[(rows["status"] == OK) & rows["kind"].isin((Kind.CODED, Kind.REMOTE))]
     once = sent.drop_duplicates(["codec_label", "encoder_label", "params", "seed"])
     tables = []
-    for encoder, own in once.groupby("encoder_label", sort=False):
-        lines = [_complexity_cells(str(codec), one) for codec, one in own.groupby("codec_label", sort=False)]
+    for encoder, of_encoder in once.groupby("encoder_label", sort=False):
+        lines = [_complexity_cells(str(codec), one) for codec, one in of_encoder.groupby("codec_label", sort=False)]
         tables.append(Table(f"{encoder}: median over operating points", _COMPLEXITY, lines))
     device = ", ".join(sorted(set(once["device"]))) or "nothing"
     after = [f"Times per image, as measured on {device}: they depend on the machine, not only on the codec."]

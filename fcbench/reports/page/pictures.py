@@ -44,17 +44,17 @@ def pictures(rows: pd.DataFrame, folders: Sequence[Path]) -> dict[str, Any]:
 
 def _stops(points: Sequence[dict[str, Any]], primary: pd.DataFrame) -> Iterator[dict[str, Any]]:
     for point in points:
-        own = {task: primary.loc[key] for task, key in point["keys"].items() if key in primary.index}
-        if not own:
+        of_task = {task: primary.loc[key] for task, key in point["keys"].items() if key in primary.index}
+        if not of_task:
             continue
-        row = next(iter(own.values()))
+        row = next(iter(of_task.values()))
         is_end = row["kind"] in (Kind.CEILING, Kind.FLOOR)
-        of_tasks = f" ({', '.join(own)})" if row["objective"] in ("task", "both") else ""
+        of_tasks = f" ({', '.join(of_task)})" if row["objective"] in ("task", "both") else ""
         yield {
             "encoder": row["encoder_label"],
             "codec": "" if is_end else row["codec_label"] + of_tasks,
             "name": {Kind.CEILING: UNCODED, Kind.FLOOR: NO_BITS}.get(row["kind"], row["params"]),
             "bpp": float(row["bpp"]) if pd.notna(row["bpp"]) else None,
-            "values": {task: f"{r['metric']} {r['value']:.3f}" for task, r in own.items()},
+            "values": {task: f"{r['metric']} {r['value']:.3f}" for task, r in of_task.items()},
             "samples": point["samples"],
         }

@@ -50,14 +50,14 @@ def n_statistics(kind: Kind, n_categories: int) -> int:
     return n_categories * len(area_names(kind)) + MAX_DETECTIONS * len(FIELDS)
 
 
-def image_statistics(kind: Kind, objects: Objects, found: Detections, n_categories: int) -> np.ndarray:
+def image_statistics(kind: Kind, objects: Objects, detections: Detections, n_categories: int) -> np.ndarray:
     """Statistics of one image, float64 [S]; see the module."""
     evaluator = COCOeval(iouType=kind)
     ranges, limit = evaluator.params.areaRng, evaluator.params.maxDets[-1]
-    annotated, detected = _annotated(kind, objects), _detected(kind, found)
+    annotated, detected = _annotated(kind, objects), _detected(kind, detections)
     counts = np.zeros((n_categories, len(ranges)))
     rows = [np.zeros((0, len(FIELDS)))]
-    for category in np.union1d(objects.labels, found.labels[[d["at"] for d in detected]]).astype(int).tolist():
+    for category in np.union1d(objects.labels, detections.labels[[d["at"] for d in detected]]).astype(int).tolist():
         key = 0, category
         evaluator._gts[key] = [o for o in annotated if o["category_id"] == category]
         evaluator._dts[key] = [d for d in detected if d["category_id"] == category]
@@ -94,19 +94,19 @@ def _annotated(kind: Kind, objects: Objects) -> list[dict[str, Any]]:
     return rows
 
 
-def _detected(kind: Kind, found: Detections) -> list[dict[str, Any]]:
+def _detected(kind: Kind, detections: Detections) -> list[dict[str, Any]]:
     """Detections in the form of COCO.loadRes, the best `MAX_DETECTIONS` in order; ``at`` is the index of each."""
-    best = np.sort(np.argsort(-found.scores, kind="stable")[:MAX_DETECTIONS])
-    boxes = np.asarray(found.boxes, np.float64)
+    best = np.sort(np.argsort(-detections.scores, kind="stable")[:MAX_DETECTIONS])
+    boxes = np.asarray(detections.boxes, np.float64)
     rows = []
     for i in best.tolist():
         x0, y0, x1, y1 = boxes[i].tolist()
-        row: dict[str, Any] = {"id": i + 1, "at": i, "category_id": int(found.labels[i])}
-        row |= {"score": float(found.scores[i]), "bbox": [x0, y0, x1 - x0, y1 - y0], "area": (x1 - x0) * (y1 - y0)}
+        row: dict[str, Any] = {"id": i + 1, "at": i, "category_id": int(detections.labels[i])}
+        row |= {"score": float(detections.scores[i]), "bbox": [x0, y0, x1 - x0, y1 - y0], "area": (x1 - x0) * (y1 - y0)}
         if kind == "segm":
-            row |= {"segmentation": found.regions[i], "area": float(rle.area(found.regions[i]))}
-        if kind == "keypoints" and found.keypoints is not None:
-            points = np.asarray(found.keypoints[i], np.float64)
+            row |= {"segmentation": detections.regions[i], "area": float(rle.area(detections.regions[i]))}
+        if kind == "keypoints" and detections.keypoints is not None:
+            points = np.asarray(detections.keypoints[i], np.float64)
             row["area"] = float(np.prod(np.ptp(points, axis=0)))
             row["keypoints"] = np.concatenate([points, np.ones((len(points), 1))], 1).ravel().tolist()
         rows.append(row)
@@ -131,8 +131,8 @@ def _ranking(stats: np.ndarray, n_areas: int) -> _Ranking:
     image, place = np.nonzero(rows[..., 1])
     score, category, right, ignored = rows[image, place].T
     order = np.lexsort((-score, category))
-    places = np.arange(n_areas * len(THRESHOLDS))
-    is_right, is_ignored = ((b[order, None].astype(np.int64) >> places & 1).astype(bool) for b in (right, ignored))
+    bits = np.arange(n_areas * len(THRESHOLDS))
+    is_right, is_ignored = ((b[order, None].astype(np.int64) >> bits & 1).astype(bool) for b in (right, ignored))
     return _Ranking(image[order], category[order].astype(int) - 1, is_right & ~is_ignored, ~is_ignored, objects)
 
 
