@@ -179,6 +179,9 @@ def compared(rows: pd.DataFrame) -> Table:
             whole, own = (
                 rows[(rows["encoder"] == encoder) & (rows["variant"] == v)].sort_values("lmbda") for v in (WHOLE, name)
             )
+            if own.empty:  # its turn comes
+                line.append("")
+                continue
             found = rate_curves.bd_rate(*(rate_curves.curve(c.bits, c.distortion, False) for c in (whole, own)))
             line.append(f"{found.value:+.1f}" if found.value is not None else found.reason)
         cells.append(line)

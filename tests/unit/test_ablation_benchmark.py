@@ -2,10 +2,11 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from benchmarks.ablation import VARIANTS, WHOLE, Variant
+from benchmarks.ablation import VARIANTS, WHOLE, Variant, compared
 from fcbench.core.features import FeatureSpec, FeatureStats
 
 CHANNELS = 6
@@ -37,3 +38,15 @@ def test_a_variant_lacks_something(variant: Variant) -> None:
 def test_the_transforms_save_bits_on_smooth_maps() -> None:
     named = {v.name: v for v in VARIANTS}
     assert coded(named["one KLT, no DCT"])[1] > 1.5 * coded(named[WHOLE])[1]
+
+
+def test_variants_are_compared_per_encoder() -> None:
+    points = [(lmbda, bits, 1 / bits) for lmbda, bits in ((0.3, 0.1), (0.8, 0.2), (2.0, 0.4), (6.0, 0.8), (20.0, 1.6))]
+    rows = pd.DataFrame(
+        [
+            {"encoder": encoder, "variant": name, "lmbda": lmbda, "bits": times * bits, "distortion": error}
+            for encoder, name, times in (("a", WHOLE, 1.0), ("a", "less", 1.5), ("b", WHOLE, 1.0))
+            for lmbda, bits, error in points
+        ]
+    )
+    assert compared(rows).rows == [[WHOLE, "+0.0", "+0.0"], ["less", "+50.0", ""]]
