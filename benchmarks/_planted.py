@@ -82,8 +82,8 @@ def _measure(trial: Trial, effect: Effect, job: Job, task: str, point: str, fold
     reader = planted.reader(task)
     done = send_and_read(planted, job, planted.source, {task: reader}, Path())  # uncoded: writes no file
     assert done is not None
-    found, counts = done.read.evaluations[task], planted.complexity.of_readout(reader)
-    rows = make_rows(planted, job, reader, counts, done.sender, done.sent, done.read, task)
+    found, costs = done.read.evaluations[task], planted.complexity.of_readout(reader)
+    rows = make_rows(planted, job, reader, costs, done, task)
     name = f"{trial.source.encoder.name} {effect.label}".rstrip()
     about: dict[str, Any] = {"point": point, "encoder": name, "seed": trial.seed, "split": trial.source.split_point}
     plain = effect.kind == "none" and wants_null(trial, job, found)

@@ -53,7 +53,10 @@ from fcbench.training import loop
 from fcbench.training.options import Budget
 
 KINDS = ("moment", "kill", "full", "readonly", "cache", "folder")
-TIMES = ["encode_ms", "decode_ms", "task_seconds", "codec_seconds", "utc", "run"]
+TIMES = [
+    *("encode_ms", "decode_ms", "peak_mb", "encoder_ms", "neck_ms", "head_ms"),
+    *("task_seconds", "codec_seconds", "utc", "run"),
+]
 """Columns that may differ."""
 EXACT = (".npy", ".parquet", ".safetensors", ".json")
 """Files of the cache and of the samples that must have the same contents."""

@@ -26,6 +26,7 @@ import click
 import numpy as np
 import torch
 
+from fcbench.core import processes
 from fcbench.core.cache import Cache
 from fcbench.core.codecs import Kind
 from fcbench.core.progress import Report
@@ -88,9 +89,7 @@ def _code(trial: Trial, folder: Path) -> None:
     job, readers = _job(trial), {TASK: trial.reader(TASK)}
     done = send_and_read(trial, job, trial.source, readers, folder / "stream.fcb")
     assert done is not None
-    make_rows(
-        trial, job, readers[TASK], trial.complexity.of_readout(readers[TASK]), done.sender, done.sent, done.read, TASK
-    )
+    make_rows(trial, job, readers[TASK], trial.complexity.of_readout(readers[TASK]), done, TASK)
 
 
 STAGES: dict[str, Callable[[Trial, Path], object]] = {
@@ -113,6 +112,7 @@ class Cost:
 def _measure(stage: str, n: int, folder: Path, dtype: str) -> Cost:
     torch.set_num_threads(1)
     feature_set.RAM_LIMIT_BYTES = targets.TARGETS_LIMIT_BYTES = statistics.CHUNK_BYTES = LIMIT_BYTES
+    processes.peak_bytes = lambda call: None  # it resets the peak that is read below
     began = time.perf_counter()
     STAGES[stage](_trial(n, folder, dtype), folder)
     took_s = time.perf_counter() - began

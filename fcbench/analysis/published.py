@@ -34,7 +34,7 @@ MARK = "published, not measured here"
 
 _NOT_SAID = (
     *("n_bytes", "bpp_estimated", "rate_alarm", "ci_low", "ci_high"),
-    *("feature_mse", "encode_ms", "decode_ms", "checkpoint_bytes"),
+    *("feature_mse", "encode_ms", "decode_ms", "peak_mb", "encoder_ms", "neck_ms", "head_ms", "checkpoint_bytes"),
 )
 _EMPTY = ("point", "objective", "task_stop", "codec_stop", "kmac_per_px", "n_params", "commit", VARIANT)
 

@@ -16,6 +16,7 @@ from fcbench.core.files import disk_errors
 KINDS = {
     **{"features": "shards of feature sets", "task": "necks and heads", "codec": "codecs"},
     **{"sweep": "codecs of variable rate", "scale": "scales of densities", "encoder-macs": "counts of operations"},
+    **{"encoder-ms": "times of encoders"},
     **{"resume": "trainings under way", "part": "extractions under way", "scenes": "rendered scenes"},
     **{"files": "indices of data sets", "other": "other files"},
 }

@@ -1,7 +1,9 @@
 """Worker processes that end with the process that started them, and hold none of its pipes open."""
 
+import ctypes
 import multiprocessing
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -40,6 +42,24 @@ def limit_memory(more_bytes: int) -> None:
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]
         limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def peak_bytes(call: Callable[[], object]) -> int | None:
+    """Memory that a call adds to this process at its peak, whatever the allocator keeps; None where the system cannot
+    say (only Linux with glibc can). The system's own record of the process's peak, ``ru_maxrss``, starts anew."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)  # memory that the allocator keeps would be used again, unseen
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak is now what is in use
+        before = _peak_bytes()
+    except (AttributeError, OSError, TypeError):
+        return None
+    call()
+    return max(0, _peak_bytes() - before)
+
+
+def _peak_bytes() -> int:
+    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    return 1024 * int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0])
 
 
 def start_worker() -> None:

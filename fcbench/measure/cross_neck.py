@@ -34,11 +34,11 @@ from fcbench.core.errors import FcbenchError
 from fcbench.core.features import FeatureSpec
 from fcbench.core.progress import Report
 from fcbench.features.source import Source, derive, left_out, mapped
-from fcbench.measure.complexity import Counts
+from fcbench.measure.complexity import Cost, Costs
 from fcbench.measure.evaluate import Reader
-from fcbench.measure.point import Measured, attempt, failure_lines, sample_table, send_and_read, wants_null
+from fcbench.measure.point import attempt, failure_lines, sample_table, send_and_read, wants_null
 from fcbench.measure.points import Job, jobs
-from fcbench.measure.rows import failed_row, make_rows, point_key
+from fcbench.measure.rows import Measured, failed_row, make_rows, point_key
 from fcbench.measure.run import Summary, n_coded
 from fcbench.measure.study import Study
 from fcbench.measure.suite import Suite
@@ -84,7 +84,7 @@ class ChainEnd:
 
     readout: Readout
     reader: Reader
-    counts: Counts
+    costs: Costs
 
 
 def measure(study: Study, out: Path, *, length: int = 2, coded: bool = False, deep: bool = True) -> Summary:
@@ -249,7 +249,7 @@ class Chains:
 
     def _rows_and_samples(self, job: Job, chain: Chain, done: Measured) -> tuple[list[RatePoint], SampleTable]:
         at, reader, evaluation = self._at(chain), self._end(chain).reader, done.read.evaluations[chain.name]
-        rows = make_rows(at, job, reader, self._counts(chain), done.sender, done.sent, done.read, chain.name)
+        rows = make_rows(at, job, reader, self._costs(chain), done, chain.name)
         direct = chain == Chain(self.trial.study.suite.neck, (), chain.task)
         null = self.trial.null_likelihood(chain.task) if direct and wants_null(self.trial, job, evaluation) else None
         return [self._named(row, job, chain) for row in rows], sample_table(at, done.sent, evaluation, null)
@@ -260,11 +260,12 @@ class Chains:
             split_point = neck_name(chain.before[chain.coded_after - 1])
         return replace(row, point=self.key(job, chain), neck=chain.label, split=split_point)
 
-    def _counts(self, chain: Chain) -> Counts:
-        """Counts of all necks of a chain, and of its head."""
-        necks = [self._end(chain.up_to(i)).counts["neck"] for i in range(len(chain.before) + 1)]
-        n_macs, weights = (sum(n) for n in zip(*necks))
-        return {"neck": (n_macs, weights), "head": self._end(chain).counts["head"]}
+    def _costs(self, chain: Chain) -> Costs:
+        """Costs of all necks of a chain, and of its head."""
+        necks = [self._end(chain.up_to(i)).costs["neck"] for i in range(len(chain.before) + 1)]
+        n_macs, weights = sum(n.n_macs for n in necks), sum(n.n_weights for n in necks)
+        neck = Cost(n_macs, weights, sum(n.ms or 0.0 for n in necks))
+        return {"neck": neck, "head": self._end(chain).costs["head"]}
 
     # -------------------------------------------------------------------------------- trials and readouts
     def _at(self, chain: Chain) -> Trial:

@@ -185,17 +185,17 @@ def _time_reading(trial: Trial, task: str, rates: Rates, folder: Path) -> None:
         done = send_and_read(trial, job, trial.source, {task: reader}, folder)
         rates.read_s[task] = (time.perf_counter() - began) / len(trial.source.test.features)
     assert done is not None
-    counts = trial.complexity.of_readout(reader)
-    trial.complexity.of_point(counts, None)  # counts operations once for all points
+    costs = trial.complexity.of_readout(reader)
+    trial.complexity.columns(costs, None)  # measured once for all points
     evaluation, n_test = done.read.evaluations[task], rates.n_test
     log_likelihood = evaluation.log_likelihood
     stats = np.resize(evaluation.stats, (n_test, evaluation.stats.shape[1]))
     whole = TaskEvaluation(stats, None if log_likelihood is None else np.resize(log_likelihood, n_test))
-    read = replace(done.read, evaluations={task: whole})
+    done = replace(done, read=replace(done.read, evaluations={task: whole}))
     with ResultsFolder(folder) as rows:
         began = time.perf_counter()
         ids = [f"{task}-{i:012d}" for i in range(n_test)]
-        made = make_rows(trial, job, reader, counts, done.sender, done.sent, read, task)
+        made = make_rows(trial, job, reader, costs, done, task)
         n_bytes = list(np.resize(done.sent.sample_bytes, n_test))
         rows.append(made, SampleTable(ids, n_bytes, stats, whole.log_likelihood))
         rates.row_s[task] = time.perf_counter() - began

@@ -4,36 +4,28 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import torch
 
+from fcbench.core import processes
 from fcbench.core.codecs import Kind
 from fcbench.core.errors import DiskFull
 from fcbench.core.files import is_disk_full
 from fcbench.core.python_files import reason_of
 from fcbench.features.source import Source
-from fcbench.measure.evaluate import Evaluation, Reader, TaskEvaluation, evaluate
+from fcbench.measure.evaluate import Reader, TaskEvaluation, evaluate
 from fcbench.measure.points import Job
-from fcbench.measure.rows import make_rows
+from fcbench.measure.rows import Measured, make_rows
 from fcbench.measure.trial import Trial
 from fcbench.results.row import RatePoint
 from fcbench.results.samples import SampleTable
-from fcbench.transmit.senders import Sender, Sent
+from fcbench.transmit.senders import Sent
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """A point as sent and read."""
-
-    sender: Sender
-    sent: Sent
-    read: Evaluation
 
 
 def make_readers(trial: Trial, tasks: Sequence[str], failed: dict[str, str]) -> dict[str, Reader]:
@@ -53,7 +45,10 @@ def send_and_read(
     with report.part(f"{where}, coding") as advance:
         sent = sender.send(stream, advance)
     with report.part(f"{where}, measuring"):
-        return Measured(sender, sent, evaluate(sender.receive(stream), source, readers))
+        read = evaluate(sender.receive(stream), source, readers)
+        with torch.inference_mode():
+            code = sender.code_one()
+            return Measured(sender, sent, read, processes.peak_bytes(code) if code else None)
 
 
 def attempt(call: Callable[[], T], tasks: Sequence[str], failed: dict[str, str]) -> T | None:
@@ -87,8 +82,7 @@ def rows_and_samples(trial: Trial, job: Job, task: str, done: Measured) -> tuple
     evaluation = done.read.evaluations[task]
     null = trial.null_likelihood(task) if wants_null(trial, job, evaluation) else None
     reader = trial.reader(task)
-    counts = trial.complexity.of_readout(reader)
-    rows = make_rows(trial, job, reader, counts, done.sender, done.sent, done.read, task)
+    rows = make_rows(trial, job, reader, trial.complexity.of_readout(reader), done, task)
     return rows, sample_table(trial, done.sent, evaluation, null)
 
 

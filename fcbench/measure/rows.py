@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 
 from fcbench.core import rates, registry
 from fcbench.core.cache import digest
@@ -19,7 +18,7 @@ from fcbench.core.features import Encoder
 from fcbench.core.registry import coder_versions
 from fcbench.core.tasks import metric_values
 from fcbench.features.source import Source
-from fcbench.measure.complexity import Counts
+from fcbench.measure.complexity import Costs, machine
 from fcbench.measure.evaluate import Evaluation, Reader
 from fcbench.measure.points import Job, lmbdas_of, starts_of
 from fcbench.measure.study import Study
@@ -83,18 +82,26 @@ def failed_row(trial: Trial, job: Job, task: str, reason: str) -> RatePoint:
     return replace(_unmeasured(trial, job, task), status=reason)
 
 
-def make_rows(
-    trial: Trial, job: Job, reader: Reader, counts: Counts, sender: Sender, sent: Sent, read: Evaluation, key: str
-) -> list[RatePoint]:
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A point as sent and read."""
+
+    sender: Sender
+    sent: Sent
+    read: Evaluation
+    peak_bytes: int | None  # memory that coding and decoding a sample adds
+
+
+def make_rows(trial: Trial, job: Job, reader: Reader, costs: Costs, done: Measured, key: str) -> list[RatePoint]:
     """Rows of a point, one per metric of its task.
 
     Args:
-        counts: of the neck and the head.
-        key: of the reader in `read`.
+        costs: of the neck and the head.
+        key: of the reader in ``done.read``.
     """
-    evaluation = read.evaluations[key]
+    evaluation = done.read.evaluations[key]
     row = replace(_unmeasured(trial, job, reader.task.name), **_training("task", reader.training))
-    row = _coded(trial, job, row, counts, sender, sent, read)
+    row = _coded(trial, job, row, costs, done)
     values_of = partial(metric_values, reader.task)
     stats = evaluation.stats
     values, drawn = values_of(stats, np.ones((1, len(stats)))), intervals.resampled(stats, values_of)
@@ -117,17 +124,15 @@ def make_rows(
     return out
 
 
-def _coded(
-    trial: Trial, job: Job, row: RatePoint, counts: Counts, sender: Sender, sent: Sent, read: Evaluation
-) -> RatePoint:
+def _coded(trial: Trial, job: Job, row: RatePoint, costs: Costs, done: Measured) -> RatePoint:
     """A row with its rate, its times and the cost of its stages."""
+    sent, read = done.sent, done.read
     n_bytes, bits, n = sent.n_bytes, sent.estimated_bits, row.n_samples
     alarm = None if bits is None else rates.rate_alarm(n_bytes, bits, n)
     if alarm:
         log.warning("%s %s: coded %d B, estimated %.0f B", row.encoder, job.point.label, n_bytes, (bits or 0) / 8)
-    codec = sender if isinstance(sender, CodecSender) else None
+    codec = done.sender if isinstance(done.sender, CodecSender) else None
     training = records.of(codec.checkpoint) if codec and job.trained else None
-    kmac, weights = trial.complexity.of_point(counts, codec.loaded if codec else None)
     return replace(
         row,
         n_bytes=n_bytes,
@@ -142,8 +147,8 @@ def _coded(
         feature_mse=read.feature_mse,
         encode_ms=sent.encode_ms,
         decode_ms=float(np.median(read.decode_ms)) if read.decode_ms else None,
-        kmac_per_px=kmac,
-        n_params=weights,
+        peak_mb=None if done.peak_bytes is None else done.peak_bytes / 1e6,
+        **trial.complexity.columns(costs, codec.loaded if codec else None),
         checkpoint_sha256=codec.loaded.sha256 if codec else "",
         checkpoint_bytes=codec.checkpoint.stat().st_size if codec else None,
     )
@@ -195,10 +200,7 @@ def _unmeasured(trial: Trial, job: Job, task: str) -> RatePoint:
         n_px=features.n_px,
         n_points=features.n_scalars,
         versions=json.dumps(provenance.versions() | _coder_versions(job) | _origin(study, encoder, job, task)),
-        device=str(study.device),
-        gpu=torch.cuda.get_device_name(study.device) if study.device.type == "cuda" else "",
-        cpu=provenance.cpu_model(),
-        threads=torch.get_num_threads(),
+        **machine(study.device),
         commit=provenance.commit(),
         utc=provenance.utc_now(),
     )

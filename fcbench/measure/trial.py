@@ -46,13 +46,13 @@ class Trial:
 
     Attributes:
         neck: of every readout.
-        complexity: counts of the stages.
+        complexity: costs of the stages.
     """
 
     def __init__(self, study: Study, source: Source, seed: int, report: Report, neck: str | None = None) -> None:
         self.study, self.source, self.seed, self.report = study, source, seed, report
         self.neck = neck or study.suite.neck_label
-        self.complexity = Complexity(source, study.cache)
+        self.complexity = Complexity(source, study.cache, study.device)
         self._readouts: dict[str, Readout | TailReadout] = {}
         self._readers: dict[str, Reader] = {}
         self._null: Source | None = None

@@ -18,8 +18,8 @@ from fcbench.core.errors import FcbenchError
 from fcbench.core.progress import Report
 from fcbench.features.source import Source, left_out
 from fcbench.measure.graph import Makes, Node
-from fcbench.measure.point import Measured, attempt, failure_lines, make_readers, rows_and_samples, send_and_read
-from fcbench.measure.rows import failed_row, point_key
+from fcbench.measure.point import attempt, failure_lines, make_readers, rows_and_samples, send_and_read
+from fcbench.measure.rows import Measured, failed_row, point_key
 from fcbench.measure.study import Study, device_of, open_study
 from fcbench.measure.suite import Suite
 from fcbench.measure.trial import Trial

@@ -27,12 +27,18 @@ from fcbench.results.row import OK
 
 OVERLAY_CURVES = 6  # Curves that may share a panel before several encoders get panels of their own
 COMPLEXITY = {
-    "encode_ms": "Encoding (ms per image)",
-    "decode_ms": "Decoding (ms per image)",
-    "encode": "Encoding (kMAC per pixel)",
-    "decode": "Decoding (kMAC per pixel)",
+    "encode_ms": "Encoding\n(ms per image)",
+    "decode_ms": "Decoding\n(ms per image)",
+    "encode": "Encoding\n(kMAC per pixel)",
+    "decode": "Decoding\n(kMAC per pixel)",
+    "peak_mb": "Memory\n(MB at the peak)",
 }
 """Cost of coding -> label of its axis: a column, or a stage in the column ``kmac_per_px``."""
+NETWORKS = {
+    **{"encode_ms": ["encoder_ms"], "decode_ms": ["neck_ms", "head_ms"]},
+    **{"encode": ["encoder"], "decode": ["neck", "head"]},
+}
+"""Cost of coding -> those of the networks on the same side, which are added."""
 
 _PANELS_A_ROW = 4
 
@@ -86,9 +92,9 @@ def figure(
         fig.supxlabel(
             X_LABELS[x] + _of_encoder(keys) + _failures(df) + "".join(f"\n({line})" for line in left_out), fontsize=7.5
         )
-        kinds = [k for k in style.ENDS if (ok["kind"] == k).any()]
+        ends = [line for kind, line in style.ENDS.items() if (ok["kind"] == kind).any()]
         together = keys.encoders if keys.codecs.overlay else []  # encoders that the legend must distinguish
-        style.legend(fig, keys.codecs, together, kinds, keys.labels, is_open(ok).any())
+        style.legend(fig, keys.codecs, together, ends, keys.labels, is_open(ok).any())
         fig.canvas.draw()
     return fig
 
@@ -102,15 +108,17 @@ def complexity(
 ) -> Figure:
     """Costs of coding (one column of panels each) against the rate (first row) and the accuracy (one row per task).
 
-    A cost of 0, such as the operations of a codec without a network, does not fit a logarithmic axis and is left out.
-    For the arguments see `figure`. Raises `FcbenchError`: see `figure`; also rows in which no cost was measured.
+    A vertical line is the cost of the network beside the codec where features are sent: before encoding, the encoder's;
+    after decoding, that of neck and head (in the first row, of every task). A cost of 0, such as the operations of a
+    codec without a network, does not fit a logarithmic axis and is left out. For the arguments see `figure`. Raises
+    `FcbenchError`: see `figure`; also rows in which no cost was measured.
     """
     df, _ = published.in_unit(df[df["kind"] != Kind.PUBLISHED], x)
     ok = _drawable(df, x, metric)
     ok, keys = _keys(ok, anchors, False)
     lines = ok[ok["kind"].isin(situations.CURVES)]
     stages = [json.loads(cell or "{}") for cell in lines["kmac_per_px"]]
-    for stage in ("encode", "decode"):
+    for stage in ("encode", "decode", "encoder", "neck", "head"):
         lines = lines.assign(**{stage: [float(s.get(stage, 0)) for s in stages]})
     costs = {c: text for c, text in COMPLEXITY.items() if (lines[c] > 0).any()}
     if not costs:
@@ -124,12 +132,16 @@ def complexity(
         axes = fig.subplots(n_rows, n_cols, sharex="col", sharey="row", squeeze=False)
         for column, cost in zip(axes.T, costs):
             paid = lines[lines[cost] > 0]
+            paid = paid.assign(beside=paid[NETWORKS.get(cost, [])].sum(axis=1))
+            both = pd.concat([paid[cost], paid.loc[paid["beside"] > 0, "beside"]])
             once = ["codec_label", "encoder_label", "params", "seed"]
             _against(column[0], paid.drop_duplicates(once), cost, x, keys)
+            _networks(column[0], paid, keys)
             for ax, panel in zip(column[1:], keys.panels):
-                _against(ax, paid[paid["panel"] == panel], cost, "value", keys)
-            low, high = float(paid[cost].min()), float(paid[cost].max())
-            style.log_axis(list(column), "x", low, high)
+                own = paid[paid["panel"] == panel]
+                _against(ax, own, cost, "value", keys)
+                _networks(ax, own, keys)
+            style.log_axis(list(column), "x", float(both.min()), float(both.max()))
             column[-1].set_xlabel(costs[cost])
         style.log_axis(list(axes[0]), "y", float(lines[x].min()), float(lines[x].max()))
         axes[0, 0].set_ylabel(X_LABELS[x])
@@ -139,7 +151,9 @@ def complexity(
         note = _of_encoder(keys).removeprefix("; ") + _failures(df)
         if note:
             fig.supxlabel(note.strip(), fontsize=7.5)
-        style.legend(fig, keys.codecs, keys.encoders if keys.codecs.overlay else [], (), (), is_open(ok).any())
+        networks = [style.NETWORKS] if lines[sum(NETWORKS.values(), [])].gt(0).any(axis=None) else []
+        together = keys.encoders if keys.codecs.overlay else []
+        style.legend(fig, keys.codecs, together, networks, (), is_open(ok).any())
         fig.canvas.draw()
     return fig
 
@@ -304,6 +318,13 @@ def _label_coding(ax: Axes, points: pd.DataFrame, x: str, colour: str) -> None:
         ax.axvline(
             float(mean[x].iloc[0]), color=colour, lw=style.LABEL_LINE["lw"], ls=style.LABEL_LINE["ls"], zorder=1.5
         )
+
+
+def _networks(ax: Axes, rows: pd.DataFrame, keys: _Keys) -> None:
+    """A line for what the networks beside the codec cost, one per encoder and task."""
+    for (encoder, _), own in rows[rows["beside"] > 0].groupby(["encoder_label", "panel"]):
+        shade = keys.encoders.index(encoder) if keys.codecs.overlay else 0
+        ax.axvline(float(own["beside"].median()), zorder=1.5, **style.end(shade, style.NETWORKS[1]))
 
 
 def _against(ax: Axes, rows: pd.DataFrame, cost: str, y: str, keys: _Keys) -> None:

@@ -63,6 +63,8 @@ GREYS = ("#777777", "#a0a0a0", "#8a8a8a", "#b8b8b8")
 """Colours of anchors."""
 ENDS: dict[Kind, tuple[str, Any]] = {Kind.CEILING: ("uncoded", (0, (5, 2))), Kind.FLOOR: ("no bits", (0, (1, 1.5)))}
 """Kind of an end of a curve -> its name in the legend and the dashes of its line."""
+NETWORKS: tuple[str, Any] = ("encoder (of the sender), neck and head (of the receiver)", (0, (1, 1)))
+"""Name in the legend, and dashes, of the line for what networks cost beside coding."""
 PUBLISHED_DASHES: Any = (0, (4, 2.5))
 LABEL_LINE: dict[str, Any] = {"ls": (0, (2, 1)), "lw": 0.9, "marker": "*", "ms": 6.0, "mew": 0.4}
 
@@ -206,14 +208,14 @@ def legend(
     fig: Figure,
     codecs: Codecs,
     encoders: Sequence[str],
-    kinds: Sequence[Kind],
+    lines: Sequence[tuple[str, Any]],
     labels: Sequence[str],
     is_open: bool = False,
 ) -> None:
     """Codecs by colour and marker, encoders by line and shade, ends and label coding: above, one group per column.
 
-    `encoders`: those that share panels; empty if each panel has one. `kinds`: the kinds of `ENDS` that are drawn.
-    `labels`: label codings that are drawn. `is_open`: a codec had not converged.
+    `encoders`: those that share panels; empty if each panel has one. `lines`: names and dashes of straight lines that
+    are drawn. `labels`: label codings that are drawn. `is_open`: a codec had not converged.
     """
     groups: list[list[tuple[str, Any]]] = [[], [], []]
     for name in codecs.names:
@@ -226,10 +228,8 @@ def legend(
         style |= {"marker": "h", "mfc": "white" if FILLINGS[e] == "none" else SHADES[e]}
         groups[1].append((encoder, Line2D([], [], **style)))
     shades = range(max(len(encoders), 1))
-    for kind in kinds:
-        text, dashes = ENDS[kind]
-        lines = tuple(Line2D([], [], **end(e, dashes)) for e in shades)
-        groups[2].append((text, lines))
+    for text, dashes in lines:
+        groups[2].append((text, tuple(Line2D([], [], **end(e, dashes)) for e in shades)))
     for name in labels:
         groups[2].append((name, Line2D([], [], color=SHADES[0], **LABEL_LINE)))
     if is_open:

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 
-SCHEMA = 5  # Version of the columns of `rates.csv`: value of `RatePoint.schema`
-READ_SCHEMAS = (2, 3, 4, 5)  # Readable schemas; columns that an older one lacks are empty
-_THIRD, _FOURTH, _FIFTH = 3, 4, 5  # first schema with a column; READ_SCHEMAS[0] by default
+SCHEMA = 6  # Version of the columns of `rates.csv`: value of `RatePoint.schema`
+READ_SCHEMAS = (2, 3, 4, 5, 6)  # Readable schemas; columns that an older one lacks are empty
+_THIRD, _FOURTH, _FIFTH, _SIXTH = 3, 4, 5, 6  # first schema with a column; READ_SCHEMAS[0] by default
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +95,18 @@ class RatePoint:
     feature_mse: Annotated[float | None, "mean squared error of features in units of their training variance"] = None
     encode_ms: Annotated[float | None, "median time per sample to encode [ms]"] = None
     decode_ms: Annotated[float | None, "median time per sample to decode [ms]"] = None
+    peak_mb: Annotated[
+        float | None, "memory that coding and decoding a sample adds to the process at its peak [MB]", _SIXTH
+    ] = None
+    encoder_ms: Annotated[
+        float | None, "median time per sample of the encoder up to the split points, one image at a time [ms]", _SIXTH
+    ] = None
+    neck_ms: Annotated[
+        float | None, "median time per sample of the neck, with any adapter, one sample at a time [ms]", _SIXTH
+    ] = None
+    head_ms: Annotated[
+        float | None, "median time per sample of the head's prediction, one sample at a time [ms]", _SIXTH
+    ] = None
     kmac_per_px: Annotated[str, "JSON: 1000 multiply-accumulates per original pixel, by stage"] = ""
     n_params: Annotated[str, "JSON: parameters of encoder, codec, neck, head"] = ""
     checkpoint_sha256: Annotated[str, "of the codec's checkpoint"] = ""

@@ -70,6 +70,9 @@ class Sender(Protocol):
     def receive(self, path: Path) -> Iterator[Received]:
         """Batches of features in the order of the test set, from the file and the receiver's own data."""
 
+    def code_one(self) -> Callable[[], object] | None:
+        """A call that codes and decodes the first sample, read beforehand; None if nothing is coded."""
+
 
 # ------------------------------------------------------------------------------------- ends of a curve
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,9 @@ class Uncoded:
 
     def receive(self, path: Path | None = None) -> Iterator[Received]:
         return (Received(maps, exact=True) for maps in _batches(self.test))
+
+    def code_one(self) -> None:
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +106,9 @@ class TrainingMean:
         means = {n: s.mean.view(1, -1, 1, 1) for n, s in self.stats.items()}
         for indices in batches_of(len(self.test), at_once(self.test.n_scalars // len(self.test))):
             yield Received({n: m.expand(len(indices), -1, *self.test.grids[n]) for n, m in means.items()})
+
+    def code_one(self) -> None:
+        return None
 
 
 # -------------------------------------------------------------------------------------------- features
@@ -126,6 +135,10 @@ class CodecSender:
 
     def receive(self, path: Path) -> Iterator[Received]:
         return decode(self.checkpoint, path, self.coders)
+
+    def code_one(self) -> Callable[[], object]:
+        codec, features = self.loaded.codec, self.test.maps(0)
+        return lambda: codec.decode(codec.encode(features).payload, features.shapes)
 
 
 def write(
@@ -239,6 +252,10 @@ class ImageSender:
             maps = self.encoder(torch.stack([image for image, _ in group]), self.split_points).maps
             yield Received({name: m.cpu() for name, m in maps.items()}, [ms for _, ms in group])
 
+    def code_one(self) -> Callable[[], object]:
+        plugin, image = self._plugin, self.images[0].image.numpy()
+        return lambda: plugin.decode(plugin.encode(image, self.point.params))
+
 
 def _check(image: np.ndarray) -> int:
     return checksum(image.reshape(-1).astype(np.int32))
@@ -274,6 +291,11 @@ class LabelSender:
             n = len(next(iter(maps.values())))
             times = [timed(partial(plugin.decode, r.payload))[1] for r in islice(records, n)]
             yield Received(maps, times, exact=True)
+
+    def code_one(self) -> Callable[[], object]:
+        plugin = registry.get("label", self.task)
+        output = plugin.output(self.predict(0))
+        return lambda: plugin.decode(plugin.encode(output))
 
 
 # ----------------------------------------------------------------------------------------------- tools

@@ -54,6 +54,7 @@ def test_any_model_can_be_measured(run: Run, features: Path, tmp_path: Path) -> 
     assert set(rows.encoder) == {"extracted:toy"} and set(rows.weights_origin) == {"manifest:toy"}
     assert set(rows["head"]) == {READ} and set(rows.image_size) == {""} and set(rows.n_px) == {40 * 64 * 64}
     assert set(rows.n_points) == {40 * 17 * 8}
+    assert rows[["encoder_ms", "neck_ms", "head_ms"]].isna().all(axis=None), "there are no networks"
     value = {m: rows[rows.metric == m].set_index(["codec", "params"]).value for m in ("command", "mse", "cosine")}
     assert value["mse"]["uncoded"].iloc[0] == 0 and value["cosine"]["uncoded"].iloc[0] == pytest.approx(1)
     assert value["command"]["uncoded"].iloc[0] > 0.8 > value["command"]["mean"].iloc[0]

@@ -52,6 +52,10 @@ def test_rows_are_complete(finished: Path) -> None:
     done = {params: n for params, n in zip(trained.params, trained.codec_done)}
     assert sorted(done.values()) == [1] * (len(done) - 1) + [4] and done['{"lmbda": 2.0}'] == 4, "the others go on"
     assert set(df[df.codec == "uniform"].codec_stop) == {""} and df.codec_gain.isna().all(), "too short to tell"
+    for _, own in df.groupby("task"):
+        times = own[["encoder_ms", "neck_ms", "head_ms"]].drop_duplicates()
+        assert len(times) == 1 and (times > 0).all(axis=None), "measured once"
+    assert df[df.kind != "coded"].peak_mb.isna().all(), "nothing is coded"
 
 
 def test_rate_is_the_size_of_the_file(finished: Path) -> None:
@@ -133,6 +137,7 @@ def test_second_codec_does_not_touch_the_encoder(
     ceiling = df[(df.kind == "ceiling") & df.primary].value.item()
     lossless = [d.startswith("fp32") for d in dtypes]
     assert any(lossless) and (coded.value[lossless] == ceiling).all()
+    assert set(df.encoder_ms) == set(table_module.load(finished).encoder_ms), "its time is kept, too"
 
 
 def _never(*_: object, **__: object) -> None:

@@ -6,5 +6,8 @@ TINY = (
     "run --n-train 64 --n-test 8 --task-steps 20 --codec-steps 4 --batch 8 --threads 1 --device cpu --weights random "
     "--no-report"
 ).split()
-TIMES = ["encode_ms", "decode_ms", "task_seconds", "codec_seconds", "run", "utc"]
+TIMES = [
+    *("encode_ms", "decode_ms", "peak_mb", "encoder_ms", "neck_ms", "head_ms"),
+    *("task_seconds", "codec_seconds", "run", "utc"),
+]
 """Columns that depend on when a row was measured."""

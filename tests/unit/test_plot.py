@@ -251,7 +251,7 @@ def test_panel_without_points_is_left_out() -> None:
 # ------------------------------------------------------------------------------------------- costs
 def test_complexity_is_a_column_a_cost_and_a_row_a_task() -> None:
     rows = [
-        replace(p, task=task, encode_ms=1.0 + i, decode_ms=3.0, kmac_per_px="", point=f"{task}{i}")
+        replace(p, task=task, encode_ms=1.0 + i, decode_ms=3.0, peak_mb=None, kmac_per_px="", point=f"{task}{i}")
         for i, p in enumerate(sweep(4))
         for task in ("segmentation", "pose")
     ]
@@ -266,13 +266,29 @@ def test_complexity_is_a_column_a_cost_and_a_row_a_task() -> None:
 def test_operations_are_drawn_where_they_were_counted() -> None:
     kmac = json.dumps({"encoder": 9.0, "encode": 1.5, "decode": 2.5})
     fig = curves_figure.complexity(to_frame(sweep(4, kmac_per_px=kmac)))
-    assert len(fig.axes) == 4 * 2
+    assert len(fig.axes) == 5 * 2
     assert set(curves_of(fig.axes[2])[0][:, 0]) == {1.5}
     none = json.dumps({"encoder": 9.0, "encode": 0.0})
-    assert len(curves_figure.complexity(to_frame(sweep(4, kmac_per_px=none))).axes) == 2 * 2
-    nothing = sweep(4, encode_ms=None, decode_ms=None, kmac_per_px="")
+    assert len(curves_figure.complexity(to_frame(sweep(4, kmac_per_px=none, peak_mb=None))).axes) == 2 * 2
+    nothing = sweep(4, encode_ms=None, decode_ms=None, peak_mb=None, kmac_per_px="")
     with pytest.raises(FcbenchError, match="no row has a time"):
         curves_figure.complexity(to_frame(nothing))
+
+
+def networks_of(ax: Axes) -> list[float]:
+    return sorted(float(np.asarray(line.get_xdata())[0]) for line in ax.lines if line.get_marker() in ("None", ""))
+
+
+def test_networks_are_lines_beside_their_side_of_the_codec() -> None:
+    kmac = json.dumps({"encoder": 9.0, "neck": 1.0, "head": 2.0, "encode": 0.5, "decode": 0.4})
+    one = sweep(4, kmac_per_px=kmac, encoder_ms=12.0, neck_ms=1.0, head_ms=0.5)
+    rows = one + sweep(4, "pose", task="pose", kmac_per_px=kmac, encoder_ms=12.0, neck_ms=1.0, head_ms=4.0)
+    fig = curves_figure.complexity(to_frame(rows))
+    assert [networks_of(ax) for ax in fig.axes[:5]] == [[12.0, 12.0], [1.5, 5.0], [9.0, 9.0], [3.0, 3.0], []]
+    assert [networks_of(ax) for ax in fig.axes[10:12]] == [[12.0], [5.0]]
+    assert style.NETWORKS[0] in [t.get_text() for t in texts(fig)]
+    none = sweep(4, kmac_per_px="", encoder_ms=None, neck_ms=None, head_ms=None)
+    assert style.NETWORKS[0] not in [t.get_text() for t in texts(curves_figure.complexity(to_frame(none)))]
 
 
 # ------------------------------------------------------------------------------------------- layout

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 
+import numpy as np
 import pytest
 
 from fcbench.core.errors import FcbenchError
-from fcbench.core.processes import workers
+from fcbench.core.processes import peak_bytes, workers
 
 
 def _die() -> None:
@@ -39,3 +40,15 @@ def test_workers_print_nowhere(capfd: pytest.CaptureFixture[str]) -> None:
     with workers(1, "print") as pool:
         assert pool.submit(_print).result() != os.getpid()
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_peak_of_a_call_is_what_it_adds() -> None:
+    def call() -> None:
+        for n_mb in (64, 16):
+            np.ones(n_mb << 17)  # float64: freed at once, so they do not add up
+
+    found = [peak_bytes(call) for _ in range(2)]  # the second time the allocator has what the first one freed
+    if None in found:
+        pytest.skip("only Linux with glibc can say")
+    assert all(60e6 < n < 80e6 for n in found if n is not None), found
+    assert (peak_bytes(lambda: None) or 0) < 1e6

@@ -73,6 +73,15 @@ def test_its_tables_are_those_of_compare(tmp_path: Path) -> None:
         assert all(f"[{i}] {note}" in done.output for t in tables for i, note in enumerate(t["notes"], 1))
 
 
+def test_costs_of_coding_stand_beside_those_of_the_networks(tmp_path: Path) -> None:
+    complexity = contents(load(folder(tmp_path / "runs", "a", neck_ms=None)), "runs")["more"][-1]
+    (line,) = complexity["tables"][0]["rows"]
+    assert line[:4] == ["a", "1.5", "2.5", "4"], "encode, decode, memory"
+    assert complexity["after"][1:] == [
+        f"Networks of some_encoder, {task}: encoder 12 ms, head 0.5 ms." for task in ("segmentation", "pose")
+    ]
+
+
 def test_points_hold_every_metric_and_unit(tmp_path: Path) -> None:
     shown = contents(load(folder(tmp_path / "runs", "a", "b")), "runs")
     assert len(shown["points"]) == 2 * 2 * 5 and len(shown["ends"]) == 4

@@ -380,7 +380,7 @@ def as_schema(n: int, path: Path) -> None:
 NEW = {name: column for name, column in row.COLUMNS.items() if column.since > 2}
 
 
-@pytest.mark.parametrize("n", [2, 3])
+@pytest.mark.parametrize("n", [2, 3, 5])
 def test_rows_of_older_schemas_are_read_and_lack_what_is_new(n: int, tmp_path: Path) -> None:
     write(tmp_path, rate_point(), rate_point(point="p1"))
     as_schema(n, tmp_path)

@@ -135,6 +135,7 @@ def rows(root: Path) -> pd.DataFrame:
 
 def test_a_run_trains_no_readout(rows: pd.DataFrame) -> None:
     assert set(rows.status) == {"ok"} and set(rows["head"]) == {"tail"} and set(rows.neck) == {""}
+    assert (rows.encoder_ms > 0).all() and (rows.head_ms > 0).all() and rows.neck_ms.isna().all()
     assert rows.task_steps.isna().all() and set(rows.task_stop) == {""}
     assert set(rows.kind) == {"ceiling", "floor", "coded", "remote", "label"}
     assert rows[rows.codec == "hyperprior"].codec_steps.eq(4).all()

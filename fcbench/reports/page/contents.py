@@ -34,6 +34,7 @@ _COMPLEXITY = (
     "codec",
     "encode (ms)",
     "decode (ms)",
+    "memory (MB)",
     "encode (kMAC/px)",
     "decode (kMAC/px)",
     "parameters",
@@ -200,7 +201,16 @@ def _complexity(rows: pd.DataFrame) -> dict[str, Any]:
         tables.append(Table(f"{encoder}: median over operating points", _COMPLEXITY, lines))
     device = ", ".join(sorted(set(once["device"]))) or "nothing"
     after = [f"Times per image, as measured on {device}: they depend on the machine, not only on the codec."]
-    return {"title": "Complexity", "tables": [_table(t) for t in tables], "after": after}
+    return {"title": "Complexity", "tables": [_table(t) for t in tables], "after": [*after, *_networks(sent)]}
+
+
+def _networks(sent: pd.DataFrame) -> Iterator[str]:
+    """Median times of the networks beside the codecs, one line per encoder and task, where they were measured."""
+    for (encoder, task), own in sent.groupby(["encoder_label", "task"], sort=False):
+        times = own[["encoder_ms", "neck_ms", "head_ms"]].median().dropna()
+        if len(times):
+            each = ", ".join(f"{name.removesuffix('_ms')} {ms:.3g} ms" for name, ms in times.items())
+            yield f"Networks of {encoder}, {task}: {each}."
 
 
 def _complexity_cells(codec: str, one: pd.DataFrame) -> list[str]:
@@ -209,12 +219,13 @@ def _complexity_cells(codec: str, one: pd.DataFrame) -> list[str]:
     columns = [
         one["encode_ms"],
         one["decode_ms"],
+        one["peak_mb"],
         *(pd.Series([float(s.get(stage, math.nan)) for s in stages]) for stage in ("encode", "decode")),
         pd.Series([float(w.get("codec", math.nan)) for w in weights]),
         one["checkpoint_bytes"],
     ]
     medians = [column.astype(float).median() for column in columns]
-    forms = (".4g", ".4g", ".4g", ".4g", ".0f", ".0f")
+    forms = (".4g", ".4g", ".3g", ".4g", ".4g", ".0f", ".0f")
     return [codec, *(NOTHING if math.isnan(m) else format(m, form) for m, form in zip(medians, forms))]
 
 
