@@ -40,7 +40,7 @@ from fcbench.measure.suite import Suite
 from fcbench.reports import style
 from fcbench.reports.tables import Document, Table, markdown
 from fcbench.training import loop
-from fcbench.training.codec import CONTINUED_RATE, CONTINUED_SHARE, fit_codec
+from fcbench.training.codec import CONTINUED_SHARE, continued_rate, fit_codec
 from fcbench.training.convergence import Record
 from fcbench.training.options import PREPARE_SAMPLES, Budget
 
@@ -147,7 +147,8 @@ class Bench:
             codec, starts = self.fresh(plugin, lmbda), to_middle(lmbdas, lmbda)
             if starts:
                 codec.continue_from(trained[starts[0]], starts[0], lmbda)
-            n, slower = (math.ceil(share * steps), CONTINUED_RATE) if starts else (steps, 1.0)
+            n = math.ceil(share * steps) if starts else steps
+            slower = continued_rate(starts[0], lmbda) if starts else 1.0
             record = self.train(codec, lmbda, n, slower)
             yield self.measured(plugin.name, lmbda, f"continued, {share:g} of the steps", n, record)
             trained[lmbda] = codec

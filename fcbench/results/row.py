@@ -60,7 +60,7 @@ class RatePoint:
     ] = None
     codec_batch: Annotated[int | None, "samples per step of the codec", _THIRD] = None
     codec_rate: Annotated[
-        float | None, "learning rate of the codec (a third from a neighbour's weights on)", _THIRD
+        float | None, "learning rate of the codec (a third from the weights at a higher rate on)", _THIRD
     ] = None
     codec_stop: Annotated[str, "why the training of the codec ended: steps (all done) or plateau", _THIRD] = ""
     codec_done: Annotated[int | None, "training steps of the codec that were done", _FOURTH] = None

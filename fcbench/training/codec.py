@@ -35,7 +35,8 @@ CONTINUED_SHARE = 0.25
 """Steps of an operating point that starts from its neighbour's weights, as a share of those of the first point, which
 starts from scratch."""
 CONTINUED_RATE = 1 / 3
-"""Peak learning rate of such a point, as a share of the first point's. With all of it, elic unlearns at low rates."""
+"""Peak learning rate of such a point where its rate is the lower one, as a share of the first point's. With all of it,
+elic unlearns at low rates; towards high rates all of it gives the lower loss."""
 N_LMBDAS = 3
 """Operating points, evenly spaced, at which a codec of variable rate is validated."""
 
@@ -78,8 +79,9 @@ class CodecRecipe:
         if self.fitted_to:
             contents |= {"task": self.fitted_to.key, "objective": self.objective}
             contents |= {"imitates": True} if self.imitates else {}
-        if self.starts:
-            contents |= {"starts": [dict(point.params) for point in self.starts], "rate": CONTINUED_RATE}
+        if self.start:
+            starts = [dict(point.params) for point in self.starts]
+            contents |= {"starts": starts, "rate": continued_rate(self.start.lmbda, self.lmbda)}
         return contents
 
     @property
@@ -188,7 +190,10 @@ def _train(
         codec.continue_from(trained, recipe.start.lmbda, recipe.lmbda)
         # all of its steps: from good weights the loss rises before it falls, which would look like a plateau
         done = records.of(recipe.first.path(cache)).steps
-        steps, rate = math.ceil(CONTINUED_SHARE * done), CONTINUED_RATE * budget.codec_rate
+        steps, rate = (
+            math.ceil(CONTINUED_SHARE * done),
+            continued_rate(recipe.start.lmbda, recipe.lmbda) * budget.codec_rate,
+        )
         budget = replace(budget, codec_steps=steps, codec_rate=rate, tolerance=0)
     record = fit_codec(
         codec,
@@ -230,6 +235,15 @@ def _prepare(codec: Any, recipe: CodecRecipe) -> None:
     train, _ = loop.held_out(len(features))
     maps = features.batch(loop.sample_indices(np.random.default_rng(recipe.seed), train, min(n, len(train))))
     codec.prepare([maps[name] for name in features.specs])
+
+
+def continued_rate(start: float, lmbda: float) -> float:
+    """Share of the learning rate for a point that starts from the weights of another lmbda.
+
+    >>> continued_rate(2.0, 0.8) < continued_rate(2.0, 6.0)
+    True
+    """
+    return CONTINUED_RATE if lmbda < start else 1.0
 
 
 def n_steps(budget: Budget, lmbdas: Sequence[float], continued: bool = False) -> int:

@@ -22,7 +22,8 @@ class Budget:
 
     Attributes:
         task_steps, codec_steps: maximum; a training ends earlier if it has converged. An operating point that starts
-            from its neighbour's weights takes a quarter of the steps, at a third of the learning rate.
+            from its neighbour's weights takes a quarter of the steps, towards low rates at a third of the learning
+            rate.
         tolerance: a training has converged when the last doubling of its steps gained less than this share of a codec's
             bits (at equal distortion), or of a readout's loss. 0: never.
         width: D of neck and head.
