@@ -96,7 +96,9 @@ class RatePoint:
     encode_ms: Annotated[float | None, "median time per sample to encode [ms]"] = None
     decode_ms: Annotated[float | None, "median time per sample to decode [ms]"] = None
     peak_mb: Annotated[
-        float | None, "memory that coding and decoding a sample adds to the process at its peak [MB]", _SIXTH
+        float | None,
+        "memory that coding and decoding a sample adds to this process, not to programs it starts, at its peak [MB]",
+        _SIXTH,
     ] = None
     encoder_ms: Annotated[
         float | None, "median time per sample of the encoder up to the split points, one image at a time [ms]", _SIXTH
