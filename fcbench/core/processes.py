@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fcbench.core.errors import FcbenchError
@@ -47,19 +47,23 @@ def limit_memory(more_bytes: int) -> None:
 def peak_bytes(call: Callable[[], object]) -> int | None:
     """Memory that a call adds to this process at its peak, whatever the allocator keeps; None where the system cannot
     say (only Linux with glibc can). The system's own record of the process's peak, ``ru_maxrss``, starts anew."""
-    try:
-        ctypes.CDLL(None).malloc_trim(0)  # memory that the allocator keeps would be used again, unseen
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak is now what is in use
-        before = _peak_bytes()
-    except (AttributeError, OSError, TypeError):
+    before = _peak_bytes(anew=True)
+    if before is None:
         return None
     call()
-    return max(0, _peak_bytes() - before)
+    return max(0, (_peak_bytes() or before) - before)
 
 
-def _peak_bytes() -> int:
-    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-    return 1024 * int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0])
+def _peak_bytes(anew: bool = False) -> int | None:
+    """Peak memory of this process; `anew`: from now on. None where the system cannot say."""
+    if sys.platform == "linux":
+        with suppress(AttributeError, OSError):
+            if anew:
+                ctypes.CDLL(None).malloc_trim(0)  # memory that the allocator keeps would be used again, unseen
+                Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak is now what is in use
+            status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+            return 1024 * int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0])
+    return None
 
 
 def start_worker() -> None:

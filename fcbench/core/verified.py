@@ -54,6 +54,7 @@ VERIFIED: dict[str, dict[str, str]] = {
         "hf": "made folders only",
         "imagenet": _MADE,
         "imagenet1k": "500 real images: rows in results/split_lite0",
+        "letterbox": "100 real images (coco): no rows here",
         "nyuv2": _MADE,
         "rgbd": "80 real frames: rows in results/real_smoke",
         "scenes": "its own: rows in results/scenes",

@@ -23,6 +23,7 @@ OTHERWISE = {
     "core/files.py": "the atomic writer itself, and appending",
     "features/store.py": "maps of a set, whose index is written last",
     "core/manifest.py": "decoded features that a command reads, in a temporary folder",
+    "core/processes.py": "a switch of the system, not a file",
     "coders/vvc.py": "what a program reads, in a temporary folder",
 }
 
