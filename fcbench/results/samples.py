@@ -17,7 +17,7 @@ from fcbench.results.table import HINT, RATES
 
 SAMPLES = "samples.parquet"  # Folder with a file per point
 PACKED = "samples.zstd.parquet"  # One file with all points: what is committed in place of the folder
-TOGETHER = 8  # Points in a row group of that file: fewer cost bytes (one each: a fifth more), more cost time to read one
+TOGETHER = 8  # Points in a row group of it: fewer cost bytes (one each: a fifth more), more cost time to read one
 LIKELIHOODS = "log_likelihood", "null_log_likelihood"  # Columns of `SampleTable` that not every point has
 
 
