@@ -218,7 +218,7 @@ def suite_of(suite_file: Path | None, options: dict[str, Any]) -> Suite:
     if "features" in fields:
         fields |= _of_features(fields.pop("features"), fields)
     if "codec_data" in fields:
-        fields["codec_data"], root = registry.split_variant(fields["codec_data"])
+        fields["codec_data"], root = registry.split_root(fields["codec_data"])
         fields["codec_data_root"] = Path(root) if root else None
     if "image_size" in fields:
         fields["image_size_px"] = fields.pop("image_size")

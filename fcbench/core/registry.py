@@ -156,7 +156,7 @@ def use(kind: str, typed: str) -> str:
     """Read the plug-in file of ``[image:]FILE.py[:VARIANT]`` and return its name for this process, variant included.
 
     ``label:FILE.py`` among codecs is the label coder of the task that the file is named after, and returns ``label``.
-    Any other name is returned unchanged. Raises `FcbenchError`: the file is missing or cannot be run, its ``PLUGIN`` is
+    ``letterbox:FILE.py`` is that file's data set, letterboxed. Any other name is returned unchanged. Raises `FcbenchError`: the file is missing or cannot be run, its ``PLUGIN`` is
     incomplete, or its name is taken.
     """
     if kind == "codec" and codec_kind(typed)[0] == "image":
@@ -164,6 +164,9 @@ def use(kind: str, typed: str) -> str:
     if kind == "codec" and typed.startswith(f"{LABEL}:") and typed.endswith(".py"):
         use("label", typed.removeprefix(f"{LABEL}:"))
         return LABEL
+    of, _, rest = typed.partition(":")
+    if kind == "dataset" and rest and of in names(kind):
+        return f"{of}:{use(kind, rest)}"
     path, variant = split_variant(typed)
     if not path.endswith(".py"):
         return typed
@@ -236,11 +239,13 @@ def origin(kind: str, name: str) -> dict[str, str]:
     {}
     """
     plugin = _find(kind, name)
+    of = split_variant(name)[1] if kind == "dataset" else ""
+    inner = origin(kind, of) if split_variant(of)[0] in names(kind) else {}
     if isinstance(plugin, File):
-        return {plugin.path.name: f"sha256:{plugin.sha256}"}
+        return {plugin.path.name: f"sha256:{plugin.sha256}", **inner}
     if isinstance(plugin, Path) or plugin.dist is None:
-        return {}
-    return {plugin.dist.name: plugin.dist.version}
+        return inner
+    return {plugin.dist.name: plugin.dist.version, **inner}
 
 
 def file_of(kind: str, name: str) -> Path | None:
@@ -321,3 +326,16 @@ def split_variant(typed: str) -> tuple[str, str]:
         return path + dot_py, variant[1:]
     name, _, variant = typed.partition(":")
     return name, variant
+
+
+def split_root(typed: str) -> tuple[str, str]:
+    """Data set and root of ``DATASET[:ROOT]``. What follows the name of one that needs no root is its variant.
+
+    >>> split_root("letterbox:coco:/data/coco"), split_root("coco")
+    (('letterbox:coco', '/data/coco'), ('coco', ''))
+    """
+    name, rest = split_variant(typed)
+    if not rest or get("dataset", use("dataset", name)).needs_root:
+        return name, rest
+    inner, root = split_root(rest)
+    return f"{name}:{inner}", root

@@ -242,7 +242,7 @@ def _origin(study: Study, encoder: Encoder, job: Job, task: str) -> dict[str, st
     """Sources of the outside plug-ins behind a row."""
     family = registry.encoder_family(encoder.name)
     used = [("encoder", family)] if family in registry.names("encoder") else []
-    used += [("dataset", study.suite.dataset), ("task", task)]
+    used += [("dataset", data) for data in (study.suite.dataset, study.suite.codec_data) if data] + [("task", task)]
     used += [("neck", study.suite.neck_label)] if study.suite.neck_label else []
     if study.suite.head == "frozen":
         used.append(("taskmodel", study.suite.task_model(task, study.data["train"].meta)[0]))

@@ -113,3 +113,15 @@ def test_it_needs_another_data_set(tmp_path: Path) -> None:
         registry.get("dataset", "letterbox").open("test", DataOptions(None, tmp_path))
     with pytest.raises(FcbenchError, match="unknown dataset 'cocoo'.*coco"):
         registry.get("dataset", "letterbox:cocoo")
+
+
+def test_the_data_set_of_a_file_can_be_letterboxed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_files", {})
+    file = tmp_path / "my_pictures.py"
+    file.write_text("from fcbench.data.coco import PLUGIN\n")
+    name = registry.use("dataset", f"letterbox:{file}")
+    assert (
+        name == "letterbox:my_pictures" and registry.get("dataset", name).tasks == registry.get("dataset", "coco").tasks
+    )
+    assert registry.origin("dataset", name) == registry.origin("dataset", "my_pictures") != {}
+    assert registry.split_root(f"letterbox:{file}:/data") == (f"letterbox:{file}", "/data")

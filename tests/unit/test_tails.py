@@ -188,6 +188,13 @@ def unlabelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
+def test_codec_data_can_be_letterboxed(root: Path, unlabelled: Path, tmp_path: Path) -> None:
+    given = ("--codec", "uniform", "--codec-data", f"letterbox:folder:{unlabelled}")
+    assert (result := run(root, *given, "--out", tmp_path)).exit_code == 0, result.output
+    rows = table.load(tmp_path)
+    assert rows.codec_data.str.match(r"letterbox:folder \w+$").all() and set(rows.status) == {"ok"}
+
+
 @pytest.mark.parametrize("objective", ["mse", "task"])
 def test_codecs_can_be_trained_on_images_without_labels(root: Path, unlabelled: Path, objective: str) -> None:
     options = (
