@@ -2,6 +2,7 @@
 
     python -m benchmarks.memory                    500, 2000 and 8000 samples
     python -m benchmarks.memory --quick            100 and 400: to check that everything works
+    python -m benchmarks.memory --no-store         the same with the encoder in every step, and no stored features
 
 Each stage of a run (one encoder, one task, one codec) runs in its own process, on equally many training and test
 samples; the stages before it come from the cache. What fcbench keeps in memory of a small set is limited to
@@ -67,7 +68,7 @@ class Noise(FakeDataset):
 
 
 # --------------------------------------------------------------------------------------------- stages
-def _trial(n: int, folder: Path, dtype: Any) -> Trial:
+def _trial(n: int, folder: Path, how: Mapping[str, Any]) -> Trial:
     suite = Suite(
         "memory",
         ("hiera_nano",),
@@ -75,7 +76,7 @@ def _trial(n: int, folder: Path, dtype: Any) -> Trial:
         (TASK,),
         params={"hyperprior": ({"lmbda": 1.0},)},
         budget=Budget(task_steps=STEPS, codec_steps=STEPS, task_batch=16, codec_batch=16),
-        features_dtype=dtype,
+        **how,
     )
     study = Study(suite, {s: Noise(n, s) for s in ("train", "test")}, Cache(folder).make(), torch.device("cpu"))
     return Trial(study, study.source(study.encoder(suite.encoders[0]), Report(0)), 0, Report(0))
@@ -109,35 +110,40 @@ class Cost:
     peak_mib: float
 
 
-def _measure(stage: str, n: int, folder: Path, dtype: str) -> Cost:
+def _measure(stage: str, n: int, folder: Path, how: Mapping[str, Any]) -> Cost:
     torch.set_num_threads(1)
     feature_set.RAM_LIMIT_BYTES = targets.TARGETS_LIMIT_BYTES = statistics.CHUNK_BYTES = LIMIT_BYTES
     processes.peak_bytes = lambda call: None  # it resets the peak that is read below
     began = time.perf_counter()
-    STAGES[stage](_trial(n, folder, dtype), folder)
+    STAGES[stage](_trial(n, folder, how), folder)
     took_s = time.perf_counter() - began
     unit = 1 if sys.platform == "darwin" else 1024
     return Cost(took_s, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20)
 
 
-def costs(counts: Sequence[int], dtype: str = "float32") -> dict[str, list[Cost]]:
-    """Cost of each stage for these numbers of samples."""
+def costs(counts: Sequence[int], **how: Any) -> dict[str, list[Cost]]:
+    """Cost of each stage for these numbers of samples.
+
+    Args:
+        how: fields of the suite: how features are stored.
+    """
     found: dict[str, list[Cost]] = {stage: [] for stage in STAGES}
     for n in counts:
         with tempfile.TemporaryDirectory(prefix="fcbench-memory-") as folder:
             for stage in STAGES:
                 with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-                    found[stage].append(pool.submit(_measure, stage, n, Path(folder), dtype).result())
+                    found[stage].append(pool.submit(_measure, stage, n, Path(folder), how).result())
     return found
 
 
 @click.command(help=__doc__)
 @click.option("--quick", is_flag=True, help="Few samples.")
 @click.option("--features-dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True)
-def main(quick: bool, features_dtype: str) -> None:
+@click.option("--no-store", is_flag=True, help="Store no features.")
+def main(quick: bool, features_dtype: str, no_store: bool) -> None:
     """Print a table; exit with 1 if memory is not constant."""
     counts = (100, 400) if quick else (500, 2000, 8000)
-    found, flat = costs(counts, features_dtype), True
+    found, flat = costs(counts, features_dtype=features_dtype, store_features=not no_store), True
     click.echo(f"{'stage':22}" + "".join(f"{f'N={n}':>20}" for n in counts) + f"{'peak':>8}")
     for stage, each in found.items():
         growth = max(c.peak_mib for c in each) / each[0].peak_mib

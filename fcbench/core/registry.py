@@ -156,8 +156,8 @@ def use(kind: str, typed: str) -> str:
     """Read the plug-in file of ``[image:]FILE.py[:VARIANT]`` and return its name for this process, variant included.
 
     ``label:FILE.py`` among codecs is the label coder of the task that the file is named after, and returns ``label``.
-    ``letterbox:FILE.py`` is that file's data set, letterboxed. Any other name is returned unchanged. Raises `FcbenchError`: the file is missing or cannot be run, its ``PLUGIN`` is
-    incomplete, or its name is taken.
+    ``letterbox:FILE.py`` is that file's data set, letterboxed. Any other name is returned unchanged. Raises
+    `FcbenchError`: the file is missing or cannot be run, its ``PLUGIN`` is incomplete, or its name is taken.
     """
     if kind == "codec" and codec_kind(typed)[0] == "image":
         return f"image:{use('image', codec_kind(typed)[1])}"

@@ -64,8 +64,9 @@ def _work(node: Node, source: Source, study: Study) -> Work:
     sent_s = {Kind.CODED: n_scalars * CODE_S, Kind.REMOTE: 2 * image_s}.get(kind, 0.0)
     read_s = READ_S + (image_s if study.suite.head == "tail" else 0.0)
     seconds = len(test) * (sent_s + read_s * len(node.tasks)) + ROW_S * len(node.tasks)
+    pools = () if study.suite.head == "tail" else (ANY,)  # a tail's time says nothing of codecs
     if kind == Kind.CEILING:  # it also reads null models and counts operations
-        return Work(3 * seconds, ("ceiling", ANY), gradual=False)
+        return Work(3 * seconds, ("ceiling", *pools), gradual=False)
     if kind in (Kind.REMOTE, Kind.LABEL):  # depends on the encoder or the label coder, not on codecs
         return Work(seconds, (f"point {codec}", kind.value), gradual=False)
-    return Work(seconds, (f"point {codec}", "points", ANY), gradual=False)
+    return Work(seconds, (f"point {codec}", "points", *pools), gradual=False)

@@ -82,6 +82,22 @@ def test_images_tell_nothing_of_codecs(cache: Path) -> None:
     assert eta.left_s(took) == pytest.approx(alone)
 
 
+def test_a_slow_tail_tells_nothing_of_trainings(cache: Path) -> None:
+    """Uncoded points that take 100 times as long as expected leave the forecast of trainings alone before a tail."""
+    found = study(SUITE, cache)
+    built = graph.build(found, lambda _: False)
+
+    def left_s(head: Any) -> float:
+        """What remains for trainings after a slow uncoded point."""
+        expected = expected_works.works(built, found.of(replace(SUITE, head=head)))
+        ceiling = next(key for key, work in expected.items() if work.pools[0] == "ceiling")
+        eta = Eta({key: work for key, work in expected.items() if "codecs" in work.pools or key == ceiling})
+        eta.finish(ceiling, took := 100 * expected[ceiling].expected_s)
+        return eta.left_s(took) / sum(work.expected_s for work in expected.values() if "codecs" in work.pools)
+
+    assert left_s("tail") == pytest.approx(1) and left_s("trained") == pytest.approx(100)
+
+
 # --------------------------------------------------------------------------------------------- counts
 def test_counts_are_what_the_run_does(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Points, trainings, features: foreseen, then done, then found done."""
