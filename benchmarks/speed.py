@@ -8,7 +8,8 @@ Every figure is a ratio of two times, or of two sizes, taken in one process and 
 sides alternate, and the figure is the median of the ratios of neighbours. Run nothing else at the same time.
 
 - *Extraction*: `fcbench.features.extract.extract` into a fresh cache (reads, encodes, checks, writes, syncs) against a
-  bare loop that calls the same encoder on the same images, held in memory as batches of the same size.
+  bare loop that calls the same encoder on the same images, held in memory as batches of the same size. Of SAM 2's tiny
+  encoder, with random weights, at 1024x1024 too.
 - *Entropy coding*: everything between a sample's integers and table indexes and its payload and checksum (sorting
   by table, offsets, range checks, escapes, coder calls, end of the string, checksum), both ways, against bare calls on
   the same integers, indexes and tables: constriction's (the coder in use), one call per table, with the sorting and
@@ -52,6 +53,7 @@ from fcbench.core import registry
 from fcbench.core.cache import Cache
 from fcbench.core.codecs import OperatingPoint
 from fcbench.core.features import Encoder
+from fcbench.core.processes import peak_bytes
 from fcbench.core.registry import build_encoder
 from fcbench.core.samples import DataOptions, Dataset
 from fcbench.encoders.shared.nano import FOLDER
@@ -63,8 +65,8 @@ from fcbench.training.options import Budget
 from fcbench.transmit import container
 
 BATCH = 8
-NANO, LITE = "hiera_nano", "timm:tf_efficientnet_lite0"
-LITE_PX = (360, 480)
+NANO, LITE, SAM2 = "hiera_nano", "timm:tf_efficientnet_lite0", "sam2:tiny"
+LITE_PX, SAM2_PX = (360, 480), (1024, 1024)
 LEARNED = ("factorized", "hyperprior")
 
 
@@ -123,7 +125,7 @@ def scenes(work: Path, split: Any, n: int, size_px: tuple[int, int] | None = Non
 
 
 def extraction(data: Dataset, encoder: Encoder, work: Path, repeats: int) -> tuple[Figure, FeatureSet]:
-    """Extraction against the bare loop; the features of the last extraction."""
+    """Extraction against the bare loop, and its peak memory; the features of the last extraction."""
     splits = [encoder.default_split_point]
     images = torch.stack([data[i].image for i in range(len(data))])
     batches = images.split(BATCH)
@@ -140,11 +142,13 @@ def extraction(data: Dataset, encoder: Encoder, work: Path, repeats: int) -> tup
         stores.append(extract(data, encoder, splits, Cache(caches[-1]), batch_size=BATCH))
 
     times = alternate([bare, ours], repeats)
+    peak = peak_bytes(ours)
     for cache in caches[:-1]:
         shutil.rmtree(cache)
     height, width = images.shape[-2:]
     rates = len(data) / np.median(times, axis=1)
-    detail = f"{rates[1]:.1f} of {rates[0]:.1f} images/s"
+    detail = f"{rates[1]:.3g} of {rates[0]:.3g} images/s"
+    detail += f", {peak >> 20} MiB for batches of {len(batches[0])}" if peak is not None else ""
     what = f"extraction, {encoder.name} {height}x{width}"
     return Figure(what, _speed(times), 0.9, True, detail), stores[-1]
 
@@ -398,6 +402,7 @@ def measure(work: Path, quick: bool, say: Callable[[Figure], None]) -> list[Figu
     n_lite = 16 if quick else 96
     figure, large = extraction(scenes(work, "train", n_lite, LITE_PX), lite, work, repeats)
     keep(figure)
+    keep(extraction(scenes(work, "train", 2, SAM2_PX), encoder_of(SAM2), work, repeats)[0])
     test = extract(scenes(work, "test", 16 if quick else 100), nano, [nano.default_split_point], Cache(work / "test"))
     for name in ("uniform", *LEARNED):
         for point in points(name, (0.5,) if quick else (0.0, 0.5, 1.0)):
