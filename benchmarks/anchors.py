@@ -1,7 +1,7 @@
 """How much better could the HEVC anchors be? Layouts, orders, presets, tools, depths, at equal error of the features.
 
     python -m benchmarks.anchors --encoder hiera_nano --encoder sam2_nano --out results/anchors
-    python -m benchmarks.anchors --encoder hiera_nano --split-point trunk --out results/anchors/trunk
+    python -m benchmarks.anchors --encoder hiera_nano --split-point trunk --samples 8 --out results/anchors/trunk
 
 Normalized channels, or their principal components, of test samples go through libx265 in other ways than the codecs
 ``hevc`` and ``hevc_klt`` do; each row is one change, with its BD-rate in squared error against the same without it.
@@ -83,7 +83,7 @@ CHANGES = (
     Way("12 bits", bits=12),
 )
 """One change each to `Way` as it is."""
-MOSAICS = ("hevc", "hevc_klt", "av1", "jpeg", "jpegxl")
+MOSAICS = ("hevc", "hevc_klt", "jpeg", "av1")
 """Codecs that are tried with all maps in one picture."""
 
 

@@ -208,9 +208,8 @@ def test_code_of_others_is_not_run(tmp_path: Path) -> None:
 def test_files_that_are_missing_or_of_another_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refused("config.json cannot be read", lambda: build(tmp_path))
     for typed in ("hf", "hf:no/such/folder"):
-        refused(
-            "give a folder here, or OWNER/NAME", lambda t=typed: registry.build_encoder(t, None, torch.device("cpu"))
-        )
+        made = partial(registry.build_encoder, typed, None, torch.device("cpu"))
+        refused("give a folder here, or OWNER/NAME", made)
     model = save(transformers.ViTModel(CONFIGS["vit"][0]()), tmp_path)
     (tmp_path / "preprocessor_config.json").write_text("{}")
     refused("does not say image_mean and image_std", lambda: build(tmp_path, None))

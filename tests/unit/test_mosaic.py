@@ -229,8 +229,8 @@ def test_every_mosaic_codec_codes_a_pyramid_in_one_picture(name: str) -> None:
         decoded = again.decode(stream.payload, sent.shapes)
         found[len(more)] = list(stream.parts), decoded.n_symbols
         for n, x in sent.maps.items():
-            error = (decoded.features.maps[n] - x) / drawn[n].std((0, 2, 3), keepdim=True)
-            assert float(error.square().mean()) < 0.1, (n, more)
+            apart = (decoded.features.maps[n] - x) / drawn[n].std((0, 2, 3), keepdim=True)
+            assert float(apart.square().mean()) < 0.1, (n, more)
     assert found[0] == (["seal", "picture of fine", "picture of coarse"], found[1][1])
     assert found[1][0] == ["seal", "picture"]
     with pytest.raises(FcbenchError, match="pictures is 'one', or left out.*got 'two'"):

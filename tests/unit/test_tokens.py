@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -102,8 +103,8 @@ def test_encoders_send_what_their_blocks_hold(name: str, side: int, n_tokens: in
 
 
 def test_siglip_sends_the_tokens_of_its_grid_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    create = timm.create_model
-    small = {"depth": 2, "embed_dim": 64, "num_heads": 2}  # its smallest model takes half a minute to draw
+    create: Any = timm.create_model
+    small: Any = {"depth": 2, "embed_dim": 64, "num_heads": 2}  # its smallest model takes half a minute to draw
     monkeypatch.setattr(timm, "create_model", lambda *args, **how: create(*args, **how, **small))
     encoder = build_encoder("timm:vit_base_patch16_siglip_224", "random", torch.device("cpu"))
     seen: list[torch.Tensor] = []
