@@ -1,17 +1,20 @@
 """How much better could the HEVC anchors be? Layouts, orders, presets, tools, depths, at equal error of the features.
 
     python -m benchmarks.anchors --encoder hiera_nano --encoder sam2_nano --out results/anchors
+    python -m benchmarks.anchors --encoder hiera_nano --split-point trunk --samples 8 --out results/anchors/trunk
 
 Normalized channels, or their principal components, of test samples go through libx265 in other ways than the codecs
 ``hevc`` and ``hevc_klt`` do; each row is one change, with its BD-rate in squared error against the same without it.
 Parameter sets that all streams share do not count, as in the codecs. Channel order and components come from the
 training split.
+
+Of several split points, the codecs on mosaics are compared with all maps in one picture and with a picture per map.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,6 +32,8 @@ from fcbench.codecs.shared.mosaic import tile, untile
 from fcbench.codecs.shared.transforms import klt
 from fcbench.coders.video import PRESET_X265, X265, decode_packets, encode_frames
 from fcbench.core import registry
+from fcbench.core.codecs import Codec
+from fcbench.core.features import Features, FeatureStats
 from fcbench.core.files import write_atomically
 from fcbench.core.progress import Report
 from fcbench.features.source import Source
@@ -78,6 +83,8 @@ CHANGES = (
     Way("12 bits", bits=12),
 )
 """One change each to `Way` as it is."""
+MOSAICS = ("hevc", "hevc_klt", "jpeg", "av1")
+"""Codecs that are tried with all maps in one picture."""
 
 
 # ------------------------------------------------------------------------------------------------ coding
@@ -123,14 +130,14 @@ def code(samples: np.ndarray, limit: float, order: Sequence[int], qp: int, way: 
     if way.layout == "video":
         groups = [block(maps) for maps in ordered]
     else:
-        pictures = [tile(maps, round(limit / step), LEAST_PX, 8) for maps in ordered]
+        pictures = [tile([maps], round(limit / step), LEAST_PX, 8) for maps in ordered]
         groups = [pictures] if way.layout == "samples" else [[p] for p in pictures]
     streams = [write(group, qp, way) for group in groups]
     decoded = [read(data, way) for data in streams]
     if way.layout == "video":
         maps = [unblock(frames, shape) for frames in decoded]
     else:
-        maps = [untile(frame, shape) for frames in decoded for frame in frames]
+        maps = [untile(frame, [shape])[0] for frames in decoded for frame in frames]
     restored = np.empty_like(levels)
     restored[:, order] = np.stack(maps)
     n_shared = len(os.path.commonprefix(streams[:2])) if len(streams) > 1 else 0
@@ -201,15 +208,61 @@ def measure(encoder: str, source: Source, n_test: int, say: Callable[[str], None
     return records
 
 
+def measure_pictures(encoder: str, source: Source, n_test: int, say: Callable[[str], None]) -> list[dict[str, object]]:
+    """One record per codec and way: a picture per map, and all maps in one; errors in deviations, over all scalars."""
+    train, test = (s.features.batch(range(n)) for s, n in ((source.train, N_TRAIN), (source.test, n_test)))
+    specs = tuple(source.encoder.specs[name] for name in source.split_points)
+    records = []
+    for name in MOSAICS:
+        plugin, base = registry.get("codec", name), None
+        for more in ({}, {"pictures": "one"}):
+            points = []
+            for params in plugin.sweep("mse"):
+                codec = plugin.build(specs, source.stats, {**params, **more})
+                codec.prepare([train[spec.name] for spec in specs])
+                points.append(_coded(codec, test, source.stats))
+            n_bytes, errors = zip(*points, strict=True)
+            found = curve(n_bytes, [-10 * np.log10(e) for e in errors])
+            base = base or found
+            gain = bd_rate(base, found)
+            record: dict[str, object] = {"encoder": encoder, "split": source.split_point, "codec": name}
+            record |= {"pictures": "one" if more else "one per map", "bd_rate_percent": gain.value}
+            record |= {"reason": gain.reason} | {f"bytes_{i + 1}": b for i, b in enumerate(n_bytes)}
+            records.append(record | {f"mse_{i + 1}": e for i, e in enumerate(errors)})
+            said = f"{gain.value:+.1f} %" if gain.value is not None else gain.reason
+            say(f"{encoder}, {name}: pictures: {record['pictures']}: {said}")
+    return records
+
+
+def _coded(codec: Codec, maps: Mapping[str, torch.Tensor], stats: Mapping[str, FeatureStats]) -> tuple[float, float]:
+    """Bytes per sample and squared error in training deviations of maps [N, C, h, w], over all scalars."""
+    n_bytes, squares, n_scalars, n = 0, 0.0, 0, len(next(iter(maps.values())))
+    for i in range(n):
+        sent = Features({name: x[i : i + 1] for name, x in maps.items()})
+        payload = codec.encode(sent).payload
+        arrived = codec.decode(payload, sent.shapes).features.maps
+        n_bytes, n_scalars = n_bytes + len(payload), n_scalars + sent.n_scalars
+        for name, x in sent.maps.items():
+            squares += float(((arrived[name] - x) / stats[name].std[:, None, None]).square().sum())
+    return n_bytes / n, squares / n_scalars
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--encoder", "encoders", multiple=True, default=["hiera_nano"], help="Repeatable. [hiera_nano]")
 @click.option("--dataset", default="scenes", show_default=True)
 @click.option("--data-root", type=click.Path(path_type=Path), default=None, help="Of a data set on disk.")
+@click.option("--split-point", default=None, help="One or a group. [the encoder's default]")
 @click.option("--samples", default=32, show_default=True, help="Test samples to code.")
 @cache_option
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="Folder for anchors.csv.")
 def main(
-    encoders: tuple[str, ...], dataset: str, data_root: Path | None, samples: int, cache_dir: Path, out: Path | None
+    encoders: tuple[str, ...],
+    dataset: str,
+    data_root: Path | None,
+    split_point: str | None,
+    samples: int,
+    cache_dir: Path,
+    out: Path | None,
 ) -> None:
     """Measure changes to the HEVC anchors."""
     torch.set_num_threads(1)
@@ -218,10 +271,11 @@ def main(
     for encoder in encoders:
         task = registry.get("dataset", dataset).tasks[0]
         suite = fcbench.Suite(encoders=(encoder,), dataset=dataset, data_root=data_root, tasks=(task,))
-        suite = replace(suite, n_train=N_TRAIN, n_test=samples)
+        suite = replace(suite, n_train=N_TRAIN, n_test=samples, split_point=split_point)
         study = open_study(suite, cache_dir, device_of("cpu"))
         source = study.source(study.encoder(encoder), Report(0))
-        records += measure(encoder, source, samples, click.echo)
+        way = measure if len(source.split_points) == 1 else measure_pictures
+        records += way(encoder, source, samples, click.echo)
     if out:
         text = pd.DataFrame(records).to_csv(index=False, lineterminator="\n")
         write_atomically(out / "anchors.csv", text)

@@ -76,8 +76,8 @@ def _lite() -> list[Check]:
 
 def _heads() -> Check:
     installed = importlib.util.find_spec("transformers") is not None
-    text = "transformers is installed" if installed else "pip install fcbench[heads]"
-    return Check("official task models", installed, text, needed=False)
+    text = "transformers is installed" if installed else "pip install fcbench[transformers]"
+    return Check("task models and hf: encoders", installed, text, needed=False)
 
 
 def _vvc() -> Check:

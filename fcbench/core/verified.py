@@ -12,6 +12,7 @@ _FROZEN = "its own weights: rows in results/scenes_frozen"
 VERIFIED: dict[str, dict[str, str]] = {
     "encoder": {
         "extracted": "made folders only",
+        "hf": "random weights only: equal to the official classes, reads folders that they wrote",
         "hiera": _FORMAT,
         "hiera_nano": _EMBEDDED,
         "mobilenetv2": "published weights, as their 8-bit interpreter computes: rows in results/universality_published",

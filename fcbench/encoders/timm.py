@@ -31,9 +31,10 @@ from torch import Tensor, nn
 
 from fcbench.core.errors import FcbenchError, unknown
 from fcbench.core.features import GLOBAL, Encoder, EncoderPlugin, FeatureSpec, WeightsInfo
-from fcbench.encoders.shared.padded import PaddedEncoder, promised
+from fcbench.encoders.shared.padded import promised
 from fcbench.encoders.shared.timm_tail import AfterBlock, after, classifier_tail, whole_network, with_global_tokens
 from fcbench.encoders.shared.timm_weights import config_of, info_of, load, specs_of
+from fcbench.encoders.shared.tokens import TokenEncoder, global_specs, token_groups
 from fcbench.encoders.shared.weights import seeded
 
 SIZE_OPTIONS: tuple[dict[str, Any], ...] = (
@@ -48,7 +49,7 @@ def default_split_point(specs: Mapping[str, FeatureSpec]) -> str:
     return ([n for n, s in specs.items() if s.stride_px == 16] or list(specs))[-1]
 
 
-class TimmEncoder(PaddedEncoder):
+class TimmEncoder(TokenEncoder):
     """A frozen timm backbone, cut at split points."""
 
     levels = 1
@@ -63,13 +64,13 @@ class TimmEncoder(PaddedEncoder):
         """
         own = specs_of(info_of(module).get_dicts())
         self.n_global = int(getattr(getattr(module, "model", None), "num_prefix_tokens", 0))
-        tokens = [FeatureSpec(s.name + GLOBAL, s.channels, 1, "BNC") for s in own.values() if self.n_global]
-        super().__init__(name, module, own | {s.name: s for s in tokens}, weights, device)
+        tokens = own if self.n_global else {}
+        super().__init__(name, module, own | global_specs(tokens), weights, device)
         self._typed_weights = typed_weights
         self.module.to(memory_format=torch.channels_last)  # 1.5 times faster on CPUs
         strides = {s.stride_px for s in own.values()}
         self.groups = {"pyramid": tuple(own)} if len(strides) > 1 else {}
-        self.groups |= {n.replace("block", "tokens"): (n, n + GLOBAL) for n in own if self.n_global}
+        self.groups |= token_groups(tokens)
         is_vit = hasattr(getattr(module, "model", None), "patch_embed")
         stages = tuple(n for n in own if n.startswith("stage") or is_vit)
         self.tails = {"classification": tuple(self.groups) if self.n_global else stages}
@@ -79,10 +80,6 @@ class TimmEncoder(PaddedEncoder):
         self.normalization = config.mean, config.std
         self._last = str(getattr(module, "output_fmt", "NCHW")).endswith("NHWC")
         self.multiple_px = self._find_multiple(max(strides))
-
-    def grid(self, split_point: str, image_px: tuple[int, int]) -> tuple[int, int]:
-        """(h, w) of a map for images of (H, W)."""
-        return (1, self.n_global) if split_point.endswith(GLOBAL) else super().grid(split_point, image_px)
 
     def maps(self, images: Tensor, split_points: Sequence[str]) -> Mapping[str, Tensor]:
         try:

@@ -26,7 +26,9 @@ from torch import Tensor, nn
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import FeatureSpec, WeightsInfo
 from fcbench.core.tasks import Task, TaskModel
-from fcbench.taskmodels.shared import huggingface, official
+from fcbench.encoders.shared import huggingface
+from fcbench.taskmodels.shared import official
+from fcbench.taskmodels.shared.transformers_plugin import TransformersPlugin
 from fcbench.tasks.captioning import CaptioningTask
 from fcbench.tasks.captioning.head import CaptionBatch
 
@@ -197,7 +199,7 @@ def _task_model(
     return official.OfficialModel(encoder, decoder)
 
 
-class Plugin(huggingface.TransformersPlugin):
+class Plugin(TransformersPlugin):
     """BLIP, with the tokenizer of its weights."""
 
     def from_config(
@@ -215,9 +217,10 @@ class Plugin(huggingface.TransformersPlugin):
             tokenizer = word_tokenizer(cast(CaptioningTask, task).vocabulary.words)
             found = huggingface.random_model(model_class, with_words(config, tokenizer))
         else:
-            files = huggingface.find(name, weights, repo, TOKENIZER)
-            tokenizer = tokenizer_of(name, files[0].parent)
-            found = huggingface.load(name, model_class, *files)
+            path, origin = huggingface.find(name, weights, repo, TOKENIZER)
+            tokenizer = tokenizer_of(name, path.parent)
+            own = huggingface.read_config(path.parent / huggingface.CONFIG, model_class.config_class)
+            found = huggingface.load(name, model_class, own, path, origin)
         return self.make(name, *found, tokenizer, image_px, device)
 
 

@@ -28,8 +28,10 @@ from torch import Tensor, nn
 
 from fcbench.core.features import FeatureSpec, WeightsInfo
 from fcbench.core.tasks import Task, TaskModel
+from fcbench.encoders.shared import huggingface
 from fcbench.encoders.shared.padded import IMAGENET
-from fcbench.taskmodels.shared import huggingface, official
+from fcbench.taskmodels.shared import official
+from fcbench.taskmodels.shared.transformers_plugin import TransformersPlugin
 from fcbench.tasks.depth import MIN_DEPTH_M, DepthTask
 
 REPOS = {
@@ -195,6 +197,6 @@ def _task_model(
     return official.OfficialModel(encoder, decoder)
 
 
-PLUGIN = huggingface.TransformersPlugin(
+PLUGIN = TransformersPlugin(
     "depth_anything", "depth", REPOS, default_config, "DepthAnythingForDepthEstimation", _task_model
 )

@@ -32,8 +32,10 @@ from torchvision.ops import roi_align
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import FeatureSpec, WeightsInfo
 from fcbench.core.tasks import Task, TaskModel
+from fcbench.encoders.shared import huggingface
 from fcbench.encoders.shared.padded import IMAGENET
-from fcbench.taskmodels.shared import huggingface, official
+from fcbench.taskmodels.shared import official
+from fcbench.taskmodels.shared.transformers_plugin import TransformersPlugin
 from fcbench.tasks.pose import PoseBatch
 
 REPOS = {
@@ -220,7 +222,7 @@ def _task_model(
     return official.OfficialModel(encoder, decoder)
 
 
-class Plugin(huggingface.TransformersPlugin):
+class Plugin(TransformersPlugin):
     """ViTPose, for the keypoints of COCO."""
 
     def from_config(self, name: str, config: Any, weights: str | None, task: Task, *where: Any) -> TaskModel:

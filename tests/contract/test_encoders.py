@@ -80,7 +80,8 @@ class HouseRules(EncoderContract):
             self.build(str(tmp_path / "nowhere.pt"))
 
 
-for _name in sorted(set(registry.names("encoder")) - {"extracted"}):  # reads no images: tests/unit/test_extracted.py
+_ELSEWHERE = {"extracted", "hf"}  # reads no images: tests/unit/test_extracted.py; needs files: test_hf_encoders.py
+for _name in sorted(set(registry.names("encoder")) - _ELSEWHERE):
     for _typed in [f"{_name}:{v}" for v in VARIANTS.get(_name, ())] or [_name]:
         _class = f"Test_{_typed.replace(':', '_').replace('@', '_')}"
         globals()[_class] = type(_class, (HouseRules,), {"plugin": _typed})

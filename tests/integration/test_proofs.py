@@ -29,6 +29,11 @@ N = ("--n-train", "8", "--n-test", "4")
 
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_proofs(encoder: str, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if encoder == "hf":
+        transformers: Any = pytest.importorskip("transformers", reason="needs pip install fcbench[transformers]")
+        small = transformers.ViTConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, patch_size=8)
+        small.save_pretrained(tmp_path / "vit")
+        encoder = f"hf:{tmp_path / 'vit'}"
     built = _recorded(monkeypatch, registry, "build_encoder")
     _no_images_while_decoding(monkeypatch)
     out = tmp_path / "out"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +16,11 @@ from fcbench.codecs.shared import mosaic
 from fcbench.codecs.shared.base import MapStats
 from fcbench.coders import foreign, stills, video
 from fcbench.coders.foreign import PictureCoder
+from fcbench.core import registry
 from fcbench.core.codecs import EstimatingCodec, with_check
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Features, FeatureSpec, FeatureStats
+from fcbench.testing.maps import correlated, statistics
 
 SIZES = st.integers(1, 9)
 
@@ -31,38 +34,60 @@ def stats(low: list[float], high: list[float], std: list[float]) -> FeatureStats
 @given(st.integers(1, 40), SIZES, SIZES, st.integers(1, 20), st.sampled_from([1, 2, 8]))
 def test_tiles_survive_at_any_size(channels: int, h: int, w: int, least: int, multiple: int) -> None:
     maps = np.arange(channels * h * w, dtype=np.uint16).reshape(channels, h, w)
-    picture = mosaic.tile(maps, 9999, least, multiple)
+    picture = mosaic.tile([maps], 9999, least, multiple)
     shape = (channels, h, w)
-    assert picture.shape == mosaic.picture_size(shape, least, multiple)
+    assert picture.shape == mosaic.picture_size([shape], least, multiple)
     assert min(picture.shape) >= least
     assert all(side % multiple == 0 for side in picture.shape)
-    assert np.array_equal(mosaic.untile(picture, shape), maps)
+    assert np.array_equal(mosaic.untile(picture, [shape])[0], maps)
 
 
 def test_the_layout_of_a_mosaic() -> None:
     maps = np.arange(5, dtype=np.uint8)[:, None, None].repeat(1, 1).repeat(2, 2)
-    picture = mosaic.tile(maps, 77, 1, 1)
+    picture = mosaic.tile([maps], 77, 1, 1)
     expected = [[0, 0], [1, 1], [2, 2], [3, 3], [4, 4]]
     assert mosaic.columns(5, 1, 2) == 1 and picture.tolist() == expected
-    assert mosaic.tile(maps[:, :, :1], 77, 1, 1).tolist() == [[0, 1], [2, 3], [4, 77]]
-    assert mosaic.tile(maps[:1], 0, 3, 2).shape == (4, 4)
+    assert mosaic.tile([maps[:, :, :1]], 77, 1, 1).tolist() == [[0, 1], [2, 3], [4, 77]]
+    assert mosaic.tile([maps[:1]], 0, 3, 2).shape == (4, 4)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(st.integers(1, 20), SIZES, SIZES), min_size=1, max_size=4), st.sampled_from([1, 8]))
+def test_maps_survive_in_one_picture(shapes: list[tuple[int, int, int]], multiple: int) -> None:
+    maps = [np.arange(np.prod(s), dtype=np.uint16).reshape(s) + 100 * i for i, s in enumerate(shapes)]
+    picture = mosaic.tile(maps, 9999, 1, multiple)
+    assert picture.shape == mosaic.picture_size(shapes, 1, multiple)
+    assert all(np.array_equal(a, b) for a, b in zip(mosaic.untile(picture, shapes), maps, strict=True))
+
+
+def test_a_pyramid_fills_one_picture_without_a_gap() -> None:
+    """As in MPEG's packing: 16 x 16 tiles of P2, below them 32 x 8 of P3, 64 x 4 of P4, 128 x 2 of P5."""
+    shapes = [(256, 32 >> i, 32 >> i) for i in range(4)]
+    height, width = mosaic.picture_size(shapes, 1, 1)
+    columns = [width // w for _, _, w in shapes]
+    assert columns == [16, 32, 64, 128] and height * width == sum(c * h * w for c, h, w in shapes)
+
+
+def test_maps_that_make_a_huge_picture_are_refused() -> None:
+    with pytest.raises(FcbenchError, match="do not fit into one picture"):
+        mosaic.picture_size([(4, 1, 1 << 20), (4, 1 << 20, 1)], 1, 1)
 
 
 @pytest.mark.parametrize("channels", [1, 7, 112, 113, 256])
 def test_mosaics_are_nearly_square(channels: int) -> None:
-    height, width = mosaic.picture_size((channels, 22, 30), 1, 1)
+    height, width = mosaic.picture_size([(channels, 22, 30)], 1, 1)
     assert height + width <= 2 * math.sqrt(channels * 22 * 30) + 2 * (22 + 30)
 
 
 def test_levels_clip_at_six_deviations_and_share_the_mean() -> None:
     given_stats = stats([-100.0, -1.0, 0.0], [100.0, 2.0, 0.0], [1.0, 1.0, 1.0])
-    levels = mosaic._Levels(mosaic.limits(MapStats(given_stats, FeatureSpec("s", 3, 1))), 10)
+    levels = mosaic._Levels([mosaic.limits(MapStats(given_stats, FeatureSpec("s", 3, 1)))], 10)
     x = np.array([-50, -6, 0, 1.5, 6, 50], np.float32) * np.ones((3, 1, 1), np.float32)
-    coded = levels.forward(x)
+    coded = levels.forward([x])[0]
     assert coded.dtype == np.uint16 and (coded.min(), coded.max()) == (0, 1023)
     assert coded[0, 0].tolist() == [0, 0, 512, 639, 1023, 1023]
     assert (coded[2] == levels.mean).all() and len(set(coded[:, 0, 2])) == 1
-    back = levels.backward(coded)
+    back = levels.backward([coded])[0]
     limits = np.array([[[-6, 6]], [[-1, 2]], [[0, 0]]])
     clipped = np.clip(x, limits[..., :1], limits[..., 1:])
     assert np.abs(back - clipped).max() <= 12 / 1023 / 2 + 1e-5
@@ -72,15 +97,15 @@ def test_levels_clip_at_six_deviations_and_share_the_mean() -> None:
 def test_a_map_in_which_nothing_varies() -> None:
     flat = MapStats(stats([0.0], [0.0], [1.0]), FeatureSpec("s", 1, 1))
     for bits in (8, 10, None):
-        levels = mosaic._Levels(mosaic.limits(flat), bits)
-        assert levels.backward(levels.forward(np.full((1, 2, 2), 3.0))).tolist() == [[[0, 0], [0, 0]]]
+        levels = mosaic._Levels([mosaic.limits(flat)], bits)
+        assert levels.backward(levels.forward([np.full((1, 2, 2), 3.0)]))[0].tolist() == [[[0, 0], [0, 0]]]
 
 
 def test_floats_pass_as_they_are() -> None:
     given_stats = MapStats(stats([-9.0], [9.0], [2.0]), FeatureSpec("s", 1, 1))
     x = np.array([[[-4.4, 0.125, 4.6]]], np.float32)
-    levels = mosaic._Levels(mosaic.limits(given_stats), None)
-    assert np.allclose(levels.forward(x), np.clip(x, -4.5, 4.5))
+    levels = mosaic._Levels([mosaic.limits(given_stats)], None)
+    assert np.allclose(levels.forward([x])[0], np.clip(x, -4.5, 4.5))
 
 
 # -------------------------------------------------------------------------------- payloads
@@ -177,6 +202,39 @@ def test_pictures_of_another_size_are_refused() -> None:
     payload = codec.encode(x).payload
     with pytest.raises((FcbenchError, ValueError)):
         codec.decode(payload, {"s": (3, 3)})
+
+
+FINE, COARSE = FeatureSpec("fine", 6, 4), FeatureSpec("coarse", 9, 8)
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in registry.names("codec") if isinstance(registry.get("codec", n), mosaic.MosaicPlugin)]
+)
+def test_every_mosaic_codec_codes_a_pyramid_in_one_picture(name: str) -> None:
+    plugin: Any = registry.get("codec", name)
+    try:
+        plugin.versions()
+    except FcbenchError as error:
+        pytest.skip(str(error))
+    drawn = {"fine": 5 + 2 * correlated(4, 6, (16, 24), 1), "coarse": correlated(4, 9, (8, 12), 2)}
+    given_stats = {n: statistics(x) for n, x in drawn.items()}
+    sent = Features({n: x[:1] for n, x in drawn.items()})
+    found = {}
+    for more in ({}, {"pictures": "one"}):
+        codec = plugin.build((FINE, COARSE), given_stats, {**plugin.sweep("mse")[-1], **more})
+        codec.prepare(list(drawn.values()))
+        stream = codec.encode(sent)
+        again = plugin.build((FINE, COARSE), given_stats, {**plugin.sweep("mse")[-1], **more})
+        again.load_state_dict(codec.state_dict())
+        decoded = again.decode(stream.payload, sent.shapes)
+        found[len(more)] = list(stream.parts), decoded.n_symbols
+        for n, x in sent.maps.items():
+            apart = (decoded.features.maps[n] - x) / drawn[n].std((0, 2, 3), keepdim=True)
+            assert float(apart.square().mean()) < 0.1, (n, more)
+    assert found[0] == (["seal", "picture of fine", "picture of coarse"], found[1][1])
+    assert found[1][0] == ["seal", "picture"]
+    with pytest.raises(FcbenchError, match="pictures is 'one', or left out.*got 'two'"):
+        plugin.check({**plugin.sweep("mse")[-1], "pictures": "two"})
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="Linux alone")

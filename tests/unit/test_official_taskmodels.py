@@ -20,10 +20,10 @@ from fcbench.core import registry
 from fcbench.core.errors import FcbenchError
 from fcbench.core.samples import VOID, Pose
 from fcbench.core.tasks import Task, TaskModel
+from fcbench.encoders.shared import huggingface
 from fcbench.encoders.shared.padded import IMAGENET
 from fcbench.encoders.shared.weights import file_sha256, load_state, load_weights, random_weights, seeded, state_sha256
 from fcbench.taskmodels import blip, depth_anything, sam2_masks, vitpose
-from fcbench.taskmodels.shared import huggingface
 from fcbench.tasks.captioning import CaptioningTask
 from fcbench.tasks.captioning.head import Vocabulary, words_of
 from fcbench.tasks.captioning.metrics import Cider
@@ -329,7 +329,7 @@ def test_wrong_tasks_and_variants_are_named(name: str) -> None:
 def test_without_transformers_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     for name in NAMES[:3]:
-        with pytest.raises(FcbenchError, match=r"pip install fcbench\[heads\]"):
+        with pytest.raises(FcbenchError, match=r"pip install fcbench\[transformers\]"):
             registry.get("taskmodel", name).build("", "random", task_of(name), IMAGE_PX, CPU)
 
 

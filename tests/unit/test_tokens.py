@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import timm
 import torch
 
 from fcbench.core import registry
@@ -81,6 +83,7 @@ def test_tokens_alone_are_a_map_of_their_own() -> None:
         ("vit_small_patch14_reg4_dinov2", 28, 5),
         ("vit_small_patch16_dinov3", 32, 5),
         ("eva02_tiny_patch14_224", 28, 1),
+        ("vit_xsmall_patch16_clip_224", 32, 1),
         ("deit_tiny_distilled_patch16_224", 32, 2),
     ],
 )
@@ -97,3 +100,15 @@ def test_encoders_send_what_their_blocks_hold(name: str, side: int, n_tokens: in
     tokens = torch.cat([found["block2" + GLOBAL].flatten(2), found["block2"].flatten(2)], 2)
     assert torch.equal(tokens.transpose(1, 2), seen[0]) and torch.equal(alone, found["block2"])
     assert found["block2" + GLOBAL].shape[2:] == encoder.grid("block2" + GLOBAL, (side, side)) == (1, n_tokens)
+
+
+def test_siglip_sends_the_tokens_of_its_grid_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    create: Any = timm.create_model
+    small: Any = {"depth": 2, "embed_dim": 64, "num_heads": 2}  # its smallest model takes half a minute to draw
+    monkeypatch.setattr(timm, "create_model", lambda *args, **how: create(*args, **how, **small))
+    encoder = build_encoder("timm:vit_base_patch16_siglip_224", "random", torch.device("cpu"))
+    seen: list[torch.Tensor] = []
+    encoder.module.get_submodule("model.blocks.1").register_forward_hook(lambda *a: seen.append(a[2]))
+    found = encoder(torch.randint(0, 256, (1, 3, 32, 48), dtype=torch.uint8), ["block2"]).maps["block2"]
+    assert list(encoder.specs) == ["block1", "block2"] and not encoder.groups
+    assert found.shape[2:] == (2, 3) and torch.equal(found.flatten(2).transpose(1, 2), seen[0])

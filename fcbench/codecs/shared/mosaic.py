@@ -9,6 +9,9 @@ ranges of all channels; coders of floats get the normalized picture. Tiles stand
 picture that is nearly square; unused tiles have the level of the mean, and small pictures are padded with their
 edge. See `fcbench.coders.foreign` for the seal and the headers.
 
+Several maps are a picture each, or with the parameter ``pictures="one"`` all in one, as in MPEG's feature coding: one
+below the other, in the width of the finest one's mosaic, with the same levels for all.
+
 ``check`` is that of the decoded integers (of floats their bit patterns), which a lossy coder knows only from decoding:
 `encode` leaves it open. The last bit of JPEG 2000, JPEG XL and SPERR may depend on the machine: the check detects it.
 """
@@ -22,13 +25,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fcbench.codecs.shared.base import CLIP_STD, CodecBase, MapStats
+from fcbench.codecs.shared.base import CLIP_STD, MAX_POINTS, CodecBase, MapStats
 from fcbench.codecs.shared.transforms import klt
 from fcbench.coders.foreign import HEAD_BYTES, PictureCoder, pack, seal, unpack, unseal
 from fcbench.coders.strings import checksum, coding_numerics
 from fcbench.core.codecs import Bitstream, CodecPlugin, Decoded, Grids, Knobs, Objective, number, only, whole_number
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Features, FeatureSpec, FeatureStats
+
+PICTURES, ONE = "pictures", "one"  # Parameter of all mosaic codecs, and its value
 
 
 def columns(channels: int, h: int, w: int) -> int:
@@ -40,37 +45,63 @@ def columns(channels: int, h: int, w: int) -> int:
     return min(range(1, channels + 1), key=lambda n: n * w + math.ceil(channels / n) * h)
 
 
-def tile(maps: np.ndarray, fill: float, least_px: int, multiple_px: int) -> np.ndarray:
-    """[C, h, w] to a picture [H, W]: empty tiles filled, right and lower edges repeated up to the coder's size."""
-    channels, h, w = maps.shape
-    n_columns = columns(channels, h, w)
-    n_rows = math.ceil(channels / n_columns)
-    full = np.full((n_rows * n_columns, h, w), fill, maps.dtype)
-    full[:channels] = maps
-    grid = full.reshape(n_rows, n_columns, h, w).transpose(0, 2, 1, 3)
-    picture = grid.reshape(n_rows * h, n_columns * w)
-    height, width = picture_size((channels, h, w), least_px, multiple_px)
-    pads = ((0, height - picture.shape[0]), (0, width - picture.shape[1]))
+Shape = tuple[int, int, int]  # (C, h, w)
+
+
+def width_of(shapes: Sequence[Shape]) -> int:
+    """Width of the picture of several maps: that of the first one's mosaic, or of the widest map."""
+    channels, h, w = shapes[0]
+    return max(columns(channels, h, w) * w, *(w for _, _, w in shapes))
+
+
+def height_of(shape: Shape, width: int) -> int:
+    """Height of a map's rows of tiles in a picture of a width."""
+    channels, h, w = shape
+    return math.ceil(channels / (width // w)) * h
+
+
+def tile(maps: Sequence[np.ndarray], fill: float, least_px: int, multiple_px: int) -> np.ndarray:
+    """Maps [C, h, w], one below the other, to a picture [H, W]: empty places filled, right and lower edges repeated up
+    to the coder's size."""
+    shapes = [_shape(m) for m in maps]
+    size, width, rows = picture_size(shapes, least_px, multiple_px), width_of(shapes), []
+    for (channels, h, w), values in zip(shapes, maps, strict=True):
+        n_columns, n_rows = width // w, height_of((channels, h, w), width) // h
+        full = np.full((n_rows * n_columns, h, w), fill, values.dtype)
+        full[:channels] = values
+        grid = full.reshape(n_rows, n_columns, h, w).transpose(0, 2, 1, 3).reshape(n_rows * h, n_columns * w)
+        rows.append(np.pad(grid, ((0, 0), (0, width - n_columns * w)), constant_values=fill))
+    picture = np.concatenate(rows)
+    pads = ((0, size[0] - picture.shape[0]), (0, size[1] - picture.shape[1]))
     return np.pad(picture, pads, mode="edge")
 
 
-def untile(picture: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """Inverse of `tile`: [C, h, w], contiguous."""
-    channels, h, w = shape
-    n_columns = columns(channels, h, w)
-    n_rows = math.ceil(channels / n_columns)
-    inner = picture[: n_rows * h, : n_columns * w]
-    tiles = inner.reshape(n_rows, h, n_columns, w).transpose(0, 2, 1, 3)
-    return np.ascontiguousarray(tiles.reshape(-1, h, w)[:channels])
+def untile(picture: np.ndarray, shapes: Sequence[Shape]) -> list[np.ndarray]:
+    """Inverse of `tile`: maps [C, h, w], contiguous."""
+    width, top, maps = width_of(shapes), 0, []
+    for channels, h, w in shapes:
+        n_columns, height = width // w, height_of((channels, h, w), width)
+        inner = picture[top : top + height, : n_columns * w]
+        tiles = inner.reshape(-1, h, n_columns, w).transpose(0, 2, 1, 3)
+        maps.append(np.ascontiguousarray(tiles.reshape(-1, h, w)[:channels]))
+        top += height
+    return maps
 
 
-def picture_size(shape: tuple[int, int, int], least_px: int, multiple_px: int) -> tuple[int, int]:
-    """(H, W) of the picture of a map [C, h, w]."""
-    channels, h, w = shape
-    n_columns = columns(channels, h, w)
-    sides = (math.ceil(channels / n_columns) * h, n_columns * w)
+def picture_size(shapes: Sequence[Shape], least_px: int, multiple_px: int) -> tuple[int, int]:
+    """(H, W) of the picture of maps [C, h, w]. Raises `FcbenchError`: maps of very different forms, for which it would
+    be huge."""
+    width = width_of(shapes)
+    sides = (sum(height_of(shape, width) for shape in shapes), width)
+    if len(shapes) > 1 and sides[0] * sides[1] > MAX_POINTS:
+        raise FcbenchError(f"maps of {shapes} (channels, height, width) do not fit into one picture")
     height, width = (math.ceil(max(side, least_px) / multiple_px) * multiple_px for side in sides)
     return height, width
+
+
+def _shape(values: np.ndarray) -> Shape:
+    channels, h, w = values.shape
+    return channels, h, w
 
 
 def limits(stats: MapStats) -> tuple[Tensor, Tensor]:
@@ -112,13 +143,12 @@ class Klt(nn.Module):
 
 
 class _Levels:
-    """Values within limits [C, 1, 1] to levels and back, for one map."""
+    """Values within limits [C, 1, 1] to levels and back, for the maps of one picture, which share a range."""
 
-    def __init__(self, limits: tuple[Tensor, Tensor], bits: int | None) -> None:
-        low, high = limits
-        self.low, self.high, self.bits = low.numpy(), high.numpy(), bits
-        self.first = np.float32(self.low.min())
-        width = np.float32(self.high.max()) - self.first
+    def __init__(self, limits: Sequence[tuple[Tensor, Tensor]], bits: int | None) -> None:
+        self.limits, self.bits = [(low.numpy(), high.numpy()) for low, high in limits], bits
+        self.first = np.float32(min(low.min() for low, _ in self.limits))
+        width = np.float32(max(high.max() for _, high in self.limits)) - self.first
         steps = (1 << (bits or 1)) - 1
         self.step = np.float32(width / steps if width > 0 else 1)
 
@@ -127,24 +157,24 @@ class _Levels:
         """Level of a normalized 0."""
         return 0.0 if self.bits is None else float(np.rint(-self.first / self.step))
 
-    def forward(self, x: np.ndarray) -> np.ndarray:
-        """Normalized [C, h, w] to the coder's input."""
-        x = np.clip(x, self.low, self.high)
+    def forward(self, maps: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Normalized maps [C, h, w] to the coder's input."""
+        clipped = [np.clip(x, low, high) for x, (low, high) in zip(maps, self.limits, strict=True)]
         if self.bits is None:
-            return x.astype(np.float32)
-        levels = np.rint((x - self.first) / self.step)
-        return levels.astype(np.uint8 if self.bits == 8 else np.uint16)
+            return [x.astype(np.float32) for x in clipped]
+        kind = np.uint8 if self.bits == 8 else np.uint16
+        return [np.rint((x - self.first) / self.step).astype(kind) for x in clipped]
 
-    def backward(self, coded: np.ndarray) -> np.ndarray:
+    def backward(self, coded: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The coder's output [C, h, w] to normalized values."""
-        x = coded.astype(np.float32)
+        maps = [levels.astype(np.float32) for levels in coded]
         if self.bits is not None:
-            x = x * self.step + self.first
-        return np.clip(x, self.low, self.high)
+            maps = [x * self.step + self.first for x in maps]
+        return [np.clip(x, low, high) for x, (low, high) in zip(maps, self.limits, strict=True)]
 
 
 class MosaicCodec(CodecBase):
-    """``{seal, MAP: string of each map}``, by a coder at one value of its knob and one depth."""
+    """``{seal, MAP: string of each picture}``, by a coder at one value of its knob and one depth."""
 
     foreign = True
     heads: Tensor
@@ -158,22 +188,28 @@ class MosaicCodec(CodecBase):
         knob: float,
         bits: int | None,
         components: bool = False,
+        one_picture: bool = False,
     ) -> None:
         super().__init__(specs, stats)
         self.klts = nn.ModuleList(Klt(spec.channels) for spec in self.specs if components)
         self._coder, self._knob, self._bits = coder, knob, bits
-        n = len(self.specs)
+        every = range(len(self.specs))
+        self._pictures = [list(every)] if one_picture else [[i] for i in every]  # the maps of each
+        n = len(self._pictures)
         self.register_buffer("heads", torch.zeros(n, HEAD_BYTES, dtype=torch.uint8))
         self.register_buffer("head_sizes", torch.zeros(n, dtype=torch.int32))
 
     @coding_numerics()
     def prepare(self, batches: Sequence[Tensor]) -> None:
+        firsts = []
         for i, (x, stats) in enumerate(zip(batches, self.map_stats, strict=True)):
             if self.klts:
                 self._klt(i).start(stats.normalize(x.float().cpu()))
-            head = self._write(i, x[:1].float().cpu())[:HEAD_BYTES]
-            self.heads[i, : len(head)] = torch.frombuffer(bytearray(head), dtype=torch.uint8)
-            self.head_sizes[i] = len(head)
+            firsts.append(x[:1].float().cpu())
+        for n, picture in enumerate(self._pictures):
+            head = self._write(picture, firsts)[:HEAD_BYTES]
+            self.heads[n, : len(head)] = torch.frombuffer(bytearray(head), dtype=torch.uint8)
+            self.head_sizes[n] = len(head)
 
     def _starts(self) -> list[bytes]:
         sizes = self.head_sizes.clamp(0, HEAD_BYTES).tolist()
@@ -183,34 +219,45 @@ class MosaicCodec(CodecBase):
     def _klt(self, i: int) -> Klt:
         return cast(Klt, self.klts[i])
 
-    def _levels(self, i: int) -> _Levels:
-        return _Levels(self._klt(i).limits if self.klts else limits(self.map_stats[i]), self._bits)
+    def _levels(self, picture: Sequence[int]) -> _Levels:
+        each = [self._klt(i).limits if self.klts else limits(self.map_stats[i]) for i in picture]
+        return _Levels(each, self._bits)
 
-    def _write(self, i: int, x: Tensor) -> bytes:
-        """Map i, [1, C, h, w], to a string."""
-        levels, normalized = self._levels(i), self.map_stats[i].normalize(x)
-        coded = levels.forward((self._klt(i)(normalized) if self.klts else normalized)[0].numpy())
-        picture = tile(coded, levels.mean, self._coder.least_px, self._coder.multiple_px)
-        return self._coder.encode(picture, self._knob, self._bits)
+    def _write(self, picture: Sequence[int], maps: Sequence[Tensor]) -> bytes:
+        """The maps of one picture, of all the maps [1, C, h, w], to a string."""
+        levels, normalized = self._levels(picture), [self.map_stats[i].normalize(maps[i]) for i in picture]
+        values = [self._klt(i)(x) if self.klts else x for i, x in zip(picture, normalized, strict=True)]
+        coded = levels.forward([x[0].numpy() for x in values])
+        drawn = tile(coded, levels.mean, self._coder.least_px, self._coder.multiple_px)
+        return self._coder.encode(drawn, self._knob, self._bits)
 
-    def _read(self, i: int, data: bytes, shape: tuple[int, int, int]) -> tuple[np.ndarray, Tensor]:
-        """A string of map i to decoded integers [C, h, w] int32 and features [1, C, h, w]."""
-        size = picture_size(shape, self._coder.least_px, self._coder.multiple_px)
-        picture = self._coder.decode(data, size, self._bits)
-        if picture.shape != size:
-            raise FcbenchError(f"decoded a picture of {list(picture.shape)}, expected {list(size)}")
-        coded = untile(picture, shape)
-        if self._bits is None and not np.isfinite(coded).all():
+    def _read(
+        self, picture: Sequence[int], data: bytes, shapes: Sequence[Shape]
+    ) -> tuple[list[np.ndarray], list[Tensor]]:
+        """The string of one picture to decoded integers [C, h, w] int32 and features [1, C, h, w] of its maps."""
+        size = picture_size(shapes, self._coder.least_px, self._coder.multiple_px)
+        drawn = self._coder.decode(data, size, self._bits)
+        if drawn.shape != size:
+            raise FcbenchError(f"decoded a picture of {list(drawn.shape)}, expected {list(size)}")
+        coded = untile(drawn, shapes)
+        if self._bits is None and not all(np.isfinite(x).all() for x in coded):
             raise FcbenchError("decoded NaN or inf: the payload is damaged")
-        integers = coded.view(np.int32) if self._bits is None else coded
-        x = torch.from_numpy(self._levels(i).backward(coded))[None]
-        return integers.astype(np.int32), self.map_stats[i].restore(self._klt(i).restore(x) if self.klts else x)
+        integers = [(x.view(np.int32) if self._bits is None else x).astype(np.int32) for x in coded]
+        maps = []
+        for i, values in zip(picture, self._levels(picture).backward(coded), strict=True):
+            x = torch.from_numpy(values)[None]
+            maps.append(self.map_stats[i].restore(self._klt(i).restore(x) if self.klts else x))
+        return integers, maps
+
+    def parts(self, name: str) -> tuple[str, ...]:
+        """Names of a part of each picture's string."""
+        return super().parts(name) if len(self._pictures) == len(self.specs) else (name,)
 
     @coding_numerics()
     def encode(self, features: Features) -> Bitstream:
         """Code one sample."""
         maps = self.sample(features)
-        strings = [self._write(i, x) for i, x in enumerate(maps)]
+        strings = [self._write(picture, maps) for picture in self._pictures]
         bodies = pack(strings, self._starts())
         parts = {"seal": seal(b"".join(bodies)), **dict(zip(self.parts("picture"), bodies))}
         return Bitstream(parts, sum(x.numel() for x in maps), None)
@@ -220,10 +267,11 @@ class MosaicCodec(CodecBase):
         """Decode one sample."""
         strings = unpack(unseal(payload), self._starts())
         integers, maps = [], []
-        for i, (data, spec, (h, w)) in enumerate(zip(strings, self.specs, self.grid(grids), strict=True)):
-            symbols, x = self._read(i, data, (spec.channels, h, w))
-            integers.append(symbols.ravel())
-            maps.append(x)
+        shapes = [(spec.channels, h, w) for spec, (h, w) in zip(self.specs, self.grid(grids), strict=True)]
+        for data, picture in zip(strings, self._pictures, strict=True):
+            symbols, found = self._read(picture, data, [shapes[i] for i in picture])
+            integers += [x.ravel() for x in symbols]
+            maps += found
         return Decoded(Features(self.named(maps)), sum(i.size for i in integers), checksum(*integers))
 
 
@@ -246,19 +294,23 @@ class MosaicPlugin(CodecPlugin):
         return [{self.knob: value, **depth} for value in self.values]
 
     def check(self, params: Knobs) -> None:
-        """Check that the knob is in range, and ``bits`` if the coder takes levels."""
+        """Check that the knob is in range, ``bits`` if the coder takes levels, and ``pictures`` if it is there."""
         self._value(params)
 
     def _value(self, params: Knobs) -> float:
-        only(params, f"codec {self.name!r}", self.knob, *(["bits"] if self.bits else []))
+        only(params, f"codec {self.name!r}", self.knob, *(["bits"] if self.bits else []), *({PICTURES} & set(params)))
+        if params.get(PICTURES, ONE) != ONE:
+            raise FcbenchError(
+                f"parameter {PICTURES} is {ONE!r}, or left out for a picture per map; got {params[PICTURES]!r}"
+            )
         if self.bits and params["bits"] not in self.bits:
             depths = " or ".join(map(str, self.bits))
             raise FcbenchError(f"codec {self.name!r} codes pictures of {depths} bits, got {params['bits']!r}")
         return (whole_number if self.whole else number)(params, self.knob, self.low, self.high)
 
     def build(self, specs: Sequence[FeatureSpec], stats: Mapping[str, FeatureStats], params: Knobs) -> MosaicCodec:
-        value = self._value(params)
-        return MosaicCodec(specs, stats, self.coder, value, int(params["bits"]) if self.bits else None, self.klt)
+        value, bits = self._value(params), int(params["bits"]) if self.bits else None
+        return MosaicCodec(specs, stats, self.coder, value, bits, self.klt, PICTURES in params)
 
     def versions(self) -> dict[str, str]:
         return self.coder.versions()
