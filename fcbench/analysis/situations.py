@@ -163,7 +163,7 @@ def _check_compatible(a: pd.DataFrame, b: pd.DataFrame, by: str | None) -> None:
 
 def _incompatible(a: pd.DataFrame, b: pd.DataFrame, what: str, mine: Any, yours: Any, or_: str = "") -> FcbenchError:
     def shown(values: Any) -> str:
-        return " or ".join(sorted({str(v)[:40] for v in values}))
+        return " or ".join(sorted({str(v)[:40] or "not given" for v in values}))
 
     return FcbenchError(
         f"{a[FOLDER].iloc[0]} and {b[FOLDER].iloc[0]} cannot be compared: {what} is {shown(mine)} in one and "
