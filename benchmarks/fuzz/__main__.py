@@ -54,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     logging.disable()
     with scratch("fuzz") as folder:
-        subjects = [s for s in _subjects(Path(folder)) if not options.subject or s.name.startswith(tuple(options.subject))]
+        begins = tuple(options.subject or [""])
+        subjects = [s for s in _subjects(Path(folder)) if s.name.startswith(begins)]
         gc.freeze()  # a fork then copies less
         if options.replay:
             return _replayed(subjects, sorted(options.replay.glob("*.json")))

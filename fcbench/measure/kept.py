@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from fcbench.core.cache import Cache, digest, get
 from fcbench.core import registry
+from fcbench.core.cache import Cache, digest, get
 from fcbench.core.codecs import EstimatingCodec, Kind, codec_kind
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import FeatureSpec, FeatureStats
@@ -57,7 +57,8 @@ def check(folder: Path, cache: Cache, checks: Checks, advance: Advance, trust: b
         if measured and not with_stream:
             checks.left["streams (not kept)"] += 1
         for row in with_stream if measured else ():
-            stream = _Stream(folder, streams[_stem(row)], row if row.status == OK else measured[0], cache, checks, trust)
+            of = row if row.status == OK else measured[0]
+            stream = _Stream(folder, streams[_stem(row)], of, cache, checks, trust)
             try:
                 stream.check()
             except (FcbenchError, ValueError) as error:

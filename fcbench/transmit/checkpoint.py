@@ -80,7 +80,7 @@ def load(path: Path) -> Loaded:
     another version, or of a codec that is unknown or differs from the one that made it."""
     try:
         if path.exists() and not (path.is_file() and path.stat().st_size <= MAX_BYTES):
-            raise FcbenchError(f"{path} is not an fcbench codec checkpoint: not a file, or larger than {MAX_BYTES} bytes")
+            raise FcbenchError(f"{path} is no fcbench codec checkpoint: not a file, or larger than {MAX_BYTES} bytes")
         data = path.read_bytes()
     except OSError as error:
         raise FcbenchError(f"cannot read the codec checkpoint {path}: {error.strerror}") from None

@@ -247,11 +247,13 @@ class ImageSender:
         return lambda: plugin.decode(plugin.encode(image, self.point.params))
 
 
-def decode_images(reader: container.ContainerReader, name: str, coders: Coders = HERE) -> Iterator[tuple[Tensor, float]]:
+def decode_images(
+    reader: container.ContainerReader, name: str, coders: Coders = HERE
+) -> Iterator[tuple[Tensor, float]]:
     """Images uint8 [3, H, W] of a file, each with its decoding time [ms]. `name`: of the image coder. Raises
     `FcbenchError`: the file holds no images, or others than those that were coded."""
     if reader.header.specs != (_IMAGE,):
-        raise FcbenchError(f"a file of {reader.header.codec} holds maps of features or labels: it is not of image:{name}")
+        raise FcbenchError(f"the file holds no images: it was coded by {reader.header.codec}, not by image:{name}")
     for record, (image, took_ms) in coders.decode_files("image", name, reader):
         if image.shape[1:] != record.shapes[_IMAGE.name]:
             expected = "x".join(map(str, record.shapes[_IMAGE.name]))
