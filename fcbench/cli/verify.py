@@ -32,8 +32,9 @@ MAX_SHOWN = 20
 def verify(results: tuple[Path, ...], sign: bool, trust: bool, cache_dir: Path) -> None:
     """Recompute what results folders claim, from what they hold: rates from the bytes of files, their parts and
     samples; values and intervals from the statistics of samples; and, with --keep-streams, sizes from the .fcb files,
-    coded integers, images and labels by decoding them, and feature errors where --cache-dir holds the features. Rows of one file must
-    agree; each names its run and commit. Says what could not be checked. Exit status 1 if anything does not hold.
+    coded integers, images and labels by decoding them, and feature errors where --cache-dir holds the features. Rows of
+    one file must agree; each names its run and commit. Says what could not be checked. Exit status 1 if anything does
+    not hold.
 
     A signed folder is compared with its signature. Whatever is written into it afterwards (a longer run, a report, a
     figure) counts as a change: check and sign again. Sign what you publish: files that you leave out are missed, too.
