@@ -41,6 +41,7 @@ from typing import Any, NoReturn
 import pandas as pd
 import torch
 
+from benchmarks._scratch import scratch
 from fcbench.core.cache import file_digest
 from fcbench.core.errors import FcbenchError
 from fcbench.data.scenes import chunks
@@ -70,6 +71,7 @@ SUITE = Suite(
     params={"uniform": ({"bits": 3},), "factorized": ({"lmbda": 0.3}, {"lmbda": 2.0})},
     encoders=("hiera_nano",),
     tasks=("depth", "segmentation"),
+    split_point="stage1",  # of the fewest channels
     weights="random",
     n_train=8,
     n_test=4,
@@ -292,20 +294,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run trials of every kind in turn; the exit status is 1 where one differed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.crash", description=__doc__.split("\n\n")[0])
     parser.add_argument("--kills", type=int, default=20, help="trials, the kinds in turn [20]")
+    parser.add_argument("--first", type=int, default=0, help="number of the first trial, to go on with a seed [0]")
     parser.add_argument("--kind", action="append", choices=KINDS, help="only these (repeatable)")
     parser.add_argument("--minutes", type=float, default=60.0, help="stop after so long [60]")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="folder for crash.csv")
+    parser.add_argument("--out", type=Path, help="folder for crash.csv; counts are added to those there")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     logging.disable()
     loop.CHECKPOINT_S, chunks.SIZE, feature_set.SHARD_SAMPLES = -1.0, 8, 4  # more files, in less time
     kinds = options.kind or KINDS
     done, wrong, began = dict.fromkeys(kinds, 0), dict.fromkeys(kinds, 0), time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="fcbench-crash-") as name:
+    before = _read(options.out / "crash.csv") if options.out else _table({}, {})
+    with scratch("crash") as name:
         trials = Trials(Path(name))
         print(f"a run left alone: {trials.seconds:.1f} s of a core, {trials.n_operations} operations", flush=True)
-        for number in range(options.kills):
+        for number in range(options.first, options.first + options.kills):
             if time.monotonic() - began > 60 * options.minutes:
                 break
             kind = kinds[number % len(kinds)]
@@ -316,17 +320,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"trial {number}, {kind}: {difference}", flush=True)
             if options.out:
                 options.out.mkdir(parents=True, exist_ok=True)
-                _write(options.out / "crash.csv", done, wrong)
+                _sum(before, _table(done, wrong)).to_csv(options.out / "crash.csv", index=False)
     seconds = (time.monotonic() - began) / max(1, sum(done.values()))
     print(f"{sum(done.values())} trials, {sum(wrong.values())} differed; {seconds:.1f} s each")
     return int(any(wrong.values()))
 
 
-def _write(path: Path, done: dict[str, int], wrong: dict[str, int]) -> None:
-    """Write a line per kind; lines of kinds that were not tried now stay."""
-    now = pd.DataFrame({"kind": list(done), "trials": list(done.values()), "differed": list(wrong.values())})
-    before = pd.read_csv(path) if path.exists() else now[:0]
-    pd.concat([before[~before["kind"].isin(now["kind"])], now]).to_csv(path, index=False)
+def _table(done: dict[str, int], wrong: dict[str, int]) -> pd.DataFrame:
+    return pd.DataFrame({"kind": list(done), "trials": list(done.values()), "differed": list(wrong.values())})
+
+
+def _read(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path) if path.exists() else _table({}, {})
+
+
+def _sum(*tables: pd.DataFrame) -> pd.DataFrame:
+    """Trials by kind, of all tables."""
+    return pd.concat(tables).groupby("kind", sort=False, as_index=False).sum().astype({"trials": int, "differed": int})
 
 
 if __name__ == "__main__":

@@ -189,6 +189,14 @@ def _run(cell: Cell, folder: Path, reference: Path | None) -> Path:
     return out
 
 
+def _write(rows: Sequence[dict[str, Any]], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "same_bytes.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run all cells; the exit status is 1 where a decoder was out of step, or features differ too much."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.same_bytes", description=__doc__.split("\n\n")[0])
@@ -216,12 +224,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             ]
             said.append(f"features within {worst['feature_error_std']} ({worst['codec']})")
             print(f"{found[0]['cell']}: {'; '.join(said)}", flush=True)
-    if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
-        with (options.out / "same_bytes.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+            if options.out:
+                _write(rows, options.out)
     return int(any(r["other_integers"] or float(r["feature_error_std"]) > TOLERANCE for r in rows))
 
 

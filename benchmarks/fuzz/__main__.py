@@ -17,11 +17,9 @@ import csv
 import gc
 import logging
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +27,7 @@ from random import Random
 
 import torch
 
+from benchmarks._scratch import scratch
 from benchmarks.fuzz import children, pictures
 from benchmarks.fuzz.cases import FAILURES, Case, Outcome, Subject, kept, read
 from benchmarks.fuzz.folders import CacheSubject, ResultsSubject
@@ -36,6 +35,7 @@ from benchmarks.fuzz.streams import StreamSubject
 from fcbench.core import registry
 
 CASES = Path(__file__).resolve().parents[2] / "tests" / "hostile" / "cases"
+Table = Counter[tuple[str, str, Outcome]]  # Number of cases by subject, kind and outcome
 BATCH = 3000
 _SMALLER = 60  # Attempts to make a failing case smaller
 
@@ -47,30 +47,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cases", type=int, default=1 << 62, help="stop after so many")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--subject", action="append", help="only subjects whose names begin so (repeatable)")
-    parser.add_argument("--out", type=Path, help="folder for fuzz.csv")
+    parser.add_argument("--out", type=Path, help="folder for fuzz.csv; counts are added to those there")
     parser.add_argument("--keep", type=Path, default=CASES, help="folder for failing cases")
     parser.add_argument("--replay", type=Path, help="run the cases of a folder, and no others")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     logging.disable()
-    with _scratch() as scratch:
-        subjects = [s for s in _subjects(scratch) if not options.subject or s.name.startswith(tuple(options.subject))]
+    with scratch("fuzz") as folder:
+        begins = tuple(options.subject or [""])
+        subjects = [s for s in _subjects(Path(folder)) if s.name.startswith(begins)]
         gc.freeze()  # a fork then copies less
         if options.replay:
             return _replayed(subjects, sorted(options.replay.glob("*.json")))
         return _fuzzed(subjects, options)
 
 
-@contextmanager
-def _scratch() -> Iterator[Path]:
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(prefix="fcbench-fuzz-", dir=memory if memory.is_dir() else None) as folder:
-        yield Path(folder)
-
-
-def _subjects(scratch: Path) -> list[Subject]:
-    streams = [StreamSubject(name, scratch) for name in registry.names("codec")]
-    return [*streams, *pictures.subjects(), ResultsSubject(scratch), CacheSubject(scratch)]
+def _subjects(folder: Path) -> list[Subject]:
+    streams = [StreamSubject(name, folder) for name in registry.names("codec")]
+    return [*streams, *pictures.subjects(), ResultsSubject(folder), CacheSubject(folder)]
 
 
 def _case(subjects: Sequence[Subject], seed: int, number: int) -> tuple[Subject, Case]:
@@ -92,7 +86,8 @@ def _judged(subject: Subject, case: Case, result: children.Result) -> Outcome:
 
 
 def _fuzzed(subjects: Sequence[Subject], options: argparse.Namespace) -> int:
-    began, number, table = time.monotonic(), 0, Counter[tuple[str, str, Outcome]]()
+    began, number, table = time.monotonic(), 0, Table()
+    before = _read(options.out / "fuzz.csv") if options.out else Table()
     while number < options.cases and time.monotonic() - began < 60 * options.minutes:
         numbers = range(number, min(number + BATCH, options.cases))
         cases = {n: _case(subjects, options.seed, n) for n in numbers}
@@ -106,8 +101,7 @@ def _fuzzed(subjects: Sequence[Subject], options: argparse.Namespace) -> int:
                     _keep(subject, case, result, options)
         number = numbers.stop
         if options.out:
-            options.out.mkdir(parents=True, exist_ok=True)
-            _write(table, options.out / "fuzz.csv")
+            _write(before + table, options.out / "fuzz.csv")
     outcomes = Counter[Outcome]()
     for (_, _, outcome), n in table.items():
         outcomes[outcome] += n
@@ -117,7 +111,13 @@ def _fuzzed(subjects: Sequence[Subject], options: argparse.Namespace) -> int:
     return int(any(outcomes[o] for o in FAILURES))
 
 
-def _write(table: Counter[tuple[str, str, Outcome]], path: Path) -> None:
+def _read(path: Path) -> Table:
+    """The counts of a table; none where there is no file."""
+    rows = list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
+    return Table({(r["subject"], r["kind"], outcome): int(r[outcome]) for r in rows for outcome in Outcome})
+
+
+def _write(table: Table, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = sorted({key[:2] for key in table})
     with path.open("w", newline="") as file:

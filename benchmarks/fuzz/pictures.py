@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -66,7 +67,7 @@ def subjects() -> list[PictureSubject]:
             continue
         sweep = plugin.sweep()
         good = [plugin.encode(image, knobs) for knobs in (sweep[0], sweep[-1])]
-        found.append(PictureSubject(f"image:{name}", plugin.decode, good, _is_image, foreign=True))
+        found.append(PictureSubject(f"image:{name}", partial(_read, plugin), good, _is_image, foreign=True))
     for task in registry.names("label"):
         label = registry.get("label", task)
         good = [label.encode(output) for output in _outputs(task)]
@@ -74,6 +75,13 @@ def subjects() -> list[PictureSubject]:
     for subject in found:
         subject.others = [data for other in found for data in other._good]
     return found
+
+
+def _read(plugin: Any, data: bytes) -> Any:
+    """The image of a file, whose headers are counted, as `fcbench verify` does."""
+    image = plugin.decode(data)
+    plugin.header_bytes(data)
+    return image
 
 
 def _is_image(value: Any) -> bool:

@@ -27,7 +27,10 @@ from fcbench.transmit.coders import HERE
 from fcbench.transmit.container import ContainerReader, Header, Record
 
 GOLDEN = Path(__file__).resolve().parents[2] / "tests" / "golden" / "streams"
-_SLOW = "checkerboard elic gained_hyperprior hyperprior scale_hyperprior strata sperr sz3".split()
+_SLOW = (
+    "checkerboard elic elic_joint gained_hyperprior hyperprior hyperprior_joint scale_hyperprior strata strata_joint "
+    "sperr sz3"
+).split()
 """Codecs of many layers, and those whose libraries end the process most often."""
 _KINDS = {"payload": 40, "shapes": 12, "record": 12, "header": 8, "file": 20, "checkpoint": 4, "forged": 4, "pickle": 1}
 """Kinds of cases and their shares."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fcbench.cli.options import check_outputs, overwrite_option, plugin_file_option
+from fcbench.cli.options import check_outputs, overwrite_option, plugin_file_option, trust_option
 from fcbench.cli.say import say
 
 
@@ -16,12 +16,7 @@ from fcbench.cli.say import say
     "--checkpoint", type=click.Path(path_type=Path), help="Codec's checkpoint. [beside the file, with the same name]"
 )
 @plugin_file_option("codec")
-@click.option(
-    "--trust",
-    is_flag=True,
-    help="Decode in this process, faster. Else a picture or array coder that is not ours (hevc, jpegxl, sz3, ...) runs "
-    "in one of its own, within limits of memory and time: bytes made for it may end it.",
-)
+@trust_option
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="FILE.safetensors")
 @overwrite_option
 def decode(file: Path, checkpoint: Path | None, trust: bool, output: Path, overwrite: bool) -> None:

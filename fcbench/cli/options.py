@@ -80,6 +80,16 @@ def overwrite_option(function: F) -> F:
     return click.option("--overwrite", is_flag=True, help="Replace an existing output.")(function)
 
 
+def trust_option(function: F) -> F:
+    """``--trust``, for `fcbench.transmit.images.decode` and what else decodes the files of strangers."""
+    return click.option(
+        "--trust",
+        is_flag=True,
+        help="Decode in this process, faster. Else a picture or array coder that is not ours (hevc, jpegxl, sz3, ...) "
+        "runs in one of its own, within limits of memory and time: bytes made for it may end it.",
+    )(function)
+
+
 def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path | None], overwrite: bool) -> None:
     """Check, before any work, that outputs may be written.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fcbench.cli.options import cache_option, results_argument
+from fcbench.cli.options import cache_option, results_argument, trust_option
 from fcbench.cli.say import say
 from fcbench.core.errors import FcbenchError
 
@@ -27,12 +27,14 @@ MAX_SHOWN = 20
     "Later checks name each file that changed. A hash, not a person's signature: publish it beside your table, so that "
     "others can compare.",
 )
+@trust_option
 @cache_option
-def verify(results: tuple[Path, ...], sign: bool, cache_dir: Path) -> None:
+def verify(results: tuple[Path, ...], sign: bool, trust: bool, cache_dir: Path) -> None:
     """Recompute what results folders claim, from what they hold: rates from the bytes of files, their parts and
     samples; values and intervals from the statistics of samples; and, with --keep-streams, sizes from the .fcb files,
-    coded integers by decoding them, and feature errors where --cache-dir holds the features. Rows of one file must
-    agree; each names its run and commit. Says what could not be checked. Exit status 1 if anything does not hold.
+    coded integers, images and labels by decoding them, and feature errors where --cache-dir holds the features. Rows of
+    one file must agree; each names its run and commit. Says what could not be checked. Exit status 1 if anything does
+    not hold.
 
     A signed folder is compared with its signature. Whatever is written into it afterwards (a longer run, a report, a
     figure) counts as a change: check and sign again. Sign what you publish: files that you leave out are missed, too.
@@ -45,7 +47,7 @@ def verify(results: tuple[Path, ...], sign: bool, cache_dir: Path) -> None:
     n_faulty = 0
     for folder in results:
         try:
-            checks, signature = _check(folder, cache_dir, sign)
+            checks, signature = _check(folder, cache_dir, sign, trust)
         except FcbenchError as error:
             say(f"{folder}: cannot be checked: {error}")
             n_faulty += 1
@@ -58,7 +60,7 @@ def verify(results: tuple[Path, ...], sign: bool, cache_dir: Path) -> None:
         raise FcbenchError(f"{n_faulty} of {len(results)} folders do not hold what they claim")
 
 
-def _check(folder: Path, cache_dir: Path, sign: bool) -> tuple[Checks, str]:
+def _check(folder: Path, cache_dir: Path, sign: bool, trust: bool) -> tuple[Checks, str]:
     """What was found in a folder, and about its signature."""
     from fcbench.analysis.verify import verify as recompute
     from fcbench.core.cache import Cache
@@ -68,7 +70,7 @@ def _check(folder: Path, cache_dir: Path, sign: bool) -> tuple[Checks, str]:
 
     checks = recompute(folder)
     with Report(1) as report, report.part(f"{folder}: decoding streams") as advance:
-        kept.check(folder, Cache(cache_dir), checks, advance)
+        kept.check(folder, Cache(cache_dir), checks, advance, trust)
     if not sign:
         return checks, signing.check(folder, checks)
     return checks, "not signed" if checks.faults else f"signed: sha256 {signing.sign(folder)}"

@@ -41,8 +41,12 @@ def of_avif(data: bytes) -> int:
 
 
 def of_hevc(data: bytes) -> int:
-    """Start codes, parameter sets, supplemental information of an Annex B stream."""
-    starts = [(m.start(), m.end()) for m in re.finditer(rb"\x00{2,3}\x01", data)]
+    """Start codes, parameter sets, supplemental information of an Annex B stream.
+
+    >>> of_hevc(b"\\0\\0\\1\\x40set\\0\\0\\1\\x26slice"), of_hevc(b"\\0\\0\\1")
+    (10, 0)
+    """
+    starts = [(m.start(), m.end()) for m in re.finditer(rb"(?s)\x00{2,3}\x01(?=.)", data)]
     ends = [start for start, _ in starts[1:]] + [len(data)]
     found = 0
     for (start, first), end in zip(starts, ends):

@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 
+from fcbench.core import registry
 from fcbench.core.cache import Cache, digest, get
-from fcbench.core.codecs import EstimatingCodec, Kind
+from fcbench.core.codecs import EstimatingCodec, Kind, codec_kind
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import FeatureSpec, FeatureStats
 from fcbench.core.files import sha256_of
 from fcbench.core.progress import Advance
-from fcbench.core.rates import CONTAINER, bpp_estimated
+from fcbench.core.rates import CONTAINER, HEADERS, bpp_estimated
 from fcbench.features.feature_set import FeatureSet
 from fcbench.features.source import kept_stats
 from fcbench.features.statistics import normalized_mse
@@ -29,17 +30,18 @@ from fcbench.results.checks import Checks, grouped, parts_of, sending
 from fcbench.results.row import OK, RatePoint
 from fcbench.results.samples import has_samples, load_samples
 from fcbench.transmit.checkpoint import Loaded, load
+from fcbench.transmit.coders import HERE, Coders
 from fcbench.transmit.container import ContainerReader, Header
-from fcbench.transmit.images import apart
-from fcbench.transmit.senders import verified
+from fcbench.transmit.images import apart, within_limits
+from fcbench.transmit.senders import decode_images, decode_labels, verified
 
 SAME = 1e-4  # Relative difference between two machines, whose networks round differently
 Uncoded = tuple[FeatureSet, Mapping[str, FeatureStats]]  # Test features, and the statistics of the training features
 
 
-def check(folder: Path, cache: Cache, checks: Checks, advance: Advance) -> None:
+def check(folder: Path, cache: Cache, checks: Checks, advance: Advance, trust: bool = False) -> None:
     """Check every stream of a folder. `cache`: of the features, and of checkpoints that are not beside their streams.
-    `advance`: called with (streams done, total streams)."""
+    `advance`: called with (streams done, total streams). `trust`: see `fcbench.transmit.images.decode`."""
     sent = [r for r in table.load_points(folder) if r.kind in (Kind.CODED, Kind.REMOTE, Kind.LABEL)]
     rows = {_stem(row): row for row in reversed(sent)}
     streams = {file.stem: file for file in sorted((folder / STREAMS).glob("*.fcb"))}
@@ -55,7 +57,8 @@ def check(folder: Path, cache: Cache, checks: Checks, advance: Advance) -> None:
         if measured and not with_stream:
             checks.left["streams (not kept)"] += 1
         for row in with_stream if measured else ():
-            stream = _Stream(folder, streams[_stem(row)], row if row.status == OK else measured[0], cache, checks)
+            of = row if row.status == OK else measured[0]
+            stream = _Stream(folder, streams[_stem(row)], of, cache, checks, trust)
             try:
                 stream.check()
             except (FcbenchError, ValueError) as error:
@@ -76,6 +79,7 @@ class _Stream:
     row: RatePoint
     cache: Cache
     checks: Checks
+    trust: bool
 
     def fault(self, what: str, file: Path | None = None) -> None:
         self.checks.fault(what, (file or self.file).relative_to(self.folder).as_posix(), self.row)
@@ -85,8 +89,10 @@ class _Stream:
         reader, left = ContainerReader(self.file), self.checks.left
         self._sizes(reader)
         self.checks.done["streams"] += 1
-        if self.row.kind != Kind.CODED:
-            left["streams not decoded (of images or labels)"] += 1
+        if self.row.kind == Kind.REMOTE:
+            self._images(reader)
+        elif self.row.kind == Kind.LABEL:
+            self._labels(reader)
         elif (checkpoint := self._checkpoint()) is None:
             left[f"streams not decoded (checkpoints are neither kept nor in {self.cache.root})"] += 1
         else:
@@ -126,6 +132,40 @@ class _Stream:
         likely = (file for file in cached if file.stat().st_size == row.checkpoint_bytes)
         return next((file for file in likely if sha256_of(file) == row.checkpoint_sha256), None)
 
+    def _images(self, reader: ContainerReader) -> None:
+        """Decode all images; compare their sizes and parts."""
+        name = codec_kind(self.row.codec)[1]
+        if not self._known("image", name):
+            return
+        plugin, sizes, parts = registry.get("image", name), set[str](), Counter[str]()
+        with self._coders(reader) as coders:
+            for record, (image, _) in zip(reader, decode_images(reader, name, coders)):
+                sizes.add("x".join(map(str, image.shape[1:])))
+                n = plugin.header_bytes(record.payload)
+                parts.update({HEADERS: n, "image": len(record.payload) - n})
+        self.checks.done["streams decoded"] += 1
+        self._compare("sizes of images", ", ".join(sorted(sizes)), self.row.image_size)
+        if self.row.parts:
+            self._compare("parts", {**parts, CONTAINER: reader.n_bytes - sum(parts.values())}, parts_of(self.row))
+        self.checks.left["feature errors (of images: no encoder runs here)"] += 1
+
+    def _labels(self, reader: ContainerReader) -> None:
+        """Decode all labels."""
+        if self._known("label", self.row.task):
+            with self._coders(reader) as coders:
+                for _ in decode_labels(reader, self.row.task, coders):
+                    pass
+            self.checks.done["streams decoded"] += 1
+
+    def _known(self, kind: str, name: str) -> bool:
+        if name in registry.names(kind):
+            return True
+        self.checks.left[f"streams not decoded (no plug-in {kind} {name!r} here)"] += 1
+        return False
+
+    def _coders(self, reader: ContainerReader) -> Coders:
+        return HERE if self.trust else within_limits(reader)
+
     def _features(self, reader: ContainerReader, checkpoint: Path) -> None:
         """Decode all samples; compare what was lost."""
         row, loaded, checks = self.row, load(checkpoint), self.checks
@@ -136,7 +176,7 @@ class _Stream:
         self._compare("encoder and its weights", made_for, f"{row.encoder} {row.weights_sha256}")
         self._compare("bytes of the checkpoint", checkpoint.stat().st_size, row.checkpoint_bytes)
         uncoded = _uncoded(row, loaded.specs, self.cache) if len(reader) == row.n_samples else None
-        mse, bits, parts = _decoded(reader, checkpoint, loaded, uncoded)
+        mse, bits, parts = _decoded(reader, checkpoint, loaded, uncoded, self.trust)
         checks.done["streams decoded"] += 1
         if parts and row.parts:
             self._compare("parts", {**parts, CONTAINER: reader.n_bytes - sum(parts.values())}, parts_of(row))
@@ -152,13 +192,13 @@ class _Stream:
 
 
 def _decoded(
-    reader: ContainerReader, checkpoint: Path, loaded: Loaded, uncoded: Uncoded | None
+    reader: ContainerReader, checkpoint: Path, loaded: Loaded, uncoded: Uncoded | None, trust: bool
 ) -> tuple[float, float | None, dict[str, int]]:
     """Error of decoded features, estimated bits, and bytes by part. Without uncoded features, error and bits are 0 and
     None; where the codec tells no parts, there are none. Raises `FcbenchError`: the stream cannot be decoded, or not to
     the integers that were coded."""
     error, bits, parts, codec = 0.0, 0.0, Counter[str](), loaded.codec
-    with torch.inference_mode(), apart(loaded, reader) as coders:
+    with torch.inference_mode(), HERE if trust else apart(loaded, reader) as coders:
         for i, (record, (found, _)) in enumerate(coders.decode(checkpoint, loaded, reader)):
             decoded = verified(record, found, checkpoint).features.maps
             parts.update({name: len(data) for name, data in found.parts.items()})

@@ -11,7 +11,6 @@ readable folder that holds all of the point or none of it. Replaced rows are rem
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -153,7 +152,7 @@ def _one_point(rows: Sequence[RatePoint], samples: SampleTable | None) -> str:
     keys = sorted({r.point for r in rows})
     if len(keys) != 1:
         raise FcbenchError(f"got rows of {len(keys)} points ({', '.join(keys)}); append one point at a time.")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", keys[0]):
+    if not table.KEY.fullmatch(keys[0]):
         raise FcbenchError(f"got the point key {keys[0]!r}; need letters, digits, '-' and '_' (it names a file).")
     wrong = {r.schema for r in rows} - {SCHEMA}
     if wrong:

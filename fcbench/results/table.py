@@ -3,6 +3,7 @@
 import csv
 import io
 import logging
+import re
 from collections.abc import Sequence
 from operator import attrgetter
 from pathlib import Path
@@ -17,6 +18,7 @@ from fcbench.results.row import READ_SCHEMAS, SCHEMA, RatePoint
 
 RATES = "rates.csv"
 HINT = "choose another --out"
+KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # What a point may be called: it names files
 
 log = logging.getLogger(__name__)
 
@@ -119,6 +121,8 @@ def _parsed(file: Path, raw: bytes) -> pd.DataFrame:
     if other:
         read = " and ".join(map(str, READ_SCHEMAS))
         raise FcbenchError(f"{file} has schema {other.pop()}, this version reads {read}; {HINT}.")
+    if wrong := [point for point in frame["point"].unique() if not KEY.fullmatch(str(point))]:
+        raise FcbenchError(f"{file} is damaged: a point cannot be called {wrong[0]!r:.40}; repair it or {HINT}.")
     return _completed(frame)
 
 

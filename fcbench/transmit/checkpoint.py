@@ -29,6 +29,7 @@ from fcbench.core.state_dicts import differences
 
 _KEY = "fcbench_codec"
 _VERSION = 2
+MAX_BYTES = 1 << 32  # Of a checkpoint that is read
 _T = TypeVar("_T")
 
 
@@ -78,6 +79,8 @@ def load(path: Path) -> Loaded:
     """Build the codec of a checkpoint. Raises `FcbenchError`: no such file, not a codec's checkpoint, damaged, of
     another version, or of a codec that is unknown or differs from the one that made it."""
     try:
+        if path.exists() and not (path.is_file() and path.stat().st_size <= MAX_BYTES):
+            raise FcbenchError(f"{path} is no fcbench codec checkpoint: not a file, or larger than {MAX_BYTES} bytes")
         data = path.read_bytes()
     except OSError as error:
         raise FcbenchError(f"cannot read the codec checkpoint {path}: {error.strerror}") from None
@@ -157,7 +160,7 @@ def _require_plugin(path: Path, name: str, origin: Mapping[str, str], file: str)
     """Find the exact plug-in that made a checkpoint: built-in, installed, a file in use, or the file it was read from.
     Raises `FcbenchError`: it is missing, or is another file or version."""
     here = registry.origin("codec", name) if name in registry.names("codec") else {}
-    if not here and file and os.path.isfile(file):  # unlike a Path's, False for any text
+    if not here and os.path.isabs(file) and os.path.isfile(file):  # unlike a Path's, False for any text
         here = {Path(file).name: f"sha256:{hashlib.sha256(read_source(Path(file), 'the plug-in file')).hexdigest()}"}
         if here == origin:
             registry.use("codec", file)

@@ -108,6 +108,17 @@ class Coders:
                 coded = result()
             yield record, coded if self._here else _received(*coded)
 
+    def decode_files(
+        self, kind: Literal["image", "label"], name: str, records: Iterable[Record]
+    ) -> Iterator[tuple[Record, tuple[Any, float]]]:
+        """Each record with what an image coder or a task's label coder decodes of it, in their order, and the time that
+        it took [ms]."""
+        here, there = partial(_decode_file, kind, name, None), partial(_decode_file, kind, name, self._limits)
+        for record, result in self._map(lambda r: here(r.payload), there, records, lambda r: (r.payload,)):
+            with naming(record.where), self._memory():
+                found = result()
+            yield record, found
+
     @contextmanager
     def _memory(self) -> Iterator[None]:
         """Say of a process within limits that ran out of memory what is said of one that was ended."""
@@ -210,13 +221,27 @@ def _decode(
     checkpoint: Path, sha256: str, limits: Limits | None, payload: bytes, grids: Grids
 ) -> tuple[Arrays, int, int, float]:
     loaded = _codec(checkpoint, sha256, "receiver")
-    if limits and hasattr(signal, "setitimer"):
-        signal.setitimer(signal.ITIMER_REAL, limits.seconds)  # its signal ends the process, wherever it is
-        result, took_ms = decoded(loaded, payload, grids)
-        signal.setitimer(signal.ITIMER_REAL, 0)
-    else:
+    with _in_time(limits):
         result, took_ms = decoded(loaded, payload, grids)
     return {k: m.numpy() for k, m in result.features.maps.items()}, result.n_symbols, result.check, took_ms
+
+
+def _decode_file(kind: str, name: str, limits: Limits | None, payload: bytes) -> tuple[Any, float]:
+    """What a plug-in decodes of a file, and the time [ms]."""
+    plugin = registry.get(kind, name)
+    with _in_time(limits):
+        return timed(lambda: plugin.decode(payload))
+
+
+@contextmanager
+def _in_time(limits: Limits | None) -> Iterator[None]:
+    """End this process where a sample takes longer than its limits allow."""
+    if limits is None or not hasattr(signal, "setitimer"):
+        yield
+        return
+    signal.setitimer(signal.ITIMER_REAL, limits.seconds)  # its signal ends the process, wherever it is
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _received(maps: Arrays, n_symbols: int, check: int, took_ms: float) -> tuple[Decoded, float]:

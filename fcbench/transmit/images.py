@@ -130,12 +130,14 @@ def decode(path: Path, checkpoint: Path | None = None, trust: bool = False) -> d
 
 
 def apart(loaded: Loaded, reader: container.ContainerReader) -> Coders:
-    """What decodes a stranger's file: a process within limits where a library does it that is not ours."""
-    if not isinstance(loaded.codec, ForeignCodec):
-        return HERE
-    channels = sum(s.channels for s in loaded.specs)
-    n_scalars = max(channels * max(h * w for h, w in r.shapes.values()) for r in reader)
-    return Coders(1, Limits.of(n_scalars))
+    """What decodes a stranger's file of features: a process within limits where a library does it that is not ours."""
+    return within_limits(reader) if isinstance(loaded.codec, ForeignCodec) else HERE
+
+
+def within_limits(reader: container.ContainerReader) -> Coders:
+    """A process that decodes a stranger's file, within limits that the sizes of its samples set."""
+    channels = sum(s.channels for s in reader.header.specs)
+    return Coders(1, Limits.of(channels * max(h * w for r in reader for h, w in r.shapes.values())))
 
 
 def write_features(maps: dict[str, Tensor], path: Path) -> None:

@@ -10,7 +10,6 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -30,7 +29,7 @@ from fcbench.features.feature_set import FeatureSet, batches_of
 from fcbench.transmit import container
 from fcbench.transmit.checkpoint import Loaded
 from fcbench.transmit.checkpoint import load as load_checkpoint
-from fcbench.transmit.coders import HERE, Coders, naming, timed
+from fcbench.transmit.coders import HERE, Coders, timed
 
 T = TypeVar("T")
 EVAL_BATCH = 32  # Samples per batch; fewer if together they exceed `EVAL_BYTES`
@@ -238,23 +237,30 @@ class ImageSender:
         return write_records(path, header, coded(), len(self.test), advance)
 
     def receive(self, path: Path) -> Iterator[Received]:
-        plugin = self._plugin
-
-        def decoded() -> Iterator[tuple[Tensor, float]]:
-            for record in container.ContainerReader(path):
-                with naming(record.where):
-                    image, took_ms = timed(lambda: plugin.decode(record.payload))
-                tensor = torch.from_numpy(image)
-                record.verify(Decoded(Features({_IMAGE.name: tensor[None]}), image.size, _check(image)))
-                yield tensor, took_ms
-
-        for group in grouped(decoded(), IMAGE_BATCH):
+        reader = container.ContainerReader(path)
+        for group in grouped(decode_images(reader, codec_kind(self.point.codec)[1]), IMAGE_BATCH):
             maps = self.encoder(torch.stack([image for image, _ in group]), self.split_points).maps
             yield Received({name: m.cpu() for name, m in maps.items()}, [ms for _, ms in group])
 
     def code_one(self) -> Callable[[], object]:
         plugin, image = self._plugin, self.images[0].image.numpy()
         return lambda: plugin.decode(plugin.encode(image, self.point.params))
+
+
+def decode_images(
+    reader: container.ContainerReader, name: str, coders: Coders = HERE
+) -> Iterator[tuple[Tensor, float]]:
+    """Images uint8 [3, H, W] of a file, each with its decoding time [ms]. `name`: of the image coder. Raises
+    `FcbenchError`: the file holds no images, or others than those that were coded."""
+    if reader.header.specs != (_IMAGE,):
+        raise FcbenchError(f"the file holds no images: it was coded by {reader.header.codec}, not by image:{name}")
+    for record, (image, took_ms) in coders.decode_files("image", name, reader):
+        if image.shape[1:] != record.shapes[_IMAGE.name]:
+            expected = "x".join(map(str, record.shapes[_IMAGE.name]))
+            raise FcbenchError(f"{record.where}: an image of {image.shape[1]}x{image.shape[2]}, expected {expected}")
+        tensor = torch.from_numpy(image)
+        record.verify(Decoded(Features({_IMAGE.name: tensor[None]}), image.size, _check(image)))
+        yield tensor, took_ms
 
 
 def _check(image: np.ndarray) -> int:
@@ -279,23 +285,34 @@ class LabelSender:
                 payload, took_ms = timed(lambda: plugin.encode(output))
                 if not plugin.same(plugin.decode(payload), output):
                     raise FcbenchError(f"label coding of {self.task} is not lossless for sample {name}")
-                stream = Bitstream({"label": payload}, 1, zlib.crc32(payload) & 0xFFFF)
+                stream = Bitstream({"label": payload}, 1, _check_of_label(payload))
                 yield stream, {_LABEL.name: (1, 1)}, took_ms
 
         header = container.Header("label", _NO_CHECKPOINT, (_LABEL,))
         return write_records(path, header, coded(), len(self.test), advance)
 
     def receive(self, path: Path) -> Iterator[Received]:
-        plugin, records = registry.get("label", self.task), iter(container.ContainerReader(path))
+        labels = decode_labels(container.ContainerReader(path), self.task)
         for maps in _batches(self.test):
             n = len(next(iter(maps.values())))
-            times = [timed(partial(plugin.decode, r.payload))[1] for r in islice(records, n)]
-            yield Received(maps, times, exact=True)
+            yield Received(maps, [took_ms for _, took_ms in islice(labels, n)], exact=True)
 
     def code_one(self) -> Callable[[], object]:
         plugin = registry.get("label", self.task)
         output = plugin.output(self.predict(0))
         return lambda: plugin.decode(plugin.encode(output))
+
+
+def decode_labels(reader: container.ContainerReader, task: str, coders: Coders = HERE) -> Iterator[tuple[Any, float]]:
+    """Labels of a file, each with its decoding time [ms]. Raises `FcbenchError`: a label cannot be decoded, or is not
+    the one that was coded."""
+    for record, (label, took_ms) in coders.decode_files("label", task, reader):
+        record.verify(Decoded(Features({}), 1, _check_of_label(record.payload)))
+        yield label, took_ms
+
+
+def _check_of_label(payload: bytes) -> int:
+    return zlib.crc32(payload) & 0xFFFF
 
 
 # ----------------------------------------------------------------------------------------------- tools

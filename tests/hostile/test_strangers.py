@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -21,7 +22,7 @@ from fcbench.testing.codecs import SOURCE, make
 from fcbench.testing.maps import ONE, features
 from fcbench.transmit import checkpoint
 from fcbench.transmit.coders import Coders, Limits
-from fcbench.transmit.container import ContainerReader, ContainerWriter
+from fcbench.transmit.container import ContainerReader, ContainerWriter, Record
 
 GOLDEN = ROOT / "tests" / "golden" / "streams"
 CRASH = Path(__file__).with_name("cases") / "codec-sz3-payload-crash.json"
@@ -99,6 +100,37 @@ def test_a_decoder_within_limits_cannot_take_the_machine(hostile: Path, first: i
         assert next(results)[1][0].check == good.check
         with pytest.raises(FcbenchError, match="process that decodes was ended"):
             next(results)
+
+
+IMAGE_PLUGIN = """
+import os, time
+from fcbench.images.jpeg import PLUGIN as JPEG
+from fcbench.images.shared.coder import ImageCodec
+
+class Hostile(ImageCodec):
+    def decode(self, data):
+        if data[:1] == b"\\0":
+            time.sleep(600)
+        if data[:1] == b"\\1":
+            self.__dict__["more"] = bytearray(4 << 30)
+        if data[:1] == b"\\2":
+            os.abort()
+        return super().decode(data)
+
+PLUGIN = Hostile(**vars(JPEG))
+"""
+
+
+def test_an_image_decoder_within_limits_cannot_take_the_machine(tmp_path: Path) -> None:
+    (tmp_path / "hostile_image.py").write_text(IMAGE_PLUGIN)
+    name = registry.use("image", str(tmp_path / "hostile_image.py"))
+    good = registry.get("image", name).encode(np.zeros((3, 8, 9), np.uint8), {"quality": 50})
+    with Coders(1, Limits(1 << 30, 3.0, registry.files_in_use())) as coders:
+        for bad in (b"\0", b"\1", b"\2"):
+            results = coders.decode_files("image", name, [Record(p, {}, 0, 0) for p in (good, bad)])
+            assert next(results)[1][0].shape == (3, 8, 9)
+            with pytest.raises(FcbenchError, match="process that decodes was ended"):
+                next(results)
 
 
 def _records(path: Path, loaded: checkpoint.Loaded, x: Any, payloads: list[bytes]) -> ContainerReader:

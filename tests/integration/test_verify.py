@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ from click.testing import Result
 
 from fcbench.analysis.verify import verify
 from fcbench.core.cache import Cache, digest
+from fcbench.core.codecs import Bitstream
 from fcbench.measure import kept
 from fcbench.results import signing
 from fcbench.results.checks import Checks
 from fcbench.results.samples import SAMPLES, pack
+from fcbench.transmit.container import ContainerReader, ContainerWriter, Record
 
 
 @pytest.fixture
@@ -241,6 +244,76 @@ def test_changed_streams_are_found(folder: Path, check: Callable[..., Checks], t
     stream.with_suffix(".safetensors").unlink()
     checks = check()
     assert not checks.faults and checks.left == {"streams (not kept)": 10}
+
+
+@pytest.fixture(scope="module")
+def pictures(tiny: Callable[..., Result], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of an image coder and of labels, with a stream of each."""
+    out = tmp_path_factory.mktemp("pictures") / "run"
+    more = ("--task", "segmentation", "--codec", "image:jpeg", "--codec", "label", "--keep-streams")
+    result = tiny(out, *more)
+    assert result.exit_code == 0, result.output
+    kept = [_stream(out, codec) for codec in ("image:jpeg", "label")]
+    for file in (out / "streams").iterdir():
+        if file not in kept:
+            file.unlink()
+    return out
+
+
+def _decoded(folder: Path, trust: bool = True) -> Checks:
+    """A check of a folder's streams without features."""
+    checks = Checks()
+    kept.check(folder, Cache(folder / "no-cache"), checks, lambda done, total: None, trust)
+    return checks
+
+
+@pytest.mark.parametrize("trust", [False, True])
+def test_images_and_labels_are_decoded(pictures: Path, trust: bool) -> None:
+    checks = _decoded(pictures, trust)
+    assert not checks.faults and checks.done == {"streams": 2, "streams decoded": 2}
+    assert checks.left == {"streams (not kept)": 6, "feature errors (of images: no encoder runs here)": 1}
+
+
+@pytest.mark.parametrize("codec", ["image:jpeg", "label"])
+def test_forged_images_and_labels_are_found(pictures: Path, tmp_path: Path, codec: str) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(pictures, folder)
+    stream, point = _stream(folder, codec), _coded(folder, codec)["point"]
+    reader = ContainerReader(stream)
+    first, *others = list(reader)
+
+    def forged(record: Record, trust: bool = True) -> Checks:
+        """A check of the folder with another first sample, and all checksums of the file right."""
+        with ContainerWriter(stream, reader.header) as writer:
+            for r in (record, *others):
+                writer.append(Bitstream({"": r.payload}, r.n_symbols, r.check), r.shapes)
+        return _decoded(folder, trust)
+
+    assert not forged(first).faults
+    name, zeros = f"streams/{stream.name}", replace(first, payload=bytes(len(first.payload)))
+    assert _found(forged(replace(first, check=first.check ^ 1)), "record 0: the decoder is out of step", name, point)
+    assert _found(forged(zeros, trust=False), "record 0: ", name, point)
+    stream.write_bytes(stream.read_bytes()[:-1] + b"\0")
+    assert _found(_decoded(folder), "record 7: CRC mismatch", name, point)
+
+
+def test_images_of_another_size_or_other_parts_are_found(pictures: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(pictures, folder)
+    row, name = _coded(folder, "image:jpeg"), f"streams/{_stream(folder, 'image:jpeg').name}"
+    parts = {part: n + (part == "image") - (part == "headers") for part, n in json.loads(row["parts"]).items()}
+    _change(folder, lambda rows: rows["point"] == row["point"], image_size="7x9", parts=json.dumps(parts))
+    checks = _decoded(folder)
+    assert _found(checks, "sizes of images of its row are others: ", name, row["point"])
+    assert _found(checks, "parts of its row are others", name, row["point"])
+
+
+def test_a_coder_that_is_not_here_is_told(pictures: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(pictures, folder)
+    _change(folder, lambda rows: rows["codec"] == "label", task="counting")
+    checks = _decoded(folder)
+    assert not checks.faults and checks.left["streams not decoded (no plug-in label 'counting' here)"] == 1
 
 
 def test_a_stream_is_also_that_of_tasks_it_is_not_named_after(folder: Path, check: Callable[[], Checks]) -> None:

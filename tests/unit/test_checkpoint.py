@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -139,6 +141,27 @@ def test_a_forged_header_is_refused_by_name(
     with pytest.raises(FcbenchError) as caught:
         checkpoint.load(path)
     assert words in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_a_file_of_any_size_or_none_is_no_checkpoint(good: bytes, tmp_path: Path) -> None:
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(checkpoint.MAX_BYTES + 1)  # takes no room
+    os.mkfifo(tmp_path / "pipe")  # reading it would block
+    for name in ("large", "pipe", "."):
+        with pytest.raises(FcbenchError, match="not a file, or larger"):
+            checkpoint.load(tmp_path / name)
+
+
+def test_a_file_beside_a_checkpoint_is_not_run(good: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = b"open('run', 'w')"
+    Path("mine.py").write_bytes(code)
+    origin = {"mine.py": f"sha256:{hashlib.sha256(code).hexdigest()}"}
+    path = tmp_path / "c.safetensors"
+    path.write_bytes(forged(good, lambda meta: meta.update(codec="mine", origin=origin, file="mine.py")))
+    with pytest.raises(FcbenchError, match="give --codec FILE"):
+        checkpoint.load(path)
+    assert not Path("run").exists()
 
 
 def test_tensors_that_do_not_fit_are_named(tmp_path: Path) -> None:

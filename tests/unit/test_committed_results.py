@@ -8,7 +8,10 @@ import pytest
 
 import fcbench
 from fcbench.analysis.verify import verify
-from fcbench.results import table
+from fcbench.core.cache import Cache
+from fcbench.measure import kept
+from fcbench.results import signing, table
+from fcbench.results.checks import Checks
 from fcbench.results.samples import PACKED
 
 RESULTS = Path(fcbench.__file__).resolve().parents[1] / "results"
@@ -32,3 +35,10 @@ def test_rows_add_up_and_samples_give_their_values(name: str) -> None:
 def test_intervals_are_drawn_again() -> None:
     checks = verify(RESULTS / "universality_published" / "padding")
     assert not checks.faults and checks.done["intervals"] == checks.done["values"] == 12
+
+
+def test_kept_streams_decode_to_what_their_rows_say(tmp_path: Path) -> None:
+    folder, checks = RESULTS / "trust" / "kept", Checks()
+    kept.check(folder, Cache(tmp_path), checks, lambda done, total: None, trust=True)
+    assert not checks.faults and checks.done["streams decoded"] == checks.done["streams"] == 13
+    assert ", unchanged since, " in signing.check(folder, checks) and not checks.faults

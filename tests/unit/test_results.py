@@ -322,6 +322,14 @@ def test_bytes_that_are_no_text_are_damage(tmp_path: Path) -> None:
         table.load(tmp_path)
 
 
+@pytest.mark.parametrize("point", ["../out", "/tmp/out", "a/b", "..", ""])
+def test_a_point_that_would_leave_the_folder_is_damage(tmp_path: Path, point: str) -> None:
+    write(tmp_path, rate_point(point="p0"))
+    damage(tmp_path, '"p0"', f'"{point}"')
+    with pytest.raises(FcbenchError, match="is damaged: a point cannot be called"):
+        table.load(tmp_path)
+
+
 def test_a_refused_folder_is_not_left_locked(tmp_path: Path) -> None:
     write(tmp_path, rate_point())
     damage(tmp_path, f"\n{row.SCHEMA},", "\n99,")

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -94,9 +95,16 @@ def _write(path: Path, kind: str) -> None:
         torch.save(nn.Linear(2, 2), path)
     elif kind == "code":
         torch.save(_Evil(), path)
+    elif kind == "bomb":
+        torch.save({"w": torch.zeros(1 << 20)}, path)
+        with zipfile.ZipFile(path) as file:
+            entries = [(entry, file.read(entry)) for entry in file.infolist()]
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+            for entry, content in entries:
+                file.writestr(entry.filename, content)
 
 
-@pytest.mark.parametrize("kind", ["cut", "text", "empty", "list", "module", "code"])
+@pytest.mark.parametrize("kind", ["cut", "text", "empty", "list", "module", "code", "bomb"])
 def test_bad_files_are_one_line(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "bad.pt"
