@@ -240,8 +240,10 @@ def _in_time(limits: Limits | None) -> Iterator[None]:
         yield
         return
     signal.setitimer(signal.ITIMER_REAL, limits.seconds)  # its signal ends the process, wherever it is
-    yield
-    signal.setitimer(signal.ITIMER_REAL, 0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _received(maps: Arrays, n_symbols: int, check: int, took_ms: float) -> tuple[Decoded, float]:

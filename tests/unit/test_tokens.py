@@ -104,11 +104,11 @@ def test_encoders_send_what_their_blocks_hold(name: str, side: int, n_tokens: in
 
 def test_siglip_sends_the_tokens_of_its_grid_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     create: Any = timm.create_model
-    small: Any = {"depth": 2, "embed_dim": 64, "num_heads": 2}  # its smallest model takes half a minute to draw
+    small: Any = {"depth": 3, "embed_dim": 64, "num_heads": 2}  # its smallest model takes half a minute to draw
     monkeypatch.setattr(timm, "create_model", lambda *args, **how: create(*args, **how, **small))
     encoder = build_encoder("timm:vit_base_patch16_siglip_224", "random", torch.device("cpu"))
     seen: list[torch.Tensor] = []
     encoder.module.get_submodule("model.blocks.1").register_forward_hook(lambda *a: seen.append(a[2]))
     found = encoder(torch.randint(0, 256, (1, 3, 32, 48), dtype=torch.uint8), ["block2"]).maps["block2"]
-    assert list(encoder.specs) == ["block1", "block2"] and not encoder.groups
+    assert list(encoder.specs) == ["block1", "block2", "block3"] and not encoder.groups
     assert found.shape[2:] == (2, 3) and torch.equal(found.flatten(2).transpose(1, 2), seen[0])
