@@ -30,7 +30,7 @@ class HouseRules(TaskModelContract):
         name = str(cls.plugin).partition(":")[0]
         with pytest.MonkeyPatch.context() as patch:
             if name in SMALL["CONFIGS"]:
-                pytest.importorskip("transformers", reason="needs pip install fcbench[heads]")
+                pytest.importorskip("transformers", reason="needs pip install fcbench[transformers]")
                 plugin = replace(plugin, config=lambda variant: SMALL["CONFIGS"][name]())
             if name == "sam2_masks":
                 module = importlib.import_module(f"fcbench.taskmodels.{name}")

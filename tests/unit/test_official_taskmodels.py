@@ -31,7 +31,7 @@ from fcbench.tasks.depth import DepthTask
 from fcbench.tasks.pose import PoseTask
 from fcbench.tasks.segmentation import SegmentationTask
 
-transformers = pytest.importorskip("transformers", reason="needs pip install fcbench[heads]")
+transformers = pytest.importorskip("transformers", reason="needs pip install fcbench[transformers]")
 CPU = torch.device("cpu")
 IMAGE_PX = (64, 48)
 NAMES = ("depth_anything", "vitpose", "blip", "sam2_masks")
