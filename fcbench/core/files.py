@@ -82,19 +82,36 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def append_durably(path: Path, data: bytes, hint: str = HINT) -> None:
-    """Append to a file and flush it to disk. Raises `FcbenchError`: the file cannot be written; it is unchanged."""
-    with disk_errors(path, hint), open(path, "ab", buffering=0) as file:
-        size = file.tell()
+def append_durably(path: Path, text: bytes, hint: str = HINT) -> None:
+    """Append lines to a file of lines, all of them or none that `appended` returns, and flush them to disk.
+
+    Until all are on the disk, their first byte is NUL. Raises `FcbenchError`: the file cannot be written; it is
+    unchanged.
+    """
+    with disk_errors(path, hint), open(path, "r+b", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
         try:
-            left = memoryview(data)
+            left = memoryview(b"\0" + text[1:])
             while left:
                 left = left[file.write(left) :]
+            os.fsync(file.fileno())
+            file.seek(size)
+            file.write(text[:1])
             os.fsync(file.fileno())
         except BaseException:
             with suppress(OSError):
                 file.truncate(size)
             raise
+
+
+def appended(content: bytes) -> bytes:
+    """Lines of a file without those that a killed process was appending.
+
+    >>> appended(b"a\\nb\\n\\0\\nd\\n")
+    b'a\\nb\\n'
+    """
+    whole, cut, _ = content.partition(b"\n\0")
+    return whole + b"\n" if cut else content
 
 
 def _sync_folder(folder: Path) -> None:

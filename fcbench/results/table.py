@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from fcbench.core.errors import FcbenchError
-from fcbench.core.files import disk_errors
+from fcbench.core.files import appended, disk_errors
 from fcbench.results import row
 from fcbench.results.row import READ_SCHEMAS, SCHEMA, RatePoint
 
@@ -35,9 +35,9 @@ _values = attrgetter(*COLUMNS)
 def load(path: Path | str) -> pd.DataFrame:
     """Rows of a results folder as a table: int64, Int64 and boolean (nullable), float64 with NaN, str.
 
-    Columns that an older schema lacks are missing values, or empty texts. A last line that a killed run cut off is left
-    out with its point, with a warning. Raises `FcbenchError`: no `rates.csv`, other columns or schema, a damaged or
-    unreadable file.
+    Columns that an older schema lacks are missing values, or empty texts. A point that a killed run did not write to
+    its end, or whose last line is cut off, is left out with a warning. Raises `FcbenchError`: no `rates.csv`, other
+    columns or schema, a damaged or unreadable file.
     """
     file = Path(path) / RATES
     if not file.exists():
@@ -75,7 +75,9 @@ def to_csv(points: Sequence[RatePoint]) -> bytes:
 
 
 def whole_points(raw: bytes) -> bytes:
-    """Content of `rates.csv` without a truncated last line and the other rows of its point."""
+    """Content of `rates.csv` without a point that a killed run was appending, and without a last line that is cut off
+    otherwise (by an older version, or a copy) and the other rows of its point."""
+    raw = appended(raw)
     *lines, cut = raw.split(b"\n")
     if not cut:
         return raw

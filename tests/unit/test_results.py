@@ -282,6 +282,29 @@ def test_a_last_line_that_is_cut_off_is_left_out_and_measured_again(
     assert file.read_bytes() == whole
 
 
+def test_a_point_counts_only_once_all_of_its_rows_are_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever a kill or a power cut ends the write, between two rows as well."""
+    both = [rate_point(point="p1"), rate_point(point="p1", metric="pixel_accuracy", primary=False)]
+    write(tmp_path, rate_point())
+    file, seen = tmp_path / "rates.csv", list[bytes]()
+    before = file.read_bytes()
+    with ResultsFolder(tmp_path) as folder:
+        fsync = os.fsync
+        monkeypatch.setattr(os, "fsync", lambda handle: (fsync(handle), seen.append(file.read_bytes()))[0])
+        folder.append(both, SAMPLES)
+        monkeypatch.undo()
+    unfinished, whole = list(dict.fromkeys(seen))[-2:]
+    assert whole == file.read_bytes() and len(unfinished) == len(whole) and table.whole_points(whole) == whole
+    for n in range(len(before), len(whole) + 1):
+        assert table.whole_points(unfinished[:n]) == before
+    file.write_bytes(unfinished)
+    with ResultsFolder(tmp_path) as folder:
+        assert folder.done("p0") and not folder.done("p1")
+    assert file.read_bytes() == before
+
+
 def test_a_killed_run_leaves_replaced_rows_which_do_not_count(tmp_path: Path) -> None:
     failed = rate_point(point="p1", status="boom", metric="", value=None)
     folder = ResultsFolder(tmp_path)
