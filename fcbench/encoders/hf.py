@@ -178,7 +178,7 @@ class Plugin(EncoderPlugin):
         if weights == "random":
             module, info = huggingface.random_model(model_class, config, **how)
         else:
-            module, info = huggingface.load(name, model_class, config, path, origin, **how)
+            module, info = huggingface.load(name, model_class, path, origin, config, **how)
         normalization = IMAGENET if weights == "random" else normalization_of(files[1])
         return TransformersEncoder(name, module, normalization, _of_all(info, files), device)
 

@@ -217,9 +217,11 @@ class Suite:
         return replace(self, budget=replace(self.budget, **LEVELS[level]))
 
     def as_json(self) -> dict[str, Any]:
-        """Plain JSON data. Roots of data are left out: they are paths of one machine."""
+        """Plain JSON data. Roots of data, and folders of weights, are left out: they are paths of one machine."""
         out = asdict(self)
         del out["data_root"], out["codec_data_root"]
+        out["weights"] = self.weights and Path(self.weights).name
+        out["task_weights"] = {task: Path(file).name for task, file in self.task_weights.items()}
         return out
 
 

@@ -217,10 +217,9 @@ class Plugin(TransformersPlugin):
             tokenizer = word_tokenizer(cast(CaptioningTask, task).vocabulary.words)
             found = huggingface.random_model(model_class, with_words(config, tokenizer))
         else:
-            path, origin = huggingface.find(name, weights, repo, TOKENIZER)
-            tokenizer = tokenizer_of(name, path.parent)
-            own = huggingface.read_config(path.parent / huggingface.CONFIG, model_class.config_class)
-            found = huggingface.load(name, model_class, own, path, origin)
+            files = huggingface.find(name, weights, repo, TOKENIZER)
+            tokenizer = tokenizer_of(name, files[0].parent)
+            found = huggingface.load(name, model_class, *files)
         return self.make(name, *found, tokenizer, image_px, device)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -222,3 +223,10 @@ def test_a_budget_sets_steps_and_tolerance_and_leaves_the_rest(tmp_path: Path) -
     assert Suite().budget == Suite().at("demo").budget, "the default is the demo"
     with pytest.raises(FcbenchError, match="--quick and --budget"):
         suite_of(None, {"budget": "full", "quick": True})
+
+
+def test_a_record_of_a_suite_names_no_folder_of_this_machine(tmp_path: Path) -> None:
+    suite = Suite(weights=str(tmp_path / "w.safetensors"), task_weights={"depth": str(tmp_path / "d.safetensors")})
+    record = json.dumps(replace(suite, data_root=tmp_path, codec_data_root=tmp_path).as_json())
+    assert str(tmp_path) not in record and '"w.safetensors"' in record and '"d.safetensors"' in record
+    assert Suite(weights="random").as_json()["weights"] == "random" and Suite().as_json()["weights"] is None

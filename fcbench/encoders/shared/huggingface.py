@@ -95,14 +95,16 @@ def random_model(model_class: Any, config: Any, **how: Any) -> tuple[nn.Module, 
 
 
 def load(
-    name: str, model_class: Any, config: Any, path: Path, origin: str, **how: Any
+    name: str, model_class: Any, path: Path, origin: str, config: Any = None, **how: Any
 ) -> tuple[nn.Module, WeightsInfo]:
     """A model with the weights of a file, through the official loader (which renames tensors of older versions).
 
     Tensors that the model does not have are ignored, as in the official loader; all that it has must be in the file.
-    `name`: the model as typed. `model_class`, `config`: of transformers. `path`: the weights. `origin`: to record.
-    `how`: further arguments of the class. Raises `FcbenchError`: damaged, or of another architecture.
+    `name`: the model as typed. `model_class`: of transformers. `path`: the weights. `origin`: to record. `config`: None
+    for the one beside the weights. `how`: further arguments of the class. Raises `FcbenchError`: damaged, or of another
+    architecture.
     """
+    config = config or read_config(path.parent / CONFIG, model_class.config_class)
     state = load_state(path)
     with quiet():
         model, info = model_class.from_pretrained(

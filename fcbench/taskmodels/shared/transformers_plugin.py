@@ -48,7 +48,5 @@ class TransformersPlugin(TaskModelPlugin):
         if weights == "random":
             found = huggingface.random_model(model_class, config)
         else:
-            path, origin = huggingface.find(name, weights, repo)
-            own = huggingface.read_config(path.parent / huggingface.CONFIG, model_class.config_class)
-            found = huggingface.load(name, model_class, own, path, origin)
+            found = huggingface.load(name, model_class, *huggingface.find(name, weights, repo))
         return self.make(name, *found, task, image_px, device)
