@@ -8,7 +8,7 @@ Normalized channels, or their principal components, of test samples go through l
 Parameter sets that all streams share do not count, as in the codecs. Channel order and components come from the
 training split.
 
-Of several split points, the codecs on mosaics are compared with all maps in one picture and with a picture per map.
+With several split points, the mosaic codecs are compared instead: all maps in one picture against a picture per map.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ Every figure is a ratio of two times, or of two sizes, taken in one process and 
 sides alternate, and the figure is the median of the ratios of neighbours. Run nothing else at the same time.
 
 - *Extraction*: `fcbench.features.extract.extract` into a fresh cache (reads, encodes, checks, writes, syncs) against a
-  bare loop that calls the same encoder on the same images, held in memory as batches of the same size. Of SAM 2's tiny
-  encoder, with random weights, at 1024x1024 too.
+  bare loop that calls the same encoder on the same images, held in memory as batches of the same size. Also for SAM 2's
+  tiny encoder with random weights at 1024x1024.
 - *Entropy coding*: everything between a sample's integers and table indexes and its payload and checksum (sorting
   by table, offsets, range checks, escapes, coder calls, end of the string, checksum), both ways, against bare calls on
   the same integers, indexes and tables: constriction's (the coder in use), one call per table, with the sorting and

@@ -329,7 +329,8 @@ def split_variant(typed: str) -> tuple[str, str]:
 
 
 def split_root(typed: str) -> tuple[str, str]:
-    """Data set and root of ``DATASET[:ROOT]``. What follows the name of one that needs no root is its variant.
+    """Data set and root of ``DATASET[:ROOT]``. What follows the name of a data set that needs no root is
+    its variant.
 
     >>> split_root("letterbox:coco:/data/coco"), split_root("coco")
     (('letterbox:coco', '/data/coco'), ('coco', ''))
