@@ -42,7 +42,7 @@ from fcbench.measure.study import Study, open_study
 from fcbench.measure.workshop import Outcome, Setup
 
 LEARNED = ("factorized", "hyperprior", "checkerboard")
-STEPS = 60
+STEPS = 240
 """Steps of each training in the sweep, which takes one core more than a minute."""
 N_POINTS = 10_000
 N_EMPTY = 2000

@@ -183,10 +183,12 @@ class _Slot:
         self._start()
 
     def close(self) -> None:
-        """End the process by closing its connection."""
+        """Tell the process to end, even if it is busy."""
         self.closed = True
+        with suppress(OSError):  # closing alone would not do: a thread here still reads the connection
+            self._connection.send(None)
+        self._pool.shutdown(wait=False, cancel_futures=True)
         self._connection.close()
-        self._pool.shutdown(cancel_futures=True)
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
