@@ -67,8 +67,9 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "help": "Weights of a task model, repeatable. [its own: official or embedded]",
     },
     "--objective": {
-        "type": click.Choice(["mse", "task", "both"]),
-        "help": "What learned codecs preserve: features, the task's loss, both. [mse]",
+        "type": click.Choice(["mse", "levels", "task", "both"]),
+        "help": "What learned codecs preserve: features, features with each level weighted for the task, the task's "
+        "loss, features and loss. [mse]",
     },
     "--lambdas": {"metavar": "L1,L2,...", "help": "lmbda of every learned codec. [each codec's default sweep]"},
     "--image-size": {"type": Size(), "help": "Resize images and targets to this. [the data set's own]"},

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-Objective = Literal["mse", "task", "both"]  # What a learned codec preserves: features, a task's loss, or both
+Objective = Literal["mse", "levels", "task", "both"]
+"""What a learned codec preserves: features; the same, with each map of a pyramid weighted by what its error costs a
+task; a task's loss; features and the loss."""
+OF_A_TASK: tuple[Objective, ...] = ("levels", "task", "both")
+"""Objectives for which every task gets codecs of its own."""
 Knobs = Mapping[str, float | int | str]  # Values by name: ``{"lmbda": 0.3}``
 Grids = Mapping[str, tuple[int, int]]  # (h, w) of each map
 

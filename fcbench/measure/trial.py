@@ -11,6 +11,7 @@ import torch
 
 from fcbench.core.cache import digest
 from fcbench.core.codecs import Kind, OperatingPoint
+from fcbench.core.errors import FcbenchError
 from fcbench.core.features import FeatureSpec
 from fcbench.core.progress import Report
 from fcbench.features.source import Source, derive
@@ -99,6 +100,11 @@ class Trial:
         suite = self.study.suite
         readout = self.recipe(fitted_to) if fitted_to else None
         objective = suite.objective if fitted_to else "mse"
+        if objective == "levels" and len(self.source.train.features.specs) == 1:
+            raise FcbenchError(
+                f"--objective levels weighs the maps of a pyramid, and {self.source.split_point} is one map: "
+                "give several split points, as in --split-point stage2+stage3, or --objective mse"
+            )
         return CodecRecipe(
             self.source,
             point,

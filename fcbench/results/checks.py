@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fcbench.core.codecs import Kind
+from fcbench.core.codecs import OF_A_TASK, Kind
 from fcbench.core.errors import FcbenchError
 from fcbench.results.row import RatePoint
 from fcbench.results.table import RATES
@@ -72,5 +72,5 @@ def grouped(rows: Iterable[RatePoint], key: Callable[[RatePoint], Any]) -> list[
 
 def sending(row: RatePoint) -> tuple[Any, ...]:
     """Key of what crossed from sender to receiver: several tasks read the same file."""
-    task = row.task if row.kind == Kind.LABEL or row.objective in ("task", "both") else ""
+    task = row.task if row.kind == Kind.LABEL or row.objective in OF_A_TASK else ""
     return row.run, row.kind, row.encoder, row.split, row.neck, row.codec, row.params, row.objective, row.seed, task

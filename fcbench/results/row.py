@@ -29,7 +29,7 @@ class RatePoint:
     split: Annotated[str, "split point"]
     codec: Annotated[str, "name of the codec, image:NAME, label, or an end of the curves"]
     params: Annotated[str, "JSON: parameters of the operating point"]
-    objective: Annotated[str, "what a codec was trained for: mse, task or both"]
+    objective: Annotated[str, "what a codec was trained for: mse, levels, task or both"]
     neck: Annotated[str, "name of the neck, or of a chain of necks; empty before a tail"]
     head: Annotated[str, "trained, frozen:NAME, tail (the rest of the encoder's network), or a command of the user"]
     head_sha256: Annotated[str, "of a frozen decoder's or a tail's weights"]

@@ -28,7 +28,7 @@ from fcbench.transmit import checkpoint
 from fcbench.transmit.container import ContainerReader, ContainerWriter, Header
 
 SOURCE = checkpoint.Source("hiera_nano", "00" * 32)
-OBJECTIVES: tuple[Objective, ...] = ("mse", "task", "both")
+OBJECTIVES: tuple[Objective, ...] = ("mse", "levels", "task", "both")
 SPARE_BYTES = 64  # A payload of few symbols may exceed its estimate by this much
 
 

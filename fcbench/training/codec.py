@@ -23,7 +23,7 @@ from fcbench.features.devices import moved
 from fcbench.features.feature_set import FeatureSet, batches_of
 from fcbench.features.source import Source
 from fcbench.features.statistics import normalized_mse
-from fcbench.training import loop, records
+from fcbench.training import levels, loop, records
 from fcbench.training.convergence import PLATEAU, Record, has_settled
 from fcbench.training.options import PREPARE_SAMPLES, VERSION, Budget
 from fcbench.training.readout import ReadoutRecipe, TaskLoss
@@ -140,9 +140,10 @@ def make_sweep(
     path = recipe.trained_path(cache)
 
     def trained() -> bytes:
-        codec = _built(recipe)
+        stats = _stats(recipe, device, task_loss)
+        codec = _built(recipe, stats)
         ends = recipe.lmbdas[0], recipe.lmbdas[-1]
-        records.keep(path, _train(codec, recipe, ends, cache, device, task_loss, advance))
+        records.keep(path, _train(codec, recipe, stats, ends, cache, device, task_loss, advance))
         return loop.state_bytes(codec)
 
     return cached(path, trained)
@@ -151,13 +152,14 @@ def make_sweep(
 def _made(
     recipe: CodecRecipe, cache: Cache, device: torch.device, task_loss: TaskLoss | None, advance: Advance
 ) -> bytes:
-    codec = _built(recipe)
+    stats = _stats(recipe, device, task_loss)
+    codec = _built(recipe, stats)
     if recipe.lmbdas:
         loop.load_into(codec, make_sweep(recipe, cache, device, task_loss, advance), recipe.trained_path(cache))
         codec.at(recipe.lmbda)
         records.keep(recipe.path(cache), records.of(recipe.trained_path(cache)))
     elif registry.get("codec", recipe.point.codec).trained:
-        record = _train(codec, recipe, (recipe.lmbda, recipe.lmbda), cache, device, task_loss, advance)
+        record = _train(codec, recipe, stats, (recipe.lmbda, recipe.lmbda), cache, device, task_loss, advance)
         records.keep(recipe.path(cache), record)
     else:
         _prepare(codec, recipe)
@@ -166,17 +168,26 @@ def _made(
     return checkpoint.as_bytes(codec, recipe.point, specs, recipe.made_for)
 
 
-def _built(recipe: CodecRecipe) -> Any:
+def _stats(recipe: CodecRecipe, device: torch.device, task_loss: TaskLoss | None) -> Mapping[str, FeatureStats]:
+    """Statistics of the features that a codec divides by: for ``levels`` with weights of the maps."""
+    stats, features = recipe.source.stats, recipe.source.train.features
+    if recipe.objective != "levels":
+        return stats
+    assert task_loss is not None
+    return levels.weighted(stats, levels.weights_of(features, stats, task_loss, recipe.budget.codec_batch, device))
+
+
+def _built(recipe: CodecRecipe, stats: Mapping[str, FeatureStats]) -> Any:
     """A codec before it has seen features."""
-    source = recipe.source
     torch.manual_seed(recipe.seed)
     plugin = registry.get("codec", recipe.point.codec)
-    return plugin.build(list(source.train.features.specs.values()), source.stats, recipe.point.params)
+    return plugin.build(list(recipe.source.train.features.specs.values()), stats, recipe.point.params)
 
 
 def _train(
     codec: Any,
     recipe: CodecRecipe,
+    stats: Mapping[str, FeatureStats],
     lmbdas: tuple[float, float],
     cache: Cache,
     device: torch.device,
@@ -199,7 +210,7 @@ def _train(
         codec,
         lmbdas,
         recipe.source.train.features,
-        recipe.source.stats,
+        stats,
         budget,
         objective=recipe.objective,
         task_loss=task_loss,
@@ -268,8 +279,9 @@ def fit_codec(
 ) -> Record:
     """Train a codec: bits per feature scalar + lmbda x distortion.
 
-    The distortion is the squared error of features divided by their training standard deviation (``mse``), the loss
-    of a frozen neck and head (in nats) on the decoded features (``task``), or their sum (``both``).
+    The distortion is the squared error of features divided by their training standard deviation (``mse``), which
+    weights of maps are part of (``levels``), the loss of a frozen neck and head (in nats) on the decoded features
+    (``task``), or the sum of error and loss (``both``).
 
     Args:
         lmbdas: lowest and highest. Where they differ the codec is of variable rate: every step draws one, uniform in
@@ -287,7 +299,7 @@ def fit_codec(
         lost = torch.zeros((), device=device)
         if objective != "task":
             lost = lost + normalized_mse(maps, decoded, deviations)
-        if objective != "mse":
+        if objective in ("task", "both"):
             assert task_loss is not None
             lost = lost + task_loss(decoded, indices)
         return bits.sum() / Features(maps).n_scalars, lmbda * lost

@@ -189,11 +189,15 @@ def test_encoder_stays_frozen(tiny: Tiny, tmp_path: Path, cache: Path) -> None:
     assert kept and {weights.state_sha256(m) for m in kept} == {sha256}
 
 
-def test_task_objective_fits_a_codec_a_task(tiny: Tiny, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("objective", "more"), [("task", ()), ("levels", ("--split-point", "stage3+stage4"))])
+def test_objective_of_a_task_fits_a_codec_to_each(
+    objective: str, more: tuple[str, ...], tiny: Tiny, tmp_path: Path
+) -> None:
     result = tiny(
         tmp_path / "out",
+        *more,
         "--objective",
-        "task",
+        objective,
         "--codec",
         "hyperprior",
         "--lambdas",
@@ -206,9 +210,15 @@ def test_task_objective_fits_a_codec_a_task(tiny: Tiny, tmp_path: Path) -> None:
     )
     assert result.exit_code == 0, result.output
     coded = table_module.load(tmp_path / "out").query("kind == 'coded' and primary")
-    assert set(coded.objective) == {"task"}
+    assert set(coded.objective) == {objective}
     assert coded.checkpoint_sha256.nunique() == 2
     assert len(list((tmp_path / "out" / "streams").glob("*.fcb"))) == 2
+
+
+def test_levels_of_one_map_are_refused_before_any_work(tiny: Tiny, tmp_path: Path) -> None:
+    result = tiny(tmp_path / "out", "--objective", "levels", "--codec", "hyperprior", "--task", "depth")
+    assert result.exit_code == 1
+    assert "--objective levels weighs the maps of a pyramid, and stage3 is one map: give several" in result.output
 
 
 def test_failed_point_is_a_row_and_the_sweep_goes_on(

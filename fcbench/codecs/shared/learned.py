@@ -300,7 +300,9 @@ class LearnedPlugin(CodecPlugin):
     frame: type[LearnedCodec] = LearnedCodec
 
     def sweep(self, objective: Objective) -> list[dict[str, float | int | str]]:
-        lmbdas = (0.12, 0.3, 0.8, 2.0, 6.0, 20.0) if objective == "mse" else (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+        lmbdas = (
+            (0.12, 0.3, 0.8, 2.0, 6.0, 20.0) if objective in ("mse", "levels") else (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+        )
         return [{"lmbda": lmbda} for lmbda in lmbdas]
 
     def check(self, params: Knobs) -> None:

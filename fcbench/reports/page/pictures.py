@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from fcbench.core.codecs import Kind
+from fcbench.core.codecs import OF_A_TASK, Kind
 from fcbench.core.errors import FcbenchError
 from fcbench.results.folder import PICTURES
 
@@ -49,7 +49,7 @@ def _stops(points: Sequence[dict[str, Any]], primary: pd.DataFrame) -> Iterator[
             continue
         row = next(iter(of_task.values()))
         is_end = row["kind"] in (Kind.CEILING, Kind.FLOOR)
-        of_tasks = f" ({', '.join(of_task)})" if row["objective"] in ("task", "both") else ""
+        of_tasks = f" ({', '.join(of_task)})" if row["objective"] in OF_A_TASK else ""
         yield {
             "encoder": row["encoder_label"],
             "codec": "" if is_end else row["codec_label"] + of_tasks,

@@ -1,0 +1,71 @@
+"""Weights of a pyramid's maps follow what an error in each costs the task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from fcbench.core.errors import FcbenchError
+from fcbench.core.features import FeatureSpec, FeatureStats
+from fcbench.features.feature_set import FeatureSet, SampleInfo
+from fcbench.features.statistics import normalized_mse, stats_of
+from fcbench.training import levels
+from fcbench.training.readout import TaskLoss
+
+SPECS = {"fine": FeatureSpec("fine", 4, 8), "coarse": FeatureSpec("coarse", 6, 16)}
+GRIDS = {"fine": (4, 4), "coarse": (2, 2)}
+N_SCALARS = {"fine": 64, "coarse": 24}
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def features() -> FeatureSet:
+    torch.manual_seed(0)
+    arrays = {name: 3.0 * torch.randn(80, spec.channels, *GRIDS[name]) for name, spec in SPECS.items()}
+    samples = tuple(SampleInfo(str(i), i, (32, 32)) for i in range(80))
+    return FeatureSet("levels", samples, (), (32, 32), SPECS, GRIDS, arrays)
+
+
+def errors(features: FeatureSet, stats: Mapping[str, FeatureStats], costs: Mapping[str, float]) -> TaskLoss:
+    """A task that loses `costs` for each scalar's squared error of one standard deviation, summed over a map."""
+
+    def loss(maps: Mapping[str, Tensor], indices: Sequence[int]) -> Tensor:
+        clean = features.batch(indices)
+        lost = [costs[n] * N_SCALARS[n] * normalized_mse({n: clean[n]}, {n: maps[n]}, stats) for n in maps]
+        return 0.7 + torch.stack(lost).sum()
+
+    return loss
+
+
+def weights(features: FeatureSet, costs: Mapping[str, float]) -> dict[str, float]:
+    stats = stats_of(features)
+    return levels.weights_of(features, stats, errors(features, stats, costs), 16, CPU)
+
+
+def test_weights_are_what_an_error_costs_with_a_mean_of_one(features: FeatureSet) -> None:
+    found = weights(features, {"fine": 1.0, "coarse": 5.0})
+    assert found["coarse"] / found["fine"] == pytest.approx(5.0, rel=0.05)
+    assert sum(N_SCALARS[n] * w for n, w in found.items()) / sum(N_SCALARS.values()) == pytest.approx(1.0)
+
+
+def test_a_map_that_the_task_does_not_read_keeps_the_least_weight(features: FeatureSet) -> None:
+    found = weights(features, {"fine": 0.0, "coarse": 2.0})
+    assert found["fine"] == levels.LEAST and found["coarse"] == pytest.approx(88 / 24, rel=1e-3)
+
+
+def test_a_task_that_gains_by_every_error_is_refused(features: FeatureSet) -> None:
+    with pytest.raises(FcbenchError, match="noise in no map raises the task's loss"):
+        weights(features, {"fine": -1.0, "coarse": 0.0})
+
+
+def test_weighted_statistics_weigh_the_error(features: FeatureSet) -> None:
+    stats, of_map = stats_of(features), {"fine": 0.25, "coarse": 4.0}
+    maps = features.batch(range(8))
+    noisy = {name: x + torch.randn_like(x) for name, x in maps.items()}
+    for name, weight in of_map.items():
+        one = {name: maps[name]}, {name: noisy[name]}
+        plain, heavy = (normalized_mse(*one, s) for s in (stats, levels.weighted(stats, of_map)))
+        assert float(heavy / plain) == pytest.approx(weight, rel=1e-5)
