@@ -8,7 +8,8 @@ Normalized channels, or their principal components, of test samples go through l
 Parameter sets that all streams share do not count, as in the codecs. Channel order and components come from the
 training split.
 
-With several split points, the mosaic codecs are compared instead: all maps in one picture against a picture per map.
+With several split points, the mosaic codecs are compared instead: a picture per map, the same with one
+range of levels for all, and all maps in one picture.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import av
 import click
@@ -28,11 +31,11 @@ import fcbench
 from fcbench.analysis.curves import bd_rate, curve
 from fcbench.cli.options import cache_option
 from fcbench.codecs.shared.base import CLIP_STD
-from fcbench.codecs.shared.mosaic import tile, untile
+from fcbench.codecs.shared.mosaic import MosaicCodec, tile, untile
 from fcbench.codecs.shared.transforms import klt
 from fcbench.coders.video import PRESET_X265, X265, decode_packets, encode_frames
 from fcbench.core import registry
-from fcbench.core.codecs import Codec
+from fcbench.core.codecs import Codec, Knobs
 from fcbench.core.features import Features, FeatureStats
 from fcbench.core.files import write_atomically
 from fcbench.core.progress import Report
@@ -56,6 +59,7 @@ class Way:
             squares of the smallest picture); or the tiled pictures of all samples as one video.
         similar: channels in an order in which neighbours are correlated, instead of the encoder's.
         options: of libx265, after the codec's own.
+        spread: range of the levels, as a share of the codec's.
     """
 
     name: str
@@ -66,6 +70,7 @@ class Way:
     preset: str = PRESET_X265
     tune: str = ""
     options: str = ""
+    spread: float = 1.0
 
 
 CHANGES = (
@@ -81,6 +86,8 @@ CHANGES = (
     Way("coding tree units of 16", options="ctu=16"),
     Way("8 bits", bits=8),
     Way("12 bits", bits=12),
+    Way("half of the range", spread=0.5),
+    Way("twice the range", spread=2.0),
 )
 """One change each to `Way` as it is."""
 MOSAICS = ("hevc", "hevc_klt", "jpeg", "av1")
@@ -124,6 +131,7 @@ def unblock(pictures: Sequence[np.ndarray], shape: tuple[int, int, int]) -> np.n
 
 def code(samples: np.ndarray, limit: float, order: Sequence[int], qp: int, way: Way) -> tuple[float, float]:
     """Bytes per sample and squared error of samples [N, C, h, w], clipped to +- `limit`."""
+    limit *= way.spread
     step = 2 * limit / ((1 << way.bits) - 1)
     levels = np.rint((np.clip(samples, -limit, limit) + limit) / step).astype(np.uint8 if way.bits == 8 else np.uint16)
     ordered, shape = levels[:, order], levels.shape[1:]
@@ -208,29 +216,46 @@ def measure(encoder: str, source: Source, n_test: int, say: Callable[[str], None
     return records
 
 
+def one_range(codec: MosaicCodec, picture: Sequence[int]) -> Any:
+    """The levels of a picture of a pyramid, with the range of all its maps."""
+    own, every = _own_levels(codec, picture), _own_levels(codec, range(len(codec.specs)))
+    own.first, own.step = every.first, every.step
+    return own
+
+
+_own_levels = MosaicCodec._levels
+LAYOUTS: tuple[tuple[str, Knobs, Callable[[MosaicCodec, Sequence[int]], Any]], ...] = (
+    ("one per map", {}, _own_levels),
+    ("one per map, one range", {}, one_range),
+    ("one", {"pictures": "one"}, _own_levels),
+)
+"""Layouts of a pyramid: name, parameters, and the levels of a picture."""
+
+
 def measure_pictures(encoder: str, source: Source, n_test: int, say: Callable[[str], None]) -> list[dict[str, object]]:
-    """One record per codec and way: a picture per map, and all maps in one; errors in deviations, over all scalars."""
+    """One record per codec and layout; errors in deviations, over all scalars."""
     train, test = (s.features.batch(range(n)) for s, n in ((source.train, N_TRAIN), (source.test, n_test)))
     specs = tuple(source.encoder.specs[name] for name in source.split_points)
     records = []
     for name in MOSAICS:
         plugin, base = registry.get("codec", name), None
-        for more in ({}, {"pictures": "one"}):
+        for layout, more, levels in LAYOUTS:
             points = []
-            for params in plugin.sweep("mse"):
-                codec = plugin.build(specs, source.stats, {**params, **more})
-                codec.prepare([train[spec.name] for spec in specs])
-                points.append(_coded(codec, test, source.stats))
+            with mock.patch.object(MosaicCodec, "_levels", levels):
+                for params in plugin.sweep("mse"):
+                    codec = plugin.build(specs, source.stats, {**params, **more})
+                    codec.prepare([train[spec.name] for spec in specs])
+                    points.append(_coded(codec, test, source.stats))
             n_bytes, errors = zip(*points, strict=True)
             found = curve(n_bytes, [-10 * np.log10(e) for e in errors])
             base = base or found
             gain = bd_rate(base, found)
             record: dict[str, object] = {"encoder": encoder, "split": source.split_point, "codec": name}
-            record |= {"pictures": "one" if more else "one per map", "bd_rate_percent": gain.value}
+            record |= {"pictures": layout, "bd_rate_percent": gain.value}
             record |= {"reason": gain.reason} | {f"bytes_{i + 1}": b for i, b in enumerate(n_bytes)}
             records.append(record | {f"mse_{i + 1}": e for i, e in enumerate(errors)})
             said = f"{gain.value:+.1f} %" if gain.value is not None else gain.reason
-            say(f"{encoder}, {name}: pictures: {record['pictures']}: {said}")
+            say(f"{encoder}, {name}: pictures: {layout}: {said}")
     return records
 
 

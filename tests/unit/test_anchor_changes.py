@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 
-from benchmarks.anchors import CHANGES, Way, block, by_similarity, code, unblock
+from benchmarks.anchors import CHANGES, LAYOUTS, Way, block, by_similarity, code, unblock
+from fcbench.codecs.shared.mosaic import MosaicCodec
+from fcbench.core import registry
+from fcbench.core.features import FeatureSpec
+from fcbench.features.statistics import statistics
 from fcbench.testing.maps import correlated
 
 
@@ -31,6 +35,23 @@ def test_every_way_decodes_to_what_it_coded(way: Way) -> None:
     samples /= samples.std()
     order = np.random.default_rng(0).permutation(8) if way.similar else np.arange(8)
 
-    coarse, fine = (code(samples, 6.0, list(order), qp, way) for qp in (40, 12))
+    limit = 6.0 / min(way.spread, 1.0)  # nothing is clipped
+
+    coarse, fine = (code(samples, limit, list(order), qp, way) for qp in (40, 12))
 
     assert fine[0] > coarse[0] and fine[1] < 0.01 < coarse[1]
+
+
+def test_pictures_share_a_range_only_where_they_should() -> None:
+    specs = FeatureSpec("fine", 4, 8), FeatureSpec("coarse", 6, 16)
+    maps = {"fine": correlated(4, 4, (16, 16), 1), "coarse": 5 * correlated(4, 6, (8, 8), 2)}
+    stats = {name: statistics(iter([x])) for name, x in maps.items()}
+    codec = registry.get("codec", "hevc_klt").build(specs, stats, {"qp": 20, "bits": 10})
+    assert isinstance(codec, MosaicCodec)
+    codec.prepare(list(maps.values()))
+
+    steps = {name: [float(levels(codec, [i]).step) for i in range(2)] for name, _, levels in LAYOUTS}
+
+    own, shared = steps["one per map"], steps["one per map, one range"]
+    assert own[0] != own[1] and shared == [max(own)] * 2
+    assert [name for name, more, _ in LAYOUTS if more] == ["one"]

@@ -46,7 +46,10 @@ NAN, INF = float("nan"), float("inf")
         ({"name": "a\x1b[31m"}, r"name must be text, got 'a\x1b[31m'"),
         ({"data_root": "a\0"}, "data_root must be a path"),
         ({"head": "forzen"}, "head must be 'trained' or 'frozen' or 'tail', got 'forzen'. Did you mean 'frozen'?"),
-        ({"objective": "tsk"}, "objective must be 'mse' or 'levels' or 'task' or 'both', got 'tsk'. Did you mean 'task'?"),
+        (
+            {"objective": "tsk"},
+            "objective must be 'mse' or 'levels' or 'task' or 'both', got 'tsk'. Did you mean 'task'?",
+        ),
         ({"on_bad_image": []}, "on_bad_image must be 'stop' or 'skip', got []"),
         ({"null_model": "no"}, "null_model must be True or False, got 'no'"),
         ({"budget": 400}, "budget must be a Budget, got 400"),
