@@ -8,8 +8,8 @@ Normalized channels, or their principal components, of test samples go through l
 Parameter sets that all streams share do not count, as in the codecs. Channel order and components come from the
 training split.
 
-With several split points, the mosaic codecs are compared instead: a picture per map, the same with one
-range of levels for all, and all maps in one picture.
+With several split points, the mosaic codecs are compared instead: a picture per map, the same with a
+range of levels for each, and all maps in one picture.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import fcbench
 from fcbench.analysis.curves import bd_rate, curve
 from fcbench.cli.options import cache_option
 from fcbench.codecs.shared.base import CLIP_STD
-from fcbench.codecs.shared.mosaic import MosaicCodec, tile, untile
+from fcbench.codecs.shared.mosaic import Levels, MosaicCodec, tile, untile
 from fcbench.codecs.shared.transforms import klt
 from fcbench.coders.video import PRESET_X265, X265, decode_packets, encode_frames
 from fcbench.core import registry
@@ -216,18 +216,15 @@ def measure(encoder: str, source: Source, n_test: int, say: Callable[[str], None
     return records
 
 
-def one_range(codec: MosaicCodec, picture: Sequence[int]) -> Any:
-    """The levels of a picture of a pyramid, with the range of all its maps."""
-    own, every = _own_levels(codec, picture), _own_levels(codec, range(len(codec.specs)))
-    own.first, own.step = every.first, every.step
-    return own
+def own_levels(codec: MosaicCodec, picture: Sequence[int]) -> Any:
+    """The levels of a picture of a pyramid without regard to the other maps."""
+    return Levels(codec.limits(picture), codec.bits, torch.zeros(2))
 
 
-_own_levels = MosaicCodec._levels
 LAYOUTS: tuple[tuple[str, Knobs, Callable[[MosaicCodec, Sequence[int]], Any]], ...] = (
-    ("one per map", {}, _own_levels),
-    ("one per map, one range", {}, one_range),
-    ("one", {"pictures": "one"}, _own_levels),
+    ("one per map", {}, MosaicCodec.levels),
+    ("one per map, a range each", {}, own_levels),
+    ("one", {"pictures": "one"}, MosaicCodec.levels),
 )
 """Layouts of a pyramid: name, parameters, and the levels of a picture."""
 
@@ -241,7 +238,7 @@ def measure_pictures(encoder: str, source: Source, n_test: int, say: Callable[[s
         plugin, base = registry.get("codec", name), None
         for layout, more, levels in LAYOUTS:
             points = []
-            with mock.patch.object(MosaicCodec, "_levels", levels):
+            with mock.patch.object(MosaicCodec, "levels", levels):
                 for params in plugin.sweep("mse"):
                     codec = plugin.build(specs, source.stats, {**params, **more})
                     codec.prepare([train[spec.name] for spec in specs])

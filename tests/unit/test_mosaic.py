@@ -81,7 +81,7 @@ def test_mosaics_are_nearly_square(channels: int) -> None:
 
 def test_levels_clip_at_six_deviations_and_share_the_mean() -> None:
     given_stats = stats([-100.0, -1.0, 0.0], [100.0, 2.0, 0.0], [1.0, 1.0, 1.0])
-    levels = mosaic._Levels([mosaic.limits(MapStats(given_stats, FeatureSpec("s", 3, 1)))], 10)
+    levels = mosaic.Levels([mosaic.limits(MapStats(given_stats, FeatureSpec("s", 3, 1)))], 10, torch.zeros(2))
     x = np.array([-50, -6, 0, 1.5, 6, 50], np.float32) * np.ones((3, 1, 1), np.float32)
     coded = levels.forward([x])[0]
     assert coded.dtype == np.uint16 and (coded.min(), coded.max()) == (0, 1023)
@@ -97,14 +97,14 @@ def test_levels_clip_at_six_deviations_and_share_the_mean() -> None:
 def test_a_map_in_which_nothing_varies() -> None:
     flat = MapStats(stats([0.0], [0.0], [1.0]), FeatureSpec("s", 1, 1))
     for bits in (8, 10, None):
-        levels = mosaic._Levels([mosaic.limits(flat)], bits)
+        levels = mosaic.Levels([mosaic.limits(flat)], bits, torch.zeros(2))
         assert levels.backward(levels.forward([np.full((1, 2, 2), 3.0)]))[0].tolist() == [[[0, 0], [0, 0]]]
 
 
 def test_floats_pass_as_they_are() -> None:
     given_stats = MapStats(stats([-9.0], [9.0], [2.0]), FeatureSpec("s", 1, 1))
     x = np.array([[[-4.4, 0.125, 4.6]]], np.float32)
-    levels = mosaic._Levels([mosaic.limits(given_stats)], None)
+    levels = mosaic.Levels([mosaic.limits(given_stats)], None, torch.zeros(2))
     assert np.allclose(levels.forward([x])[0], np.clip(x, -4.5, 4.5))
 
 

@@ -10,7 +10,8 @@ picture that is nearly square; unused tiles have the level of the mean, and smal
 edge. See `fcbench.coders.foreign` for the seal and the headers.
 
 Several maps are a picture each, or with the parameter ``pictures="one"`` all in one, as in MPEG's feature coding: one
-below the other, in the width of the finest one's mosaic, with the same levels for all.
+below the other, in the width of the finest one's mosaic. All share their levels, so that a step is the same error in
+every map. (A checkpoint without ``span`` is of a version in which each picture had levels of its own.)
 
 ``check`` is that of the decoded integers (of floats their bit patterns), which a lossy coder knows only from decoding:
 `encode` leaves it open. The last bit of JPEG 2000, JPEG XL and SPERR may depend on the machine: the check detects it.
@@ -19,7 +20,7 @@ below the other, in the width of the finest one's mosaic, with the same levels f
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -142,13 +143,24 @@ class Klt(nn.Module):
         return torch.einsum("dc,bdhw->bchw", self.rows, y)
 
 
-class _Levels:
-    """Values within limits [C, 1, 1] to levels and back, for the maps of one picture, which share a range."""
+def span_of(limits: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Lowest and highest [2] of limits [C, 1, 1]."""
+    return torch.stack(
+        [torch.stack([low.min() for low, _ in limits]).min(), torch.stack([h.max() for _, h in limits]).max()]
+    )
 
-    def __init__(self, limits: Sequence[tuple[Tensor, Tensor]], bits: int | None) -> None:
+
+class Levels:
+    """Values within limits [C, 1, 1] to levels and back, for the maps of one picture.
+
+    Args:
+        span: lowest and highest limit of all pictures, which share their levels; empty: of this picture.
+    """
+
+    def __init__(self, limits: Sequence[tuple[Tensor, Tensor]], bits: int | None, span: Tensor) -> None:
         self.limits, self.bits = [(low.numpy(), high.numpy()) for low, high in limits], bits
-        self.first = np.float32(min(low.min() for low, _ in self.limits))
-        width = np.float32(max(high.max() for _, high in self.limits)) - self.first
+        low, high = (span if span.any() else span_of(limits)).numpy()
+        self.first, width = low, high - low
         steps = (1 << (bits or 1)) - 1
         self.step = np.float32(width / steps if width > 0 else 1)
 
@@ -179,6 +191,7 @@ class MosaicCodec(CodecBase):
     foreign = True
     heads: Tensor
     head_sizes: Tensor
+    span: Tensor
 
     def __init__(
         self,
@@ -192,12 +205,17 @@ class MosaicCodec(CodecBase):
     ) -> None:
         super().__init__(specs, stats)
         self.klts = nn.ModuleList(Klt(spec.channels) for spec in self.specs if components)
-        self._coder, self._knob, self._bits = coder, knob, bits
+        self._coder, self._knob, self.bits = coder, knob, bits
         every = range(len(self.specs))
         self._pictures = [list(every)] if one_picture else [[i] for i in every]  # the maps of each
         n = len(self._pictures)
         self.register_buffer("heads", torch.zeros(n, HEAD_BYTES, dtype=torch.uint8))
         self.register_buffer("head_sizes", torch.zeros(n, dtype=torch.int32))
+        self.register_buffer("span", torch.zeros(2))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        state_dict.setdefault(f"{prefix}span", torch.zeros(2))  # of a codec with levels for each picture
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @coding_numerics()
     def prepare(self, batches: Sequence[Tensor]) -> None:
@@ -206,6 +224,7 @@ class MosaicCodec(CodecBase):
             if self.klts:
                 self._klt(i).start(stats.normalize(x.float().cpu()))
             firsts.append(x[:1].float().cpu())
+        self.span.copy_(span_of(self.limits(range(len(self.specs)))))
         for n, picture in enumerate(self._pictures):
             head = self._write(picture, firsts)[:HEAD_BYTES]
             self.heads[n, : len(head)] = torch.frombuffer(bytearray(head), dtype=torch.uint8)
@@ -219,32 +238,36 @@ class MosaicCodec(CodecBase):
     def _klt(self, i: int) -> Klt:
         return cast(Klt, self.klts[i])
 
-    def _levels(self, picture: Sequence[int]) -> _Levels:
-        each = [self._klt(i).limits if self.klts else limits(self.map_stats[i]) for i in picture]
-        return _Levels(each, self._bits)
+    def limits(self, maps: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+        """Ranges [C, 1, 1] that the values of maps are clipped to."""
+        return [self._klt(i).limits if self.klts else limits(self.map_stats[i]) for i in maps]
+
+    def levels(self, picture: Sequence[int]) -> Levels:
+        """The levels of the maps of a picture."""
+        return Levels(self.limits(picture), self.bits, self.span)
 
     def _write(self, picture: Sequence[int], maps: Sequence[Tensor]) -> bytes:
         """The maps of one picture, of all the maps [1, C, h, w], to a string."""
-        levels, normalized = self._levels(picture), [self.map_stats[i].normalize(maps[i]) for i in picture]
+        levels, normalized = self.levels(picture), [self.map_stats[i].normalize(maps[i]) for i in picture]
         values = [self._klt(i)(x) if self.klts else x for i, x in zip(picture, normalized, strict=True)]
         coded = levels.forward([x[0].numpy() for x in values])
         drawn = tile(coded, levels.mean, self._coder.least_px, self._coder.multiple_px)
-        return self._coder.encode(drawn, self._knob, self._bits)
+        return self._coder.encode(drawn, self._knob, self.bits)
 
     def _read(
         self, picture: Sequence[int], data: bytes, shapes: Sequence[Shape]
     ) -> tuple[list[np.ndarray], list[Tensor]]:
         """The string of one picture to decoded integers [C, h, w] int32 and features [1, C, h, w] of its maps."""
         size = picture_size(shapes, self._coder.least_px, self._coder.multiple_px)
-        drawn = self._coder.decode(data, size, self._bits)
+        drawn = self._coder.decode(data, size, self.bits)
         if drawn.shape != size:
             raise FcbenchError(f"decoded a picture of {list(drawn.shape)}, expected {list(size)}")
         coded = untile(drawn, shapes)
-        if self._bits is None and not all(np.isfinite(x).all() for x in coded):
+        if self.bits is None and not all(np.isfinite(x).all() for x in coded):
             raise FcbenchError("decoded NaN or inf: the payload is damaged")
-        integers = [(x.view(np.int32) if self._bits is None else x).astype(np.int32) for x in coded]
+        integers = [(x.view(np.int32) if self.bits is None else x).astype(np.int32) for x in coded]
         maps = []
-        for i, values in zip(picture, self._levels(picture).backward(coded), strict=True):
+        for i, values in zip(picture, self.levels(picture).backward(coded), strict=True):
             x = torch.from_numpy(values)[None]
             maps.append(self.map_stats[i].restore(self._klt(i).restore(x) if self.klts else x))
         return integers, maps
