@@ -44,20 +44,21 @@ def verify(results: tuple[Path, ...], sign: bool, trust: bool, cache_dir: Path) 
       fcbench verify runs/default
       fcbench verify --sign runs/default
     """
-    n_faulty = 0
+    n_faulty, n_unchecked = 0, 0
     for folder in results:
         try:
             checks, signature = _check(folder, cache_dir, sign, trust)
         except FcbenchError as error:
             say(f"{folder}: cannot be checked: {error}")
-            n_faulty += 1
+            n_unchecked += 1
             continue
         if checks.faults:
             say(_table(folder, checks.faults), nl=False, err=True)
         say(f"{folder}: {_line(checks)}; {signature}")
         n_faulty += bool(checks.faults)
-    if n_faulty:
-        raise FcbenchError(f"{n_faulty} of {len(results)} folders do not hold what they claim")
+    failed = {"do not hold what they claim": n_faulty, "cannot be checked": n_unchecked}
+    if any(failed.values()):
+        raise FcbenchError("; ".join(f"{n} of {len(results)} folders {what}" for what, n in failed.items() if n))
 
 
 def _check(folder: Path, cache_dir: Path, sign: bool, trust: bool) -> tuple[Checks, str]:

@@ -340,7 +340,10 @@ def test_faults_are_a_table_and_an_exit_status(fcbench: Callable[..., Result], f
     _stream(folder).write_bytes(b"")
     (folder / "provenance.json").unlink()
     result = fcbench("verify", folder, folder / "streams", "--cache-dir", cache)
-    assert result.exit_code == 1 and "2 of 2 folders do not hold" in result.output
+    assert (
+        result.exit_code == 1
+        and "1 of 2 folders do not hold what they claim; 1 of 2 folders cannot be" in result.output
+    )
     assert re.search(rf"{name} +{row['point']}: ", result.output) and f"{folder}: 2 faults; checked" in result.output
     assert f"{folder / 'streams'}: cannot be checked: no rates.csv" in result.output
 
