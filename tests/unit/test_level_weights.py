@@ -25,8 +25,11 @@ CPU = torch.device("cpu")
 def features() -> FeatureSet:
     torch.manual_seed(0)
     arrays = {name: 3.0 * torch.randn(80, spec.channels, *GRIDS[name]) for name, spec in SPECS.items()}
-    samples = tuple(SampleInfo(str(i), i, (32, 32)) for i in range(80))
-    return FeatureSet("levels", samples, (), (32, 32), SPECS, GRIDS, arrays)
+    return FeatureSet("levels", _samples(80), (), (32, 32), SPECS, GRIDS, arrays)
+
+
+def _samples(n: int) -> tuple[SampleInfo, ...]:
+    return tuple(SampleInfo(str(i), i, (32, 32)) for i in range(n))
 
 
 def errors(features: FeatureSet, stats: Mapping[str, FeatureStats], costs: Mapping[str, float]) -> TaskLoss:
@@ -57,7 +60,7 @@ def test_a_map_that_the_task_does_not_read_keeps_the_least_weight(features: Feat
 
 
 def test_a_task_that_gains_by_every_error_is_refused(features: FeatureSet) -> None:
-    with pytest.raises(FcbenchError, match="noise in no map raises the task's loss"):
+    with pytest.raises(FcbenchError, match="an error in no map raises the task's loss"):
         weights(features, {"fine": -1.0, "coarse": 0.0})
 
 
@@ -69,3 +72,18 @@ def test_weighted_statistics_weigh_the_error(features: FeatureSet) -> None:
         one = {name: maps[name]}, {name: noisy[name]}
         plain, heavy = (normalized_mse(*one, s) for s in (stats, levels.weighted(stats, of_map)))
         assert float(heavy / plain) == pytest.approx(weight, rel=1e-5)
+
+
+def test_the_planted_error_is_that_of_an_ideal_codec() -> None:
+    """Of correlated channels it leaves out the directions of least variance, and adds up to the stated share."""
+    torch.manual_seed(0)
+    mixing = torch.linalg.qr(torch.randn(6, 6))[0] @ torch.diag(torch.tensor([3.0, 2.0, 1.0, 0.1, 0.05, 0.02]))
+    x = 5 + torch.einsum("dc,bchw->bdhw", mixing, torch.randn(64, 6, 4, 4))
+    stats = stats_of(
+        FeatureSet("x", _samples(64), (), (32, 32), {"x": FeatureSpec("x", 6, 8)}, {"x": (4, 4)}, {"x": x})
+    )
+    got = levels._decoded(x, stats["x"], torch.Generator().manual_seed(0))
+    assert float(normalized_mse({"x": x}, {"x": got}, stats)) == pytest.approx(levels.DISTORTION, rel=0.1)
+    left = (got - got.mean((0, 2, 3), keepdim=True)).transpose(0, 1).flatten(1)
+    kept = torch.linalg.eigvalsh(left @ left.T)
+    assert (kept[:3] < 1e-6 * kept[-1]).all(), "three directions are not sent"
