@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import xxhash
@@ -66,10 +67,10 @@ def test_a_kill_between_file_and_digest_loses_neither_state(tmp_path: Path, monk
     cache.put(tmp_path / "a", b"old")
     write = write_atomically
 
-    def killed(path: Path, data: bytes | str, hint: str) -> None:
+    def killed(path: Path, *args: Any, **named: Any) -> None:
         if path.name == "a":
             raise KeyboardInterrupt
-        write(path, data, hint)
+        write(path, *args, **named)
 
     monkeypatch.setattr(cache, "write_atomically", killed)
     with pytest.raises(KeyboardInterrupt):
