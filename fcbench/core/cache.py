@@ -104,17 +104,17 @@ def get(path: Path) -> bytes | None:
         return path.read_bytes()
 
 
-def put(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Write a cache file and its digest. Not `durable`: for small work, which is done again if a power cut takes it."""
-    _write_digest(path, f"{xxhash.xxh3_128_hexdigest(data)}  {path.name}", durable)
-    write_atomically(path, data, CACHE_HINT, durable=durable)
+def put(path: Path, data: bytes) -> None:
+    """Write a cache file and its digest."""
+    _write_digest(path, f"{xxhash.xxh3_128_hexdigest(data)}  {path.name}")
+    write_atomically(path, data, CACHE_HINT)
 
 
-def seal(path: Path, *, durable: bool = True) -> None:
+def seal(path: Path) -> None:
     """Write the digest of a file that is already in place."""
     with disk_errors(path, CACHE_HINT):
         line = _line(path)
-    _write_digest(path, line, durable)
+    _write_digest(path, line)
 
 
 Fetch = Callable[[Path], bool]
@@ -190,13 +190,13 @@ def _lines(path: Path) -> list[str]:
     return file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
 
 
-def _write_digest(path: Path, line: str, durable: bool) -> None:
+def _write_digest(path: Path, line: str) -> None:
     """Write a digest before its file, beside the digest of the file it replaces: one of them always matches."""
     record = _beside(path, TRAINING_SUFFIX)
     with disk_errors(path, CACHE_HINT):
         lines = [*[old for old in _lines(path) if old.endswith(f"  {path.name}")][-1:], line]
         lines += [_line(record)] if record.is_file() else []
-    write_atomically(_beside(path, DIGEST_SUFFIX), "\n".join(lines) + "\n", CACHE_HINT, durable=durable)
+    write_atomically(_beside(path, DIGEST_SUFFIX), "\n".join(lines) + "\n", CACHE_HINT)
 
 
 def file_digest(path: Path) -> str:

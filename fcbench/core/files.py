@@ -36,26 +36,20 @@ def is_disk_full(error: BaseException | None) -> bool:
     return False
 
 
-def write_atomically(path: Path, data: bytes | str, hint: str = HINT, *, durable: bool = True) -> None:
+def write_atomically(path: Path, data: bytes | str, hint: str = HINT) -> None:
     """Write a file completely or not at all, as `atomic_file` does. Raises `FcbenchError`: the file cannot be written;
     the old one is unchanged."""
     content = data.encode() if isinstance(data, str) else data
-    with atomic_file(path, hint, durable=durable) as file, disk_errors(path, hint):
+    with atomic_file(path, hint) as file, disk_errors(path, hint):
         file.write(content)
 
 
 @contextmanager
-def atomic_file(path: Path, hint: str = HINT, *, durable: bool = True) -> Iterator[BinaryIO]:
-    """Open a file that appears under its name once the block ends without an error.
+def atomic_file(path: Path, hint: str = HINT) -> Iterator[BinaryIO]:
+    """Open a file that appears under its name once the block ends without an error, and survives a power cut.
 
-    Missing parent folders are made. Errors of the block pass through.
-
-    Args:
-        hint: see `disk_errors`.
-        durable: survive a power cut, too, which waits for the disk.
-
-    Raises:
-        FcbenchError: the file cannot be opened or completed; the old one is unchanged.
+    Missing parent folders are made. Errors of the block pass through. `hint`: see `disk_errors`. Raises
+    `FcbenchError`: the file cannot be opened or completed; the old one is unchanged.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with disk_errors(path, hint):
@@ -67,8 +61,7 @@ def atomic_file(path: Path, hint: str = HINT, *, durable: bool = True) -> Iterat
         yield file
         with disk_errors(path, hint):
             file.flush()
-            if durable:
-                os.fsync(file.fileno())
+            os.fsync(file.fileno())
             file.close()
             os.replace(temporary, path)
     except BaseException:
@@ -77,8 +70,7 @@ def atomic_file(path: Path, hint: str = HINT, *, durable: bool = True) -> Iterat
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
-    if durable:
-        _sync_folder(path.parent)
+    _sync_folder(path.parent)
 
 
 def sha256_of(path: Path) -> str:

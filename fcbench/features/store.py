@@ -192,7 +192,7 @@ class Writer:
             file.write(_npy_header((self.n, *self._rows[name]), self._dtype))
             file.flush()
             os.fsync(file.fileno())
-            cache.seal(self._folder / f"{name}.npy", durable=False)
+            cache.seal(self._folder / f"{name}.npy")
         return {name: (int(r[1]), int(r[2])) for name, r in self._rows.items()}
 
     def close(self) -> None:
@@ -229,4 +229,4 @@ def write_index(
         "skipped": [asdict(s) for s in skipped],
         "samples": [asdict(s) for s in samples],
     }
-    cache.put(folder / "index.json", json.dumps(index, indent=1).encode(), durable=False)
+    cache.put(folder / "index.json", json.dumps(index, indent=1).encode())

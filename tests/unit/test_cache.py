@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import xxhash
@@ -67,10 +66,10 @@ def test_a_kill_between_file_and_digest_loses_neither_state(tmp_path: Path, monk
     cache.put(tmp_path / "a", b"old")
     write = write_atomically
 
-    def killed(path: Path, *args: Any, **named: Any) -> None:
+    def killed(path: Path, data: bytes | str, hint: str) -> None:
         if path.name == "a":
             raise KeyboardInterrupt
-        write(path, *args, **named)
+        write(path, data, hint)
 
     monkeypatch.setattr(cache, "write_atomically", killed)
     with pytest.raises(KeyboardInterrupt):

@@ -82,11 +82,11 @@ def test_a_cache_without_room_for_models_trains_one_readout(tmp_path: Path, monk
         trained.append(1)
         return optimize(*args, **named)
 
-    def full(path: Path, *args: Any, **named: Any) -> None:
+    def full(path: Path, data: bytes) -> None:
         if path.name.startswith("task-"):
             with disk_errors(path):
                 no_room()
-        put(path, *args, **named)
+        put(path, data)
 
     monkeypatch.setattr(loop, "optimize", counted)
     monkeypatch.setattr(cache, "put", full)
