@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,6 @@ import click
 from fcbench.cli.options import numbers
 from fcbench.cli.say import say, size
 from fcbench.cli.suite_options import machine_options, suite_of, suite_options
-from fcbench.core import registry
 from fcbench.core.errors import FcbenchError
 from fcbench.core.files import write_atomically
 
@@ -83,9 +81,6 @@ def reproduce(
     options |= {"encoders": _names(encoders), "tasks": _names(tasks), "head": options["head"] or _HEAD}
     options["budget"] = options["budget"] or (None if options["quick"] else _BUDGET)
     base = suite_of(None, options)
-    if not tasks:
-        carried = registry.get("dataset", base.dataset).tasks
-        base = replace(base, tasks=tuple(t for t in base.tasks if t in carried))
     necks = [f"neck_{n}L" for n in numbers(layers, int, "--layers")]
     every = paper.suites(base, necks, ("off", "on") if distillation == "both" else (distillation,))
     import torch

@@ -13,7 +13,7 @@ import click
 from fcbench.cli.options import F, Size, by_task, cache_option, numbers
 from fcbench.core import registry
 from fcbench.core.errors import FcbenchError
-from fcbench.measure.suite import BUDGETS, TASKS, Suite, load
+from fcbench.measure.suite import BUDGETS, TASKS, Suite, default_tasks, load
 
 _SOME = click.IntRange(min=1)
 _THREADS = click.IntRange(1, 4 * (os.cpu_count() or 1))
@@ -25,7 +25,11 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "help": "Repeatable; like every plug-in, a name from `fcbench list` or a file FILE.py. [hiera_nano, sam2_nano]",
     },
     "--codec codecs": {"multiple": True, "metavar": "NAME|FILE.py", "help": "Repeatable. [uniform, hyperprior]"},
-    "--task tasks": {"multiple": True, "metavar": "NAME|FILE.py", "help": f"Repeatable. [{', '.join(TASKS)}]"},
+    "--task tasks": {
+        "multiple": True,
+        "metavar": "NAME|FILE.py",
+        "help": f"Repeatable. [{', '.join(TASKS)}; those that the data set has]",
+    },
     "--dataset": {"metavar": "NAME|FILE.py", "help": "Data set; hf:FOLDER or hf:NAME@COMMIT. [scenes]"},
     "--data-root": {"type": click.Path(path_type=Path), "help": "Folder of a data set that is read from disk."},
     "--features": {
@@ -224,6 +228,8 @@ def suite_of(suite_file: Path | None, options: dict[str, Any]) -> Suite:
     if "image_size" in fields:
         fields["image_size_px"] = fields.pop("image_size")
     suite = replace(suite, **fields, budget=replace(suite.budget, **steps)).with_files()
+    if not suite_file and "tasks" not in fields:
+        suite = replace(suite, tasks=default_tasks(suite.dataset))
     encoders = tuple(registry.computed(e, dtypes["encoder"], compiled) for e in suite.encoders)
     suite = replace(suite, encoders=encoders, neck=registry.computed(suite.neck, dtypes["neck"], compiled))
     if lambdas:

@@ -225,6 +225,16 @@ class Suite:
         return out
 
 
+def default_tasks(dataset: str) -> tuple[str, ...]:
+    """Tasks of a run that names none: the paper's four as far as the data set has them; if it has none, all its own.
+
+    >>> default_tasks("scenes"), default_tasks("camvid"), default_tasks("imagenet")
+    (('segmentation', 'depth', 'pose', 'captioning'), ('segmentation',), ('classification',))
+    """
+    carried: tuple[str, ...] = registry.get("dataset", dataset).tasks
+    return tuple(t for t in TASKS if t in carried) or carried
+
+
 def load(path: Path) -> Suite:
     """The ``SUITE`` of a Python file.
 

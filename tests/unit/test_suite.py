@@ -233,3 +233,13 @@ def test_a_record_of_a_suite_names_no_folder_of_this_machine(tmp_path: Path) -> 
     record = json.dumps(replace(suite, data_root=tmp_path, codec_data_root=tmp_path).as_json())
     assert str(tmp_path) not in record and '"w.safetensors"' in record and '"d.safetensors"' in record
     assert Suite(weights="random").as_json()["weights"] == "random" and Suite().as_json()["weights"] is None
+
+
+def test_a_run_that_names_no_task_takes_those_of_its_data_set(tmp_path: Path) -> None:
+    assert suite_of(None, {"dataset": "camvid"}).tasks == ("segmentation",)
+    assert suite_of(None, {"dataset": "imagenet1k", "tasks": ()}).tasks == ("classification",)
+    assert suite_of(None, {"dataset": "camvid", "tasks": ("depth",)}).tasks == ("depth",), "refused later, by name"
+    (tmp_path / "suite.py").write_text("import fcbench\nSUITE = fcbench.Suite(tasks='pose')\n")
+    assert suite_of(tmp_path / "suite.py", {"dataset": "camvid"}).tasks == ("pose",), "a suite names its tasks"
+    with pytest.raises(FcbenchError, match="unknown dataset 'camvit'.*camvid"):
+        suite_of(None, {"dataset": "camvit"})
