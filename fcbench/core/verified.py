@@ -39,7 +39,8 @@ VERIFIED: dict[str, dict[str, str]] = {
             "scale_hyperprior sperr strata sz3 uniform webp zfp"
         ).split()
     }
-    | dict.fromkeys(("elic_joint", "hyperprior_joint", "strata_joint"), "the tests alone: no rows here")
+    | dict.fromkeys(("elic_joint", "strata_joint"), "the tests alone: no rows here")
+    | {"hyperprior_joint": "rows in results/pyramid"}
     | {"hevc_klt": "rows in results/codecs_scenes_standard; x265's streams as those of hevc"}
     | {"vvc": "no rows here: the tests encode by a stand-in for its program"},
     "image": {name: _CODED for name in ("avif", "hevc", "jpeg", "jpegxl", "webp")}
