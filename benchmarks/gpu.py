@@ -204,7 +204,7 @@ def training(device: torch.device, quick: bool, say: Say) -> None:
 def whole_run(device: torch.device, quick: bool, say: Say, limit_s: float | None = None) -> None:
     """Wall time of the default run from an empty cache, and the sums of its stages by kind."""
     with tempfile.TemporaryDirectory(prefix="fcbench-gpu-run-") as folder:
-        command = [sys.executable, "-m", "fcbench.cli.main", "run", "--device", str(device)]
+        command = [sys.executable, "-m", "fcbench", "run", "--device", str(device)]
         command += ["--out", f"{folder}/out", "--cache-dir", f"{folder}/cache", *(["--quick"] if quick else [])]
         began = time.perf_counter()
         code, log = followed(command, limit_s)

@@ -67,7 +67,7 @@ Say = Callable[[Figure], None]
 def workers(quick: bool, say: Say) -> None:
     """Two worker processes against one, on a real sweep."""
     codecs = LEARNED[:1] if quick else LEARNED
-    run = [sys.executable, "-m", "fcbench.cli.main", "run", "--encoder", "hiera_nano", "--threads", "1", "--quick"]
+    run = [sys.executable, "-m", "fcbench", "run", "--encoder", "hiera_nano", "--threads", "1", "--quick"]
     run += ["--task", "depth", "--json-lines"]
     with tempfile.TemporaryDirectory() as name:
         folder, times = Path(name), dict[int, float]()

@@ -369,7 +369,7 @@ def second_codec(work: Path, options: Sequence[str]) -> Figure:
     """Wall time of a run that adds ``factorized``, over the first one's with ``hyperprior``."""
     weights = weights_of(NANO)
     command = [
-        *(sys.executable, "-m", "fcbench.cli.main", "run", "--encoder", NANO),
+        *(sys.executable, "-m", "fcbench", "run", "--encoder", NANO),
         *("--cache-dir", str(work / "run-cache"), "--out", str(work / "run")),
         *(("--weights", weights) if weights else ()),
         *options,

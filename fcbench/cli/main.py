@@ -95,7 +95,3 @@ def main(verbose: bool) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(LogFormatter("%(levelname)s: %(message)s"))
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
-
-
-if __name__ == "__main__":
-    main()

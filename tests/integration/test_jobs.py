@@ -28,7 +28,7 @@ def rows(out: Path) -> pd.DataFrame:
 
 def started(out: Path, cache: Path, *args: str) -> subprocess.Popen[bytes]:
     """A tiny run by two workers, in a session of its own."""
-    command = [sys.executable, "-m", "fcbench.cli.main", *TINY, "--encoder", "sam2_nano", "--jobs", "2", *args]
+    command = [sys.executable, "-m", "fcbench", *TINY, "--encoder", "sam2_nano", "--jobs", "2", *args]
     log = (out.parent / "log").open("ab")
     return subprocess.Popen(
         [*command, "--cache-dir", str(cache), "--out", str(out)], stdout=log, stderr=log, start_new_session=True

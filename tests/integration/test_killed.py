@@ -43,7 +43,7 @@ def _until(true: Callable[[], object], limit_s: float) -> None:
 
 def test_a_killed_run_leaves_no_process_and_closes_its_pipe(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    command = [sys.executable, "-m", "fcbench.cli.main", "run", "--quick", "--device", "cpu", "--task", "depth"]
+    command = [sys.executable, "-m", "fcbench", "run", "--quick", "--device", "cpu", "--task", "depth"]
     command += ["--n-train", "1000", "--cache-dir", str(cache), "--out", str(tmp_path / "out")]
     reader, writer = os.pipe()
     with subprocess.Popen(command, stdout=writer, stderr=writer, start_new_session=True) as run:

@@ -52,7 +52,7 @@ def fresh(outside: Path) -> Call:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(outside / "site")])}
 
     def call(*args: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "fcbench.cli.main", *map(str, args)]
+        command = [sys.executable, "-m", "fcbench", *map(str, args)]
         return subprocess.run(command, capture_output=True, text=True, cwd=outside, env=environment, check=False)
 
     return call

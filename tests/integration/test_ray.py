@@ -45,7 +45,7 @@ def cluster() -> Iterator[Any]:
 
 def started(out: Path, cache: Path, address: str, *args: str) -> subprocess.Popen[bytes]:
     options = (*OPTIONS, "--ray", address, *args)
-    command = [sys.executable, "-m", "fcbench.cli.main", *TINY, "--encoder", "sam2_nano", *options]
+    command = [sys.executable, "-m", "fcbench", *TINY, "--encoder", "sam2_nano", *options]
     log = (out.parent / "log").open("ab")
     return subprocess.Popen([*command, "--cache-dir", str(cache), "--out", str(out)], stdout=log, stderr=log)
 
@@ -145,7 +145,7 @@ def test_the_slurm_script_joins_its_nodes(finished: Path, tmp_path: Path) -> Non
     programs.mkdir()
     python = f'#!/bin/sh\nexec "{sys.executable}" -m'
     scripts = {"srun": SRUN, "scontrol": "#!/bin/sh\necho one\necho two\n"}  # two nodes, both of them this machine
-    scripts |= {"fcbench": f'{python} fcbench.cli.main "$@"\n', "ray": f'{python} ray.scripts.scripts "$@"\n'}
+    scripts |= {"fcbench": f'{python} fcbench "$@"\n', "ray": f'{python} ray.scripts.scripts "$@"\n'}
     for name, text in scripts.items():
         (programs / name).write_text(text)
         (programs / name).chmod(0o755)

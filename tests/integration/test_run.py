@@ -291,13 +291,15 @@ def test_progress_for_machines(tiny: Tiny, tmp_path: Path) -> None:
 def test_two_processes_share_an_empty_cache(tmp_path: Path) -> None:
     options = *TINY, "--encoder", "sam2_nano", "--task", "depth", "--codec", "factorized"
     options += "--cache-dir", str(tmp_path / "cache"), "--out"
-    command = [sys.executable, "-m", "fcbench.cli.main", *options]
+    command = [sys.executable, "-m", "fcbench", *options]
     running = [subprocess.Popen([*command, str(tmp_path / out)], stdout=subprocess.DEVNULL) for out in "ab"]
     assert [process.wait() for process in running] == [0, 0]
     columns = ["kind", "codec", "params", "metric", "value", "bpfp", "feature_mse", "checkpoint_sha256"]
     a, b = (table_module.load(tmp_path / out)[columns].astype(str) for out in "ab")
     assert a.equals(b)
     assert not list((tmp_path / "cache" / "models").glob("*.resume*"))
+    recorded = json.loads((tmp_path / "a" / "provenance.json").read_text())["runs"][0]["command"]
+    assert recorded[:2] == ["fcbench", "run"], "by python -m fcbench"
 
 
 @pytest.mark.slow
