@@ -83,15 +83,17 @@ class Bench:
     def __init__(self, source: Source, seed: int = 0, rate: float | None = None) -> None:
         self.source, self.seed, self.rate = source, seed, rate or Budget().codec_rate
 
+    def built(self, plugin: LearnedPlugin, lmbda: float) -> Any:
+        """A codec that has not seen features."""
+        torch.manual_seed(self.seed)
+        return plugin.build(list(self.source.train.features.specs.values()), self.source.stats, {"lmbda": lmbda})
+
     def fresh(self, plugin: LearnedPlugin, lmbda: float) -> Any:
         """A codec before training."""
-        features = self.source.train.features
-        torch.manual_seed(self.seed)
-        specs = list(features.specs.values())
-        codec: Any = plugin.build(specs, self.source.stats, {"lmbda": lmbda})
+        codec, features = self.built(plugin, lmbda), self.source.train.features
         train, _ = loop.held_out(len(features))
         maps = features.batch(train[:PREPARE_SAMPLES])
-        codec.prepare([maps[s.name] for s in specs])
+        codec.prepare([maps[name] for name in features.specs])
         return codec
 
     def train(self, codec: Any, lmbda: float, steps: int, slower: float = 1.0) -> Record:
@@ -144,7 +146,8 @@ class Bench:
         """The middle operating point from scratch, every other one from its neighbour's weights."""
         trained: dict[float, Any] = {}
         for lmbda in sorted(lmbdas, key=lambda v: abs(lmbdas.index(v) - len(lmbdas) // 2)):
-            codec, starts = self.fresh(plugin, lmbda), to_middle(lmbdas, lmbda)
+            starts = to_middle(lmbdas, lmbda)
+            codec = self.built(plugin, lmbda) if starts else self.fresh(plugin, lmbda)
             if starts:
                 codec.continue_from(trained[starts[0]], starts[0], lmbda)
             n = math.ceil(share * steps) if starts else steps

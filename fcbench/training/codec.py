@@ -194,7 +194,6 @@ def _train(
     task_loss: TaskLoss | None,
     advance: Advance,
 ) -> Record:
-    _prepare(codec, recipe)
     budget = recipe.budget
     if recipe.start:
         trained = checkpoint.load(recipe.start.path(cache)).codec
@@ -206,6 +205,8 @@ def _train(
             continued_rate(recipe.start.lmbda, recipe.lmbda) * budget.codec_rate,
         )
         budget = replace(budget, codec_steps=steps, codec_rate=rate, tolerance=0)
+    else:
+        _prepare(codec, recipe)
     record = fit_codec(
         codec,
         lmbdas,

@@ -19,10 +19,14 @@ X = torch.randn(12, 6, 8, 8, generator=torch.Generator().manual_seed(0)) * torch
 CONTINUED = [n for n in registry.names("codec") if registry.get("codec", n).continued]
 
 
-def fresh(name: str, lmbda: float, x: torch.Tensor = X) -> Any:
+def built(name: str, lmbda: float) -> Any:
     torch.manual_seed(1)
-    codec: Any = registry.get("codec", name).build([FeatureSpec("s", 6, 16)], {"s": statistics(x)}, {"lmbda": lmbda})
-    codec.prepare([x])
+    return registry.get("codec", name).build([FeatureSpec("s", 6, 16)], {"s": statistics(X)}, {"lmbda": lmbda})
+
+
+def fresh(name: str, lmbda: float) -> Any:
+    codec = built(name, lmbda)
+    codec.prepare([X])
     return codec
 
 
@@ -44,7 +48,8 @@ def test_every_trained_codec_of_one_rate_continues() -> None:
 
 @pytest.mark.parametrize("name", CONTINUED)
 def test_at_the_same_point_it_is_the_trained_codec(name: str) -> None:
-    start, codec = trained(name, 1.0), fresh(name, 1.0)
+    """It needs no preparation: it takes everything from the other one."""
+    start, codec = trained(name, 1.0), built(name, 1.0)
     codec.continue_from(start, 1.0, 1.0)
     codec.freeze()
     mine, theirs = codec.state_dict(), start.state_dict()
@@ -54,7 +59,7 @@ def test_at_the_same_point_it_is_the_trained_codec(name: str) -> None:
 @pytest.mark.parametrize("name", CONTINUED)
 def test_at_a_higher_rate_it_spends_more_and_loses_less(name: str) -> None:
     """Before any training here: a factor of 16 in lmbda is one of 4 in the gain, about two bits per scalar."""
-    start, codec = trained(name, 4.0), fresh(name, 64.0)
+    start, codec = trained(name, 4.0), built(name, 64.0)
     codec.continue_from(copy.deepcopy(start), 4.0, 64.0)
     codec.freeze()
     with torch.no_grad():
