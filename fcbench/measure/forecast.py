@@ -17,9 +17,12 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
+from rich.status import Status
 
 from fcbench.core.cache import ASIDE, Cache
 from fcbench.core.codecs import ENDS, Kind
+from fcbench.core.errors import printable
 from fcbench.core.features import Encoder, FeaturesDtype
 from fcbench.core.progress import Advance, Report
 from fcbench.features.extract import extract
@@ -98,8 +101,10 @@ def probe(study: Study) -> Rates:
     """
     suite, encoder = study.suite, study.encoder(study.suite.encoders[0])
     budget = replace(suite.budget, task_steps=STEPS, codec_steps=STEPS)
-    rates, watch = Rates(encoder.name, len(study.data["test"])), Stopwatch()
-    with tempfile.TemporaryDirectory(prefix="fcbench-probe-") as name:
+    rates = Rates(encoder.name, len(study.data["test"]))
+    shown = Console(stderr=True, highlight=False).status(f"timing {encoder.name}: features")
+    with shown, tempfile.TemporaryDirectory(prefix="fcbench-probe-") as name:
+        watch = Stopwatch(shown)
         folder = Path(name)
         small = study.of(replace(suite, budget=budget), replace(study.cache, root=folder).make())
         source = _few_features(small, encoder, rates)
@@ -215,7 +220,7 @@ def _time_codec(trial: Trial, job: Job, watch: Stopwatch, rates: Rates, steps: i
         rates.train_bytes[which] = _n_bytes(models) - before - rates.make_bytes[which]
         trial.complexity.of_codec(sender.loaded)
         rates.make_s[which] = ended - began + time.perf_counter() - ended
-    with watch.part("coding") as advance:
+    with watch.part(f"{trial.source.encoder.name}: {job.point.label}, coding") as advance:
         sender.send(stream, advance)
     ended, n = time.perf_counter(), len(trial.source.test.features)
     there_s = watch.step_s + (ended - watch.ticks_s[-1]) / n
@@ -229,15 +234,16 @@ def _n_bytes(folder: Path) -> int:
 
 
 class Stopwatch(Report):
-    """A report that prints nothing and records when each step of its last part ended."""
+    """A report that records when each step of its last part ended, and shows no more than that part, in a terminal."""
 
-    def __init__(self) -> None:
+    def __init__(self, shown: Status) -> None:
         super().__init__(0, Console(quiet=True))
-        self.ticks_s: list[float] = []
+        self.shown, self.ticks_s = shown, list[float]()
 
     @contextmanager
     def part(self, name: str) -> Iterator[Advance]:
         """Start a part; its start counts as the first tick."""
+        self.shown.update(f"timing {escape(printable(name))}")
         self.ticks_s = [time.perf_counter()]
         yield lambda done, total: self.ticks_s.append(time.perf_counter())
 
