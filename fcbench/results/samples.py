@@ -77,12 +77,11 @@ def _naming(file: Path) -> Iterator[None]:
 
 
 def pack(path: Path) -> Path:
-    """Write the samples of all points of a folder into one file. Returns the file. Raises `FcbenchError`: no samples,
-    or the disk is full."""
-    files = sorted((path / SAMPLES).glob("*.parquet"))
-    if not files:
+    """Write the samples of all points of a folder into one file, those that it holds already too. Returns the file.
+    Raises `FcbenchError`: no samples, or the disk is full."""
+    tables = [sample_table(point, load_samples(path, point)) for point in sorted(sample_files(path))]
+    if not tables:
         raise FcbenchError(f"no samples in {path / SAMPLES}: run the suite again.")
-    tables = [pq.read_table(file, partitioning=None) for file in files]
     whole = pa.concat_tables(tables, promote_options="default")
     buffer = pa.BufferOutputStream()
     with pq.ParquetWriter(buffer, whole.schema, compression="zstd", compression_level=19) as writer:

@@ -28,7 +28,7 @@ from fcbench.results import folder as folder_module
 from fcbench.results import provenance, row, table
 from fcbench.results.folder import ResultsFolder, load_provenance
 from fcbench.results.row import RatePoint
-from fcbench.results.samples import SampleTable, load_samples, pack
+from fcbench.results.samples import SampleTable, load_samples, pack, sample_files
 
 N = len(row.COLUMNS)
 SAMPLES = SampleTable(["a", "b"], [10, None], np.array([[1.0, 2.0], [3.0, 4.5]]))
@@ -123,7 +123,18 @@ def test_packed_samples_are_the_samples(tmp_path: Path) -> None:
     with pytest.raises(FcbenchError, match="no samples of point 'p9'"):
         load_samples(tmp_path, "p9")
     with pytest.raises(FcbenchError, match="no samples in"):
+        pack(tmp_path / "empty")
+
+
+def test_packing_again_keeps_what_is_packed(tmp_path: Path) -> None:
+    """A run goes on in a folder of which only the packed samples were kept."""
+    for point in ("p1", "p2"):
+        with ResultsFolder(tmp_path) as folder:
+            folder.append([rate_point(point=point)], SAMPLES)
         pack(tmp_path)
+        shutil.rmtree(tmp_path / "samples.parquet")
+    assert [load_samples(tmp_path, point).ids for point in ("p1", "p2")] == [["a", "b"]] * 2
+    assert list(sample_files(tmp_path)) == ["p1", "p2"]
 
 
 def test_done_and_resume(tmp_path: Path) -> None:
