@@ -41,7 +41,8 @@ FORMATS = {"table": ".txt", "csv": ".csv", "markdown": ".md", "latex": ".tex"}
     "metrics",
     multiple=True,
     metavar="NAME",
-    help="Repeatable; `all` for every metric. [each task's primary metric]",
+    help="Repeatable; `all` for every metric of the tasks; `feature_snr`, the SNR of decoded features [dB]. [each "
+    "task's primary metric]",
 )
 @rate_option("Unit of the rate.")
 @click.option(
@@ -89,9 +90,10 @@ def compare(
       fcbench compare results/codecs_camvid --anchor hyperprior --metric all -o camvid.tex
       fcbench compare results/codecs_camvid --published others.csv --anchor "elic of others (published)"
       fcbench compare runs/before runs/after --by folder
+      fcbench compare runs/default --anchor uniform --metric feature_snr
     """
     from fcbench.analysis import compare as comparing
-    from fcbench.analysis import situations
+    from fcbench.analysis import distortion, situations
     from fcbench.analysis.parts import at_targets
     from fcbench.analysis.published import add
     from fcbench.reports import compare_table
@@ -107,7 +109,9 @@ def compare(
     suffix = ".json" if as_json else FORMATS[form] if form else tables.check_suffix(output) if output else ".txt"
     check_outputs([output] if output else [], [*results, *published], overwrite)
     rows = add(situations.load(results, by), published)
+    rows = distortion.add(rows) if distortion.METRIC in metrics else rows
     comparisons, notes = comparing.compare(rows, anchor, metrics, x, loss=loss)
+    notes += [distortion.NO_INTERVALS] if distortion.METRIC in metrics else []
     if parts:
         document = parts_tables.document(at_targets(rows, comparisons), notes)
     else:

@@ -15,7 +15,9 @@ from fcbench.core.files import write_atomically
 @click.command("curves")
 @results_argument
 @by_option
-@click.option("--metric", metavar="NAME", help="`all` for every metric. [each task's primary metric]")
+@click.option(
+    "--metric", metavar="NAME", help="`all` for every metric of the tasks; `feature_snr`. [each task's primary metric]"
+)
 @rate_option("Unit of the rate.")
 @click.option(
     "-o",
@@ -47,7 +49,7 @@ def curves(
       fcbench curves runs/default --metric all -o points.tex
       fcbench curves runs/default --compressai curves
     """
-    from fcbench.analysis import situations
+    from fcbench.analysis import distortion, situations
     from fcbench.reports import points_table, tables
 
     if compressai and (output or metric or x != "bpp"):
@@ -55,6 +57,7 @@ def curves(
     suffix = tables.check_suffix(output) if output else ".txt"
     check_outputs([output] if output else [], results, overwrite)
     rows = situations.load(results, by)
+    rows = distortion.add(rows) if metric == distortion.METRIC else rows
     if compressai:
         files = {compressai / name: text for name, text in points_table.compressai(rows).items()}
         check_outputs(files, results, overwrite)

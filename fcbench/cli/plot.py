@@ -26,7 +26,9 @@ from fcbench.core.errors import FcbenchError
 @rate_option()
 @published_option
 @by_option
-@click.option("--metric", help="Another metric than each task's primary one, e.g. oks.")
+@click.option(
+    "--metric", help="Another metric than each task's primary one: oks, or feature_snr for rate-distortion curves."
+)
 @click.option(
     "--anchor", "anchors", multiple=True, metavar="NAME", help="Draw in grey: a codec, or `remote`. Repeatable."
 )
@@ -72,8 +74,9 @@ def plot(
       fcbench plot results/codecs_scenes -o cost.png --complexity --encoder hiera_nano
       fcbench plot runs/default -o parts.png --parts --codec hyperprior
       fcbench plot runs/before runs/after -o both.png --by folder --codec hyperprior
+      fcbench plot runs/default -o distortion.png --metric feature_snr
     """
-    from fcbench.analysis import situations
+    from fcbench.analysis import distortion, situations
     from fcbench.analysis.published import add
     from fcbench.reports import curves_figure, style
     from fcbench.reports.parts import figure as parts_figure
@@ -84,6 +87,7 @@ def plot(
     rows = situations.choose(situations.load(results, by), "task", tasks)
     rows = situations.choose(rows, "encoder", encoders)
     rows = add(situations.choose_codecs(rows, codecs), published)
+    rows = distortion.add(rows) if metric == distortion.METRIC else rows
     if complexity:
         figure = curves_figure.complexity(rows, x, metric, anchors=anchors)
     elif parts:

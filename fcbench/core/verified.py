@@ -15,7 +15,8 @@ VERIFIED: dict[str, dict[str, str]] = {
         "hf": "random weights only: equal to the official classes, reads folders that they wrote",
         "hiera": _FORMAT,
         "hiera_nano": _EMBEDDED,
-        "mobilenetv2": "published weights, as their 8-bit interpreter computes: rows in results/universality_published",
+        "mobilenetv2": "published weights, as their 8-bit interpreter computes: rows in "
+        "results/universality_published and results/split_deeplab",
         "sam2": f"{_FORMAT}; rows in results/real_smoke",
         "sam2_nano": _EMBEDDED,
         "timm": "tf_efficientnet_lite0: official weights, rows in results/camvid_lite0 and results/split_lite0; "
@@ -50,7 +51,7 @@ VERIFIED: dict[str, dict[str, str]] = {
         "ade20k": _MADE,
         "camvid": "the real files: rows in results/codecs_camvid",
         "coco": "100 real images: rows in results/real_smoke",
-        "coco_voc": "100 real images: no rows here",
+        "coco_voc": "100 real images: rows in results/split_deeplab",
         "extracted": "made folders only",
         "folder": _MADE,
         "hf": "made folders only",

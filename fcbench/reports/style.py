@@ -51,6 +51,7 @@ METRIC_LABELS = {
     "top1": "Top-1 accuracy",
     "top5": "Top-5 accuracy",
     "nll": "NLL (bits)",
+    "feature_snr": "SNR of features (dB)",
 }
 """Metric -> its name on an axis; other metrics keep their own names."""
 
