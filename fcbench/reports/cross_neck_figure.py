@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from fcbench.analysis.cross_neck import Matrices
 from fcbench.reports.cross_neck_table import matrix_rows, path_label
-from fcbench.reports.style import PAGE_IN, STYLE
+from fcbench.reports.style import PAGE_IN, STYLE, wrapped
 
 
 def draw(matrices: Matrices) -> Figure:
@@ -24,7 +24,7 @@ def draw(matrices: Matrices) -> Figure:
                     at = names.index(path_label(e)), tasks.index(e.chain.task)
                     table[at] = e.ratio.value
             image = ax.imshow(table, cmap="RdBu", vmin=0.5, vmax=1.5, aspect="auto")
-            ax.set_title(encoder)
+            ax.set_title(wrapped(encoder, PAGE_IN / len(encoders)))
             ax.set_xticks(range(len(tasks)), tasks)
             first = ax is axes[0]
             ax.set_yticks(range(len(names)), names if first else [""] * len(names))

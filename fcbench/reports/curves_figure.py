@@ -273,9 +273,11 @@ def _panels(keys: _Keys) -> tuple[Figure, dict[tuple[str, str | None], Axes]]:
     for i, ((panel, encoder), ax) in enumerate(zip(cells, axes)):
         if encoder is None or i < n_cols:
             both = encoder is not None and share == "row"
-            ax.set_title(f"{panel}, {encoder}" if both else panel, pad=4)
+            title = f"{panel}, {encoder}" if both else panel
+            ax.set_title(style.wrapped(title, fig.get_figwidth() / n_cols), pad=4)
         if encoder is not None and share == "col" and i % n_cols == n_cols - 1:
-            ax.annotate(encoder, (1.04, 0.5), xycoords="axes fraction", rotation=270, va="center", fontsize=8)
+            name = style.wrapped(encoder, fig.get_figheight() / n_rows)
+            ax.annotate(name, (1.04, 0.5), xycoords="axes fraction", rotation=270, va="center", fontsize=8)
     return fig, dict(zip(cells, axes))
 
 

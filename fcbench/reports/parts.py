@@ -14,7 +14,7 @@ from fcbench.analysis.compare import flat
 from fcbench.analysis.parts import SHARES, PartsAtTarget
 from fcbench.core.rates import CONTAINER, HEADERS
 from fcbench.reports.compare_table import UNITS
-from fcbench.reports.style import COLOURS, PAGE_IN, STYLE
+from fcbench.reports.style import COLOURS, PAGE_IN, STYLE, wrapped
 from fcbench.reports.tables import Document, Table
 
 _AROUND = {CONTAINER: "#bbbbbb", HEADERS: "#777777", "seal": "#444444"}
@@ -34,7 +34,7 @@ def figure(rows: pd.DataFrame, x: str = "bpp") -> Figure:
     n_rows = -(-len(panels) // n_columns)
     with rc_context(STYLE):
         fig = Figure(figsize=(PAGE_IN, 0.8 + 1.6 * n_rows), layout="constrained")
-        axes = fig.subplots(n_rows, n_columns, squeeze=False, sharey=True).flat
+        axes = list(fig.subplots(n_rows, n_columns, squeeze=False, sharey=True).flat)
         for ax, ((codec, encoder), curve) in zip(axes, panels):
             curve = curve.sort_values(x)
             labels, below = [f"{rate:.3g}" for rate in curve[x]], [0.0] * len(curve)
@@ -42,10 +42,10 @@ def figure(rows: pd.DataFrame, x: str = "bpp") -> Figure:
                 heights = [100 * one.get(name, 0.0) for one in curve[SHARES]]
                 ax.bar(labels, heights, bottom=below, color=colours[name], label=name, width=0.85)
                 below = [a + b for a, b in zip(below, heights)]
-            ax.set_title(f"{codec}, {encoder}")
+            ax.set_title(wrapped(f"{codec}, {encoder}", PAGE_IN / n_columns))
             ax.tick_params("x", rotation=45)
             ax.grid(False)
-        for ax in list(axes)[len(panels) :]:
+        for ax in axes[len(panels) :]:
             ax.set_visible(False)
         fig.supylabel("Share of the file (%)", fontsize=7.5)
         fig.supxlabel(f"Operating points, by rate ({UNITS[x]})", fontsize=7.5)

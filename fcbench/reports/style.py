@@ -10,6 +10,7 @@ References:
 
 import io
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,7 @@ PUBLISHED_DASHES: Any = (0, (4, 2.5))
 LABEL_LINE: dict[str, Any] = {"ls": (0, (2, 1)), "lw": 0.9, "marker": "*", "ms": 6.0, "mew": 0.4}
 
 COLUMN_IN, PAGE_IN = 3.5, 7.16  # Widths of one column and of a page of two [inch]
+_LETTERS_PER_IN = 16  # Of a title, in the panel and the space that its axis takes
 _GROUPED_ROWS = 4
 _GAP = 3  # in the lines of codecs that had not converged
 _TICKS = {"width": 0.6, "size": 2.5}
@@ -177,6 +179,15 @@ def svg_path(marker: str) -> str:
 def end(e: int, dashes: Any) -> dict[str, Any]:
     """Properties of the line for a ceiling or floor of encoder number e."""
     return {"color": SHADES[e], "ls": dashes, "lw": 0.9}
+
+
+def wrapped(title: str, width_in: float) -> str:
+    """A title in as many lines as a panel of that width needs, broken at blanks.
+
+    >>> wrapped("classification, timm:tf_efficientnet_lite0, stage3", PAGE_IN / 3)
+    'classification,\\ntimm:tf_efficientnet_lite0, stage3'
+    """
+    return textwrap.fill(title, max(1, int(_LETTERS_PER_IN * width_in)), break_long_words=False, break_on_hyphens=False)
 
 
 def log_axis(axes: Sequence[Axes], which: str, low: float, high: float) -> None:

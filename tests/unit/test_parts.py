@@ -68,6 +68,12 @@ def test_the_figure_stacks_to_a_hundred_percent() -> None:
         assert tops == pytest.approx([100] * 5)
 
 
+def test_panels_without_a_curve_are_not_shown() -> None:
+    rows = [replace(point, codec=f"{point.codec}{i}") for i in range(3) for point in two_codecs()]
+    fig = shown.figure(to_frame(rows))
+    assert (len(fig.axes), sum(ax.get_visible() for ax in fig.axes)) == (8, 6)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     with ResultsFolder(tmp_path) as results:
