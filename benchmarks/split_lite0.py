@@ -39,5 +39,5 @@ SUITE = Suite(
             ("hyperprior", "strata", "factorized", "elic"), tuple({"lmbda": v} for v in (0.8, 2.0, 4.0, 8.0, 20.0))
         ),
     },
-    budget=Budget(codec_steps=300),
+    budget=Budget(codec_steps=2000),
 )
