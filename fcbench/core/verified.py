@@ -19,8 +19,8 @@ VERIFIED: dict[str, dict[str, str]] = {
         "results/universality_published and results/split_deeplab",
         "sam2": f"{_FORMAT}; rows in results/real_smoke",
         "sam2_nano": _EMBEDDED,
-        "timm": "tf_efficientnet_lite0 and _lite1: official weights, rows in results/camvid_lite0, results/split_lite0, "
-        "results/split_lite0_points and results/split_lite1; others: random weights only",
+        "timm": "tf_efficientnet_lite0 and _lite1: official weights, rows in results/camvid_lite0, "
+        "results/split_lite0, results/split_lite0_points and results/split_lite1; others: random weights only",
         "torchvision": "random weights only: front then tail equals torchvision's own networks",
     },
     "taskmodel": {
