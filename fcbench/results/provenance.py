@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import secrets
 import subprocess
 import sys
@@ -37,12 +38,17 @@ def utc_now() -> str:
 
 
 def portable(argument: str) -> str:
-    """Strip the machine's folders from a command-line argument: an absolute path becomes its last part.
+    """Strip the machine's folders from a command-line argument: an absolute path becomes its last part, also behind the
+    name of an option or of a data set.
 
-    >>> portable("/some/where/camvid"), portable("results/camvid"), portable("--quick")
-    ('camvid', 'results/camvid', '--quick')
+    >>> portable("/some/where/camvid"), portable("results/camvid"), portable("--out=/some/where")
+    ('camvid', 'results/camvid', '--out=where')
+    >>> portable("imagenet1k:/some/where"), portable("timm:vit"), portable("https://host/file")
+    ('imagenet1k:where', 'timm:vit', 'https://host/file')
     """
-    return Path(argument).name if os.path.isabs(argument) else argument
+    named = re.fullmatch(r"([^/]*[:=])(/(?!/).*)", argument, re.DOTALL)
+    name, path = named.groups() if named and not os.path.isabs(argument) else ("", argument)
+    return name + (Path(path).name if os.path.isabs(path) else path)
 
 
 def record(suite: Mapping[str, Any]) -> dict[str, Any]:
