@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fcbench.analysis import curves, distortion, open_ended, published, resampled_curves, situations, variants
+from fcbench.analysis import curves, open_ended, published, resampled_curves, situations, variants
 from fcbench.analysis.bootstrap import Bootstrap, Point, points
 from fcbench.analysis.curves import Curve, Loss
 from fcbench.analysis.estimate import Estimate, estimate
@@ -275,8 +275,7 @@ def _at_ceiling(
 ) -> tuple[float | None, Estimate]:
     ends = ends[ends["seed"].isin(s.seeds)].sort_values("seed")
     if tuple(ends["seed"]) != s.seeds:
-        uncoded = "no uncoded ceiling was measured" if metric != distortion.METRIC else "uncoded features have no error"
-        return None, Estimate(reason=uncoded)
+        return None, Estimate(reason="there is no uncoded ceiling")
     ceiling, higher = float(ends["value"].mean()), bool(ends["higher_is_better"].iloc[0])
     if loss.unit == "pt" and (unit := ends["unit"].iloc[0]):
         return None, Estimate(reason=f"points are of fractions, {metric} is in {unit}: give the loss in percent")

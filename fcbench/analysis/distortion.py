@@ -1,5 +1,7 @@
 """Rate and distortion: the error of decoded features as a metric of its own, whatever reads them."""
 
+from collections.abc import Collection
+
 import numpy as np
 import pandas as pd
 
@@ -15,16 +17,18 @@ NO_INTERVALS = f"{METRIC}: errors of single samples are not kept, so intervals a
 _READERS = "neck", "head", "head_sha256", "neck_loss"
 
 
-def add(rows: pd.DataFrame) -> pd.DataFrame:
-    """Add rows with the metric `METRIC` for every measured point, once for all tasks.
+def add(rows: pd.DataFrame, metrics: Collection[str | None]) -> pd.DataFrame:
+    """Add rows with the metric `METRIC`, if it is among the metrics, for every measured point, once for all tasks.
 
     A codec that was trained for a task has such rows for each: its objective then names the task. Lossless points, with
     an infinite ratio, have none. `rows`: of `fcbench.analysis.situations.load`, or a subset of them.
     """
+    if METRIC not in metrics:
+        return rows
     errors = rows["feature_mse"].astype(float)
     sent = rows["kind"].isin([Kind.CODED, Kind.REMOTE, Kind.FLOOR])
     made = rows[sent & (rows["status"] == OK) & np.isfinite(errors) & (errors > 0)]
-    fitted = made["objective"].isin(["task", "both", "levels"])
+    fitted = ~made["objective"].isin(["", "mse"])
     made = made.assign(
         point="",  # it has no samples of its own
         task=TASK,

@@ -109,7 +109,7 @@ def compare(
     suffix = ".json" if as_json else FORMATS[form] if form else tables.check_suffix(output) if output else ".txt"
     check_outputs([output] if output else [], [*results, *published], overwrite)
     rows = add(situations.load(results, by), published)
-    rows = distortion.add(rows) if distortion.METRIC in metrics else rows
+    rows = distortion.add(rows, metrics)
     comparisons, notes = comparing.compare(rows, anchor, metrics, x, loss=loss)
     notes += [distortion.NO_INTERVALS] if distortion.METRIC in metrics else []
     if parts:

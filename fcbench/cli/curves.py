@@ -57,7 +57,7 @@ def curves(
     suffix = tables.check_suffix(output) if output else ".txt"
     check_outputs([output] if output else [], results, overwrite)
     rows = situations.load(results, by)
-    rows = distortion.add(rows) if metric == distortion.METRIC else rows
+    rows = distortion.add(rows, [metric])
     if compressai:
         files = {compressai / name: text for name, text in points_table.compressai(rows).items()}
         check_outputs(files, results, overwrite)

@@ -87,7 +87,7 @@ def plot(
     rows = situations.choose(situations.load(results, by), "task", tasks)
     rows = situations.choose(rows, "encoder", encoders)
     rows = add(situations.choose_codecs(rows, codecs), published)
-    rows = distortion.add(rows) if metric == distortion.METRIC else rows
+    rows = distortion.add(rows, [metric])
     if complexity:
         figure = curves_figure.complexity(rows, x, metric, anchors=anchors)
     elif parts:

@@ -297,7 +297,7 @@ def test_three_points_and_no_overlap_are_refused_with_the_reason(tmp_path: Path)
     assert "0 % of their quality" in found["above"].bd_rate_percent.reason
     assert "0 % of their rate" in found["above"].bd_accuracy.reason
     assert found["above"].quality_overlap == 0
-    assert found["a"].rate_at_target.reason == "no uncoded ceiling was measured"
+    assert found["a"].rate_at_target.reason == "there is no uncoded ceiling"
 
 
 def test_rates_never_reached_or_never_measured_low_enough(tmp_path: Path) -> None:

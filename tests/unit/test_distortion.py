@@ -50,24 +50,25 @@ def rows(tmp_path: Path) -> pd.DataFrame:
 
 
 def test_a_point_has_one_snr_for_all_tasks(rows: pd.DataFrame) -> None:
-    added = distortion.add(rows)
+    added = distortion.add(rows, [distortion.METRIC])
     made = added[added["metric"] == distortion.METRIC]
     assert len(added) == len(rows) + len(made) and set(made["task"]) == {"distortion"}
     assert made.groupby("codec").size().to_dict() == {"a": 4, "b": 4, "mean": 1, "fitted": 2}, "lossless: infinite"
     assert set(made.loc[made["codec"] == "fitted", "objective"]) == {"task: depth", "task: segmentation"}
     assert list(made.loc[made["codec"] == "b", "value"]) == pytest.approx([-10 * math.log10(m) for _, m in CURVES["b"]])
+    assert distortion.add(rows, ["miou", None]) is rows, "only where it is named"
     assert not made["primary"].any() and list(made.loc[made["codec"] == "mean", "value"]) == [0.0]
 
 
 def test_its_bd_rate_is_that_of_the_reference(rows: pd.DataFrame) -> None:
-    comparisons, _ = compare(distortion.add(rows), "a", [distortion.METRIC])
+    comparisons, _ = compare(distortion.add(rows, [distortion.METRIC]), "a", [distortion.METRIC])
     (found,) = [c for c in comparisons if c.codec == "b"]
     (xs, ys), (us, vs) = (
         zip(*((bpp, -10 * math.log10(mse)) for bpp, mse in points)) for points in (CURVES["a"], CURVES["b"])
     )
     expected = bjontegaard.bd_rate(xs, ys, us, vs, method="pchip", require_matching_points=False)
     assert found.bd_rate_percent.value == pytest.approx(expected, rel=1e-6)
-    assert found.bd_rate_percent.low is None and found.rate_at_target.reason == "uncoded features have no error"
+    assert found.bd_rate_percent.low is None and found.rate_at_target.reason == "there is no uncoded ceiling"
 
 
 def test_the_verbs_know_it(rows: pd.DataFrame, tmp_path: Path) -> None:
