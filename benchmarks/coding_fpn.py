@@ -31,5 +31,5 @@ SUITE = Suite(
     params={codec: middle(codec) for codec in CODECS},
     n_train=2,
     n_test=2,
-    budget=Budget(codec_steps=6, codec_batch=1),
+    budget=Budget(codec_steps=2, codec_batch=1),
 )

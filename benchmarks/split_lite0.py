@@ -10,24 +10,14 @@ timm:tf_efficientnet_lite1 --image-size 240.
 from fcbench.measure.suite import Suite
 from fcbench.training.options import Budget
 
+LEARNED = ("hyperprior", "strata", "factorized", "scale_hyperprior", "checkerboard", "elic", "gained_hyperprior")
+IMAGES = ("image:jpeg", "image:webp", "image:jpegxl", "image:avif", "image:hevc")
+OTHERS = ("hevc", "hevc_klt", "av1", "jpegxl", "jpeg2000", "jpeg", "webp", "sperr", "sz3", "zfp", "pq", "raw")
+
 SUITE = Suite(
     name="split_lite0",
     encoders=("timm:tf_efficientnet_lite0",),
-    codecs=(
-        "uniform",
-        "image:jpeg",
-        "image:webp",
-        "image:jpegxl",
-        "image:avif",
-        "label",
-        "hyperprior",
-        "strata",
-        "hevc",
-        "jpegxl",
-        "factorized",
-        "elic",
-        "image:hevc",
-    ),
+    codecs=("uniform", *IMAGES, "label", *LEARNED, *OTHERS),
     tasks=("classification",),
     dataset="imagenet1k",
     image_size_px=(224, 224),
@@ -35,9 +25,7 @@ SUITE = Suite(
     head="tail",
     params={
         "uniform": tuple({"bits": bits} for bits in (2, 3, 4, 5)),
-        **dict.fromkeys(
-            ("hyperprior", "strata", "factorized", "elic"), tuple({"lmbda": v} for v in (0.8, 2.0, 4.0, 8.0, 20.0))
-        ),
+        **dict.fromkeys(LEARNED, tuple({"lmbda": v} for v in (0.8, 2.0, 4.0, 8.0, 20.0))),
     },
     budget=Budget(codec_steps=2000),
 )

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from fcbench.codecs import strata
 from fcbench.codecs.shared.gaussian import SCALE_TABLE
 from fcbench.codecs.strata import StrataMap, _mixture_tables, expected_energy, mixture
 from fcbench.coders.tables import EntropyTables
@@ -62,3 +63,26 @@ def test_rounding_trades_error_for_bits() -> None:
         assert bool(((plain.abs() - chosen.abs()) <= 1).all())
         if log_scale < 1:
             assert float(costs[1].mean()) < float(costs[0].mean())
+
+
+def fitted(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """Context coefficients and mixture of a prepared coder, and the bits that it then estimates for x."""
+    torch.manual_seed(0)
+    coder = StrataMap(x.shape[1], 2.0)
+    with torch.no_grad():
+        coder.prepare(x)
+        bits = float(coder.train()(x)[1].sum())
+    return coder.net.linear.detach(), coder.mix.detach(), bits
+
+
+def test_contexts_of_large_maps_are_fitted_to_some_of_their_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(1)
+    coarse = torch.randn(8, 6, 6, 6)
+    x = torch.nn.functional.interpolate(coarse, (24, 24), mode="bilinear") + 0.2 * torch.randn(8, 6, 24, 24)
+    linear, mix, bits = fitted(x)
+    monkeypatch.setattr(strata, "_FIT_COEFFICIENTS", 8 * 6 * 40)  # 40 places of each ring, of up to 333
+    thinned = fitted(x)
+    assert not torch.equal(thinned[0], linear)
+    assert bits == pytest.approx(thinned[2], rel=0.01)
+    monkeypatch.setattr(strata, "_FIT_COEFFICIENTS", 1)  # one place of each
+    assert math.isfinite(fitted(x)[2])

@@ -16,7 +16,7 @@ What must agree between encoder and decoder is computed from decoded integers, i
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ _CONTEXT_LR_SCALE = 5.0  # learning rate of context coefficients relative to tra
 _N_BINS = 8
 _MIN_PROBABILITY = 2.0**-PRECISION_BITS
 _FIT_STEPS, _FIT_SAMPLES = 60, 48
+_FIT_COEFFICIENTS = 1 << 20  # of a ring: of a larger one, places spread evenly
 
 
 def mixture(symbols: Tensor, log_scales: Tensor, mix: Tensor) -> Tensor:
@@ -79,12 +80,15 @@ class ScaleNet(nn.Module):
     def forward(self, ring: Ring, static: Tensor, usual: Tensor, energy: Tensor) -> Tensor:
         """Log-scales [B, C, n] of a ring, from squares [B, C, h w] of the integers decoded before."""
         own = static[:, ring.index].expand(energy.shape[0], -1, -1)
-        if ring.near is None:
+        return self.corrected(own, [] if ring.near is None else self.features(ring, usual, energy))
+
+    def corrected(self, own: Tensor, features: Sequence[Tensor]) -> Tensor:
+        """Log-scales [B, C, n] from static ones and the features of their context; of the first ring there are none."""
+        if not features:
             return own.clamp(LOG_MIN, LOG_MAX)
         bend = own.clamp(-3.0, 3.0)
         out = own
-        terms = [*self.features(ring, usual, energy), torch.ones_like(own)]
-        for k, term in enumerate(terms):
+        for k, term in enumerate([*features, torch.ones_like(own)]):
             a, b, c = (_CONTEXT_LR_SCALE * self.linear[k]).unbind()
             out = out + term * (a + b * bend + c * bend.square() / 4)
         return out.clamp(LOG_MIN, LOG_MAX)
@@ -174,25 +178,34 @@ class StrataMap(MapCoder):
         static = self.net.static(where)
         q = self._round(scaled, static.clamp(LOG_MIN, LOG_MAX).expand_as(y))
         usual = self.net.usual(static)
+        lots = [q[i::4] for i in range(4)] if len(q) >= 4 else [q]
+        whole = [ring for ring in where.rings if len(ring.index)]
+        rings = [_thinned(ring, _FIT_COEFFICIENTS // q[..., 0].numel()) for ring in whole]
+        weights = [len(ring.index) / len(some.index) for ring, some in zip(whole, rings)]
+        # nothing here changes the integers, so nothing changes their context
+        contexts = [[self._context(ring, static, usual, lot) for ring in rings] for lot in lots]
         learned = [self.net.linear, self.mix]
         optimizer = torch.optim.Adam([{"params": [self.net.linear], "lr": 1e-3}, {"params": [self.mix], "lr": 0.02}])
         with torch.enable_grad():
             for i in range(_FIT_STEPS):
-                chosen = q[i % 4 :: 4] if len(q) >= 4 else q
-                energy = chosen.square()
+                k = i % len(lots)
                 bits = torch.zeros(())
-                for ring in where.rings:
-                    if len(ring.index):
-                        log_scales = self.net(ring, static, usual, energy)
-                        p = mixture(chosen[:, :, ring.index], log_scales, self.mix)
-                        bits = bits - p.log2().sum()
+                for weight, (symbols, own, features) in zip(weights, contexts[k]):
+                    p = mixture(symbols, self.net.corrected(own, features), self.mix)
+                    bits = bits - weight * p.log2().sum()
                 # a map of one place has no context: its weights have no gradient
-                grads = torch.autograd.grad(bits / chosen.numel(), learned, allow_unused=True, materialize_grads=True)
+                grads = torch.autograd.grad(bits / lots[k].numel(), learned, allow_unused=True, materialize_grads=True)
                 for parameter, grad in zip(learned, grads, strict=True):
                     parameter.grad = grad
                 optimizer.step()
         for parameter in learned:
             parameter.grad = None
+
+    def _context(self, ring: Ring, static: Tensor, usual: Tensor, q: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """A ring's integers [B, C, n], static log-scales, and features of what is decoded before."""
+        own = static[:, ring.index].expand(len(q), -1, -1)
+        features = [] if ring.near is None else self.net.features(ring, usual, q.square())
+        return q[:, :, ring.index], own, features
 
     def _centroids(self, y: Tensor, where: Plane) -> None:
         scaled = y * self.net.log_gain.exp()
@@ -317,6 +330,12 @@ class StrataMap(MapCoder):
                 log_scales[:, :, ring.index] = code.scales
         y = self._restored(q, log_scales) * (-self.net.log_gain).exp()
         return self.spectrum.synthesize(y, grid)
+
+
+def _thinned(ring: Ring, n_max: int) -> Ring:
+    """A ring with at most so many places, at least one, spread evenly over it."""
+    every = max(1, math.ceil(len(ring.index) / max(1, n_max)))
+    return replace(ring, index=ring.index[::every], near=None if ring.near is None else ring.near[::every])
 
 
 def _bins(log_scales: Tensor) -> Tensor:
