@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from points import end, rate_point, sweep, to_frame
 from test_compare import ceiling, curve_points, metric_values_of, write
 
-from fcbench.analysis import situations
+from fcbench.analysis import distortion, situations
 from fcbench.analysis.compare import against_each, compare
 from fcbench.analysis.results import load
 from fcbench.cli.main import main
@@ -84,12 +84,26 @@ def test_costs_of_coding_stand_beside_those_of_the_networks(tmp_path: Path) -> N
 
 def test_points_hold_every_metric_and_unit(tmp_path: Path) -> None:
     shown = contents(load(folder(tmp_path / "runs", "a", "b")), "runs")
-    assert len(shown["points"]) == 2 * 2 * 5 and len(shown["ends"]) == 4
+    tasks = [i for i, panel in enumerate(shown["panels"]) if panel["task"] != distortion.TASK]
+    assert sum(p[0] in tasks for p in shown["points"]) == 2 * 2 * 5
+    assert sum(e[0] in tasks for e in shown["ends"]) == 4
     panel, metric, codec, knobs, bpp, bpfp, n_bytes, value, *_ = shown["points"][0]
     first = load(tmp_path / "runs").rates.query("codec == 'a'").iloc[0]
     assert [shown["panels"][panel]["task"], shown["metrics"][metric]["name"]] == [first["task"], first["metric"]]
     assert [shown["codecs"][codec]["name"], shown["knobs"][knobs]] == ["a", first["params"]]
     assert np.allclose([bpp, bpfp, n_bytes, value], first[["bpp", "bpfp", "bytes_per_sample", "value"]].tolist(), 1e-4)
+
+
+def test_a_panel_for_all_tasks_shows_the_error_of_the_features(tmp_path: Path) -> None:
+    shown = contents(load(folder(tmp_path / "runs", "a", "b", feature_mse=0.1)), "runs")
+    (number,) = [i for i, panel in enumerate(shown["panels"]) if panel["task"] == distortion.TASK]
+    assert shown["panels"][number]["primary"] == distortion.METRIC
+    points = [p for p in shown["points"] if p[0] == number]
+    assert len(points) == 2 * 5, "codecs and rates, whatever the number of tasks"
+    assert {shown["metrics"][p[1]]["name"] for p in points} == {distortion.METRIC}
+    assert {p[7] for p in points} == {10.0}
+    none = contents(load(folder(tmp_path / "lossless", "raw", feature_mse=0.0)), "runs")
+    assert all(panel["task"] != distortion.TASK for panel in none["panels"])
 
 
 def test_codecs_differ_in_colour_and_marker() -> None:

@@ -252,6 +252,7 @@ class StrataMap(MapCoder):
         y = self.spectrum.analyze(x) * self.net.log_gain.exp()
         static = self.net.static(where)
         usual = self.net.usual(static)
+        exact = None if self.training else self._constants(where)
         energy = torch.zeros_like(y)
         y_hat = torch.zeros_like(y)
         bits = y.new_zeros(len(y))
@@ -260,10 +261,10 @@ class StrataMap(MapCoder):
                 continue
             index = ring.index.to(y.device)
             latents = y[:, :, index]
-            if self.training:
+            if exact is None:
                 log_scales = self.net(ring, static, usual, energy)
             else:
-                log_scales = self._rows(self._indexes(ring, where, energy)).to(y)
+                log_scales = self._rows(self._indexes(ring, exact, energy)).to(y)
             with torch.no_grad():
                 rounded = self._round(latents, log_scales)
             q = rounded + (latents - latents.detach())
@@ -278,14 +279,20 @@ class StrataMap(MapCoder):
         self.tables_y.fill(*_mixture_tables(self.mix.detach().double()), escape=True)
 
     @torch.no_grad()
-    def _indexes(self, ring: Ring, where: Plane, energy: Tensor) -> Tensor:
-        """Scale indexes uint8 [B, C, n] of a ring, computed in float64 on the CPU."""
+    def _constants(self, where: Plane) -> _Exact:
+        """What coding needs to know for maps of a size; kept while weights do not change."""
         frozen = self.tables_y.filled and not self.training
         if not (frozen and self._exact and self._exact[0].where is where):
             net = copy.deepcopy(self.net).cpu().double()
             static = net.static(where)
             self._exact[:] = [_Exact(where, net, static, net.usual(static))]
         exact: _Exact = self._exact[0]
+        return exact
+
+    @staticmethod
+    @torch.no_grad()
+    def _indexes(ring: Ring, exact: _Exact, energy: Tensor) -> Tensor:
+        """Scale indexes uint8 [B, C, n] of a ring, computed in float64 on the CPU."""
         energy = energy.detach().cpu().double()
         return scale_indexes(exact.net(ring, exact.static, exact.usual, energy), pairs=False)
 
@@ -302,7 +309,7 @@ class StrataMap(MapCoder):
         if len(ring.index) == 0:
             return None
         energy = self._joined(earlier, grid).square()
-        indexes = self._indexes(ring, where, energy)
+        indexes = self._indexes(ring, self._constants(where), energy)
         shape = (1, self.channels, len(ring.index))
         return StageCode(scale_groups(indexes, pairs=False), shape, scales=self._rows(indexes))
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from fcbench.analysis import compare, cost, cross_neck, published, situations
+from fcbench.analysis import compare, cost, cross_neck, distortion, published, situations
 from fcbench.analysis.open_ended import is_open
 from fcbench.analysis.results import Results
 from fcbench.core.codecs import Kind
@@ -54,16 +54,11 @@ def contents(results: Results, name: str) -> dict[str, Any]:
     rows = results.rates
     if rows.empty:
         raise FcbenchError(f"no rows in {name} to report; run `fcbench run` first.")
-    rows = rows.assign(
-        codec_label=situations.codec_labels(rows),
-        encoder_label=situations.encoder_labels(rows),
-        data_label=situations.data_labels(rows),
-    )
-    rows["panel"] = rows["data_label"] + " / " + rows["encoder_label"] + " / " + rows["task"]
+    rows = labelled(rows)
     return {
         "name": name,
         "cautions": cautions.cautions(rows),
-        **curves(rows),
+        **curves(labelled(distortion.add(results.rates, [distortion.METRIC]))),
         "pictures": pictures.pictures(rows, results.folders),
         "compare": comparisons(results.rates),
         "more": [*_costs(results.rates), *_cross_necks(results.rates), _complexity(rows)],
@@ -72,9 +67,23 @@ def contents(results: Results, name: str) -> dict[str, Any]:
     }
 
 
+def labelled(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with labels of data, encoder, codec and panel."""
+    rows = rows.assign(
+        codec_label=situations.codec_labels(rows),
+        encoder_label=situations.encoder_labels(rows),
+        data_label=situations.data_labels(rows),
+    )
+    return rows.assign(panel=rows["data_label"] + " / " + rows["encoder_label"] + " / " + rows["task"])
+
+
 # ------------------------------------------------------------------------------------------- curves
 def curves(rows: pd.DataFrame) -> dict[str, Any]:
-    """Panels, metrics, codecs and every point of every metric, means over seeds as in `curves_figure`."""
+    """Panels, metrics, codecs and every point of every metric, means over seeds as in `curves_figure`.
+
+    Args:
+        rows: of the results, `labelled`, with those of `distortion.add`.
+    """
     ok = rows[rows["status"] == OK]
     panels = ok[["panel", "data_label", "encoder_label", "task"]].drop_duplicates("panel")
     metrics = ok[["metric", "higher_is_better"]].drop_duplicates("metric")
@@ -85,7 +94,12 @@ def curves(rows: pd.DataFrame) -> dict[str, Any]:
     knobs = names["params"] = list(dict.fromkeys(sent["params"]))
     return {
         "panels": [
-            {"title": p.panel, "task": p.task, "encoder": p.encoder_label, "primary": primary.get(p.panel, "")}
+            {
+                "title": p.panel,
+                "task": p.task,
+                "encoder": p.encoder_label,
+                "primary": primary.get(p.panel, distortion.METRIC),
+            }
             for p in panels.itertuples()
         ],
         "metrics": [
