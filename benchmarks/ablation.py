@@ -24,7 +24,7 @@ from benchmarks.convergence import Bench, Trained, bench_of, frame, learned
 from fcbench.analysis import curves as rate_curves
 from fcbench.cli.options import cache_option
 from fcbench.codecs.shared.learned import LearnedPlugin, MapCoder
-from fcbench.codecs.strata import ScaleNet, StrataMap, spectrum
+from fcbench.codecs.strata import Expected, ScaleNet, StrataMap, spectrum
 from fcbench.codecs.strata.spectrum import N_BANDS, Ring, Spectrum
 from fcbench.core.files import write_atomically
 from fcbench.reports.tables import Document, Table, markdown
@@ -63,8 +63,9 @@ class CellMiddles(StrataMap):
 class StaticScales(ScaleNet):
     """Scales from the table alone."""
 
-    def forward(self, ring: Ring, static: Tensor, usual: Tensor, energy: Tensor) -> Tensor:
-        return super().forward(Ring(ring.index, ring.decoded, None), static, usual, energy)
+    @staticmethod
+    def features(ring: Ring, expected: Expected | None, decoded: Tensor) -> list[Tensor]:
+        return []
 
 
 class NoContext(StrataMap):

@@ -68,15 +68,24 @@ def test_strata_context_sees_decoded_rings_only() -> None:
     energy = torch.randint(0, 9, (1, 5, 35)).double()
     with torch.no_grad():
         static = net.static(where)
-        usual = net.usual(static)
-        for stage in where.rings[1:]:
+        for stage, expected in zip(where.rings[1:], net.expected(where, static)[1:]):
             if not len(stage.index):
                 continue
-            known = torch.zeros_like(energy)
-            known[:, :, stage.decoded] = energy[:, :, stage.decoded]
-            expected = net(stage, static, usual, energy)
-            assert torch.equal(net(stage, static, usual, known), expected)
-            assert not torch.equal(net(stage, static, usual, torch.zeros_like(known)), expected)
+            known = energy[:, :, stage.decoded]
+            log_scales = net(stage, static, expected, known)
+            assert log_scales.shape == (1, 5, len(stage.index))
+            assert not torch.equal(net(stage, static, expected, torch.zeros_like(known)), log_scales)
+
+
+def test_strata_rings_are_decoded_in_their_order() -> None:
+    """A ring's context is what the rings before it hold, one after another."""
+    for size in ((5, 7), (16, 16), (1, 3)):
+        before: list[int] = []
+        for ring in plane(*size).rings:
+            if len(ring.index):
+                assert ring.decoded.tolist() == before
+            before += ring.index.tolist()
+        assert sorted(before) == list(range(size[0] * size[1]))
 
 
 def test_empty_pass_of_one_point_is_left_out() -> None:

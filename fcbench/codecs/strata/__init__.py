@@ -17,6 +17,7 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -59,6 +60,13 @@ def expected_energy(log_scales: Tensor) -> Tensor:
     return torch.where(scale > 1, scale.square(), rare * (1 + scale.square())) + 1e-4
 
 
+class Expected(NamedTuple):
+    """Energy to be expected before a ring: of each channel [C], and of each coefficient's neighbours [C, n]."""
+
+    seen: Tensor
+    near: Tensor
+
+
 class ScaleNet(nn.Module):
     """Log-scales of a ring's coefficients, in units of the unquantized transform plus the gain."""
 
@@ -73,35 +81,39 @@ class ScaleNet(nn.Module):
         return self.log_scale[:, where.cell.to(self.log_scale.device)] + self.log_gain
 
     @staticmethod
-    def usual(static: Tensor) -> Tensor:
-        """[C, h w] energy to expect before any context."""
-        return expected_energy(static.detach().clamp(LOG_MIN, LOG_MAX))
+    def expected(where: Plane, static: Tensor) -> list[Expected | None]:
+        """What is to be expected of each ring's context; None for those without."""
+        usual = expected_energy(static.detach().clamp(LOG_MIN, LOG_MAX))
+        out: list[Expected | None] = []
+        for ring in where.rings:
+            decoded = usual[:, ring.decoded]
+            out.append(None if ring.near is None else Expected(decoded.sum(1), _sum_of_near(decoded, ring.near)))
+        return out
 
-    def forward(self, ring: Ring, static: Tensor, usual: Tensor, energy: Tensor) -> Tensor:
-        """Log-scales [B, C, n] of a ring, from squares [B, C, h w] of the integers decoded before."""
-        own = static[:, ring.index].expand(energy.shape[0], -1, -1)
-        return self.corrected(own, [] if ring.near is None else self.features(ring, usual, energy))
+    def forward(self, ring: Ring, static: Tensor, expected: Expected | None, decoded: Tensor) -> Tensor:
+        """Log-scales [B, C, n] of a ring, from squares [B, C, m] of the integers decoded before, ring by ring."""
+        own = static[:, ring.index].expand(len(decoded), -1, -1)
+        return self.corrected(own, self.features(ring, expected, decoded))
 
     def corrected(self, own: Tensor, features: Sequence[Tensor]) -> Tensor:
         """Log-scales [B, C, n] from static ones and the features of their context; of the first ring there are none."""
         if not features:
             return own.clamp(LOG_MIN, LOG_MAX)
         bend = own.clamp(-3.0, 3.0)
+        bend2 = bend.square() / 4
         out = own
-        for k, term in enumerate([*features, torch.ones_like(own)]):
+        for k, term in enumerate([*features, torch.ones(())]):
             a, b, c = (_CONTEXT_LR_SCALE * self.linear[k]).unbind()
-            out = out + term * (a + b * bend + c * bend.square() / 4)
+            out = out + term * (a + b * bend + c * bend2)
         return out.clamp(LOG_MIN, LOG_MAX)
 
     @staticmethod
-    def features(ring: Ring, usual: Tensor, energy: Tensor) -> list[Tensor]:
-        """Log-ratios of decoded to expected energy, each to broadcast to [B, C, n]."""
-        assert ring.near is not None
-        decoded, decoded_want = energy[:, :, ring.decoded], usual[:, ring.decoded]
-        seen, want = decoded.sum(dim=2), decoded_want.sum(1)
-        near = sum(decoded[:, :, k.long()] for k in ring.near.T)
-        near_want = sum(decoded_want[:, k.long()] for k in ring.near.T)
-        assert isinstance(near, Tensor) and isinstance(near_want, Tensor)
+    def features(ring: Ring, expected: Expected | None, decoded: Tensor) -> list[Tensor]:
+        """Log-ratios of decoded to expected energy, each to broadcast to [B, C, n]; none without context."""
+        if ring.near is None or expected is None:
+            return []
+        seen, near = decoded.sum(dim=2), _sum_of_near(decoded, ring.near)
+        want, near_want = expected
 
         def ratio(a: Tensor, b: Tensor) -> Tensor:
             return ((a + _PRIOR) / (b + _PRIOR)).log()
@@ -114,6 +126,14 @@ class ScaleNet(nn.Module):
         ]
 
 
+def _sum_of_near(decoded: Tensor, near: Tensor) -> Tensor:
+    """[..., n] sums over the neighbours [n, k] of each coefficient, of values [..., m] of what is decoded."""
+    out = torch.zeros(())
+    for k in near.T:
+        out = out + decoded[..., k.long()]
+    return out
+
+
 @dataclass(frozen=True, slots=True)
 class _Exact:
     """Data for coding all samples of one size: float64, on the CPU."""
@@ -121,7 +141,7 @@ class _Exact:
     where: Plane
     net: ScaleNet
     static: Tensor
-    usual: Tensor
+    expected: list[Expected | None]
 
 
 class StrataMap(MapCoder):
@@ -177,13 +197,13 @@ class StrataMap(MapCoder):
         scaled = y * self.net.log_gain.exp()
         static = self.net.static(where)
         q = self._round(scaled, static.clamp(LOG_MIN, LOG_MAX).expand_as(y))
-        usual = self.net.usual(static)
         lots = [q[i::4] for i in range(4)] if len(q) >= 4 else [q]
         whole = [ring for ring in where.rings if len(ring.index)]
         rings = [_thinned(ring, _FIT_COEFFICIENTS // q[..., 0].numel()) for ring in whole]
         weights = [len(ring.index) / len(some.index) for ring, some in zip(whole, rings)]
+        expected = self.net.expected(replace(where, rings=tuple(rings)), static)
         # nothing here changes the integers, so nothing changes their context
-        contexts = [[self._context(ring, static, usual, lot) for ring in rings] for lot in lots]
+        contexts = [[self._context(ring, static, wanted, lot) for ring, wanted in zip(rings, expected)] for lot in lots]
         learned = [self.net.linear, self.mix]
         optimizer = torch.optim.Adam([{"params": [self.net.linear], "lr": 1e-3}, {"params": [self.mix], "lr": 0.02}])
         with torch.enable_grad():
@@ -201,11 +221,12 @@ class StrataMap(MapCoder):
         for parameter in learned:
             parameter.grad = None
 
-    def _context(self, ring: Ring, static: Tensor, usual: Tensor, q: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+    def _context(
+        self, ring: Ring, static: Tensor, expected: Expected | None, q: Tensor
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """A ring's integers [B, C, n], static log-scales, and features of what is decoded before."""
         own = static[:, ring.index].expand(len(q), -1, -1)
-        features = [] if ring.near is None else self.net.features(ring, usual, q.square())
-        return q[:, :, ring.index], own, features
+        return q[:, :, ring.index], own, self.net.features(ring, expected, q[:, :, ring.decoded].square())
 
     def _centroids(self, y: Tensor, where: Plane) -> None:
         scaled = y * self.net.log_gain.exp()
@@ -251,25 +272,25 @@ class StrataMap(MapCoder):
         where = plane(*grid)
         y = self.spectrum.analyze(x) * self.net.log_gain.exp()
         static = self.net.static(where)
-        usual = self.net.usual(static)
+        expected = self.net.expected(where, static) if self.training else []
         exact = None if self.training else self._constants(where)
-        energy = torch.zeros_like(y)
+        energy = y.new_zeros(len(y), self.channels, 0)
         y_hat = torch.zeros_like(y)
         bits = y.new_zeros(len(y))
-        for ring in where.rings:
+        for k, ring in enumerate(where.rings):
             if len(ring.index) == 0:
                 continue
             index = ring.index.to(y.device)
             latents = y[:, :, index]
             if exact is None:
-                log_scales = self.net(ring, static, usual, energy)
+                log_scales = self.net(ring, static, expected[k], energy)
             else:
-                log_scales = self._rows(self._indexes(ring, exact, energy)).to(y)
+                log_scales = self._rows(self._indexes(exact, k, energy)).to(y)
             with torch.no_grad():
                 rounded = self._round(latents, log_scales)
             q = rounded + (latents - latents.detach())
             bits = bits + self._bits(rounded, latents, log_scales)
-            energy = energy.index_copy(2, index, rounded.square())
+            energy = torch.cat([energy, rounded.square()], dim=2)
             y_hat = y_hat.index_copy(2, index, self._restored(q, log_scales))
         return self.spectrum.synthesize(y_hat * (-self.net.log_gain).exp(), grid), bits
 
@@ -285,16 +306,17 @@ class StrataMap(MapCoder):
         if not (frozen and self._exact and self._exact[0].where is where):
             net = copy.deepcopy(self.net).cpu().double()
             static = net.static(where)
-            self._exact[:] = [_Exact(where, net, static, net.usual(static))]
+            self._exact[:] = [_Exact(where, net, static, net.expected(where, static))]
         exact: _Exact = self._exact[0]
         return exact
 
     @staticmethod
     @torch.no_grad()
-    def _indexes(ring: Ring, exact: _Exact, energy: Tensor) -> Tensor:
-        """Scale indexes uint8 [B, C, n] of a ring, computed in float64 on the CPU."""
-        energy = energy.detach().cpu().double()
-        return scale_indexes(exact.net(ring, exact.static, exact.usual, energy), pairs=False)
+    def _indexes(exact: _Exact, stage: int, energy: Tensor) -> Tensor:
+        """Scale indexes uint8 [B, C, n] of a ring from what was decoded before, computed in float64 on the CPU."""
+        ring, expected = exact.where.rings[stage], exact.expected[stage]
+        log_scales = exact.net(ring, exact.static, expected, energy.detach().cpu().double())
+        return scale_indexes(log_scales, pairs=False)
 
     @staticmethod
     def _rows(indexes: Tensor) -> Tensor:
@@ -308,8 +330,8 @@ class StrataMap(MapCoder):
         ring = where.rings[stage]
         if len(ring.index) == 0:
             return None
-        energy = self._joined(earlier, grid).square()
-        indexes = self._indexes(ring, self._constants(where), energy)
+        decoded = torch.cat([torch.zeros(1, self.channels, 0), *earlier], dim=2)
+        indexes = self._indexes(self._constants(where), stage, decoded.square())
         shape = (1, self.channels, len(ring.index))
         return StageCode(scale_groups(indexes, pairs=False), shape, scales=self._rows(indexes))
 
