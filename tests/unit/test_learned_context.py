@@ -77,17 +77,6 @@ def test_strata_context_sees_decoded_rings_only() -> None:
             assert not torch.equal(net(stage, static, expected, torch.zeros_like(known)), log_scales)
 
 
-def test_strata_rings_are_decoded_in_their_order() -> None:
-    """A ring's context is what the rings before it hold, one after another."""
-    for size in ((5, 7), (16, 16), (1, 3)):
-        before: list[int] = []
-        for ring in plane(*size).rings:
-            if len(ring.index):
-                assert ring.decoded.tolist() == before
-            before += ring.index.tolist()
-        assert sorted(before) == list(range(size[0] * size[1]))
-
-
 def test_empty_pass_of_one_point_is_left_out() -> None:
     """A map of one latent has no second pass: nothing is put into the string for it."""
     parts = parts_of((6,), 2, 1, 1)

@@ -86,13 +86,13 @@ class ScaleNet(nn.Module):
         usual = expected_energy(static.detach().clamp(LOG_MIN, LOG_MAX))
         out: list[Expected | None] = []
         for ring in where.rings:
-            decoded = usual[:, ring.decoded]
+            decoded = usual.index_select(1, ring.decoded.to(usual.device))
             out.append(None if ring.near is None else Expected(decoded.sum(1), _sum_of_near(decoded, ring.near)))
         return out
 
     def forward(self, ring: Ring, static: Tensor, expected: Expected | None, decoded: Tensor) -> Tensor:
         """Log-scales [B, C, n] of a ring, from squares [B, C, m] of the integers decoded before, ring by ring."""
-        own = static[:, ring.index].expand(len(decoded), -1, -1)
+        own = static.index_select(1, ring.index.to(static.device)).expand(len(decoded), -1, -1)
         return self.corrected(own, self.features(ring, expected, decoded))
 
     def corrected(self, own: Tensor, features: Sequence[Tensor]) -> Tensor:
@@ -130,7 +130,7 @@ def _sum_of_near(decoded: Tensor, near: Tensor) -> Tensor:
     """[..., n] sums over the neighbours [n, k] of each coefficient, of values [..., m] of what is decoded."""
     out = torch.zeros(())
     for k in near.T:
-        out = out + decoded[..., k.long()]
+        out = out + decoded.index_select(-1, k.long().to(decoded.device))
     return out
 
 
@@ -275,13 +275,12 @@ class StrataMap(MapCoder):
         expected = self.net.expected(where, static) if self.training else []
         exact = None if self.training else self._constants(where)
         energy = y.new_zeros(len(y), self.channels, 0)
-        y_hat = torch.zeros_like(y)
+        decoded = []
         bits = y.new_zeros(len(y))
-        for k, ring in enumerate(where.rings):
+        rings = where.by_ring.sort(y).split([len(ring.index) for ring in where.rings], dim=2)
+        for k, (ring, latents) in enumerate(zip(where.rings, rings)):
             if len(ring.index) == 0:
                 continue
-            index = ring.index.to(y.device)
-            latents = y[:, :, index]
             if exact is None:
                 log_scales = self.net(ring, static, expected[k], energy)
             else:
@@ -291,7 +290,8 @@ class StrataMap(MapCoder):
             q = rounded + (latents - latents.detach())
             bits = bits + self._bits(rounded, latents, log_scales)
             energy = torch.cat([energy, rounded.square()], dim=2)
-            y_hat = y_hat.index_copy(2, index, self._restored(q, log_scales))
+            decoded.append(self._restored(q, log_scales))
+        y_hat = where.by_ring.restore(torch.cat(decoded, dim=2))
         return self.spectrum.synthesize(y_hat * (-self.net.log_gain).exp(), grid), bits
 
     # --------------------------------------------------------------------------------------- coding
@@ -335,30 +335,19 @@ class StrataMap(MapCoder):
         shape = (1, self.channels, len(ring.index))
         return StageCode(scale_groups(indexes, pairs=False), shape, scales=self._rows(indexes))
 
-    def _joined(self, rings: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
-        """[1, C, h w] of the first rings, zero elsewhere."""
-        out = torch.zeros(1, self.channels, grid[0] * grid[1])
-        for ring, values in zip(plane(*grid).rings, rings):
-            if len(ring.index):
-                out[:, :, ring.index] = values
-        return out
-
     def analyze(self, x: Tensor) -> list[Tensor]:
         y = self.spectrum.analyze(x) * self.net.log_gain.exp()
-        return [y[:, :, s.index] for s in plane(x.shape[-2], x.shape[-1]).rings]
+        where = plane(x.shape[-2], x.shape[-1])
+        return list(where.by_ring.sort(y).split([len(ring.index) for ring in where.rings], dim=2))
 
     def symbols(self, latents: Tensor, code: StageCode) -> Tensor:
         assert code.scales is not None
         return self._round(latents, code.scales)
 
     def synthesize(self, latents: Latents, codes: StageCodes, grid: Grid) -> Tensor:
-        rings, q = plane(*grid).rings, self._joined(latents, grid)
-        log_scales = torch.zeros_like(q)
-        for ring, code in zip(rings, codes):
-            if code is not None and code.scales is not None:
-                log_scales[:, :, ring.index] = code.scales
-        y = self._restored(q, log_scales) * (-self.net.log_gain).exp()
-        return self.spectrum.synthesize(y, grid)
+        coded = [(q, code.scales) for q, code in zip(latents, codes) if code is not None and code.scales is not None]
+        y = self._restored(*(torch.cat(values, dim=2) for values in zip(*coded)))
+        return self.spectrum.synthesize(plane(*grid).by_ring.restore(y) * (-self.net.log_gain).exp(), grid)
 
 
 def _thinned(ring: Ring, n_max: int) -> Ring:

@@ -40,14 +40,30 @@ class Ring:
     near: Tensor | None  # [n, up to 8] which of those are nearest, int16; None for the first ring
 
 
+class Order:
+    """An order of the places of a plane."""
+
+    def __init__(self, order: Tensor) -> None:
+        self.order, self.inverse = order, torch.argsort(order)
+
+    def sort(self, y: Tensor) -> Tensor:
+        """Values [..., h w] of the plane, in this order."""
+        return y.index_select(-1, self.order.to(y.device))
+
+    def restore(self, y: Tensor) -> Tensor:
+        """Inverse of `sort`."""
+        return y.index_select(-1, self.inverse.to(y.device))
+
+
 @dataclass(frozen=True, slots=True)
 class Plane:
     """Frequencies of a map (h, w), flattened row by row."""
 
-    band: Tensor  # [h w] band of each; members: positions by band
-    members: tuple[tuple[int, Tensor], ...]
+    bands: tuple[tuple[int, int], ...]  # number of each band that is there, and of coefficients in it
+    by_band: Order
     cell: Tensor  # [h w] cell of each, of N_CELLS**2
     rings: tuple[Ring, ...]  # low to high
+    by_ring: Order
 
 
 N_RINGS = 8
@@ -71,8 +87,10 @@ def plane(h: int, w: int) -> Plane:
     band = band.clamp(max=N_BANDS - 1)
     axis = torch.log1p(f / _FREQUENCY_KNEE) / math.log1p(1 / _FREQUENCY_KNEE) * (N_CELLS - 1)
     node = torch.round(axis).long()
-    members = tuple((int(b), (band == b).nonzero()[:, 0]) for b in band.unique())
-    return Plane(band, members, node[:, 0] * N_CELLS + node[:, 1], _rings(h, w))
+    bands = tuple((int(b), int((band == b).sum())) for b in band.unique())
+    rings = _rings(h, w)
+    by_band, by_ring = Order(torch.argsort(band, stable=True)), Order(torch.cat([ring.index for ring in rings]))
+    return Plane(bands, by_band, node[:, 0] * N_CELLS + node[:, 1], rings, by_ring)
 
 
 def _rings(h: int, w: int) -> tuple[Ring, ...]:
@@ -237,9 +255,8 @@ class Spectrum(nn.Module):
 
 def _by_band(y: Tensor, matrices: Tensor, where: Plane) -> Tensor:
     """Each band's matrix [C, C] applied to the coefficients [B, C, h w] in it."""
-    order = torch.cat([places for _, places in where.members]).to(y.device)
-    parts = [matrices[b] @ y[:, :, places.to(y.device)] for b, places in where.members]
-    return torch.cat(parts, dim=2)[:, :, torch.argsort(order)]
+    parts = where.by_band.sort(y).split([n for _, n in where.bands], dim=2)
+    return where.by_band.restore(torch.cat([matrices[b] @ part for (b, _), part in zip(where.bands, parts)], dim=2))
 
 
 def _band_klts(y: Tensor, where: Plane) -> Tensor:
@@ -249,8 +266,9 @@ def _band_klts(y: Tensor, where: Plane) -> Tensor:
     rows = torch.zeros(N_BANDS, channels, channels)
     known: list[int] = []
     above = None
-    for band, places in reversed(where.members):
-        flat = y[:, :, places].transpose(0, 1).flatten(1).double()
+    parts = where.by_band.sort(y).split([n for _, n in where.bands], dim=2)
+    for (band, _), part in reversed(list(zip(where.bands, parts))):
+        flat = part.transpose(0, 1).flatten(1).double()
         cov = flat @ flat.T / flat.shape[1]
         if above is not None and float(above.trace()) > 0:
             share = _SHRINK * channels / (flat.shape[1] + _SHRINK * channels)
