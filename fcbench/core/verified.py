@@ -21,7 +21,8 @@ VERIFIED: dict[str, dict[str, str]] = {
         "sam2_nano": _EMBEDDED,
         "timm": "tf_efficientnet_lite0 and _lite1: official weights, rows in results/camvid_lite0, "
         "results/split_lite0, results/split_lite0_points and results/split_lite1; others: random weights only",
-        "torchvision": "random weights only: front then tail equals torchvision's own networks",
+        "torchvision": "random weights only: front then tail equals torchvision's own networks; times of coding in "
+        "results/coding_fpn",
     },
     "taskmodel": {
         "blip": _FORMAT,
@@ -40,7 +41,7 @@ VERIFIED: dict[str, dict[str, str]] = {
             "scale_hyperprior sperr strata sz3 uniform webp zfp"
         ).split()
     }
-    | dict.fromkeys(("elic_joint", "strata_joint"), "the tests alone: no rows here")
+    | dict.fromkeys(("elic_joint", "strata_joint"), "times of coding alone: rows in results/coding_fpn")
     | {"hyperprior_joint": "rows in results/pyramid"}
     | {"hevc_klt": "rows in results/codecs_scenes_standard; x265's streams as those of hevc"}
     | {"vvc": "no rows here: the tests encode by a stand-in for its program"},

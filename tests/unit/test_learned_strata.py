@@ -86,3 +86,25 @@ def test_contexts_of_large_maps_are_fitted_to_some_of_their_places(monkeypatch: 
     assert bits == pytest.approx(thinned[2], rel=0.01)
     monkeypatch.setattr(strata, "_FIT_COEFFICIENTS", 1)  # one place of each
     assert math.isfinite(fitted(x)[2])
+
+
+def test_coding_in_blocks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(2)
+    x = torch.randn(8, 6, 9, 11)
+    found = []
+    for block in (1, 50, 1 << 16):  # one place at a time, a few, all
+        monkeypatch.setattr(strata, "_BLOCK", block)
+        torch.manual_seed(0)
+        coder = StrataMap(6, 20.0)
+        with torch.no_grad():
+            coder.prepare(x)
+            coder.eval().freeze()
+            latents, earlier, scales = coder.analyze(x[:1]), list[torch.Tensor](), list[torch.Tensor]()
+            for stage, own in enumerate(latents):
+                if (code := coder.code(stage, (9, 11), earlier)) is not None:
+                    assert code.scales is not None
+                    earlier.append(coder.symbols(own, code))
+                    scales.append(code.scales)
+        found.append(torch.cat(scales, dim=2))
+    assert found[0].shape == (1, 6, 99) and len(found[0].unique()) > 3
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])

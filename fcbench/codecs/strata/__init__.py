@@ -15,7 +15,7 @@ What must agree between encoder and decoder is computed from decoded integers, i
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -37,6 +37,7 @@ _PRIOR = 0.5  # energy that is added to both sides of a ratio
 _CONTEXT_LR_SCALE = 5.0  # learning rate of context coefficients relative to transforms
 _N_BINS = 8
 _MIN_PROBABILITY = 2.0**-PRECISION_BITS
+_BLOCK = 1 << 16  # coefficients that are coded at a time: what is computed for them stays in the cache
 _FIT_STEPS, _FIT_SAMPLES = 60, 48
 _FIT_COEFFICIENTS = 1 << 20  # of a ring: of a larger one, places spread evenly
 
@@ -141,7 +142,7 @@ class _Exact:
     where: Plane
     net: ScaleNet
     static: Tensor
-    expected: list[Expected | None]
+    blocks: list[list[tuple[Ring, Expected | None]]]  # parts of each ring that fit into a processor's cache
 
 
 class StrataMap(MapCoder):
@@ -306,7 +307,8 @@ class StrataMap(MapCoder):
         if not (frozen and self._exact and self._exact[0].where is where):
             net = copy.deepcopy(self.net).cpu().double()
             static = net.static(where)
-            self._exact[:] = [_Exact(where, net, static, net.expected(where, static))]
+            rings = zip(where.rings, net.expected(where, static))
+            self._exact[:] = [_Exact(where, net, static, [list(_blocks(*ring, self.channels)) for ring in rings])]
         exact: _Exact = self._exact[0]
         return exact
 
@@ -314,9 +316,9 @@ class StrataMap(MapCoder):
     @torch.no_grad()
     def _indexes(exact: _Exact, stage: int, energy: Tensor) -> Tensor:
         """Scale indexes uint8 [B, C, n] of a ring from what was decoded before, computed in float64 on the CPU."""
-        ring, expected = exact.where.rings[stage], exact.expected[stage]
-        log_scales = exact.net(ring, exact.static, expected, energy.detach().cpu().double())
-        return scale_indexes(log_scales, pairs=False)
+        squares = energy.detach().cpu().double()
+        blocks = [exact.net(ring, exact.static, expected, squares) for ring, expected in exact.blocks[stage]]
+        return torch.cat([scale_indexes(log_scales, pairs=False) for log_scales in blocks], dim=2)
 
     @staticmethod
     def _rows(indexes: Tensor) -> Tensor:
@@ -348,6 +350,16 @@ class StrataMap(MapCoder):
         coded = [(q, code.scales) for q, code in zip(latents, codes) if code is not None and code.scales is not None]
         y = self._restored(*(torch.cat(values, dim=2) for values in zip(*coded)))
         return self.spectrum.synthesize(plane(*grid).by_ring.restore(y) * (-self.net.log_gain).exp(), grid)
+
+
+def _blocks(ring: Ring, expected: Expected | None, channels: int) -> Iterator[tuple[Ring, Expected | None]]:
+    """Parts of a ring, with at most `_BLOCK` coefficients of all channels each."""
+    if ring.near is None or expected is None:
+        yield ring, None
+        return
+    n = max(1, _BLOCK // channels)
+    parts = zip(ring.index.split(n), ring.near.split(n), expected.near.split(n, dim=1))
+    yield from ((Ring(index, ring.decoded, near), Expected(expected.seen, of_near)) for index, near, of_near in parts)
 
 
 def _thinned(ring: Ring, n_max: int) -> Ring:
