@@ -135,8 +135,8 @@ class EntropyNet(nn.Module):
         span = slice(part.start, part.stop)
         means, log_scales = base[0][:, span], base[1][:, span]
         if part.group > 0:
-            rest = (y - base[0])[:, : part.start]
-            more = self.channel[part.group - 1](rest, base[1][:, : part.start])
+            before = slice(0, part.start)
+            more = self.channel[part.group - 1](y[:, before] - base[0][:, before], base[1][:, before])
             means, log_scales = means + more[0], log_scales + more[1]
         if part.first_pass is not None:
             board = part.first_pass.to(y.device)
