@@ -3,9 +3,11 @@
     python -m benchmarks.errors --codec hyperprior --codec strata --budget standard --out results/errors
 
 Features are taken apart into cells: a band of frequencies of the map by a principal component of the channels. For
-each codec and rate the error in each cell is measured, and the tasks read the features twice: as the codec decodes
-them, and as an ideal codec would, with the same error in each cell (``planted``). If both cost the same accuracy, the
-place of the errors explains it; what is left lies in their form. ``--quick`` checks that everything works.
+each codec and rate the error in each cell is measured, and the tasks read the features three times: as the codec
+decodes them (``decoded``); as an ideal codec would, with the same error in each cell (``planted``); and so again, with
+the planted error of every position of every map scaled to what the codec's is there (``placed``). What ``planted``
+explains is the place of the errors in the spectrum, what ``placed`` explains beyond it their place in the image.
+``--quick`` checks that everything works.
 """
 
 from __future__ import annotations
@@ -103,11 +105,18 @@ def ideal(y: Tensor, signal: Tensor, error: Tensor, cells: Cells, noise: torch.G
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A codec at a rate: bits per pixel of the original images, and its error [bands, C] in each cell."""
+    """A codec at a rate.
+
+    Attributes:
+        bpp: bits per pixel of the original images, by its entropy model.
+        error: in each cell, [bands, C].
+        spread: standard deviation of the error over positions of all maps, as a share of its mean.
+    """
 
     job: Job
     bpp: float
     error: Tensor
+    spread: float
 
 
 class Bench:
@@ -131,7 +140,7 @@ class Bench:
     def codec(self, job: Job) -> tuple[Measured, Change]:
         """A trained codec, and what it decodes."""
         codec: Any = checkpoint.load(self.trial.codec(job)).codec
-        bits = []
+        bits, positions = [], list[Tensor]()
 
         def decoded(x: Tensor, at: range) -> Tensor:
             with torch.inference_mode():
@@ -139,8 +148,17 @@ class Bench:
             bits.append(float(spent.sum()))
             return maps[self.name].clone()
 
-        error = self._mean_energy(lambda x, at: self.cells.analyze(decoded(x, at)) - self.cells.analyze(x))
-        return Measured(job, sum(bits) / self.test.n_px, error), decoded
+        def lost(x: Tensor, at: range) -> Tensor:
+            x_hat = decoded(x, at)
+            positions.append(self.by_position(x_hat - x))
+            return self.cells.analyze(x_hat) - self.cells.analyze(x)
+
+        error, errors = self._mean_energy(lost), torch.cat(positions)
+        return Measured(job, sum(bits) / self.test.n_px, error, float(errors.std() / errors.mean())), decoded
+
+    def by_position(self, error: Tensor) -> Tensor:
+        """Mean square over channels of an error [B, C, h, w], in units of the training deviations: [B, 1, h, w]."""
+        return (error / self.cells.std).square().mean(dim=1, keepdim=True)
 
     def planted(self, error: Tensor) -> Change:
         """What an ideal codec with this error in each cell decodes."""
@@ -150,6 +168,16 @@ class Bench:
             return self.cells.synthesize(ideal(self.cells.analyze(x), self.signal, error, self.cells, noise))
 
         return decoded
+
+    def placed(self, error: Tensor, decoded: Change) -> Change:
+        """What `planted` decodes, with the planted error scaled to that of a codec at every position."""
+        planted = self.planted(error)
+
+        def scaled(x: Tensor, at: range) -> Tensor:
+            own, asked = planted(x, at) - x, decoded(x, at) - x
+            return x + own * (self.by_position(asked) / self.by_position(own).clamp(min=1e-12)).sqrt()
+
+        return scaled
 
     def _batches(self, features: FeatureSet) -> Iterator[tuple[Tensor, range]]:
         for at in batches_of(len(features), BATCH):
@@ -162,37 +190,38 @@ class Bench:
 
 
 def records(bench: Bench, measured: Measured, stats: dict[str, dict[str, np.ndarray]]) -> Iterator[dict[str, Any]]:
-    """One record per task: the value as decoded and as planted, and their difference with its interval."""
-    for task, uncoded in stats["uncoded"].items():
+    """One record per task: its value however the features are read, and how much planted errors leave to explain."""
+    for task in stats["uncoded"]:
         bound = bench.trial.reader(task).task
         metric = bound.metrics[0]
-        values, draws = {}, {}
-        for name, table in {name: s[task] for name, s in stats.items()}.items():
-            values[name] = float(bound.values(table.sum(0))[metric.name])
-            draws[name] = intervals.resampled(table, lambda s, w: bound.values(w @ s))[metric.name]
-        low, high = intervals.interval(draws["decoded"] - draws["planted"])
-        yield {
+        record: dict[str, Any] = {
             "codec": measured.job.point.codec,
             "lmbda": measured.job.point.params["lmbda"],
             "bpp": measured.bpp,
             "feature_snr": -10 * float(bench.cells.shares(measured.error).sum().log10()),
+            "spread": measured.spread,
             "task": task,
             "metric": metric.name,
-            **values,
-            "decoded_less_planted": values["decoded"] - values["planted"],
-            "low": low,
-            "high": high,
         }
+        tables = {name: of_tasks[task] for name, of_tasks in stats.items()}
+        record |= {name: float(bound.values(table.sum(0))[metric.name]) for name, table in tables.items()}
+        draws = {n: intervals.resampled(t, lambda s, w: bound.values(w @ s))[metric.name] for n, t in tables.items()}
+        for name in ("planted", "placed"):
+            low, high = intervals.interval(draws["decoded"] - draws[name])
+            rest = f"decoded_less_{name}"
+            record |= {rest: record["decoded"] - record[name], f"{rest}_low": low, f"{rest}_high": high}
+        yield record
 
 
 def draw(table: pd.DataFrame, spectra: pd.DataFrame) -> Figure:
     """Above: error by band over the signal's, at each rate. Below: a panel per task, accuracy over SNR of features."""
     codecs, tasks = (list(dict.fromkeys(table[name])) for name in ("codec", "task"))
     lmbdas = sorted(set(table["lmbda"]))
-    n = max(len(tasks), len(lmbdas))
     with rc_context(STYLE):
         fig = Figure(figsize=(PAGE_IN, 3.6), layout="constrained")
-        above, below = fig.subplots(2, n, squeeze=False)
+        upper, lower = fig.subfigures(2, 1, height_ratios=(1, 1.2))
+        (above,) = upper.subplots(1, len(lmbdas), sharey=True, squeeze=False)
+        (below,) = lower.subplots(1, len(tasks), squeeze=False)
         for ax, lmbda in zip(above, lmbdas):
             at = spectra[spectra["lmbda"] == lmbda]
             for i, codec in enumerate(codecs):
@@ -209,14 +238,13 @@ def draw(table: pd.DataFrame, spectra: pd.DataFrame) -> Figure:
                 how: dict[str, Any] = {"color": COLOURS[i], "marker": MARKERS[i], "ms": 3, "lw": 1}
                 ax.plot(one["feature_snr"], one["decoded"], label=codec, **how)
                 ax.plot(one["feature_snr"], one["planted"], ls=":", label=f"{codec}, planted", **how)
+                ax.plot(one["feature_snr"], one["placed"], ls="--", label=f"{codec}, placed", **how)
             ax.axhline(float(of_task["uncoded"].iloc[0]), color="0.5", lw=0.7, ls="--")
             metric = str(of_task["metric"].iloc[0])
             ax.set_title(task)
             ax.set_xlabel("SNR of features (dB)")
             ax.set_ylabel(METRIC_LABELS.get(metric, metric))
-        for ax in [*above[len(lmbdas) :], *below[len(tasks) :]]:
-            ax.set_visible(False)
-        fig.legend(*below[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+        lower.legend(*below[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
     return fig
 
 
@@ -255,8 +283,9 @@ def main(
         uncoded = bench.read(lambda x, _: x)
         for job in (j for j in jobs(suite) if j.kind == Kind.CODED):
             measured, decoded = bench.codec(job)
-            planted = bench.read(bench.planted(measured.error))
-            stats = {"uncoded": uncoded, "decoded": bench.read(decoded), "planted": planted}
+            changes = {"decoded": decoded, "planted": bench.planted(measured.error)}
+            changes |= {"placed": bench.placed(measured.error, decoded)}
+            stats = {"uncoded": uncoded} | {name: bench.read(change) for name, change in changes.items()}
             found += records(bench, measured, stats)
             for (band, _), signal, error in zip(bench.cells.where.bands, bench.signal, measured.error):
                 place = {"codec": job.point.codec, "lmbda": job.point.params["lmbda"], "band": band}

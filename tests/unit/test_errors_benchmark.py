@@ -55,5 +55,6 @@ def test_the_study_reads_what_codecs_decode_and_what_is_planted(tmp_path: Path) 
     assert table["bpp"].is_monotonic_increasing and table["feature_snr"].is_monotonic_increasing
     gap = (table["uncoded"] - table["decoded"]).abs()
     assert gap[1] < gap[0], "fewer errors cost less"
-    assert ((table["low"] <= table["decoded_less_planted"]) & (table["decoded_less_planted"] <= table["high"])).all()
+    for rest in ("decoded_less_planted", "decoded_less_placed"):
+        assert ((table[f"{rest}_low"] <= table[rest]) & (table[rest] <= table[f"{rest}_high"])).all()
     assert (spectra["error"] < 1.5 * spectra["signal"]).all()
