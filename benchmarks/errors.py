@@ -219,7 +219,8 @@ def draw(table: pd.DataFrame, spectra: pd.DataFrame) -> Figure:
     lmbdas = sorted(set(table["lmbda"]))
     with rc_context(STYLE):
         fig = Figure(figsize=(PAGE_IN, 3.6), layout="constrained")
-        upper, lower = fig.subfigures(2, 1, height_ratios=(1, 1.2))
+        halves: Any = fig.subfigures(2, 1, height_ratios=(1, 1.2))
+        upper, lower = halves
         (above,) = upper.subplots(1, len(lmbdas), sharey=True, squeeze=False)
         (below,) = lower.subplots(1, len(tasks), squeeze=False)
         for ax, lmbda in zip(above, lmbdas):
