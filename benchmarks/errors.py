@@ -189,28 +189,72 @@ class Bench:
         return (torch.stack(parts).sum(dim=0) / len(self.test)).clone()
 
 
-def records(bench: Bench, measured: Measured, stats: dict[str, dict[str, np.ndarray]]) -> Iterator[dict[str, Any]]:
-    """One record per task: its value however the features are read, and how much planted errors leave to explain."""
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A task's metric at a codec's rate, and resampled [R], by how the features were read."""
+
+    measured: Measured
+    snr_db: float
+    task: str
+    metric: str
+    values: dict[str, float]
+    draws: dict[str, np.ndarray]
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Its line in the table: the values, and what planted errors leave to explain."""
+        of_decoded, value = self.draws["decoded"], self.values["decoded"]
+        record = {
+            "codec": self.measured.job.point.codec,
+            "lmbda": self.measured.job.point.params["lmbda"],
+            "bpp": self.measured.bpp,
+            "feature_snr": self.snr_db,
+            "spread": self.measured.spread,
+            "task": self.task,
+            "metric": self.metric,
+            **self.values,
+        }
+        for name in ("planted", "placed"):
+            record |= estimate(f"decoded_less_{name}", value - self.values[name], of_decoded - self.draws[name])
+        return record
+
+
+def estimate(name: str, value: float, draws: np.ndarray) -> dict[str, float]:
+    """A value and the ends of its interval as columns of a table."""
+    low, high = intervals.interval(draws)
+    return {name: value, f"{name}_low": low, f"{name}_high": high}
+
+
+def readings(bench: Bench, measured: Measured, stats: dict[str, dict[str, np.ndarray]]) -> Iterator[Reading]:
+    """A reading per task, from statistics [N, S] by way of reading and task."""
+    snr_db = -10 * float(bench.cells.shares(measured.error).sum().log10())
     for task in stats["uncoded"]:
         bound = bench.trial.reader(task).task
-        metric = bound.metrics[0]
-        record: dict[str, Any] = {
-            "codec": measured.job.point.codec,
-            "lmbda": measured.job.point.params["lmbda"],
-            "bpp": measured.bpp,
-            "feature_snr": -10 * float(bench.cells.shares(measured.error).sum().log10()),
-            "spread": measured.spread,
-            "task": task,
-            "metric": metric.name,
-        }
+        metric = bound.metrics[0].name
         tables = {name: of_tasks[task] for name, of_tasks in stats.items()}
-        record |= {name: float(bound.values(table.sum(0))[metric.name]) for name, table in tables.items()}
-        draws = {n: intervals.resampled(t, lambda s, w: bound.values(w @ s))[metric.name] for n, t in tables.items()}
-        for name in ("planted", "placed"):
-            low, high = intervals.interval(draws["decoded"] - draws[name])
-            rest = f"decoded_less_{name}"
-            record |= {rest: record["decoded"] - record[name], f"{rest}_low": low, f"{rest}_high": high}
-        yield record
+        values = {name: float(bound.values(table.sum(0))[metric]) for name, table in tables.items()}
+        draws = {n: intervals.resampled(t, lambda s, w: bound.values(w @ s))[metric] for n, t in tables.items()}
+        yield Reading(measured, snr_db, task, metric, values, draws)
+
+
+def at_equal_snr(found: Sequence[Reading]) -> Iterator[dict[str, Any]]:
+    """Mean difference of each codec's curve over the SNR to the first codec's, one record per task."""
+    codecs, tasks = (list(dict.fromkeys(v)) for v in zip(*((r.measured.job.point.codec, r.task) for r in found)))
+    for task in tasks:
+        of_codec = {c: [r for r in found if (r.measured.job.point.codec, r.task) == (c, task)] for c in codecs}
+        for codec in codecs[1:]:
+            pair = [sorted(of_codec[c], key=lambda r: r.snr_db) for c in (codec, codecs[0])]
+            grid = np.linspace(max(p[0].snr_db for p in pair), min(p[-1].snr_db for p in pair), 64)
+            record: dict[str, Any] = {"codec": codec, "less": codecs[0], "task": task, "metric": pair[0][0].metric}
+            for name in ("decoded", "planted", "placed"):
+                value, draws = 0.0, np.zeros(())
+                for sign, points in zip((1, -1), pair):
+                    ats = [r.snr_db for r in points]
+                    shares = [float(np.interp(grid, ats, one).mean()) for one in np.eye(len(points))]
+                    value += sign * sum(s * r.values[name] for s, r in zip(shares, points))
+                    draws = draws + sign * sum(s * r.draws[name] for s, r in zip(shares, points))
+                record |= estimate(name, value, draws)
+            yield record
 
 
 def draw(table: pd.DataFrame, spectra: pd.DataFrame) -> Figure:
@@ -276,7 +320,7 @@ def main(
     sweep = tuple({"lmbda": float(v)} for v in lambdas.split(","))
     suite = Suite(name="errors", encoders=(encoder,), codecs=codecs, tasks=tasks, params=dict.fromkeys(codecs, sweep))
     suite = suite.at(budget).quick() if quick else suite.at(budget)
-    found: list[dict[str, Any]] = []
+    found: list[Reading] = []
     spectra: list[dict[str, Any]] = []
     with Report(0) as report:
         study = open_study(suite, cache_dir, device_of("cpu"))
@@ -287,14 +331,16 @@ def main(
             changes = {"decoded": decoded, "planted": bench.planted(measured.error)}
             changes |= {"placed": bench.placed(measured.error, decoded)}
             stats = {"uncoded": uncoded} | {name: bench.read(change) for name, change in changes.items()}
-            found += records(bench, measured, stats)
+            found += readings(bench, measured, stats)
             for (band, _), signal, error in zip(bench.cells.where.bands, bench.signal, measured.error):
                 place = {"codec": job.point.codec, "lmbda": job.point.params["lmbda"], "band": band}
                 spectra.append(place | {"signal": float(signal.mean()), "error": float(error.mean())})
-            click.echo(f"{job.point.label}: {measured.bpp:.4g} bpp, {found[-1]['feature_snr']:.2f} dB")
-    write_records(out / "errors", found)
+            click.echo(f"{job.point.label}: {measured.bpp:.4g} bpp, {found[-1].snr_db:.2f} dB")
+    table = [reading.record for reading in found]
+    write_records(out / "errors", table)
+    write_records(out / "equal_snr", list(at_equal_snr(found)))
     write_records(out / "spectra", spectra)
-    style.save(draw(pd.DataFrame(found), pd.DataFrame(spectra)), out / "errors.png")
+    style.save(draw(pd.DataFrame(table), pd.DataFrame(spectra)), out / "errors.png")
 
 
 if __name__ == "__main__":

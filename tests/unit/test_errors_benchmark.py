@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner
 from torch import Tensor
 
-from benchmarks.errors import Cells, ideal, main
+from benchmarks.errors import Cells, Measured, Reading, at_equal_snr, ideal, main
+from fcbench.core.codecs import Kind, OperatingPoint
+from fcbench.measure.points import Job
 from fcbench.testing.maps import correlated, statistics
 
 N_SAMPLES, GRID = 200, (8, 10)
@@ -58,3 +61,19 @@ def test_the_study_reads_what_codecs_decode_and_what_is_planted(tmp_path: Path) 
     for rest in ("decoded_less_planted", "decoded_less_placed"):
         assert ((table[f"{rest}_low"] <= table[rest]) & (table[rest] <= table[f"{rest}_high"])).all()
     assert (spectra["error"] < 1.5 * spectra["signal"]).all()
+
+
+def test_differences_at_equal_snr_are_those_between_the_curves() -> None:
+    found = []
+    for codec, lift in (("a", 0.0), ("b", 0.2)):
+        for snr in (4.0, 8.0, 12.0):
+            job = Job(Kind.CODED, OperatingPoint(codec, {"lmbda": snr}), ("t",))
+            at = snr + (1.0 if codec == "b" else 0.0)  # other rates: the curves are compared where both are
+            value = 0.1 * at + lift
+            values = dict.fromkeys(("decoded", "planted", "placed"), value)
+            draws = {name: np.full(9, value) for name in values}
+            found.append(Reading(Measured(job, 0.1, torch.ones(1, 1), 0.5), at, "t", "m", values, draws))
+    (record,) = at_equal_snr(found)
+    assert [record["codec"], record["less"], record["task"]] == ["b", "a", "t"]
+    for name in ("decoded", "planted", "placed"):
+        assert [record[f"{name}{end}"] for end in ("", "_low", "_high")] == pytest.approx([0.2] * 3)
