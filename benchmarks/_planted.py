@@ -88,7 +88,7 @@ def _measure(trial: Trial, effect: Effect, job: Job, task: str, point: str, fold
     about: dict[str, Any] = {"point": point, "encoder": name, "seed": trial.seed, "split": trial.source.split_point}
     plain = effect.kind == "none" and wants_null(trial, job, found)
     null = trial.null_likelihood(task) if plain else None
-    folder.append([replace(row, **about) for row in rows], sample_table(trial, done.sent, found, null))
+    folder.append([replace(row, **about) for row in rows], sample_table(trial, done, task, null))
     return float(rows[0].value or 0.0)
 
 

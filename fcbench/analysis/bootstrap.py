@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from fcbench.analysis import distortion
 from fcbench.analysis.resampled_curves import Resampled
-from fcbench.analysis.situations import MetricValuesOf
+from fcbench.analysis.situations import MetricValues, MetricValuesOf
 from fcbench.analysis.variants import FOLDER
 from fcbench.core.errors import FcbenchError
 from fcbench.results import intervals
@@ -47,7 +48,7 @@ class Bootstrap:
         self._metric_values_of = metric_values_of
         self._n_resamples = n_resamples
         self._weights: dict[int, np.ndarray] = {}
-        self._drawn: dict[tuple[str, str], _Drawn | None] = {}
+        self._drawn: dict[tuple[str, str, str], _Drawn | None] = {}
         self._absent: dict[str, int] = {}
         self._no_values: set[str] = set()
         self._unpaired: set[str] = set()
@@ -85,14 +86,15 @@ class Bootstrap:
             for folder, n in self._absent.items()
         ]
         for tasks, what in (
-            (self._no_values, "its plug-in gives no values of these statistics"),
+            (self._no_values - {distortion.TASK}, "its plug-in gives no values of these statistics"),
+            (self._no_values & {distortion.TASK}, "older results hold no errors of samples"),
             (self._unpaired, "points hold different samples"),
         ):
             lines += [f"{t}: {what}, so intervals are empty" for t in sorted(tasks)]
         return lines
 
     def _point(self, point: Point, task: str, metric: str) -> _Drawn | None:
-        at = point.folder, point.key
+        at = point.folder, point.key, task
         if at not in self._drawn:
             self._drawn[at] = self._draw(point, task)
         drawn = self._drawn[at]
@@ -107,18 +109,18 @@ class Bootstrap:
         if not has_samples(Path(point.folder), point.key):
             self._absent[point.folder] = self._absent.get(point.folder, 0) + 1
             return None
-        metric_values = self._metric_values_of(task)
-        if metric_values is None:
+        table = load_samples(point.folder, point.key)
+        stats, metric_values = self._statistics(table, task)
+        if stats is None or metric_values is None:
             self._no_values.add(task)
             return None
-        table = load_samples(point.folder, point.key)
         n = len(table.ids)
         if n not in self._weights:
             self._weights[n] = intervals.resampling_weights(n, self._n_resamples)
         order = sorted(range(n), key=lambda i: table.ids[i])
         try:
-            values = metric_values(table.stats[order], self._weights[n])
-            whole = metric_values(table.stats, np.ones((1, n)))
+            values = metric_values(stats[order], self._weights[n])
+            whole = metric_values(stats, np.ones((1, n)))
         except (IndexError, ValueError):  # another number of statistics than in this version
             self._no_values.add(task)
             return None
@@ -129,6 +131,12 @@ class Bootstrap:
             )
         sizes = _sizes(self._weights[n][:, np.argsort(order)], table, point.n_bytes)
         return _Drawn(tuple(table.ids[i] for i in order), sizes, values)
+
+    def _statistics(self, table: SampleTable, task: str) -> tuple[np.ndarray | None, MetricValues | None]:
+        """Statistics of the samples, and the metrics that they give."""
+        if task == distortion.TASK:
+            return table.feature_error, distortion.values
+        return table.stats, self._metric_values_of(task)
 
 
 def _sizes(weights: np.ndarray, table: SampleTable, n_bytes: int) -> np.ndarray:

@@ -13,15 +13,20 @@ from fcbench.results.row import OK
 METRIC = "feature_snr"
 """Signal-to-noise ratio of features [dB]: their variance over the mean squared error (``feature_mse``)."""
 TASK = "distortion"  # In place of a task's name
-NO_INTERVALS = f"{METRIC}: errors of single samples are not kept, so intervals are empty"
 _READERS = "neck", "head", "head_sha256", "neck_loss"
+
+
+def values(errors: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """The ratio [R] by name, of the errors of samples [N] under weights [R, N]."""
+    return {METRIC: -10 * np.log10(weights @ errors / weights.sum(axis=1))}
 
 
 def add(rows: pd.DataFrame, metrics: Collection[str | None]) -> pd.DataFrame:
     """Add rows with the metric `METRIC`, if it is among the metrics, for every measured point, once for all tasks.
 
     A codec that was trained for a task has such rows for each: its objective then names the task. Lossless points, with
-    an infinite ratio, have none. `rows`: of `fcbench.analysis.situations.load`, or a subset of them.
+    an infinite ratio, have none. The samples are those of one of the tasks. `rows`: of
+    `fcbench.analysis.situations.load`, or a subset of them.
     """
     if METRIC not in metrics:
         return rows
@@ -30,7 +35,6 @@ def add(rows: pd.DataFrame, metrics: Collection[str | None]) -> pd.DataFrame:
     made = rows[sent & (rows["status"] == OK) & np.isfinite(errors) & (errors > 0)]
     fitted = ~made["objective"].isin(["", "mse"])
     made = made.assign(
-        point="",  # it has no samples of its own
         task=TASK,
         objective=made["objective"].where(~fitted, made["objective"] + ": " + made["task"]),
         metric=METRIC,

@@ -31,7 +31,8 @@ class Results:
 
     @cached_property
     def samples(self) -> pd.DataFrame:
-        """Samples, one row per sample and point: folder, point, sample, n_bytes, stats [S], log_likelihood (or NaN)."""
+        """Samples, one row per sample and point: folder, point, sample, n_bytes, stats [S], log_likelihood and
+        feature_error (or NaN)."""
         measured = self.rates[self.rates["status"] == OK]
         keys = measured[[FOLDER, "point"]].drop_duplicates().itertuples(index=False, name=None)
         parts = [_samples(folder, point) for folder, point in keys if has_samples(Path(folder), point)]
@@ -48,19 +49,19 @@ class Results:
         ]
 
 
-_SAMPLE_COLUMNS = (FOLDER, "point", "sample", "n_bytes", "log_likelihood", "stats")
+_SAMPLE_COLUMNS = (FOLDER, "point", "sample", "n_bytes", "log_likelihood", "feature_error", "stats")
 
 
 def _samples(folder: str, point: str) -> pd.DataFrame:
     table = load_samples(folder, point)
-    log_likelihood = float("nan") if table.log_likelihood is None else table.log_likelihood
+    optional = {name: getattr(table, name) for name in ("log_likelihood", "feature_error")}
     return pd.DataFrame(
         {
             FOLDER: folder,
             "point": point,
             "sample": list(table.ids),
             "n_bytes": pd.array(list(table.n_bytes), dtype="Int64"),
-            "log_likelihood": log_likelihood,
+            **{name: float("nan") if values is None else values for name, values in optional.items()},
             "stats": list(table.stats),
         }
     )

@@ -160,6 +160,8 @@ def _values(
     """Compare all rows of a point with its samples."""
     values = values_of(samples.stats, np.ones((1, len(samples.stats))))
     drawn = intervals.resampled(samples.stats, values_of) if with_intervals else {}
+    if samples.feature_error is not None:
+        checks.compare(rows[0], "feature_mse", float(samples.feature_error.mean()), f"its samples in {file} give")
     for metric in sorted(values.keys() - {row.metric for row in rows}):
         checks.fault(f"no row of its {metric}", row=rows[0])
     for row in rows:

@@ -111,7 +111,6 @@ def compare(
     rows = add(situations.load(results, by), published)
     rows = distortion.add(rows, metrics)
     comparisons, notes = comparing.compare(rows, anchor, metrics, x, loss=loss)
-    notes += [distortion.NO_INTERVALS] if distortion.METRIC in metrics else []
     if parts:
         document = parts_tables.document(at_targets(rows, comparisons), notes)
     else:

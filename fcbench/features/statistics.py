@@ -74,6 +74,16 @@ def statistics(chunks: Iterator[Tensor]) -> FeatureStats:
     return FeatureStats(mean.float(), std, low.float(), high.float())
 
 
+def sample_errors(a: Mapping[str, Tensor], b: Mapping[str, Tensor], stats: Mapping[str, FeatureStats]) -> Tensor:
+    """Error of each sample [B], float64: `normalized_mse` is their mean."""
+    total, n = torch.zeros((), dtype=torch.float64), 0
+    for name, x in a.items():
+        std = stats[name].std.to(x.device).view(-1, 1, 1)
+        total = total + ((x - b[name].to(x.device)) / std).square().flatten(1).sum(dim=1, dtype=torch.float64).cpu()
+        n += x[0].numel()
+    return total / n
+
+
 def normalized_mse(a: Mapping[str, Tensor], b: Mapping[str, Tensor], stats: Mapping[str, FeatureStats]) -> Tensor:
     """Mean squared error of features divided by their training standard deviation, over all scalars of all maps."""
     total = torch.zeros((), device=next(iter(a.values())).device)

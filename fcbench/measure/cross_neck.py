@@ -252,7 +252,7 @@ class Chains:
         rows = make_rows(at, job, reader, self._costs(chain), done, chain.name)
         direct = chain == Chain(self.trial.study.suite.neck, (), chain.task)
         null = self.trial.null_likelihood(chain.task) if direct and wants_null(self.trial, job, evaluation) else None
-        return [self._named(row, job, chain) for row in rows], sample_table(at, done.sent, evaluation, null)
+        return [self._named(row, job, chain) for row in rows], sample_table(at, done, chain.name, null)
 
     def _named(self, row: RatePoint, job: Job, chain: Chain) -> RatePoint:
         split_point = self.trial.source.split_point

@@ -13,7 +13,7 @@ import torch
 from fcbench.core.errors import FcbenchError
 from fcbench.core.tasks import Collecting, Task
 from fcbench.features.source import Source
-from fcbench.features.statistics import normalized_mse
+from fcbench.features.statistics import sample_errors
 from fcbench.measure.density import Scorer
 from fcbench.training.convergence import Record
 from fcbench.training.targets import Targets
@@ -52,12 +52,12 @@ class Evaluation:
 
     Attributes:
         evaluations: by reader.
-        feature_mse: of features divided by their training standard deviation.
+        feature_errors: mean squared error of each sample's features, divided by their training standard deviation, [N].
         decode_ms: of each sample; empty if nothing was decoded.
     """
 
     evaluations: Mapping[str, TaskEvaluation]
-    feature_mse: float
+    feature_errors: np.ndarray
     decode_ms: Sequence[float] = field(default_factory=list)
 
 
@@ -71,7 +71,8 @@ def evaluate(received: Iterable[Received], source: Source, readers: Mapping[str,
     Raises:
         FcbenchError: a number of samples other than the test set's, or a likelihood that is not finite.
     """
-    test, error, n_read = source.test.features, 0.0, 0
+    test, n_read = source.test.features, 0
+    errors = np.zeros(len(test))
     stats = {key: list[np.ndarray]() for key in readers}
     likelihoods = {key: list[np.ndarray]() for key, r in readers.items() if r.scorer}
     decode_ms: list[float] = []
@@ -83,7 +84,8 @@ def evaluate(received: Iterable[Received], source: Source, readers: Mapping[str,
             n_read = indices.stop
             decode_ms += batch.decode_ms
             if not batch.exact:
-                error += float(normalized_mse(test.batch(indices), batch.maps, source.stats)) * len(indices)
+                lost = sample_errors(test.batch(indices), batch.maps, source.stats)
+                errors[indices.start : indices.stop] = lost.numpy()
             for key, r in readers.items():
                 targets, head = r.task.collate(r.targets(indices)), r.model.head
                 x = r.model(batch.maps)
@@ -104,4 +106,4 @@ def evaluate(received: Iterable[Received], source: Source, readers: Mapping[str,
     for key, one in evaluations.items():
         if one.log_likelihood is not None and not np.isfinite(one.log_likelihood).all():
             raise FcbenchError(f"the head of {key} gives a target zero probability, or NaN")
-    return Evaluation(evaluations, error / n_read, decode_ms)
+    return Evaluation(evaluations, errors, decode_ms)

@@ -22,7 +22,6 @@ from fcbench.measure.rows import Measured, make_rows
 from fcbench.measure.trial import Trial
 from fcbench.results.row import RatePoint
 from fcbench.results.samples import SampleTable
-from fcbench.transmit.senders import Sent
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -83,13 +82,19 @@ def rows_and_samples(trial: Trial, job: Job, task: str, done: Measured) -> tuple
     null = trial.null_likelihood(task) if wants_null(trial, job, evaluation) else None
     reader = trial.reader(task)
     rows = make_rows(trial, job, reader, trial.complexity.of_readout(reader), done, task)
-    return rows, sample_table(trial, done.sent, evaluation, null)
+    return rows, sample_table(trial, done, task, null)
 
 
-def sample_table(trial: Trial, sent: Sent, evaluation: TaskEvaluation, null: np.ndarray | None) -> SampleTable:
+def sample_table(trial: Trial, done: Measured, task: str, null: np.ndarray | None) -> SampleTable:
     """Table of a point's samples, to be stored."""
+    evaluation, errors = done.read.evaluations[task], done.read.feature_errors
     return SampleTable(
-        trial.source.test.features.ids, sent.sample_bytes, evaluation.stats, evaluation.log_likelihood, null
+        trial.source.test.features.ids,
+        done.sent.sample_bytes,
+        evaluation.stats,
+        evaluation.log_likelihood,
+        null,
+        errors if errors.any() else None,
     )
 
 

@@ -144,7 +144,7 @@ def _coded(trial: Trial, job: Job, row: RatePoint, costs: Costs, done: Measured)
         bpp_estimated=None if bits is None else rates.bpp_estimated(bits, row.n_px),
         rate_alarm=alarm,
         **_training("codec", training),
-        feature_mse=read.feature_mse,
+        feature_mse=float(read.feature_errors.mean()),
         encode_ms=sent.encode_ms,
         decode_ms=float(np.median(read.decode_ms)) if read.decode_ms else None,
         peak_mb=None if done.peak_bytes is None else done.peak_bytes / 1e6,

@@ -18,7 +18,7 @@ from fcbench.results.table import HINT, RATES
 SAMPLES = "samples.parquet"  # Folder with a file per point
 PACKED = "samples.zstd.parquet"  # One file with all points: what is committed in place of the folder
 TOGETHER = 8  # Points in a row group of it: fewer cost bytes (one each: a fifth more), more cost time to read one
-LIKELIHOODS = "log_likelihood", "null_log_likelihood"  # Columns of `SampleTable` that not every point has
+OPTIONAL = "log_likelihood", "null_log_likelihood", "feature_error"  # Columns of `SampleTable` that not every point has
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,8 @@ class SampleTable:
     # [N] nats, of the target, by the head on decoded features; None if the head states no likelihood
     log_likelihood: np.ndarray | None = None
     null_log_likelihood: np.ndarray | None = None  # [N] nats, of the null model; None except at the uncoded ceiling
+    # [N] mean squared error of the features in units of their training variance; None where they arrive unchanged
+    feature_error: np.ndarray | None = None
 
 
 def sample_files(path: Path) -> dict[str, Path]:
@@ -116,7 +118,7 @@ def load_samples(path: Path | str, point: str) -> SampleTable:
             raise ValueError(f"its samples are of another point than {point}")
         ids, n_bytes = (table.column(c).to_pylist() for c in ("sample", "n_bytes"))
         stats = table.column("stats").combine_chunks().flatten().to_numpy()
-        kept = [c for c in LIKELIHOODS if c in table.schema.names and table.column(c).null_count == 0]
+        kept = [c for c in OPTIONAL if c in table.schema.names and table.column(c).null_count == 0]
         stated = {c: table.column(c).to_numpy() for c in kept}
         return SampleTable(ids, n_bytes, stats.reshape(len(ids), -1), **stated)
 
@@ -136,7 +138,7 @@ def sample_table(point: str, samples: SampleTable) -> pa.Table:
         "n_bytes": pa.array(list(samples.n_bytes), pa.int64()),
         "stats": pa.ListArray.from_arrays(pa.array(offsets), stats.ravel()),
     }
-    for name in LIKELIHOODS:
+    for name in OPTIONAL:
         values = getattr(samples, name)
         if values is None:
             continue

@@ -71,6 +71,29 @@ def test_its_bd_rate_is_that_of_the_reference(rows: pd.DataFrame) -> None:
     assert found.bd_rate_percent.low is None and found.rate_at_target.reason == "there is no uncoded ceiling"
 
 
+def test_its_intervals_are_of_the_errors_of_samples(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    spread = rng.uniform(0.5, 1.5, 40)
+    ids = [f"s{i}" for i in range(40)]
+    with ResultsFolder(tmp_path) as folder:
+        for codec, scale in (("a", 1.0), ("b", 1.1)):
+            for bpp, mse in CURVES["a"]:
+                errors = mse * scale * spread / spread.mean()
+                samples = SampleTable(ids, [9] * 40, np.ones((40, 2)), feature_error=errors)
+                for task in TASKS:
+                    folder.append([row(task, codec, bpp, float(errors.mean()), n_samples=40)], samples)
+    rows = distortion.add(situations.load([tmp_path]), [distortion.METRIC])
+    comparisons, notes = compare(rows, "a", [distortion.METRIC])
+    (found,) = [c for c in comparisons if c.codec == "b"]
+    gain = found.bd_accuracy
+    assert gain.value == pytest.approx(-10 * math.log10(1.1), abs=1e-3)
+    assert gain.low == pytest.approx(gain.value, abs=1e-3), "both err on the same samples: the difference is certain"
+    weights = rng.multinomial(40, np.full(40, 1 / 40), 500)
+    expected = [-10 * math.log10((w @ spread) / 40 / spread.mean()) for w in weights]
+    assert distortion.values(spread / spread.mean(), weights)[distortion.METRIC] == pytest.approx(expected)
+    assert not notes
+
+
 def test_the_verbs_know_it(rows: pd.DataFrame, tmp_path: Path) -> None:
     run = CliRunner().invoke
     shown = run(main, ["compare", str(tmp_path), "--anchor", "a", "--metric", "feature_snr"])
