@@ -69,7 +69,7 @@ def test_it_opens_without_an_error_and_fits(browser: Any, file: Path, width: int
     page = opened(browser, file, width, scheme)
     assert page.faults == [] and page.evaluate("window.hacked") is None
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert page.locator(".chart svg.marks").count() == 2
+    assert page.locator(".chart svg.marks").count() == 3, "two tasks, and the distortion of the features"
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert ground == ("rgb(22, 24, 27)" if scheme == "dark" else "rgb(255, 255, 255)")
     page.close()
@@ -82,7 +82,9 @@ def test_toggles_and_units(browser: Any, file: Path) -> None:
     page.locator("#codecs input").nth(2).uncheck()
     drawn(page)
     assert page.locator(marks).count() == 10
-    page.locator("#tasks input").nth(0).uncheck()
+    assert page.locator(".panel").count() == 3
+    for task in ("segmentation", "distortion"):
+        page.locator(f"#tasks input[value={task}]").uncheck()
     drawn(page)
     assert page.locator(".panel").count() == 1
     page.select_option("#rate", "bytes")

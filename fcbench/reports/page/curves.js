@@ -47,7 +47,7 @@ function figure(set, panel, metric, options, width) {
       mark: { type: "rule", color: "currentColor", opacity: 0.7, strokeDash: END_DASHES[end], aria: false },
       encoding: { y, tooltip: [{ field: "end", title: "end of the curves", type: "nominal" }, { field: "value", title: label, type: "nominal" }] } });
   }
-  if (options.bands) {
+  if (options.bands && points.some((p) => p.low !== null && p.kind === "coded")) {
     layer.push({ transform: [{ filter: "datum.low !== null && datum.kind === 'coded'" }], mark: { type: "area", clip: true, opacity: 0.14, aria: false },
       encoding: { x, y: { ...y, field: "low" }, y2: { field: "high" }, color: colour } });
   }
