@@ -35,7 +35,7 @@ figure img { max-width: 100%; background: #fff; }
 td.words, th.words { white-space: normal; vertical-align: top; }
 td.fixed { white-space: nowrap; }
 small { font-weight: normal; }
-td.warned { color: var(--red); min-width: 14rem; }
+td.warned { color: var(--red); min-width: 12rem; overflow-wrap: anywhere; }
 @media (max-width: 88rem) {
   table, tbody, caption { display: block; }
   thead { display: none; }
