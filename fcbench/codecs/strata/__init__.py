@@ -200,7 +200,7 @@ class StrataMap(MapCoder):
         q = self._round(scaled, static.clamp(LOG_MIN, LOG_MAX).expand_as(y))
         lots = [q[i::4] for i in range(4)] if len(q) >= 4 else [q]
         whole = [ring for ring in where.rings if len(ring.index)]
-        rings = [_thinned(ring, _FIT_COEFFICIENTS // q[..., 0].numel()) for ring in whole]
+        rings = [ring.thinned(_FIT_COEFFICIENTS // q[..., 0].numel()) for ring in whole]
         weights = [len(ring.index) / len(some.index) for ring, some in zip(whole, rings)]
         expected = self.net.expected(replace(where, rings=tuple(rings)), static)
         # nothing here changes the integers, so nothing changes their context
@@ -360,12 +360,6 @@ def _blocks(ring: Ring, expected: Expected | None, channels: int) -> Iterator[tu
     n = max(1, _BLOCK // channels)
     parts = zip(ring.index.split(n), ring.near.split(n), expected.near.split(n, dim=1))
     yield from ((Ring(index, ring.decoded, near), Expected(expected.seen, of_near)) for index, near, of_near in parts)
-
-
-def _thinned(ring: Ring, n_max: int) -> Ring:
-    """A ring with at most so many places, at least one, spread evenly over it."""
-    every = max(1, math.ceil(len(ring.index) / max(1, n_max)))
-    return replace(ring, index=ring.index[::every], near=None if ring.near is None else ring.near[::every])
 
 
 def _bins(log_scales: Tensor) -> Tensor:

@@ -39,6 +39,11 @@ class Ring:
     decoded: Tensor  # [m] places of the rings before
     near: Tensor | None  # [n, up to 8] which of those are nearest, int16; None for the first ring
 
+    def thinned(self, n_max: int) -> "Ring":
+        """This ring with at most so many places, at least one, spread evenly over it."""
+        every = max(1, math.ceil(len(self.index) / max(1, n_max)))
+        return Ring(self.index[::every], self.decoded, None if self.near is None else self.near[::every])
+
 
 class Order:
     """An order of the places of a plane."""
