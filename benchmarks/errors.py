@@ -1,4 +1,4 @@
-"""Where do codecs err, and which errors do tasks read? Why equal error of features is not equal accuracy.
+"""Where do codecs err, which errors do tasks read, and is equal error of the features equal accuracy?
 
     python -m benchmarks.errors --codec hyperprior --codec strata --budget standard --out results/errors
 
@@ -33,7 +33,7 @@ from fcbench.core.codecs import Kind
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import FeatureStats
 from fcbench.core.progress import Report
-from fcbench.features.feature_set import FeatureSet, batches_of
+from fcbench.features.feature_set import batches_of
 from fcbench.measure.evaluate import evaluate
 from fcbench.measure.points import Job, jobs
 from fcbench.measure.study import device_of, open_study
@@ -42,6 +42,7 @@ from fcbench.measure.trial import Trial
 from fcbench.reports import style
 from fcbench.reports.style import COLOURS, MARKERS, METRIC_LABELS, PAGE_IN, STYLE
 from fcbench.results import intervals
+from fcbench.training.options import PREPARE_SAMPLES
 from fcbench.transmit import checkpoint
 from fcbench.transmit.senders import Received
 
@@ -74,7 +75,7 @@ class Cells:
 
     def by_band(self, y: Tensor) -> Sequence[Tensor]:
         """Coefficients [B, C, n] of each band."""
-        return y.split([n for _, n in self.where.bands], dim=2)
+        return y.split(self.where.by_band.sizes, dim=2)
 
     def energy(self, y: Tensor) -> Tensor:
         """Mean square of the coefficients in each cell, [bands, C]."""
@@ -82,7 +83,7 @@ class Cells:
 
     def shares(self, energy: Tensor) -> Tensor:
         """What each cell [bands, C] adds to the mean square of all coefficients."""
-        sizes = torch.tensor([float(n) for _, n in self.where.bands])
+        sizes = torch.tensor(self.where.by_band.sizes, dtype=torch.float32)
         return energy * (sizes / sizes.sum())[:, None] / energy.shape[1]
 
 
@@ -128,12 +129,14 @@ class Bench:
             raise FcbenchError(f"cells are of one map; split point {self.source.split_point} has several")
         (self.name,) = self.source.train.features.specs
         train, self.test = self.source.train.features, self.source.test.features
-        self.cells = Cells(train.batch(range(min(256, len(train))))[self.name], self.source.stats[self.name])
+        self.cells = Cells(
+            train.batch(range(min(PREPARE_SAMPLES, len(train))))[self.name], self.source.stats[self.name]
+        )
         self.signal = self._mean_energy(lambda x, _: self.cells.analyze(x))
 
     def read(self, change: Change) -> dict[str, np.ndarray]:
         """Statistics [N, S] of each task on changed features."""
-        received = (Received({self.name: change(x, at)}) for x, at in self._batches(self.test))
+        received = (Received({self.name: change(x, at)}) for x, at in self._batches())
         readers = {task: self.trial.reader(task) for task in self.trial.study.suite.tasks}
         return {task: e.stats for task, e in evaluate(received, self.source, readers).evaluations.items()}
 
@@ -179,13 +182,13 @@ class Bench:
 
         return scaled
 
-    def _batches(self, features: FeatureSet) -> Iterator[tuple[Tensor, range]]:
-        for at in batches_of(len(features), BATCH):
-            yield features.batch(at)[self.name], at
+    def _batches(self) -> Iterator[tuple[Tensor, range]]:
+        for at in batches_of(len(self.test), BATCH):
+            yield self.test.batch(at)[self.name], at
 
     @torch.inference_mode()
     def _mean_energy(self, coefficients: Callable[[Tensor, range], Tensor]) -> Tensor:
-        parts = [len(at) * self.cells.energy(coefficients(x, at)) for x, at in self._batches(self.test)]
+        parts = [len(at) * self.cells.energy(coefficients(x, at)) for x, at in self._batches()]
         return (torch.stack(parts).sum(dim=0) / len(self.test)).clone()
 
 
@@ -332,7 +335,7 @@ def main(
             changes |= {"placed": bench.placed(measured.error, decoded)}
             stats = {"uncoded": uncoded} | {name: bench.read(change) for name, change in changes.items()}
             found += readings(bench, measured, stats)
-            for (band, _), signal, error in zip(bench.cells.where.bands, bench.signal, measured.error):
+            for band, signal, error in zip(bench.cells.where.bands, bench.signal, measured.error):
                 place = {"codec": job.point.codec, "lmbda": job.point.params["lmbda"], "band": band}
                 spectra.append(place | {"signal": float(signal.mean()), "error": float(error.mean())})
             click.echo(f"{job.point.label}: {measured.bpp:.4g} bpp, {found[-1].snr_db:.2f} dB")

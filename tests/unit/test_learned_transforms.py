@@ -148,8 +148,8 @@ def test_plane_has_each_frequency_once(grid: tuple[int, int]) -> None:
     for order in (where.by_band, where.by_ring):
         assert sorted(order.order.tolist()) == list(range(n))
         assert order.restore(order.sort(torch.arange(n))).tolist() == list(range(n))
-    assert sum(size for _, size in where.bands) == n
-    assert max(band for band, _ in where.bands) < N_BANDS and int(where.cell.max()) < N_CELLS**2
+    assert sum(where.by_band.sizes) == n and len(where.by_band.sizes) == len(where.bands)
+    assert max(where.bands) < N_BANDS and int(where.cell.max()) < N_CELLS**2
     assert where.rings[0].index.tolist() == [0]
     for k, stage in enumerate(where.rings[1:], 1):
         before = torch.cat([s.index for s in where.rings[:k]]).tolist()

@@ -278,8 +278,7 @@ class StrataMap(MapCoder):
         energy = y.new_zeros(len(y), self.channels, 0)
         decoded = []
         bits = y.new_zeros(len(y))
-        rings = where.by_ring.sort(y).split([len(ring.index) for ring in where.rings], dim=2)
-        for k, (ring, latents) in enumerate(zip(where.rings, rings)):
+        for k, (ring, latents) in enumerate(zip(where.rings, where.by_ring.parts(y))):
             if len(ring.index) == 0:
                 continue
             if exact is None:
@@ -339,8 +338,7 @@ class StrataMap(MapCoder):
 
     def analyze(self, x: Tensor) -> list[Tensor]:
         y = self.spectrum.analyze(x) * self.net.log_gain.exp()
-        where = plane(x.shape[-2], x.shape[-1])
-        return list(where.by_ring.sort(y).split([len(ring.index) for ring in where.rings], dim=2))
+        return list(plane(x.shape[-2], x.shape[-1]).by_ring.parts(y))
 
     def symbols(self, latents: Tensor, code: StageCode) -> Tensor:
         assert code.scales is not None

@@ -46,14 +46,18 @@ class Ring:
 
 
 class Order:
-    """An order of the places of a plane."""
+    """An order of the places of a plane, in parts of these sizes."""
 
-    def __init__(self, order: Tensor) -> None:
-        self.order, self.inverse = order, torch.argsort(order)
+    def __init__(self, order: Tensor, sizes: list[int]) -> None:
+        self.order, self.inverse, self.sizes = order, torch.argsort(order), sizes
 
     def sort(self, y: Tensor) -> Tensor:
         """Values [..., h w] of the plane, in this order."""
         return y.index_select(-1, self.order.to(y.device))
+
+    def parts(self, y: Tensor) -> tuple[Tensor, ...]:
+        """The parts [..., n] of `sort`."""
+        return self.sort(y).split(self.sizes, dim=-1)
 
     def restore(self, y: Tensor) -> Tensor:
         """Inverse of `sort`."""
@@ -64,7 +68,7 @@ class Order:
 class Plane:
     """Frequencies of a map (h, w), flattened row by row."""
 
-    bands: tuple[tuple[int, int], ...]  # number of each band that is there, and of coefficients in it
+    bands: tuple[int, ...]  # numbers of those that are there
     by_band: Order
     cell: Tensor  # [h w] cell of each, of N_CELLS**2
     rings: tuple[Ring, ...]  # low to high
@@ -92,10 +96,11 @@ def plane(h: int, w: int) -> Plane:
     band = band.clamp(max=N_BANDS - 1)
     axis = torch.log1p(f / _FREQUENCY_KNEE) / math.log1p(1 / _FREQUENCY_KNEE) * (N_CELLS - 1)
     node = torch.round(axis).long()
-    bands = tuple((int(b), int((band == b).sum())) for b in band.unique())
+    bands, sizes = (v.tolist() for v in band.unique(return_counts=True))
     rings = _rings(h, w)
-    by_band, by_ring = Order(torch.argsort(band, stable=True)), Order(torch.cat([ring.index for ring in rings]))
-    return Plane(bands, by_band, node[:, 0] * N_CELLS + node[:, 1], rings, by_ring)
+    by_band = Order(torch.argsort(band, stable=True), sizes)
+    by_ring = Order(torch.cat([ring.index for ring in rings]), [len(ring.index) for ring in rings])
+    return Plane(tuple(bands), by_band, node[:, 0] * N_CELLS + node[:, 1], rings, by_ring)
 
 
 def _rings(h: int, w: int) -> tuple[Ring, ...]:
@@ -260,8 +265,8 @@ class Spectrum(nn.Module):
 
 def _by_band(y: Tensor, matrices: Tensor, where: Plane) -> Tensor:
     """Each band's matrix [C, C] applied to the coefficients [B, C, h w] in it."""
-    parts = where.by_band.sort(y).split([n for _, n in where.bands], dim=2)
-    return where.by_band.restore(torch.cat([matrices[b] @ part for (b, _), part in zip(where.bands, parts)], dim=2))
+    parts = zip(where.bands, where.by_band.parts(y))
+    return where.by_band.restore(torch.cat([matrices[band] @ part for band, part in parts], dim=2))
 
 
 def _band_klts(y: Tensor, where: Plane) -> Tensor:
@@ -271,8 +276,7 @@ def _band_klts(y: Tensor, where: Plane) -> Tensor:
     rows = torch.zeros(N_BANDS, channels, channels)
     known: list[int] = []
     above = None
-    parts = where.by_band.sort(y).split([n for _, n in where.bands], dim=2)
-    for (band, _), part in reversed(list(zip(where.bands, parts))):
+    for band, part in reversed(list(zip(where.bands, where.by_band.parts(y)))):
         flat = part.transpose(0, 1).flatten(1).double()
         cov = flat @ flat.T / flat.shape[1]
         if above is not None and float(above.trace()) > 0:
