@@ -1,12 +1,15 @@
-"""The three training stages of the embedded encoders, each a module with ``loss(scenes, indices, rng)``.
+"""The training stages of the embedded encoders, each a module with ``loss(scenes, indices, rng)``.
 
 1. `MaskedAutoencoder`: masked-image modelling with dropped mask units (Hiera, Ryali et al. 2023).
 2. `Attributes`: supervised fine-tuning on image-level attributes -> ``hiera_nano``.
 3. `Promptable`: class-agnostic masks from a point or a box, with the SAM 2 package's prompt encoder and mask
    decoder -> ``sam2_nano``.
+4. `Both`: the second and the third at once, on one trunk.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -26,6 +29,7 @@ from fcbench.encoders.shared.padded import IMAGENET, normalized
 GRID = SIZE_PX // 16  # stage 3
 UNITS = SIZE_PX // UNIT_PX
 D = 128
+Maps = Sequence[Tensor]  # [B, C, h, w] of the trunk's stages, fine to coarse
 
 
 def images(scenes: Scenes, indices: np.ndarray) -> Tensor:
@@ -122,18 +126,22 @@ class Attributes(nn.Module):
     def _head(n: int) -> nn.Sequential:
         return nn.Sequential(nn.Linear(128 + 256, 2 * D), nn.GELU(), nn.Linear(2 * D, n))
 
-    def tokens(self, x: Tensor) -> Tensor:
-        """[B, N, 384] of images [B, 3, H, W]: stages 3 and 4, each channel standardized."""
-        fine, coarse = (f(m) for f, m in zip(self.standardize, self.trunk(x)[2:]))
+    def tokens(self, maps: Maps) -> Tensor:
+        """[B, N, 384]: stages 3 and 4, each channel standardized."""
+        fine, coarse = (f(m) for f, m in zip(self.standardize, maps[2:]))
         both = torch.cat((fine, F.interpolate(coarse, scale_factor=2)), 1)
         return both.flatten(2).mT
 
     def loss(self, scenes: Scenes, indices: np.ndarray, rng: np.random.Generator) -> Tensor:
+        return self.loss_on(self.trunk(images(scenes, indices)), scenes, indices, rng)
+
+    def loss_on(self, maps: Maps, scenes: Scenes, indices: np.ndarray, rng: np.random.Generator) -> Tensor:
+        """The loss on the trunk's maps of the whole scenes."""
         target = torch.from_numpy(scenes.attributes[indices].astype(np.int64))
-        tokens = self.tokens(images(scenes, indices))
+        tokens = self.tokens(maps)
         whole = _cross_entropy(self.vote(tokens).logsumexp(1), self.valid, target)
         crops, labels = self._crops(scenes, rng)
-        pooled = self.describe(self.tokens(crops)).mean(1)
+        pooled = self.describe(self.tokens(self.trunk(crops))).mean(1)
         thing = _cross_entropy(pooled, self.valid_thing, labels)
         return whole + thing + redundancy(tokens[..., :128])
 
@@ -223,8 +231,11 @@ class Promptable(nn.Module):
         )
 
     def loss(self, scenes: Scenes, indices: np.ndarray, rng: np.random.Generator) -> Tensor:
+        return self.loss_on(self.trunk(images(scenes, indices)), scenes, indices, rng)
+
+    def loss_on(self, maps: Maps, scenes: Scenes, indices: np.ndarray, rng: np.random.Generator) -> Tensor:
+        """The loss on the trunk's maps of the whole scenes."""
         points, boxes, use_box, target = self._prompts(scenes, indices, rng)
-        maps = self.trunk(images(scenes, indices))
         p = self.prompts
         embedding = self.squeeze(self.fuse(maps[2], maps[3])).repeat_interleave(p, 0)
         fine = [conv(m).repeat_interleave(p, 0) for conv, m in zip(self.fine, maps)]
@@ -289,3 +300,19 @@ class Promptable(nn.Module):
             use_box,
             torch.tensor(np.stack(targets), dtype=torch.float32),
         )
+
+
+class Both(nn.Module):
+    """`Attributes` and `Promptable` on one trunk and the same images: the mean of their losses."""
+
+    def __init__(self, sizes: tuple[int, ...]) -> None:
+        super().__init__()
+        self.attributes, self.promptable = Attributes(sizes), Promptable()
+        self.trunk = self.attributes.trunk
+        self.promptable.trunk = self.trunk
+        self.fuse = self.promptable.fuse
+
+    def loss(self, scenes: Scenes, indices: np.ndarray, rng: np.random.Generator) -> Tensor:
+        maps = self.trunk(images(scenes, indices))
+        parts = [m.loss_on(maps, scenes, indices, rng) for m in (self.attributes, self.promptable)]
+        return torch.stack(parts).mean()
