@@ -32,16 +32,17 @@ SECTIONS = (
 
 
 def write_records(path: Path, records: Sequence[dict[str, Any]]) -> None:
-    """Records as PATH.csv, in full, and PATH.md, rounded."""
+    """Records as PATH.csv, in full, and PATH.md, rounded. A record need not have every column."""
     if not records:
         return
 
     def cell(v: Any) -> str:
         return "" if v is None else f"{v:.4g}" if isinstance(v, float) else str(v)
 
+    columns = list(dict.fromkeys(name for r in records for name in r))
     write_atomically(path.with_suffix(".csv"), pd.DataFrame(records).to_csv(index=False, lineterminator="\n"))
-    rounded = [[cell(v) for v in r.values()] for r in records]
-    write_atomically(path.with_suffix(".md"), grid(Table("", list(records[0]), rounded, n_left=len(records[0]))) + "\n")
+    rounded = [[cell(r.get(name)) for name in columns] for r in records]
+    write_atomically(path.with_suffix(".md"), grid(Table("", columns, rounded, n_left=len(columns))) + "\n")
 
 
 def write_page(encoders: Sequence[str], dataset: str, seeds: Sequence[int], out: Path) -> None:

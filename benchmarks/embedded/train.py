@@ -5,7 +5,7 @@ python -m benchmarks.embedded.train attributes --work DIR     # needs mae; the t
 python -m benchmarks.embedded.train promptable --work DIR     # needs mae; the training of sam2_nano
 python -m benchmarks.embedded.train both --work DIR           # needs mae; both objectives at once
 
-All but mae write the trunk's weights into DIR/seedN, for `--weights FILE` of `fcbench run`.
+All write the trunk's weights into DIR/seedN, for `--weights FILE` of `fcbench run`.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def main(
         print(f"{stage} {step}/{steps} loss {recent:.4f} {took:.0f} s", flush=True)
         parts = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average}
         save_atomic(parts | {"step": step, "seconds": took, "history": history}, path)
-        if stage != "mae" and (is_snapshot(step) if snapshots else last):
+        if is_snapshot(step) if snapshots else last:
             now = {"history": history, "step": step, "seconds": round(took), "loss": recent}
             now["utc"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
             weights = average if snapshots else trunk.state_dict()
