@@ -156,6 +156,7 @@ class CodecPlugin(Coder, Protocol):
     variable: bool = False  # what it builds is a `VariableCodec`: one training serves all operating points
     # what it builds is a `ContinuedCodec`: each operating point but the middle one starts from its neighbour's weights
     continued: bool = False
+    bases: Sequence[str] = ()  # other codecs whose code it runs: when that changes, what it trained is no longer used
 
     def sweep(self, objective: Objective) -> list[dict[str, float | int | str]]:
         """Default operating points, low rate to high."""

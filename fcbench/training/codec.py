@@ -74,6 +74,8 @@ class CodecRecipe:
             "code": registry.code_version("codec", self.point.codec),
             "params": dict(self.point.params),
         }
+        if plugin.bases:
+            contents["bases"] = [registry.code_version("codec", base) for base in plugin.bases]
         if plugin.trained:
             contents |= {"seed": self.seed, "budget": self.budget.of_codec, "libraries": plugin.versions()}
         if self.fitted_to:

@@ -2,13 +2,14 @@
 
     coarse map --coder--> decoded --bilinear, 1x1--> prediction of the finer map; coded is the difference
 
-The prediction starts as the linear regression of the finer map on the coarser one as it is decoded, and is trained with
-the rest. With one map nothing differs from the plain frame.
+The prediction starts as the ridge regression of the finer map on the coarser one as it is decoded, and is trained with
+the rest. Few training images can show fewer places than the coarser map has channels; the ridge is the one that
+predicts held-out places best. With one map nothing differs from the plain frame.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import cast
 
 import torch
@@ -21,7 +22,7 @@ from fcbench.core.codecs import Grids, Program
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import FeatureSpec, FeatureStats
 
-_RIDGE = 1e-3  # of the mean variance of the coarser map's channels
+_RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 1e3)  # of the mean energy of the coarser map's channels; 1e3: no prediction
 
 
 class JointLearnedCodec(LearnedCodec):
@@ -58,19 +59,35 @@ class JointLearnedCodec(LearnedCodec):
         if coarser is None:
             return
         predictor, coarse = coarser
-        inputs, outputs = (v.transpose(0, 1).flatten(1).double() for v in (coarse, x))
-        means = inputs.mean(dim=1, keepdim=True), outputs.mean(dim=1, keepdim=True)
-        inputs, outputs = inputs - means[0], outputs - means[1]
-        gram = inputs @ inputs.T
-        ridge = _RIDGE * gram.diagonal().mean().clamp(min=1e-12)
-        weight = torch.linalg.solve(gram + ridge * torch.eye(len(gram), dtype=gram.dtype), inputs @ outputs.T).T
+        inputs, outputs = (v.permute(1, 0, 3, 2).flatten(1).double() for v in (coarse, x))
+        (weight,) = _regressions(inputs, outputs, [_best_ridge(inputs, outputs)])
         predictor.weight.copy_(weight[:, :, None, None])
-        cast(Tensor, predictor.bias).copy_((means[1] - weight @ means[0])[:, 0])
+        cast(Tensor, predictor.bias).copy_(outputs.mean(dim=1) - weight @ inputs.mean(dim=1))
 
     def programs(self, grids: Grids) -> dict[str, Program]:
         if len(self.specs) == 1:
             return super().programs(grids)
         raise FcbenchError("maps that are predicted from one another cannot be exported: export a codec of each map")
+
+
+def _regressions(inputs: Tensor, outputs: Tensor, ridges: Sequence[float]) -> Iterator[Tensor]:
+    """Weights [m, c] that predict outputs [m, n] from inputs [c, n], both less their means, for each ridge."""
+    inputs, outputs = (v - v.mean(dim=1, keepdim=True) for v in (inputs, outputs))
+    gram, cross = inputs @ inputs.T, inputs @ outputs.T
+    unit = gram.diagonal().mean().clamp(min=1e-12) * torch.eye(len(gram), dtype=gram.dtype)
+    for ridge in ridges:
+        yield torch.linalg.solve(gram + ridge * unit, cross).T
+
+
+def _best_ridge(inputs: Tensor, outputs: Tensor) -> float:
+    """The ridge with which each half of the columns, which are neighbours, predicts the other half best."""
+    n = inputs.shape[1] // 2
+    errors = torch.zeros(len(_RIDGES), dtype=inputs.dtype)
+    for seen, other in ((slice(n), slice(n, 2 * n)), (slice(n, 2 * n), slice(n))) if n else ():
+        x, y = (v[:, other] - v[:, seen].mean(dim=1, keepdim=True) for v in (inputs, outputs))
+        weights = _regressions(inputs[:, seen], outputs[:, seen], _RIDGES)
+        errors += torch.stack([(y - weight @ x).square().sum() for weight in weights])
+    return _RIDGES[int(errors.argmin())]
 
 
 def joint(name: str) -> LearnedPlugin:
@@ -81,4 +98,4 @@ def joint(name: str) -> LearnedPlugin:
         assert isinstance(plugin, LearnedPlugin)
         return plugin.make(channels, lmbda)
 
-    return LearnedPlugin(f"{name}_joint", make, frame=JointLearnedCodec)
+    return LearnedPlugin(f"{name}_joint", make, frame=JointLearnedCodec, bases=(name,))

@@ -298,6 +298,7 @@ class LearnedPlugin(CodecPlugin):
     make: Callable[[int, float], MapCoder]  # (channels of a map, lmbda) to its untrained coder
     trained: bool = True
     frame: type[LearnedCodec] = LearnedCodec
+    bases: tuple[str, ...] = ()
 
     def sweep(self, objective: Objective) -> list[dict[str, float | int | str]]:
         lmbdas = (
