@@ -15,10 +15,12 @@ from fcbench.codecs.shared.transforms import (
     Analysis,
     IntegerBottleneck,
     Synthesis,
+    few,
     half,
     high_rate_log_gain,
     init_klt,
     round_through,
+    to_depth,
     total_bits,
 )
 from fcbench.coders.tables import EntropyTables, Groups
@@ -37,6 +39,9 @@ class FactorizedMap(MapCoder):
         self.log_gain = nn.Parameter(torch.full((4 * channels, 1, 1), high_rate_log_gain(lmbda)))
         self.bottleneck = IntegerBottleneck(4 * channels)
         self.y_tables = EntropyTables()
+
+    def is_corrected(self, x: Tensor) -> bool:
+        return few(to_depth(x))
 
     def prepare(self, x: Tensor) -> None:
         x = init_klt(self.g_a, self.g_s, x)

@@ -111,9 +111,9 @@ class VariableCodec(TrainableCodec, Protocol):
 class ContinuedCodec(TrainableCodec, Protocol):
     """A codec whose training at one operating point can go on from another point's weights."""
 
-    def continue_from(self, trained: Codec, at: float, to: float) -> None:
+    def continue_from(self, trained: Codec, at: float, to: float, batches: Sequence[Tensor]) -> None:
         """Take the weights of a frozen codec of the same plug-in and specs, and move them to another lmbda. Called in
-        place of `prepare`. `at`: lmbda that it was trained at. `to`: this codec's lmbda."""
+        place of `prepare`, with the same features. `at`: lmbda that it was trained at. `to`: this codec's lmbda."""
 
 
 @runtime_checkable

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def code_of(encoder: Encoder) -> dict[str, str]:
     for name in names:
         top = name.partition(".")[0]
         if top == PACKAGE.name:
-            versions |= {module: _hash(module) for module in _with_its_room(name)}
+            versions |= code_in(".".join(name.split(".")[:2]), sys.modules[name])
         elif version(top):
             versions[top] = version(top)
         elif top not in sys.stdlib_module_names:
@@ -64,14 +65,21 @@ def code_of(encoder: Encoder) -> dict[str, str]:
     return dict(sorted(versions.items()))
 
 
-def _with_its_room(module: str) -> set[str]:
-    """A module of fcbench and, recursively, those of its room that it takes classes or functions from."""
-    room, seen, new = ".".join(module.split(".")[:2]), set[str](), {module}
+def code_in(room: str, module: ModuleType) -> dict[str, str]:
+    """The modules of a room of fcbench that a module takes classes, functions or modules from, recursively, and itself
+    if it is one: name -> hash of its file."""
+    seen: dict[str, str] = {}
+    new = [module]
     while new:
-        seen |= new
-        used = {getattr(v, "__module__", None) or "" for m in new for v in vars(sys.modules[m]).values()}
-        new = {m for m in used if m.startswith(f"{room}.")} - seen
+        seen |= {m.__name__: _hash(m.__name__) for m in new if m.__name__.startswith(f"{room}.")}
+        used = {_module_of(value) for m in new for value in vars(m).values()}
+        new = [sys.modules[name] for name in sorted(used - set(seen)) if name.startswith(f"{room}.")]
     return seen
+
+
+def _module_of(value: object) -> str:
+    name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+    return name if isinstance(name, str) else ""
 
 
 def changed(made_by: Mapping[str, str]) -> list[str]:

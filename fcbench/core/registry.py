@@ -12,6 +12,8 @@ import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -20,6 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from fcbench.core import libraries
 from fcbench.core.codecs import LABEL, CodecPlugin, ImagePlugin, LabelPlugin, codec_kind
 from fcbench.core.errors import FcbenchError, unknown
 from fcbench.core.features import Encoder, EncoderPlugin
@@ -140,8 +143,7 @@ def get(kind: str, name: str) -> Any:  # noqa: E302
         return get("dataset", of[0]).variant(of[1])
     found = _find(kind, name)
     if isinstance(found, Path):
-        module = found.parent.name if found.stem == "__init__" else found.stem
-        return importlib.import_module(f"fcbench.{KINDS[kind]}.{module}").PLUGIN
+        return importlib.import_module(_module(kind, found)).PLUGIN
     if isinstance(found, File):
         return found.module.PLUGIN
     where = f"{kind} {name!r} of {_distribution(found)}"
@@ -150,6 +152,11 @@ def get(kind: str, name: str) -> Any:  # noqa: E302
     except Exception as error:  # an outside module may raise anything
         raise FcbenchError(f"{where} cannot be imported: {reason_of(error)}") from error
     return _complete(kind, plugin, where)
+
+
+def _module(kind: str, file: Path) -> str:
+    """Name of a built-in plug-in's module."""
+    return f"fcbench.{KINDS[kind]}.{file.parent.name if file.stem == '__init__' else file.stem}"
 
 
 def use(kind: str, typed: str) -> str:
@@ -260,11 +267,18 @@ def files_in_use() -> tuple[tuple[str, Path], ...]:
 
 
 def code_version(kind: str, name: str) -> str:
-    """Short hash of a plug-in's source: its file, or all Python files of its folder (installed: of its package)."""
+    """Short hash of a plug-in's source: its file, or all Python files of its folder (installed: of its package), and
+    the modules beside fcbench's own plug-ins of its kind that it uses."""
     plugin = _find(kind, name)
     if isinstance(plugin, File):
-        return plugin.sha256[:16]
-    return _hash_of(plugin if isinstance(plugin, Path) else _source(plugin.module.partition(".")[0]))
+        own, module = plugin.sha256, plugin.module
+    else:
+        get(kind, name)
+        of = plugin.module if isinstance(plugin, EntryPoint) else _module(kind, plugin)
+        module = sys.modules[of]
+        own = _hash_of(plugin if isinstance(plugin, Path) else _source(of.partition(".")[0]))
+    used = libraries.code_in(f"fcbench.{KINDS[kind]}", module)
+    return hashlib.sha256(json.dumps([own, used], sort_keys=True).encode()).hexdigest()[:16]
 
 
 @cache

@@ -164,7 +164,7 @@ def _made(
         record = _train(codec, recipe, stats, (recipe.lmbda, recipe.lmbda), cache, device, task_loss, advance)
         records.keep(recipe.path(cache), record)
     else:
-        _prepare(codec, recipe)
+        codec.prepare(_first_features(recipe))
     codec.freeze()
     specs = tuple(recipe.source.train.features.specs.values())
     return checkpoint.as_bytes(codec, recipe.point, specs, recipe.made_for)
@@ -199,7 +199,7 @@ def _train(
     budget = recipe.budget
     if recipe.start:
         trained = checkpoint.load(recipe.start.path(cache)).codec
-        codec.continue_from(trained, recipe.start.lmbda, recipe.lmbda)
+        codec.continue_from(trained, recipe.start.lmbda, recipe.lmbda, _first_features(recipe))
         # all of its steps: from good weights the loss rises before it falls, which would look like a plateau
         done = records.of(recipe.first.path(cache)).steps
         steps, rate = (
@@ -208,7 +208,7 @@ def _train(
         )
         budget = replace(budget, codec_steps=steps, codec_rate=rate, tolerance=0)
     else:
-        _prepare(codec, recipe)
+        codec.prepare(_first_features(recipe))
     record = fit_codec(
         codec,
         lmbdas,
@@ -242,13 +242,13 @@ def require_same(recipe: CodecRecipe, path: Path, loaded: checkpoint.Loaded) -> 
         raise FcbenchError(f"cached codec {path} is {shown[0]}, expected {shown[1]}: delete it and run again")
 
 
-def _prepare(codec: Any, recipe: CodecRecipe) -> None:
-    """Initialize a codec from training features."""
+def _first_features(recipe: CodecRecipe) -> list[Tensor]:
+    """Training features [N, C, h, w] of each map that a codec is initialized from."""
     features = recipe.source.train.features
     n = min(PREPARE_SAMPLES, features.n_at_once)
     train, _ = loop.held_out(len(features))
     maps = features.batch(loop.sample_indices(np.random.default_rng(recipe.seed), train, min(n, len(train))))
-    codec.prepare([maps[name] for name in features.specs])
+    return [maps[name] for name in features.specs]
 
 
 def continued_rate(start: float, lmbda: float) -> float:

@@ -50,7 +50,7 @@ def test_every_trained_codec_of_one_rate_continues() -> None:
 def test_at_the_same_point_it_is_the_trained_codec(name: str) -> None:
     """It needs no preparation: it takes everything from the other one."""
     start, codec = trained(name, 1.0), built(name, 1.0)
-    codec.continue_from(start, 1.0, 1.0)
+    codec.continue_from(start, 1.0, 1.0, [X])
     codec.freeze()
     mine, theirs = codec.state_dict(), start.state_dict()
     assert all(torch.allclose(mine[key].double(), theirs[key].double(), atol=1e-4) for key in theirs)
@@ -60,12 +60,25 @@ def test_at_the_same_point_it_is_the_trained_codec(name: str) -> None:
 def test_at_a_higher_rate_it_spends_more_and_loses_less(name: str) -> None:
     """Before any training here: a factor of 16 in lmbda is one of 4 in the gain, about two bits per scalar."""
     start, codec = trained(name, 4.0), built(name, 64.0)
-    codec.continue_from(copy.deepcopy(start), 4.0, 64.0)
+    codec.continue_from(copy.deepcopy(start), 4.0, 64.0, [X])
     codec.freeze()
     with torch.no_grad():
         (near, few), (nearer, more) = ((d["s"], b) for d, b in (start({"s": X}), codec({"s": X})))
     assert 1.0 < float((more - few).mean()) / X[0].numel() < 2.5
     assert (nearer - X).square().mean() < 0.6 * (near - X).square().mean()
+
+
+@pytest.mark.parametrize("name", ["factorized", "hyperprior", "elic"])
+def test_few_features_are_corrected_as_in_the_training_that_it_goes_on_from(name: str) -> None:
+    """The correction is noise in training, no weight: the trained codec does not hold it."""
+    for x, is_few in ((X[:6], True), (X, False)):
+        start, codec = built(name, 1.0), built(name, 4.0)
+        start.prepare([x])
+        corrections = [c.map_coders[0].g_a.correction for c in (start, codec)]
+        codec.continue_from(copy.deepcopy(start), 1.0, 4.0, [x])
+        assert [bool(c.rows.numel()) for c in corrections] == [is_few, is_few]
+        for a, b in zip(*(c.buffers() for c in corrections)):
+            assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("name", ["hyperprior", "elic"])

@@ -13,7 +13,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from fcbench.cli.main import main
-from fcbench.core import registry
+from fcbench.core import libraries, registry
 from fcbench.core.codecs import ENDS, Kind, OperatingPoint
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import FeatureSpec, FeatureStats
@@ -132,6 +132,25 @@ def test_identity_follows_the_content(file: Path) -> None:
     assert registry.origin("codec", "mine") != first and registry.code_version("codec", "mine") != version
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "module"),
+    [
+        ("codec", "hevc_klt", "codecs.shared.mosaic"),
+        ("codec", "hyperprior", "codecs.shared.transforms"),
+        ("codec", "strata", "codecs.strata.spectrum"),
+        ("neck", "neck_2L", "necks.shared.transformer"),
+        ("task", "depth", "tasks.shared.dense"),
+    ],
+)
+def test_identity_follows_the_modules_that_plugins_share(
+    kind: str, name: str, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was trained before one of them changed is not used."""
+    before, other, hashed = registry.code_version(kind, name), registry.code_version("codec", "pq"), libraries._hash
+    monkeypatch.setattr(libraries, "_hash", lambda m: "new" if m == f"fcbench.{module}" else hashed(m))
+    assert registry.code_version(kind, name) != before and registry.code_version("codec", "pq") == other
+
+
 def test_what_a_file_makes_can_be_pickled(tmp_path: Path) -> None:
     path = tmp_path / "made.py"
     imports = "from dataclasses import dataclass\nfrom fcbench.core.codecs import LabelPlugin\n"
@@ -144,7 +163,7 @@ def test_what_a_file_makes_can_be_pickled(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("x = 1\n", "sets no PLUGIN"),
-        ("PLUGIN = 3\n", "not a CodecPlugin: it lacks build, continued, sweep"),
+        ("PLUGIN = 3\n", "not a CodecPlugin: it lacks bases, build, continued, sweep"),
         ("x = 1\n\nimport no_such_module\n", "No module named 'no_such_module' \\(line 3\\)"),
         ("x = (\n", "SyntaxError"),
     ],
@@ -175,13 +194,14 @@ def test_a_file_of_a_taken_name_is_refused(tmp_path: Path) -> None:
 def test_an_installed_plugin_is_listed_without_being_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, monkeypatch)
     assert "boxed" in registry.names("codec")
-    assert registry.origin("codec", "boxed") == {"toy": "1.2"} and len(registry.code_version("codec", "boxed")) == 16
+    assert registry.origin("codec", "boxed") == {"toy": "1.2"}
     shown = fcbench("list", "codecs")
     assert shown.exit_code == 0 and "A codec of mine. [toy 1.2]" in shown.stdout
     with pytest.raises(FcbenchError, match="codec 'boxed' of toy 1.2 cannot be imported: RuntimeError: imported"):
         registry.get("codec", "boxed")
     mend(tmp_path)
     assert registry.get("codec", "boxed").sweep("mse")
+    assert len(registry.code_version("codec", "boxed")) == 16
 
 
 def test_an_installed_plugin_of_a_taken_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,10 +42,12 @@ from fcbench.codecs.shared.transforms import (
     Analysis,
     IntegerBottleneck,
     Synthesis,
+    few,
     half,
     high_rate_log_gain,
     init_klt,
     round_through,
+    to_depth,
     total_bits,
 )
 from fcbench.coders.tables import EntropyTables, Groups
@@ -194,6 +196,9 @@ class HyperMap(MapCoder):
         """z, then the parts of y."""
         n = self.net.n_parts
         return ("z", "y") if n == 1 else ("z", *(f"y{k}" for k in range(n)))
+
+    def is_corrected(self, x: Tensor) -> bool:
+        return few(to_depth(x))
 
     def prepare(self, x: Tensor) -> None:
         x = init_klt(self.g_a, self.g_s, x)

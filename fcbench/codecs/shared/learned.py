@@ -66,6 +66,10 @@ class MapCoder(nn.Module):
         """Initialize from normalized training features [B, C, h, w]."""
         raise NotImplementedError
 
+    def is_corrected(self, x: Tensor) -> bool:
+        """Whether `prepare` also starts what training needs beside weights: noise where features are few."""
+        return False
+
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The decoded features for normalized ones [B, C, h, w], and the estimated bits [B]."""
         raise NotImplementedError
@@ -151,8 +155,10 @@ class LearnedCodec(CodecBase):
                 coder.train(self.training)
 
     @torch.no_grad()
-    def continue_from(self, trained: Codec, at: float, to: float) -> None:
+    def continue_from(self, trained: Codec, at: float, to: float, batches: Sequence[Tensor]) -> None:
         """Take the weights of this codec trained at another lmbda; the gain changes as at high rate."""
+        if any(coder.is_corrected(x) for coder, x in zip(self.map_coders, batches)):
+            self.prepare(batches)
         state = self.state_dict()
         for name, value in cast(LearnedCodec, trained).state_dict().items():
             if state[name].numel():  # tables are empty until `freeze` makes them
