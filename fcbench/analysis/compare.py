@@ -244,7 +244,7 @@ def _deltas(anchor: _Series, test: _Series, metric: str, task: str, bootstrap: B
     def with_interval(measured: Estimate, resampled: Callable[..., np.ndarray]) -> Estimate:
         if measured.value is None or not drawn:
             return measured
-        return estimate(measured.value, resampled(*drawn))
+        return estimate(measured.value, resampled(*drawn), "the curves overlap or rise too little")
 
     pair = anchor.curve, test.curve
     return {

@@ -54,12 +54,16 @@ def bd_accuracies(anchor: Resampled, test: Resampled) -> np.ndarray:
 
 
 def rates_at(c: Resampled, targets: np.ndarray) -> np.ndarray:
-    """Rates [R] at which the hull of each resample reaches its own target [R]; NaN if it does not."""
+    """Rates [R] at which the hull of each resample reaches its own target [R]; infinite if no point reaches it, 0 if
+    every point exceeds it, NaN if a hull is a single point."""
     rows = _hull(c)
     at = targets if c.higher_is_better else -targets
     low, high = rows.ends
-    inside = (rows.n >= 2) & (at >= low) & (at <= high)
-    return np.asarray(10 ** _by_length(rows, inside, _evaluate, at))
+    curved = rows.n >= 2
+    rates = 10 ** _by_length(rows, curved & (at >= low) & (at <= high), _evaluate, at)
+    rates[curved & (at > high)] = np.inf
+    rates[curved & (at < low)] = 0
+    return np.asarray(rates)
 
 
 def _ordered(c: Resampled) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -15,8 +15,8 @@ UNITS = {"bpp": "bpp", "bpfp": "bpfp", "bytes_per_sample": "bytes/image", "bpp_c
 LEGEND = (  # {} is the loss
     "BD-rate: mean extra rate at equal accuracy, negative if fewer bits are needed. BD-accuracy: mean difference "
     "of the metric at equal rate. In brackets: 95 % paired-bootstrap intervals. Overlap of the curves' accuracies / "
-    "rates. Target: the uncoded ceiling less {}. Left: bits that endless training would save, "
-    "extrapolated, of a codec that had not converged."
+    "rates. Target: the uncoded ceiling less {}; an interval ends in never if it may be out of reach of every measured "
+    "rate. Left: bits that endless training would save, extrapolated, of a codec that had not converged."
 )
 _MAX_REASON = 160
 

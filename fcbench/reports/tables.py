@@ -6,6 +6,7 @@ in full precision, or an empty value with its reason.
 
 import io
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -66,16 +67,17 @@ class Notes:
         return f" [{self.lines.index(text) + 1}]"
 
     def cell(self, number: Estimate, form: str) -> str:
-        """A number with its interval, or the number of its note."""
-        return shown(number, form) + (self.mark(number.reason) if number.value is None else "")
+        """A number with its interval, and the number of its note."""
+        return shown(number, form) + self.mark(number.reason or number.note)
 
 
 def shown(number: Estimate, form: str) -> str:
-    """A number with its interval, each in a format, zero without a sign; `NOTHING` if there is no value."""
+    """A number with its interval, each in a format, zero without a sign, a rate without end as ``never``; `NOTHING` if
+    there is no value."""
     if number.value is None:
         return NOTHING
     numbers = [v for v in (number.value, number.low, number.high) if v is not None]
-    value, *ends = (format(v, form) if v else format(0.0, form.lstrip("+")) for v in numbers)
+    value, *ends = ("never" if v == math.inf else format(v or 0.0, form if v else form.lstrip("+")) for v in numbers)
     return f"{value} ({', '.join(ends)})" if ends else value
 
 

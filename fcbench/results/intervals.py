@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from fcbench.core.errors import FcbenchError
 
 N_RESAMPLES = 1000
+TAILS = (2.5, 97.5)  # Percentiles that end an interval
 BLOCK = 1 << 21  # Weights in memory at a time: all resamples of up to 2097 samples
 
 
@@ -63,13 +64,16 @@ def mean_over_seeds(values: np.ndarray) -> np.ndarray:
     return np.asarray((shares * values).sum(axis=0))
 
 
-def interval(resampled: ArrayLike, percent: float = 95.0) -> tuple[float, float]:
-    """Percentile interval of resampled values [R]. NaN resamples (nothing counted, no overlap) are left out;
-    (nan, nan) if they are more than half."""
+def interval(resampled: ArrayLike) -> tuple[float, float]:
+    """95 % percentile interval of resampled values [R]. NaN resamples (nothing counted, no overlap) are left out;
+    (nan, nan) if they are more than half. An infinite resample counts as one beyond all others."""
     values = np.asarray(resampled, dtype=np.float64)
     defined = values[~np.isnan(values)]
     if 2 * defined.size < values.size or defined.size == 0:
         return float("nan"), float("nan")
-    tail = (100 - percent) / 2
-    low, high = np.percentile(defined, [tail, 100 - tail])
+    if np.isfinite(defined).all():
+        low, high = np.percentile(defined, TAILS)
+    else:  # no mean of two neighbours where one is infinite
+        low = np.percentile(defined, TAILS[0], method="lower")
+        high = np.percentile(defined, TAILS[1], method="higher")
     return float(low), float(high)

@@ -23,7 +23,7 @@ from scipy.interpolate import PchipInterpolator
 from fcbench.analysis import curves, resampled_curves, situations
 from fcbench.analysis.compare import ALL, Comparison, compare
 from fcbench.analysis.curves import Loss
-from fcbench.analysis.estimate import Estimate
+from fcbench.analysis.estimate import Estimate, estimate
 from fcbench.analysis.resampled_curves import Resampled
 from fcbench.cli.main import main
 from fcbench.core.errors import FcbenchError
@@ -702,11 +702,34 @@ def test_rates_at_many_targets_are_interpolated(higher: bool) -> None:
     expected = np.full(60, np.nan)
     for i in range(60):
         h = curves.hull(curves.curve(a.rates[:, i], a.values[:, i], higher))
-        if h.quality[0] <= 0.2 <= h.quality[-1]:
+        if 0.2 > h.quality[-1]:
+            expected[i] = np.inf  # the best point does not reach it
+        elif 0.2 < h.quality[0]:
+            expected[i] = 0  # the worst point exceeds it
+        else:
             expected[i] = 10 ** PchipInterpolator(h.quality, np.log10(h.rates))(0.2)
-    assert 0 < np.isnan(expected).sum() < 60
+    assert 0 < np.isinf(expected).sum() < 60 and not np.isnan(expected).any()
     found = resampled_curves.rates_at(a, np.full(60, 0.2 if higher else -0.2))
     np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_a_target_that_resamples_do_not_reach_has_no_upper_end() -> None:
+    """Their rates count, as larger than all others: leaving them out would show the lucky resamples alone."""
+    reached = estimate(0.3, [*np.linspace(0.2, 0.4, 900), *[np.inf] * 100])
+    assert reached.low == pytest.approx(0.205, abs=1e-3) and reached.high == np.inf and not reached.note
+    assert tables.shown(reached, ".3g") == "0.3 (0.205, never)"
+    rarely = estimate(0.3, [*np.linspace(0.2, 0.4, 990), *[np.inf] * 10])
+    assert rarely.high == pytest.approx(0.4, abs=0.01)
+
+
+def test_an_interval_says_of_how_many_resamples_it_is() -> None:
+    values = np.linspace(-10, 10, 1000)
+    for n, note in ((10, ""), (300, "interval of 70 % of the resamples; in the others the curves miss")):
+        found = estimate(1.0, np.where(np.arange(1000) < n, np.nan, values), "the curves miss")
+        assert found.note == note and found.low is not None
+    most = estimate(1.0, np.where(np.arange(1000) < 700, np.nan, values), "the curves miss")
+    assert (most.value, most.low, most.note) == (1.0, None, "no interval: in 70 % of the resamples the curves miss")
+    assert tables.Notes().cell(most, ".1f") == "1.0 [1]"
 
 
 def test_resample_without_a_value_has_no_delta() -> None:
