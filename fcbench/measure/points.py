@@ -68,9 +68,11 @@ def to_middle(lmbdas: Iterable[float], lmbda: float) -> list[float]:
 
 
 def lmbdas_of(suite: Suite, codec: str) -> tuple[float, ...]:
-    """All lmbdas of a codec of variable rate, which one training serves; empty for any other codec."""
+    """Lowest and highest lmbda of a codec of variable rate, between which one training serves all points; empty for any
+    other codec."""
     plugin = registry.get("codec", codec)
     if not plugin.variable:
         return ()
     points = [*plugin.sweep(suite.objective), *suite.params.get(codec, ())]
-    return tuple(sorted(float(p["lmbda"]) for p in points))
+    lmbdas = [float(p["lmbda"]) for p in points]
+    return min(lmbdas), max(lmbdas)

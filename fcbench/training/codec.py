@@ -48,7 +48,7 @@ class CodecRecipe:
     Attributes:
         objective: what a trained codec preserves; ``mse`` for any other.
         fitted_to: the readout whose loss trains it; None for ``mse``.
-        lmbdas: of all operating points, for a codec of variable rate.
+        lmbdas: lowest and highest of all operating points, for a codec of variable rate; else empty.
         imitates: train on the readout's output for uncoded features instead of targets.
         starts: operating points whose weights training starts from, the nearest first; empty to start from scratch.
     """
@@ -81,6 +81,8 @@ class CodecRecipe:
         if self.fitted_to:
             contents |= {"task": self.fitted_to.key, "objective": self.objective}
             contents |= {"imitates": True} if self.imitates else {}
+        if self.lmbdas:
+            contents["lmbdas"] = self.lmbdas
         if self.start:
             starts = [dict(point.params) for point in self.starts]
             contents |= {"starts": starts, "rate": continued_rate(self.start.lmbda, self.lmbda)}
@@ -114,7 +116,7 @@ class CodecRecipe:
         """File that its training makes: the checkpoint, or a codec of variable rate between its points."""
         if not self.lmbdas:
             return self.path(cache)
-        return cache.model("sweep", digest({**self.contents, "params": {}, "lmbdas": self.lmbdas}))
+        return cache.model("sweep", digest({**self.contents, "params": {}}))
 
 
 def make_codec(
@@ -144,8 +146,8 @@ def make_sweep(
     def trained() -> bytes:
         stats = _stats(recipe, device, task_loss)
         codec = _built(recipe, stats)
-        ends = recipe.lmbdas[0], recipe.lmbdas[-1]
-        records.keep(path, _train(codec, recipe, stats, ends, cache, device, task_loss, advance))
+        low, high = recipe.lmbdas
+        records.keep(path, _train(codec, recipe, stats, (low, high), cache, device, task_loss, advance))
         return loop.state_bytes(codec)
 
     return cached(path, trained)

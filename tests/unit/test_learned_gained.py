@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 
 from fcbench.core import registry
+from fcbench.core.cache import Cache
 from fcbench.core.codecs import OperatingPoint
 from fcbench.core.features import Features, FeatureSpec, FeatureStats
+from fcbench.measure.points import lmbdas_of
+from fcbench.measure.suite import Suite
+from fcbench.training.codec import CodecRecipe
+from fcbench.training.options import Budget
 from fcbench.transmit import checkpoint
 
 NAME = "gained_hyperprior"
@@ -74,6 +80,20 @@ def test_a_checkpoint_holds_its_point(tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "c.safetensors", codec, point, SPECS, checkpoint.Source("hiera_nano", "00" * 32))
     loaded = checkpoint.load(tmp_path / "c.safetensors").codec
     assert loaded.encode(x) == codec.encode(x)
+
+
+def test_points_of_one_training_share_it_and_those_of_another_do_not(tmp_path: Path) -> None:
+    """Trained is what the lowest and the highest lmbda determine: a further one between them changes nothing."""
+
+    def files(*lmbdas: float) -> tuple[Path, Path]:
+        suite = Suite(codecs=(NAME,), params={NAME: tuple({"lmbda": v} for v in (0.5, *lmbdas))})
+        source: Any = SimpleNamespace(train=SimpleNamespace(features=SimpleNamespace(key="features")))
+        point = OperatingPoint(NAME, {"lmbda": 0.5})
+        recipe = CodecRecipe(source, point, Budget(), seed=0, lmbdas=lmbdas_of(suite, NAME))
+        return recipe.path(Cache(tmp_path)), recipe.trained_path(Cache(tmp_path))
+
+    assert files(0.7) == files()
+    assert not set(files(100.0)) & set(files())
 
 
 def test_every_step_teaches_the_whole_curve() -> None:
