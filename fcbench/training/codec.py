@@ -94,11 +94,6 @@ class CodecRecipe:
         return replace(self, point=self.starts[0], starts=self.starts[1:]) if self.starts else None
 
     @property
-    def first(self) -> CodecRecipe:
-        """The first codec of the sweep, from which all others start, one by one."""
-        return replace(self, point=self.starts[-1], starts=()) if self.starts else self
-
-    @property
     def lmbda(self) -> float:
         """Lmbda of a trained codec's operating point."""
         return float(self.point.params["lmbda"])
@@ -203,11 +198,9 @@ def _train(
         trained = checkpoint.load(recipe.start.path(cache)).codec
         codec.continue_from(trained, recipe.start.lmbda, recipe.lmbda, _first_features(recipe))
         # all of its steps: from good weights the loss rises before it falls, which would look like a plateau
-        done = records.of(recipe.first.path(cache)).steps
-        steps, rate = (
-            math.ceil(CONTINUED_SHARE * done),
-            continued_rate(recipe.start.lmbda, recipe.lmbda) * budget.codec_rate,
-        )
+        done = records.of(recipe.start.path(cache)).steps
+        steps = done if recipe.start.start else math.ceil(CONTINUED_SHARE * done)  # as all that go on from others
+        rate = continued_rate(recipe.start.lmbda, recipe.lmbda) * budget.codec_rate
         budget = replace(budget, codec_steps=steps, codec_rate=rate, tolerance=0)
     else:
         codec.prepare(_first_features(recipe))

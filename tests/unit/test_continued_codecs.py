@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from fcbench.core import registry
+from fcbench.core import cache, registry
+from fcbench.core.cache import Cache
 from fcbench.core.codecs import OperatingPoint
-from fcbench.core.features import FeatureSpec
+from fcbench.core.features import FeatureSpec, WeightsInfo
+from fcbench.core.progress import Report
+from fcbench.features.feature_set import FeatureSet, SampleInfo
+from fcbench.features.source import Readable, Source, Split
 from fcbench.measure.points import starts_of
 from fcbench.measure.suite import Suite
+from fcbench.testing.fake_data import FakeDataset
 from fcbench.testing.maps import statistics
+from fcbench.training import codec as codec_module
+from fcbench.training.codec import CodecRecipe
+from fcbench.training.convergence import CAP, Gain, Look, Record
+from fcbench.training.options import Budget
 
 X = torch.randn(12, 6, 8, 8, generator=torch.Generator().manual_seed(0)) * torch.linspace(0.5, 3, 6)[:, None, None]
+CPU = torch.device("cpu")
 CONTINUED = [n for n in registry.names("codec") if registry.get("codec", n).continued]
 
 
@@ -114,3 +126,28 @@ def test_a_point_is_another_one_where_it_goes_on_from_others() -> None:
         return [float(p.params["lmbda"]) for p in starts_of(suite, OperatingPoint("strata", {"lmbda": 0.1}))]
 
     assert starts(0.1) == [] and starts(0.1, 1.0, 9.0) == [1.0] and starts(0.1, 0.5, 1.0, 3.0, 9.0) == [0.5, 1.0]
+
+
+def test_a_point_goes_on_from_its_neighbour_where_the_first_one_was_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = list[int]()
+
+    def untrained(codec: Any, lmbdas: Any, maps: Any, stats: Any, budget: Budget, **_: Any) -> Record:
+        steps.append(budget.codec_steps)
+        return Record(budget.codec_steps, 0.0, CAP, Gain(0.0, 0.0), (Look(budget.codec_steps, 0.0, 1.0, 1.0),))
+
+    monkeypatch.setattr(codec_module, "fit_codec", untrained)
+    samples = tuple(SampleInfo(str(i), i, (32, 32)) for i in range(len(X)))
+    features = FeatureSet("key", samples, (), (32, 32), {"s": FeatureSpec("s", 6, 4)}, {"s": (8, 8)}, {"s": X})
+    split = Split(Readable(FakeDataset(len(X)), range(len(X))), features)
+    encoder: Any = SimpleNamespace(name="e", weights=WeightsInfo("00" * 32, "embedded"))
+    source = Source(encoder, ("s",), "s", split, split, {"s": statistics(X)})
+    low, middle, first = (OperatingPoint("factorized", {"lmbda": v}) for v in (0.5, 1.0, 2.0))
+    kept, budget = Cache(tmp_path).make(), Budget(codec_steps=10)
+    neighbour = CodecRecipe(source, middle, budget, seed=0, starts=(first,))
+    codec_module.make_codec(neighbour, kept, Report(0), CPU)
+    assert neighbour.start
+    cache.remove(neighbour.start.path(kept))
+    codec_module.make_codec(CodecRecipe(source, low, budget, 0, starts=(middle, first)), kept, Report(0), CPU)
+    assert steps == [10, 3, 3]
