@@ -52,7 +52,8 @@ def starts_of(suite: Suite, point: OperatingPoint) -> tuple[OperatingPoint, ...]
     if not plugin.continued:
         return ()
     points = suite.params.get(point.codec) or plugin.sweep(suite.objective)
-    way = to_middle({float(p["lmbda"]) for p in points}, float(point.params["lmbda"]))
+    lmbdas = {float(p["lmbda"]): p["lmbda"] for p in points}
+    way = [lmbdas[lmbda] for lmbda in to_middle(lmbdas, float(point.params["lmbda"]))]
     return tuple(OperatingPoint(point.codec, {**point.params, "lmbda": lmbda}) for lmbda in way)
 
 

@@ -128,6 +128,14 @@ def test_a_point_is_another_one_where_it_goes_on_from_others() -> None:
     assert starts(0.1) == [] and starts(0.1, 1.0, 9.0) == [1.0] and starts(0.1, 0.5, 1.0, 3.0, 9.0) == [0.5, 1.0]
 
 
+def test_whole_lmbdas_start_from_the_points_of_the_suite() -> None:
+    """1 and 1.0 are different operating points: with the other kind each would be trained twice."""
+    points = ({"lmbda": 1}, {"lmbda": 2}, {"lmbda": 4.0}, {"lmbda": 8})
+    suite = Suite(codecs=("hyperprior",), params={"hyperprior": points})
+    starts = starts_of(suite, OperatingPoint("hyperprior", points[0]))
+    assert repr([p.params["lmbda"] for p in starts]) == "[2, 4.0]"
+
+
 def test_a_point_goes_on_from_its_neighbour_where_the_first_one_was_deleted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
