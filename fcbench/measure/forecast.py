@@ -123,12 +123,16 @@ def probe(study: Study) -> Rates:
 
 
 def _one_each(every: Sequence[Job]) -> list[Job]:
-    """The middle operating point of each variant of each codec."""
+    """The middle operating point of each variant of each codec; of those trained, the one that starts from scratch."""
     groups: dict[Variant, list[Job]] = {}
     for job in every:
         if job.kind not in ENDS:
             groups.setdefault(variant(job), []).append(job)
-    return [group[len(group) // 2] for group in groups.values()]
+    return [sorted(group, key=_lmbda)[len(group) // 2] for group in groups.values()]
+
+
+def _lmbda(job: Job) -> float:
+    return float(job.point.params.get("lmbda", 0.0))
 
 
 # ---------------------------------------------------------------------------------------------- timed

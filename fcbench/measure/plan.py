@@ -96,13 +96,16 @@ class Counts:
         )
 
     def left(self, suite: Suite) -> Suite | None:
-        """The suite with only those tasks and codecs that have points left; None if there are none."""
+        """The suite with only those tasks and codecs that have points left; None if there are none.
+
+        If uncoded points alone are left, it keeps its codecs: no suite is without any.
+        """
         tasks = {t for f in self.families.values() for t in f.read}
         if not tasks:
             return None
         return replace(
             suite,
-            codecs=tuple(c for c in suite.codecs if self.families[c].read),
+            codecs=tuple(c for c in suite.codecs if self.families[c].read) or suite.codecs,
             tasks=tuple(t for t in suite.tasks if t in tasks),
         )
 

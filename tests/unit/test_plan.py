@@ -26,6 +26,7 @@ from fcbench.measure import expected as expected_works
 from fcbench.measure import forecast, graph, plan, rows, run
 from fcbench.measure.forecast import Rates
 from fcbench.measure.plan import Counts, Family
+from fcbench.measure.points import jobs, starts_of
 from fcbench.measure.study import Study, open_data, open_study
 from fcbench.measure.suite import Suite
 from fcbench.results import table as table_module
@@ -155,6 +156,9 @@ def test_what_is_left_names_codecs_and_tasks() -> None:
         family.read += Counter()  # zeros go
     left = Counts(10, families).left(suite)
     assert left == replace(suite, codecs=("pq",), tasks=("depth",))
+    families["pq"].read.clear()
+    families[plan.ENDS_NAME] = Family(plan.ENDS_NAME, read=Counter(pose=1))
+    assert Counts(10, families).left(suite) == replace(suite, tasks=("pose",))
 
 
 @pytest.mark.parametrize("name", ["hiera_nano", "timm:tf_efficientnet_lite0"])
@@ -210,6 +214,13 @@ def test_probe_times_all_and_leaves_no_trace(cache: Path, tmp_path: Path) -> Non
     text = table(counts, rates)
     assert next(r for r in text.splitlines() if "uniform" in r).endswith("unknown")
     assert "uniform could not be timed" in text
+
+
+def test_timed_is_the_point_that_starts_from_scratch() -> None:
+    """In whatever order a sweep is given: `plan` takes the other points for shorter."""
+    suite = Suite(codecs=("hyperprior",), params={"hyperprior": tuple({"lmbda": v} for v in (20, 6, 2, 0.8))})
+    (job,) = forecast._one_each(jobs(suite))
+    assert starts_of(suite, job.point) == ()
 
 
 # ------------------------------------------------------------------------------------------- estimate
