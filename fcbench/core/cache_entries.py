@@ -16,7 +16,7 @@ from fcbench.core.files import disk_errors
 KINDS = {
     **{"features": "shards of feature sets", "task": "necks and heads", "codec": "codecs"},
     **{"sweep": "codecs of variable rate", "scale": "scales of densities", "encoder-macs": "counts of operations"},
-    **{"encoder-ms": "times of encoders"},
+    **{"levels": "weights of maps", "encoder-ms": "times of encoders"},
     **{"resume": "trainings under way", "part": "extractions under way", "scenes": "rendered scenes"},
     **{"files": "indices of data sets", "other": "other files"},
 }
@@ -143,7 +143,7 @@ def _stale(kind: str, path: Path) -> tuple[str, ...]:
             key = json.loads((path / "index.json").read_bytes())["key"]
             return tuple(libraries.changed(key["code"])) if "code" in key else (_OLDER,)
         return ()
-    if kind in ("task", "codec", "sweep", "scale"):
+    if kind in ("task", "codec", "sweep", "scale", "levels"):
         by = cache.made_by(path)
         return tuple(libraries.changed(by)) if by else (_OLDER,)
     return ()

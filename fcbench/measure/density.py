@@ -23,7 +23,7 @@ from fcbench.features.feature_set import batches_of
 from fcbench.training.options import PREPARE_SAMPLES
 from fcbench.training.readout import Readout, ReadoutRecipe, TailReadout
 from fcbench.training.targets import Targets
-from fcbench.transmit.senders import EVAL_BATCH
+from fcbench.transmit.senders import at_once
 
 SCALES = (1e-3, 10.0)
 """Search range of a density's scale, in units of the target's deviation."""
@@ -59,10 +59,11 @@ def _training_likelihood(
 ) -> Callable[[float], float]:
     """Sum of log-likelihoods over training samples as a function of the scale."""
     features, head = recipe.source.train.features, model.head
+    n, batch_size = min(PREPARE_SAMPLES, features.n_at_once), at_once(features.n_scalars // len(features))
     with torch.inference_mode():
         parts = [
             (model(features.batch(indices)), recipe.task.collate(targets(indices)))
-            for indices in batches_of(min(len(features), PREPARE_SAMPLES), EVAL_BATCH)
+            for indices in batches_of(n, batch_size)
         ]
 
     def total(scale: float) -> float:

@@ -139,7 +139,7 @@ def make_sweep(
     path = recipe.trained_path(cache)
 
     def trained() -> bytes:
-        stats = _stats(recipe, device, task_loss)
+        stats = _stats(recipe, cache, device, task_loss)
         codec = _built(recipe, stats)
         low, high = recipe.lmbdas
         records.keep(path, _train(codec, recipe, stats, (low, high), cache, device, task_loss, advance))
@@ -151,7 +151,7 @@ def make_sweep(
 def _made(
     recipe: CodecRecipe, cache: Cache, device: torch.device, task_loss: TaskLoss | None, advance: Advance
 ) -> bytes:
-    stats = _stats(recipe, device, task_loss)
+    stats = _stats(recipe, cache, device, task_loss)
     codec = _built(recipe, stats)
     if recipe.lmbdas:
         loop.load_into(codec, make_sweep(recipe, cache, device, task_loss, advance), recipe.trained_path(cache))
@@ -167,13 +167,21 @@ def _made(
     return checkpoint.as_bytes(codec, recipe.point, specs, recipe.made_for)
 
 
-def _stats(recipe: CodecRecipe, device: torch.device, task_loss: TaskLoss | None) -> Mapping[str, FeatureStats]:
-    """Statistics of the features that a codec divides by: for ``levels`` with weights of the maps."""
+def _stats(
+    recipe: CodecRecipe, cache: Cache, device: torch.device, task_loss: TaskLoss | None
+) -> Mapping[str, FeatureStats]:
+    """Statistics of the features that a codec divides by: for ``levels`` with weights of the maps, from the cache."""
     stats, features = recipe.source.stats, recipe.source.train.features
     if recipe.objective != "levels":
         return stats
-    assert task_loss is not None
-    return levels.weighted(stats, levels.weights_of(features, stats, task_loss, recipe.budget.codec_batch, device))
+    assert task_loss is not None and recipe.fitted_to is not None
+    batch_size = recipe.budget.codec_batch
+    contents = {"task": recipe.fitted_to.key, "imitates": recipe.imitates, "batch": batch_size}
+    weights = cached(
+        cache.model("levels", digest(contents), ".json"),
+        lambda: json.dumps(levels.weights_of(features, stats, task_loss, batch_size, device)).encode(),
+    )
+    return levels.weighted(stats, json.loads(weights))
 
 
 def _built(recipe: CodecRecipe, stats: Mapping[str, FeatureStats]) -> Any:

@@ -22,7 +22,7 @@ from fcbench.features.feature_set import FeatureSet, batches_of
 from fcbench.training import loop
 from fcbench.training.readout import TaskLoss
 
-N_SAMPLES = 128
+N_SAMPLES = 128  # Fewer, if together they do not fit into memory
 DISTORTION = 0.25
 """Planted error, as a share of a map's variance: about what is left where a curve bends towards its ceiling."""
 LEAST = 0.02
@@ -47,7 +47,7 @@ def weights_of(
     """
     train, _ = loop.held_out(len(features))
     rng, noise = np.random.default_rng(0), torch.Generator().manual_seed(0)
-    chosen = loop.sample_indices(rng, train, min(N_SAMPLES, len(train)))
+    chosen = loop.sample_indices(rng, train, min(N_SAMPLES, features.n_at_once, len(train)))
     maps = features.batch(chosen)
     ideal = {name: _decoded(x, stats[name], noise) for name, x in maps.items()}
     rises = dict.fromkeys(maps, 0.0)

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from points import numbers
 from scipy.special import digamma
+from torch import Tensor
 
 from fcbench.analysis.information import best_null, bits_between, share_kept
 from fcbench.core.errors import FcbenchError
+from fcbench.core.features import FeatureSpec
+from fcbench.features import feature_set
+from fcbench.features.feature_set import FeatureSet, SampleInfo
+from fcbench.measure import density
+from fcbench.transmit import senders
 
 Pair = Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray]]
 Fitted = tuple[np.ndarray, np.ndarray]
@@ -199,3 +208,23 @@ def test_refusals(test: list[float], anchor: list[float], words: str) -> None:
 def test_no_null_is_refused() -> None:
     with pytest.raises(FcbenchError, match="null"):
         best_null([])
+
+
+def test_a_scale_is_fitted_to_no_more_samples_than_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = tuple(SampleInfo(str(i), i, (32, 32)) for i in range(20))
+    maps = {"s": torch.zeros(20, 4, 2, 2)}
+    features = FeatureSet("key", samples, (), (32, 32), {"s": FeatureSpec("s", 4, 16)}, {"s": (2, 2)}, maps)
+    sample_bytes, batches = features.n_bytes // 20, list[int]()
+    monkeypatch.setattr(feature_set, "RAM_LIMIT_BYTES", 10 * sample_bytes)
+    monkeypatch.setattr(senders, "EVAL_BYTES", 4 * sample_bytes)
+
+    def model(batch: Mapping[str, Tensor]) -> Tensor:
+        batches.append(len(batch["s"]))
+        return batch["s"]
+
+    source = SimpleNamespace(train=SimpleNamespace(features=features))
+    recipe: Any = SimpleNamespace(source=source, task=SimpleNamespace(collate=lambda targets: None))
+    readout: Any = model
+    readout.head = None
+    density._training_likelihood(recipe, readout, lambda indices: [])  # type: ignore[arg-type]
+    assert batches == [4, 4, 2]

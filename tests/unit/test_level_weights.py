@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from fcbench.core.cache import Cache
+from fcbench.core.codecs import OperatingPoint
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import FeatureSpec, FeatureStats
+from fcbench.features import feature_set
 from fcbench.features.feature_set import FeatureSet, SampleInfo
 from fcbench.features.statistics import normalized_mse, stats_of
-from fcbench.training import levels
+from fcbench.training import codec, levels
+from fcbench.training.codec import CodecRecipe
+from fcbench.training.options import Budget
 from fcbench.training.readout import TaskLoss
 
 SPECS = {"fine": FeatureSpec("fine", 4, 8), "coarse": FeatureSpec("coarse", 6, 16)}
@@ -52,6 +60,43 @@ def test_weights_are_what_an_error_costs_with_a_mean_of_one(features: FeatureSet
     found = weights(features, {"fine": 1.0, "coarse": 5.0})
     assert found["coarse"] / found["fine"] == pytest.approx(5.0, rel=0.05)
     assert sum(N_SCALARS[n] * w for n, w in found.items()) / sum(N_SCALARS.values()) == pytest.approx(1.0)
+
+
+def test_no_more_samples_are_read_than_fit_into_memory(features: FeatureSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    stats, read = stats_of(features), set[int]()
+    plain = errors(features, stats, {"fine": 1.0, "coarse": 5.0})
+
+    def loss(maps: Mapping[str, Tensor], indices: Sequence[int]) -> Tensor:
+        read.update(indices)
+        return plain(maps, indices)
+
+    monkeypatch.setattr(feature_set, "RAM_LIMIT_BYTES", 10 * features.n_bytes // len(features))
+    levels.weights_of(features, stats, loss, 4, CPU)
+    assert len(read) == 10
+
+
+def test_weights_are_found_once_for_all_points(
+    features: FeatureSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stats, found = stats_of(features), list[Mapping[str, float]]()
+    loss = errors(features, stats, {"fine": 1.0, "coarse": 5.0})
+
+    def counted(*_: object) -> Mapping[str, float]:
+        found.append({"fine": 0.3, "coarse": 4.0})
+        return found[-1]
+
+    monkeypatch.setattr(levels, "weights_of", counted)
+    source: Any = SimpleNamespace(train=SimpleNamespace(features=features), stats=stats)
+
+    def std(lmbda: float, task: str) -> Tensor:
+        readout: Any = SimpleNamespace(key=task)
+        recipe = CodecRecipe(source, OperatingPoint("factorized", {"lmbda": lmbda}), Budget(), 0, "levels", readout)
+        return codec._stats(recipe, Cache(tmp_path).make(), CPU, loss)["fine"].std
+
+    assert torch.equal(std(1.0, "depth"), std(2.0, "depth")) and len(found) == 1
+    assert torch.equal(std(1.0, "depth"), stats["fine"].std / 0.3**0.5)
+    std(1.0, "pose")
+    assert len(found) == 2
 
 
 def test_a_map_that_the_task_does_not_read_keeps_the_least_weight(features: FeatureSet) -> None:
