@@ -63,7 +63,7 @@ def key_of(study: Study, encoder: Encoder, seed: int, job: Job, task: str) -> st
     if suite.features_dtype != "float32":
         contents["features_dtype"] = suite.features_dtype
     if suite.head == "frozen":
-        contents |= {"neck_loss": suite.neck_loss, "task_weights": suite.task_weights.get(task)}
+        contents |= {"neck_loss": suite.neck_loss, "task_weights": study.task_weights(task)}
     if job.kind == Kind.CEILING:
         contents["null_model"] = suite.null_model
     if job.trained:

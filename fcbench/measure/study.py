@@ -14,6 +14,7 @@ from fcbench.core.cache import Cache
 from fcbench.core.codecs import codec_kind
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Encoder
+from fcbench.core.files import sha256_of
 from fcbench.core.progress import Report
 from fcbench.core.samples import DataOptions, Dataset, require_tasks
 from fcbench.core.tasks import Task, TaskModel, build_tail, require_labels
@@ -92,6 +93,13 @@ class Study:
         key = "task model", task, image_px, source.train.features.indices, source.test.features.indices
         build = registry.get("taskmodel", family).build
         return self._once(key, lambda: build(variant, weights, self.task(task, source), image_px, self.device))
+
+    def task_weights(self, task: str) -> str | None:
+        """What determines the weights named for a task's model: ``random``, or the hash of their file; None for its own
+        ones."""
+        typed = self.suite.task_weights.get(task)
+        path = Path(typed or "")
+        return self._once(("task weights", typed), lambda: sha256_of(path)) if path.is_file() else typed
 
     def tail(self, task: str, source: Source) -> Any:
         """The `Tail` of a source's encoder that is a task's head; None for other heads.

@@ -297,6 +297,16 @@ def test_float16_features_are_half_the_size_and_other_points(cache: Path, tmp_pa
     assert {r.features_dtype for r in table_module.load_points(tmp_path / "out")} == {"float16"}
 
 
+def test_a_point_is_another_one_after_its_task_model_was_trained_again(cache: Path, tmp_path: Path) -> None:
+    def key(name: str, content: bytes) -> str:
+        (tmp_path / name).write_bytes(content)
+        suite = replace(SUITE, head="frozen", task_weights={"depth": str(tmp_path / name)})
+        found = study(suite, cache)
+        return rows.key_of(found, found.encoder("hiera_nano"), 0, jobs(suite)[0], "depth")
+
+    assert key("a", b"one") == key("b", b"one") != key("a", b"two")
+
+
 def test_a_node_asks_for_the_memory_of_its_features(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = graph.build(study(SUITE, cache), lambda key: False)
     train, test = (found.sources["sam2_nano"].train.features, found.sources["sam2_nano"].test.features)
