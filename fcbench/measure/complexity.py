@@ -137,9 +137,9 @@ class Complexity:
         return {"kmac_per_px": json.dumps(kmac), "n_params": json.dumps(weights), **times}
 
     def kmac_per_px(self, n_macs: float) -> float:
-        """Thousands of multiply-accumulates per pixel of an original image."""
-        height, width = self._source.test.features.samples[0].size_px
-        return float(f"{n_macs / 1e3 / (height * width):.6g}")
+        """Thousands of multiply-accumulates per pixel of the original images. `n_macs`: of a sample."""
+        features = self._source.test.features
+        return float(f"{n_macs / 1e3 / (features.n_px / len(features)):.6g}")
 
     def _once(self, stage: str, measure: Callable[[], Costs]) -> Costs:
         if stage not in self._found:
@@ -153,8 +153,9 @@ class Complexity:
             "sha256": encoder.weights.sha256,
             "split_points": source.split_points,
             "image_px": source.test.features.image_px,
+            "code": code_of(encoder),
         }
-        here = {**contents, "code": code_of(encoder), "machine": machine(self._device)}
+        here = {**contents, "machine": machine(self._device)}
 
         def count() -> bytes:
             image = source.test.dataset[0].image[None]
