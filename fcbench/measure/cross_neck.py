@@ -117,9 +117,8 @@ def measure(study: Study, out: Path, *, length: int = 2, coded: bool = False, de
                     n_found += len(requested) - len(pending)
                     report.skip(len(requested) - len(pending))
                     if pending:
-                        failed = chains_of.measure(point, pending)
-                        failures += failed
-                        n_measured += 0 if failed else len(pending)
+                        n_done, failed = chains_of.measure(point, pending)
+                        n_measured, failures = n_measured + n_done, failures + failed
         return Summary(n_measured, n_found, n_coded(folder), tuple(failures))
 
 
@@ -211,8 +210,11 @@ class Chains:
         """Resumption key of a chain's point."""
         return key_of_chain(point_key(self.trial, job, chain.task), chain)
 
-    def measure(self, job: Job, requested: Sequence[Chain]) -> list[str]:
-        """Measure chains at one operating point, all coded at the same position. Returns what failed."""
+    def measure(self, job: Job, requested: Sequence[Chain]) -> tuple[int, list[str]]:
+        """Measure chains at one operating point, all coded at the same position.
+
+        Returns the number of those measured, and what failed.
+        """
         where, began = f"{self.trial.source.encoder.name}: {job.point.label}", time.monotonic()
         names, failed = {c.name: c for c in requested}, dict[str, str]()
         readers = {name: attempt(lambda: self.reader(c), [name], failed) for name, c in names.items()}
@@ -232,9 +234,9 @@ class Chains:
         for line in lines:
             self.trial.report.say(f"FAILED {line}")
         took_s = (time.monotonic() - began) / len(names)
-        for name in names.keys() - failed.keys():
-            self.trial.report.finish(f"{where}: {name}", took_s)
-        return lines
+        for name in names:
+            self.trial.report.finish("" if name in failed else f"{where}: {name}", took_s)
+        return len(names) - len(failed), lines
 
     def reader(self, chain: Chain) -> Reader:
         """The reader of the features that are coded in a chain."""

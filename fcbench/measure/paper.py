@@ -64,7 +64,7 @@ def measure(study: Study, every: Mapping[str, Suite], out: Path, n_jobs: int, th
 
     Args:
         n_jobs: number of processes that share the suites, each with one of the GPUs in turn.
-        threads: of each process; None for all cores, or an equal share.
+        threads: of each of several processes; None for an equal share. One alone keeps those it has.
     """
     failures: list[str] = []
     if n_jobs == 1:
@@ -73,21 +73,22 @@ def measure(study: Study, every: Mapping[str, Suite], out: Path, n_jobs: int, th
         return failures
     threads = threads or max(1, (os.cpu_count() or 1) // n_jobs)
     with workers(n_jobs, "measure") as pool, Report(len(every)) as report:
-        running, began = {}, time.monotonic()
+        running = {}
         for i, (name, suite) in enumerate(every.items()):
             setup = setup_of(study.of(suite), None, False, threads)
             setup = replace(setup, device=device_in_turn(study.device, i))
             running[pool.submit(_measure, setup, out / name)] = name
         for done in as_completed(running):
-            failures += done.result().failures
-            report.finish(running[done], time.monotonic() - began)
-            began = time.monotonic()
+            summary, took_s = done.result()
+            failures += summary.failures
+            report.finish(running[done], took_s)
     return failures
 
 
-def _measure(setup: Setup, out: Path) -> Summary:
-    """Measure a suite in a worker process."""
-    return cross_neck.measure(setup.open(Report(0)).study, out, deep=False)
+def _measure(setup: Setup, out: Path) -> tuple[Summary, float]:
+    """Measure a suite in a worker process. Returns its duration, too [s]."""
+    began = time.monotonic()
+    return cross_neck.measure(setup.open(Report(0)).study, out, deep=False), time.monotonic() - began
 
 
 # ------------------------------------------------------------------------------------------------ before

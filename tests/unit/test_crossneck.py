@@ -185,6 +185,24 @@ def test_a_chain_reads_through_the_frozen_neck(
         assert not any(p.requires_grad for p in reader.model.parameters())
 
 
+def test_a_chain_that_fails_leaves_the_others_measured(
+    finished: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = Chains.reader
+
+    def broken(self: Chains, chain: Chain) -> Any:
+        if chain == Chain("neck_2L", ("depth",), "depth"):
+            raise FcbenchError("broken")
+        return plain(self, chain)
+
+    monkeypatch.setattr(Chains, "reader", broken)
+    summary = cross_neck.measure(study(cache), tmp_path)
+    assert (summary.n_measured, len(summary.failures)) == (7, 1)
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("[")]
+    assert [line.partition("]")[0] for line in said] == [f"[{i}/8" for i in (1, 2, 4, 5, 6, 7, 8)]
+    assert said[0].count("depth") and not said[0].count("segmentation"), "in the order of the tasks"
+
+
 def test_rows_are_the_same_in_any_folder(finished: Path, cache: Path, tmp_path: Path) -> None:
     cross_neck.measure(study(cache), tmp_path)
     a, b = (rows_of(p).set_index("point").value for p in (tmp_path, finished))

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,9 +21,11 @@ from fcbench.analysis import situations
 from fcbench.analysis.paper import Cell, cells
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import OFFLINE
-from fcbench.measure import paper
+from fcbench.measure import cross_neck, paper
+from fcbench.measure.run import Summary
 from fcbench.measure.study import open_study
 from fcbench.measure.suite import Suite
+from fcbench.measure.workshop import Setup
 from fcbench.reports import paper_table, tables
 from fcbench.results.folder import ResultsFolder
 from fcbench.results.samples import SampleTable
@@ -135,6 +141,25 @@ def test_suites() -> None:
 def test_refusals(change: Any, words: str) -> None:
     with pytest.raises(FcbenchError, match=words):
         paper.suites(replace(BASE, **change))
+
+
+def test_each_suite_is_said_with_its_own_duration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not with the time since another one ended."""
+
+    def measured(*_: object, **__: object) -> Summary:
+        time.sleep(0.2)
+        return Summary(0, 0, 0, ())
+
+    monkeypatch.setattr(cross_neck, "measure", measured)
+    monkeypatch.setattr(paper, "workers", lambda n, doing: ThreadPoolExecutor(n))
+    monkeypatch.setattr(paper, "setup_of", lambda *_: Setup(BASE, tmp_path, "cpu"))
+    monkeypatch.setattr(Setup, "open", lambda setup, report: SimpleNamespace(study=None))
+    study: Any = SimpleNamespace(of=lambda suite: None, device=CPU)
+    assert paper.measure(study, {"one": BASE, "other": BASE}, tmp_path, 2, None) == []
+    said = re.findall(r"(one|other) \(([\d.]+) s", capsys.readouterr().err)
+    assert {name for name, _ in said} == {"one", "other"} and all(float(took_s) >= 0.2 for _, took_s in said)
 
 
 def test_needs_are_counted_and_nothing_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
