@@ -103,14 +103,6 @@ class Report:
         finally:
             self._tell(("end", number))
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[Advance]:
-        """Show a stage that is a single part; it leaves a line behind."""
-        began = time.monotonic()
-        with self.part(name) as advance:
-            yield advance
-        self.finish(name, time.monotonic() - began)
-
     def _tell(self, event: Event) -> None:
         self.follow(-1, event)
 

@@ -5,7 +5,6 @@ are never averaged. *Coded* bytes are the size of a file on disk; *estimated* bi
 """
 
 from collections.abc import Mapping
-from typing import Literal
 
 from fcbench.core.errors import FcbenchError
 
@@ -51,15 +50,15 @@ def bpp_content(n_bytes: int, parts: Mapping[str, int], n_px: int) -> float:
     return bpp(n_bytes - parts.get(CONTAINER, 0) - parts.get(HEADERS, 0), n_px)
 
 
-def uncoded_bytes(n_scalars: int, bits_per_scalar: Literal[32, 16] = 32) -> int:
-    """Size of uncoded features, float32 or float16, without anything else [bytes]: the upper end of every curve.
+def uncoded_bytes(n_scalars: int) -> int:
+    """Size of uncoded features, float32, without anything else [bytes]: the upper end of every curve.
 
-    >>> bpfp(uncoded_bytes(12, 16), 12)
-    16.0
+    >>> bpfp(uncoded_bytes(12), 12)
+    32.0
     """
     if n_scalars <= 0:
         raise FcbenchError(f"got {n_scalars} scalars; need at least one.")
-    return n_scalars * bits_per_scalar // 8
+    return 4 * n_scalars
 
 
 def rate_alarm(coded_bytes: int, estimated_bits: float, n_samples: int) -> bool:

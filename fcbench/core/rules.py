@@ -9,8 +9,8 @@
         def __post_init__(self) -> None:
             obey(self)
 
-Whatever the annotation, no number is NaN or infinite, no text is empty or holds control characters, and a collection
-has at least one value and no duplicates.
+Whatever the annotation, no number is NaN or infinite, no text is empty or holds control characters, and a sequence has
+at least one value and none twice; a mapping may be empty.
 """
 
 import math

@@ -81,7 +81,7 @@ class Uncoded:
     test: FeatureSet
 
     def send(self, path: Path, advance: Advance) -> Sent:
-        n_bytes, n = rates.uncoded_bytes(self.test.n_scalars, 32), len(self.test)
+        n_bytes, n = rates.uncoded_bytes(self.test.n_scalars), len(self.test)
         return Sent(n_bytes, [n_bytes // n] * n)
 
     def receive(self, path: Path | None = None) -> Iterator[Received]:

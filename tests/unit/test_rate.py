@@ -19,11 +19,6 @@ def test_estimated_rates_are_of_bits_not_bytes() -> None:
     assert rates.bpp_estimated(8000.0, 16_000) == rates.bpp(1000, 16_000)
 
 
-@pytest.mark.parametrize("bits", [32, 16])
-def test_uncoded_ends(bits: int) -> None:
-    assert rates.bpfp(rates.uncoded_bytes(7, bits), 7) == bits  # type: ignore[arg-type]
-
-
 def test_alarm_begins_beyond_3_percent_and_16_bytes_a_sample() -> None:
     # 10 samples of 1000 estimated bytes: 1000 * 0.03 + 16 = 46 bytes a sample
     assert not rates.rate_alarm(10_460, 80_000.0, 10)

@@ -57,8 +57,8 @@ def test_names_in_errors_are_escaped_and_stay_on_their_line(tmp_path: Path) -> N
 def test_progress_and_logs_are_escaped() -> None:
     text = io.StringIO()
     with Report(1, Console(file=text, force_terminal=True, color_system=None, width=200)) as report:
-        with report.stage(f"{RED} [bold]"):
-            pass
+        with report.part(f"{RED} [bold]"):
+            report.finish(f"{RED} [bold]", 0.0)
         report.say(f"FAILED {RED}\nx")
     assert f"{SHOWN} [bold]" in text.getvalue() and rf"FAILED {SHOWN}\nx" in text.getvalue()
     assert "\x1b[31m" not in text.getvalue()
