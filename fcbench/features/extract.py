@@ -167,7 +167,7 @@ def extract(
             sample, or a cache that cannot be written.
     """
     require_split_points(encoder.name, encoder.specs, split_points)
-    contents = describe(dataset, encoder, split_points, dtype)
+    contents = describe(dataset, encoder, split_points, dtype, on_bad_image, tasks)
     if (cached := usable(dataset, encoder, split_points, contents, cache, on_bad_image)) is not None:
         return cached
     work = _Extraction(dataset, encoder, split_points, contents, cache, on_bad_image, tasks, batch_size, n_workers)
@@ -296,9 +296,15 @@ def _new_folder(home: Path) -> Iterator[Path]:
 
 
 def describe(
-    dataset: Dataset, encoder: Encoder, split_points: Sequence[str], dtype: FeaturesDtype = "float32"
+    dataset: Dataset,
+    encoder: Encoder,
+    split_points: Sequence[str],
+    dtype: FeaturesDtype = "float32",
+    on_bad_image: BadImage = "stop",
+    tasks: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Everything that determines features, as readable data. No image is read."""
+    """Everything that determines features, as readable data: also the tasks whose unreadable targets leave a sample
+    out. No image is read."""
     contents = {
         "schema": SCHEMA,
         "dataset": dataset.name,
@@ -312,6 +318,8 @@ def describe(
         "code": code_of(encoder),
         "specs": [asdict(s) for n, s in encoder.specs.items() if n in split_points],
     }
+    checked = sorted(set(tasks) & set(dataset.tasks)) if on_bad_image == "skip" else []
+    contents |= {"tasks": checked} if checked else {}
     return contents if dtype == "float32" else contents | {"dtype": dtype}
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -152,7 +153,7 @@ class FeatureSet:
     """Features of N samples, in the order of the data set.
 
     Attributes:
-        key: name of the set; models trained on it are found by this name.
+        key: name of the set in the cache.
         samples: those that could be read.
         skipped: those that could not.
         image_px: (H, W) of the images as the encoder saw them.
@@ -173,6 +174,11 @@ class FeatureSet:
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    @property
+    def contents(self) -> dict[str, Any]:
+        """What determines the set, for the keys of what is trained on it."""
+        return {"features": self.key} | ({"indices": self.indices} if self.skipped else {})
 
     @property
     def ids(self) -> tuple[str, ...]:

@@ -26,6 +26,8 @@ class Readable(Dataset):
     def __init__(self, dataset: Dataset, indices: Sequence[int]) -> None:
         self._dataset, self._indices = dataset, indices
         self.name, self.split, self.revision = dataset.name, dataset.split, dataset.revision
+        if tuple(indices) != tuple(range(len(indices))):
+            self.revision += f"-{digest({'indices': tuple(indices)})}"
         self.tasks, self.meta, self.image_size_px = dataset.tasks, dataset.meta, dataset.image_size_px
         self.absent, self.resizing, self.has_images = dataset.absent, dataset.resizing, dataset.has_images
 

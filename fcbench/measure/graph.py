@@ -176,7 +176,7 @@ class _Builder:
         points = split_points_of(self.encoder, suite.split_point)
         splits = {}
         for which, data in self.study.data.items():
-            how = suite.on_bad_image, suite.features_dtype
+            how = suite.on_bad_image, suite.tasks, suite.features_dtype
             is_cached, features = expected_set(data, self.encoder, points, self._cache, *how)
             label = f"{self.encoder.name}: features of {which}"
             path = self._cache.features / features.key
@@ -282,6 +282,7 @@ def expected_set(
     split_points: Sequence[str],
     cache: Cache,
     on_bad_image: BadImage = "stop",
+    tasks: Sequence[str] = (),
     dtype: FeaturesDtype = "float32",
 ) -> tuple[bool, FeatureSet]:
     """Whether a feature set is in the cache; and the set, or one without values under its future name.
@@ -289,7 +290,7 @@ def expected_set(
     Raises:
         UnreadableSample: no image can be read.
     """
-    contents = extract.describe(data, encoder, split_points, dtype)
+    contents = extract.describe(data, encoder, split_points, dtype, on_bad_image, tasks)
     cached = extract.usable(data, encoder, split_points, contents, cache, on_bad_image)
     if cached is not None:
         return True, cached

@@ -69,7 +69,7 @@ class CodecRecipe:
         plugin = registry.get("codec", self.point.codec)
         contents: dict[str, Any] = {
             "version": VERSION,
-            "features": self.source.train.features.key,
+            **self.source.train.features.contents,
             "codec": self.point.codec,
             "code": registry.code_version("codec", self.point.codec),
             "params": dict(self.point.params),

@@ -199,10 +199,10 @@ class ReadoutRecipe:
     def key(self) -> str:
         """Name of the readout in the cache."""
         if self.tail is not None:  # depends only on the encoder's weights, which the features' key covers
-            return digest({"features": self.source.train.features.key, "task": self.task.name, "tail": True})
+            return digest({**self.source.train.features.contents, "task": self.task.name, "tail": True})
         contents = {
             "version": VERSION,
-            "features": self.source.train.features.key,
+            **self.source.train.features.contents,
             "task": self.task.name,
             "neck": self.neck,
             "code": [registry.code_version("neck", self.neck), registry.code_version("task", self.task.name)],

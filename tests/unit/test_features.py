@@ -7,7 +7,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,18 +18,23 @@ import torch
 from torch import Tensor, nn
 
 from fcbench.core import cache
-from fcbench.core.cache import Cache
+from fcbench.core.cache import Cache, digest
+from fcbench.core.codecs import OperatingPoint
 from fcbench.core.errors import FcbenchError, UnreadableSample
 from fcbench.core.features import Features, FeatureSpec, WeightsInfo
 from fcbench.core.samples import Dataset, DatasetMeta, Sample
 from fcbench.features import extract as extract_module
 from fcbench.features import feature_set, statistics
 from fcbench.features import store as store_module
-from fcbench.features.extract import extract
+from fcbench.features.extract import describe, extract
 from fcbench.features.feature_set import FeatureSet
+from fcbench.features.source import Readable
 from fcbench.features.statistics import stats_of
-from fcbench.features.store import Writer
+from fcbench.features.store import Writer, key_of
 from fcbench.measure.evaluate import evaluate
+from fcbench.training.codec import CodecRecipe
+from fcbench.training.options import Budget
+from fcbench.training.readout import ReadoutRecipe, own_samples
 from fcbench.transmit.senders import Uncoded
 
 
@@ -280,6 +285,41 @@ def test_a_store_with_gaps_does_not_serve_stop(tmp_path: Path) -> None:
         run(tmp_path, Data(bad=(4,)))
     repaired = run(tmp_path, Data())
     assert len(repaired) == 7 and not repaired.skipped
+
+
+def test_skip_leaves_out_the_same_samples_whatever_the_cache_holds(tmp_path: Path) -> None:
+    class Targets(dict[str, Any]):
+        def __missing__(self, task: str) -> Any:
+            raise UnreadableSample(f"cannot read {task}")
+
+    class Damaged(Data):
+        def targets(self, index: int) -> Mapping[str, Any]:
+            return Targets({"depth": 1} if index == 2 else {"depth": 1, "segmentation": 2})
+
+    data, orders = Damaged(tasks=("depth", "segmentation")), (["depth"], ["segmentation"], ["segmentation", "depth"])
+    expected = [(), (2,), (2,)]
+    for i, order in enumerate((orders, orders[::-1])):
+        found = [run(tmp_path / str(i), data, on_bad_image="skip", tasks=tasks) for tasks in order]
+        assert [tuple(s.index for s in f.skipped) for f in found] == expected[:: -1 if i else 1]
+    assert len(run(tmp_path, data, tasks=["depth"])) == 7
+
+
+def test_what_is_trained_on_a_set_is_named_by_its_gaps(tmp_path: Path) -> None:
+    """Also by those of the samples that another encoder, a frozen decoder's, then reads."""
+    sets = [run(tmp_path / str(bad), Data(bad=bad), on_bad_image="skip") for bad in ((), (0,), (6,))]
+    assert len({f.key for f in sets}) == 1 and sets[0].contents == {"features": sets[0].key}
+    keys = set()
+    for features in sets:
+        readable = Readable(Data(), features.indices)
+        source: Any = SimpleNamespace(train=SimpleNamespace(features=features, dataset=readable))
+        task: Any = SimpleNamespace(name="depth")
+        readout = ReadoutRecipe(source, task, "linear", Budget(), 0)
+        codec = CodecRecipe(source, OperatingPoint("raw", {}), Budget(), 0)
+        encoder: Any = Enc()
+        own = key_of(describe(own_samples(readout), encoder, BOTH))
+        keys |= {readout.key, replace(readout, tail=object()).key, digest(codec.contents), own}
+    assert len(keys) == 3 * 4
+    assert Readable(Data(), range(3)).revision == "r1"
 
 
 def test_nothing_readable(tmp_path: Path) -> None:
