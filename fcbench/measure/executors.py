@@ -123,7 +123,11 @@ class Workers:
             slot.close()
 
     def _begin(self, slot: _Slot, node: Node, reasons: Mapping[str, str], outer: Future[Outcome], attempt: int) -> None:
-        inner = slot.submit(node, reasons)
+        try:
+            inner = slot.submit(node, reasons)
+        except Exception as error:  # BrokenProcessPool: the process died while it was idle
+            inner = Future()
+            inner.set_exception(error)
 
         def ended(_: Future[Outcome]) -> None:
             end = partial(self._end, slot, node, reasons, inner, outer, attempt)
@@ -148,14 +152,14 @@ class Workers:
         error = inner.exception()
         if slot.closed:
             return
-        if isinstance(error, BrokenProcessPool):
-            slot.restart()
-            if attempt < ATTEMPTS:
-                log.warning("a worker process died at %s: starting it again", node.label)
-                self._begin(slot, node, reasons, outer, attempt + 1)
-                return
-        self._free.append(slot)
         try:
+            if isinstance(error, BrokenProcessPool):
+                slot.restart()
+                if attempt < ATTEMPTS:
+                    log.warning("a worker process died at %s: starting it again", node.label)
+                    self._begin(slot, node, reasons, outer, attempt + 1)
+                    return
+            self._free.append(slot)
             if isinstance(error, BrokenProcessPool):
                 outer.set_result(self._here.refuse(node, DIED))
             else:
