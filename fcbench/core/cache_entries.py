@@ -14,7 +14,12 @@ from fcbench.core.errors import FcbenchError
 from fcbench.core.files import disk_errors
 
 KINDS = {
-    **{"features": "shards of feature sets", "task": "necks and heads", "codec": "codecs"},
+    **{
+        "features": "shards of feature sets",
+        "stats": "statistics of feature sets",
+        "task": "necks and heads",
+        "codec": "codecs",
+    },
     **{"sweep": "codecs of variable rate", "scale": "scales of densities", "encoder-macs": "counts of operations"},
     **{"levels": "weights of maps", "encoder-ms": "times of encoders"},
     **{"resume": "trainings under way", "part": "extractions under way", "scenes": "rendered scenes"},
@@ -27,6 +32,7 @@ UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "m
 _OLDER = "an older fcbench"
 _FEATURES = re.compile(r"[0-9a-f]{24}(\.part)?")
 _SHARD = re.compile(r"\d{8}(\.part)?")
+_STATS = re.compile(r"stats(-[0-9a-f]{20})?\.safetensors")
 _MODEL = re.compile(r"([a-z-]+)-[0-9a-f]{20}\.[a-z]+")
 _INDEX = re.compile(r"[0-9a-f]{20}\.json")
 _SIZE = re.compile(r"\d+x\d+")
@@ -79,7 +85,8 @@ def to_remove(entries: Sequence[Entry], limit: int | None) -> list[Entry]:
 def remove(entry: Entry) -> bool:
     """Remove an entry; returns whether it is gone. An entry that another process is making stays. Raises
     `FcbenchError`: it cannot be removed."""
-    path = entry.path.with_suffix("") if entry.kind == "part" else entry.path
+    lock_of = {"part": "", "resume": ".safetensors"}  # a training holds the lock of what it makes
+    path = entry.path.with_suffix(lock_of.get(entry.kind, entry.path.suffix))
     with disk_errors(entry.path, CACHE_HINT), cache.locked(path, wait=False) as held:
         if held and entry.path.is_dir():
             shutil.rmtree(entry.path)
@@ -106,6 +113,7 @@ def _places(home: Cache) -> Iterator[tuple[str, Path]]:
             shards = [p for p in _in(path) if p.is_dir() and _SHARD.fullmatch(p.name)]
             unsharded = [path] if _in(path) and not shards else []
             yield from (("part" if p.suffix == ".part" else "features", p) for p in shards or unsharded)
+            yield from (("stats", p) for p in _in(path) if shards and _STATS.fullmatch(p.name))
         else:
             yield "other", path
     for path in _in(home.models):
@@ -136,6 +144,8 @@ def _entry(place: tuple[str, Path]) -> Entry | None:
 
 
 def _stale(kind: str, path: Path) -> tuple[str, ...]:
+    if kind == "stats":  # as the shards that they are of
+        return _stale("features", path.parent / f"{0:08d}")
     if kind == "features":
         if not _SHARD.fullmatch(path.name):
             return (_OLDER,)

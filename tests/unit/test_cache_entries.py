@@ -182,6 +182,31 @@ def test_what_another_process_is_making_stays(home: Cache, doctor: Doctor) -> No
     assert kinds(home) == ["task", "other"]
 
 
+def test_a_training_under_way_keeps_its_checkpoint(home: Cache, doctor: Doctor) -> None:
+    training = home.models / f"codec-{HEX[::-1]}.safetensors"
+    unfinished = training.with_name(f".{training.stem}.resume.7.tmp")
+    put(training.with_suffix(".resume"), b"r")
+    with locked(training):
+        unfinished.write_bytes(b"u")
+        assert "1 in use and kept" in doctor("--prune", "0").output
+        assert unfinished.exists() and kinds(home) == ["other", "resume"]
+    assert doctor("--prune", "0").exit_code == 0 and kinds(home) == ["other"]
+
+
+def test_statistics_are_listed_verified_and_as_stale_as_their_shards(home: Cache, doctor: Doctor) -> None:
+    folder = next(home.features.glob("*"))
+    for name in ("stats", f"stats-{HEX}"):
+        cached(folder / f"{name}.safetensors", lambda: b"s" * 100)
+    assert kinds(home).count("stats") == 2 and stale(home) == {}
+    (folder / "stats.safetensors").write_bytes(b"damaged")
+    assert "1 damaged and removed" in doctor("--verify-cache").output and kinds(home).count("stats") == 1
+    index = folder / "00000000" / "index.json"
+    found = json.loads(index.read_text())
+    del found["key"]["code"]
+    put(index, json.dumps(found).encode())
+    assert stale(home) == dict.fromkeys(["features", "stats"], ("an older fcbench",))
+
+
 def test_a_folder_that_is_no_cache_loses_nothing(tmp_path: Path) -> None:
     for name in ("features/login/page.py", "models/user-1.json", "files/a.json", "scenes-v1/mine/a.txt"):
         (tmp_path / name).parent.mkdir(parents=True)
