@@ -99,6 +99,11 @@ class CodecRecipe:
         return float(self.point.params["lmbda"])
 
     @property
+    def own_seed(self) -> int:
+        """Seed of its random numbers: those of an untrained codec are the same for all seeds, as its key is."""
+        return self.seed if registry.get("codec", self.point.codec).trained else 0
+
+    @property
     def made_for(self) -> checkpoint.Source:
         """The features that it codes."""
         return checkpoint.Source(self.source.encoder.name, self.source.encoder.weights.sha256)
@@ -186,7 +191,7 @@ def _stats(
 
 def _built(recipe: CodecRecipe, stats: Mapping[str, FeatureStats]) -> Any:
     """A codec before it has seen features."""
-    torch.manual_seed(recipe.seed)
+    torch.manual_seed(recipe.own_seed)
     plugin = registry.get("codec", recipe.point.codec)
     return plugin.build(list(recipe.source.train.features.specs.values()), stats, recipe.point.params)
 
@@ -250,7 +255,7 @@ def _first_features(recipe: CodecRecipe) -> list[Tensor]:
     features = recipe.source.train.features
     n = min(PREPARE_SAMPLES, features.n_at_once)
     train, _ = loop.held_out(len(features))
-    maps = features.batch(loop.sample_indices(np.random.default_rng(recipe.seed), train, min(n, len(train))))
+    maps = features.batch(loop.sample_indices(np.random.default_rng(recipe.own_seed), train, min(n, len(train))))
     return [maps[name] for name in features.specs]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from fcbench.core import cache
+from fcbench.core.cache import digest
+from fcbench.core.codecs import OperatingPoint
 from fcbench.core.errors import FcbenchError
-from fcbench.core.features import FeatureStats
+from fcbench.core.features import FeatureSpec, FeatureStats
+from fcbench.features.feature_set import FeatureSet, SampleInfo
 from fcbench.features.statistics import normalized_mse
-from fcbench.training import loop
+from fcbench.training import codec, loop
+from fcbench.training.codec import CodecRecipe
 from fcbench.training.convergence import Record
+from fcbench.training.options import Budget
 
 TRAINING: dict[str, Any] = {"steps": 30, "rate": 0.1, "tolerance": 0.0, "seed": 0}
 
@@ -219,3 +225,17 @@ def test_another_error_is_not_taken_for_divergence(tmp_path: Path) -> None:
 
     with pytest.raises(FcbenchError, match="a bad target"):
         loop.optimize(nn.Linear(3, 1), loss_of, lambda: (1.0, 1.0), **TRAINING, resume=tmp_path / "a")
+
+
+def test_an_untrained_codec_is_the_same_for_all_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As its key says; more samples than it is prepared on."""
+    monkeypatch.setattr(codec, "PREPARE_SAMPLES", 5)
+    samples = tuple(SampleInfo(str(i), i, (8, 8)) for i in range(40))
+    x, spec = torch.arange(40.0).view(-1, 1, 1, 1), FeatureSpec("s", 1, 8)
+    source: Any = SimpleNamespace(
+        train=SimpleNamespace(features=FeatureSet("k", samples, (), (8, 8), {"s": spec}, {"s": (1, 1)}, {"s": x}))
+    )
+    for name, params in (("pq", {"dims": 4, "bits": 4}), ("factorized", {"lmbda": 1.0})):
+        recipes = [CodecRecipe(source, OperatingPoint(name, params), Budget(), seed) for seed in (0, 1)]
+        drawn = {tuple(codec._first_features(recipe)[0].flatten().tolist()) for recipe in recipes}
+        assert len(drawn) == len({digest(recipe.contents) for recipe in recipes}) == (1 if name == "pq" else 2)
