@@ -6,6 +6,7 @@ data -> encoder -> features on disk -> codec -> .fcb file -> decoder -> neck and
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -157,7 +158,7 @@ def _say(report: Report, node: Node, outcome: Outcome) -> None:
 
 
 def dots(rows: Iterable[RatePoint]) -> list[Dot]:
-    """Points as drawn during a run, by their primary metric."""
+    """Points as drawn during a run, by their primary metric; those without a finite value are not drawn."""
     ends = (Kind.CEILING, Kind.FLOOR)
     return [
         Dot(
@@ -167,5 +168,5 @@ def dots(rows: Iterable[RatePoint]) -> list[Dot]:
             row.value,
         )
         for row in rows
-        if row.primary and row.value is not None
+        if row.primary and row.value is not None and math.isfinite(row.value)
     ]

@@ -5,12 +5,16 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from fcbench.core import progress
+from fcbench.core.codecs import Kind
 from fcbench.core.progress import Dot, Eta, JsonReport, RelayedReport, Report, Running, Work, text_plot
+from fcbench.measure.run import dots
 
 TRACE = Path(__file__).parent / "traces" / "quick_run.jsonl"
 """What `fcbench run --quick --json-lines` said of its stages, in seconds of CPU: others used the machine meanwhile."""
@@ -129,3 +133,9 @@ def test_a_plot_is_as_wide_and_high_as_asked() -> None:
     lines = text_plot([Dot("p" * 99, str(i), 10.0**i, float(i)) for i in range(20)], 30, 5, "bpp")
     assert len(lines) == 1 + 5 + 2 and max(map(len, lines)) <= 30
     assert text_plot([Dot("p", "", None, 1.0)], 20, 3, "bpp")[1].strip() == "1 |"
+
+
+def test_metrics_that_are_not_finite_are_not_drawn() -> None:
+    row = {"encoder": "e", "task": "t", "metric": "m", "kind": Kind.CODED, "codec": "c", "bpp": 1.0, "primary": True}
+    rows: Any = [SimpleNamespace(**row, value=value) for value in (0.5, float("nan"), float("inf"), None)]
+    assert dots(rows) == [Dot("e: t, m", "c", 1.0, 0.5)]
