@@ -16,7 +16,7 @@ from fcbench.core import registry
 from fcbench.core.cache import digest
 from fcbench.core.errors import FcbenchError
 from fcbench.core.progress import Report
-from fcbench.features.source import Source, left_out
+from fcbench.features.source import left_out
 from fcbench.measure.graph import Makes, Node
 from fcbench.measure.point import attempt, failure_lines, make_readers, rows_and_samples, send_and_read
 from fcbench.measure.rows import Measured, failed_row, point_key
@@ -29,7 +29,7 @@ from fcbench.transmit.coders import Coders
 from fcbench.transmit.senders import CodecSender
 
 N_TRIALS = 4
-"""Maximum number of trials in memory, each with its readouts."""
+"""Maximum number of trials in memory, each with its readouts and the features of its source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +92,10 @@ class Setup:
 
 
 class Workshop:
-    """A study at work in a process: sources and trials are opened on first use."""
+    """A study at work in a process: trials, and sources that they share, are opened on first use."""
 
     def __init__(self, study: Study, report: Report, scratch: Path | None, keep_streams: bool = False) -> None:
         self.study, self.report, self.scratch, self.keep_streams = study, report, scratch, keep_streams
-        self._sources: dict[str, Source] = {}
         self._trials: OrderedDict[tuple[str, int], Trial] = OrderedDict()
 
     def do(self, node: Node, reasons: Mapping[str, str]) -> Outcome:
@@ -180,9 +179,9 @@ class Workshop:
         """The trial of a node; the least recently used one is dropped from memory."""
         key = node.encoder, node.seed
         if key not in self._trials:
-            if node.encoder not in self._sources:
-                self._sources[node.encoder] = self.study.source(self.study.encoder(node.encoder), self.report)
-            self._trials[key] = Trial(self.study, self._sources[node.encoder], node.seed, self.report)
+            shared = [t.source for (encoder, _), t in self._trials.items() if encoder == node.encoder]
+            source = shared[0] if shared else self.study.source(self.study.encoder(node.encoder), self.report)
+            self._trials[key] = Trial(self.study, source, node.seed, self.report)
         self._trials.move_to_end(key)
         while len(self._trials) > N_TRIALS:
             self._trials.popitem(last=False)

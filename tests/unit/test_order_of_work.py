@@ -1,6 +1,14 @@
-"""The order in which several processes take the nodes of a run."""
+"""The order in which several processes take the nodes of a run, and what each keeps in memory."""
+
+import gc
+import weakref
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
 
 from fcbench.core.progress import Work
+from fcbench.measure import workshop
 from fcbench.measure.graph import Makes, Node
 from fcbench.measure.run import urgent_first
 
@@ -17,3 +25,24 @@ def test_the_longest_chain_of_an_encoder_comes_first() -> None:
     order = urgent_first({n.key: n for n in nodes}, expected)
 
     assert list(order) == ["long", "short", "next", "point", "other"]
+
+
+def test_a_source_stays_in_memory_as_long_as_a_trial_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Source:
+        pass
+
+    monkeypatch.setattr(workshop, "Trial", lambda study, source, seed, report: SimpleNamespace(source=source))
+    opened = list[weakref.ref[Source]]()
+
+    def source(encoder: str, report: object) -> Source:
+        made = Source()
+        opened.append(weakref.ref(made))
+        return made
+
+    study: Any = SimpleNamespace(encoder=lambda name: name, source=source)
+    report: Any = None
+    shop = workshop.Workshop(study, report, None)
+    for encoder, seed in (("a", 0), ("a", 1), ("b", 0), ("c", 0), ("d", 0), ("e", 0)):
+        shop._trial(Node("key", Makes.POINT, "point", encoder, seed))
+    gc.collect()
+    assert [ref() is not None for ref in opened] == [False, True, True, True, True]
