@@ -36,16 +36,17 @@ class Files:
         self._root = root
 
     def read(self, name: str) -> dict[str, bytes]:
-        """A file and what lies beside it, by suffix, itself last; empty if it is missing."""
+        """A file and what lies beside it, by suffix, itself last; empty if it is missing or damaged."""
         path = self._root / name
-        if not path.is_file():
+        if not cache.is_whole(path):
             return {}
         files = {end: path.with_name(path.name + end) for end in (*BESIDE, "")}
         return {end: file.read_bytes() for end, file in files.items() if file.is_file()}
 
     def lacks(self, names: Sequence[str]) -> list[str]:
-        """The names that are missing."""
-        return [name for name in names if not (self._root / name).is_file()]
+        """The names of files that are missing or damaged, with what lies beside them."""
+        paths = {name: self._root / name for name in sorted(names, key=lambda n: n.endswith(BESIDE))}
+        return [n for n, p in paths.items() if not (p.is_file() if n.endswith(BESIDE) else cache.is_whole(p))]
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file."""

@@ -10,7 +10,9 @@ import pytest
 import xxhash
 
 from fcbench.core import cache
+from fcbench.core.cache import Cache
 from fcbench.core.files import write_atomically
+from fcbench.measure.ray_caches import Files
 
 
 def never() -> bytes:
@@ -107,3 +109,18 @@ def test_what_a_killed_process_left_of_a_file_and_of_its_training_is_removed(tmp
         (tmp_path / name).touch()
     with cache.locked(tmp_path / "task-1.safetensors"):
         assert [path.name for path in tmp_path.glob(".*.tmp")] == [".task-2.resume.99.tmp"]
+
+
+def test_a_damaged_file_of_the_drivers_cache_is_replaced_by_a_machines(tmp_path: Path) -> None:
+    here, there = (Cache(tmp_path / name).model("task", "0") for name in ("here", "there"))
+    for path in (here, there):
+        cache.cached(path, lambda: b"weights")
+    files, names = Files(tmp_path / "here"), [f"models/{here.name}{end}" for end in (".xxh3", "", ".made")]
+    assert files.lacks(names) == [] and files.read(names[1])[""] == b"weights"
+    here.write_bytes(b"damaged")
+    assert files.read(names[1]) == {}
+    here.write_bytes(b"damaged")
+    assert set(files.lacks(names)) == set(names)
+    for name in names:
+        files.write(name, (tmp_path / "there" / name).read_bytes())
+    assert files.lacks(names) == [] and files.read(names[1])[""] == b"weights"
