@@ -45,7 +45,7 @@ def test_every_way_decodes_to_what_it_coded(way: Way) -> None:
 def test_pictures_of_a_pyramid_share_a_range() -> None:
     specs = FeatureSpec("fine", 4, 8), FeatureSpec("coarse", 6, 16)
     maps = {"fine": correlated(4, 4, (16, 16), 1), "coarse": 5 * correlated(4, 6, (8, 8), 2)}
-    stats = {name: statistics(iter([x])) for name, x in maps.items()}
+    stats = statistics(maps.items())
     codec = registry.get("codec", "hevc_klt").build(specs, stats, {"qp": 20, "bits": 10})
     assert isinstance(codec, MosaicCodec)
     codec.prepare(list(maps.values()))

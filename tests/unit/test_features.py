@@ -231,10 +231,20 @@ def test_statistics_survive_a_large_mean_and_channels_that_do_not_vary() -> None
     x = torch.randn(40, 3, 5, 5, generator=generator)
     x[:, 0] += 3e4
     x[:, 1] = 0.1
-    found = statistics.statistics(iter(x.split(7)))
+    found = statistics.statistics(("x", chunk) for chunk in x.split(7))["x"]
     expected = x.double().transpose(0, 1).flatten(1).std(1, correction=0)
     assert found.std[0] == pytest.approx(float(expected[0]), rel=1e-6)
     assert found.std[1] == 1.0
+
+
+def test_statistics_encode_features_that_are_not_stored_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics, "CHUNK_BYTES", 3 * 12 * 8 * 5)  # chunks of 1 sample and of 5
+    data, encoder, stored = Data(16), Enc(), run(tmp_path / "stored", Data(16))
+    live = extract(data, encoder, BOTH, Cache(tmp_path, keeps_features=False), n_workers=0)  # type: ignore[arg-type]
+    encoder.n_seen = 0
+    kept, taken = stats_of(stored), stats_of(live)
+    assert encoder.n_seen == 16
+    assert all(torch.equal(getattr(kept[n], k), getattr(taken[n], k)) for n in BOTH for k in ("mean", "std", "high"))
 
 
 def test_statistics_are_kept_and_damage_to_them_is_repaired(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def few(whole: Any) -> Any:
 def lossless(encoder: TailedEncoder, maps: dict[str, Tensor]) -> dict[str, Tensor]:
     """The maps of one sample, coded and decoded."""
     specs = [encoder.specs[name] for name in maps]
-    stats = {name: statistics(iter([m])) for name, m in maps.items()}
+    stats = statistics(maps.items())
     raw, one = registry.get("codec", "raw").build(specs, stats, {"dtype": "fp32"}), Features(maps)
     return raw.decode(raw.encode(one).payload, one.shapes).features.maps
 
