@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,17 @@ def test_front_then_tail_is_the_network(name: str, tmp_path: Path) -> None:
         assert torch.equal(tail(arrived), tail(one.maps)), "after a lossless codec"
         noise = {point: m + m.std() * torch.randn_like(m) for point, m in found.maps.items()}
         assert float((tail(noise) - got).abs().max()) > 1e-3, "what arrives decides"
+
+
+def test_a_tail_keeps_nothing_of_a_batch(tmp_path: Path) -> None:
+    """It could not be copied with a gradient's graph."""
+    _, encoder = published("test_vit", tmp_path)
+    points = encoder.groups["tokens1"]
+    tail = build_tail(encoder, "classification", points, PX)
+    maps = {name: m.clone().requires_grad_() for name, m in encoder(images(), points).maps.items()}
+    tail.loss(maps, torch.tensor([0, 1])).backward()
+    assert all(m.grad is not None and m.grad.any() for m in maps.values())
+    copy.deepcopy(tail)
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,10 @@ class AfterBlock(nn.Module):
         parts = [m.flatten(2).transpose(1, 2) for m in (tokens, x) if m is not None]
         self.arrived.tokens = torch.cat(parts, 1)
         blank = x.new_zeros(1, 3, *self.image_px).expand(len(x), -1, -1, -1)
-        return cast(Tensor, self.network(blank))
+        try:
+            return cast(Tensor, self.network(blank))
+        finally:
+            del self.arrived.tokens  # with what their gradient needs, a tail could not be copied
 
 
 def with_global_tokens(front: Any, x: Tensor) -> list[tuple[Tensor, Tensor]]:
