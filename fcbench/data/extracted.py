@@ -25,7 +25,7 @@ class Extracted(Dataset):
         self.split, self.revision, self.manifest = split, revision, manifest
         self.samples = manifest.of_split(split)[: options.limit]
         commands = {"features": options.metric_command} if options.metric_command else {}
-        self.meta = DatasetMeta(commands=commands)
+        self.meta = DatasetMeta(commands=commands, lower_is_better=manifest.lower_is_better)
 
     def __len__(self) -> int:
         return len(self.samples)

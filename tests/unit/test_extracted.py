@@ -251,6 +251,16 @@ def test_a_number_of_the_set_has_no_resamples(text: str, value: float, is_of_eac
     assert np.isfinite(found["command"][1]) == is_of_each and 0 < found["cosine"][0] < 1
 
 
+@pytest.mark.parametrize("lower", [False, True])
+def test_the_manifest_says_where_lower_is_better(lower: bool, write: Write, tmp_path: Path) -> None:
+    folder = write()
+    change(folder, lower_is_better=lower)
+    options = DataOptions(folder, tmp_path, metric_command="true")
+    train, test = (registry.get("dataset", "extracted").open(split, options) for split in ("train", "test"))
+    task = registry.get("task", "features").build(train, test)
+    assert {m.name: m.higher_is_better for m in task.metrics} == {"command": not lower, "mse": False, "cosine": True}
+
+
 def test_too_many_numbers_are_refused(write: Write) -> None:
     manifest = Manifest.read(write())
     task = FeaturesTask(python("print(1, 2, 3)"), lower_is_better=False)
