@@ -145,6 +145,23 @@ def test_images_may_lie_in_a_folder_of_their_own(root: Path, layout: str) -> Non
     assert not test.revision.startswith("hash-split")
 
 
+@pytest.mark.parametrize("layout", ["images", "images/val2017"])
+def test_images_of_one_official_split_in_a_folder_of_their_own_are_split_by_hash(root: Path, layout: str) -> None:
+    """The official zip of annotations holds those of both splits."""
+    shutil.rmtree(root / "train2017")
+    (root / layout).parent.mkdir(exist_ok=True)
+    (root / "val2017").rename(root / layout)
+    train, test = _open(root), _open(root, "test")
+    ids = [{d[i].id for i in range(len(d))} for d in (train, test)]
+    assert (len(train), len(test)) == (4, 1) and not ids[0] & ids[1]
+    assert train.revision.startswith("hash-split-") and train.revision == test.revision
+    for path in (root / layout).iterdir():
+        path.rename(path.with_suffix(".png"))
+    if layout == "images":
+        with pytest.raises(FcbenchError, match="holds no images of .*val2017"):
+            _open(root)
+
+
 def test_the_limit_and_the_revision(root: Path) -> None:
     few = _open(root, limit=2)
     assert len(few) == 2 and few.revision == _open(root).revision

@@ -113,15 +113,26 @@ class Coco(Dataset):
 
 def image_folders(root: Path, tags: Mapping[str, str]) -> dict[str, Path]:
     """Folders of the official splits' images, by role; splits without images are left out."""
-    folders = {}
+    flat, folders = root / "images", {}
+    there = {p.name for p in flat.iterdir()} if flat.is_dir() else set()
     for role, tag in tags.items():
-        for folder in (root / tag, root / "images" / tag, root / "images"):
-            if folder.is_dir():
-                folders[role] = folder
-                break
+        if found := [folder for folder in (root / tag, flat / tag) if folder.is_dir()]:
+            folders[role] = found[0]
+        elif there and there.isdisjoint(tags.values()) and not there.isdisjoint(_listed(root / "annotations", tag)):
+            folders[role] = flat
     if not folders:
-        raise LAYOUT.error(root, f"holds no folder {' or '.join(tags.values())}")
+        raise LAYOUT.error(root, f"holds no images of {' or '.join(tags.values())}")
     return folders
+
+
+def _listed(home: Path, tag: str) -> set[str]:
+    """Names of the images of an official split."""
+    path = min(home.glob(f"*_{tag}.json"), key=lambda path: path.stat().st_size)
+    content = coco_format.read(path, LAYOUT)
+    try:
+        return {image.file_name for image in coco_format.images_of(content)}
+    except (KeyError, TypeError, ValueError) as exc:
+        raise LAYOUT.error(path, f"is not in COCO's format ({type(exc).__name__}: {exc})") from exc
 
 
 def check_images(images: list[Image], folder: Path) -> None:
