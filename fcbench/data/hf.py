@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fcbench.core.errors import FcbenchError
+from fcbench.core.errors import FcbenchError, UnreadableSample
 from fcbench.core.samples import DataOptions, Dataset, DatasetMeta, DatasetPlugin, Objects, Sample
 from fcbench.data.shared.contents import READING, Contents
 from fcbench.data.shared.folders import hash_split
@@ -61,13 +61,14 @@ class Rows(Dataset):
 
     def targets(self, index: int) -> Mapping[str, Any]:
         def one(task: str) -> Any:
-            column = self.columns[task]
-            value = self.rows.select_columns([column])[self.indices[index]][column]
-            if task == "classification":
-                return int(value)
+            column, row = self.columns[task], self.indices[index]
+            value = self.rows.select_columns([column])[row][column]
+            found: Any = _captions(value) or None if task == "captioning" else value
             if task == "detection":
-                return _objects(value, image_size(*self._stored(index)))
-            return (value,) if isinstance(value, str) else tuple(value)
+                found = _objects(value, image_size(*self._stored(index)))
+            if found is None or (task == "classification" and found < 0):  # the library's mark of an unknown class
+                raise UnreadableSample(f"row {row} of {self.name} has no value for {task} in column {column!r}")
+            return found
 
         return LazyTargets(self.tasks, one)
 
@@ -98,6 +99,8 @@ class HuggingFace(DatasetPlugin):
         else:
             revision = f"{revision}-hash-split-{split}"
             indices = [int(i) for i in hash_split(map(str, numbers), split)]
+        if not indices:
+            raise self._error(f"holds too few rows for a {split} split")
         columns = self._columns(rows.features)
         meta = DatasetMeta()
         if label := columns.get("classification"):
@@ -120,13 +123,14 @@ class HuggingFace(DatasetPlugin):
         try:
             if commit is not None and not path.is_dir():
                 return datasets.load_dataset(commit[1], revision=commit[2]), f"{READING}-{commit[2][:16]}"
-            saved = (path / "dataset_dict.json").is_file()
+            saved = any((path / name).is_file() for name in ("dataset_dict.json", "state.json"))
             home = str(options.cache_dir / "huggingface")
             loaded = datasets.load_from_disk(path) if saved else datasets.load_dataset(str(path), cache_dir=home)
+            splits = {"train": loaded} if isinstance(loaded, datasets.Dataset) else loaded
         except Exception as error:  # the library and its file systems may raise anything
             raise self._error(f"cannot be read ({' '.join(str(error).split())[:200]})") from error
         files = [p for p in files_below(path) if p.name[0] != "."]
-        return loaded, Contents(path, options.cache_dir).revision(files)
+        return splits, Contents(path, options.cache_dir).revision(files)
 
     def _columns(self, features: Mapping[str, Any]) -> dict[str, str]:
         datasets = _datasets()
@@ -161,12 +165,23 @@ def _categories(kind: Any) -> Any:
     return next((fields[name] for name in CATEGORIES if name in fields), None)
 
 
-def _objects(value: Any, size_px: tuple[int, int]) -> Objects:
-    """A row's objects, in an image of (H, W)."""
-    rows = [dict(zip(value, each)) for each in zip(*value.values())] if isinstance(value, dict) else value
-    boxes = np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4)
-    labels = [next(row[name] for name in CATEGORIES if name in row) for row in rows]
-    areas = [row.get("area", width * height) for row, (_, _, width, height) in zip(rows, boxes)]
+def _captions(value: Any) -> tuple[str, ...]:
+    """A row's captions, stripped of white space."""
+    each = [value] if isinstance(value, str) else value or []
+    return tuple(text for one in each if (text := (one or "").strip()))
+
+
+def _objects(value: Any, size_px: tuple[int, int]) -> Objects | None:
+    """A row's objects, in an image of (H, W); None if they are unknown, or one lacks its box or category."""
+    if isinstance(value, dict):
+        given = {name: each for name, each in value.items() if each is not None}
+        value = [dict(zip(given, each)) for each in zip(*given.values())] if "bbox" in given else None
+    rows = [row or {} for row in value or ()]
+    boxes = np.array([row.get("bbox") or [None] * 4 for row in rows], np.float64).reshape(-1, 4)
+    labels = [next((row[name] for name in CATEGORIES if name in row), None) for row in rows]
+    if value is None or None in labels or not np.isfinite(boxes).all():
+        return None
+    areas = [w * h if row.get("area") is None else row["area"] for row, (_, _, w, h) in zip(rows, boxes)]
     crowd = [any(row.get(name) for name in CROWD) for row in rows]
     return Objects(size_px, np.array(labels, np.int64), boxes, np.array(areas, np.float64), np.array(crowd, bool))
 

@@ -140,6 +140,27 @@ def test_objects_without_an_area_have_their_boxes(tmp_path: Path) -> None:
     assert data.targets(1)["detection"].areas.tolist() == [80.0, 80.0]
 
 
+@pytest.mark.parametrize("by_field", [False, True])
+def test_rows_with_nulls_are_unreadable(tmp_path: Path, by_field: bool) -> None:
+    part = with_objects(4, 0, by_field)
+    values = part.cast_column("picture", datasets.Image(decode=False)).to_dict()
+    values["kind"] = [None, -1, 2, 0]
+    values["captions"] = [None, [" ", None], [" a cat\n", ""], ["a"]]
+    none = dict.fromkeys(KINDS, [None]) if by_field else [dict.fromkeys(KINDS)]
+    values["objects"] = [none, None, *(dict(o, area=[None] * 2) if by_field else o for o in values["objects"][::3])]
+    if by_field:
+        values["objects"][2] = dict.fromkeys(KINDS, [])
+    part = datasets.Dataset.from_dict(values, features=part.features)
+    data = opened(saved(tmp_path / "set", train=part, test=part))
+    for row in (0, 1):
+        for task, column in zip(("classification", "captioning", "detection"), ("kind", "captions", "objects")):
+            with pytest.raises(UnreadableSample, match=f"row {row} of hf:.* no value for {task} in column '{column}'"):
+                data.targets(row)[task]
+    assert data.targets(2)["classification"] == 2 and data.targets(2)["captioning"] == ("a cat",)
+    assert len(data.targets(2)["detection"].boxes) == 0
+    assert data.targets(3)["detection"].areas.tolist() == [80.0 if by_field else 60.0] * 2
+
+
 def test_a_turned_image_does_not_fit_its_boxes(tmp_path: Path) -> None:
     part, file, exif = with_objects(2, 0), io.BytesIO(), Image.Exif()
     exif[274] = 6
@@ -164,6 +185,17 @@ def test_without_a_test_split_a_fifth_is_held_out(tmp_path: Path) -> None:
     train, test = opened(path), opened(path, "test")
     ids = [{d[i].id for i in range(len(d))} for d in (train, test)]
     assert (len(train), len(test)) == (8, 2) and not ids[0] & ids[1]
+
+
+def test_a_single_split_that_was_saved_is_split(tmp_path: Path) -> None:
+    rows(10, 0).save_to_disk(tmp_path / "set")
+    train, test = opened(tmp_path / "set"), opened(tmp_path / "set", "test")
+    assert (len(train), len(test)) == (8, 2) and "-hash-split-" in train.revision
+
+
+def test_one_row_cannot_be_split(tmp_path: Path) -> None:
+    with pytest.raises(FcbenchError, match="holds too few rows for a test split"):
+        opened(saved(tmp_path / "set", train=rows(1, 0)), "test")
 
 
 def test_the_revision_is_of_the_contents(tmp_path: Path) -> None:
