@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tiny_sets
 import torch
+from pycocotools import mask as rle
 
 from fcbench.core import registry
 from fcbench.core.errors import FcbenchError, UnreadableSample
@@ -80,6 +81,24 @@ def test_a_person_leaves_the_box_clipped_to_the_image(root: Path) -> None:
 
     _edit(path, change)
     assert _open(root).targets(0)["pose"].boxes.tolist() == [[0, 15, 30, 20]]
+
+
+@pytest.mark.parametrize("empty", [{}, {"segmentation": None}, {"segmentation": []}])
+def test_an_object_without_a_region_has_an_empty_mask(root: Path, empty: dict[str, Any]) -> None:
+    def change(content: dict[str, Any]) -> None:
+        content["annotations"][0].pop("segmentation")
+        content["annotations"][0].update(empty)
+
+    _edit(root / "annotations" / "instances_train2017.json", change)
+    targets = _open(root).targets(0)
+    assert set(targets["segmentation"][2:6, 8:14].flatten().tolist()) == {0}
+    assert [int(rle.area(code)) for code in targets["instance_segmentation"].regions] == [0, 64, 60]
+    assert len(targets["detection"].boxes) == 3
+
+
+def test_a_missing_caption_is_none(root: Path) -> None:
+    _edit(root / "annotations" / "captions_train2017.json", lambda c: c["annotations"][0].update(caption=None))
+    assert _open(root).targets(0)["captioning"] == ("Dog 1 of 0.",)
 
 
 def test_captions(root: Path) -> None:

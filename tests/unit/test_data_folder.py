@@ -78,6 +78,34 @@ def test_classes_of_json_regions(root: Path) -> None:
     assert bool((mask[3:7, 2:8] == 1).all()) and int(mask.sum()) == 24
 
 
+@pytest.mark.parametrize("nothing", [[], None])
+def test_boxes_with_empty_regions_are_boxes_alone(root: Path, nothing: Any) -> None:
+    """As detectors' exports have them."""
+    for split in ("train", "test"):
+        shutil.rmtree(root / split / "masks")
+        (root / split / "birds.json").unlink()
+        _edit(
+            root / split / "boxes.json",
+            lambda c: [r.update(segmentation=nothing, keypoints=nothing) for r in c["annotations"]],
+        )
+    assert _open(root).tasks == ("depth", "captioning", "classification", "detection")
+
+
+@pytest.mark.parametrize("empty", [{}, {"keypoints": None}, {"keypoints": []}])
+def test_categories_without_keypoints_are_no_poses(root: Path, empty: dict[str, Any]) -> None:
+    def change(content: dict[str, Any]) -> None:
+        content["categories"].append({"id": 8, "name": "egg"})
+        egg = {"id": 99, "image_id": content["images"][0]["id"], "category_id": 8, "bbox": [1, 1, 3, 3], "area": 9}
+        content["annotations"].append(egg | empty)
+
+    _edit(root / "train" / "birds.json", change)
+    data = _open(root)
+    targets = data.targets(_index(data, "crow/0.png"))
+    assert targets["pose"].keypoints.shape == (1, 4, 3)
+    found = targets["keypoint_detection"]
+    assert found.labels.tolist() == [0, 1] and found.keypoints[1].tolist() == [[0, 0, 0]] * 4
+
+
 def test_the_17_keypoints_of_coco_are_known_as_such(root: Path) -> None:
     from fcbench.core.samples import COCO_KEYPOINTS
 

@@ -28,28 +28,19 @@ MARKS = {
     "segmentation": ("segmentation", "instance_segmentation", "detection"),
     "bbox": ("detection",),
 }
-"""Field of an annotation -> its tasks; the first field found decides."""
+"""Field of an annotation -> its tasks; the first field with a value decides."""
+Size = tuple[int, int]
+Named = tuple[Mapping[str, Any], tuple[str, ...]]  # Targets by key, and names of classes or keypoints, if any
 
 
-@dataclass(frozen=True, slots=True)
-class Annotations:
-    """A file's annotations for one task."""
-
-    path: Path  # the file
-    task: str
-    targets: Mapping[str, Any]  # by key of the image
-    sizes: Mapping[str, tuple[int, int]]  # (H, W) that it states, by key
-    names: tuple[str, ...] = ()  # of classes or keypoints; empty for captions
-
-
-def read_annotations(path: Path, images: Mapping[str, Path]) -> list[Annotations]:
-    """Read a file that annotates exactly the images of a folder; returns its annotations by task. `images`: by key."""
+def read_annotations(path: Path, images: Mapping[str, Path]) -> tuple[Mapping[str, Size], Mapping[str, Named]]:
+    """Read a file that annotates exactly the images of a folder; returns the sizes (H, W) that it states, by key, and
+    its annotations by task. `images`: by key."""
     content = coco_format.read(path, LAYOUT)
     try:
         listed = coco_format.images_of(content)
-        fields = {field for row in content["annotations"] for field in row}
-        tasks = next((tasks for mark, tasks in MARKS.items() if mark in fields), ())
-        if not all({"bbox", "area"} <= row.keys() for row in content["annotations"]):
+        tasks = next((tasks for mark, tasks in MARKS.items() if coco_format.has(content, mark)), ())
+        if any(row.get(field) in (None, []) for row in content["annotations"] for field in ("bbox", "area")):
             tasks = tuple(task for task in tasks if task not in OBJECTS)
         unknown = {row["image_id"] for row in content["annotations"]} - {image.id for image in listed}
         key_of = {image.id: Path(image.file_name).with_suffix("").as_posix() for image in listed}
@@ -66,10 +57,8 @@ def read_annotations(path: Path, images: Mapping[str, Path]) -> list[Annotations
     ):
         raise LAYOUT.error(path, f"has no caption of {some(silent)}")
     sizes = {key_of[image.id]: image.size_px for image in listed}
-    return [
-        Annotations(path, task, {key_of[i]: target for i, target in targets.items()}, sizes, names)
-        for task, (targets, names) in by_task.items()
-    ]
+    keyed = {task: {key_of[i]: target for i, target in targets.items()} for task, (targets, _) in by_task.items()}
+    return sizes, {task: (keyed[task], names) for task, (_, names) in by_task.items()}
 
 
 def _targets(
@@ -93,9 +82,6 @@ def _require_same_images(path: Path, listed: list[str], images: Mapping[str, Pat
         raise LAYOUT.error(path, f"lists {some(gone)}, which is not in images/")
     if lost := sorted(there - set(listed)):
         raise LAYOUT.error(path, f"does not list image {some(lost)}")
-
-
-Size = tuple[int, int]
 
 
 @dataclass
@@ -131,10 +117,10 @@ def read_part(root: Path, folder: Path, contents: Contents) -> Part:
         part.files += [*depths.values(), root / DEPTH_FILE]
         _require_sizes(part, depths, contents)
     for path in annotation_files(folder):
-        for found in read_annotations(path, images):
-            names = () if found.names == COCO_KEYPOINTS else found.names
-            part.add(found.task, path, found.targets, names)
-            _require_fit(part, {key: (f"{path} states", size) for key, size in found.sizes.items()}, contents)
+        sizes, by_task = read_annotations(path, images)
+        for task, (targets, names) in by_task.items():
+            part.add(task, path, targets, () if names == COCO_KEYPOINTS else names)
+        _require_fit(part, {key: (f"{path} states", size) for key, size in sizes.items()}, contents)
         part.files.append(path)
     if classes:
         part.add("classification", folder, classes)

@@ -57,11 +57,19 @@ def images_of(content: Mapping[str, Any]) -> list[Image]:
     return images
 
 
-def _by_image(content: Mapping[str, Any], images: Iterable[Image]) -> dict[int, list[Any]]:
+def has(content: Mapping[str, Any], field: str) -> bool:
+    """Whether an annotation has a value in a field; a row may lack it, or leave it empty."""
+    return any(row.get(field) not in (None, [], {}) for row in content["annotations"])
+
+
+def _by_image(content: Mapping[str, Any], images: Iterable[Image], field: str) -> dict[int, list[Any]]:
+    """Annotations by image. Raises KeyError: none has a value in the field."""
     rows: dict[int, list[Any]] = {i.id: [] for i in images}
     for row in content["annotations"]:
         if row["image_id"] in rows:
             rows[row["image_id"]].append(row)
+    if content["annotations"] and not has(content, field):
+        raise KeyError(field)
     return rows
 
 
@@ -72,7 +80,7 @@ def class_names(content: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def instances(content: Mapping[str, Any], images: Iterable[Image]) -> dict[int, tuple[Instance, ...]]:
-    """Regions by image, including crowds, whose class is known."""
+    """Regions by image, including crowds, whose class is known; annotations without a segmentation have none."""
     ids = sorted(int(c["id"]) for c in content["categories"])
     label, sizes = {category: i for i, category in enumerate(ids, 1)}, {i.id: i.size_px for i in images}
 
@@ -80,8 +88,8 @@ def instances(content: Mapping[str, Any], images: Iterable[Image]) -> dict[int, 
         return Instance(label[row["category_id"]], _region(row["segmentation"], size_px))
 
     return {
-        key: tuple(one(r, sizes[key]) for r in rows if r["segmentation"])
-        for key, rows in _by_image(content, images).items()
+        key: tuple(one(r, sizes[key]) for r in rows if r.get("segmentation"))
+        for key, rows in _by_image(content, images, "segmentation").items()
     }
 
 
@@ -149,9 +157,11 @@ def objects(
     content: Mapping[str, Any], images: Iterable[Image], with_regions: bool = False, n_keypoints: int = 0
 ) -> dict[int, Objects]:
     """Annotated objects by image, including crowds, which COCO's evaluation needs. `with_regions`: include the masks in
-    the file's form (see `with_codes`). `n_keypoints`: K; 0 for objects without keypoints."""
+    the file's form (see `with_codes`), empty where there is none. `n_keypoints`: K; 0 for objects without keypoints,
+    else an object without them has K that are not labelled, which COCO's evaluation ignores."""
     ids = sorted(int(c["id"]) for c in content["categories"])
     label, sizes = {category: i for i, category in enumerate(ids)}, {i.id: i.size_px for i in images}
+    unseen = [0] * 3 * n_keypoints
 
     def of_image(key: int, rows: list[Any]) -> Objects:
         return Objects(
@@ -160,11 +170,12 @@ def objects(
             _finite([r["bbox"] for r in rows]).reshape(-1, 4),
             _finite([r["area"] for r in rows]),
             np.array([bool(r.get("iscrowd", 0)) for r in rows], bool),
-            [_region(r["segmentation"], sizes[key]) for r in rows] if with_regions else (),
-            _finite([r["keypoints"] for r in rows]).reshape(-1, n_keypoints, 3) if n_keypoints else None,
+            [_region(r.get("segmentation") or [], sizes[key]) for r in rows] if with_regions else (),
+            _finite([r.get("keypoints") or unseen for r in rows]).reshape(-1, n_keypoints, 3) if n_keypoints else None,
         )
 
-    return {key: of_image(key, rows) for key, rows in _by_image(content, images).items()}
+    field = "segmentation" if with_regions else "keypoints" if n_keypoints else "bbox"
+    return {key: of_image(key, rows) for key, rows in _by_image(content, images, field).items()}
 
 
 def with_codes(objects: Objects) -> Objects:
@@ -192,8 +203,8 @@ def poses(content: Mapping[str, Any], images: Iterable[Image], n_keypoints: int 
     """Persons by image: those with a labelled keypoint that are not crowds, as in COCO's evaluation."""
     sizes = {i.id: i.size_px for i in images}
     by_image = {}
-    for key, rows in _by_image(content, images).items():
-        persons = [p for r in rows if (p := _person(r, sizes[key], n_keypoints)) is not None]
+    for key, rows in _by_image(content, images, "keypoints").items():
+        persons = [p for r in rows if r.get("keypoints") and (p := _person(r, sizes[key], n_keypoints)) is not None]
         by_image[key] = Pose(
             np.asarray([p[0] for p in persons], np.float32).reshape(-1, n_keypoints, 3),
             np.asarray([p[1] for p in persons], np.float32).reshape(-1, 4),
@@ -219,6 +230,6 @@ def _person(
 def captions(content: Mapping[str, Any], images: Iterable[Image]) -> dict[int, tuple[str, ...]]:
     """Captions by image, stripped of white space."""
     return {
-        key: tuple(text for r in rows if (text := str(r["caption"]).strip()))
-        for key, rows in _by_image(content, images).items()
+        key: tuple(text for r in rows if (text := str(r.get("caption") or "").strip()))
+        for key, rows in _by_image(content, images, "caption").items()
     }
