@@ -5,8 +5,9 @@ Variants: ``base`` (default), ``large``: the captioning checkpoints.
     image -> 384x384 (bicubic, aspect not kept) -> ViT -> tokens [B, C, 24, 24] and class token [B, C, 1, 1]
     both -> [B, 1 + 576, C] -> | frozen: text decoder with cross-attention | -> word pieces
 
-The training loss is the decoder's own: mean cross-entropy in nats per word piece of the reference captions (lower case,
-no punctuation, as in BLIP's training), teacher-forced. Captions are generated greedily, up to `MAX_TOKENS` pieces.
+The training loss is the decoder's own: mean cross-entropy in nats per word piece of the reference captions (as BLIP's
+training has them, see `plain`, but without its prompt "a picture of"), teacher-forced. Captions are generated greedily,
+up to `MAX_TOKENS` pieces.
 
 The tokenizer belongs to the weights: it is read from their folder, or fetched with them from the hub; a weights file
 without a tokenizer beside it is refused. Random weights use one token per word of the data set's vocabulary, which only
@@ -16,6 +17,7 @@ References:
     Li et al., "BLIP: Bootstrapping Language-Image Pre-training", ICML 2022.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -38,7 +40,7 @@ NORMALIZATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.
 TOKENIZER = (("tokenizer.json", "vocab.txt"), ("tokenizer_config.json",))
 """Files of a tokenizer, each with its alternative names."""
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[DEC]")
-MAX_TOKENS = 20  # Longest generated caption, as in the official evaluation
+MAX_TOKENS = 20  # Longest generated caption; the official evaluation's 20 include [DEC] and the prompt, not used here
 MAX_REFERENCE_TOKENS = 40  # Longest reference in training, as in the official training; longer ones are truncated
 IGNORED = -100  # Label of a token without loss
 
@@ -58,6 +60,15 @@ def word_tokenizer(words: Sequence[str]) -> Any:
         tokenizer_object=core,
         **{f"{role}_token": token for role, token in zip(("pad", "unk", "cls", "sep", "bos"), SPECIAL)},
     )
+
+
+def plain(caption: str) -> str:
+    """A caption in lower case, without the punctuation that BLIP's training removes (its ``pre_caption``).
+
+    >>> plain("A man's (red-hot) stove, lit.")
+    "a man's red-hot stove, lit"
+    """
+    return " ".join(re.sub(r'[.!"()*#:;~]', " ", caption.lower()).split())
 
 
 def with_words(config: Any, tokenizer: Any) -> Any:
@@ -153,9 +164,9 @@ class CaptionDecoder(official.FrozenDecoder):
 
     def _references(self, batch: CaptionBatch) -> tuple[Tensor, list[str]]:
         """Image [R] of each reference, and the references."""
-        counts = torch.tensor([len(r) for r in batch.references])
+        counts = torch.tensor([len(c) for c in batch.captions])
         image = torch.arange(len(counts)).repeat_interleave(counts)
-        captions = [" ".join(words) for r in batch.references for words in r]
+        captions = [plain(text) for of_image in batch.captions for text in of_image]
         if not self.training:
             return image, captions
         drawn = (torch.rand(len(counts)) * counts).long()

@@ -523,6 +523,12 @@ def test_in_training_one_reference_an_image_is_drawn() -> None:
     head.eval()
 
 
+def test_references_keep_the_punctuation_of_blips_training() -> None:
+    head: Any = build("blip").head()
+    batch = task_of("blip").collate([{"captioning": ('A man\'s "red-hot" stove, lit.', "(A dog) runs!\n")}])
+    assert head.eval()._references(batch)[1] == ["a man's red-hot stove, lit", "a dog runs"]
+
+
 def test_the_word_tokenizer_knows_the_vocabulary() -> None:
     tokenizer = blip.word_tokenizer(("red", "cube"))
     ids = tokenizer("red cube unheard")["input_ids"]
