@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from fcbench.testing.fake_data import FakeDataset
 from fcbench.testing.tasks import TaskContract, bind, learned, measured, neck_output
 
 TASKS = [name for name in registry.names("task") if not isinstance(registry.get("task", name), Ranking)]
-"""Those with a head to be trained; `test_detection` has the others."""
+"""Those with a head to be trained."""
 GOOD = {"miou": 0.8, "rmse": 1.0, "pck": 0.8, "cider": 4.0, "top1": 0.99}
 """What a primary metric comes to on four samples that were learned by heart."""
 
@@ -52,6 +53,15 @@ class HouseRules(TaskContract):
 
 for _name in TASKS:
     globals()[f"Test_{_name}"] = type(f"Test_{_name}", (HouseRules,), {"plugin": _name})
+
+
+for _name in ("detection", "instance_segmentation", "keypoint_detection"):
+    _more = {"plugin": _name, "dataset": Path(__file__).with_name("squares.py")}
+    globals()[f"Test_{_name}"] = type(f"Test_{_name}", (TaskContract,), _more)
+
+
+class Test_ranking(TaskContract):
+    plugin = Path(__file__).with_name("median.py")
 
 
 def test_log_likelihoods_are_the_losses_terms() -> None:
