@@ -200,7 +200,7 @@ def keypoint_names(content: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def poses(content: Mapping[str, Any], images: Iterable[Image], n_keypoints: int = 17) -> dict[int, Pose]:
-    """Persons by image: those with a labelled keypoint that are not crowds, as in COCO's evaluation."""
+    """Persons by image: those with a labelled keypoint that are not crowds, as count in COCO's evaluation."""
     sizes = {i.id: i.size_px for i in images}
     by_image = {}
     for key, rows in _by_image(content, images, "keypoints").items():

@@ -11,7 +11,9 @@ persons if at least one keypoint is labelled.
 
 A head's ``predict`` takes the batch's boxes and returns, for its P persons in order, keypoints (x_px, y_px) [P, K, 2]
 in pixels of the image and scores [P] in [0, 1] (higher is surer). ``ap`` ranks persons by these scores; it is COCO's
-keypoint AP with ground-truth boxes, in pixels of the resized image.
+keypoint AP with ground-truth boxes, in pixels of the resized image, over persons with a labelled keypoint that are no
+crowds. COCOeval also knows the others and ignores predictions near them: of the predictions for the same boxes, those
+that match nobody else but such a person are wrong here, so ``ap`` is at most COCOeval's.
 """
 
 from collections.abc import Mapping, Sequence
@@ -180,7 +182,7 @@ class PoseTask(Task):
         self.metrics: tuple[MetricSpec, ...] = (
             MetricSpec("pck", True, "", BOXES),
             MetricSpec("oks", True, "", boxes),
-            MetricSpec("ap", True, "", boxes + ", 64 score bins"),
+            MetricSpec("ap", True, "", boxes + ", 64 score bins, no ignored persons"),
         )
 
     def head(self, width: int, grid: tuple[int, int], image_px: tuple[int, int]) -> nn.Module:

@@ -2,7 +2,9 @@
 
 AP needs all predictions of a set sorted by score; here it is a function of sums over images, for resampling. Therefore
 scores are put into `N_BINS` bins, and predictions in one bin count together. With scores rounded to the bins it equals
-pycocotools' COCOeval, except for the order of equal scores.
+pycocotools' COCOeval of the same persons, except for the order of equal scores. Crowds and persons without a labelled
+keypoint are not among them; COCOeval keeps them, and a prediction that matches none but them counts as neither right
+nor wrong.
 """
 
 import numpy as np
