@@ -31,7 +31,7 @@ class Plugin(CocoPlugin):
     def open(self, split: Literal["train", "test"], options: DataOptions) -> Coco:
         found = super().open(split, options)
         if "segmentation" not in found.tasks:
-            raise FcbenchError(f"data set 'coco_voc': {found.absent['segmentation']}")
+            raise FcbenchError(found.absent["segmentation"])
         names = found.meta.class_names
         label = {names.index(OF_COCO.get(c, c)): i for i, c in enumerate(CLASSES) if OF_COCO.get(c, c) in names}
         masks = {

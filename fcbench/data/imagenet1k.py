@@ -98,7 +98,6 @@ def images_of(folder: Path, known: tuple[str, ...]) -> list[tuple[Path, str]]:
 class Plugin(DatasetPlugin):
     """Images of ImageNet's 1000 classes."""
 
-    needs_root = True
     tasks = ("classification",)
 
     def open(self, split: Literal["train", "test"], options: DataOptions) -> Dataset:

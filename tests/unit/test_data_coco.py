@@ -205,6 +205,12 @@ def test_a_task_without_annotations_says_what_was_expected(root: Path) -> None:
         require_tasks(["depth"], test)
 
 
+def test_coco_voc_says_once_what_is_missing(root: Path) -> None:
+    (root / "annotations" / "instances_val2017.json").unlink()
+    with pytest.raises(FcbenchError, match="^data set 'coco': .*/instances_val2017.json is missing"):
+        registry.get("dataset", "coco_voc").open("test", DataOptions(root, root.parent))
+
+
 def test_missing_images(root: Path) -> None:
     (root / "train2017" / "000000000003.jpg").unlink()
     with pytest.raises(FcbenchError, match="lacks 1 of 5.*000000000003.jpg"):

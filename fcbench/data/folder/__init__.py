@@ -33,7 +33,7 @@ from fcbench.data.shared.images import (
 )
 from fcbench.data.shared.layout import some
 
-PLACED = {"segmentation", "depth", "pose", *OBJECTS}  # Tasks whose targets refer to pixels
+PLACED = {"segmentation", "depth", "pose", *OBJECTS}
 """Tasks whose targets refer to pixels."""
 Size = tuple[int, int]
 
@@ -157,7 +157,7 @@ def common_names(parts: Sequence[Part], task: str) -> tuple[str, ...]:
     return parts[0].names.get(task, ())
 
 
-def label_names(root: Path, parts: Sequence[Part], train: Path) -> tuple[str, ...]:
+def label_names(parts: Sequence[Part], train: Path) -> tuple[str, ...]:
     """Classes of the training images. Raises `FcbenchError`: another part shows a class that they lack."""
     names = sorted(p.name for p in (train / "images").iterdir() if p.is_dir() and p.name[0] not in "._")
     for part in parts:
@@ -184,7 +184,7 @@ def open_with_targets(root: Path, split: Split, options: DataOptions) -> Dataset
     parts = [read_part(root, folder, contents) for folder in folders.get(split, (root,))]
     tasks = tuple(task for task in SOURCES if all(task in part.known for part in parts))
     unit = read_unit(root / DEPTH_FILE) if "depth" in tasks else None
-    labels = label_names(root, parts, folders["train"][-1] if folders else root) if "classification" in tasks else ()
+    labels = label_names(parts, folders["train"][-1] if folders else root) if "classification" in tasks else ()
     found = chosen(root, parts, split, bool(folders))
     if not found:
         raise LAYOUT.error(root, f"holds too few images for a {split} split")

@@ -30,7 +30,7 @@ _NUMBERS = {1: "a", 2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
 _PLURAL = {"person": "people", "box": "boxes"}
 
 
-def _noun(thing: Thing, rng: Rng, full: bool) -> str:
+def _noun(thing: Thing, full: bool) -> str:
     if thing.figure is not None:
         words = "person"
         if full:
@@ -86,12 +86,12 @@ def captions(rendered: Rendered) -> tuple[str, ...]:
     first, second = seen[0], seen[min(1, len(seen) - 1)]
     nearest = min(seen, key=lambda t: t.z_m)
     pair = (
-        f"{_noun(first, rng, True)} {_relation(first, second, rng)} {_noun(second, rng, False)}"
+        f"{_noun(first, True)} {_relation(first, second, rng)} {_noun(second, False)}"
         if second is not first
-        else f"{_noun(first, rng, True)} alone {_place(scene, rng)}"
+        else f"{_noun(first, True)} alone {_place(scene, rng)}"
     )
     turned = (
-        f"{_noun(second, rng, True)} {_relation(second, first, rng)} {_noun(first, rng, False)}"
+        f"{_noun(second, True)} {_relation(second, first, rng)} {_noun(first, False)}"
         if second is not first
         else f"one {first.kind} {_place(scene, rng)}"
     )
@@ -99,11 +99,11 @@ def captions(rendered: Rendered) -> tuple[str, ...]:
     if people and people[0].figure is not None:
         fourth = f"a person {_action(people[0].figure)} {_place(scene, rng)}"
     else:
-        fourth = f"{_noun(nearest, rng, False)} and no person {_place(scene, rng)}"
+        fourth = f"{_noun(nearest, False)} and no person {_place(scene, rng)}"
     return (
         pair,
         f"{listing} {_place(scene, rng)}",
         fourth,
         turned,
-        f"{_noun(nearest, rng, True)} close to the camera {_place(scene, rng)}",
+        f"{_noun(nearest, True)} close to the camera {_place(scene, rng)}",
     )

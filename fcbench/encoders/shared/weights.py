@@ -133,10 +133,10 @@ def freeze(module: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def seeded(seed: int = RANDOM_SEED) -> Iterator[None]:
+def seeded() -> Iterator[None]:
     """Make random weights inside reproducible; the generator is restored afterwards."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(RANDOM_SEED)
         yield
 
 
