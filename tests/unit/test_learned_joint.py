@@ -59,7 +59,7 @@ def test_with_one_image_a_prediction_is_no_worse_than_none() -> None:
 def test_what_was_trained_is_not_used_after_a_change_of_the_codec_behind(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source: Any = SimpleNamespace(train=SimpleNamespace(features=SimpleNamespace(key="features")))
+    source: Any = SimpleNamespace(train=SimpleNamespace(features=SimpleNamespace(contents={})))
     recipe = CodecRecipe(source, OperatingPoint(name, {"lmbda": 2.0}), Budget(), seed=0)
     before, version = recipe.path(Cache(tmp_path)), registry.code_version
     (base,) = registry.get("codec", name).bases
