@@ -3,7 +3,8 @@
 The first folder sets the standard. The rows of a situation (`situations.SITUATION`) of a later folder are taken or
 refused together: the data set's revision and how its metrics are counted must be the standard's; if the standard holds
 the same situation, training budgets must be equal, values lie in the standard's intervals and rates differ by at most
-`MAX_RATE_DIFFERENCE`. Points that the standard already holds are left out.
+`MAX_RATE_DIFFERENCE`. Points that the standard already holds are left out; one that failed there gives way to its
+measurement.
 """
 
 import json
@@ -47,7 +48,7 @@ def merge(paths: Sequence[Path]) -> Merged:
     if len(paths) < 2:
         raise FcbenchError(f"got {len(paths)} results folder to merge; give two or more.")
     kept = table.load(paths[0]).assign(source=0)
-    taken, already, refused = [kept["point"].nunique()], [0], list[str]()
+    already, refused = [0], list[str]()
     for number, path in enumerate(paths[1:], 1):
         rows = table.load(path).assign(source=number)
         fit = []
@@ -59,11 +60,13 @@ def merge(paths: Sequence[Path]) -> Merged:
             else:
                 fit.append(one)
         new = pd.concat(fit) if fit else rows.iloc[:0]
-        there = _keys(new).isin(_keys(kept[kept["status"] == OK])) | new["point"].isin(set(kept["point"]))
+        measured = new.loc[new["status"] == OK, "point"]
+        kept = kept[(kept["status"] == OK) | ~kept["point"].isin(measured)]
+        there = _keys(new).isin(_keys(kept[kept["status"] == OK])) | new["point"].isin(kept["point"])
         already.append(new.loc[there, "point"].nunique())
-        taken.append(new.loc[~there, "point"].nunique())
         kept = pd.concat([kept, new[~there]], ignore_index=True)
-    return Merged(kept, tuple(taken), tuple(already), tuple(refused))
+    taken = tuple(kept.loc[kept["source"] == number, "point"].nunique() for number in range(len(paths)))
+    return Merged(kept, taken, tuple(already), tuple(refused))
 
 
 def write(merged: Merged, paths: Sequence[Path], out: Path) -> None:

@@ -20,7 +20,9 @@ from click.testing import CliRunner
 from points import end, rate_point, to_frame
 from scipy.interpolate import PchipInterpolator
 
-from fcbench.analysis import curves, resampled_curves, situations
+from fcbench.analysis import curves
+from fcbench.analysis import merge as merging
+from fcbench.analysis import resampled_curves, situations
 from fcbench.analysis.compare import ALL, Comparison, compare
 from fcbench.analysis.curves import Loss
 from fcbench.analysis.estimate import Estimate, estimate
@@ -502,6 +504,19 @@ def test_samples_and_pictures_are_joined(tmp_path: Path) -> None:
         ("shared", ["1"]),
         ("b0", ["2"]),
     ]
+
+
+def test_a_failed_point_gives_way_to_its_measurement(tmp_path: Path) -> None:
+    row, samples = curve_points("a")[0]
+    broken = replace(failed("a")[0], point=row.point, params=row.params), None
+    mine = write(tmp_path / "1", *curve_points("a")[1:], broken, failed("b"))
+    yours = write(tmp_path / "2", (row, samples), failed("b"))
+    both = merging.merge([mine, yours])
+    assert (both.taken, both.already) == ((5, 1), (0, 1))
+    merging.write(both, [mine, yours], tmp_path / "both")
+    found = {p.point: p.status for p in load_points(tmp_path / "both")}
+    assert len(found) == 6 and found[row.point] == "ok" and found["bbad9"] == "boom"
+    assert load_samples(tmp_path / "both", row.point).ids == samples.ids
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"images": {}}', '{"images": {}, "points": [1]}'])
