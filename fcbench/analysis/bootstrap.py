@@ -157,8 +157,10 @@ class Likelihoods:
 
 
 def likelihoods(by_seed: Sequence[Point]) -> Likelihoods | None:
-    """Likelihoods of one operating point with all its seeds; None if one has none or other samples. Raises
-    `FcbenchError`: a point without samples, or a damaged file."""
+    """Likelihoods of one operating point with all its seeds; None if one has none, no samples or other samples. Raises
+    `FcbenchError`: a damaged file."""
+    if not all(has_samples(Path(point.folder), point.key) for point in by_seed):
+        return None
     ids, log_likelihoods, null = set[tuple[str, ...]](), list[np.ndarray](), list[np.ndarray]()
     for point in by_seed:
         table = load_samples(point.folder, point.key)

@@ -30,7 +30,7 @@ from fcbench.results.row import OK
 ENCODER = ("encoder", "weights_sha256", "split")  # Columns of a situation in which the two encoders may differ
 SHARED = tuple(c for c in situations.SITUATION if c not in ENCODER)
 ONE_SEED = "one seed: the intervals are over test samples alone; a readout that is trained again can differ by more"
-NO_LIKELIHOODS = "no log-likelihoods were written with these points"
+NO_LIKELIHOODS = "no log-likelihoods are stored with these points"
 
 
 @dataclass(frozen=True, slots=True)

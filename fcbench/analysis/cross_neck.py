@@ -133,7 +133,7 @@ def _bits(direct: pd.DataFrame, rows: pd.DataFrame) -> tuple[Estimate, Estimate]
     """Usable information of a chain, and its loss against the direct neck [bits per sample]."""
     base, chain = likelihoods(points(direct)), likelihoods(points(rows))
     if base is None or chain is None or base.ids != chain.ids or base.null is None:
-        return (Estimate(reason="no log-likelihoods were written with these points"),) * 2
+        return (Estimate(reason="no log-likelihoods are stored with these points"),) * 2
     if base.log_likelihoods.shape != chain.log_likelihoods.shape:
         return (Estimate(reason="the direct neck has other seeds"),) * 2
     return information.bits_between(chain.log_likelihoods, base.null), information.bits_between(

@@ -108,7 +108,9 @@ def load_samples(path: Path | str, point: str) -> SampleTable:
     """Samples of one point, in the order they were written. Raises `FcbenchError`: no samples of this point, or a
     damaged file."""
     if not has_samples(Path(path), point):
-        raise FcbenchError(f"no samples of point {point!r} in {path}; it failed or was never run.")
+        raise FcbenchError(
+            f"no samples of point {point!r} in {path}: it was not measured there, or its samples were not kept."
+        )
     unpacked = Path(path) / SAMPLES / f"{point}.parquet"
     file = unpacked if unpacked.exists() else Path(path) / PACKED
     with _naming(file), pq.ParquetFile(file) as opened:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from fcbench.core.errors import FcbenchError
 from fcbench.reports import cost_figure, tables
 from fcbench.reports.cost_table import document
 from fcbench.results.folder import ResultsFolder
-from fcbench.results.samples import SampleTable, load_samples
+from fcbench.results.samples import SAMPLES, SampleTable, load_samples
 
 N = 40
 RATES = np.array([0.20, 0.30, 0.38, 0.44, 0.47])
@@ -191,6 +192,17 @@ def test_without_likelihoods_the_rest_stands(tmp_path: Path) -> None:
     assert holds(cost.uncoded, -0.03) and not whole.efficiency
     assert any("left out" in note for note in whole.notes)
     assert any("one seed" in note for note in whole.notes)
+
+
+def test_without_samples_the_values_stand_alone(tmp_path: Path) -> None:
+    plant(tmp_path, "general")
+    plant(tmp_path, "special", lift=-0.03)
+    shutil.rmtree(tmp_path / SAMPLES)
+    whole = found(tmp_path)
+    (cost,) = whole.costs
+    assert cost.uncoded.value == pytest.approx(-0.03) and cost.uncoded.low is None
+    assert cost.coded[0].accuracy_at_equal_rate.value == pytest.approx(-0.03) and not whole.efficiency
+    assert any("no samples of" in note for note in whole.notes)
 
 
 def test_curves_that_do_not_overlap_are_refused_with_a_reason(tmp_path: Path) -> None:
