@@ -11,7 +11,7 @@ the information that the same readouts extract from coded features, compared wit
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ from fcbench.results.row import OK
 ENCODER = ("encoder", "weights_sha256", "split")  # Columns of a situation in which the two encoders may differ
 SHARED = tuple(c for c in situations.SITUATION if c not in ENCODER)
 ONE_SEED = "one seed: the intervals are over test samples alone; a readout that is trained again can differ by more"
+ABOUT = ("dataset", "task", "split", "neck", "head", "neck_loss")  # Fields that name a situation
 NO_LIKELIHOODS = "no log-likelihoods are stored with these points"
 
 
@@ -53,6 +54,7 @@ class Cost:
     task: str
     metric: str
     higher_is_better: bool
+    split: str  # SPECIAL less GENERAL if the encoders' split points have other names
     neck: str
     head: str
     neck_loss: str  # empty for trained heads
@@ -88,8 +90,10 @@ class Kept:
 
     dataset: str
     task: str
+    split: str
     neck: str
     head: str
+    neck_loss: str
     encoder: str
     codec: str
     params: str
@@ -106,6 +110,13 @@ class Costs:
     costs: tuple[Cost, ...]
     efficiency: tuple[Kept, ...]
     notes: tuple[str, ...]
+
+
+def places(of: Sequence[Cost | Kept], fields: Sequence[str] = ABOUT) -> list[str]:
+    """What tells each situation from others of its task: those of the fields in which they differ."""
+    n_tasks = len({one.task for one in of})
+    differ = [f for f in fields if len({(one.task, getattr(one, f)) for one in of}) > n_tasks]
+    return [", ".join(filter(None, (getattr(one, f) for f in differ))) for one in of]
 
 
 def costs(
@@ -185,11 +196,13 @@ class Pair:
         ends = {e: _ceiling(rows, e) for e in self.names}
         uncoded = self._uncoded(ends, ok["task"], ok["metric"])
         bits = self._information(ends, ok["task"])
+        names = (self.special, self.general)
         return Cost(
             dataset=ok["dataset"],
             task=ok["task"],
             metric=ok["metric"],
             higher_is_better=bool(ok["higher_is_better"]),
+            split=" less ".join(dict.fromkeys(rows.loc[rows["encoder"] == e, "split"].iloc[0] for e in names)),
             neck=ok["neck"],
             head=ok["head"],
             neck_loss=ok["neck_loss"],
@@ -281,14 +294,14 @@ class Pair:
         ends = {e: _ceiling(rows, e) for e in dict.fromkeys(self.names)}
         tops = {e: self.likelihoods(r, task) for e, r in ends.items() if len(r)}
         base = _null([t for t in tops.values() if t is not None])
+        coded = rows[rows["kind"] == Kind.CODED]
+        coded = coded.assign(label=situations.codec_labels(coded))
         for encoder, top in tops.items():
             if top is None or base is None or top.log_likelihoods.shape != base.shape:
                 continue
-            lines = rows[(rows["encoder"] == encoder) & (rows["kind"] == Kind.CODED)]
-            lines = lines[situations.measured(lines, self._x)]
-            by = ["codec", "objective", "params"]
-            by_rate = sorted((p for _, p in lines.groupby(by, sort=False)), key=lambda p: float(p["bpp"].mean()))
-            for point in by_rate:
+            lines = coded[(coded["encoder"] == encoder) & situations.measured(coded, self._x)]
+            by_point = [p for _, p in lines.groupby(["label", "params"], sort=False)]
+            for point in sorted(by_point, key=lambda p: float(p["bpp"].mean())):
                 yield from self._kept(point.sort_values("seed"), top, base)
 
     def _kept(self, rows: pd.DataFrame, top: Likelihoods, base: np.ndarray) -> Iterator[Kept]:
@@ -302,9 +315,9 @@ class Pair:
         else:
             share = Estimate(reason="the uncoded features hold no usable information")
         sent = 8 * float(rows["bytes_per_sample"].mean())
-        about = first["dataset"], first["task"], first["neck"], first["head"], first["encoder"]
-        label = str(situations.codec_labels(rows).iloc[0])
-        yield Kept(*about, label, first["params"], sent, kept, share, (kept.value or 0.0) / sent)
+        about = {name: first[name] for name in (*ABOUT, "encoder", "params")}
+        per_bit = (kept.value or 0.0) / sent
+        yield Kept(**about, codec=first["label"], sent=sent, kept=kept, share=share, per_bit=per_bit)
 
 
 def _null(likelihoods: list[Likelihoods]) -> np.ndarray | None:
@@ -332,15 +345,15 @@ def _ends_refusal(ends: dict[str, pd.DataFrame]) -> str:
 
 def frame(costs: Costs) -> pd.DataFrame:
     """One number per row: its name, unit, value and interval, or the reason why it is missing."""
-    words = "dataset task neck head general special encoder codec params".split()
+    words = [*ABOUT, *"general special encoder codec params".split()]
     columns = [*words, *"n_samples sent_bits figure unit value low high reason doubt".split()]
     table = pd.DataFrame(_records(costs), columns=columns).astype({"n_samples": "Int64"})
-    return table.fillna(dict.fromkeys([*words[4:], "unit", "doubt"], ""))
+    return table.fillna(dict.fromkeys([*words, "unit", "doubt"], ""))
 
 
 def _records(costs: Costs) -> Iterator[dict[str, Any]]:
     for c in costs.costs:
-        about = {k: getattr(c, k) for k in ("dataset", "task", "neck", "head", "general", "special", "n_samples")}
+        about = {k: getattr(c, k) for k in (*ABOUT, "general", "special", "n_samples")}
         for name in ("uncoded", "information"):
             unit = c.metric if name == "uncoded" else "bit/sample"
             for of, attribute in (("general", f"{name}_general"), ("special", f"{name}_special"), ("difference", name)):
@@ -352,7 +365,7 @@ def _records(costs: Costs) -> Iterator[dict[str, Any]]:
             )
             yield of_codec | {"figure": "accuracy_at_equal_rate", "unit": c.metric} | asdict(k.accuracy_at_equal_rate)
     for e in costs.efficiency:
-        about = {c: getattr(e, c) for c in ("dataset", "task", "neck", "head", "encoder", "codec", "params")}
+        about = {c: getattr(e, c) for c in (*ABOUT, "encoder", "codec", "params")}
         about["sent_bits"] = e.sent
         yield about | {"figure": "information_kept", "unit": "bit/sample"} | asdict(e.kept)
         yield about | {"figure": "share_kept"} | asdict(e.share)

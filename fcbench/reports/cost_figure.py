@@ -7,7 +7,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fcbench.analysis.cost import Cost, Costs, Kept
+from fcbench.analysis.cost import Cost, Costs, Kept, places
 from fcbench.analysis.estimate import Estimate
 from fcbench.reports.style import COLOURS, LINES, MARKERS, PAGE_IN, STYLE
 
@@ -40,19 +40,20 @@ def _draw(costs: Costs) -> Figure:
     return fig
 
 
-def _bars(costs: Costs) -> list[tuple[Cost, int]]:
-    return [(c, i) for c in costs.costs for i in range(max(1, len(c.coded)))]
+def _bars(costs: Costs) -> list[tuple[Cost, str, int]]:
+    named = zip(costs.costs, places(costs.costs))
+    return [(c, place, i) for c, place in named for i in range(max(1, len(c.coded)))]
 
 
 def _draw_bars(axes: Sequence[Axes], costs: Costs) -> None:
     bars = _bars(costs)
-    names = [_name(c, i) for c, i in bars]
+    names = [_name(*bar) for bar in bars]
     for ax, title in zip(axes, ("uncoded metric (%)", "extra bits at equal accuracy (%)", "usable bits (%)")):
         ax.set_title(title)
         ax.axvline(0, color="#000000", lw=0.6)
         ax.set_ylim(len(bars) - 0.4, -0.6)
         ax.set_yticks(range(len(bars)), names if ax is axes[0] else [""] * len(bars))
-    for y, (c, i) in enumerate(bars):
+    for y, (c, _, i) in enumerate(bars):
         if i == 0:
             _bar(axes[0], y, _relative(c.uncoded, c.uncoded_general), c.higher_is_better)
             _bar(axes[2], y, _relative(c.information, c.information_general), True)
@@ -60,9 +61,9 @@ def _draw_bars(axes: Sequence[Axes], costs: Costs) -> None:
             _bar(axes[1], y, c.coded[i].extra_rate_percent, False)
 
 
-def _name(c: Cost, i: int) -> str:
-    codec = f", {c.coded[i].codec}" if c.coded else ""
-    return f"{c.task} ({c.metric}){codec}" if i == 0 else codec.removeprefix(", ")
+def _name(c: Cost, place: str, i: int) -> str:
+    codec = c.coded[i].codec if c.coded else ""
+    return ", ".join(filter(None, (f"{c.task} ({c.metric})", place, codec))) if i == 0 else codec
 
 
 def _relative(difference: Estimate, general: Estimate) -> Estimate:
@@ -90,10 +91,10 @@ def _bar(ax: Axes, y: int, n: Estimate, higher_is_better: bool) -> None:
 
 def _draw_kept(ax: Axes, kept: Sequence[Kept], task: str) -> None:
     encoders = list(dict.fromkeys(k.encoder for k in kept))
-    codecs = list(dict.fromkeys(k.codec for k in kept))
+    codecs = [", ".join(filter(None, (k.codec, place))) for k, place in zip(kept, places(kept))]
     for e, encoder in enumerate(encoders):
-        for c, codec in enumerate(codecs):
-            line = [k for k in kept if (k.encoder, k.codec) == (encoder, codec)]
+        for c, codec in enumerate(dict.fromkeys(codecs)):
+            line = [k for k, of in zip(kept, codecs) if (k.encoder, of) == (encoder, codec)]
             if not line:
                 continue
             x, y = [k.sent for k in line], [k.kept.value or 0.0 for k in line]

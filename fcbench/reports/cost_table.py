@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from fcbench.analysis.cost import Cost, Costs, frame, verdict
+from fcbench.analysis.cost import Cost, Costs, frame, places, verdict
 from fcbench.analysis.estimate import Estimate
 from fcbench.reports.tables import Document, Notes, Table
 
@@ -18,11 +18,11 @@ N_WORDS = 2  # Number of first columns that hold words
 
 
 def document(costs: Costs) -> Document:
-    """One table of costs per data set, neck and head, then one of the efficiency."""
+    """One table of costs per situation, then one of the efficiency."""
     groups: dict[str, list[Cost]] = {}
-    for c in costs.costs:
+    for c, place in zip(costs.costs, places(costs.costs, ("split", "neck_loss"))):
         seeds = ", ".join(map(str, c.seeds))
-        where = f"{c.dataset}, {c.n_samples} images, {c.neck}, {c.head} head"
+        where = f"{c.dataset}, {c.n_samples} images, {c.neck}, {c.head} head" + (place and f", {place}")
         groups.setdefault(f"{c.special} less {c.general}; {where}, seed {seeds}", []).append(c)
     tables = [_costs(title, group) for title, group in groups.items()]
     tables += [_efficiency(costs)] if costs.efficiency else []
@@ -53,8 +53,9 @@ def _costs(title: str, group: Sequence[Cost]) -> Table:
 
 def _efficiency(costs: Costs) -> Table:
     notes, rows = Notes(), []
-    for k in costs.efficiency:
+    for k, place in zip(costs.efficiency, places(costs.efficiency)):
         kept, share = notes.cell(k.kept, ".1f"), notes.cell(k.share, ".3f")
-        rows.append([k.task, k.encoder, f"{k.codec} {k.params}", f"{k.sent:.0f}", kept, share, f"{k.per_bit:.4g}"])
+        words = [k.task + (place and f", {place}"), k.encoder, f"{k.codec} {k.params}"]
+        rows.append([*words, f"{k.sent:.0f}", kept, share, f"{k.per_bit:.4g}"])
     title = "Efficiency: usable bits per image behind each operating point"
     return Table(title, KEPT_HEADER, rows, notes.lines, N_WORDS)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from points import end, rate_point
@@ -182,6 +183,21 @@ def test_efficiency_rises_with_the_rate_and_pays_less(tmp_path: Path) -> None:
     assert kept[-1].share.value == pytest.approx(38 / 40, abs=0.01)
 
 
+def beside(path: Path, *changes: dict[str, str]) -> Costs:
+    """Costs of the same coded points and ceilings under several names."""
+    rows = situations.load([plant(plant(path, "general"), "special")])
+    every = pd.concat([rows.assign(**c) for c in changes])
+    every["objective"] = every["objective"].where(every["kind"] == "coded", "")
+    once = every.drop_duplicates([*situations.SITUATION, *situations.POINT])
+    return costs(once, "general", "special", "bpp", metric_values_of, 50)
+
+
+def test_objectives_of_a_codec_are_curves_of_their_own(tmp_path: Path) -> None:
+    whole = beside(tmp_path, {"objective": "mse"}, {"objective": "task"})
+    assert {k.codec for k in whole.efficiency} == {"hyperprior, mse", "hyperprior, task"}
+    assert len(cost_figure.draw(whole).axes[3].lines) == 4
+
+
 # ----------------------------------------------------------------------------------- what is refused
 def test_without_likelihoods_the_rest_stands(tmp_path: Path) -> None:
     plant(tmp_path, "general", lost_nats=None)
@@ -293,6 +309,20 @@ def test_tables_hold_every_figure(tmp_path: Path) -> None:
     assert len(again) == len(lines)
     drawn = cost_figure.draw(whole)
     assert len(drawn.axes) == 4
+
+
+def test_split_points_and_losses_of_the_neck_are_named_where_they_differ(tmp_path: Path) -> None:
+    where = [("stage1", "task"), ("stage3", "task"), ("stage3", "distill")]
+    whole = beside(tmp_path, *({"split": split, "neck_loss": loss} for split, loss in where))
+    shown = document(whole)
+    assert [t.title.split(" head, ")[1] for t in shown.tables[:-1]] == [f"{s}, {loss}, seed 0" for s, loss in where]
+    assert shown.tables[-1].rows[0][0] == "segmentation, stage1, task"
+    rows = shown.frame[["split", "neck_loss", "figure", "encoder", "params"]]
+    assert not rows[rows["figure"].isin(["uncoded_difference", "share_kept"])].duplicated().any()
+    fig = cost_figure.draw(whole)
+    bars = [t.get_text() for t in fig.axes[0].get_yticklabels()]
+    assert len(set(bars)) == 3 and bars[0] == "segmentation (miou), stage1, task, hyperprior"
+    assert len(fig.axes[3].lines) == 6
 
 
 def test_command(tmp_path: Path) -> None:
