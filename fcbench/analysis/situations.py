@@ -15,7 +15,7 @@ import pandas as pd
 
 from fcbench.analysis import variants
 from fcbench.analysis.variants import BUDGET, FOLDER, READOUT
-from fcbench.core.codecs import Kind
+from fcbench.core.codecs import OF_A_TASK, Kind
 from fcbench.core.errors import FcbenchError, unknown
 from fcbench.core.registry import get, names
 from fcbench.core.tasks import metric_values
@@ -101,6 +101,11 @@ def encoder_labels(df: pd.DataFrame) -> pd.Series:
 def data_labels(df: pd.DataFrame) -> pd.Series:
     """Name of each row's data set, with size and revision if there are several."""
     return _with_what_varies(df, "dataset", _DATA)
+
+
+def own_tasks(df: pd.DataFrame) -> pd.Series:
+    """Task of each row whose file is for that task alone; empty where all tasks read the same file."""
+    return df["task"].where(df["objective"].isin(OF_A_TASK) | (df["kind"] == Kind.LABEL), "")
 
 
 def _with_what_varies(df: pd.DataFrame, name: str, columns: Sequence[str]) -> pd.Series:

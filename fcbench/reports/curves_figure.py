@@ -117,6 +117,9 @@ def complexity(
     ok = _drawable(df, x, metric)
     ok, keys = _keys(ok, anchors, False)
     lines = ok[ok["kind"].isin(situations.CURVES)]
+    lines = lines.assign(
+        file=situations.own_tasks(lines) + situations.data_labels(lines)
+    )  # those that tasks share once
     stages = [json.loads(cell or "{}") for cell in lines["kmac_per_px"]]
     for stage in ("encode", "decode", "encoder", "neck", "head"):
         lines = lines.assign(**{stage: [float(s.get(stage, 0)) for s in stages]})
@@ -134,8 +137,9 @@ def complexity(
             paid = lines[lines[cost] > 0]
             paid = paid.assign(beside=paid[NETWORKS.get(cost, [])].sum(axis=1))
             both = pd.concat([paid[cost], paid.loc[paid["beside"] > 0, "beside"]])
-            once = ["codec_label", "encoder_label", "params", "seed"]
-            _against(column[0], paid.drop_duplicates(once), cost, x, keys)
+            once = paid.drop_duplicates(["codec_label", "encoder_label", "file", "params", "seed"])
+            for _, of_file in once.groupby("file", sort=False):
+                _against(column[0], of_file, cost, x, keys)
             _networks(column[0], paid, keys)
             for ax, panel in zip(column[1:], keys.panels):
                 own = paid[paid["panel"] == panel]

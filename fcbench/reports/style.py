@@ -246,10 +246,10 @@ def legend(
         groups[2].append((name, Line2D([], [], color=SHADES[0], **LABEL_LINE)))
     if is_open:
         groups[2].append(("not converged", Line2D([], [], color=SHADES[1], ls=gapped("-"), lw=1.1)))
-    _place(fig, groups)
+    place(fig, groups)
 
 
-def _place(fig: Figure, groups: Sequence[list[tuple[str, Any]]]) -> None:
+def place(fig: Figure, groups: Sequence[list[tuple[str, Any]]]) -> None:
     """Place groups of entries above the panels, in as few rows as fit the width; the figure grows by them. Groups keep
     their own columns if that takes at most `_GROUPED_ROWS` rows, else they follow one another."""
     width = fig.get_figwidth()

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from points import end, rate_point, sweep, to_frame
 
 from fcbench.analysis import parts, situations, verify
@@ -72,6 +74,33 @@ def test_panels_without_a_curve_are_not_shown() -> None:
     rows = [replace(point, codec=f"{point.codec}{i}") for i in range(3) for point in two_codecs()]
     fig = shown.figure(to_frame(rows))
     assert (len(fig.axes), sum(ax.get_visible() for ax in fig.axes)) == (8, 6)
+
+
+def test_files_of_each_task_and_data_set_have_panels() -> None:
+    of_tasks = [sweep(3, task, objective=o, task=task) for o in ("mse", "levels") for task in ("pose", "depth")]
+    label = [sweep(2, task, kind="label", codec="label:png", task=task) for task in ("pose", "depth")]
+    other = sweep(3, "c", objective="mse", task="pose", dataset="camvid")
+    fig = shown.figure(to_frame([p for points in [*of_tasks, *label, other] for p in points]))
+    titles = [" ".join(ax.get_title().split()) for ax in fig.axes if ax.get_visible()]
+    assert titles == [
+        "hyperprior, mse, hiera_nano, scenes",
+        "hyperprior, levels, hiera_nano, pose, scenes",
+        "hyperprior, levels, hiera_nano, depth, scenes",
+        "label:png, hiera_nano, pose, scenes",
+        "label:png, hiera_nano, depth, scenes",
+        "hyperprior, mse, hiera_nano, camvid",
+    ]
+
+
+def test_many_parts_have_colours_of_their_own_and_a_legend_that_fits() -> None:
+    names = ["container", "headers", *(f"{latent} of stage{i}" for latent in "zy" for i in range(1, 5))]
+    fig = shown.figure(to_frame(sweep(3, parts=json.dumps(dict.fromkeys(names, 10)))))
+    colours = {bars.get_label(): to_rgb(bars[0].get_facecolor()) for bars in fig.axes[0].containers}
+    assert len(set(colours.values())) == len(names)
+    canvas = FigureCanvasAgg(fig)
+    canvas.draw()
+    box = fig.legends[0].get_window_extent(canvas.get_renderer())
+    assert fig.bbox.x0 <= box.x0 and box.x1 <= fig.bbox.x1
 
 
 @pytest.fixture

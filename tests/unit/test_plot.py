@@ -263,6 +263,16 @@ def test_complexity_is_a_column_a_cost_and_a_row_a_task() -> None:
     assert accuracy.tolist() == [[1.0 + i, r.value] for i, r in enumerate(rows[::2])]
 
 
+def test_complexity_has_the_files_of_each_task() -> None:
+    rows = [
+        replace(p, encode_ms=ms + i, point=f"{p.task}{i}")
+        for task, ms in (("segmentation", 1.0), ("pose", 9.0))
+        for i, p in enumerate(sweep(4, task=task, objective="task"))
+    ]
+    drawn = [curve[:, 0].tolist() for curve in curves_of(curves_figure.complexity(to_frame(rows)).axes[0])]
+    assert drawn == [[1.0, 2.0, 3.0, 4.0], [9.0, 10.0, 11.0, 12.0]]
+
+
 def test_operations_are_drawn_where_they_were_counted() -> None:
     kmac = json.dumps({"encoder": 9.0, "encode": 1.5, "decode": 2.5})
     fig = curves_figure.complexity(to_frame(sweep(4, kmac_per_px=kmac)))

@@ -206,13 +206,14 @@ def _cross_necks(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 
 def _complexity(rows: pd.DataFrame) -> dict[str, Any]:
-    """Cost of coding: medians over the operating points of each codec, one table per encoder."""
+    """Cost of coding: medians over the operating points of each codec, one table per data set and encoder."""
     sent = rows[(rows["status"] == OK) & rows["kind"].isin((Kind.CODED, Kind.REMOTE))]
-    once = sent.drop_duplicates(["codec_label", "encoder_label", "params", "seed"])
+    sent = sent.assign(own=situations.own_tasks(sent))
+    once = sent.drop_duplicates(["data_label", "encoder_label", "codec_label", "own", "params", "seed"])
     tables = []
-    for encoder, of_encoder in once.groupby("encoder_label", sort=False):
+    for (data, encoder), of_encoder in once.groupby(["data_label", "encoder_label"], sort=False):
         lines = [_complexity_cells(str(codec), one) for codec, one in of_encoder.groupby("codec_label", sort=False)]
-        tables.append(Table(f"{encoder}: median over operating points", _COMPLEXITY, lines))
+        tables.append(Table(f"{data} / {encoder}: median over operating points", _COMPLEXITY, lines))
     device = ", ".join(sorted(set(once["device"]))) or "nothing"
     after = [f"Times per image, as measured on {device}: they depend on the machine, not only on the codec."]
     return {"title": "Complexity", "tables": [_table(t) for t in tables], "after": [*after, *_networks(sent)]}
