@@ -157,8 +157,10 @@ def _check_compatible(a: pd.DataFrame, b: pd.DataFrame, by: str | None) -> None:
         if _tuples(mine, SITUATION) & _tuples(yours, SITUATION):
             shared = True
             continue
-        column = next(c for c in SITUATION if not _tuples(mine, [c]) & _tuples(yours, [c]))
-        raise _incompatible(a, b, f"{column} of {' / '.join(subject)}", mine[column], yours[column])
+        alone = [c for c in SITUATION if not _tuples(mine, [c]) & _tuples(yours, [c])][:1]
+        columns = alone or [c for c in SITUATION if len(_tuples(mine, [c]) | _tuples(yours, [c])) > 1]
+        sides = ([" with ".join(filter(None, map(str, t))) for t in _tuples(f, columns)] for f in (mine, yours))
+        raise _incompatible(a, b, f"{' with '.join(columns)} of {' / '.join(subject)}", *sides)
     apart = by == BUDGET or (by and not set(a[READOUT]) & set(b[READOUT]))
     if shared and not apart:
         for key, (mine, yours) in _budgets(a, b).items():

@@ -546,6 +546,16 @@ def test_incompatible_suites_are_refused(tmp_path: Path, column: str, other: Any
     assert str(other) in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_folders_that_share_no_combination_are_refused(tmp_path: Path) -> None:
+    def crossed(name: str, *pairs: tuple[str, str]) -> Path:
+        return write(tmp_path / name, *[p for neck, head in pairs for p in curve_points(neck, neck=neck, head=head)])
+
+    a, b = crossed("1", ("n2", "trained"), ("n4", "tail")), crossed("2", ("n2", "tail"), ("n4", "trained"))
+    said = "neck with head of scenes / .* is n2 with trained or n4 with tail in one and n2 with tail or n4 with trained"
+    with pytest.raises(FcbenchError, match=said):
+        situations.load([a, b])
+
+
 def test_other_subjects_may_stand_beside_each_other(tmp_path: Path) -> None:
     a = write(tmp_path / "1", *curve_points("a"))
     b = write(tmp_path / "2", *curve_points("a", dataset="camvid", dataset_revision="r2"))
