@@ -108,8 +108,7 @@ def compare(
         raise FcbenchError("got both --json and --format; give one of them.")
     suffix = ".json" if as_json else FORMATS[form] if form else tables.check_suffix(output) if output else ".txt"
     check_outputs([output] if output else [], [*results, *published], overwrite)
-    rows = add(situations.load(results, by), published)
-    rows = distortion.add(rows, metrics)
+    rows = add(distortion.add(situations.load(results, by), metrics), published)
     comparisons, notes = comparing.compare(rows, anchor, metrics, x, loss=loss)
     if parts:
         document = parts_tables.document(at_targets(rows, comparisons), notes)

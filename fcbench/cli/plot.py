@@ -70,8 +70,8 @@ def plot(
     \b
     Examples:
       fcbench plot runs/default -o curves.pdf --x bpfp
-      fcbench plot results/codecs_scenes -o curves.png --anchor remote --anchor uniform --grid
-      fcbench plot results/codecs_scenes -o cost.png --complexity --encoder hiera_nano
+      fcbench plot results/codecs_scenes_standard/hiera_nano -o curves.png --anchor remote --anchor uniform
+      fcbench plot results/scenes -o cost.png --complexity --encoder hiera_nano
       fcbench plot runs/default -o parts.png --parts --codec hyperprior
       fcbench plot runs/before runs/after -o both.png --by folder --codec hyperprior
       fcbench plot runs/default -o distortion.png --metric feature_snr
@@ -86,8 +86,7 @@ def plot(
     check_outputs([output], [*results, *published], overwrite)
     rows = situations.choose(situations.load(results, by), "task", tasks)
     rows = situations.choose(rows, "encoder", encoders)
-    rows = add(situations.choose_codecs(rows, codecs), published)
-    rows = distortion.add(rows, [metric])
+    rows = add(distortion.add(situations.choose_codecs(rows, codecs), [metric]), published)
     if complexity:
         figure = curves_figure.complexity(rows, x, metric, anchors=anchors)
     elif parts:

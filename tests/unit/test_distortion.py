@@ -103,5 +103,8 @@ def test_the_verbs_know_it(rows: pd.DataFrame, tmp_path: Path) -> None:
     assert "/ segmentation: miou" in both.output and "distortion: feature_snr" in both.output
     points = run(main, ["curves", str(tmp_path), "--metric", "feature_snr", "-o", str(tmp_path / "points.csv")])
     assert points.exit_code == 0 and len(pd.read_csv(tmp_path / "points.csv")) == 4 + 4 + 2
-    drawn = run(main, ["plot", str(tmp_path), "--metric", "feature_snr", "-o", str(tmp_path / "d.png")])
+    theirs = ["--published", str(tmp_path / "points.csv")]
+    beside = run(main, ["compare", str(tmp_path), "--anchor", "a", "--metric", "feature_snr", *theirs])
+    assert beside.exit_code == 0 and "b (published)" in beside.output, beside.output
+    drawn = run(main, ["plot", str(tmp_path), *theirs, "--metric", "feature_snr", "-o", str(tmp_path / "d.png")])
     assert drawn.exit_code == 0 and (tmp_path / "d.png").stat().st_size > 10_000
