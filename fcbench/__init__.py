@@ -108,11 +108,11 @@ def plot(
 ) -> Figure:
     """Draw rate-accuracy curves.
 
-    `file`: where to save the figure: .png, .svg or .pdf. `x`: unit of the rate: bpp, bpfp or bytes_per_sample.
-    `metric`: None for each task's primary one. `tasks, encoders, codecs`: what to draw; all if empty. `anchors`: codecs
-    to draw in grey; ``remote`` for all image coders. `grid`: one panel per task and encoder, or all encoders together;
-    None decides by the number of curves. Raises `FcbenchError`: a name that is in no row, no coded points, or more
-    curves than can be told apart.
+    `file`: where to save the figure: .png, .svg or .pdf. `x`: unit of the rate: bpp, bpfp, bytes_per_sample or
+    bpp_content. `metric`: None for each task's primary one. `tasks, encoders, codecs`: what to draw; all if empty.
+    `anchors`: codecs to draw in grey; ``remote`` for all image coders. `grid`: one panel per task and encoder, or all
+    encoders together; None decides by the number of curves. Raises `FcbenchError`: a name that is in no row, no coded
+    points, or more curves than can be told apart.
     """
     from fcbench.analysis.situations import choose, choose_codecs
     from fcbench.reports.curves_figure import figure

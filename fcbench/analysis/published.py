@@ -2,8 +2,9 @@
 
 Two forms are read:
 
-- ``.csv``: one point per line, with the columns `COLUMNS`. ``rate_unit`` is bpp, bpfp or bytes_per_sample; an empty
-  ``task`` matches every task with the metric; ``source`` says where the numbers are from. Other columns are ignored.
+- ``.csv``: one point per line, with the columns `COLUMNS`. ``rate_unit`` is bpp, bpfp, bytes_per_sample or
+  bpp_content; an empty ``task`` matches every task with the metric; ``source`` says where the numbers are from. Other
+  columns are ignored.
 - ``.json``: CompressAI's results, ``{"name": ..., "description": ..., "results": {"bpp": [...], METRIC: [...]}}``.
 
 Whoever provides the file vouches for it: nothing here checks that its data and protocol match the rows.

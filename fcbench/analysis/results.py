@@ -86,7 +86,7 @@ def compare(results: Results, anchor: str | None = None, metric: str | None = No
     A number NAME has its 95 % interval in NAME_low and NAME_high; if it is NaN, NAME_reason says why. What intervals
     lack is in ``attrs["notes"]``. `anchor`: a codec; or ``remote``, the best of the image codecs. None if runs are kept
     apart (`load`): each codec is compared with itself in the first run. `metric`: None for each task's primary one;
-    ``all`` for every one. `x`: unit of the rate: bpp, bpfp or bytes_per_sample. Raises `FcbenchError`: see
+    ``all`` for every one. `x`: unit of the rate: bpp, bpfp, bytes_per_sample or bpp_content. Raises `FcbenchError`: see
     `fcbench.analysis.compare.compare`.
     """
     comparisons, notes = comparing.compare(results.rates, anchor, () if metric is None else (metric,), x)
@@ -97,7 +97,7 @@ def cost(results: Results, general: str, special: str, x: str = "bpp") -> pd.Dat
     """Cost of the special encoder against the general one, one number per row: figure, unit, value, low, high, reason.
 
     Differences are special less general. What intervals lack is in ``attrs["notes"]``. `general, special`: encoders, as
-    ``rates`` names them. `x`: unit of the rate: bpp, bpfp or bytes_per_sample. Raises `FcbenchError`: see
+    ``rates`` names them. `x`: unit of the rate: bpp, bpfp, bytes_per_sample or bpp_content. Raises `FcbenchError`: see
     `fcbench.analysis.cost.costs`.
     """
     costs = costing.costs(results.rates, general, special, x)
