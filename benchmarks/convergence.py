@@ -27,7 +27,6 @@ import pandas as pd
 import torch
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from fcbench.analysis import curves as rate_curves
 from fcbench.cli.options import cache_option
@@ -89,17 +88,12 @@ class Bench:
         torch.manual_seed(self.seed)
         return plugin.build(list(self.source.train.features.specs.values()), self.source.stats, {"lmbda": lmbda})
 
-    def first_features(self) -> list[Tensor]:
-        """Features that a codec is initialized from."""
-        features = self.source.train.features
-        train, _ = loop.held_out(len(features))
-        maps = features.batch(train[:PREPARE_SAMPLES])
-        return [maps[name] for name in features.specs]
-
     def fresh(self, plugin: LearnedPlugin, lmbda: float) -> Any:
         """A codec before training."""
-        codec = self.built(plugin, lmbda)
-        codec.prepare(self.first_features())
+        codec, features = self.built(plugin, lmbda), self.source.train.features
+        train, _ = loop.held_out(len(features))
+        maps = features.batch(train[:PREPARE_SAMPLES])
+        codec.prepare([maps[name] for name in features.specs])
         return codec
 
     def train(self, codec: Any, lmbda: float, steps: int, slower: float = 1.0) -> Record:
@@ -155,7 +149,7 @@ class Bench:
             starts = to_middle(lmbdas, lmbda)
             codec = self.built(plugin, lmbda) if starts else self.fresh(plugin, lmbda)
             if starts:
-                codec.continue_from(trained[starts[0]], starts[0], lmbda, self.first_features())
+                codec.continue_from(trained[starts[0]], starts[0], lmbda, [])
             n = math.ceil(share * steps) if starts else steps
             slower = continued_rate(starts[0], lmbda) if starts else 1.0
             record = self.train(codec, lmbda, n, slower)

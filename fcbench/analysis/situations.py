@@ -159,8 +159,8 @@ def _check_compatible(a: pd.DataFrame, b: pd.DataFrame, by: str | None) -> None:
             continue
         alone = [c for c in SITUATION if not _tuples(mine, [c]) & _tuples(yours, [c])][:1]
         columns = alone or [c for c in SITUATION if len(_tuples(mine, [c]) | _tuples(yours, [c])) > 1]
-        sides = ([" with ".join(filter(None, map(str, t))) for t in _tuples(f, columns)] for f in (mine, yours))
-        raise _incompatible(a, b, f"{' with '.join(columns)} of {' / '.join(subject)}", *sides)
+        here, there = ([" with ".join(filter(None, map(str, t))) for t in _tuples(f, columns)] for f in (mine, yours))
+        raise _incompatible(a, b, f"{' with '.join(columns)} of {' / '.join(subject)}", here, there)
     apart = by == BUDGET or (by and not set(a[READOUT]) & set(b[READOUT]))
     if shared and not apart:
         for key, (mine, yours) in _budgets(a, b).items():

@@ -113,7 +113,8 @@ class ContinuedCodec(TrainableCodec, Protocol):
 
     def continue_from(self, trained: Codec, at: float, to: float, batches: Sequence[Tensor]) -> None:
         """Take the weights of a frozen codec of the same plug-in and specs, and move them to another lmbda. Called in
-        place of `prepare`, with the same features. `at`: lmbda that it was trained at. `to`: this codec's lmbda."""
+        place of `prepare`. `at`: lmbda that it was trained at. `to`: this codec's lmbda. `batches`: all training
+        features of each map, if they are few; else empty."""
 
 
 @runtime_checkable

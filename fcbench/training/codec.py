@@ -209,7 +209,7 @@ def _train(
     budget = recipe.budget
     if recipe.start:
         trained = checkpoint.load(recipe.start.path(cache)).codec
-        codec.continue_from(trained, recipe.start.lmbda, recipe.lmbda, _first_features(recipe))
+        codec.continue_from(trained, recipe.start.lmbda, recipe.lmbda, _all_features(recipe))
         # all of its steps: from good weights the loss rises before it falls, which would look like a plateau
         done = records.of(recipe.start.path(cache)).steps
         steps = done if recipe.start.start else math.ceil(CONTINUED_SHARE * done)  # as all that go on from others
@@ -252,11 +252,22 @@ def require_same(recipe: CodecRecipe, path: Path, loaded: checkpoint.Loaded) -> 
 
 def _first_features(recipe: CodecRecipe) -> list[Tensor]:
     """Training features [N, C, h, w] of each map that a codec is initialized from."""
-    features = recipe.source.train.features
-    n = min(PREPARE_SAMPLES, features.n_at_once)
-    train, _ = loop.held_out(len(features))
-    maps = features.batch(loop.sample_indices(np.random.default_rng(recipe.own_seed), train, min(n, len(train))))
+    features, (train, n) = recipe.source.train.features, _train_and_first(recipe)
+    maps = features.batch(loop.sample_indices(np.random.default_rng(recipe.own_seed), train, n))
     return [maps[name] for name in features.specs]
+
+
+def _all_features(recipe: CodecRecipe) -> list[Tensor]:
+    """`_first_features` if training sees no others; else nothing."""
+    train, n = _train_and_first(recipe)
+    return _first_features(recipe) if n == len(train) else []
+
+
+def _train_and_first(recipe: CodecRecipe) -> tuple[Sequence[int], int]:
+    """Indices of training samples, and the number that a codec is initialized from."""
+    features = recipe.source.train.features
+    train, _ = loop.held_out(len(features))
+    return train, min(PREPARE_SAMPLES, features.n_at_once, len(train))
 
 
 def continued_rate(start: float, lmbda: float) -> float:

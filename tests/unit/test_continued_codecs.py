@@ -22,6 +22,7 @@ from fcbench.measure.suite import Suite
 from fcbench.testing.fake_data import FakeDataset
 from fcbench.testing.maps import statistics
 from fcbench.training import codec as codec_module
+from fcbench.training import loop
 from fcbench.training.codec import CodecRecipe
 from fcbench.training.convergence import CAP, Gain, Look, Record
 from fcbench.training.options import Budget
@@ -136,6 +137,24 @@ def test_whole_lmbdas_start_from_the_points_of_the_suite() -> None:
     assert repr([p.params["lmbda"] for p in starts]) == "[2, 4.0]"
 
 
+def source_of(x: torch.Tensor) -> Source:
+    """A source with maps of 6 channels for training and test."""
+    samples = tuple(SampleInfo(str(i), i, (32, 32)) for i in range(len(x)))
+    features = FeatureSet("key", samples, (), (32, 32), {"s": FeatureSpec("s", 6, 4)}, {"s": (8, 8)}, {"s": x})
+    split = Split(Readable(FakeDataset(len(x)), range(len(x))), features)
+    encoder: Any = SimpleNamespace(name="e", weights=WeightsInfo("00" * 32, "embedded"))
+    return Source(encoder, ("s",), "s", split, split, {"s": statistics(x)})
+
+
+def test_few_features_are_all_those_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noise for what part of them does not show is too strong where training also sees the rest."""
+    recipe = CodecRecipe(source_of(X), OperatingPoint("hyperprior", {"lmbda": 1.0}), Budget(), seed=0)
+    (seen,) = codec_module._all_features(recipe)
+    assert len(seen) == len(loop.held_out(len(X))[0])
+    monkeypatch.setattr(codec_module, "PREPARE_SAMPLES", len(seen) - 1)
+    assert codec_module._all_features(recipe) == [] and len(codec_module._first_features(recipe)[0]) == len(seen) - 1
+
+
 def test_a_point_goes_on_from_its_neighbour_where_the_first_one_was_deleted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,11 +165,7 @@ def test_a_point_goes_on_from_its_neighbour_where_the_first_one_was_deleted(
         return Record(budget.codec_steps, 0.0, CAP, Gain(0.0, 0.0), (Look(budget.codec_steps, 0.0, 1.0, 1.0),))
 
     monkeypatch.setattr(codec_module, "fit_codec", untrained)
-    samples = tuple(SampleInfo(str(i), i, (32, 32)) for i in range(len(X)))
-    features = FeatureSet("key", samples, (), (32, 32), {"s": FeatureSpec("s", 6, 4)}, {"s": (8, 8)}, {"s": X})
-    split = Split(Readable(FakeDataset(len(X)), range(len(X))), features)
-    encoder: Any = SimpleNamespace(name="e", weights=WeightsInfo("00" * 32, "embedded"))
-    source = Source(encoder, ("s",), "s", split, split, {"s": statistics(X)})
+    source = source_of(X)
     low, middle, first = (OperatingPoint("factorized", {"lmbda": v}) for v in (0.5, 1.0, 2.0))
     kept, budget = Cache(tmp_path).make(), Budget(codec_steps=10)
     neighbour = CodecRecipe(source, middle, budget, seed=0, starts=(first,))
