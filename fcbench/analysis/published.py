@@ -21,8 +21,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from fcbench.analysis.situations import SITUATION
-from fcbench.analysis.variants import VARIANT
+from fcbench.analysis.situations import SENT, SITUATION
+from fcbench.analysis.variants import FOLDER, READOUT
 from fcbench.core.codecs import Kind
 from fcbench.core.errors import FcbenchError, unknown
 from fcbench.core.files import disk_errors
@@ -33,11 +33,11 @@ COLUMNS = ("label", "rate", "rate_unit", "value", "metric", "task", "source")  #
 SOURCE = "source"  # Column that `add` adds: where the numbers of a published row are from
 MARK = "published, not measured here"
 
-_NOT_SAID = (
-    *("n_bytes", "bpp_estimated", "rate_alarm", "ci_low", "ci_high"),
-    *("feature_mse", "encode_ms", "decode_ms", "peak_mb", "encoder_ms", "neck_ms", "head_ms", "checkpoint_bytes"),
+_SHARED = (
+    *(*SITUATION, "n_points", "seed", "metric", "unit", "higher_is_better", "primary"),
+    *("weights_origin", "status", "schema", "suite", FOLDER, READOUT),
 )
-_EMPTY = ("point", "objective", "task_stop", "codec_stop", "kmac_per_px", "n_params", "commit", VARIANT)
+"""Columns that a published row shares with the measured ones that it stands beside."""
 
 log = logging.getLogger(__name__)
 
@@ -96,9 +96,13 @@ def add(rows: pd.DataFrame, paths: Sequence[Path]) -> pd.DataFrame:
 
 def in_unit(rows: pd.DataFrame, x: str) -> tuple[pd.DataFrame, list[str]]:
     """Rows without published ones that have no rate in a unit, and a line that says why for each curve left out. Raises
-    `FcbenchError`: an unknown unit."""
+    `FcbenchError`: an unknown unit, or one that no measured row states."""
     if x not in UNITS:
         raise FcbenchError(unknown("rate axis", x, UNITS))
+    sent = rows[rows["kind"].isin(SENT) & (rows["kind"] != Kind.PUBLISHED) & (rows["status"] == OK)]
+    if len(sent) and sent[x].isna().all():
+        schemas = " and ".join(map(str, sorted(set(sent["schema"]))))
+        raise FcbenchError(f"these rows are of schema {schemas} and do not state {x}; give another unit of the rate.")
     other = (rows["kind"] == Kind.PUBLISHED) & rows[x].isna()
     notes = []
     for label, one in rows[other].groupby("codec", sort=False):
@@ -172,8 +176,8 @@ def _placed(rows: pd.DataFrame, curve: PublishedCurve) -> Iterator[pd.DataFrame]
             curve.rate_unit: rate,
             SOURCE: curve.source,
         }
-        unsaid = dict.fromkeys((*UNITS, *_NOT_SAID)) | dict.fromkeys((c for c in _EMPTY if c in rows), "")
-        yield beside.assign(**(unsaid | said)).astype(dict(rows.dtypes))
+        blank = {str(c): "" if rows[c].dtype == object else None for c in rows if c not in _SHARED}
+        yield beside.assign(**(blank | said)).astype(dict(rows.dtypes))
 
 
 def _homeless(rows: pd.DataFrame, curve: PublishedCurve) -> str:

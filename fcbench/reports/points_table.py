@@ -61,6 +61,7 @@ def _estimate(point: Any) -> Estimate:
 
 
 def _points(rows: pd.DataFrame, x: str, metric: str | None) -> pd.DataFrame:
+    rows, _ = published.in_unit(rows, x)
     good = rows[situations.measured(rows, x) & rows["kind"].isin((Kind.CODED, Kind.REMOTE, Kind.LABEL))]
     if good.empty:
         raise FcbenchError("no coded points to write, only ceilings, floors or failures; run a codec first.")

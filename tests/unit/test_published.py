@@ -98,6 +98,28 @@ def test_another_unit_is_refused_with_a_reason(tmp_path: Path) -> None:
     assert any("its rate is in bpfp" in str(t) for t in curves_figure.figure(rows).findobj(Text))
 
 
+def test_a_unit_that_old_rows_do_not_state_is_refused() -> None:
+    old = [replace(p, bpp_content=None) for p in sweep(5, schema=4)]
+    rows = to_frame([*old, end("ceiling", 0.4)]).assign(folder="runs/x")
+    for use in (
+        lambda: compare(rows, "hyperprior", x="bpp_content"),
+        lambda: curves_figure.figure(rows, "bpp_content"),
+        lambda: points_table.document(rows, "bpp_content"),
+    ):
+        with pytest.raises(FcbenchError, match="these rows are of schema 4 and do not state bpp_content"):
+            use()
+
+
+def test_a_published_row_says_nothing_of_how_others_were_measured(tmp_path: Path) -> None:
+    added = published.add(measured(), [written(tmp_path / "a.csv")])
+    theirs = added[added["kind"] == Kind.PUBLISHED]
+    for column in ("parts", "checkpoint_sha256", "versions", "utc", "gpu", "task_stop"):
+        assert set(theirs[column]) == {""}, column
+    for column in ("task_gain", "task_rest", "codec_rest", "codec_steps", "n_bytes", "encode_ms"):
+        assert theirs[column].isna().all(), column
+    assert set(theirs["folder"]) == {"runs/x"} and set(theirs["n_samples"]) == {4}
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
