@@ -31,6 +31,7 @@ from fcbench.core.features import GLOBAL, EncoderPlugin, FeatureSpec, WeightsInf
 from fcbench.encoders.shared import huggingface
 from fcbench.encoders.shared.huggingface import CONFIG
 from fcbench.encoders.shared.padded import IMAGENET
+from fcbench.encoders.shared.stopping import makers, outputs
 from fcbench.encoders.shared.tokens import TokenEncoder, global_specs, token_groups
 from fcbench.encoders.shared.weights import file_sha256, hub_file
 
@@ -70,6 +71,7 @@ class TransformersEncoder(TokenEncoder):
         images[1, :, :patch, -patch:] = images[2, :, patch:, :patch] = 1
         try:
             first, *blocks = self._hidden(module, images)
+            self._makers = makers(module, lambda: self._hidden(module, images)[1:])
             n_tokens, channels = first.shape[1:]
             changed = (first[1:] - first[:1]).abs().amax(2).argmax(1).tolist()
         except Exception as exc:  # its classes may raise anything
@@ -87,8 +89,9 @@ class TransformersEncoder(TokenEncoder):
 
     def run(self, x: Tensor, split_points: Sequence[str]) -> Mapping[str, Tensor]:
         grid = (x.shape[-2] // self.multiple_px, x.shape[-1] // self.multiple_px)
+        n = max(int(name.removeprefix("block").removesuffix(GLOBAL)) for name in split_points)
         maps = {}
-        for i, hidden in enumerate(self._hidden(self.module, x)[1:]):
+        for i, hidden in enumerate(outputs(self._makers[:n], lambda: self._hidden(self.module, x)[1:])):
             tokens = hidden.transpose(1, 2)  # [B, C, N]
             maps[f"block{i + 1}"] = tokens[..., self.n_global :].unflatten(2, grid)
             maps[f"block{i + 1}{GLOBAL}"] = tokens[..., None, : self.n_global]

@@ -22,6 +22,7 @@ A tail is compared with the whole network before it is used.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +33,8 @@ from torch import Tensor, nn
 from fcbench.core.errors import FcbenchError, unknown
 from fcbench.core.features import GLOBAL, Encoder, EncoderPlugin, FeatureSpec, WeightsInfo
 from fcbench.encoders.shared.padded import promised
-from fcbench.encoders.shared.timm_tail import AfterBlock, after, classifier_tail, whole_network, with_global_tokens
+from fcbench.encoders.shared.stopping import makers, outputs
+from fcbench.encoders.shared.timm_tail import AfterBlock, after, classifier_tail, whole_network
 from fcbench.encoders.shared.timm_weights import config_of, info_of, load, specs_of
 from fcbench.encoders.shared.tokens import TokenEncoder, global_specs, token_groups
 from fcbench.encoders.shared.weights import seeded
@@ -42,6 +44,7 @@ SIZE_OPTIONS: tuple[dict[str, Any], ...] = (
     {"strict_img_size": False},  # Swin
     {},
 )
+_FAILURES = AssertionError, RuntimeError, ValueError  # of models that cannot take a size
 
 
 def default_split_point(specs: Mapping[str, FeatureSpec]) -> str:
@@ -63,6 +66,7 @@ class TimmEncoder(TokenEncoder):
         where it runs. `typed_weights`: as passed to `Plugin.build`; its tails load their weights from them.
         """
         own = specs_of(info_of(module).get_dicts())
+        self._own = tuple(own)
         self.n_global = int(getattr(getattr(module, "model", None), "num_prefix_tokens", 0))
         tokens = own if self.n_global else {}
         super().__init__(name, module, own | global_specs(tokens), weights, device)
@@ -79,12 +83,13 @@ class TimmEncoder(TokenEncoder):
         self._native_px = tuple(config.input_size[1:])
         self.normalization = config.mean, config.std
         self._last = str(getattr(module, "output_fmt", "NCHW")).endswith("NHWC")
+        self._makers = [] if hasattr(module, "out_indices") else self._find_makers(2 * max(strides))
         self.multiple_px = self._find_multiple(max(strides))
 
     def maps(self, images: Tensor, split_points: Sequence[str]) -> Mapping[str, Tensor]:
         try:
             return super().maps(images, split_points)
-        except (AssertionError, RuntimeError, ValueError) as exc:
+        except _FAILURES as exc:
             first = (str(exc).splitlines() or ["no reason given"])[0]
             raise FcbenchError(
                 f"{self.name} failed on images of {images.shape[-2]}x{images.shape[-1]} ({first}): its own size is "
@@ -93,13 +98,19 @@ class TimmEncoder(TokenEncoder):
 
     def run(self, x: Tensor, split_points: Sequence[str]) -> Mapping[str, Tensor]:
         x = x.contiguous(memory_format=torch.channels_last)
-        if self.n_global:
-            found = with_global_tokens(self.module, x)
-            return {n: m for n, m in zip(self.specs, [*(m for m, _ in found), *(t for _, t in found)])}
-        maps = self.module(x)
+        n, tokens = 1 + max(self._own.index(name.removesuffix(GLOBAL)) for name in split_points), list[Tensor]()
+        front: Any = self.module
+        if hasattr(front, "out_indices"):  # the model itself makes maps of what its blocks return
+            how = {"norm": False, "output_fmt": front.output_fmt, "intermediates_only": True, "stop_early": True}
+            how |= {"return_prefix_tokens": True} if self.n_global else {}
+            maps = front.model.forward_intermediates(x, indices=front.out_indices[:n], **how)
+            if self.n_global:
+                maps, tokens = [m for m, _ in maps], [t.transpose(1, 2)[:, :, None] for _, t in maps]
+        else:
+            maps = outputs(self._makers[:n], lambda: front(x))
         if self._last:
             maps = [m.permute(0, 3, 1, 2) for m in maps]
-        return dict(zip(self.specs, maps))
+        return dict(zip(self._own, maps)) | {f"{name}{GLOBAL}": t for name, t in zip(self._own, tokens)}
 
     def tail(self, task: str, split_point: str, image_px: tuple[int, int]) -> nn.Module:
         """The rest of the classifier after a stage, compared with the whole network on an image of noise."""
@@ -119,10 +130,19 @@ class TimmEncoder(TokenEncoder):
             with torch.inference_mode():
                 maps = self.run(torch.zeros(1, 3, odd, odd, device=self.device), list(self.specs))
                 maps = {n: m for n, m in maps.items() if not n.endswith(GLOBAL)}
-        except (AssertionError, RuntimeError, ValueError):
+        except _FAILURES:
             return coarsest
         fits = (tuple(m.shape[1:]) == promised(self.specs[n], (odd, odd)) for n, m in maps.items())
         return 1 if all(fits) else coarsest
+
+    def _find_makers(self, side_px: int) -> list[nn.Module]:
+        """The parts of the network whose outputs are the maps, in an image of a side or of its own size; none if they
+        cannot be told."""
+        for size_px in ((side_px, side_px), self._native_px):
+            with suppress(*_FAILURES), torch.inference_mode():
+                x = torch.zeros(1, 3, *size_px, device=self.device)
+                return makers(self.module, lambda: self.module(x))  # noqa: B023
+        return []
 
 
 class _ChannelsLast(nn.Module):

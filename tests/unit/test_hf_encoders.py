@@ -20,6 +20,7 @@ from fcbench.core import registry
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import GLOBAL, OFFLINE, Encoder
 from fcbench.encoders.shared.weights import file_sha256
+from fcbench.measure.complexity import macs
 from fcbench.testing.encoders import EncoderContract, images
 
 transformers: Any = pytest.importorskip("transformers", reason="needs pip install fcbench[transformers]")
@@ -86,6 +87,15 @@ class OneOfTransformers(EncoderContract):
             assert maps[name].shape[2:] == (2, 3) and tokens.shape[1] == n_global + 6
             torch.testing.assert_close(tokens, own[i + 1], rtol=0, atol=1e-5)
             torch.testing.assert_close(own[i + 1], seen[i], rtol=0, atol=0, msg="before the final norm")
+
+    def test_blocks_after_the_split_point_do_not_run(self, encoder: Any) -> None:
+        patch, names = CONFIGS[self.config][1], ["block1", "block2", "block3"]
+        x, spent = images(2, (2 * patch, 3 * patch)), list[int]()
+        whole = encoder(x, list(encoder.specs)).maps
+        for name in names:
+            spent.append(macs(lambda name=name: encoder(x, [name])))  # type: ignore[misc]
+            assert torch.equal(encoder(x, [name]).maps[name], whole[name])
+        assert spent == sorted(set(spent))
 
 
 def _tensor(found: Any) -> torch.Tensor:

@@ -134,13 +134,6 @@ class AfterBlock(nn.Module):
             del self.arrived.tokens  # with what their gradient needs, a tail could not be copied
 
 
-def with_global_tokens(front: Any, x: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Of each block of a ``features_only`` ViT: its map [B, C, h, w], and its tokens without a place [B, C, 1, k]."""
-    how = {"norm": False, "output_fmt": "NCHW", "intermediates_only": True}
-    found = front.model.forward_intermediates(x, front.out_indices, return_prefix_tokens=True, **how)
-    return [(m, tokens.transpose(1, 2)[:, :, None]) for m, tokens in found]
-
-
 def label_names(name: str, full: nn.Module) -> tuple[str, ...]:
     """Synsets of a network's outputs. Raises `FcbenchError`: its outputs are not a set of ImageNet's classes that timm
     knows."""
