@@ -78,6 +78,11 @@ class Entry:
         return self.layout.removeprefix("B")
 
     @property
+    def placed(self) -> bool:
+        """Whether its places are those of an image."""
+        return self.grid is not None or "H" in self.axes
+
+    @property
     def _channels_first(self) -> str:
         return "".join(a for a in "CHWN" if a in self.axes)
 
@@ -181,9 +186,14 @@ class Manifest:
 
     @property
     def specs(self) -> dict[str, FeatureSpec]:
-        """The coded maps: those of the folder, then their global tokens. Strides are unknown and set to 1."""
-        placed = {name for name, e in self.maps.items() if e.grid or "H" in e.axes}
-        return {n: FeatureSpec(n, c, 1, "BCHW" if n in placed else "BNC") for n, (c, _, _) in self.shapes.items()}
+        """The coded maps: those of the folder, then their global tokens. Strides are relative to the tallest map's, which
+        is unknown and set to 1."""
+        heights = {n: h for n, (_, h, _) in self.shapes.items() if n in self.maps and self.maps[n].placed}
+        strides = {n: max(1, round(max(heights.values()) / h)) for n, h in heights.items()}
+        return {
+            n: FeatureSpec(n, c, strides.get(n, 1), "BCHW" if n in strides else "BNC")
+            for n, (c, _, _) in self.shapes.items()
+        }
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:

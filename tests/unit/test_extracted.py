@@ -205,6 +205,21 @@ def test_the_encoder_takes_apart_what_the_data_set_joined(write: Write, tmp_path
         registry.build_encoder("extracted", None, torch.device("cpu"))
 
 
+def test_maps_of_a_pyramid_have_strides(tmp_path: Path) -> None:
+    """Codecs of pyramids begin with the coarsest map, whatever the manifest's order."""
+    sides = {"middle": 3, "fine": 13, "coarse": 2}
+    for name, side in sides.items():
+        np.save(tmp_path / f"s0-{name}.npy", np.zeros((5, side, 7), np.float32))
+    np.save(tmp_path / "s0-vector.npy", np.zeros(5, np.float32))
+    maps = {
+        name: {"layout": "CHW" if name in sides else "C", "file": f"{{id}}-{name}.npy"} for name in (*sides, "vector")
+    }
+    samples = [{"id": "s0", "split": "test", "size_px": [6, 4]}]
+    (tmp_path / "manifest.json").write_text(json.dumps({"name": "toy", "maps": maps, "samples": samples}))
+    specs = Manifest.read(tmp_path).specs
+    assert {n: s.stride_px for n, s in specs.items()} == {"middle": 4, "fine": 1, "coarse": 6, "vector": 1}
+
+
 # ------------------------------------------------------------------------------------------------ metrics
 def python(text: str) -> str:
     """A command that runs a line of Python."""
