@@ -8,6 +8,7 @@ import click
 
 from fcbench.cli.options import check_outputs, overwrite_option, plugin_file_option, trust_option
 from fcbench.cli.say import say
+from fcbench.core.errors import FcbenchError
 
 
 @click.command("decode")
@@ -24,11 +25,14 @@ def decode(file: Path, checkpoint: Path | None, trust: bool, output: Path, overw
 
     \b
     Example:
-      fcbench decode photo.fcb --checkpoint runs/strata/streams/*.safetensors -o photo.safetensors
+      fcbench decode photo.fcb --checkpoint runs/strata/streams/*.safetensors -o features.safetensors
     """
     from fcbench.transmit import images
 
-    check_outputs([output], [file, checkpoint or file.with_suffix(".safetensors")], overwrite)
+    beside = file.with_suffix(".safetensors")
+    check_outputs([output], [file, checkpoint or beside], overwrite)
+    if output.absolute() == beside.absolute():
+        raise FcbenchError(f"{output} would be taken for the checkpoint of {file.name}: choose another -o")
     maps = images.decode(file, checkpoint, trust)
     images.write_features(maps, output)
     shapes = ", ".join(f"{name} {list(m.shape)}" for name, m in maps.items())

@@ -98,3 +98,15 @@ def test_figures_and_tables_in_a_results_folder_are_replaced(
 def test_a_folder_is_no_output(fcbench: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(here)
     assert "images is a folder: give a file" in refused(fcbench("decode", "z.fcb", "-o", "images"))
+
+
+def test_features_are_not_written_where_a_checkpoint_is_looked_for(
+    fcbench: Run, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(here)
+    before = contents(here)
+    Path("z.safetensors").rename("away")
+    line = refused(fcbench("decode", "z.fcb", "--checkpoint", "away", "-o", "z.safetensors"))
+    assert "z.safetensors would be taken for the checkpoint of z.fcb: choose another -o" in line
+    Path("away").rename("z.safetensors")
+    assert contents(here) == before

@@ -98,9 +98,9 @@ def test_encode_and_decode_find_a_file_again(
     same = ("--checkpoint", checkpoint)
     coded = fresh("encode", "photo.png", *same, "--weights", "random", "--device", "cpu", "-o", "photo.fcb")
     assert coded.returncode == 0, coded.stderr
-    decoded = fresh("decode", "photo.fcb", *same, "-o", "photo.safetensors")
+    decoded = fresh("decode", "photo.fcb", *same, "-o", "features.safetensors")
     assert decoded.returncode == 0, decoded.stderr
-    (features,) = load_file(outside / "photo.safetensors").values()
+    (features,) = load_file(outside / "features.safetensors").values()
     assert len(features) == 1
 
 
