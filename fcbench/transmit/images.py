@@ -25,7 +25,7 @@ from fcbench.features.encoding import build_encoder
 from fcbench.transmit import container, senders
 from fcbench.transmit.checkpoint import Loaded
 from fcbench.transmit.checkpoint import load as load_checkpoint
-from fcbench.transmit.coders import HERE, Coders, Limits
+from fcbench.transmit.coders import HERE, Coders, Limits, naming
 
 Size = tuple[int, int]
 
@@ -166,6 +166,7 @@ def _stream(path: Path) -> dict[str, Any]:
     if (beside := path.with_suffix(".safetensors")).is_file():
         loaded = load_checkpoint(beside)
         reader.verify_checkpoint(loaded.sha256)
+        reader.verify_header(senders.header_of(loaded), beside)
     for record in reader:
         sizes.append(len(record.payload))
         parts.update(_parts_of(record, loaded))
@@ -195,7 +196,8 @@ def _parts_of(record: container.Record, loaded: Loaded | None) -> dict[str, int]
     """Bytes of a payload by part; where its codec does not tell, or is not there, only their sum."""
     parts: Mapping[str, bytes] = {}
     if loaded is not None and not isinstance(loaded.codec, ForeignCodec):
-        decoded = loaded.codec.decode(record.payload, record.shapes)
+        with naming(record.where):
+            decoded = loaded.codec.decode(record.payload, record.shapes)
         record.verify(decoded)
         parts = decoded.parts
     return {name: len(data) for name, data in parts.items()} or {"payload": len(record.payload)}

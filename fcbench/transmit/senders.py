@@ -153,10 +153,11 @@ def write(
     with torch.inference_mode():
         results = coders.encode(checkpoint, loaded, samples)
         coded = ((stream, features.shapes, took_ms) for features, (stream, took_ms) in results)
-        return write_records(path, _header(loaded), coded, n_samples, advance)
+        return write_records(path, header_of(loaded), coded, n_samples, advance)
 
 
-def _header(loaded: Loaded) -> container.Header:
+def header_of(loaded: Loaded) -> container.Header:
+    """What a file that a codec codes says of it."""
     return container.Header(loaded.point.codec, loaded.sha256, loaded.specs)
 
 
@@ -164,7 +165,7 @@ def decode(checkpoint: Path, path: Path, coders: Coders = HERE) -> Iterator[Rece
     """Batches of features from a file and a checkpoint alone, with a new codec."""
     loaded, reader = load_checkpoint(checkpoint), container.ContainerReader(path)
     reader.verify_checkpoint(loaded.sha256)
-    reader.verify_header(_header(loaded), checkpoint)
+    reader.verify_header(header_of(loaded), checkpoint)
 
     def decoded() -> Iterator[tuple[Features, float]]:
         for record, (result, took_ms) in coders.decode(checkpoint, loaded, reader):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from PIL import Image
 from refusals import refused
 from safetensors.torch import load_file
 
+from fcbench.codecs.shared.learned import LearnedCodec
 from fcbench.core import registry
-from fcbench.core.codecs import Decoded
+from fcbench.core.codecs import Bitstream, Decoded
 from fcbench.results import table
 from fcbench.transmit import container
 from fcbench.transmit.checkpoint import load as load_checkpoint
@@ -121,6 +123,19 @@ def test_a_stream_without_its_checkpoint_has_a_payload_and_a_container(
     assert coded["parts_bytes"] == {"payload": coded["payload_bytes"], "container": coded["overhead_bytes"]}
     alone.with_suffix(".safetensors").write_bytes(b"another")
     assert "alone.safetensors" in refused(fcbench("inspect", alone))
+
+
+def test_inspect_refuses_what_decode_refuses(
+    fcbench: Run, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, bad = container.ContainerReader(checkpoint.with_suffix(".fcb")), tmp_path / "bad.fcb"
+    bad.with_suffix(".safetensors").write_bytes(checkpoint.read_bytes())
+    with container.ContainerWriter(bad, replace(good.header, codec="uniform")) as writer:
+        writer.append(Bitstream({"y": good[0].payload}, good[0].n_symbols, good[0].check), good[0].shapes)
+    assert "bad.fcb has the codec uniform in its header" in refused(fcbench("inspect", bad))
+    bad.write_bytes(checkpoint.with_suffix(".fcb").read_bytes())
+    monkeypatch.setattr(LearnedCodec, "decode", lambda *_: 1 // 0)
+    assert "bad.fcb, record 0: " in refused(fcbench("inspect", bad))
 
 
 @pytest.mark.parametrize(
