@@ -186,8 +186,8 @@ class Manifest:
 
     @property
     def specs(self) -> dict[str, FeatureSpec]:
-        """The coded maps: those of the folder, then their global tokens. Strides are relative to the tallest map's, which
-        is unknown and set to 1."""
+        """The coded maps: those of the folder, then their global tokens. Strides are relative to the tallest map's,
+        which is unknown and set to 1."""
         heights = {n: h for n, (_, h, _) in self.shapes.items() if n in self.maps and self.maps[n].placed}
         strides = {n: max(1, round(max(heights.values()) / h)) for n, h in heights.items()}
         return {
