@@ -23,7 +23,7 @@ from fcbench.core.progress import Report
 from fcbench.features.feature_set import FeatureSet
 from fcbench.measure.study import open_study
 from fcbench.measure.suite import Suite
-from fcbench.reports.style import COLOURS, MARKERS, PAGE_IN, STYLE
+from fcbench.reports.style import COLOURS, MARKERS, METRIC_LABELS, PAGE_IN, STYLE
 
 BATCH = 64
 
@@ -40,6 +40,7 @@ class Cut:
     encoder: str
     task: str
     metric: str
+    higher_is_better: bool
     codec: str
     split: str
     ceiling: float
@@ -71,6 +72,7 @@ def cuts(rows: pd.DataFrame, default: str) -> Iterator[Cut]:
                     str(encoder),
                     str(task),
                     str(one["metric"].iloc[0]),
+                    bool(one["higher_is_better"].iloc[0]),
                     str(codec),
                     split,
                     float(ends.get(split, float("nan"))),
@@ -101,40 +103,50 @@ def _batches(features: FeatureSet) -> Iterator[np.ndarray]:
 
 
 def draw(found: Sequence[Cut]) -> Figure:
-    """Rate at equal accuracy, relative to the default split point, over the encoder's operations before the split."""
+    """Against the default split point, over the encoder's operations before the split: rate at equal accuracy, and
+    under it accuracy at equal rate, upwards where it is better."""
     tasks = list(dict.fromkeys(c.task for c in found))
     encoders = list(dict.fromkeys(c.encoder for c in found))
     ordered = sorted(found, key=lambda c: c.kmac_before)
     names = {c.split: f"{c.split}\n{c.kmac_before:.3g}" for c in ordered}
     with rc_context(STYLE):
-        fig = Figure(figsize=(PAGE_IN, 2.6), layout="constrained")
-        for ax, task in zip(fig.subplots(1, len(tasks), squeeze=False)[0], tasks):
+        fig = Figure(figsize=(PAGE_IN, 4.2), layout="constrained")
+        panels = fig.subplots(2, len(tasks), squeeze=False, sharex=True)
+        for (top, bottom), task in zip(panels.T, tasks):
+            of_task = [c for c in ordered if c.task == task]
             for e, encoder in enumerate(encoders):
-                line = [c for c in found if (c.task, c.encoder) == (task, encoder)]
-                splits, y, low, high = _factors(line)
-                x = [list(names).index(split) for split in splits]
-                bars = [[b - a for a, b in zip(low, y)], [b - a for a, b in zip(y, high)]]
-                ax.errorbar(x, y, bars, marker=MARKERS[e], color=COLOURS[e], ms=3, lw=1, elinewidth=0.6, label=encoder)
-            ax.axhline(1, color="#000000", lw=0.5)
-            ax.set_title(task)
-            ax.set_yscale("log", base=2)
-            ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-            ax.yaxis.set_minor_formatter(NullFormatter())
-            ax.set_xticks(range(len(names)), list(names.values()), fontsize=6)
-        fig.axes[0].set_ylabel("Relative rate at equal accuracy")
+                line = [c for c in of_task if c.encoder == encoder]
+                how: Any = {"marker": MARKERS[e], "color": COLOURS[e], "ms": 3, "lw": 1, "elinewidth": 0.6}
+                at_equal = [c.extra_rate_percent for c in line], [c.accuracy_at_equal_rate for c in line]
+                for ax, numbers, factor in zip((top, bottom), at_equal, (True, False)):
+                    splits, y, low, high = _known([c.split for c in line], numbers, factor)
+                    x = [list(names).index(split) for split in splits]
+                    bars = [[b - a for a, b in zip(low, y)], [b - a for a, b in zip(y, high)]]
+                    ax.errorbar(x, y, bars, label=encoder, **how)
+            top.axhline(1, color="#000000", lw=0.5)
+            bottom.axhline(0, color="#000000", lw=0.5)
+            top.set_title(task)
+            top.set_yscale("log", base=2)
+            top.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+            top.yaxis.set_minor_formatter(NullFormatter())
+            bottom.set_ylabel(f"Δ {METRIC_LABELS.get(of_task[0].metric, of_task[0].metric)} at equal rate")
+            bottom.set_xticks(range(len(names)), list(names.values()), fontsize=6)
+            if not of_task[0].higher_is_better:
+                bottom.invert_yaxis()
+        panels[0][0].set_ylabel("Relative rate at equal accuracy")
         fig.supxlabel("Split point, and operations before it (kMAC/px)", fontsize=8)
-        handles, labels = fig.axes[0].get_legend_handles_labels()
+        handles, labels = panels[0][0].get_legend_handles_labels()
         fig.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
     return fig
 
 
-def _factors(line: Sequence[Cut]) -> tuple[list[str], list[float], list[float], list[float]]:
-    """Split point, rate relative to the default split's, and its interval; refused ones left out."""
-    known = [c for c in line if c.extra_rate_percent.value is not None]
-    known.sort(key=lambda c: c.kmac_before)
-    numbers = [c.extra_rate_percent for c in known]
-    values = [n.value or 0.0 for n in numbers]
-    lows = [v if n.low is None else n.low for v, n in zip(values, numbers)]
-    highs = [v if n.high is None else n.high for v, n in zip(values, numbers)]
-    y, low, high = ([1 + p / 100 for p in side] for side in (values, lows, highs))
-    return [c.split for c in known], y, low, high
+def _known(
+    splits: Sequence[str], numbers: Sequence[Estimate], factor: bool
+) -> tuple[list[str], list[float], list[float], list[float]]:
+    """Split points whose numbers were not refused, the numbers, as factors if in percent, and intervals."""
+    known = [(s, n) for s, n in zip(splits, numbers) if n.value is not None]
+    values = [n.value or 0.0 for _, n in known]
+    lows = [v if n.low is None else n.low for v, (_, n) in zip(values, known)]
+    highs = [v if n.high is None else n.high for v, (_, n) in zip(values, known)]
+    y, low, high = ([1 + p / 100 for p in side] if factor else side for side in (values, lows, highs))
+    return [s for s, _ in known], y, low, high
