@@ -221,7 +221,7 @@ def suite_of(suite_file: Path | None, options: dict[str, Any]) -> Suite:
     if "seeds" in fields:
         fields["seeds"] = numbers(fields["seeds"], int, "--seeds")
     if "features" in fields:
-        fields |= _of_features(fields.pop("features"), fields)
+        fields |= _of_features(fields.pop("features"), options)
     if "codec_data" in fields:
         fields["codec_data"], root = registry.split_root(fields["codec_data"])
         fields["codec_data_root"] = Path(root) if root else None

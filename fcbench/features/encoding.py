@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fcbench.core import registry
 from fcbench.core.features import Encoder, Features
 from fcbench.core.registry import BFLOAT16, COMPILED
+from fcbench.core.tasks import TailedEncoder
 
 BACKEND = "inductor"
 """Compiler of encoders and necks; it needs a C++ compiler."""
@@ -23,7 +24,7 @@ class _Wrapped(Encoder):
         self.name = encoder.name + end
         self.specs, self.groups = encoder.specs, encoder.groups
         self.default_split_point, self.weights = encoder.default_split_point, encoder.weights
-        self.resizing = encoder.resizing
+        self.resizing, self.tails = encoder.resizing, getattr(encoder, "tails", {})
 
     def resized_px(self, image_px: tuple[int, int]) -> tuple[int, int]:
         """(H, W) that strides refer to, for images of (H, W)."""
@@ -32,6 +33,11 @@ class _Wrapped(Encoder):
     def grid(self, split_point: str, image_px: tuple[int, int]) -> tuple[int, int]:
         """(h, w) of a map for images of (H, W)."""
         return self.wrapped.grid(split_point, image_px)
+
+    def tail(self, task: str, split_point: str, image_px: tuple[int, int]) -> nn.Module:
+        """The plain encoder's tail, for the same maps."""
+        assert isinstance(self.wrapped, TailedEncoder)
+        return self.wrapped.tail(task, split_point, image_px)
 
 
 class InBfloat16(_Wrapped):
@@ -46,7 +52,7 @@ class InBfloat16(_Wrapped):
 
     def __call__(self, images: Tensor, split_points: Sequence[str]) -> Features:
         """Features of uint8 images [B, 3, H, W] at split points."""
-        device = next(self.module.parameters()).device
+        device = next(self.module.parameters(), images).device
         with torch.autocast(device.type, torch.bfloat16):
             maps = self.wrapped(images, split_points).maps
         return Features({name: m.float() for name, m in maps.items()})

@@ -37,5 +37,9 @@ def _decode(data: bytes, size: Size | None, bits: int | None) -> np.ndarray:
     return image[:height, :width]
 
 
+def _header_bytes(data: bytes) -> int:
+    return of_hevc(data[_SIZE.size :])  # sizes of 256 pixels look like a start code
+
+
 _CODER = PictureCoder(_encode, _decode, hevc_versions)
-PLUGIN = ImageCodec("hevc", "qp", 0, 51, (49, 45, 41, 37, 33, 28, 22), _CODER, of_hevc)
+PLUGIN = ImageCodec("hevc", "qp", 0, 51, (49, 45, 41, 37, 33, 28, 22), _CODER, _header_bytes)

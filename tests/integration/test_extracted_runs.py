@@ -88,6 +88,8 @@ def test_without_a_command_there_is_distortion(run: Run, tmp_path: Path) -> None
         (("--image-size", "64"), "--image-size does not go with --features"),
         (("--codec", "image:jpeg"), "'extracted' has no images that image:jpeg could code"),
         (("--metric-command", "no-such-program"), "'no-such-program' cannot be run"),
+        (("--encoder-dtype", "bfloat16"), "--encoder-dtype does not go with --features"),
+        (("--compile",), "--compile does not go with --features"),
         (("--objective", "task"), "--objective does not go with --features"),
     ],
 )

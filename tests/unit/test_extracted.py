@@ -18,6 +18,7 @@ from fcbench.core.errors import FcbenchError
 from fcbench.core.manifest import Decoded, Entry, Manifest
 from fcbench.core.samples import DataOptions
 from fcbench.core.tasks import metric_values
+from fcbench.features.encoding import build_encoder
 from fcbench.tasks.features import FeaturesTask, printed
 
 SIZES = {"C": 5, "H": 3, "W": 2, "N": 8}
@@ -201,6 +202,8 @@ def test_the_encoder_takes_apart_what_the_data_set_joined(write: Write, tmp_path
     for name, spec in encoder.specs.items():
         assert maps[name].shape == (2, spec.channels, *encoder.grid(name, (1, 1)))
         np.testing.assert_array_equal(maps[name][1], data.manifest.read_maps(data.samples[1])[name])
+    reduced = build_encoder("extracted@bfloat16", str(folder), torch.device("cpu"))  # which has no parameters
+    assert torch.equal(reduced(data[0].image[None], ["m"]).maps["m"], maps["m"][:1])
     with pytest.raises(FcbenchError, match="--features FOLDER"):
         registry.build_encoder("extracted", None, torch.device("cpu"))
 

@@ -68,13 +68,14 @@ def test_headers_are_what_does_not_depend_on_the_picture(name: str, low: int, hi
 def test_headers_of_hevc_are_its_parameter_sets() -> None:
     """As PyAV finds them: what FFmpeg takes out of the stream is ``extradata``."""
     codec = plugin("hevc")
-    data = codec.encode(photograph(61, 83), {"qp": 30})[4:]
+    file = codec.encode(photograph(61, 256), {"qp": 30})
+    data = file[4:]  # behind height and width, which end in 00 00 01
     with av.open(io.BytesIO(data), format="hevc") as container:
         extradata = container.streams.video[0].codec_context.extradata
     assert extradata is not None and data[1:].startswith(extradata)  # FFmpeg takes one zero off the first start code
     start_code = b"\0\0\1"  # of the one slice; nothing else comes before it
     assert data[1 + len(extradata) :].startswith(start_code)
-    assert codec.header_bytes(data) == 1 + len(extradata) + len(start_code)
+    assert codec.header_bytes(file) == 1 + len(extradata) + len(start_code)
 
 
 @pytest.mark.parametrize("name", CODECS)

@@ -103,6 +103,15 @@ def test_no_tail_is_one_line_that_names_those_there_are(name: str, task: str, po
     assert "\n" not in str(caught.value)
 
 
+def test_an_encoder_in_bfloat16_has_the_tails_of_the_plain_one() -> None:
+    plain, reduced = (build_encoder("timm:test_resnet" + end, "random", CPU) for end in ("", "@bfloat16"))
+    maps = plain(images(), ["stage2"]).maps
+    one, other = (build_tail(e, "classification", ["stage2"], PX)(maps) for e in (plain, reduced))
+    assert torch.equal(one, other)
+    with pytest.raises(FcbenchError, match="sam2_nano@bfloat16 has no tail at any split point"):
+        build_tail(build_encoder("sam2_nano@bfloat16", "random", CPU), "classification", ["stage3"], PX)
+
+
 def test_a_network_without_classes_says_so() -> None:
     encoder = build_encoder("timm:vit_small_patch14_reg4_dinov2", "random", CPU)
     points = encoder.groups["tokens12"]
