@@ -49,7 +49,7 @@ class Trained:
 
     @property
     def label(self) -> str:
-        """Its name in rows and folders."""
+        """Its name in comparisons."""
         return f"{self.name}-{self.steps}" if self.steps else self.name.replace(" ", "-")
 
 
@@ -81,14 +81,17 @@ def records(rows: pd.DataFrame, trained: Sequence[Trained]) -> Iterator[dict[str
 
 def _cost(found: cost.Cost) -> dict[str, Any]:
     numbers = {"difference": found.uncoded, "information_bits": found.information}
-    numbers |= {f"extra_rate_percent_{c.codec}": c.extra_rate_percent for c in found.coded}
+    for curve in found.coded:
+        if curve.n_points > 1:
+            numbers |= {f"extra_rate_percent_{curve.codec}": curve.extra_rate_percent}
+            numbers |= {f"difference_at_equal_rate_{curve.codec}": curve.accuracy_at_equal_rate}
     named = {name: (e.value, e.low, e.high) for name, e in numbers.items()}
     return {f"{name}{end}": v for name, of in named.items() for end, v in zip(("", "_low", "_high"), of)}
 
 
 def draw(table: pd.DataFrame) -> Figure:
     """A panel per task: accuracy against steps, and under it the difference from the general encoder."""
-    tasks = list(dict.fromkeys(table["task"]))
+    tasks, steps = list(dict.fromkeys(table["task"])), sorted(set(table["steps"]) - {0})
     with rc_context(STYLE):
         fig = Figure(figsize=(PAGE_IN, 4.2), layout="constrained")
         panels = fig.subplots(2, len(tasks), squeeze=False, sharex=True)
@@ -96,8 +99,9 @@ def draw(table: pd.DataFrame) -> Figure:
             metric = one["metric"].iloc[0]
             top.set_title(task)
             top.set_ylabel(METRIC_LABELS.get(metric, metric))
-            bottom.set_xscale("log", base=2)
-            bottom.xaxis.set_major_formatter(lambda v, _: f"{v:g}")
+            bottom.set_xscale("log")
+            bottom.set_xticks(steps, list(map(str, steps)))
+            bottom.minorticks_off()
             bottom.axhline(0, color="#555555", lw=0.8)
             for line, name in zip(LINES[1:], (START, RANDOM)):
                 top.axhline(
@@ -162,15 +166,14 @@ def main(
     found: list[dict[str, Any]] = []
     failures: list[str] = []
     for seed in sorted(work.glob("seed*")):
-        trained = encoders(seed)
-        frames = []
+        trained, labels = encoders(seed), dict[str, str]()
         for one in trained:
-            at_last = one.steps == trained[-1].steps
-            folder = out / "random" if one.name == RANDOM else out / one.seed / one.label
-            of_encoder = replace(coded if at_last else uncoded, weights=one.weights)
-            failures += measure(open_study(of_encoder, cache_dir, device_of("cpu")), folder).failures
-            frames.append(situations.load([folder]).assign(encoder=one.label))
-        found += records(pd.concat(frames, ignore_index=True), trained)
+            of_encoder = replace(coded if one.steps == trained[-1].steps else uncoded, weights=one.weights)
+            study = open_study(of_encoder, cache_dir, device_of("cpu"))
+            failures += measure(study, out).failures
+            labels[study.encoder(*suite.encoders).weights.sha256] = one.label
+        rows = situations.load([out])
+        found += records(rows.assign(encoder=rows["weights_sha256"].map(labels)).dropna(subset="encoder"), trained)
         write_records(out / "specialization", found)
         style.save(draw(pd.DataFrame(found)), out / "specialization.png")
     if failures:
