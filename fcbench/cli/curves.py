@@ -65,7 +65,8 @@ def curves(
             write_atomically(path, text, "choose another --compressai")
             say(path)
         return
-    text = tables.WRITERS[suffix](points_table.document(rows, x, metric))
+    write = tables.WRITERS[suffix] if output or suffix != ".txt" else tables.terminal
+    text = write(points_table.document(rows, x, metric))
     if output is None:
         say(text, nl=False)
     else:

@@ -1,9 +1,5 @@
-"""A caption, losslessly: the best of several general compressors, among them deflate with a dictionary of captions.
+"""A caption, losslessly: the best of several general compressors, among them deflate with a dictionary of captions."""
 
-A target has several references of the same image: the first one is coded.
-"""
-
-from collections.abc import Sequence
 from typing import Any
 
 from fcbench.core.errors import FcbenchError
@@ -22,13 +18,9 @@ _DICTIONARY = (
 ).encode()
 
 
-def encode(target: Sequence[str] | str) -> bytes:
-    """Code one caption: a text, or the first of several."""
-    if not isinstance(target, str):
-        if not target:
-            raise FcbenchError("a captioning target holds no caption")
-        target = target[0]
-    return squeeze(target.encode(), _DICTIONARY)
+def encode(output: tuple[str, ...]) -> bytes:
+    """Code the caption, in a tuple of one."""
+    return squeeze(output[0].encode(), _DICTIONARY)
 
 
 def decode(data: bytes) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ should need more. Curves that others published are grey and dashed.
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import matplotlib
@@ -57,7 +57,6 @@ def figure(
     df: pd.DataFrame,
     x: str = "bpp",
     metric: str | None = None,
-    labels: Mapping[str, str] | None = None,
     anchors: Sequence[str] = (),
     grid: bool | None = None,
 ) -> Figure:
@@ -66,21 +65,19 @@ def figure(
     With several seeds the line and the band are means over seeds, and each seed's points are drawn small. A footnote
     counts failed points, by codec. `df`: columns of `fcbench.results.row.RatePoint`, from
     `fcbench.analysis.situations.load`. `x`: rate on the logarithmic axis, one of `X_LABELS`. `metric`: drawn in every
-    panel that has it; None for each task's primary one. `labels`: names of metrics that replace those of
-    `METRIC_LABELS`. `anchors`: codecs to draw in grey; ``remote`` for all image codecs. `grid`: one panel per task and
-    encoder; None: if more than `OVERLAY_CURVES` curves would share a panel. Raises `FcbenchError`: unknown x, metric or
-    anchor, no coded points, NaN or no positive rate in a measured row, more codecs or (without a grid) encoders than
-    can be told apart.
+    panel that has it; None for each task's primary one. `anchors`: codecs to draw in grey; ``remote`` for
+    all image codecs. `grid`: one panel per task and encoder; None: if more than `OVERLAY_CURVES` curves would share a
+    panel. Raises `FcbenchError`: unknown x, metric or anchor, no coded points, NaN or no positive rate in a measured
+    row, more codecs or (without a grid) encoders than can be told apart.
     """
     df, left_out = published.in_unit(df, x)
     ok = _drawable(df, x, metric)
     ok, keys = _keys(ok, anchors, grid)
-    names = {**METRIC_LABELS, **(labels or {})}
     with matplotlib.rc_context(STYLE):
         fig, cells = _panels(keys)
         for (panel, encoder), ax in list(cells.items()):
             rows = ok[ok["panel"] == panel]
-            ax.set_ylabel(_metric_label(rows, names), labelpad=2)
+            ax.set_ylabel(_metric_label(rows), labelpad=2)
             of_encoder = rows if encoder is None else rows[rows["encoder_label"] == encoder]
             if of_encoder["kind"].isin(situations.CURVES).any():
                 _panel(ax, of_encoder, x, keys)
@@ -103,7 +100,6 @@ def complexity(
     df: pd.DataFrame,
     x: str = "bpp",
     metric: str | None = None,
-    labels: Mapping[str, str] | None = None,
     anchors: Sequence[str] = (),
 ) -> Figure:
     """Costs of coding (one column of panels each) against the rate (first row) and the accuracy (one row per task).
@@ -126,7 +122,6 @@ def complexity(
     costs = {c: text for c, text in COMPLEXITY.items() if (lines[c] > 0).any()}
     if not costs:
         raise FcbenchError("no row has a time or a count of operations to draw; run the suite again with this version.")
-    names = {**METRIC_LABELS, **(labels or {})}
     with matplotlib.rc_context(STYLE):
         n_rows, n_cols = 1 + len(keys.panels), len(costs)
         width = COLUMN_IN if n_cols == 1 else PAGE_IN
@@ -151,7 +146,7 @@ def complexity(
         axes[0, 0].set_ylabel(X_LABELS[x])
         for ax, panel in zip(axes[1:, 0], keys.panels):
             rows = ok[ok["panel"] == panel]
-            ax.set_ylabel(f"{panel}\n{_metric_label(rows, names)}")
+            ax.set_ylabel(f"{panel}\n{_metric_label(rows)}")
         note = _of_encoder(keys).removeprefix("; ") + _failures(df)
         if note:
             fig.supxlabel(note.strip(), fontsize=7.5)
@@ -236,9 +231,9 @@ def _check_few(names: Sequence[str], what: str, allowed: int) -> None:
         )
 
 
-def _metric_label(rows: pd.DataFrame, names: Mapping[str, str]) -> str:
+def _metric_label(rows: pd.DataFrame) -> str:
     metric = str(rows["metric"].iloc[0])
-    label = names.get(metric, metric)
+    label = METRIC_LABELS.get(metric, metric)
     return label if rows["higher_is_better"].iloc[0] else f"{label}, lower is better"
 
 

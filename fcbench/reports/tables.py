@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -22,6 +23,7 @@ from fcbench.analysis.estimate import Estimate
 from fcbench.core.errors import FcbenchError
 
 NOTHING = "--"
+NEVER = "never"  # End of the interval of a rate that resamples do not reach
 WIDTH = 130  # Width of tables in a file or a pipe [characters]
 
 
@@ -72,12 +74,12 @@ class Notes:
 
 
 def shown(number: Estimate, form: str) -> str:
-    """A number with its interval, each in a format, zero without a sign, a rate without end as ``never``; `NOTHING` if
+    """A number with its interval, each in a format, zero without a sign, an infinite one as `NEVER`; `NOTHING` if
     there is no value."""
     if number.value is None:
         return NOTHING
     numbers = [v for v in (number.value, number.low, number.high) if v is not None]
-    value, *ends = ("never" if v == math.inf else format(v or 0.0, form if v else form.lstrip("+")) for v in numbers)
+    value, *ends = (NEVER if v == math.inf else format(v or 0.0, form if v else form.lstrip("+")) for v in numbers)
     return f"{value} ({', '.join(ends)})" if ends else value
 
 
@@ -89,7 +91,7 @@ def terminal(document: Document, width: int | None = None) -> str:
     for table in document.tables:
         grid = rich.table.Table(title=Text(table.title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         for i, name in enumerate(table.header):
-            grid.add_column(Text(name), justify="left" if i < table.n_left else "right")
+            grid.add_column(Text(name), justify="left" if i < table.n_left else "right", overflow="fold")
         for row in table.rows:
             grid.add_row(*map(Text, row))
         console.print(grid)
@@ -155,12 +157,12 @@ def comma_separated(document: Document) -> str:
 def as_json(document: Document) -> str:
     """The frame, one record per row, and the notes."""
     frame = document.frame.astype(object)
-    records = frame.where(frame.notna(), None).to_dict("records")
+    records = frame.astype(object).where(frame.notna(), None).replace(math.inf, NEVER).to_dict("records")
     return json.dumps({document.records: records, "notes": list(document.notes)}, indent=1, allow_nan=False) + "\n"
 
 
 WRITERS: dict[str, Callable[[Document], str]] = {
-    ".txt": terminal,
+    ".txt": partial(terminal, width=WIDTH),
     ".csv": comma_separated,
     ".md": markdown,
     ".tex": latex,

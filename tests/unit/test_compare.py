@@ -743,6 +743,9 @@ def test_a_target_that_resamples_do_not_reach_has_no_upper_end() -> None:
     reached = estimate(0.3, [*np.linspace(0.2, 0.4, 900), *[np.inf] * 100])
     assert reached.low == pytest.approx(0.205, abs=1e-3) and reached.high == np.inf and not reached.note
     assert tables.shown(reached, ".3g") == "0.3 (0.205, never)"
+    table = tables.Table("", ["codec"], [["a"]], n_left=1)
+    as_read = tables.Document([table], "rates", pd.DataFrame({"high": [reached.high, 0.5]}), "", [])
+    assert [r["high"] for r in json.loads(tables.as_json(as_read))["rates"]] == ["never", 0.5]
     rarely = estimate(0.3, [*np.linspace(0.2, 0.4, 990), *[np.inf] * 10])
     assert rarely.high == pytest.approx(0.4, abs=0.01)
 

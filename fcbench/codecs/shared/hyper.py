@@ -249,10 +249,11 @@ class HyperMap(MapCoder):
     @torch.no_grad()
     def _exactly(self, part: Part, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Snapped means [B, n] float32 and scale indexes uint8 of a part, computed in float64 on the CPU."""
-        if not (self.gaussian.tables.filled and not self.training and self._exact):
+        is_new, is_frozen = not (self._begun and self._begun[0][0] is z), self.gaussian.tables.filled
+        if not self._exact or (is_new and not is_frozen):
             self._exact[:] = [copy.deepcopy(self.net).cpu().double()]
         net: EntropyNet = self._exact[0]
-        if not (self._begun and self._begun[0][0] is z):
+        if is_new:
             grid = (y.shape[-2], y.shape[-1])
             self._begun[:] = [(z, net.begin(z.detach().cpu().double(), grid))]
         means, log_scales = net.part(part, self._begun[0][1], y.detach().cpu().double())
