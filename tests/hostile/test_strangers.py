@@ -43,7 +43,7 @@ def sz3(tmp_path: Path) -> Path:
 
 def test_a_file_that_crashes_a_library_is_one_clear_error(warm: Warm, sz3: Path) -> None:
     command = ["decode", "--checkpoint", "sz3.safetensors", "-o"]
-    outcome = warm([*command, "bad.safetensors", "bad.fcb"], sz3, seconds=60)
+    outcome = warm([*command, "features.safetensors", "bad.fcb"], sz3, seconds=60)
     assert outcome.code == 1 and "Traceback" not in outcome.output, outcome
     assert re.search(
         "Error: (the process that decodes was ended|.*(sz3 failed|out of step|another format))", outcome.output

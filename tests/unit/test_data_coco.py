@@ -232,9 +232,19 @@ def test_a_damaged_annotation_file(root: Path, content: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("kind", "lost"), [("captions", "caption"), ("person_keypoints", "keypoints"), ("instances", "segmentation")]
-)
+@pytest.mark.parametrize("empty", [[], {}, None])
+def test_boxes_alone_are_detected_and_make_no_masks(root: Path, empty: Any) -> None:
+    def change(content: dict[str, Any]) -> None:
+        for row in content["annotations"]:
+            row["segmentation"] = empty
+
+    _edit(root / "annotations" / "instances_train2017.json", change)
+    data = _open(root)
+    assert "detection" in data.tasks and not {"segmentation", "instance_segmentation"} & set(data.tasks)
+    assert "instances_train2017.json holds boxes alone" in data.absent["segmentation"]
+
+
+@pytest.mark.parametrize(("kind", "lost"), [("captions", "caption"), ("person_keypoints", "keypoints")])
 def test_annotations_of_another_format(root: Path, kind: str, lost: str) -> None:
     def change(content: dict[str, Any]) -> None:
         for row in content["annotations"]:

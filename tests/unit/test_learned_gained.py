@@ -87,7 +87,7 @@ def test_points_of_one_training_share_it_and_those_of_another_do_not(tmp_path: P
 
     def files(*lmbdas: float) -> tuple[Path, Path]:
         suite = Suite(codecs=(NAME,), params={NAME: tuple({"lmbda": v} for v in (0.5, *lmbdas))})
-        source: Any = SimpleNamespace(train=SimpleNamespace(features=SimpleNamespace(key="features")))
+        source: Any = SimpleNamespace(train=SimpleNamespace(features=SimpleNamespace(contents={})))
         point = OperatingPoint(NAME, {"lmbda": 0.5})
         recipe = CodecRecipe(source, point, Budget(), seed=0, lmbdas=lmbdas_of(suite, NAME))
         return recipe.path(Cache(tmp_path)), recipe.trained_path(Cache(tmp_path))

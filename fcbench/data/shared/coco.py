@@ -60,6 +60,7 @@ READERS: dict[str, Callable[..., dict[int, Any]]] = {
     "keypoint_detection": partial(coco_format.objects, n_keypoints=17),
 }
 """Task -> annotations by image of a file's content."""
+OUTLINED = ("segmentation", "instance_segmentation")  # Tasks that need the objects' outlines
 
 
 @dataclass
@@ -155,7 +156,8 @@ def chosen(images: list[Image], split: Literal["train", "test"], limit: int | No
 def read_tasks(
     files: Mapping[str, Path], select: Callable[[list[Image]], tuple[Image, ...]]
 ) -> tuple[tuple[Image, ...], dict[str, dict[int, Any]], dict[str, tuple[str, ...]]]:
-    """Images, annotations by task and image, and names of classes by task, of the annotation files by task.
+    """Images, annotations by task and image, and names of classes by task, of the annotation files by task; a file of
+    boxes alone has no masks.
 
     `files`: those that are there. `select`: takes the images of the first file, gives those to be used; every file must
     list them.
@@ -169,6 +171,8 @@ def read_tasks(
         try:
             listed = coco_format.images_of(content)
             images = images or select(listed)
+            if task in OUTLINED and content["annotations"] and not coco_format.has(content, "segmentation"):
+                continue
             by_task[task] = READERS[task](content, images)
             if task != "captioning":
                 names[task] = coco_format.category_names(content)
@@ -214,14 +218,16 @@ class CocoPlugin(DatasetPlugin):
 
         images, annotations, names = read_tasks(files, select)
         used = [*files.values(), *(folder / i.file_name for i in listed)]
+        absent = {t: LAYOUT.error(path, "is missing") for t, path in expected.items() if t not in files}
+        absent |= {t: LAYOUT.error(path, "holds boxes alone") for t, path in files.items() if t not in annotations}
         return Coco(
             split,
             ("hash-split-" if alone else "") + Contents(root, options.cache_dir).revision(used),
             folder,
             images,
             annotations,
-            tuple(files),
+            tuple(annotations),
             meta_of(names),
             options.image_size_px,
-            {task: str(LAYOUT.error(path, "is missing")) for task, path in expected.items() if task not in files},
+            {task: str(error) for task, error in absent.items()},
         )
