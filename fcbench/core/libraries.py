@@ -65,9 +65,10 @@ def code_of(encoder: Encoder) -> dict[str, str]:
     return dict(sorted(versions.items()))
 
 
+@cache
 def code_in(room: str, module: ModuleType) -> dict[str, str]:
     """The modules of a room of fcbench that a module takes classes, functions or modules from, recursively, and itself
-    if it is one: name -> hash of its file."""
+    if it is one: name -> hash of its file. Computed once per process."""
     seen: dict[str, str] = {}
     new = [module]
     while new:
