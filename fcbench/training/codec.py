@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fcbench.core import registry
-from fcbench.core.cache import Cache, cached, digest
+from fcbench.core.cache import Cache, cached, digest, is_whole
 from fcbench.core.codecs import Objective, OperatingPoint
 from fcbench.core.errors import FcbenchError
 from fcbench.core.features import Features, FeatureStats
@@ -128,7 +128,7 @@ def make_codec(
         task_loss: of the readout that the recipe names.
     """
     plugin, path = registry.get("codec", recipe.point.codec), recipe.path(cache)
-    if recipe.start and not path.exists():
+    if recipe.start and not is_whole(path):
         make_codec(recipe.start, cache, report, device, task_loss)
     name = f"{recipe.source.encoder.name}: {recipe.point.label}"
     name += f" for {recipe.fitted_to.task.name}" if recipe.fitted_to else ""
