@@ -30,7 +30,7 @@ from fcbench.core.codecs import Kind
 from fcbench.core.errors import FcbenchError
 from fcbench.measure.run import measure
 from fcbench.measure.study import device_of, open_study
-from fcbench.measure.suite import BUDGETS, TASKS, Suite
+from fcbench.measure.suite import BUDGETS, Suite
 from fcbench.reports import style
 from fcbench.reports.style import COLOURS, LINES, MARKERS, METRIC_LABELS, PAGE_IN, STYLE
 
@@ -135,20 +135,14 @@ def draw(table: pd.DataFrame) -> Figure:
 @click.command(context_settings={"help_option_names": ["-h", "--help"]}, help=__doc__ and __doc__.split("\n")[0])
 @click.option("--work", type=click.Path(path_type=Path, exists=True), required=True, help="Folder of the trainings.")
 @click.option("--codecs", default="hyperprior", show_default=True)
-@click.option("--tasks", default=",".join(TASKS), show_default=True)
 @click.option("--budget", type=click.Choice(BUDGETS), default="demo", show_default=True, help="As of `fcbench run`.")
-@click.option("--n-train", type=click.IntRange(min=1))
-@click.option("--n-test", type=click.IntRange(min=1))
 @click.option("--quick", is_flag=True, help="Tiny sizes to check that everything works; not to be quoted.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("results/specialization"), show_default=True)
 @cache_option
 def main(
     work: Path,
     codecs: str,
-    tasks: str,
     budget: str,
-    n_train: int | None,
-    n_test: int | None,
     quick: bool,
     out: Path,
     cache_dir: Path,
@@ -157,9 +151,6 @@ def main(
         name="specialization",
         encoders=("hiera_nano",),
         codecs=tuple(codecs.split(",")),
-        tasks=tuple(tasks.split(",")),
-        n_train=n_train,
-        n_test=n_test,
     ).at(budget)
     coded = suite.quick() if quick else suite
     uncoded = replace(coded, codecs=("raw",), params={"raw": ({"dtype": "fp16"},)})

@@ -114,7 +114,7 @@ def compare(
         document = parts_tables.document(at_targets(rows, comparisons), notes)
     else:
         document = compare_table.document(comparisons, notes, loss)
-    text = (tables.WRITERS[suffix] if output or suffix != ".txt" else tables.terminal)(document)
+    text = tables.text(document, suffix, output)
     if output is None:
         say(text, nl=False)
         return

@@ -65,8 +65,7 @@ def curves(
             write_atomically(path, text, "choose another --compressai")
             say(path)
         return
-    write = tables.WRITERS[suffix] if output or suffix != ".txt" else tables.terminal
-    text = write(points_table.document(rows, x, metric))
+    text = tables.text(points_table.document(rows, x, metric), suffix, output)
     if output is None:
         say(text, nl=False)
     else:

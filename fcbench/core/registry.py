@@ -268,7 +268,7 @@ def files_in_use() -> tuple[tuple[str, Path], ...]:
 
 def code_version(kind: str, name: str) -> str:
     """Short hash of a plug-in's source: its file, or all Python files of its folder (installed: of its package), and
-    the modules beside fcbench's own plug-ins of its kind that it uses."""
+    the modules that it uses from the room of fcbench's own plug-ins of its kind."""
     plugin = _find(kind, name)
     if isinstance(plugin, File):
         own, module = plugin.sha256, plugin.module

@@ -113,9 +113,8 @@ def complexity(
     ok = _drawable(df, x, metric)
     ok, keys = _keys(ok, anchors, False)
     lines = ok[ok["kind"].isin(situations.CURVES)]
-    lines = lines.assign(
-        file=situations.own_tasks(lines) + situations.data_labels(lines)
-    )  # those that tasks share once
+    # files that tasks share are drawn once
+    lines = lines.assign(file=situations.own_tasks(lines) + situations.data_labels(lines))
     stages = [json.loads(cell or "{}") for cell in lines["kmac_per_px"]]
     for stage in ("encode", "decode", "encoder", "neck", "head"):
         lines = lines.assign(**{stage: [float(s.get(stage, 0)) for s in stages]})

@@ -171,6 +171,11 @@ WRITERS: dict[str, Callable[[Document], str]] = {
 """Suffix of an output file -> its writer."""
 
 
+def text(document: Document, suffix: str, output: Path | None) -> str:
+    """A document in the format of a suffix, for a file or, without one, for the terminal."""
+    return terminal(document) if suffix == ".txt" and output is None else WRITERS[suffix](document)
+
+
 def check_suffix(path: Path, known: Iterable[str] = WRITERS) -> str:
     """The suffix of an output file. Raises `FcbenchError`: it names no format."""
     suffix = path.suffix.lower()
